@@ -1,0 +1,1 @@
+"""Block-based backup and restore for virtual machine images."""

@@ -1,0 +1,238 @@
+"""What a plugin implements or receives: the whole vocabulary of backy, to be read in one go.
+
+Sources, storages and verifiers are built by the factory hooks of `backy.hookspecs`; what a factory returns is one
+of the protocols below. Offsets, lengths and sizes are bytes. A chunk is `CHUNK_SIZE` bytes of an image, the last one
+may be shorter; chunk `n` starts at `n * CHUNK_SIZE` and is named by the BLAKE3-256 of its plain content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+from backy.errors import (
+    BackyError,
+    ChunkDamageError,
+    ConfigError,
+    SourceError,
+    StorageError,
+)
+
+__all__ = [
+    "CHUNK_SIZE",
+    "PAGE_SIZE",
+    "BackyError",
+    "ChunkDamageError",
+    "Config",
+    "ConfigError",
+    "Extent",
+    "Image",
+    "ImageReader",
+    "ImageWriter",
+    "Job",
+    "Mismatch",
+    "MismatchHandler",
+    "Progress",
+    "Purged",
+    "Report",
+    "Snapshot",
+    "Source",
+    "SourceError",
+    "Storage",
+    "StorageError",
+    "Verifier",
+]
+
+CHUNK_SIZE: Final = 4 * 2**20
+"""Bytes of an image that are stored, named and checked together."""
+
+PAGE_SIZE: Final = 4096
+"""Bytes of a chunk that are compared together: the unit of a guest's write."""
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes just dealt with; may be called from any thread."""
+
+Config = Mapping[str, Any]
+"""A plugin's section of a configuration as it was written, `type` included; `backy.config.typed` checks it."""
+
+
+class Extent(NamedTuple):
+    """A range of an image that holds data, or a hole that reads as zeroes."""
+
+    offset: int
+    length: int
+    data: bool
+
+    @property
+    def end(self) -> int:
+        """The first byte after the extent."""
+        return self.offset + self.length
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is backed up, as far as a plugin needs to know it."""
+
+    name: str
+    directory: Path
+    """The repository. A storage keeps its files here; a source leaves it alone."""
+
+
+class Image(Protocol):
+    """Anything that reads like a disk: a frozen source or a stored revision."""
+
+    @property
+    def size(self) -> int:
+        """Bytes from the first to the last."""
+
+    def extents(self) -> Iterable[Extent]:
+        """Yield data and holes in order and without gaps from 0 to `size`. All data is a correct answer."""
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Read exactly `length` bytes at `offset`, from any thread; holes read as zeroes.
+
+        Raises:
+            BackyError: the bytes can not be had, or the range reaches beyond `size`.
+        """
+
+
+class Snapshot(Image, Protocol):
+    """A source frozen for one backup."""
+
+    def changes(self) -> Iterable[Extent] | None:
+        """Yield, in order, all that may differ from the revision that `Source.snapshot` was given as `since`.
+
+        A hole is what now reads as zeroes. What the image has grown by is a change. None means that the source can
+        not tell: everything is read.
+        """
+
+
+class Source(Protocol):
+    """Where an image comes from."""
+
+    @property
+    def verifier(self) -> str:
+        """Name of the verifier that suits this source unless the job chooses one."""
+
+    def snapshot(self, revision: str, since: str | None) -> AbstractContextManager[Snapshot]:
+        """Freeze the source as `revision` for the length of one backup.
+
+        `since` is the complete revision that the new one builds upon, None for a full backup. The context is left
+        without an exception once the revision is complete, and with one when it will be thrown away.
+
+        Raises:
+            SourceError: there is no such source, or it can not be frozen.
+        """
+
+
+class ImageWriter(Protocol):
+    """A new revision while it is stored. Chunks that are never mentioned stay as they are in the parent."""
+
+    def write(self, index: int, identity: bytes, data: bytes, previous: bytes | None) -> int:
+        """Store chunk `index`; called from several threads, once a chunk, in any order.
+
+        `identity` is the chunk's id, `previous` that of the parent's chunk at this place if it holds one. Returns how
+        many bytes differ from the parent, as exactly as the storage can tell without reading more than it needs.
+        """
+
+    def zero(self, index: int) -> None:
+        """Note that chunk `index`, which held data in the parent, is all zeroes now."""
+
+    def commit(self) -> int:
+        """Make everything written durable and return the bytes that it took; the map and `.rev` follow after this."""
+
+
+class ImageReader(Protocol):
+    """A stored revision, chunk by chunk. The core compares each chunk with its id, so a reader need not."""
+
+    def read(self, index: int, identity: bytes) -> bytes:
+        """Return chunk `index`, whose id is `identity`; called from several threads, never for a zero chunk.
+
+        Raises:
+            ChunkDamageError: the chunk is missing, unreadable, or known to be damaged.
+        """
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What a purge removed."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+class Storage(Protocol):
+    """How a repository keeps images."""
+
+    @property
+    def raw(self) -> bool:
+        """Whether the file `<id>` is the raw image itself, fit for `dd`; only then is there a link `last` to it."""
+
+    def initialize(self) -> None:
+        """Prepare the repository's directory at `init`.
+
+        Raises:
+            StorageError: this storage can not work there; the text says what can.
+        """
+
+    def create(
+        self, revision: str, parent: str | None, size: int, referenced: Container[bytes]
+    ) -> AbstractContextManager[ImageWriter]:
+        """Begin `revision` of `size` bytes as a copy of `parent`, which may have another size, or from nothing.
+
+        `referenced` holds the ids that complete revisions refer to: only those may be relied on to be stored. Left
+        with an exception, the context removes what it wrote for this revision alone.
+        """
+
+    def open(self, revision: str) -> AbstractContextManager[ImageReader]:
+        """Open a complete revision for reading."""
+
+    def remove(self, revision: str) -> None:
+        """Drop the files that belong to this revision alone, if there are any; space shared with others is purged."""
+
+    def purge(self, live: Container[bytes]) -> Purged:
+        """Remove every chunk whose id is not in `live` and which no live chunk needs. Nobody reads or writes then."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A chunk that differs between snapshot and stored image."""
+
+    index: int
+    cause: str
+    """What is wrong, in a few words."""
+    expected: bytes | None
+    """The source's bytes."""
+    found: bytes | None
+    """The stored bytes, None if they can not be read."""
+
+
+MismatchHandler = Callable[[Mismatch], None]
+"""Called for every mismatch as it is found, from the thread that verifies."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far a verifier looked."""
+
+    verifier: str
+    checked: int
+    """Chunks compared; holes on both sides count as compared."""
+    total: int
+    """Chunks of the image."""
+
+
+class Verifier(Protocol):
+    """How a fresh revision is checked against its snapshot."""
+
+    def verify(self, snapshot: Snapshot, image: Image, mismatch: MismatchHandler, progress: Progress) -> Report:
+        """Compare both, hand over each difference, and report how much was looked at.
+
+        A difference is no exception: the core decides what follows from it. `progress` is told the bytes compared.
+
+        Raises:
+            SourceError: the snapshot can not be read any more.
+        """

@@ -1,0 +1,129 @@
+"""The chunk map `<id>.map`: the id of every chunk of a revision, whatever the storage.
+
+Layout, little endian, described with test vectors in docs/reference/format.md:
+
+    8 bytes   magic `backymap`
+    u32       version, 1
+    u32       chunk size in bytes
+    u64       image size in bytes
+    8 bytes   zero
+    32 bytes  per chunk: its id, or 32 zero bytes for a chunk that is all zeroes
+    32 bytes  BLAKE3-256 of everything before
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from blake3 import blake3
+
+from backy.api import CHUNK_SIZE, Extent
+from backy.errors import DamageError
+
+ID_SIZE = 32
+ZERO = bytes(ID_SIZE)
+"""Stands for a chunk that is all zeroes; no content has this id."""
+
+_MAGIC = b"backymap"
+_VERSION = 1
+_HEADER = struct.Struct("<8sIIQ8x")
+_SKIP = bytes(1024 * ID_SIZE)
+
+
+def identify(data: bytes) -> bytes:
+    """Return the id of a chunk's content: BLAKE3 with 32 bytes of output, no key, as in its reference paper."""
+    return blake3(data).digest()
+
+
+def chunk_count(size: int) -> int:
+    """Return how many chunks an image of `size` bytes has."""
+    return -(-size // CHUNK_SIZE)
+
+
+class ChunkMap:
+    """The ids of an image's chunks, by number. Setting items from several threads is safe for distinct chunks."""
+
+    def __init__(self, size: int, ids: bytearray | None = None) -> None:
+        self.size = size
+        self._ids = bytearray(chunk_count(size) * ID_SIZE) if ids is None else ids
+
+    def __len__(self) -> int:
+        return len(self._ids) // ID_SIZE
+
+    def __getitem__(self, index: int) -> bytes:
+        return bytes(self._ids[index * ID_SIZE : (index + 1) * ID_SIZE])
+
+    def __setitem__(self, index: int, identity: bytes) -> None:
+        self._ids[index * ID_SIZE : (index + 1) * ID_SIZE] = identity
+
+    def length(self, index: int) -> int:
+        """Return how many bytes chunk `index` has: `CHUNK_SIZE`, or less for the last one."""
+        return min(CHUNK_SIZE, self.size - index * CHUNK_SIZE)
+
+    def resized(self, size: int) -> ChunkMap:
+        """Return a copy for an image of `size` bytes: cut, or grown by zero chunks."""
+        ids = self._ids[: chunk_count(size) * ID_SIZE]
+        return ChunkMap(size, ids + bytes(chunk_count(size) * ID_SIZE - len(ids)))
+
+    def data(self, start: int = 0, stop: int | None = None) -> Iterator[int]:
+        """Yield the chunks from `start` to before `stop` that hold data; long holes cost next to nothing."""
+        end = len(self) if stop is None else min(stop, len(self))
+        for first in range(start, end, len(_SKIP) // ID_SIZE):
+            last = min(first + len(_SKIP) // ID_SIZE, end)
+            ids = self._ids[first * ID_SIZE : last * ID_SIZE]
+            if ids == _SKIP:
+                continue
+            for index in range(first, last):
+                if ids[(index - first) * ID_SIZE : (index - first + 1) * ID_SIZE] != ZERO:
+                    yield index
+
+    def identities(self) -> Iterator[bytes]:
+        """Yield the id of every chunk that holds data, as often as it occurs."""
+        return (self[index] for index in self.data())
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield data and holes as runs of whole chunks, in order and without gaps."""
+        end = 0
+        start = 0
+        for index in self.data():
+            if index * CHUNK_SIZE > end:
+                yield from self._extent(start, end, data=True)
+                yield from self._extent(end, index * CHUNK_SIZE, data=False)
+                start = index * CHUNK_SIZE
+            end = index * CHUNK_SIZE + self.length(index)
+        yield from self._extent(start, end, data=True)
+        yield from self._extent(end, self.size, data=False)
+
+    @staticmethod
+    def _extent(start: int, end: int, *, data: bool) -> Iterator[Extent]:
+        if end > start:
+            yield Extent(start, end - start, data)
+
+    def encode(self) -> bytearray:
+        """Return the file's content."""
+        content = bytearray(_HEADER.pack(_MAGIC, _VERSION, CHUNK_SIZE, self.size))
+        content += self._ids
+        content += blake3(content).digest()
+        return content
+
+    @classmethod
+    def decode(cls, content: bytes | bytearray) -> ChunkMap:
+        """Read a file's content.
+
+        Raises:
+            DamageError: it is cut short, changed, or of another version.
+        """
+        if len(content) < _HEADER.size + ID_SIZE:
+            raise DamageError(f"the chunk map is cut short: {len(content)} bytes")
+        magic, version, chunk_size, size = _HEADER.unpack_from(content)
+        if magic != _MAGIC:
+            raise DamageError("not a chunk map of backy: it does not begin with 'backymap'")
+        if (version, chunk_size) != (_VERSION, CHUNK_SIZE):
+            raise DamageError(f"the chunk map has version {version} and chunks of {chunk_size} bytes; this is backy 3")
+        expected = _HEADER.size + (chunk_count(size) + 1) * ID_SIZE
+        if len(content) != expected:
+            raise DamageError(f"the chunk map is damaged: {len(content)} bytes instead of {expected}")
+        if blake3(memoryview(content)[:-ID_SIZE]).digest() != content[-ID_SIZE:]:
+            raise DamageError("the chunk map is damaged: it fails its own checksum")
+        return cls(size, bytearray(memoryview(content)[_HEADER.size : -ID_SIZE]))

@@ -1,0 +1,1 @@
+"""The command line: one module a command, each named by an entry point like anybody's."""

@@ -1,0 +1,32 @@
+"""Where log lines go: warnings to standard error, or everything of note to a file that may be rotated."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+
+
+def set_up_logging(logfile: Path | None, *, verbose: bool) -> None:
+    """Log to `logfile`, which is opened again when it was moved away; without one, to standard error."""
+    root = logging.getLogger("backy")
+    handler: logging.Handler
+    if logfile is None:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        level = logging.WARNING
+    else:
+        handler = logging.handlers.WatchedFileHandler(logfile, encoding="utf-8")
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s [%(process)d] %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+        )
+        level = logging.INFO
+    root.handlers[:] = [handler]
+    root.setLevel(logging.DEBUG if verbose else level)
+    root.propagate = False
+
+
+def logs_to_file() -> bool:
+    """Tell whether log lines go to a file, where nobody sees them at once."""
+    return any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger("backy").handlers)

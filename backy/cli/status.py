@@ -1,0 +1,89 @@
+"""`backy status`: what revisions there are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backy.errors import DamageError
+from backy.revision import Revision
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print an object with all details.")
+@click.option("--all", "everything", is_flag=True, help="Show incomplete revisions too.")
+@click.pass_obj
+def command(directory: Path, as_json: bool, everything: bool) -> None:
+    """List the revisions, the oldest first, and how much data they contain."""
+    from backy.repository import Repository
+
+    repository = Repository.open(directory)
+    sound, damaged = repository.survey()
+    revisions = [revision for revision in sound if revision.complete or everything]
+    if as_json:
+        import msgspec
+
+        content = {"revisions": [_details(revision) for revision in revisions]}
+        click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))
+    else:
+        _print_table(revisions)
+    if damaged:
+        raise DamageError(f"{repository.directory}: {'; '.join(str(error) for error in damaged)}")
+
+
+def _details(revision: Revision) -> dict[str, Any]:
+    """Return what scripts see of a revision; documented in docs/reference/status.md."""
+    statistics = revision.statistics
+    return {
+        "id": revision.id,
+        "timestamp": revision.timestamp,
+        "tags": revision.tags,
+        "complete": revision.complete,
+        "parent": revision.parent,
+        "storage": revision.storage,
+        "size": revision.size,
+        "duration": statistics and statistics.duration,
+        "bytes_read": statistics and statistics.bytes_read,
+        "bytes_written": statistics and statistics.bytes_written,
+        "bytes_stored": statistics and statistics.bytes_stored,
+        "verification": revision.verification,
+    }
+
+
+def _print_table(revisions: list[Revision]) -> None:
+    """Print the table: plain where it is piped, so that it greps like that of backy 2."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    terminal = sys.stdout.isatty()
+    zone = revisions[-1].timestamp.astimezone().tzname() if revisions else "UTC"
+    table = Table(box=box.ROUNDED if terminal else box.ASCII2)
+    table.add_column(f"Date ({zone})", no_wrap=True)
+    table.add_column("ID", no_wrap=True)
+    table.add_column("Size", justify="right", no_wrap=True)
+    table.add_column("Durat", justify="right", no_wrap=True)
+    table.add_column("Tags")
+    written = 0
+    for revision in revisions:
+        statistics = revision.statistics
+        written += statistics.bytes_written if statistics else 0
+        table.add_row(
+            f"{revision.timestamp.astimezone():%Y-%m-%d %H:%M:%S}",
+            revision.id,
+            _size(statistics.bytes_written) if statistics else "-",
+            f"{statistics.duration:.1f} s" if statistics else "-",
+            ",".join(revision.tags),
+        )
+    console = Console(width=None if terminal else 10_000, highlight=False)
+    console.print(table)
+    console.print(f"{len(revisions)} revisions containing {_size(written)} data (estimated)")
+
+
+def _size(count: int) -> str:
+    import humanize
+
+    return humanize.naturalsize(count, binary=True, format="%.2f")

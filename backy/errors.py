@@ -1,0 +1,62 @@
+"""Errors that backy reports in one line. Plugins raise them through `backy.api`."""
+
+from __future__ import annotations
+
+from backy.exitcodes import ExitCode
+
+
+class BackyError(Exception):
+    """Something an operator can understand and act on: its text is the one line that is shown."""
+
+    exit_code: ExitCode = ExitCode.FAILED
+
+
+class ConfigError(BackyError):
+    """A configuration is wrong; the text names the key's path and what it should be."""
+
+
+class PluginError(BackyError):
+    """A plugin is missing, ambiguous or broken; the text names plugin, distribution and cause."""
+
+
+class RepositoryError(BackyError):
+    """A repository is missing, not one of this version, or in no state for the command."""
+
+
+class RepositoryBusyError(BackyError):
+    """Another command holds the lock that this one needs."""
+
+    exit_code = ExitCode.BUSY
+
+
+class RevisionNotFoundError(BackyError):
+    """No complete revision, or more than one, answers to what was asked for."""
+
+
+class SourceError(BackyError):
+    """A source is missing, unreadable, or changed in a way that forbids going on."""
+
+
+class StorageError(BackyError):
+    """A storage can not take or give what was asked."""
+
+
+class DamageError(StorageError):
+    """Stored data is missing or fails its own check."""
+
+
+class ChunkDamageError(DamageError):
+    """One stored chunk is missing, unreadable or not what its id says."""
+
+    def __init__(self, identity: bytes, cause: str) -> None:
+        super().__init__(f"chunk {identity.hex()}: {cause}")
+        self.identity = identity
+        self.cause = cause
+
+
+class VerificationError(BackyError):
+    """A fresh revision differs from its source."""
+
+
+class TargetError(BackyError):
+    """A restore target is missing, too small, or not to be written to."""

@@ -1,0 +1,78 @@
+"""The contracts between backy and its plugins.
+
+A plugin is a module named by an entry point. In the groups `backy.sources`, `backy.storages` and `backy.verifiers` the
+entry point's name is what users write as `type`, and the module implements that group's hooks and no others. In the
+group `backy.hooks` it implements any of the event hooks. Each plugin lives in a manager of its own, so it never answers
+for another one. An implementation may leave out arguments that it does not need; it may not add any.
+"""
+
+from __future__ import annotations
+
+import pluggy
+
+from backy.api import Config, Job, Source, Storage, Verifier
+
+hookspec = pluggy.HookspecMarker("backy")
+hookimpl = pluggy.HookimplMarker("backy")
+"""Marks a plugin's functions as implementations of the hooks below."""
+
+
+@hookspec(firstresult=True)
+def backy_source(config: Config, job: Job) -> Source:  # type: ignore[empty-body]  # a specification has no body
+    """Make the source of `job` from its section `source`; called by every command that needs the source.
+
+    Required in `backy.sources`. Looks at `config` only: that the source exists is found out by its snapshot.
+    Raises ConfigError if `config` is wrong; the command ends.
+    """
+
+
+@hookspec(firstresult=True)
+def backy_source_config(argument: str) -> Config:  # type: ignore[empty-body]
+    """Turn SOURCE of `backy init TYPE SOURCE` into a section `source` without `type`; called by `init`.
+
+    Required in `backy.sources`. Raises ConfigError if `argument` is wrong, naming the form that it should have.
+    """
+
+
+@hookspec(firstresult=True)
+def backy_storage(config: Config, job: Job) -> Storage:  # type: ignore[empty-body]
+    """Make the storage of `job` from its section `storage`; called by every command that needs stored data.
+
+    Required in `backy.storages`. Touches no file. Raises ConfigError if `config` is wrong; the command ends.
+    """
+
+
+@hookspec(firstresult=True)
+def backy_verifier(config: Config, job: Job) -> Verifier:  # type: ignore[empty-body]
+    """Make the verifier of `job` from its section `verifier`; called by `backup`.
+
+    Required in `backy.verifiers`. Raises ConfigError if `config` is wrong; the backup fails before it starts.
+    """
+
+
+@hookspec
+def backy_backup_starting(job: Job, tags: tuple[str, ...]) -> None:
+    """Say no to a backup: called under the lock, before anything is created.
+
+    The one event that may veto: any exception fails the backup, and its text is the reason that is shown.
+    """
+
+
+@hookspec
+def backy_backup_finished(job: Job, revision: str) -> None:
+    """Learn that `revision` is complete. An observer: an exception is logged and changes nothing."""
+
+
+@hookspec
+def backy_backup_failed(job: Job, error: str) -> None:
+    """Learn that a backup failed, and why. An observer: an exception is logged and changes nothing."""
+
+
+@hookspec
+def backy_verification_failed(job: Job, revision: str, mismatches: int) -> None:
+    """Learn that so many chunks of a fresh revision are not what the source has; it is removed. An observer."""
+
+
+@hookspec
+def backy_restore_finished(job: Job, revision: str, target: str) -> None:
+    """Learn that `revision` was written to `target` completely. An observer."""

@@ -1,0 +1,59 @@
+"""Locks on a repository: flock(2) on empty files, let go by the kernel when a process dies, so never stale.
+
+.backup   one at a time: what adds, changes or removes revisions
+.purge    shared by all that read or write chunks, exclusive for what removes them
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from backy.errors import RepositoryBusyError
+
+log = logging.getLogger(__name__)
+BACKUP_LOCK = ".backup"
+PURGE_LOCK = ".purge"
+
+
+@contextmanager
+def exclusive(directory: Path, name: str) -> Iterator[None]:
+    """Hold a lock alone.
+
+    Raises:
+        RepositoryBusyError: somebody else holds it; it is not waited for.
+    """
+    descriptor = _open(directory / name)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RepositoryBusyError(
+                f"{directory} is busy: another backy command holds {name}; try again later"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def shared(directory: Path, name: str) -> Iterator[None]:
+    """Hold a lock together with others; one that holds it alone is waited for."""
+    descriptor = _open(directory / name)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("%s is busy: waiting for the command that holds %s", directory, name)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)

@@ -1,0 +1,1 @@
+"""Finding, loading and calling plugins; a broken one harms only the jobs that use it."""

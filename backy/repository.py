@@ -1,0 +1,213 @@
+"""A repository: the directory in which everything of one job lies, and the files of its revisions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from backy import revision as records
+from backy.api import Job, Source, Storage, Verifier
+from backy.chunkmap import ChunkMap
+from backy.config import JobConfig, dump_job, load_job, plugin_type
+from backy.durable import READ_ONLY, replace_link, sync_folder, write_file
+from backy.errors import DamageError, RepositoryError, RevisionNotFoundError
+from backy.image import StoredImage
+from backy.locking import PURGE_LOCK, shared
+from backy.plugins.discovery import Kind
+from backy.revision import Revision
+
+log = logging.getLogger(__name__)
+CONFIG = "config"
+LAST = "last"
+
+
+class Repository:
+    """One job's directory. Reads and writes records, maps and links; what images are made of is the storage's."""
+
+    def __init__(self, directory: Path, config: JobConfig) -> None:
+        self.directory = directory
+        self.config = config
+        self.job = Job(directory.name, directory)
+
+    @classmethod
+    def open(cls, directory: Path) -> Repository:
+        """Open what `init` made.
+
+        Raises:
+            RepositoryError: there is no repository, or one of another version.
+            ConfigError: its `config` is wrong.
+        """
+        directory = directory.absolute()
+        try:
+            return cls(directory, load_job(directory / CONFIG))
+        except (FileNotFoundError, NotADirectoryError):
+            raise RepositoryError(
+                f"{directory} is no repository: it has no file 'config'; 'backy init' makes one"
+            ) from None
+
+    @classmethod
+    def initialize(cls, directory: Path, config: JobConfig) -> Repository:
+        """Make a repository; the directory may exist, a repository in it may not.
+
+        Raises:
+            RepositoryError: there is one already.
+            ConfigError: a section is wrong for its plugin.
+            StorageError: the storage can not work in this directory.
+        """
+        directory = directory.absolute()
+        if (directory / CONFIG).exists():
+            raise RepositoryError(f"{directory} has a repository already: its file 'config' is left as it is")
+        repository = cls(directory, config)
+        repository.source()
+        storage = repository.storage()
+        if config.verifier is not None:
+            repository.verifier(plugin_type(config.verifier, "config.verifier"))
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        storage.initialize()
+        write_file(directory / CONFIG, dump_job(config))
+        return repository
+
+    # plugins ----------------------------------------------------------------------------------------------------------
+
+    def source(self) -> Source:
+        """Make the job's source; raises ConfigError or PluginError."""
+        from backy.plugins.loading import load
+
+        name = plugin_type(self.config.source, "config.source")
+        source: Source = load(Kind.SOURCE, name).hook.backy_source(config=self.config.source, job=self.job)
+        return source
+
+    def storage(self) -> Storage:
+        """Make the job's storage; raises ConfigError or PluginError."""
+        from backy.plugins.loading import load
+
+        name = plugin_type(self.config.storage, "config.storage")
+        storage: Storage = load(Kind.STORAGE, name).hook.backy_storage(config=self.config.storage, job=self.job)
+        return storage
+
+    def verifier(self, default: str) -> Verifier:
+        """Make the job's verifier, or the one named `default` if it chooses none; raises ConfigError or PluginError."""
+        from backy.plugins.loading import load
+
+        config = self.config.verifier or {"type": default}
+        name = plugin_type(config, "config.verifier")
+        verifier: Verifier = load(Kind.VERIFIER, name).hook.backy_verifier(config=config, job=self.job)
+        return verifier
+
+    # records ----------------------------------------------------------------------------------------------------------
+
+    def record(self, identity: str) -> Revision:
+        """Read one record; raises DamageError, or FileNotFoundError if there is none."""
+        return records.decode(self._record_path(identity).read_bytes(), identity)
+
+    def survey(self) -> tuple[list[Revision], list[DamageError]]:
+        """Read all records; return the sound ones, complete or not, in order of time, and what is wrong with the rest."""
+        sound: list[Revision] = []
+        damaged: list[DamageError] = []
+        for path in self.directory.glob("*.rev"):
+            if path.name.startswith(".") or path.is_symlink():
+                continue
+            try:
+                sound.append(self.record(path.name.removesuffix(".rev")))
+            except DamageError as error:
+                damaged.append(error)
+        return sorted(sound, key=lambda revision: (revision.timestamp, revision.id)), damaged
+
+    def history(self) -> list[Revision]:
+        """Return the complete revisions in order of time; damaged records are left out with a warning."""
+        sound, damaged = self.survey()
+        for error in damaged:
+            log.warning("%s: %s", self.directory, error)
+        return [revision for revision in sound if revision.complete]
+
+    def select(self, specification: str) -> Revision:
+        """Find the complete revision that SPEC stands for; raises RevisionNotFoundError."""
+        return records.select(self.history(), specification)
+
+    def write_record(self, revision: Revision) -> None:
+        """Replace a revision's record."""
+        write_file(self._record_path(revision.id), records.encode(revision), READ_ONLY if revision.complete else 0o640)
+
+    def remove(self, identity: str, storage: Storage) -> None:
+        """Remove a revision: its record first, so that what is left after a crash is no revision."""
+        self._record_path(identity).unlink(missing_ok=True)
+        sync_folder(self.directory)
+        storage.remove(identity)
+        self._map_path(identity).unlink(missing_ok=True)
+        self.link_last(storage)
+
+    def forget(self, specification: str, storage: Storage) -> str:
+        """Remove the revision that SPEC stands for, or, by its full id, one whose record is damaged; return its id."""
+        try:
+            identity = self.select(specification).id
+        except RevisionNotFoundError:
+            if not records.ID_PATTERN.fullmatch(specification) or not self._record_path(specification).exists():
+                raise
+            identity = specification
+        self.remove(identity, storage)
+        return identity
+
+    def link_last(self, storage: Storage) -> None:
+        """Let `last.rev`, and `last` where images are raw, lead to the newest complete revision."""
+        identities = [revision.id for revision in self.history()][-1:]
+        targets: dict[str, str | None] = {f"{LAST}.rev": None, LAST: None}
+        for newest in identities:
+            targets = {f"{LAST}.rev": f"{newest}.rev", LAST: newest if storage.raw else None}
+        for name, target in targets.items():
+            link = self.directory / name
+            if target is None:
+                if link.is_symlink():
+                    link.unlink()
+            elif not link.is_symlink() or str(link.readlink()) != target:
+                replace_link(link, target)
+
+    # maps and images --------------------------------------------------------------------------------------------------
+
+    def write_map(self, identity: str, chunks: ChunkMap) -> str:
+        """Write a revision's chunk map and return its digest for the record."""
+        content = chunks.encode()
+        write_file(self._map_path(identity), content)
+        return content[-32:].hex()
+
+    def read_map(self, revision: Revision) -> ChunkMap:
+        """Read a complete revision's chunk map.
+
+        Raises:
+            DamageError: it is missing, damaged, or not the one that the record names.
+        """
+        path = self._map_path(revision.id)
+        try:
+            content = path.read_bytes()
+            chunks = ChunkMap.decode(content)
+        except FileNotFoundError:
+            raise DamageError(f"{path} is missing: revision {revision.id} can not be read") from None
+        except DamageError as error:
+            raise DamageError(f"{path}: {error}") from error
+        if content[-32:].hex() != revision.map_digest or chunks.size != revision.size:
+            raise DamageError(f"{path} is not the chunk map that {revision.id}.rev names")
+        return chunks
+
+    def maps(self) -> Iterator[Path]:
+        """Yield the path of every chunk map, that of revisions with damaged records included."""
+        return (path for path in self.directory.glob("*.map") if not path.name.startswith("."))
+
+    @contextmanager
+    def image(self, revision: Revision) -> Iterator[StoredImage]:
+        """Open a revision for reading; purge waits meanwhile."""
+        with shared(self.directory, PURGE_LOCK):
+            chunks = self.read_map(revision)
+            with self.storage().open(revision.id) as reader:
+                yield StoredImage(chunks, reader)
+
+    def raw_path(self, revision: Revision) -> Path | None:
+        """Return the file that is the raw image itself; None where images are stored otherwise."""
+        path = self.directory / revision.id
+        return path if path.is_file() else None
+
+    def _record_path(self, identity: str) -> Path:
+        return self.directory / f"{identity}.rev"
+
+    def _map_path(self, identity: str) -> Path:
+        return self.directory / f"{identity}.map"

@@ -1,0 +1,1 @@
+"""The storages that come with backy, registered by entry points like anybody's."""

@@ -1,0 +1,1 @@
+"""Images as content-addressed chunks: each content is stored once a repository."""

@@ -1,0 +1,101 @@
+"""The storage `chunked`: what its entry point names."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import msgspec
+
+from backy.api import Config, Job, Purged, Storage
+from backy.config import typed
+from backy.durable import sync_folder, write_file
+from backy.errors import StorageError
+from backy.hookspecs import hookimpl
+from backy.storage.chunked.codec import NO_COMPRESSION, Codec
+from backy.storage.chunked.files import ChunkFiles
+from backy.storage.chunked.purge import purge
+from backy.storage.chunked.reader import ChunkReader
+from backy.storage.chunked.writer import ChunkWriter
+
+MARKER = b"backy 3 chunks\n"
+"""Content of `chunks/store`."""
+
+
+class ChunkedConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The section `storage` of a job."""
+
+    type: str
+    compression: int | Literal["none"] = 1
+    """zstd level, 1 to 19, or `none`."""
+
+
+class ChunkedStorage:
+    """Keeps images as chunks below `chunks/`."""
+
+    raw = False
+
+    def __init__(self, job: Job, config: ChunkedConfig) -> None:
+        self._directory = job.directory / "chunks"
+        level = NO_COMPRESSION if config.compression == "none" else config.compression
+        self._codec = Codec(level)
+
+    def initialize(self) -> None:
+        """Make the folder and name its format."""
+        self._directory.mkdir(mode=0o750, exist_ok=True)
+        write_file(self._directory / "store", MARKER)
+        sync_folder(self._directory.parent)
+
+    @contextmanager
+    def create(
+        self,
+        revision: str,
+        parent: str | None,
+        size: int,
+        referenced: Container[bytes],
+    ) -> Iterator[ChunkWriter]:
+        """Begin to store a revision."""
+        files = self._files()
+        self._clear_temporary(files)
+        writer = ChunkWriter(files, self._codec, referenced)
+        try:
+            yield writer
+        finally:
+            writer.close()
+            self._clear_temporary(files)
+
+    @contextmanager
+    def open(self, revision: str) -> Iterator[ChunkReader]:
+        """Read chunks."""
+        yield ChunkReader(self._files(), self._codec)
+
+    def remove(self, revision: str) -> None:
+        """Nothing here belongs to one revision alone."""
+
+    def purge(self, live: Container[bytes]) -> Purged:
+        """Remove what is not live, and what crashes left behind."""
+        files = self._files()
+        self._clear_temporary(files)
+        return purge(files, live)
+
+    def _files(self) -> ChunkFiles:
+        try:
+            marker = (self._directory / "store").read_bytes()
+        except FileNotFoundError:
+            raise StorageError(f"{self._directory / 'store'} is missing: no chunk store of backy 3") from None
+        if marker != MARKER:
+            raise StorageError(f"{self._directory / 'store'} says {marker!r}: no chunk store of backy 3")
+        return ChunkFiles(self._directory)
+
+    def _clear_temporary(self, files: ChunkFiles) -> None:
+        """Drop what a crash left: only one backup or purge at a time gets here."""
+        shutil.rmtree(files.temporary, ignore_errors=True)
+        files.temporary.mkdir(mode=0o700, exist_ok=True)
+
+
+@hookimpl
+def backy_storage(config: Config, job: Job) -> Storage:
+    """Make the chunk store of `job`."""
+    return ChunkedStorage(job, typed(config, ChunkedConfig, "config.storage"))

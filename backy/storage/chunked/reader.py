@@ -1,0 +1,52 @@
+"""Reading chunks: a full one is decompressed, a delta is laid over its base."""
+
+from __future__ import annotations
+
+from backy.errors import ChunkDamageError
+from backy.storage.chunked.codec import Codec, Delta, apply_delta, decode_delta
+from backy.storage.chunked.files import ChunkFile, ChunkFiles
+
+
+class ChunkReader:
+    """Gives chunks by their id. Safe to use from several threads."""
+
+    def __init__(self, files: ChunkFiles, codec: Codec) -> None:
+        self._files = files
+        self._codec = codec
+
+    def read(self, index: int, identity: bytes) -> bytes:
+        """Return the content of a chunk; the caller compares it with the id.
+
+        Raises:
+            ChunkDamageError: a file of it is missing, unreadable, or fails its checksum.
+        """
+        file = self._files.find(identity)
+        if file is None:
+            raise ChunkDamageError(identity, "there is no file with this chunk")
+        if file.base is None:
+            return self.full(identity)
+        try:
+            return apply_delta(self.delta(file), self.full(file.base))
+        except ChunkDamageError as error:
+            if error.identity == identity:
+                raise
+            raise ChunkDamageError(identity, f"its base is damaged: {error}") from error
+
+    def full(self, identity: bytes) -> bytes:
+        """Return the content of a full chunk, as for `read`."""
+        return self._content(ChunkFile(identity, None))
+
+    def delta(self, file: ChunkFile) -> Delta:
+        """Return a delta without its base, as for `read`."""
+        content = self._content(file)
+        try:
+            return decode_delta(content)
+        except ValueError as error:
+            raise ChunkDamageError(file.identity, f"{file.name}: {error}") from error
+
+    def _content(self, file: ChunkFile) -> bytes:
+        frame = self._files.read(file)
+        try:
+            return self._codec.decompress(frame)
+        except ValueError as error:
+            raise ChunkDamageError(file.identity, f"{file.name}: {error}") from error

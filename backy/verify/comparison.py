@@ -1,0 +1,46 @@
+"""Comparing a snapshot with the stored image, chunk by chunk and in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from heapq import merge
+from itertools import groupby
+
+from backy.api import CHUNK_SIZE, Image, Mismatch
+from backy.errors import ChunkDamageError
+from backy.pipeline import in_parallel
+from backy.plan import spans
+
+
+def data_chunks(image: Image) -> Iterator[int]:
+    """Yield the numbers of the chunks in which `image` has data, ascending."""
+    for span in spans(image.extents(), image.size):
+        if span.data:
+            yield from range(span.start, span.stop)
+
+
+def chunks_with_data(one: Image, other: Image) -> Iterator[int]:
+    """Yield the numbers of the chunks in which either image has data, ascending; elsewhere both read as zeroes."""
+    return (index for index, _ in groupby(merge(data_chunks(one), data_chunks(other))))
+
+
+def compare(snapshot: Image, image: Image, indexes: Iterable[int]) -> Iterator[tuple[int, Mismatch | None]]:
+    """Read the chunks `indexes` of both and yield the length of each, with what is wrong with it if anything is.
+
+    Raises:
+        SourceError: the snapshot can not be read; that the image can not be read is a mismatch.
+    """
+
+    def one(index: int) -> tuple[int, Mismatch | None]:
+        offset = index * CHUNK_SIZE
+        length = min(CHUNK_SIZE, snapshot.size - offset)
+        expected = snapshot.pread(offset, length)
+        try:
+            found = image.pread(offset, length)
+        except ChunkDamageError as error:
+            return length, Mismatch(index, str(error), expected, None)
+        if found != expected:
+            return length, Mismatch(index, "stored and source differ", expected, found)
+        return length, None
+
+    return in_parallel(one, indexes)

@@ -1,0 +1,37 @@
+"""The verifier `full`: reads all of the source and all of the stored image."""
+
+from __future__ import annotations
+
+import msgspec
+
+from backy.api import Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier
+from backy.chunkmap import chunk_count
+from backy.config import typed
+from backy.hookspecs import hookimpl
+from backy.verify.comparison import chunks_with_data, compare
+
+
+class FullConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The section `verifier` of a job."""
+
+    type: str
+
+
+class FullVerifier:
+    """Compares every chunk in which source or image has data; where both have holes there is nothing to read."""
+
+    def verify(self, snapshot: Snapshot, image: Image, mismatch: MismatchHandler, progress: Progress) -> Report:
+        """Compare all of both."""
+        for length, wrong in compare(snapshot, image, chunks_with_data(snapshot, image)):
+            if wrong is not None:
+                mismatch(wrong)
+            progress(length)
+        total = chunk_count(snapshot.size)
+        return Report("full", checked=total, total=total)
+
+
+@hookimpl
+def backy_verifier(config: Config) -> Verifier:
+    """Make the verifier; it has no options."""
+    typed(config, FullConfig, "config.verifier")
+    return FullVerifier()

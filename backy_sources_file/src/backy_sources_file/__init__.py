@@ -1,0 +1,44 @@
+"""Image files and block devices as a source for backy.
+
+Configuration: `filename`, the absolute path of the image or device.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from backy.api import Config, ConfigError, Source
+from backy.config import typed
+from backy.hookspecs import hookimpl
+from backy_sources_file.source import FileSource
+
+
+class FileConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The section `source` of a job."""
+
+    type: str
+    filename: str
+    """Absolute path of an image file or a block device."""
+
+
+@hookimpl
+def backy_source(config: Config) -> Source:
+    """Make the source from its section."""
+    section = typed(config, FileConfig, "config.source")
+    path = Path(section.filename)
+    if not path.is_absolute():
+        raise ConfigError(f"config.source.filename: '{path}' is no absolute path")
+    return FileSource(path)
+
+
+@hookimpl
+def backy_source_config(argument: str) -> Config:
+    """Take the path of the image, made absolute so that it means the same tomorrow."""
+    if not argument or "\0" in argument:
+        raise ConfigError("SOURCE of the type 'file' is the path of an image file or a block device")
+    return {"filename": str(Path(argument).absolute())}
+
+
+__all__ = ["FileSource", "backy_source", "backy_source_config"]
