@@ -103,7 +103,7 @@ class Repository:
         return records.decode(self._record_path(identity).read_bytes(), identity)
 
     def survey(self) -> tuple[list[Revision], list[DamageError]]:
-        """Read all records; return the sound ones, complete or not, in order of time, and what is wrong with the rest."""
+        """Read all records: the sound ones, complete or not, in order of time, and what is wrong with the rest."""
         sound: list[Revision] = []
         damaged: list[DamageError] = []
         for path in self.directory.glob("*.rev"):

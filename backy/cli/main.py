@@ -136,7 +136,7 @@ def _run(arguments: list[str] | None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output is gone: there is nobody to tell
         return ExitCode.FAILED
-    except (Exception, click.Abort) as error:
+    except Exception as error:  # noqa: BLE001  # this is where every error ends, as one line
         return _failed(error)
     log.info("done")
     return ExitCode.DONE

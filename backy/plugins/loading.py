@@ -81,7 +81,7 @@ def imported(plugin: Plugin) -> Any:  # noqa: ANN401  # an entry point may name 
 
     failures: list[BaseException] = []
     try:
-        extensions = NamedExtensionManager(
+        extensions: Iterable[Any] = NamedExtensionManager(
             plugin.kind.group,
             [plugin.name],
             on_load_failure_callback=lambda _manager, _entry_point, error: failures.append(error),

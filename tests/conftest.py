@@ -1,0 +1,85 @@
+"""What many tests use: images with known content, a clock that stands still, and the command line in this process."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from backy.api import CHUNK_SIZE
+from backy.cli.main import main
+from backy.config import JobConfig
+from backy.repository import Repository
+from backy.revision import FORMAT
+
+
+@dataclass
+class Result:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def backy(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
+    """Run the command line as `backy(*arguments)`; the words need not be strings."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object) -> Result:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return Result(int(ended.value.code or 0), captured.out, captured.err)
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+class Clock:
+    """A clock that goes on by one hour whenever it is looked at."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(hours=1)
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def make_image(path: Path, *chunks: int | None, tail: int = 0) -> Path:
+    """Write an image of whole chunks, each the random bytes of its seed or a hole, and `tail` random bytes more."""
+    with path.open("wb") as stream:
+        for seed in chunks:
+            if seed is None:
+                stream.seek(CHUNK_SIZE, 1)
+            else:
+                stream.write(random.Random(seed).randbytes(CHUNK_SIZE))
+        stream.write(random.Random(99).randbytes(tail))
+        stream.truncate(len(chunks) * CHUNK_SIZE + tail)
+    return path
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """An image of five chunks: data, hole, data, the same data again, and a short one."""
+    return make_image(tmp_path / "disk.img", 1, None, 2, 2, tail=1000)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, image: Path) -> Repository:
+    """A chunked repository for `image`, without revisions."""
+    config = JobConfig(format=FORMAT, source={"type": "file", "filename": str(image)})
+    return Repository.initialize(tmp_path / "vm", config)
