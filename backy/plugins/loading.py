@@ -85,7 +85,7 @@ def imported(plugin: Plugin) -> Any:  # noqa: ANN401  # an entry point may name 
             plugin.kind.group,
             [plugin.name],
             on_load_failure_callback=lambda _manager, _entry_point, error: failures.append(error),
-            warn_on_missing_entrypoint=False,
+            on_missing_entrypoints_callback=lambda _names: None,
         )
     except (AssertionError, SystemExit) as error:  # stevedore lets these through: they would end a daemon
         raise _broken(plugin, f"{type(error).__name__}: {error}") from error
