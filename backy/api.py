@@ -29,6 +29,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Extent",
+    "Held",
     "Image",
     "ImageReader",
     "ImageWriter",
@@ -43,6 +44,7 @@ __all__ = [
     "SourceError",
     "Storage",
     "StorageError",
+    "Stored",
     "Verifier",
 ]
 
@@ -128,6 +130,16 @@ class Source(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What a backup left in the storage."""
+
+    bytes: int
+    """Sizes of the new files."""
+    durable: bool = True
+    """Whether a power loss can not harm it any more. If not, it is not built upon once the machine has stopped."""
+
+
 class ImageWriter(Protocol):
     """A new revision while it is stored. Chunks that are never mentioned stay as they are in the parent."""
 
@@ -141,8 +153,8 @@ class ImageWriter(Protocol):
     def zero(self, index: int) -> None:
         """Note that chunk `index`, which held data in the parent, is all zeroes now."""
 
-    def commit(self) -> int:
-        """Make everything written durable and return the bytes that it took; the map and `.rev` follow after this."""
+    def commit(self) -> Stored:
+        """Make everything written durable; the map and `.rev` follow after this."""
 
 
 class ImageReader(Protocol):
@@ -159,6 +171,14 @@ class ImageReader(Protocol):
 @dataclass(frozen=True)
 class Purged:
     """What a purge removed."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a storage holds for no revision's own sake, such as the bases of deltas."""
 
     files: int = 0
     bytes: int = 0
@@ -192,6 +212,9 @@ class Storage(Protocol):
 
     def remove(self, revision: str) -> None:
         """Drop the files that belong to this revision alone, if there are any; space shared with others is purged."""
+
+    def held(self, live: Container[bytes]) -> Held:
+        """Tell what is stored only because chunks in `live` are made of it, though no revision refers to it."""
 
     def purge(self, live: Container[bytes]) -> Purged:
         """Remove every chunk whose id is not in `live` and which no live chunk needs. Nobody reads or writes then."""

@@ -10,12 +10,13 @@ import logging
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import shortuuid
 
 from backy import quarantine
-from backy.api import Mismatch, Progress, Snapshot, Source, Storage
+from backy.api import Mismatch, Progress, Snapshot, Source, Storage, Stored
 from backy.chunkmap import ChunkMap
 from backy.durable import TEMPORARY_SUFFIX
 from backy.errors import DamageError, VerificationError
@@ -105,7 +106,7 @@ class Backup:
         storage = self.repository.config.storage["type"]
         for revision in reversed(history):
             try:
-                if revision.storage == storage:
+                if revision.storage == storage and relied_upon(revision):
                     return revision, self.repository.read_map(revision)
             except DamageError as error:
                 log.warning("%s; it is not built upon", error)
@@ -146,18 +147,29 @@ class Backup:
         findings.judge()
         return msgspec.structs.replace(
             revision,
+            boot=None if stored.durable else boot_id(),
             map_digest=digest,
             verification=Verification(report.verifier, report.checked, report.total),
             statistics=self._statistics(started, done, stored),
         )
 
-    def _statistics(self, started: datetime, done: Transferred, stored: int) -> Statistics:
+    def _statistics(self, started: datetime, done: Transferred, stored: Stored) -> Statistics:
         return Statistics(
             duration=max((self.clock() - started).total_seconds(), 0.0),
             bytes_read=done.bytes_read,
             bytes_written=done.bytes_written,
-            bytes_stored=stored,
+            bytes_stored=stored.bytes,
         )
+
+
+def boot_id() -> str:
+    """Return what names the time since this machine was started (random(4))."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def relied_upon(revision: Revision) -> bool:
+    """Tell whether all that a revision refers to is on the disk: it was synced, or the machine never stopped."""
+    return revision.boot is None or revision.boot == boot_id()
 
 
 class Referenced(Container[bytes]):
@@ -170,7 +182,7 @@ class Referenced(Container[bytes]):
     def __contains__(self, identity: object) -> bool:
         if self._identities is None:
             self._identities = set()
-            for revision in self._repository.history():
+            for revision in filter(relied_upon, self._repository.history()):
                 try:
                     self._identities.update(self._repository.read_map(revision).identities())
                 except DamageError as error:

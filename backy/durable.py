@@ -59,7 +59,7 @@ def replace_link(link: Path, target: str) -> None:
     sync_folder(link.parent)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path | str) -> None:
     """Make renames and removals in `folder` survive a power loss."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -63,6 +63,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     storage: str
     size: int
     """Bytes of the image."""
+    boot: str | None = None
+    """Boot id of the machine if the data was not synced: the revision is built upon only until the machine stops."""
     map_digest: str | None = None
     """The checksum at the end of `<id>.map`, in hexadecimal."""
     statistics: Statistics | None = None

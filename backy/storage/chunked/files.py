@@ -52,10 +52,20 @@ class ChunkFiles:
     def find(self, identity: bytes) -> ChunkFile | None:
         """Return the file that holds a chunk: a full one wins over a delta. None if there is neither."""
         full = ChunkFile(identity, None)
-        if os.path.exists(self.path(full)):
-            return full
+        return full if self.exists(full) else self.delta(identity)
+
+    def delta(self, identity: bytes) -> ChunkFile | None:
+        """Return the delta file of a chunk as of the first look; None if there was none."""
         base = self._folder_deltas(identity[0]).get(identity)
         return None if base is None else ChunkFile(identity, base)
+
+    def exists(self, file: ChunkFile) -> bool:
+        """Tell whether there is such a file."""
+        return os.path.exists(self.path(file))
+
+    def size(self, file: ChunkFile) -> int:
+        """Return the bytes of a file."""
+        return os.stat(self.path(file)).st_size
 
     def _folder_deltas(self, number: int) -> dict[bytes, bytes]:
         """Return the bases of the deltas in a folder, by the delta's id."""

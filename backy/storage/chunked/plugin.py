@@ -5,20 +5,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from backy.api import Config, Job, Purged, Storage
+from backy.api import Config, Held, Job, Purged, Storage
 from backy.config import typed
 from backy.durable import sync_folder, write_file
 from backy.errors import StorageError
 from backy.hookspecs import hookimpl
 from backy.storage.chunked.codec import NO_COMPRESSION, Codec
 from backy.storage.chunked.files import ChunkFiles
-from backy.storage.chunked.purge import purge
+from backy.storage.chunked.purge import held, purge
 from backy.storage.chunked.reader import ChunkReader
-from backy.storage.chunked.writer import ChunkWriter
+from backy.storage.chunked.writer import ChunkWriter, Durability
 
 MARKER = b"backy 3 chunks\n"
 """Content of `chunks/store`."""
@@ -28,8 +28,10 @@ class ChunkedConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The section `storage` of a job."""
 
     type: str
-    compression: int | Literal["none"] = 1
+    compression: Annotated[int, msgspec.Meta(ge=1, le=19)] | Literal["none"] = 1
     """zstd level, 1 to 19, or `none`."""
+    durability: Durability = "filesystem"
+    """What a backup waits for: `none`, one sync of the `filesystem`, or of each `file`."""
 
 
 class ChunkedStorage:
@@ -41,6 +43,7 @@ class ChunkedStorage:
         self._directory = job.directory / "chunks"
         level = NO_COMPRESSION if config.compression == "none" else config.compression
         self._codec = Codec(level)
+        self._durability = config.durability
 
     def initialize(self) -> None:
         """Make the folder and name its format."""
@@ -59,7 +62,7 @@ class ChunkedStorage:
         """Begin to store a revision."""
         files = self._files()
         self._clear_temporary(files)
-        writer = ChunkWriter(files, self._codec, referenced)
+        writer = ChunkWriter(files, self._codec, self._durability, referenced)
         try:
             yield writer
         finally:
@@ -73,6 +76,10 @@ class ChunkedStorage:
 
     def remove(self, revision: str) -> None:
         """Nothing here belongs to one revision alone."""
+
+    def held(self, live: Container[bytes]) -> Held:
+        """Count the bases that no revision refers to."""
+        return held(self._files(), live)
 
     def purge(self, live: Container[bytes]) -> Purged:
         """Remove what is not live, and what crashes left behind."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backy.chunkmap import identify
 from backy.errors import ChunkDamageError
 from backy.storage.chunked.codec import Codec, Delta, apply_delta, decode_delta
 from backy.storage.chunked.files import ChunkFile, ChunkFiles
@@ -20,9 +21,7 @@ class ChunkReader:
         Raises:
             ChunkDamageError: a file of it is missing, unreadable, or fails its checksum.
         """
-        file = self._files.find(identity)
-        if file is None:
-            raise ChunkDamageError(identity, "there is no file with this chunk")
+        file = self.locate(identity)
         if file.base is None:
             return self.full(identity)
         try:
@@ -32,9 +31,23 @@ class ChunkReader:
                 raise
             raise ChunkDamageError(identity, f"its base is damaged: {error}") from error
 
+    def locate(self, identity: bytes) -> ChunkFile:
+        """Return the file of a chunk; raises ChunkDamageError if there is none."""
+        file = self._files.find(identity)
+        if file is None:
+            raise ChunkDamageError(identity, "there is no file with this chunk")
+        return file
+
     def full(self, identity: bytes) -> bytes:
         """Return the content of a full chunk, as for `read`."""
         return self._content(ChunkFile(identity, None))
+
+    def checked_full(self, identity: bytes) -> bytes:
+        """Return the content of a full chunk, compared with its id; raises ChunkDamageError."""
+        content = self.full(identity)
+        if identify(content) != identity:
+            raise ChunkDamageError(identity, "its content is damaged: it does not have this id")
+        return content
 
     def delta(self, file: ChunkFile) -> Delta:
         """Return a delta without its base, as for `read`."""
