@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -16,6 +17,22 @@ from backy.cli.main import main
 from backy.config import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--soak",
+        action="store_true",
+        default=os.environ.get("BACKY_SOAK") == "1",
+        help="Repeat what tests repeat as often as it takes to be sure, not as often as a quick run has time for.",
+    )
+
+
+@pytest.fixture(scope="session")
+def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """Choose how often a test repeats itself, as `rounds(quick, full)`: `full` in a soak."""
+    soak: bool = request.config.getoption("--soak")
+    return lambda quick, full: full if soak else quick
 
 
 @dataclass
