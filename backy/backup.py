@@ -7,10 +7,9 @@ makes the revision complete, and the record before the snapshot of the revision 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import msgspec
 import shortuuid
@@ -23,6 +22,7 @@ from backy.errors import DamageError, VerificationError
 from backy.image import StoredImage
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.plugins.events import Events
+from backy.referenced import Referenced, boot_id, relied_upon
 from backy.repository import Repository
 from backy.revision import Revision, Statistics, Verification, utc_now
 from backy.transfer import Transferred, transfer
@@ -160,34 +160,6 @@ class Backup:
             bytes_written=done.bytes_written,
             bytes_stored=stored.bytes,
         )
-
-
-def boot_id() -> str:
-    """Return what names the time since this machine was started (random(4))."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def relied_upon(revision: Revision) -> bool:
-    """Tell whether all that a revision refers to is on the disk: it was synced, or the machine never stopped."""
-    return revision.boot is None or revision.boot == boot_id()
-
-
-class Referenced(Container[bytes]):
-    """The ids that complete revisions refer to; their maps are read at the first question, which few backups ask."""
-
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
-        self._identities: set[bytes] | None = None
-
-    def __contains__(self, identity: object) -> bool:
-        if self._identities is None:
-            self._identities = set()
-            for revision in filter(relied_upon, self._repository.history()):
-                try:
-                    self._identities.update(self._repository.read_map(revision).identities())
-                except DamageError as error:
-                    log.warning("%s; its chunks are stored anew", error)
-        return identity in self._identities
 
 
 class _Findings:

@@ -78,9 +78,9 @@ class ChunkMap:
                 if ids[(index - first) * ID_SIZE : (index - first + 1) * ID_SIZE] != ZERO:
                     yield index
 
-    def identities(self) -> Iterator[bytes]:
-        """Yield the id of every chunk that holds data, as often as it occurs."""
-        return (self[index] for index in self.data())
+    def distinct(self) -> set[bytes]:
+        """Return the ids of the chunks that hold data."""
+        return {identity for (identity,) in struct.iter_unpack(f"{ID_SIZE}s", self._ids)} - {ZERO}
 
     def extents(self) -> Iterator[Extent]:
         """Yield data and holes as runs of whole chunks, in order and without gaps."""

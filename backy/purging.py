@@ -22,7 +22,7 @@ def purge(repository: Repository) -> Purged:
         live: set[bytes] = set()
         for path in repository.maps():
             try:
-                live.update(ChunkMap.decode(path.read_bytes()).identities())
+                live |= ChunkMap.decode(path.read_bytes()).distinct()
             except DamageError as error:
                 raise DamageError(
                     f"{path}: {error}; nothing is purged, for its chunks are not known: forget {path.stem} first"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from backy.api import Held
 from backy.errors import DamageError
 from backy.revision import Revision
 
@@ -17,19 +19,25 @@ from backy.revision import Revision
 @click.option("--all", "everything", is_flag=True, help="Show incomplete revisions too.")
 @click.pass_obj
 def command(directory: Path, as_json: bool, everything: bool) -> None:
-    """List the revisions, the oldest first, and how much data they contain."""
+    """List the revisions, the oldest first, and how much data they contain.
+
+    Size is what changed since the revision before, Stored what that took on disk. What is stored only because changes
+    are kept as differences from it counts for no revision and is told apart.
+    """
+    from backy.referenced import Referenced
     from backy.repository import Repository
 
     repository = Repository.open(directory)
     sound, damaged = repository.survey()
     revisions = [revision for revision in sound if revision.complete or everything]
+    held = repository.storage().held(Referenced(repository))
     if as_json:
         import msgspec
 
-        content = {"revisions": [_details(revision) for revision in revisions]}
+        content = {"revisions": [_details(revision) for revision in revisions], "held": asdict(held)}
         click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))
     else:
-        _print_table(revisions)
+        _print_table(revisions, held)
     if damaged:
         raise DamageError(f"{repository.directory}: {'; '.join(str(error) for error in damaged)}")
 
@@ -53,7 +61,7 @@ def _details(revision: Revision) -> dict[str, Any]:
     }
 
 
-def _print_table(revisions: list[Revision]) -> None:
+def _print_table(revisions: list[Revision], held: Held) -> None:
     """Print the table: plain where it is piped, so that it greps like that of backy 2."""
     from rich import box
     from rich.console import Console
@@ -65,7 +73,9 @@ def _print_table(revisions: list[Revision]) -> None:
     table.add_column(f"Date ({zone})", no_wrap=True)
     table.add_column("ID", no_wrap=True)
     table.add_column("Size", justify="right", no_wrap=True)
+    table.add_column("Stored", justify="right", no_wrap=True)
     table.add_column("Durat", justify="right", no_wrap=True)
+    table.add_column("Verification")
     table.add_column("Tags")
     written = 0
     for revision in revisions:
@@ -75,11 +85,15 @@ def _print_table(revisions: list[Revision]) -> None:
             f"{revision.timestamp.astimezone():%Y-%m-%d %H:%M:%S}",
             revision.id,
             _size(statistics.bytes_written) if statistics else "-",
+            _size(statistics.bytes_stored) if statistics else "-",
             f"{statistics.duration:.1f} s" if statistics else "-",
+            str(revision.verification or "-"),
             ",".join(revision.tags),
         )
     console = Console(width=None if terminal else 10_000, highlight=False)
     console.print(table)
+    if held.files:
+        console.print(f"{_size(held.bytes)} in {held.files} files are held only for what differs from them")
     console.print(f"{len(revisions)} revisions containing {_size(written)} data (estimated)")
 
 
