@@ -73,27 +73,27 @@ class Repository:
 
     def source(self) -> Source:
         """Make the job's source; raises ConfigError or PluginError."""
-        from backy.plugins.loading import load
+        from backy.plugins.loading import call
 
         name = plugin_type(self.config.source, "config.source")
-        source: Source = load(Kind.SOURCE, name).hook.backy_source(config=self.config.source, job=self.job)
+        source: Source = call(Kind.SOURCE, name, "backy_source", config=self.config.source, job=self.job)
         return source
 
     def storage(self) -> Storage:
         """Make the job's storage; raises ConfigError or PluginError."""
-        from backy.plugins.loading import load
+        from backy.plugins.loading import call
 
         name = plugin_type(self.config.storage, "config.storage")
-        storage: Storage = load(Kind.STORAGE, name).hook.backy_storage(config=self.config.storage, job=self.job)
+        storage: Storage = call(Kind.STORAGE, name, "backy_storage", config=self.config.storage, job=self.job)
         return storage
 
     def verifier(self, default: str) -> Verifier:
         """Make the job's verifier, or the one named `default` if it chooses none; raises ConfigError or PluginError."""
-        from backy.plugins.loading import load
+        from backy.plugins.loading import call
 
         config = self.config.verifier or {"type": default}
         name = plugin_type(config, "config.verifier")
-        verifier: Verifier = load(Kind.VERIFIER, name).hook.backy_verifier(config=config, job=self.job)
+        verifier: Verifier = call(Kind.VERIFIER, name, "backy_verifier", config=config, job=self.job)
         return verifier
 
     # records ----------------------------------------------------------------------------------------------------------

@@ -22,10 +22,10 @@ def command(directory: Path, source_type: str, source: str, storage: str) -> Non
     TYPE is the name of an installed source, such as 'file'; SOURCE is what that type takes, such as the path of an
     image. 'backy plugins' lists the types. The directory is made if it is missing.
     """
-    from backy.plugins.loading import load
+    from backy.plugins.loading import call
     from backy.repository import Repository
 
-    config = load(Kind.SOURCE, source_type).hook.backy_source_config(argument=source)
+    config = call(Kind.SOURCE, source_type, "backy_source_config", argument=source)
     job = JobConfig(format=FORMAT, source={"type": source_type, **config}, storage={"type": storage})
     repository = Repository.initialize(directory, job)
     click.echo(f"Made a repository in {repository.directory}")

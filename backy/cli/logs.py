@@ -7,10 +7,15 @@ import logging.handlers
 import sys
 from pathlib import Path
 
+OURS = "backy"
+"""The name of the handler that `set_up_logging` made, among those that others may have added."""
+
 
 def set_up_logging(logfile: Path | None, *, verbose: bool) -> None:
-    """Log to `logfile`, which is opened again when it was moved away; without one, to standard error."""
-    root = logging.getLogger("backy")
+    """Log to `logfile`, which is opened again when it was moved away; without one, to standard error.
+
+    Plugins log under names of their own, so the handler belongs to the root of all loggers.
+    """
     handler: logging.Handler
     if logfile is None:
         handler = logging.StreamHandler(sys.stderr)
@@ -22,11 +27,19 @@ def set_up_logging(logfile: Path | None, *, verbose: bool) -> None:
             logging.Formatter("%(asctime)s [%(process)d] %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
         )
         level = logging.INFO
-    root.handlers[:] = [handler]
+    handler.set_name(OURS)
+    root = logging.getLogger()
+    for other in _handlers():
+        root.removeHandler(other)
+        other.close()
+    root.addHandler(handler)
     root.setLevel(logging.DEBUG if verbose else level)
-    root.propagate = False
 
 
 def logs_to_file() -> bool:
     """Tell whether log lines go to a file, where nobody sees them at once."""
-    return any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger("backy").handlers)
+    return any(isinstance(handler, logging.FileHandler) for handler in _handlers())
+
+
+def _handlers() -> list[logging.Handler]:
+    return [handler for handler in logging.getLogger().handlers if handler.get_name() == OURS]

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
 import shlex
 import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import click
 
 from backy.cli.logs import logs_to_file, set_up_logging
 from backy.errors import BackyError, PluginError
 from backy.exitcodes import ExitCode
-from backy.plugins.discovery import CORE_DISTRIBUTION, Kind, advertised
+from backy.plugins.discovery import CORE_DISTRIBUTION, Kind, Plugin, advertised, contenders
 
 log = logging.getLogger(__name__)
+COMPLETION = "_BACKY_COMPLETE"
+"""Set by the shell when it wants to know how a command line may go on."""
 
 
 class Commands(click.Group):
@@ -26,51 +29,62 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return their names."""
-        return list(advertised(Kind.COMMAND))
+        return list(_offered(ctx))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one, or return None if no plugin offers it."""
-        found = [plugin for plugin in advertised(Kind.COMMAND).get(cmd_name, []) if not plugin.disabled]
-        if not found:
+        found = _offered(ctx).get(cmd_name)
+        if found is None:
             return None
-        own = [plugin for plugin in found if plugin.distribution == CORE_DISTRIBUTION]
-        if own:
-            command: click.Command = own[0].entry_point.load()
+        if found[0].core:
+            command: click.Command = found[0].entry_point.load()
             return command
-        return _foreign_command(cmd_name)
+        return _foreign_command(found)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or say which ones are near."""
         name = args[0]
-        if self.get_command(ctx, name) is None and not name.startswith("-"):
+        if name not in _offered(ctx) and not name.startswith("-"):
             import difflib
 
-            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            near = difflib.get_close_matches(name, _offered(ctx), n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             ctx.fail(f"No such command '{name}'.{hint}")
         return super().resolve_command(ctx, args)
 
 
-def _foreign_command(name: str) -> click.Command:
-    """Import another distribution's command; one that is broken stays in the help and tells its cause when called."""
-    from backy.plugins.loading import chosen, imported
+def _offered(context: click.Context) -> dict[str, list[Plugin]]:
+    """Return who offers each command, as read once for each call of the program."""
+    offered: dict[str, list[Plugin]] = context.meta.setdefault(__name__, {})
+    if not offered:
+        found = {name: contenders(claims) for name, claims in advertised(Kind.COMMAND).items()}
+        offered.update({name: claims for name, claims in found.items() if claims})
+    return offered
 
+
+def _foreign_command(claims: list[Plugin]) -> click.Command:
+    """Import another distribution's command; one that is broken stays in the help and tells its cause when called."""
+    from backy.plugins.loading import conflict, imported_command
+
+    name = claims[0].name
+    if len(claims) > 1:
+        return _broken_command(name, PluginError(f"command '{name}' is {conflict(claims)}"))
     try:
-        command = imported(chosen(Kind.COMMAND, name))
+        return cast(click.Command, imported_command(claims[0]))
     except PluginError as error:
         return _broken_command(name, error)
-    if isinstance(command, click.Command):
-        return command
-    return _broken_command(name, PluginError(f"command '{name}' is broken: its entry point names no click command"))
 
 
 def _broken_command(name: str, cause: PluginError) -> click.Command:
+    """Stand in for a command that can not be had; whatever it is called with, it tells its cause."""
+
     def fail() -> NoReturn:
         raise cause
 
-    return click.Command(name, callback=fail, short_help=f"(broken) {cause}")
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+    return click.Command(name, callback=fail, short_help=f"(broken) {cause}", context_settings=settings)
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -78,11 +92,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
         return
     click.echo(f"backy {version(CORE_DISTRIBUTION)}, Python {sys.version.split()[0]}")
     origins = {
-        plugin.origin
-        for kind in Kind
-        for found in advertised(kind).values()
-        for plugin in found
-        if plugin.distribution != CORE_DISTRIBUTION
+        plugin.origin for kind in Kind for found in advertised(kind).values() for plugin in found if not plugin.core
     }
     for origin in sorted(origins):
         click.echo(origin)
@@ -127,36 +137,57 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str] | None) -> int:
     """Run a command and return its exit code; whatever went wrong is one line on standard error."""
     try:
-        backy.main(arguments, prog_name="backy", standalone_mode=False)
+        if completion := os.environ.get(COMPLETION):
+            from click.shell_completion import shell_complete
+
+            return shell_complete(backy, {}, "backy", COMPLETION, completion)
+        with backy.make_context("backy", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            backy.invoke(context)
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
         error.show()
-        return ExitCode.USAGE
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output is gone: there is nobody to tell
-        return ExitCode.FAILED
-    except Exception as error:  # noqa: BLE001  # this is where every error ends, as one line
+        _write_to_logfile(error.format_message())
+        return ExitCode.USAGE if isinstance(error, click.UsageError) else ExitCode.FAILED
+    except BaseException as error:  # noqa: BLE001  # this is where every error ends, as one line
         return _failed(error)
     log.info("done")
     return ExitCode.DONE
 
 
-def _failed(error: Exception) -> int:
+def _failed(error: BaseException) -> int:
     """Tell what ended the command and return its exit code."""
+    if isinstance(error, OSError) and _output_is_lost() and isinstance(error, BrokenPipeError):
+        return ExitCode.FAILED  # the reader of our output has seen enough
     if isinstance(error, BackyError):
         message = str(error)
     elif isinstance(error, OSError):
         message = _describe(error)
-    elif isinstance(error, click.Abort):
+    elif isinstance(error, KeyboardInterrupt | click.Abort):
         message = "interrupted"
     else:
-        message = f"internal error: {type(error).__name__}: {error}; 'backy -v' logs where"
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        message = f"internal error: {text}; 'backy -v' logs where"
     log.debug("this is where it happened:", exc_info=error)
     click.echo(f"Error: {message}", err=True)
+    _write_to_logfile(message)
+    return error.exit_code if isinstance(error, BackyError) else ExitCode.FAILED
+
+
+def _write_to_logfile(message: str) -> None:
+    """Log an error that standard error has already been told."""
     if logs_to_file():
         log.error("%s", message)
-    return error.exit_code if isinstance(error, BackyError) else ExitCode.FAILED
+
+
+def _output_is_lost() -> bool:
+    """Tell whether standard output can not be written to, and if so drop what is left, lest the end fail over it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _describe(error: OSError) -> str:
@@ -165,5 +196,6 @@ def _describe(error: OSError) -> str:
 
 
 def _terminate(_number: int, _frame: Any) -> None:  # noqa: ANN401
-    """Let SIGTERM unwind the stack as Ctrl-C does, so that an unfinished revision is removed."""
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that an unfinished revision is removed; once is enough."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import click
 
 from backy.errors import PluginError
 from backy.plugins.discovery import Kind, Plugin, advertised
-from backy.plugins.loading import conflict, failure, imported, install_hint
 
 
 @dataclass(frozen=True)
@@ -30,17 +29,22 @@ class Listed:
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the installed plugins, their distributions, and whether they can be loaded."""
+    """List the installed plugins, their distributions, and whether they can be loaded.
+
+    That one of them has failed harms only the jobs that use it, and is no failure of this command.
+    """
     if context.invoked_subcommand is not None:
         return
-    listed = [_listed(plugin, found) for kind in Kind for found in advertised(kind).values() for plugin in found]
+    listed = [_listed(plugin, claims) for plugin, claims in _installed()]
     if as_json:
         import msgspec
 
         click.echo(msgspec.json.format(msgspec.json.encode([asdict(line) for line in listed]), indent=2))
         return
-    _print_table([line for line in listed if line.kind != Kind.COMMAND.word or line.distribution != "backy"])
+    _print_table(listed)
     if not any(line.kind == Kind.SOURCE.word for line in listed):
+        from backy.plugins.loading import install_hint
+
         click.echo(f"no source is installed{install_hint(Kind.SOURCE)}")
 
 
@@ -48,30 +52,52 @@ def command(context: click.Context, as_json: bool) -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Show all that is known of the plugin NAME."""
-    plugins = [plugin for kind in Kind for plugin in advertised(kind).get(name, [])]
-    if not plugins:
-        raise PluginError(f"no plugin '{name}'; 'backy plugins' lists what is installed")
-    for plugin in plugins:
-        line = _listed(plugin, [plugin])
-        click.echo(f"{line.kind} '{line.name}' of {plugin.origin}: {line.state}")
+    installed = list(_installed())
+    found = [(plugin, claims) for plugin, claims in installed if plugin.name == name]
+    if not found:
+        import difflib
+
+        near = difflib.get_close_matches(name, [plugin.name for plugin, _ in installed], n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise PluginError(f"no plugin '{name}'; {hint}'backy plugins' lists what is installed")
+    for plugin, claims in found:
+        line = _listed(plugin, claims)
+        click.echo(f"{plugin}: {line.state}")
         click.echo(f"  entry point: {plugin.entry_point.value}")
         if line.cause:
             click.echo(f"  cause: {line.cause}")
-        elif line.state == "ok" and (text := inspect.getdoc(imported(plugin))):
+        elif text := _documentation(plugin):
             click.echo("\n" + "\n".join(f"  {part}".rstrip() for part in text.splitlines()))
 
 
+def _installed() -> Iterator[tuple[Plugin, list[Plugin]]]:
+    """Yield each plugin and all that claim its name; backy's own commands are listed by --help."""
+    for kind in Kind:
+        for claims in advertised(kind).values():
+            yield from ((plugin, claims) for plugin in claims if not (plugin.core and kind is Kind.COMMAND))
+
+
 def _listed(plugin: Plugin, claims: list[Plugin]) -> Listed:
-    """Load `plugin` to see how it is; `claims` are all plugins of its name."""
-    rivals = [claim for claim in claims if not claim.disabled]
-    if plugin.disabled:
-        state, cause = "disabled", None
-    elif len(rivals) > 1:
-        state, cause = "failed", conflict(rivals)
+    """Load `plugin`, unless it is switched off, to see how it is."""
+    from backy.plugins.loading import trouble
+
+    if plugin.switch:
+        state, cause = "disabled", f"switched off by {plugin.switch}"
+    elif trouble_found := trouble(plugin, claims):
+        state, cause = "failed", trouble_found
     else:
-        cause = failure([plugin])
-        state = "failed" if cause else "ok"
+        state, cause = "ok", None
     return Listed(plugin.kind.word, plugin.name, plugin.distribution, plugin.version, state, cause)
+
+
+def _documentation(plugin: Plugin) -> str | None:
+    """Return what the plugin's author wrote about it."""
+    import inspect
+
+    from backy.plugins.loading import imported
+
+    found = imported(plugin)
+    return found.help if isinstance(found, click.Command) else inspect.getdoc(found)
 
 
 def _print_table(listed: list[Listed]) -> None:

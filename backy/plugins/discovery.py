@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import EntryPoint, entry_points
 
 CORE_DISTRIBUTION = "backy"
+SWITCHES = ("BACKY_PLUGINS", "BACKY_DISABLED_PLUGINS")
 
 
 class Kind(Enum):
@@ -35,36 +38,70 @@ class Plugin:
     entry_point: EntryPoint
     distribution: str
     version: str
-    disabled: bool
+    switch: str | None
+    """The environment variable that switches it off."""
+
+    @property
+    def core(self) -> bool:
+        """Whether it comes with backy itself."""
+        return self.distribution == CORE_DISTRIBUTION
 
     @property
     def origin(self) -> str:
         """Distribution and version as messages name them."""
         return f"{self.distribution} {self.version}"
 
+    def __str__(self) -> str:
+        return f"{self.kind.word} '{self.name}' of {self.origin}"
+
 
 def advertised(kind: Kind) -> dict[str, list[Plugin]]:
-    """Return every plugin of `kind` by name, in order of names; more than one for a name is a conflict."""
+    """Return every plugin of `kind` by name, in order of names; several may claim one name."""
     found = defaultdict(list)
     for entry_point in entry_points(group=kind.group):
         found[entry_point.name].append(_plugin(kind, entry_point))
     return {name: sorted(found[name], key=lambda plugin: plugin.distribution) for name in sorted(found)}
 
 
+def contenders(plugins: Iterable[Plugin]) -> list[Plugin]:
+    """Return those of one name's plugins that may answer to it; more than one is a conflict.
+
+    A plugin that is switched off may not, and no distribution may take the place of one of backy's own commands.
+    """
+    enabled = [plugin for plugin in plugins if not plugin.switch]
+    return [plugin for plugin in enabled if plugin.core and plugin.kind is Kind.COMMAND] or enabled
+
+
 def _plugin(kind: Kind, entry_point: EntryPoint) -> Plugin:
-    distribution = entry_point.dist.name if entry_point.dist else "unknown"
-    version = entry_point.dist.version if entry_point.dist else "unknown"
-    disabled = distribution != CORE_DISTRIBUTION and _switched_off({entry_point.name, distribution})
-    return Plugin(kind, entry_point.name, entry_point, distribution, version, disabled)
+    distribution, version = _origin(entry_point)
+    switch = None if distribution == CORE_DISTRIBUTION else _switch({entry_point.name, distribution})
+    return Plugin(kind, entry_point.name, entry_point, distribution, version, switch)
 
 
-def _switched_off(names: set[str]) -> bool:
-    """Tell whether the environment forbids a plugin known by `names`: its own and its distribution's."""
-    allowed = _listed("BACKY_PLUGINS")
-    return (allowed is not None and not names & allowed) or bool(names & (_listed("BACKY_DISABLED_PLUGINS") or set()))
+def _origin(entry_point: EntryPoint) -> tuple[str, str]:
+    """Name distribution and version; a distribution whose metadata is damaged must not end the whole program."""
+    try:
+        name, version = entry_point.dist.name, entry_point.dist.version  # type: ignore[union-attr]  # caught below
+    except (AttributeError, TypeError, KeyError):
+        name = version = None
+    return name or "an unnamed distribution", version or "(no version)"
+
+
+def _switch(names: set[str]) -> str | None:
+    """Return the variable that forbids a plugin known by `names`: its own and its distribution's."""
+    names = {_normalized(name) for name in names}
+    allowed, disabled = (_listed(variable) for variable in SWITCHES)
+    if allowed is not None and not names & allowed:
+        return SWITCHES[0]
+    return SWITCHES[1] if names & (disabled or set()) else None
 
 
 def _listed(variable: str) -> set[str] | None:
     """Return the comma-separated names in an environment variable, None where it is not set."""
     value = os.environ.get(variable)
-    return None if value is None else {name.strip() for name in value.split(",") if name.strip()}
+    return None if value is None else {_normalized(name.strip()) for name in value.split(",") if name.strip()}
+
+
+def _normalized(name: str) -> str:
+    """Spell a name as package indexes compare it: case does not matter, and dots and underscores are dashes."""
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -8,7 +8,8 @@ import pluggy
 
 from backy.api import Job
 from backy.errors import BackyError, PluginError
-from backy.plugins.discovery import Kind, advertised
+from backy.plugins.contract import described
+from backy.plugins.discovery import Kind, advertised, contenders
 from backy.plugins.loading import load
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ class Events:
         """Load every event plugin; one that is broken is logged and left out."""
         managers = {}
         for name, found in advertised(Kind.HOOK).items():
-            if all(plugin.disabled for plugin in found):
+            if not contenders(found):
                 continue
             try:
                 managers[name] = load(Kind.HOOK, name)
@@ -42,8 +43,9 @@ class Events:
         for name, manager in self._managers.items():
             try:
                 manager.hook.backy_backup_starting(job=job, tags=tags)
-            except Exception as error:
-                raise BackyError(f"hook '{name}' refuses the backup: {error}") from error
+            except (Exception, SystemExit) as error:
+                reason = str(error) if isinstance(error, BackyError) else described(error)
+                raise BackyError(f"hook '{name}' refuses the backup: {reason}") from error
 
     def backup_finished(self, job: Job, revision: str) -> None:
         """Tell every plugin that `revision` is complete."""
@@ -65,5 +67,6 @@ class Events:
         for name, manager in self._managers.items():
             try:
                 getattr(manager.hook, hook)(**arguments)
-            except Exception:
-                log.exception("hook '%s' failed in %s; the backup does not depend on it", name, hook)
+            except (Exception, SystemExit) as error:  # an observer changes nothing
+                log.warning("hook '%s' failed in %s with %s; nothing depends on it", name, hook, described(error))
+                log.debug("this is where it happened:", exc_info=error)

@@ -1,20 +1,39 @@
-"""Loading the one plugin that a job names, and refusing what does not keep the contract."""
+"""Loading the one plugin that a job names, and saying what there is if that does not work."""
 
 from __future__ import annotations
 
 import difflib
-import inspect
-import os
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pluggy
 
-from backy.errors import PluginError
-from backy.plugins.discovery import Kind, Plugin, advertised
+from backy import hookspecs
+from backy.errors import BackyError, PluginError
+from backy.plugins import tracing
+from backy.plugins.contract import BrokenPluginError, check, described
+from backy.plugins.discovery import Kind, Plugin, advertised, contenders
 
-KINDS_WITH_HOOKS = (Kind.SOURCE, Kind.STORAGE, Kind.VERIFIER)
+
+def call(kind: Kind, name: str, hook: str, **arguments: object) -> Any:  # noqa: ANN401  # the hook says what it is
+    """Load plugin `name` of `kind` and let it make what its factory `hook` makes.
+
+    Raises:
+        PluginError: it can not be loaded, or it failed in a way that is not its user's fault.
+        BackyError: whatever the plugin says, a ConfigError above all.
+    """
+    plugin = chosen(kind, name)
+    manager = managed(plugin)
+    try:
+        result = getattr(manager.hook, hook)(**arguments)
+    except BackyError:
+        raise
+    except Exception as error:
+        raise BrokenPluginError(plugin, f"hook {hook} failed with {described(error)}") from error
+    if result is None:
+        raise BrokenPluginError(plugin, f"hook {hook} returned nothing")
+    return result
 
 
 def load(kind: Kind, name: str) -> pluggy.PluginManager:
@@ -30,44 +49,36 @@ def chosen(kind: Kind, name: str) -> Plugin:
     """Find the one plugin that `name` stands for, without importing it.
 
     Raises:
-        PluginError: as for `load`.
+        PluginError: there is no such plugin, or two distributions claim the name.
     """
     plugins = advertised(kind)
-    candidates = [plugin for plugin in plugins.get(name, []) if not plugin.disabled]
+    candidates = contenders(plugins.get(name, []))
     if len(candidates) > 1:
-        raise PluginError(conflict(candidates))
+        raise PluginError(f"{kind.word} '{name}' is {conflict(candidates)}")
     if not candidates:
         raise PluginError(_unknown(kind, name, plugins))
     return candidates[0]
-
-
-def conflict(candidates: Iterable[Plugin]) -> str:
-    """Say that several distributions claim one name."""
-    claims = list(candidates)
-    origins = " and ".join(plugin.origin for plugin in claims)
-    return f"{claims[0].kind.word} '{claims[0].name}' is claimed by {origins}; uninstall all but one"
 
 
 def managed(plugin: Plugin) -> pluggy.PluginManager:
     """Import `plugin` and register it in a manager of its own, checking that it keeps the contract.
 
     Raises:
-        PluginError: it can not be imported, or its hooks are not those of its kind.
+        BrokenPluginError: it can not be imported, or its hooks are not those of its kind.
     """
-    from backy import hookspecs
-
-    manager = pluggy.PluginManager("backy")
-    manager.add_hookspecs(hookspecs)
     module = imported(plugin)
+    manager = pluggy.PluginManager("backy")
     try:
         manager.register(module, plugin.name)
+        check(plugin, module, manager)
+        manager.add_hookspecs(hookspecs)
         manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise _broken(plugin, " ".join(str(error).split())) from error
-    _check_hooks(plugin, manager, module)
-    if os.environ.get("BACKY_TRACE_PLUGINS") == "1":
-        manager.trace.root.setwriter(sys.stderr.write)
-        manager.enable_tracing()
+    except BrokenPluginError:
+        raise
+    except Exception as error:  # a plugin may be any object: looking at its attributes may do anything
+        raise BrokenPluginError(plugin, described(error)) from error
+    if tracing.wanted():
+        tracing.trace(plugin, manager)
     return manager
 
 
@@ -75,91 +86,95 @@ def imported(plugin: Plugin) -> Any:  # noqa: ANN401  # an entry point may name 
     """Import what the entry point of `plugin` names.
 
     Raises:
-        PluginError: importing it failed; the text says how.
+        BrokenPluginError: importing it failed; the text says how.
     """
-    from stevedore.named import NamedExtensionManager
+    from stevedore.extension import ExtensionManager
+
+    class OneExtension(ExtensionManager[Any]):
+        """Loads the entry point that was chosen. Its own search knows no distributions and may find a stale cache."""
+
+        def list_entry_points(self) -> list[EntryPoint]:
+            return [plugin.entry_point]
 
     failures: list[BaseException] = []
     try:
-        extensions: Iterable[Any] = NamedExtensionManager(
-            plugin.kind.group,
-            [plugin.name],
-            on_load_failure_callback=lambda _manager, _entry_point, error: failures.append(error),
-            on_missing_entrypoints_callback=lambda _names: None,
+        manager = OneExtension(
+            plugin.kind.group, on_load_failure_callback=lambda _manager, _entry_point, error: failures.append(error)
         )
-    except (AssertionError, SystemExit) as error:  # stevedore lets these through: they would end a daemon
-        raise _broken(plugin, f"{type(error).__name__}: {error}") from error
-    for extension in extensions:
-        if extension.entry_point.value == plugin.entry_point.value:
-            return extension.plugin
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # AssertionError, SystemExit and the panics of compiled modules pass stevedore
+        raise BrokenPluginError(plugin, described(error)) from error
     if failures:
-        raise _broken(plugin, f"{type(failures[0]).__name__}: {failures[0]}") from failures[0]
-    raise _broken(plugin, "its entry point vanished while it was loaded; try again")
+        raise BrokenPluginError(plugin, described(failures[0])) from failures[0]
+    return manager.extensions[0].plugin
 
 
-def _check_hooks(plugin: Plugin, manager: pluggy.PluginManager, module: object) -> None:
-    """Refuse missing hooks, hooks of another kind, and arguments that pluggy would silently leave at their default."""
-    implemented = {caller.name for caller in manager.get_hookcallers(module) or []}
-    if missing := [name for name in plugin.kind.required if name not in implemented]:
-        raise _broken(plugin, f"does not implement the hook {missing[0]}")
-    if foreign := sorted(implemented - _allowed(plugin.kind, manager)):
-        raise _broken(plugin, f"implements the hook {foreign[0]}, which is not one of a {plugin.kind.word}")
-    for name in sorted(implemented):
-        function = getattr(module, name)
-        for argument in inspect.signature(function).parameters.values():
-            if argument.default is not argument.empty:
-                raise _broken(
-                    plugin,
-                    f"hook {name} gives its argument '{argument.name}' a default, but hooks are called "
-                    "with the arguments of their specification only",
-                )
+def trouble(plugin: Plugin, claims: Iterable[Plugin]) -> str | None:
+    """Load `plugin`, one of `claims` to its name, and return why a job can not use it, or None where it can."""
+    candidates = contenders(claims)
+    if plugin not in candidates:
+        return "backy has a command of that name, which always comes first"
+    if len(candidates) > 1:
+        return conflict(candidates)
+    try:
+        if plugin.kind is Kind.COMMAND:
+            imported_command(plugin)
+        else:
+            managed(plugin)
+    except BrokenPluginError as error:
+        return error.cause
+    return None
 
 
-def _allowed(kind: Kind, manager: pluggy.PluginManager) -> set[str]:
-    """Return the hooks that a plugin of `kind` may implement."""
-    if kind in KINDS_WITH_HOOKS:
-        return set(kind.required)
-    taken = {name for other in KINDS_WITH_HOOKS for name in other.required}
-    return {name for name in vars(manager.hook) if not name.startswith("_")} - taken
+def imported_command(plugin: Plugin) -> Any:  # noqa: ANN401  # importing click here would cost those who need none
+    """Import the click command that `plugin` names.
+
+    Raises:
+        BrokenPluginError: that failed, or it is something else.
+    """
+    import click
+
+    command = imported(plugin)
+    if not isinstance(command, click.Command):
+        raise BrokenPluginError(plugin, f"'{plugin.entry_point.value}' is no click command")
+    return command
 
 
-def _broken(plugin: Plugin, cause: str) -> PluginError:
-    return PluginError(f"{plugin.kind.word} '{plugin.name}' of {plugin.origin} is broken: {cause}")
-
-
-def _unknown(kind: Kind, name: str, plugins: dict[str, list[Plugin]]) -> str:
-    """Say what there is instead of `name`: near misses, what is installed, what failed and why."""
-    enabled = {other: found for other, found in plugins.items() if any(not plugin.disabled for plugin in found)}
-    text = f"no {kind.word} '{name}'"
-    if name in plugins:
-        text += "; it is switched off by BACKY_PLUGINS or BACKY_DISABLED_PLUGINS"
-    if near := difflib.get_close_matches(name, enabled, n=1):
-        text += f"; did you mean '{near[0]}'?"
-    if not enabled:
-        return f"{text}; no {kind.word} is installed{install_hint(kind)}"
-    failed = {other: cause for other, found in enabled.items() if (cause := failure(found))}
-    text += f"; installed: {', '.join(other for other in enabled if other not in failed) or 'none'}"
-    if failed:
-        text += "; failed: " + ", ".join(f"{other} ({cause})" for other, cause in failed.items())
-    return text
+def conflict(candidates: Iterable[Plugin]) -> str:
+    """Say that several distributions claim one name."""
+    origins = " and ".join(plugin.origin for plugin in candidates)
+    return f"claimed by {origins}; uninstall all but one, or put the others into BACKY_DISABLED_PLUGINS"
 
 
 def install_hint(kind: Kind) -> str:
     """Name the package to install where a freshly installed core finds no source."""
-    return ": install backy-sources-file for image files and block devices" if kind is Kind.SOURCE else ""
+    return "; install backy-sources-file for image files and block devices" if kind is Kind.SOURCE else ""
 
 
-def failure(plugins: Iterable[Plugin]) -> str | None:
-    """Load what claims one name and return why that does not work, None where it does."""
-    candidates = [plugin for plugin in plugins if not plugin.disabled]
-    if len(candidates) > 1:
-        return conflict(candidates)
-    try:
-        for plugin in candidates:
-            if plugin.kind is Kind.COMMAND:
-                imported(plugin)
-            else:
-                managed(plugin)
-    except PluginError as error:
-        return str(error)
-    return None
+def _unknown(kind: Kind, name: str, plugins: Mapping[str, list[Plugin]]) -> str:
+    """Say what there is instead of `name`: near misses, what is installed, what failed and why."""
+    if switches := {plugin.switch for plugin in plugins.get(name, []) if plugin.switch}:
+        return f"{kind.word} '{name}' is switched off by {' and '.join(sorted(switches))}"
+    text = f"no {kind.word} '{name}'"
+    if not plugins:
+        return f"{text}: no {kind.word} is installed{install_hint(kind)}"
+    near = difflib.get_close_matches(name, plugins, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"{text}; {hint}{_inventory(plugins)}"
+
+
+def _inventory(plugins: Mapping[str, list[Plugin]]) -> str:
+    """List the plugins of a kind by how they are."""
+    sound, failed, disabled = [], [], []
+    for name, claims in plugins.items():
+        candidates = contenders(claims)
+        if not candidates:
+            disabled.append(name)
+        elif cause := trouble(candidates[0], claims):
+            failed.append(f"{name} ({cause})")
+        else:
+            sound.append(name)
+    text = f"installed: {', '.join(sound) or 'none'}"
+    text += f"; failed: {', '.join(failed)}" if failed else ""
+    return text + (f"; switched off: {', '.join(disabled)}" if disabled else "")

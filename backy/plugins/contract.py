@@ -1,0 +1,89 @@
+"""What a plugin's module must look like; each breach is refused in words that its author can act on."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import Any
+
+import pluggy
+
+from backy import hookspecs
+from backy.errors import PluginError
+from backy.plugins.discovery import Kind, Plugin
+
+KINDS_WITH_FACTORIES = (Kind.SOURCE, Kind.STORAGE, Kind.VERIFIER)
+ARGUMENTS = {
+    name: tuple(inspect.signature(function).parameters)
+    for name, function in vars(hookspecs).items()
+    if name.startswith("backy_")
+}
+"""Every hook and the arguments that it is called with."""
+
+
+class BrokenPluginError(PluginError):
+    """A plugin can not be imported, breaks the contract, or failed where nobody expects it to."""
+
+    def __init__(self, plugin: Plugin, cause: str) -> None:
+        super().__init__(f"{plugin} is broken: {cause}")
+        self.cause = cause
+
+
+def described(error: BaseException) -> str:
+    """Return type and text of an unexpected exception in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def check(plugin: Plugin, module: object, manager: pluggy.PluginManager) -> None:
+    """Check what `module` registered in `manager`, which has no specifications yet and so took whatever there is.
+
+    Raises:
+        BrokenPluginError: it has hooks that it must not have, lacks one, or asks for arguments that nobody gives.
+    """
+    callers = {caller.name: caller for caller in manager.get_hookcallers(module) or []}
+    allowed = _allowed(plugin.kind)
+    for name in sorted(callers):
+        if name not in allowed:
+            raise BrokenPluginError(plugin, _not_allowed(plugin.kind, name))
+        for implementation in callers[name].get_hookimpls():
+            if cause := _wrong_signature(name, implementation):
+                raise BrokenPluginError(plugin, cause)
+    for name in plugin.kind.required:
+        if name not in callers:
+            unmarked = "; its function of that name is not marked with @hookimpl" if hasattr(module, name) else ""
+            raise BrokenPluginError(plugin, f"does not implement the hook {name}{unmarked}")
+    if not callers:
+        raise BrokenPluginError(plugin, "implements no hook; are its functions marked with @hookimpl?")
+
+
+def _allowed(kind: Kind) -> set[str]:
+    """Return the hooks that a plugin of `kind` may implement."""
+    if kind in KINDS_WITH_FACTORIES:
+        return set(kind.required)
+    return ARGUMENTS.keys() - {name for other in KINDS_WITH_FACTORIES for name in other.required}
+
+
+def _not_allowed(kind: Kind, name: str) -> str:
+    if name in ARGUMENTS:
+        return f"implements the hook {name}, which is not one of a {kind.word}"
+    near = difflib.get_close_matches(name, ARGUMENTS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"implements the hook {name}, which does not exist{hint}"
+
+
+def _wrong_signature(name: str, implementation: pluggy.HookImpl) -> str | None:
+    """Tell what is wrong with one function. pluggy would let a default stand silently and trip over the rest late."""
+    expected = f"its arguments are {', '.join(ARGUMENTS[name])}"
+    if implementation.wrapper or implementation.hookwrapper:
+        return f"implements the hook {name} as a wrapper, but there is nothing that it could wrap"
+    for argument in implementation.argnames:
+        if argument not in ARGUMENTS[name]:
+            return f"hook {name} asks for an argument '{argument}' that it is not given; {expected}"
+    parameters: dict[str, Any] = dict(inspect.signature(implementation.function).parameters)
+    for argument, parameter in parameters.items():
+        if parameter.default is not parameter.empty:
+            return f"hook {name} gives its argument '{argument}' a default, which would never be replaced; {expected}"
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            return f"hook {name} takes its argument '{argument}' by keyword only, but hooks are called by position"
+    return None
