@@ -138,6 +138,8 @@ class Stored:
     """Sizes of the new files."""
     durable: bool = True
     """Whether a power loss can not harm it any more. If not, it is not built upon once the machine has stopped."""
+    damaged: tuple[ChunkDamageError, ...] = ()
+    """Chunks of the parent that were found to be damaged on the way; the new revision does not need them."""
 
 
 class ImageWriter(Protocol):
@@ -167,6 +169,13 @@ class ImageReader(Protocol):
             ChunkDamageError: the chunk is missing, unreadable, or known to be damaged.
         """
 
+    def probe(self, index: int, identity: bytes) -> None:
+        """Look whether chunk `index` is there and may be whole, without reading it.
+
+        Raises:
+            ChunkDamageError: a file of it is missing or has an impossible size.
+        """
+
 
 @dataclass(frozen=True)
 class Purged:
@@ -191,6 +200,10 @@ class Storage(Protocol):
     def raw(self) -> bool:
         """Whether the file `<id>` is the raw image itself, fit for `dd`; only then is there a link `last` to it."""
 
+    @property
+    def shares_chunks(self) -> bool:
+        """Whether a chunk's id alone says where it is stored, so that one look at it holds for all revisions."""
+
     def initialize(self) -> None:
         """Prepare the repository's directory at `init`.
 
@@ -209,6 +222,9 @@ class Storage(Protocol):
 
     def open(self, revision: str) -> AbstractContextManager[ImageReader]:
         """Open a complete revision for reading."""
+
+    def repair(self, revision: str, index: int, identity: bytes, data: bytes) -> None:
+        """Replace what is stored as chunk `index` of a revision, and is damaged, by `data`, durably."""
 
     def remove(self, revision: str) -> None:
         """Drop the files that belong to this revision alone, if there are any; space shared with others is purged."""
@@ -229,8 +245,10 @@ class Mismatch:
     """What is wrong, in a few words."""
     expected: bytes | None
     """The source's bytes."""
+    damage: ChunkDamageError | None
+    """How the stored chunk is damaged; None if it is sound and simply not what the source has."""
     found: bytes | None
-    """The stored bytes, None if they can not be read."""
+    """The stored bytes; None if there are none to be read."""
 
 
 MismatchHandler = Callable[[Mismatch], None]
@@ -246,6 +264,8 @@ class Report:
     """Chunks compared; holes on both sides count as compared."""
     total: int
     """Chunks of the image."""
+    out_of_time: bool = False
+    """Whether the verifier stopped before it had looked at all that it meant to."""
 
 
 class Verifier(Protocol):

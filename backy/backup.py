@@ -14,11 +14,11 @@ from datetime import datetime, timedelta
 import msgspec
 import shortuuid
 
-from backy import quarantine
-from backy.api import Mismatch, Progress, Snapshot, Source, Storage, Stored
+from backy.api import Progress, Report, Snapshot, Storage, Stored, Verifier
 from backy.chunkmap import ChunkMap
 from backy.durable import TEMPORARY_SUFFIX
-from backy.errors import DamageError, VerificationError
+from backy.errors import DamageError
+from backy.findings import Findings, report_parent_damage
 from backy.image import StoredImage
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.plugins.events import Events
@@ -26,6 +26,7 @@ from backy.referenced import Referenced, boot_id, relied_upon
 from backy.repository import Repository
 from backy.revision import Revision, Statistics, Verification, utc_now
 from backy.transfer import Transferred, transfer
+from backy.trust import recheck, settle
 
 log = logging.getLogger(__name__)
 Steps = Callable[[str, int], Progress]
@@ -68,13 +69,13 @@ class Backup:
         storage = self.repository.storage()
         self.events.backup_starting(self.repository.job, self.tags)
         history = self._tidy_history(storage)
-        parent, parent_map = self._parent(history)
+        trusted = self._trusted(history)
+        parent, parent_map = self._parent(trusted)
         revision = self._begin(history, parent)
         try:
             with source.snapshot(revision.id, parent.id if parent else None) as snapshot:
-                revision = msgspec.structs.replace(revision, size=snapshot.size)
-                revision = self._fill(revision, snapshot, source, storage, parent_map)
-                self.repository.write_record(revision)
+                making = _Making(self, revision, snapshot, storage)
+                revision = making.run(self.repository.verifier(source.verifier), trusted, parent_map)
                 self.repository.link_last(storage)
         except BaseException as error:
             if not revision.complete:
@@ -83,6 +84,7 @@ class Backup:
             # the revision is good: whatever the source left behind is no reason to lose it
             log.error("%s is complete, but its source could not be tidied up: %s", revision.id, error)  # noqa: TRY400
         self.events.backup_finished(self.repository.job, revision.id)
+        recheck(self.repository, storage, self.clock, self.steps("recheck", 0))
         return revision
 
     def _tidy_history(self, storage: Storage) -> list[Revision]:
@@ -101,12 +103,20 @@ class Backup:
                 path.unlink()
         return [revision for revision in sound if revision.complete]
 
-    def _parent(self, history: list[Revision]) -> tuple[Revision | None, ChunkMap | None]:
+    def _trusted(self, history: list[Revision]) -> list[Revision]:
+        """Return what may be built upon: nothing at all while a revision is distrusted and was not looked at since."""
+        for revision in history:
+            if revision.suspect:
+                log.warning("revision %s is distrusted: this backup is a full one and stores all anew", revision.id)
+                return []
+        return [revision for revision in history if relied_upon(revision)]
+
+    def _parent(self, trusted: list[Revision]) -> tuple[Revision | None, ChunkMap | None]:
         """Choose the revision that source and storage build upon: the newest one with a sound map, or none."""
         storage = self.repository.config.storage["type"]
-        for revision in reversed(history):
+        for revision in reversed(trusted):
             try:
-                if revision.storage == storage and relied_upon(revision):
+                if revision.storage == storage:
                     return revision, self.repository.read_map(revision)
             except DamageError as error:
                 log.warning("%s; it is not built upon", error)
@@ -129,66 +139,60 @@ class Backup:
         self.repository.write_record(revision)
         return revision
 
-    def _fill(
-        self, revision: Revision, snapshot: Snapshot, source: Source, storage: Storage, parent: ChunkMap | None
-    ) -> Revision:
-        """Store and verify the snapshot; return the complete record."""
-        verifier = self.repository.verifier(source.verifier)
-        started = self.clock()
-        referenced = Referenced(self.repository)
-        with storage.create(revision.id, revision.parent, snapshot.size, referenced) as writer:
-            done = transfer(snapshot, writer, parent, self.steps("backup", snapshot.size))
-            stored = writer.commit()
-        digest = self.repository.write_map(revision.id, done.chunks)
-        findings = _Findings(self, revision)
-        with storage.open(revision.id) as reader:
-            progress = self.steps("verify", snapshot.size)
-            report = verifier.verify(snapshot, StoredImage(done.chunks, reader), findings.add, progress)
+
+class _Making:
+    """A revision between its snapshot and its complete record."""
+
+    def __init__(self, backup: Backup, revision: Revision, snapshot: Snapshot, storage: Storage) -> None:
+        self._backup = backup
+        self._repository = backup.repository
+        self._revision = msgspec.structs.replace(revision, size=snapshot.size)
+        self._snapshot = snapshot
+        self._storage = storage
+
+    def run(self, verifier: Verifier, trusted: list[Revision], parent: ChunkMap | None) -> Revision:
+        """Store and verify the snapshot, complete the record and return it."""
+        started = self._backup.clock()
+        done, stored = self._store(trusted, parent)
+        digest = self._repository.write_map(self._revision.id, done.chunks)
+        with self._storage.open(self._revision.id) as reader:
+            image = StoredImage(done.chunks, reader)
+            report, damaged = self._verify(verifier, image, stored)
+            complete = msgspec.structs.replace(
+                self._revision,
+                boot=None if stored.durable else boot_id(),
+                map_digest=digest,
+                verification=Verification(report.verifier, report.checked, report.total, report.out_of_time),
+                statistics=self._statistics(started, done, stored),
+            )
+            settle(self._repository, self._storage, damaged, image)
+            self._repository.write_record(complete)
+        return complete
+
+    def _store(self, trusted: list[Revision], parent: ChunkMap | None) -> tuple[Transferred, Stored]:
+        size = self._snapshot.size
+        referenced = Referenced(self._repository, trusted)
+        with self._storage.create(self._revision.id, self._revision.parent, size, referenced) as writer:
+            done = transfer(self._snapshot, writer, parent, self._backup.steps("backup", size))
+            return done, writer.commit()
+
+    def _verify(self, verifier: Verifier, image: StoredImage, stored: Stored) -> tuple[Report, set[bytes]]:
+        """Compare what was stored with the snapshot; return the report and the ids of chunks that were damaged."""
+        backup = self._backup
+        damaged = report_parent_damage(self._repository, stored.damaged, backup.clock())
+        findings = Findings(self._repository, self._storage, self._revision.id, image, backup.clock)
+        report = verifier.verify(self._snapshot, image, findings.add, backup.steps("verify", image.size))
+        damaged |= findings.damaged
+        if findings.failures:
+            settle(self._repository, self._storage, damaged, None)
+            backup.events.verification_failed(self._repository.job, self._revision.id, findings.failures)
         findings.judge()
-        return msgspec.structs.replace(
-            revision,
-            boot=None if stored.durable else boot_id(),
-            map_digest=digest,
-            verification=Verification(report.verifier, report.checked, report.total),
-            statistics=self._statistics(started, done, stored),
-        )
+        return report, damaged
 
     def _statistics(self, started: datetime, done: Transferred, stored: Stored) -> Statistics:
         return Statistics(
-            duration=max((self.clock() - started).total_seconds(), 0.0),
+            duration=max((self._backup.clock() - started).total_seconds(), 0.0),
             bytes_read=done.bytes_read,
             bytes_written=done.bytes_written,
             bytes_stored=stored.bytes,
         )
-
-
-class _Findings:
-    """What verification finds: evidence is kept of the first few mismatches, all are counted."""
-
-    def __init__(self, backup: Backup, revision: Revision) -> None:
-        self._backup = backup
-        self._revision = revision
-        self._count = 0
-        self._first = ""
-
-    def add(self, mismatch: Mismatch) -> None:
-        """Take note of one mismatch."""
-        if self._count < quarantine.MOST_FINDINGS:
-            backup = self._backup
-            folder = quarantine.keep(backup.repository.directory, self._revision.id, mismatch, backup.clock())
-            log.error(
-                "chunk %d of %s: %s; evidence is in %s", mismatch.index, self._revision.id, mismatch.cause, folder
-            )
-            self._first = (
-                self._first or f"the first at chunk {mismatch.index}: {mismatch.cause}; evidence is in {folder}"
-            )
-        self._count += 1
-
-    def judge(self) -> None:
-        """Raise VerificationError if there was any mismatch."""
-        if self._count:
-            self._backup.events.verification_failed(self._backup.repository.job, self._revision.id, self._count)
-            raise VerificationError(
-                f"verification found {self._count} chunks that differ from the source, {self._first}; "
-                "did the source change during the backup? The new revision is removed"
-            )

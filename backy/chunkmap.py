@@ -14,7 +14,7 @@ Layout, little endian, described with test vectors in docs/reference/format.md:
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from blake3 import blake3
 
@@ -81,6 +81,11 @@ class ChunkMap:
     def distinct(self) -> set[bytes]:
         """Return the ids of the chunks that hold data."""
         return {identity for (identity,) in struct.iter_unpack(f"{ID_SIZE}s", self._ids)} - {ZERO}
+
+    def places(self, identities: Container[bytes]) -> list[int]:
+        """Return the numbers of the chunks whose id is one of `identities`."""
+        ids = struct.iter_unpack(f"{ID_SIZE}s", self._ids)
+        return [index for index, (identity,) in enumerate(ids) if identity in identities]
 
     def extents(self) -> Iterator[Extent]:
         """Yield data and holes as runs of whole chunks, in order and without gaps."""

@@ -48,10 +48,12 @@ class DamageError(StorageError):
 class ChunkDamageError(DamageError):
     """One stored chunk is missing, unreadable or not what its id says."""
 
-    def __init__(self, identity: bytes, cause: str) -> None:
+    def __init__(self, identity: bytes, cause: str, evidence: bytes | None = None) -> None:
         super().__init__(f"chunk {identity.hex()}: {cause}")
         self.identity = identity
         self.cause = cause
+        self.evidence = evidence
+        """What is stored instead, as far as it can be read."""
 
 
 class VerificationError(BackyError):

@@ -37,7 +37,7 @@ class StoredImage:
             return bytes(length)
         data = self._reader.read(index, identity)
         if len(data) != length or identify(data) != identity:
-            raise ChunkDamageError(identity, "its content is damaged: it does not have this id")
+            raise ChunkDamageError(identity, "its content is damaged: it does not have this id", data)
         return data
 
     def pread(self, offset: int, length: int) -> bytes:

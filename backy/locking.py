@@ -21,16 +21,16 @@ PURGE_LOCK = ".purge"
 
 
 @contextmanager
-def exclusive(directory: Path, name: str) -> Iterator[None]:
+def exclusive(directory: Path, name: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock alone.
 
     Raises:
-        RepositoryBusyError: somebody else holds it; it is not waited for.
+        RepositoryBusyError: somebody else holds it, and it is not to be waited for.
     """
     descriptor = _open(directory / name)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise RepositoryBusyError(
                 f"{directory} is busy: another backy command holds {name}; try again later"

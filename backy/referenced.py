@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from backy.errors import DamageError
 from backy.repository import Repository
-from backy.revision import Revision
+from backy.revision import Revision, Trust
 
 log = logging.getLogger(__name__)
 
@@ -19,23 +19,27 @@ def boot_id() -> str:
 
 
 def relied_upon(revision: Revision) -> bool:
-    """Tell whether all that a revision refers to is on the disk: it was synced, or the machine never stopped."""
-    return revision.boot is None or revision.boot == boot_id()
+    """Tell whether all that a revision refers to is on the disk and sound, as far as is known.
+
+    It is if it was synced or the machine has not stopped since, and if nobody distrusts it.
+    """
+    return revision.trust is not Trust.DISTRUSTED and (revision.boot is None or revision.boot == boot_id())
 
 
 class Referenced(Container[bytes]):
-    """The ids that complete revisions refer to; their maps are read at the first question, which few backups ask."""
+    """The ids that some revisions refer to; their maps are read at the first question, which few backups ask."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, revisions: Iterable[Revision]) -> None:
         self._repository = repository
+        self._revisions = revisions
         self._identities: set[bytes] | None = None
 
     def __contains__(self, identity: object) -> bool:
         if self._identities is None:
             self._identities = set()
-            for revision in filter(relied_upon, self._repository.history()):
+            for revision in self._revisions:
                 try:
                     self._identities |= self._repository.read_map(revision).distinct()
                 except DamageError as error:
-                    log.warning("%s; its chunks are stored anew", error)
+                    log.warning("%s", error)
         return identity in self._identities

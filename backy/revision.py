@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 
 import msgspec
 
@@ -24,6 +25,17 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{7,63}")
 _SEAL = b',\n  "digest": "'
 
 
+class Trust(StrEnum):
+    """What is thought of a revision's stored data."""
+
+    TRUSTED = "trusted"
+    """It was stored and nothing speaks against it."""
+    DISTRUSTED = "distrusted"
+    """An operator doubts it, or damage was found: nothing is built upon it."""
+    VERIFIED = "verified"
+    """It was doubted, and then all of it was read and found sound."""
+
+
 class Verification(msgspec.Struct, frozen=True):
     """How far a revision was compared with its source."""
 
@@ -32,8 +44,12 @@ class Verification(msgspec.Struct, frozen=True):
     """Chunks compared."""
     total: int
     """Chunks of the image."""
+    out_of_time: bool = False
+    """Whether less was compared than was meant to be."""
 
     def __str__(self) -> str:
+        if self.out_of_time:
+            return f"verified partly, {self.checked} of {self.total} chunks"
         return "verified" if self.checked >= self.total else f"verified {self.checked} of {self.total} chunks"
 
 
@@ -67,6 +83,9 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     """Boot id of the machine if the data was not synced: the revision is built upon only until the machine stops."""
     map_digest: str | None = None
     """The checksum at the end of `<id>.map`, in hexadecimal."""
+    trust: Trust = Trust.TRUSTED
+    damaged: tuple[int, ...] = ()
+    """Numbers of the chunks that were found damaged and could not be mended."""
     statistics: Statistics | None = None
     verification: Verification | None = None
     format: int = FORMAT
@@ -75,6 +94,11 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     def complete(self) -> bool:
         """Whether the revision can be restored: its backup came to its end."""
         return self.statistics is not None
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the revision is distrusted and has not been looked at since."""
+        return self.trust is Trust.DISTRUSTED and not self.damaged
 
 
 def encode(revision: Revision) -> bytes:

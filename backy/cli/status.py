@@ -24,20 +24,28 @@ def command(directory: Path, as_json: bool, everything: bool) -> None:
     Size is what changed since the revision before, Stored what that took on disk. What is stored only because changes
     are kept as differences from it counts for no revision and is told apart.
     """
+    from backy import quarantine
     from backy.referenced import Referenced
     from backy.repository import Repository
 
     repository = Repository.open(directory)
     sound, damaged = repository.survey()
     revisions = [revision for revision in sound if revision.complete or everything]
-    held = repository.storage().held(Referenced(repository))
+    held = repository.storage().held(Referenced(repository, sound))
+    reports = quarantine.count(repository.directory)
     if as_json:
         import msgspec
 
-        content = {"revisions": [_details(revision) for revision in revisions], "held": asdict(held)}
+        content = {
+            "revisions": [_details(revision) for revision in revisions],
+            "held": asdict(held),
+            "reports": reports,
+        }
         click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))
     else:
         _print_table(revisions, held)
+        if reports:
+            click.echo(f"{reports} reports of damage or differences; 'backy reports list' shows them", err=True)
     if damaged:
         raise DamageError(f"{repository.directory}: {'; '.join(str(error) for error in damaged)}")
 
@@ -58,6 +66,8 @@ def _details(revision: Revision) -> dict[str, Any]:
         "bytes_written": statistics and statistics.bytes_written,
         "bytes_stored": statistics and statistics.bytes_stored,
         "verification": revision.verification,
+        "trust": revision.trust,
+        "damaged": revision.damaged,
     }
 
 
@@ -76,6 +86,7 @@ def _print_table(revisions: list[Revision], held: Held) -> None:
     table.add_column("Stored", justify="right", no_wrap=True)
     table.add_column("Durat", justify="right", no_wrap=True)
     table.add_column("Verification")
+    table.add_column("Trust")
     table.add_column("Tags")
     written = 0
     for revision in revisions:
@@ -88,6 +99,7 @@ def _print_table(revisions: list[Revision], held: Held) -> None:
             _size(statistics.bytes_stored) if statistics else "-",
             f"{statistics.duration:.1f} s" if statistics else "-",
             str(revision.verification or "-"),
+            _trust(revision),
             ",".join(revision.tags),
         )
     console = Console(width=None if terminal else 10_000, highlight=False)
@@ -95,6 +107,12 @@ def _print_table(revisions: list[Revision], held: Held) -> None:
     if held.files:
         console.print(f"{_size(held.bytes)} in {held.files} files are held only for what differs from them")
     console.print(f"{len(revisions)} revisions containing {_size(written)} data (estimated)")
+
+
+def _trust(revision: Revision) -> str:
+    if revision.damaged:
+        return f"{revision.trust}, {len(revision.damaged)} damaged chunks"
+    return revision.trust
 
 
 def _size(count: int) -> str:

@@ -29,6 +29,10 @@ NO_COMPRESSION = -131072
 
 _MAGIC = b"backydlt"
 _HEADER = struct.Struct("<8sIIQ")
+SMALLEST_FRAME = 11
+"""Bytes of the frame of one byte: magic 4, descriptor 1, length 1, block header 3, no less than 1, checksum 4."""
+LARGEST_FRAME = CHUNK_SIZE + 4 * 1024
+"""More than any frame that is written here can have."""
 _LARGEST = CHUNK_SIZE + _HEADER.size + 2 * CHUNK_SIZE // PAGE_SIZE
 
 

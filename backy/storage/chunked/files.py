@@ -64,8 +64,11 @@ class ChunkFiles:
         return os.path.exists(self.path(file))
 
     def size(self, file: ChunkFile) -> int:
-        """Return the bytes of a file."""
-        return os.stat(self.path(file)).st_size
+        """Return the bytes of a file; raises ChunkDamageError if it is missing."""
+        try:
+            return os.stat(self.path(file)).st_size
+        except OSError as error:
+            raise ChunkDamageError(file.identity, f"{file.name}: {error.strerror}") from error
 
     def _folder_deltas(self, number: int) -> dict[bytes, bytes]:
         """Return the bases of the deltas in a folder, by the delta's id."""

@@ -38,6 +38,7 @@ class ChunkedStorage:
     """Keeps images as chunks below `chunks/`."""
 
     raw = False
+    shares_chunks = True
 
     def __init__(self, job: Job, config: ChunkedConfig) -> None:
         self._directory = job.directory / "chunks"
@@ -73,6 +74,12 @@ class ChunkedStorage:
     def open(self, revision: str) -> Iterator[ChunkReader]:
         """Read chunks."""
         yield ChunkReader(self._files(), self._codec)
+
+    def repair(self, revision: str, index: int, identity: bytes, data: bytes) -> None:
+        """Store a chunk in full, whatever is there: a full one is read in preference to a delta."""
+        with self.create(revision, None, 0, ()) as writer:
+            writer.write(index, identity, data, None)
+            writer.commit()
 
     def remove(self, revision: str) -> None:
         """Nothing here belongs to one revision alone."""

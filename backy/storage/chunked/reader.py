@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backy.chunkmap import identify
 from backy.errors import ChunkDamageError
-from backy.storage.chunked.codec import Codec, Delta, apply_delta, decode_delta
+from backy.storage.chunked.codec import LARGEST_FRAME, SMALLEST_FRAME, Codec, Delta, apply_delta, decode_delta
 from backy.storage.chunked.files import ChunkFile, ChunkFiles
 
 
@@ -29,7 +29,15 @@ class ChunkReader:
         except ChunkDamageError as error:
             if error.identity == identity:
                 raise
-            raise ChunkDamageError(identity, f"its base is damaged: {error}") from error
+            raise ChunkDamageError(identity, f"its base is damaged: {error}", error.evidence) from error
+
+    def probe(self, index: int, identity: bytes) -> None:
+        """Look whether the files of a chunk are there and have sizes that they may have; raises ChunkDamageError."""
+        file = self.locate(identity)
+        for needed in [file] if file.base is None else [file, ChunkFile(file.base, None)]:
+            size = self._files.size(needed)
+            if not SMALLEST_FRAME <= size <= LARGEST_FRAME:
+                raise ChunkDamageError(identity, f"{needed.name} has an impossible size of {size} bytes")
 
     def locate(self, identity: bytes) -> ChunkFile:
         """Return the file of a chunk; raises ChunkDamageError if there is none."""
@@ -46,7 +54,7 @@ class ChunkReader:
         """Return the content of a full chunk, compared with its id; raises ChunkDamageError."""
         content = self.full(identity)
         if identify(content) != identity:
-            raise ChunkDamageError(identity, "its content is damaged: it does not have this id")
+            raise ChunkDamageError(identity, "its content is damaged: it does not have this id", content)
         return content
 
     def delta(self, file: ChunkFile) -> Delta:
@@ -55,11 +63,11 @@ class ChunkReader:
         try:
             return decode_delta(content)
         except ValueError as error:
-            raise ChunkDamageError(file.identity, f"{file.name}: {error}") from error
+            raise ChunkDamageError(file.identity, f"{file.name}: {error}", content) from error
 
     def _content(self, file: ChunkFile) -> bytes:
         frame = self._files.read(file)
         try:
             return self._codec.decompress(frame)
         except ValueError as error:
-            raise ChunkDamageError(file.identity, f"{file.name}: {error}") from error
+            raise ChunkDamageError(file.identity, f"{file.name}: {error}", frame) from error

@@ -56,6 +56,7 @@ class ChunkWriter:
         self._claimed: set[bytes] = set()
         self._folders: set[str] = set()
         self._stored = 0
+        self._damaged: list[ChunkDamageError] = []
         # opened before the first write: syncfs reports the errors since then
         self._root = os.open(files.directory, os.O_RDONLY | os.O_DIRECTORY)
 
@@ -91,7 +92,7 @@ class ChunkWriter:
             for folder in sorted(self._folders):
                 sync_folder(folder)
             sync_folder(self._files.directory)
-        return Stored(self._stored, durable=self._durability != "none")
+        return Stored(self._stored, durable=self._durability != "none", damaged=tuple(self._damaged))
 
     def _is_stored(self, identity: bytes) -> bool:
         """Tell whether the files of a referenced chunk are there; that they are whole is known."""
@@ -110,6 +111,9 @@ class ChunkWriter:
             delta = self._reader.delta(file)
         except ChunkDamageError as error:
             log.warning("%s; what changed in it is stored in full", error)
+            cause = error.cause if error.identity == previous else str(error)
+            with self._lock:
+                self._damaged.append(ChunkDamageError(previous, cause, error.evidence))
             return None
         return Base(identity, content, size, delta.spent + self._files.size(file), delta.pages)
 

@@ -1,0 +1,73 @@
+"""`backy reports`: what went wrong, with evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group("reports")
+def command() -> None:
+    """List, show and delete the reports about damaged chunks and failed verifications."""
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
+@click.pass_obj
+def list_(directory: Path, as_json: bool) -> None:
+    """List the reports."""
+    from backy import quarantine
+    from backy.repository import Repository
+
+    found = list(quarantine.findings(Repository.open(directory).directory))
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        return
+    for finding in found:
+        mended = ", mended" if finding.mended else ""
+        click.echo(f"{finding.timestamp.astimezone():%Y-%m-%d %H:%M:%S}  {finding.name}  {finding.cause}{mended}")
+    click.echo(f"{len(found)} reports")
+
+
+@command.command("show")
+@click.argument("name", metavar="REPORT")
+@click.option("--json", "as_json", is_flag=True, help="Print an object.")
+@click.pass_obj
+def show(directory: Path, name: str, as_json: bool) -> None:
+    """Show one report, whose name may be cut short, and where its blocks are."""
+    import msgspec
+
+    from backy import quarantine
+    from backy.repository import Repository
+
+    repository = Repository.open(directory).directory
+    finding = quarantine.find(repository, name)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(finding), indent=2))
+        return
+    for key, value in msgspec.to_builtins(finding).items():
+        click.echo(f"{key}: {'-' if value is None else value}")
+    click.echo(f"evidence: {repository / quarantine.FOLDER / finding.name}")
+
+
+@command.command("delete")
+@click.argument("names", metavar="REPORT", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Delete all reports.")
+@click.pass_obj
+def delete(directory: Path, names: tuple[str, ...], everything: bool) -> None:
+    """Delete reports and their evidence; this changes no revision."""
+    from backy import quarantine
+    from backy.repository import Repository
+
+    if bool(names) == everything:
+        raise click.UsageError("name the reports to delete, or give --all")
+    repository = Repository.open(directory).directory
+    found = (
+        list(quarantine.findings(repository)) if everything else [quarantine.find(repository, name) for name in names]
+    )
+    for finding in found:
+        quarantine.delete(repository, finding)
+    click.echo(f"Deleted {len(found)} reports")

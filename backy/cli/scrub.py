@@ -1,0 +1,71 @@
+"""`backy scrub`: look at everything that is stored."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from backy.errors import DamageError
+
+
+def _duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
+    from backy.duration import parse_duration
+
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command("scrub")
+@click.argument("mode", type=click.Choice(["light", "deep"]))
+@click.option("-r", "--revision", "specification", metavar="SPEC", help="Look at this revision only.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="MIB", help="Read so many MiB/s at most.")
+@click.option("--max-duration", metavar="TIME", callback=_duration, help="Stop after this time, such as '2h'.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object with what was found.")
+@click.pass_obj
+def command(
+    directory: Path,
+    mode: str,
+    specification: str | None,
+    rate: float | None,
+    max_duration: timedelta | None,
+    as_json: bool,
+) -> None:
+    """Look at everything that is stored, without the source.
+
+    'light' looks whether every file is there and may be whole; 'deep' reads all and compares it with its ids. A deep
+    scrub that runs out of time goes on there the next time. Revisions that refer to damaged chunks become distrusted.
+    """
+    from backy.cli.progress import steps
+    from backy.repository import Repository
+    from backy.revision import utc_now
+    from backy.scrub import Scrub
+
+    repository = Repository.open(directory)
+    only = None if specification is None else repository.select(specification)
+    scrub = Scrub(repository, mode == "deep", utc_now, only, rate and rate * 2**20, max_duration)
+    with steps() as show:
+        result = scrub.run(show("scrub", 0))
+    if as_json:
+        import msgspec
+
+        content = {
+            "mode": mode,
+            "chunks": result.chunks,
+            "bytes": result.bytes,
+            "complete": result.complete,
+            "damaged": [{"chunk": error.identity.hex(), "cause": error.cause} for error in result.damaged],
+            "distrusted": result.distrusted,
+            "problems": result.problems,
+        }
+        click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))
+    else:
+        rest = "" if result.complete else ", the rest is for the next time"
+        click.echo(f"Scrubbed {result.chunks} chunks{rest}: {len(result.damaged)} are damaged")
+    if result.damaged or result.problems:
+        texts = [*result.problems, *(str(error) for error in result.damaged[:3])]
+        revisions = f"; distrusted: {', '.join(result.distrusted)}" if result.distrusted else ""
+        raise DamageError(f"{repository.directory} is damaged: {'; '.join(texts)}{revisions}")
