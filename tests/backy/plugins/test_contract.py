@@ -177,5 +177,5 @@ def test_an_entry_point_that_names_no_plugin_is_refused(attribute: str, distribu
     """
     distribution("acme", {"backy.sources": [f"tape:{attribute}"]}, code)
 
-    with pytest.raises(PluginError, match="source 'tape' of acme 1.0 is broken: "):
+    with pytest.raises(PluginError, match=r"source 'tape' of acme 1\.0 is broken: "):
         load(Kind.SOURCE, "tape")

@@ -65,7 +65,7 @@ def test_without_any_source_the_package_to_install_is_named(monkeypatch: pytest.
 
     with pytest.raises(PluginError, match=r"no source 'x': no source is installed; install backy-sources-file for"):
         chosen(Kind.SOURCE, "x")
-    with pytest.raises(PluginError, match="no storage 'x': no storage is installed$"):
+    with pytest.raises(PluginError, match=r"no storage 'x': no storage is installed$"):
         chosen(Kind.STORAGE, "x")
 
 
