@@ -61,7 +61,9 @@ def backy(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
 
     yield run
     signal.signal(signal.SIGTERM, handler)
-    root.handlers[:] = handlers
+    for added in [other for other in root.handlers if other not in handlers]:
+        root.removeHandler(added)
+        added.close()
     root.setLevel(level)
 
 
