@@ -245,10 +245,10 @@ class Mismatch:
     """What is wrong, in a few words."""
     expected: bytes | None
     """The source's bytes."""
-    damage: ChunkDamageError | None
-    """How the stored chunk is damaged; None if it is sound and simply not what the source has."""
     found: bytes | None
     """The stored bytes; None if there are none to be read."""
+    damage: ChunkDamageError | None = None
+    """How the stored chunk is damaged; None if it is sound and simply not what the source has."""
 
 
 MismatchHandler = Callable[[Mismatch], None]

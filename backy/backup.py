@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import msgspec
 import shortuuid
 
-from backy.api import Progress, Report, Snapshot, Storage, Stored, Verifier
+from backy.api import Report, Snapshot, Storage, Stored, Verifier
 from backy.chunkmap import ChunkMap
 from backy.durable import TEMPORARY_SUFFIX
 from backy.errors import DamageError
@@ -25,17 +25,11 @@ from backy.plugins.events import Events
 from backy.referenced import Referenced, boot_id, relied_upon
 from backy.repository import Repository
 from backy.revision import Revision, Statistics, Verification, utc_now
+from backy.steps import Steps, quiet
 from backy.transfer import Transferred, transfer
 from backy.trust import recheck, settle
 
 log = logging.getLogger(__name__)
-Steps = Callable[[str, int], Progress]
-"""Called when a step begins, with its name and how many bytes it will deal with; returns what to tell them to."""
-
-
-def quiet(step: str, total: int) -> Progress:
-    """Show nothing."""
-    return lambda _length: None
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from backy import quarantine
-from backy.api import ImageReader, Progress, Storage
+from backy.api import CHUNK_SIZE, ImageReader, Progress, Storage
 from backy.chunkmap import ChunkMap, identify
 from backy.durable import write_file
 from backy.errors import ChunkDamageError, DamageError
@@ -27,6 +27,7 @@ from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.pipeline import in_parallel
 from backy.repository import Repository
 from backy.revision import Revision
+from backy.steps import Steps, quiet
 from backy.trust import report_damage, settle
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Item(NamedTuple):
 
     revision: str
     """Empty where a chunk's id alone says where it is stored."""
-    index: int
+    number: int
     identity: bytes
 
 
@@ -46,7 +47,7 @@ class State(msgspec.Struct, frozen=True):
     """The content of `.scrub`: how far the last deep scrub came."""
 
     revision: str
-    index: int
+    number: int
     identity: str
     finished: datetime | None
     """When all there was had been read once more."""
@@ -80,10 +81,11 @@ class Scrub:
     rate: float | None = None
     """Bytes per second to read at most."""
     longest: timedelta | None = None
+    steps: Steps = quiet
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
-    def run(self, progress: Progress) -> Scrubbed:
+    def run(self) -> Scrubbed:
         """Look at all there is, draw the conclusions and return what was found."""
         result = Scrubbed()
         storage = self.repository.storage()
@@ -91,7 +93,7 @@ class Scrub:
         with shared(directory, PURGE_LOCK):
             maps = list(self._maps(result))
             items = self._in_turn(sorted(_items(storage, maps)))
-            last = self._visit(storage, items, result, progress)
+            last = self._visit(storage, items, result, self.steps("scrub", len(items) * CHUNK_SIZE))
             if self.deep and self.only is None:
                 self._note(last, complete=result.complete)
             for error in result.damaged[: quarantine.MOST_FINDINGS]:
@@ -120,7 +122,7 @@ class Scrub:
             return items
         try:
             state = msgspec.json.decode(path.read_bytes(), type=State)
-            last = Item(state.revision, state.index, bytes.fromhex(state.identity))
+            last = Item(state.revision, state.number, bytes.fromhex(state.identity))
         except (msgspec.DecodeError, ValueError) as error:
             log.warning("%s can not be read: %s; the scrub begins anew", path, error)
             return items
@@ -135,9 +137,8 @@ class Scrub:
                 for last, length, error in checks:
                     result.chunks += 1
                     result.bytes += length
-                    progress(1)
+                    progress(CHUNK_SIZE)
                     if error is not None:
-                        log.error("%s", error)
                         result.damaged.append(error)
                     self._slow_down(result.bytes, begin)
                     if self.longest is not None and self.monotonic() - begin >= self.longest.total_seconds():
@@ -147,7 +148,7 @@ class Scrub:
 
     def _checks(
         self, reader: ImageReader, items: Iterable[Item]
-    ) -> Iterator[tuple[Item, int, ChunkDamageError | None]]:
+    ) -> Generator[tuple[Item, int, ChunkDamageError | None], None, None]:
         """Yield what is wrong with each of `items`, and the bytes read for it."""
 
         def check(item: Item) -> tuple[Item, int, ChunkDamageError | None]:
@@ -160,9 +161,9 @@ class Scrub:
 
     def _check(self, reader: ImageReader, item: Item) -> int:
         if not self.deep:
-            reader.probe(item.index, item.identity)
+            reader.probe(item.number, item.identity)
             return 0
-        data = reader.read(item.index, item.identity)
+        data = reader.read(item.number, item.identity)
         if identify(data) != item.identity:
             raise ChunkDamageError(item.identity, "its content is damaged: it does not have this id", data)
         return len(data)
@@ -177,7 +178,7 @@ class Scrub:
         """Write down how far the scrub came."""
         if last is not None:
             finished = self.clock() if complete else _finished(self.repository.directory / STATE)
-            state = State(last.revision, last.index, last.identity.hex(), finished)
+            state = State(last.revision, last.number, last.identity.hex(), finished)
             write_file(self.repository.directory / STATE, msgspec.json.encode(state))
 
 

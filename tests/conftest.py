@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -48,6 +49,8 @@ class Result:
 def backy(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
     """Run the command line as `backy(*arguments)`; the words need not be strings."""
     handler = signal.getsignal(signal.SIGTERM)
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
 
     def run(*arguments: object) -> Result:
         capfd.readouterr()
@@ -58,6 +61,10 @@ def backy(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
 
     yield run
     signal.signal(signal.SIGTERM, handler)
+    for added in [other for other in root.handlers if other not in handlers]:
+        root.removeHandler(added)
+        added.close()
+    root.setLevel(level)
 
 
 class Clock:

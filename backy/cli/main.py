@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
+import select
 import shlex
 import signal
 import sys
@@ -20,6 +21,7 @@ from backy.exitcodes import ExitCode
 from backy.plugins.discovery import CORE_DISTRIBUTION, Kind, Plugin, advertised, contenders
 
 log = logging.getLogger(__name__)
+STANDARD_OUTPUT = 1
 COMPLETION = "_BACKY_COMPLETE"
 """Set by the shell when it wants to know how a command line may go on."""
 
@@ -157,8 +159,10 @@ def _run(arguments: list[str] | None) -> int:
 
 def _failed(error: BaseException) -> int:
     """Tell what ended the command and return its exit code."""
-    if isinstance(error, OSError) and _output_is_lost() and isinstance(error, BrokenPipeError):
-        return ExitCode.FAILED  # the reader of our output has seen enough
+    seen_enough = isinstance(error, BrokenPipeError) and _output_has_no_reader()
+    _drop_output()
+    if seen_enough:
+        return ExitCode.FAILED
     if isinstance(error, BackyError):
         message = str(error)
     elif isinstance(error, OSError):
@@ -180,14 +184,21 @@ def _write_to_logfile(message: str) -> None:
         log.error("%s", message)
 
 
-def _output_is_lost() -> bool:
-    """Tell whether standard output can not be written to, and if so drop what is left, lest the end fail over it."""
+def _output_has_no_reader() -> bool:
+    """Tell whether standard output is a pipe that was closed at its other end."""
+    poll = select.poll()
+    poll.register(STANDARD_OUTPUT, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _drop_output() -> None:
+    """Forget what standard output did not take, lest the interpreter fail over it once more at its end."""
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, STANDARD_OUTPUT)
+        os.close(null)
 
 
 def _describe(error: OSError) -> str:

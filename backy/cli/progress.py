@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backy.api import Progress
-from backy.backup import Steps, quiet
+from backy.steps import Steps, quiet
 
 
 @contextmanager

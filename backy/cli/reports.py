@@ -65,9 +65,10 @@ def delete(directory: Path, names: tuple[str, ...], everything: bool) -> None:
     if bool(names) == everything:
         raise click.UsageError("name the reports to delete, or give --all")
     repository = Repository.open(directory).directory
-    found = (
-        list(quarantine.findings(repository)) if everything else [quarantine.find(repository, name) for name in names]
-    )
+    if everything:
+        found = list(quarantine.findings(repository))
+    else:
+        found = [quarantine.find(repository, name) for name in names]
     for finding in found:
         quarantine.delete(repository, finding)
     click.echo(f"Deleted {len(found)} reports")

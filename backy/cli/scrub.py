@@ -46,9 +46,9 @@ def command(
 
     repository = Repository.open(directory)
     only = None if specification is None else repository.select(specification)
-    scrub = Scrub(repository, mode == "deep", utc_now, only, rate and rate * 2**20, max_duration)
     with steps() as show:
-        result = scrub.run(show("scrub", 0))
+        speed = rate and rate * 2**20
+        result = Scrub(repository, mode == "deep", utc_now, only, speed, max_duration, show).run()
     if as_json:
         import msgspec
 
@@ -66,6 +66,9 @@ def command(
         rest = "" if result.complete else ", the rest is for the next time"
         click.echo(f"Scrubbed {result.chunks} chunks{rest}: {len(result.damaged)} are damaged")
     if result.damaged or result.problems:
-        texts = [*result.problems, *(str(error) for error in result.damaged[:3])]
-        revisions = f"; distrusted: {', '.join(result.distrusted)}" if result.distrusted else ""
-        raise DamageError(f"{repository.directory} is damaged: {'; '.join(texts)}{revisions}")
+        texts = list(result.problems)
+        if result.damaged:
+            texts.append(f"{len(result.damaged)} chunks are damaged, the first is {result.damaged[0]}")
+        if result.distrusted:
+            texts.append(f"distrusted for it: {', '.join(result.distrusted)}; 'backy reports list' has the evidence")
+        raise DamageError("; ".join(texts))

@@ -38,9 +38,9 @@ def compare(snapshot: Image, image: Image, indexes: Iterable[int]) -> Iterator[t
         try:
             found = image.pread(offset, length)
         except ChunkDamageError as error:
-            return length, Mismatch(index, str(error), expected, error, error.evidence)
+            return length, Mismatch(index, str(error), expected, error.evidence, error)
         if found != expected:
-            return length, Mismatch(index, "stored and source differ", expected, None, found)
+            return length, Mismatch(index, "stored and source differ", expected, found)
         return length, None
 
     return in_parallel(one, indexes)

@@ -22,6 +22,11 @@ class ChunkFile(NamedTuple):
     base: bytes | None
 
     @property
+    def kind(self) -> str:
+        """What messages about the chunk call this file."""
+        return "the full chunk" if self.base is None else f"the delta on base {self.base.hex()}"
+
+    @property
     def name(self) -> str:
         """The name of the file in its folder."""
         if self.base is None:
@@ -68,7 +73,7 @@ class ChunkFiles:
         try:
             return os.stat(self.path(file)).st_size
         except OSError as error:
-            raise ChunkDamageError(file.identity, f"{file.name}: {error.strerror}") from error
+            raise ChunkDamageError(file.identity, f"{file.kind}: {error.strerror}") from error
 
     def _folder_deltas(self, number: int) -> dict[bytes, bytes]:
         """Return the bases of the deltas in a folder, by the delta's id."""
@@ -97,4 +102,4 @@ class ChunkFiles:
             with open(self.path(file), "rb", buffering=0) as stream:
                 return stream.read()
         except OSError as error:
-            raise ChunkDamageError(file.identity, f"{file.name}: {error.strerror}") from error
+            raise ChunkDamageError(file.identity, f"{file.kind}: {error.strerror}") from error

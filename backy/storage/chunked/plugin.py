@@ -14,6 +14,7 @@ from backy.config import typed
 from backy.durable import sync_folder, write_file
 from backy.errors import StorageError
 from backy.hookspecs import hookimpl
+from backy.storage.chunked import standalone
 from backy.storage.chunked.codec import NO_COMPRESSION, Codec
 from backy.storage.chunked.files import ChunkFiles
 from backy.storage.chunked.purge import held, purge
@@ -47,9 +48,10 @@ class ChunkedStorage:
         self._durability = config.durability
 
     def initialize(self) -> None:
-        """Make the folder and name its format."""
+        """Make the folder, name its format, and add what restores it without backy."""
         self._directory.mkdir(mode=0o750, exist_ok=True)
         write_file(self._directory / "store", MARKER)
+        standalone.install(self._directory.parent)
         sync_folder(self._directory.parent)
 
     @contextmanager
@@ -62,6 +64,7 @@ class ChunkedStorage:
     ) -> Iterator[ChunkWriter]:
         """Begin to store a revision."""
         files = self._files()
+        standalone.install(self._directory.parent)
         self._clear_temporary(files)
         writer = ChunkWriter(files, self._codec, self._durability, referenced)
         try:

@@ -37,7 +37,7 @@ class ChunkReader:
         for needed in [file] if file.base is None else [file, ChunkFile(file.base, None)]:
             size = self._files.size(needed)
             if not SMALLEST_FRAME <= size <= LARGEST_FRAME:
-                raise ChunkDamageError(identity, f"{needed.name} has an impossible size of {size} bytes")
+                raise ChunkDamageError(identity, f"{needed.kind} has an impossible size of {size} bytes")
 
     def locate(self, identity: bytes) -> ChunkFile:
         """Return the file of a chunk; raises ChunkDamageError if there is none."""
@@ -63,11 +63,11 @@ class ChunkReader:
         try:
             return decode_delta(content)
         except ValueError as error:
-            raise ChunkDamageError(file.identity, f"{file.name}: {error}", content) from error
+            raise ChunkDamageError(file.identity, f"{file.kind}: {error}", content) from error
 
     def _content(self, file: ChunkFile) -> bytes:
         frame = self._files.read(file)
         try:
             return self._codec.decompress(frame)
         except ValueError as error:
-            raise ChunkDamageError(file.identity, f"{file.name}: {error}", frame) from error
+            raise ChunkDamageError(file.identity, f"{file.kind}: {error}", frame) from error

@@ -1,0 +1,54 @@
+# Everything lives in the virtual environment and in Debian packages; `make clean` removes the former.
+PYTHON ?= python3
+VENV ?= .venv
+# what is needed to run backy and its demonstration, and what else the tests call
+DEMO_PACKAGES := python3 python3-venv e2fsprogs
+TEST_PACKAGES := $(DEMO_PACKAGES) util-linux zstd
+
+export PYTHON VENV
+# mkfs and its like are not in the PATH of users
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH):/usr/sbin:/sbin
+# tools remember things in the virtual environment, too
+CACHE := $(CURDIR)/$(VENV)/cache
+export COVERAGE_FILE := $(CACHE)/coverage
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
+export MYPY_CACHE_DIR := $(CACHE)/mypy
+export RUFF_CACHE_DIR := $(CACHE)/ruff
+PYTEST := PYTHONPYCACHEPREFIX=$(CACHE)/python pytest -o cache_dir=$(CACHE)/pytest
+
+.PHONY: help demo test check soak environment demo-packages test-packages clean
+
+help:
+	@echo 'make demo    back up a file system image, change it, and get both states back'
+	@echo 'make test    check the code and run all tests'
+	@echo 'make check   check format, style and types only'
+	@echo 'make soak    run all tests with as many rounds as it takes to be sure'
+	@echo 'make clean   remove the virtual environment'
+	@echo
+	@echo 'PYTHON=python3.12 chooses the interpreter: 3.11, 3.12 or 3.13.'
+
+demo: demo-packages environment
+	@demo/demo
+
+test: test-packages check
+	$(PYTEST) --cov
+
+check: environment
+	ruff format --check
+	ruff check
+	mypy
+
+soak: test-packages environment
+	$(PYTEST) --soak
+
+environment: | demo-packages
+	@.ci/environment
+
+demo-packages:
+	@.ci/system-packages $(DEMO_PACKAGES)
+
+test-packages:
+	@.ci/system-packages $(TEST_PACKAGES)
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,297 @@
+#!/usr/bin/env python3
+"""Restore an image from the backy repository that this file lies in, without backy.
+
+usage: python3 restore.py                 list the revisions
+       python3 restore.py SPEC TARGET     write one of them to TARGET
+
+SPEC    a number (0 is the newest), an id or its beginning, a tag (its newest revision), or 'last'
+TARGET  a file, which is made or replaced, a block device, or '-' for standard output
+
+Needs Python 3.8 or newer and the program 'zstd'. With the program 'b3sum' or the Python module 'blake3' it also
+compares every chunk with its id. Exit code 0: done; 1: not restored, one line says why; 2: wrong usage.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import struct
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Callable, Iterator
+
+REPOSITORY = Path(__file__).resolve().parent
+CHUNK = 4 * 2**20
+PAGE = 4096
+ZERO_ID = "0" * 64
+BLKZEROOUT = 0x127F  # the ioctl that lets a range of a block device read as zeroes
+
+
+class Trouble(Exception):
+    """The one line to tell the operator."""
+
+
+def run(program: str, content: bytes) -> bytes:
+    """Send `content` through a program."""
+    done = subprocess.run(program.split(), input=content, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    if done.returncode:
+        complaint = " ".join(done.stderr.decode(errors="replace").split())
+        raise Trouble(f"{program} says: {complaint or f'exit status {done.returncode}'}")
+    return done.stdout
+
+
+def find_blake3() -> Callable[[bytes], str] | None:
+    """Return what computes ids, if this machine has anything that does."""
+    try:
+        from blake3 import blake3
+    except ImportError:
+        return (lambda content: run("b3sum", content)[:64].decode()) if shutil.which("b3sum") else None
+    return lambda content: blake3(content).hexdigest()
+
+
+BLAKE3 = find_blake3()
+
+# revisions: <id>.rev and <id>.map -------------------------------------------------------------------------------------
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read <id>.rev: JSON whose last member is the SHA-256 of all bytes before it."""
+    content = path.read_bytes()
+    seal = b',\n  "digest": "'
+    body = content.rpartition(seal)[0]
+    if content != body + seal + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n':
+        raise Trouble(f"{path.name} is damaged: it fails its own checksum")
+    record: dict[str, Any] = json.loads(content.decode())
+    if record["format"] != 3 or record["id"] != path.stem:
+        raise Trouble(f"{path.name} has format {record['format']} and is of {record['id']}; this program reads 3")
+    record["time"] = datetime.fromisoformat(record["timestamp"].replace("Z", "+00:00"))
+    return record
+
+
+def read_records() -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return the complete revisions, newest first, and what is wrong with damaged records, by id."""
+    sound, damaged = [], {}
+    for path in REPOSITORY.glob("*.rev"):
+        if path.is_symlink() or path.name.startswith("."):
+            continue
+        try:
+            sound.append(read_record(path))
+        except (Trouble, OSError) as trouble:
+            damaged[path.stem] = str(trouble)
+    complete = [record for record in sound if record["statistics"] is not None]
+    return sorted(complete, key=lambda record: (record["time"], record["id"]), reverse=True), damaged
+
+
+def select(spec: str) -> dict[str, Any]:
+    """Find the revision that SPEC stands for."""
+    revisions, damaged = read_records()
+    if spec in damaged:
+        raise Trouble(damaged[spec])
+    named = [record for record in revisions if record["id"] == spec]
+    if re.fullmatch("[0-9]+", spec):
+        found = revisions[int(spec) :][:1]
+    else:
+        tagged = [record for record in revisions if spec in ("last", "latest") or spec in record["tags"]]
+        starting = [record for record in revisions if spec and record["id"].startswith(spec)]
+        found = named or tagged[:1] or starting
+    if len(found) != 1:
+        raise Trouble(f"{len(found) or 'no'} revisions answer to '{spec}'; without arguments they are listed")
+    if damaged and not named:
+        raise Trouble(f"{' and '.join(damaged.values())}: give a full id, '{spec}' may mean the damaged one")
+    return found[0]
+
+
+def read_map(revision: dict[str, Any]) -> list[str]:
+    """Return the ids of an image's chunks in hexadecimal, in order."""
+    name = f"{revision['id']}.map"
+    content = (REPOSITORY / name).read_bytes()
+    count = -(-revision["size"] // CHUNK)
+    header = struct.pack("<8sIIQQ", b"backymap", 1, CHUNK, revision["size"], 0)
+    if content[:32] != header or len(content) != 32 + 32 * count + 32:
+        raise Trouble(f"{name} is damaged: it has another header or length than its record demands")
+    if content[-32:].hex() != revision["map_digest"]:
+        raise Trouble(f"{name} is damaged: it does not end with the checksum that its record names")
+    if BLAKE3 and BLAKE3(content[:-32]) != revision["map_digest"]:
+        raise Trouble(f"{name} is damaged: it fails its own checksum")
+    return [content[start : start + 32].hex() for start in range(32, 32 + 32 * count, 32)]
+
+
+# chunks: chunks/<first two digits>/<id>.zst, or <id>.<id of the base>.delta -------------------------------------------
+
+
+def read_frame(name: str) -> bytes:
+    """Return what a chunk file holds; zstd checks it, for there is a checksum in it."""
+    try:
+        frame = (REPOSITORY / "chunks" / name[:2] / name).read_bytes()
+        if frame[:4] != b"\x28\xb5\x2f\xfd" or not frame[4:5] or not frame[4] & 4:
+            raise Trouble("no zstd frame with a checksum")
+        return run("zstd -dcq", frame)
+    except (Trouble, OSError) as trouble:
+        raise Trouble(f"{name} is damaged: {trouble}") from trouble
+
+
+def apply_delta(delta: bytes, base: bytes) -> bytes:
+    """Lay the pages of a delta over its base, which is cut or filled with zeroes to the chunk's length."""
+    magic, length, count, _spent = struct.unpack_from("<8sIIQ", delta)
+    numbers = struct.unpack_from(f"<{count}H", delta, 24)
+    sizes = [min(PAGE, length - number * PAGE) for number in numbers]
+    start = 24 + 2 * count
+    if magic != b"backydlt" or list(numbers) != sorted(set(numbers)) or start + sum(sizes) != len(delta):
+        raise ValueError
+    if length > CHUNK or min(sizes, default=1) <= 0:
+        raise ValueError
+    content = bytearray(base[:length].ljust(length, b"\0"))
+    for number, size in zip(numbers, sizes):
+        content[number * PAGE : number * PAGE + size] = delta[start : start + size]
+        start += size
+    return bytes(content)
+
+
+@functools.lru_cache(maxsize=None)
+def deltas(folder: str) -> dict[str, str]:
+    """Return the names of the deltas in one of the 256 folders, by id."""
+    names = os.listdir(REPOSITORY / "chunks" / folder)
+    return {name[:64]: name for name in names if re.fullmatch(r"[0-9a-f]{64}\.[0-9a-f]{64}\.delta", name)}
+
+
+def read_chunk(identity: str, length: int) -> bytes:
+    """Return a chunk, checked as far as this machine can; a full chunk wins over a delta of the same id."""
+    names = [f"{identity}.zst"]
+    folder = REPOSITORY / "chunks" / identity[:2]
+    if folder.exists() and not (folder / names[0]).exists():
+        delta = deltas(identity[:2]).get(identity)
+        names = [delta, f"{delta[65:129]}.zst"] if delta else names
+    content = read_frame(names[-1])
+    if len(names) > 1:
+        try:
+            content = apply_delta(read_frame(names[0]), content)
+        except (ValueError, struct.error):
+            raise Trouble(f"{names[0]} is damaged: its parts do not fit together") from None
+    if len(content) != length:
+        raise Trouble(f"{' or '.join(names)} is damaged: {len(content)} bytes instead of {length}")
+    if BLAKE3 and BLAKE3(content) != identity:
+        raise Trouble(f"{' or '.join(names)} is damaged: the content does not have this id")
+    return content
+
+
+def read_image(size: int, ids: list[str]) -> Iterator[tuple[int, int, bytes | None]]:
+    """Yield the chunks in order as offset, length, content, which is None for zeroes."""
+
+    def read(index: int) -> tuple[int, int, bytes | None]:
+        length = min(CHUNK, size - index * CHUNK)
+        try:
+            return index * CHUNK, length, None if ids[index] == ZERO_ID else read_chunk(ids[index], length)
+        except Trouble as trouble:
+            raise Trouble(f"chunk {index} of the image, {ids[index]}: {trouble}") from trouble
+
+    with concurrent.futures.ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
+        for start in range(0, len(ids), 32):
+            yield from pool.map(read, range(start, min(start + 32, len(ids))))
+
+
+# targets --------------------------------------------------------------------------------------------------------------
+
+
+def open_target(target: str, size: int) -> BinaryIO:
+    """Open standard output, a block device that nobody uses, or a file, which is emptied."""
+    if target == "-":
+        return open(sys.stdout.fileno(), "wb", closefd=False)
+    path = Path(target).resolve()
+    if path.is_block_device():
+        stream = os.fdopen(os.open(path, os.O_RDWR | os.O_EXCL), "r+b")  # O_EXCL: not one that is mounted
+        room = stream.seek(0, os.SEEK_END)
+        if room < size:
+            raise Trouble(f"{target} has {room} bytes, the image needs {size}")
+    elif path.exists() and not path.is_file():
+        raise Trouble(f"{target} is neither a file nor a block device; '-' writes to a pipe")
+    elif REPOSITORY in path.parents:
+        raise Trouble(f"{target} lies in the repository: restore to another place")
+    else:
+        stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        stream.truncate(0)
+        stream.truncate(size)
+    return stream
+
+
+def write_image(pieces: Iterator[tuple[int, int, bytes | None]], stream: BinaryIO, mode: int) -> None:
+    """Write to a target of this file mode, 0 for a pipe; zeroes stay holes in a file and are made on a device."""
+    for offset, length, content in pieces:
+        if stat.S_ISBLK(mode) and content is None and length == CHUNK:
+            fcntl.ioctl(stream, BLKZEROOUT, struct.pack("QQ", offset, length))
+        elif not stat.S_ISREG(mode):
+            if mode:
+                stream.seek(offset)
+            stream.write(bytes(length) if content is None else content)
+        elif content is not None:
+            for start in range(0, length, 16 * PAGE):
+                part = content[start : start + 16 * PAGE]
+                if part.count(0) < len(part):
+                    stream.seek(offset + start)
+                    stream.write(part)
+    stream.flush()
+    if mode:
+        os.fsync(stream.fileno())
+
+
+# the command ----------------------------------------------------------------------------------------------------------
+
+
+def restore(spec: str, target: str) -> None:
+    """Restore one revision."""
+    revision = select(spec)
+    if revision["storage"] != "chunked":
+        raise Trouble(f"{revision['id']} is stored as '{revision['storage']}', which this program does not read")
+    if not shutil.which("zstd"):
+        raise Trouble("the program 'zstd' is missing: install it")
+    ids = read_map(revision)
+    with open_target(target, revision["size"]) as stream:
+        mode = 0 if target == "-" else os.fstat(stream.fileno()).st_mode
+        write_image(read_image(revision["size"], ids), stream, mode)
+    if not BLAKE3:
+        say("ids were not checked: install the program 'b3sum' or the Python module 'blake3' to have them checked")
+    say(f"restored {revision['id']} of {revision['timestamp']}, {revision['size']} bytes")
+
+
+def show() -> None:
+    """Print the usage and the revisions."""
+    revisions, damaged = read_records()
+    print(f"{__doc__}\nRevisions in {REPOSITORY}:")
+    for number, record in enumerate(revisions):
+        line = f"{number:4}  {record['id']}  {record['timestamp']:27}  {record['size']:16}"
+        print(line, ",".join(record["tags"]), sep="  ")
+    for trouble in damaged.values():
+        say(trouble)
+
+
+def say(text: str) -> None:
+    """Print a line for the operator."""
+    print(f"restore.py: {text}", file=sys.stderr)
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the arguments say and return the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        show()
+        return 0
+    if len(arguments) != 2:
+        say("give SPEC and TARGET; without arguments the usage and the revisions are shown")
+        return 2
+    try:
+        restore(*arguments)
+    except (Trouble, OSError, KeyboardInterrupt) as trouble:
+        say(f"not restored, what is in {arguments[1]} is not the image: {trouble or 'interrupted'}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+SOURCE = '''
+"""Tapes, read slowly."""
+from backy.hookspecs import hookimpl
+@hookimpl
+def backy_source(config): return "tape"
+@hookimpl
+def backy_source_config(argument): return {}
+'''
+COMMAND = """
+import click
+@click.command()
+def greet():
+    "Greet the operator."
+"""
+
+
+def test_the_list_tells_kind_name_distribution_version_and_state(
+    distribution: Callable[..., str], backy: Callable
+) -> None:
+    distribution("acme", {"backy.sources": ["tape"]}, SOURCE, version="2.5")
+
+    result = backy("plugins")
+
+    assert result.code == 0
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.out.splitlines()]
+    assert ["source", "tape", "acme", "2.5", "ok", ""] in rows
+    assert ["storage", "chunked"] in [row[:2] for row in rows]
+
+
+def test_the_cause_of_a_failure_stays_in_one_line_when_piped(distribution: Callable[..., str], backy: Callable) -> None:
+    distribution("acme", {"backy.sources": ["tape"]}, f"raise ImportError('{'long ' * 60}')")
+
+    (line,) = (line for line in backy("plugins").out.splitlines() if "tape" in line)
+
+    assert "failed" in line
+    assert "long " * 59 in line
+
+
+def test_json_has_the_same_lines(distribution: Callable[..., str], backy: Callable) -> None:
+    distribution("acme", {"backy.sources": ["tape"], "backy.commands": ["greet:greet"]}, SOURCE + COMMAND)
+
+    listed = json.loads(backy("plugins", "--json").out)
+
+    assert {
+        "kind": "source",
+        "name": "tape",
+        "distribution": "acme",
+        "version": "1.0",
+        "state": "ok",
+        "cause": None,
+    } in listed
+    assert [line["name"] for line in listed if line["kind"] == "command"] == ["greet"]
+
+
+def test_what_is_switched_off_is_not_loaded_and_says_by_what(
+    distribution: Callable[..., str], backy: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distribution("acme", {"backy.sources": ["tape"]}, "raise RuntimeError")
+    monkeypatch.setenv("BACKY_DISABLED_PLUGINS", "tape")
+
+    (line,) = (line for line in json.loads(backy("plugins", "--json").out) if line["name"] == "tape")
+
+    assert (line["state"], line["cause"]) == ("disabled", "switched off by BACKY_DISABLED_PLUGINS")
+
+
+def test_without_a_source_the_package_to_install_is_named(backy: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backy.cli.plugins.advertised", lambda _kind: {})
+
+    assert backy("plugins").out.splitlines()[-1] == (
+        "no source is installed; install backy-sources-file for image files and block devices"
+    )
+
+
+def test_show_prints_what_the_author_wrote(distribution: Callable[..., str], backy: Callable) -> None:
+    module = distribution("acme", {"backy.sources": ["tape"], "backy.commands": ["greet:greet"]}, SOURCE + COMMAND)
+
+    assert backy("plugins", "show", "tape").out == (
+        f"source 'tape' of acme 1.0: ok\n  entry point: {module}\n\n  Tapes, read slowly.\n"
+    )
+    assert backy("plugins", "show", "greet").out.endswith("\n  Greet the operator.\n")
+
+
+def test_show_prints_why_a_plugin_failed(distribution: Callable[..., str], backy: Callable) -> None:
+    distribution("acme", {"backy.sources": ["tape"]}, "raise ImportError('no tape')")
+
+    result = backy("plugins", "show", "tape")
+
+    assert result.code == 0
+    assert "source 'tape' of acme 1.0: failed\n" in result.out
+    assert "  cause: ImportError: no tape\n" in result.out
+
+
+def test_show_tells_of_rivals(distribution: Callable[..., str], backy: Callable) -> None:
+    distribution("acme", {"backy.sources": ["tape"]}, SOURCE)
+    distribution("zeta", {"backy.sources": ["tape"]}, SOURCE)
+
+    result = backy("plugins", "show", "tape")
+
+    assert result.out.count("failed") == 2
+    assert result.out.count("cause: claimed by acme 1.0 and zeta 1.0") == 2
+
+
+def test_show_of_an_unknown_name_points_to_near_ones(backy: Callable) -> None:
+    result = backy("plugins", "show", "chunkd")
+
+    assert result.code == 1
+    assert result.err == "Error: no plugin 'chunkd'; did you mean 'chunked'? 'backy plugins' lists what is installed\n"
+    assert backy("plugins", "show", "xyzzy").err == (
+        "Error: no plugin 'xyzzy'; 'backy plugins' lists what is installed\n"
+    )
+
+
+def test_show_reads_no_configuration(backy: Callable, tmp_path) -> None:
+    (tmp_path / "config").write_text("password: hunter2\n")
+
+    assert "hunter2" not in backy("-v", "-b", tmp_path, "plugins", "show", "file").out
+
+
+def test_a_command_that_takes_the_name_of_a_core_command_is_listed_as_failed(
+    distribution: Callable[..., str], backy: Callable
+) -> None:
+    distribution("acme", {"backy.commands": ["init:greet"]}, COMMAND)
+
+    (line,) = (line for line in json.loads(backy("plugins", "--json").out) if line["kind"] == "command")
+
+    assert (line["name"], line["state"]) == ("init", "failed")
+    assert line["cause"] == "backy has a command of that name, which always comes first"

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backy.plugins.discovery import Kind, advertised, contenders
+
+
+def test_the_cores_own_plugins_are_advertised() -> None:
+    assert [plugin.origin.split()[0] for plugin in advertised(Kind.STORAGE)["chunked"]] == ["backy"]
+    assert "full" in advertised(Kind.VERIFIER)
+    assert "init" in advertised(Kind.COMMAND)
+
+
+def test_listing_imports_nothing(distribution: Callable[..., str]) -> None:
+    module = distribution("acme", {"backy.sources": ["tape"]}, "raise RuntimeError")
+
+    (plugin,) = advertised(Kind.SOURCE)["tape"]
+
+    assert str(plugin) == "source 'tape' of acme 1.0"
+    assert module not in sys.modules
+
+
+def test_a_name_can_be_claimed_twice(distribution: Callable[..., str]) -> None:
+    distribution("zeta", {"backy.sources": ["tape"]})
+    distribution("acme", {"backy.sources": ["tape"]})
+
+    assert [plugin.distribution for plugin in contenders(advertised(Kind.SOURCE)["tape"])] == ["acme", "zeta"]
+
+
+@pytest.mark.parametrize("value", ["tape", "acme-tapes", "Acme_Tapes", " other , tape "])
+def test_a_plugin_is_switched_off_by_its_name_or_distribution(
+    value: str, distribution: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distribution("Acme.Tapes", {"backy.sources": ["tape"]})
+    monkeypatch.setenv("BACKY_DISABLED_PLUGINS", value)
+
+    (plugin,) = advertised(Kind.SOURCE)["tape"]
+
+    assert plugin.switch == "BACKY_DISABLED_PLUGINS"
+    assert contenders([plugin]) == []
+
+
+@pytest.mark.parametrize(("value", "switch"), [("tape", None), ("file", "BACKY_PLUGINS"), ("", "BACKY_PLUGINS")])
+def test_backy_plugins_is_the_exact_list(
+    value: str, switch: str | None, distribution: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distribution("acme", {"backy.sources": ["tape"]})
+    monkeypatch.setenv("BACKY_PLUGINS", value)
+
+    assert advertised(Kind.SOURCE)["tape"][0].switch == switch
+
+
+def test_the_cores_own_plugins_are_never_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKY_PLUGINS", "")
+    monkeypatch.setenv("BACKY_DISABLED_PLUGINS", "backy,chunked,full,init")
+
+    assert len(contenders(advertised(Kind.STORAGE)["chunked"])) == 1
+    assert len(contenders(advertised(Kind.VERIFIER)["full"])) == 1
+    assert len(contenders(advertised(Kind.COMMAND)["init"])) == 1
+
+
+def test_nobody_takes_the_place_of_a_core_command(distribution: Callable[..., str]) -> None:
+    distribution("acme", {"backy.commands": ["init"]})
+
+    claims = advertised(Kind.COMMAND)["init"]
+
+    assert len(claims) == 2
+    assert [plugin.core for plugin in contenders(claims)] == [True]
+
+
+def test_a_distribution_without_metadata_does_not_end_the_program(
+    distribution: Callable[..., str], tmp_path: Path
+) -> None:
+    distribution("acme", {"backy.sources": ["tape"]})
+    (tmp_path / "site-packages/acme-1.0.dist-info/METADATA").unlink()
+    importlib.invalidate_caches()
+
+    assert [plugin.name for plugin in advertised(Kind.SOURCE)["tape"]] == ["tape"]
