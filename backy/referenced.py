@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Container
 from pathlib import Path
 
@@ -29,13 +30,19 @@ class Referenced(Container[bytes]):
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._identities: set[bytes] | None = None
+        self._lock = threading.Lock()
 
     def __contains__(self, identity: object) -> bool:
-        if self._identities is None:
-            self._identities = set()
-            for revision in filter(relied_upon, self._repository.history()):
-                try:
-                    self._identities |= self._repository.read_map(revision).distinct()
-                except DamageError as error:
-                    log.warning("%s; its chunks are stored anew", error)
+        with self._lock:
+            if self._identities is None:
+                self._identities = self._read()
         return identity in self._identities
+
+    def _read(self) -> set[bytes]:
+        identities: set[bytes] = set()
+        for revision in filter(relied_upon, self._repository.history()):
+            try:
+                identities |= self._repository.read_map(revision).distinct()
+            except DamageError as error:
+                log.warning("%s; its chunks are stored anew", error)
+        return identities
