@@ -17,7 +17,7 @@ import shortuuid
 from backy import quarantine
 from backy.api import Mismatch, Progress, Snapshot, Source, Storage, Stored
 from backy.chunkmap import ChunkMap
-from backy.durable import TEMPORARY_SUFFIX
+from backy.durable import TEMPORARY_SUFFIX, sync_file_system_of
 from backy.errors import DamageError, VerificationError
 from backy.image import StoredImage
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
@@ -70,18 +70,20 @@ class Backup:
         history = self._tidy_history(storage)
         parent, parent_map = self._parent(history)
         revision = self._begin(history, parent)
+        recorded = False
         try:
             with source.snapshot(revision.id, parent.id if parent else None) as snapshot:
                 revision = msgspec.structs.replace(revision, size=snapshot.size)
                 revision = self._fill(revision, snapshot, source, storage, parent_map)
                 self.repository.write_record(revision)
+                recorded = True
                 self.repository.link_last(storage)
         except BaseException as error:
-            if not revision.complete:
+            if not recorded:
                 self.repository.remove(revision.id, storage)
                 raise
-            # the revision is good: whatever the source left behind is no reason to lose it
-            log.error("%s is complete, but its source could not be tidied up: %s", revision.id, error)  # noqa: TRY400
+            # the revision is good: what could not be linked or tidied up afterwards is no reason to lose it
+            log.error("%s is complete, but what follows a backup failed: %s", revision.id, error)  # noqa: TRY400
         self.events.backup_finished(self.repository.job, revision.id)
         return revision
 
@@ -139,6 +141,8 @@ class Backup:
         with storage.create(revision.id, revision.parent, snapshot.size, referenced) as writer:
             done = transfer(snapshot, writer, parent, self.steps("backup", snapshot.size))
             stored = writer.commit()
+        if stored.durable:
+            self._sync_earlier()
         digest = self.repository.write_map(revision.id, done.chunks)
         findings = _Findings(self, revision)
         with storage.open(revision.id) as reader:
@@ -152,6 +156,12 @@ class Backup:
             verification=Verification(report.verifier, report.checked, report.total),
             statistics=self._statistics(started, done, stored),
         )
+
+    def _sync_earlier(self) -> None:
+        """Bring to the disk what this revision may share with earlier ones that were not synced themselves."""
+        now = boot_id()
+        if any(earlier.boot == now for earlier in self.repository.survey()[0]):
+            sync_file_system_of(self.repository.directory)
 
     def _statistics(self, started: datetime, done: Transferred, stored: Stored) -> Statistics:
         return Statistics(
