@@ -16,7 +16,7 @@ import shortuuid
 
 from backy.api import Report, Snapshot, Storage, Stored, Verifier
 from backy.chunkmap import ChunkMap
-from backy.durable import TEMPORARY_SUFFIX
+from backy.durable import TEMPORARY_SUFFIX, sync_file_system_of
 from backy.errors import DamageError
 from backy.findings import Findings, report_parent_damage
 from backy.image import StoredImage
@@ -66,17 +66,20 @@ class Backup:
         trusted = self._trusted(history)
         parent, parent_map = self._parent(trusted)
         revision = self._begin(history, parent)
+        recorded = False
         try:
             with source.snapshot(revision.id, parent.id if parent else None) as snapshot:
                 making = _Making(self, revision, snapshot, storage)
                 revision = making.run(self.repository.verifier(source.verifier), trusted, parent_map)
+                self.repository.write_record(revision)
+                recorded = True
                 self.repository.link_last(storage)
         except BaseException as error:
-            if not revision.complete:
+            if not recorded:
                 self.repository.remove(revision.id, storage)
                 raise
-            # the revision is good: whatever the source left behind is no reason to lose it
-            log.error("%s is complete, but its source could not be tidied up: %s", revision.id, error)  # noqa: TRY400
+            # the revision is good: what could not be linked or tidied up afterwards is no reason to lose it
+            log.error("%s is complete, but what follows a backup failed: %s", revision.id, error)  # noqa: TRY400
         self.events.backup_finished(self.repository.job, revision.id)
         recheck(self.repository, storage, self.clock, self.steps("recheck", 0))
         return revision
@@ -145,7 +148,7 @@ class _Making:
         self._storage = storage
 
     def run(self, verifier: Verifier, trusted: list[Revision], parent: ChunkMap | None) -> Revision:
-        """Store and verify the snapshot, complete the record and return it."""
+        """Store and verify the snapshot; return the complete record, which is still to be written."""
         started = self._backup.clock()
         done, stored = self._store(trusted, parent)
         digest = self._repository.write_map(self._revision.id, done.chunks)
@@ -160,7 +163,6 @@ class _Making:
                 statistics=self._statistics(started, done, stored),
             )
             settle(self._repository, self._storage, damaged, image)
-            self._repository.write_record(complete)
         return complete
 
     def _store(self, trusted: list[Revision], parent: ChunkMap | None) -> tuple[Transferred, Stored]:
@@ -168,7 +170,10 @@ class _Making:
         referenced = Referenced(self._repository, trusted)
         with self._storage.create(self._revision.id, self._revision.parent, size, referenced) as writer:
             done = transfer(self._snapshot, writer, parent, self._backup.steps("backup", size))
-            return done, writer.commit()
+            stored = writer.commit()
+        if stored.durable:
+            self._sync_earlier()
+        return done, stored
 
     def _verify(self, verifier: Verifier, image: StoredImage, stored: Stored) -> tuple[Report, set[bytes]]:
         """Compare what was stored with the snapshot; return the report and the ids of chunks that were damaged."""
@@ -182,6 +187,12 @@ class _Making:
             backup.events.verification_failed(self._repository.job, self._revision.id, findings.failures)
         findings.judge()
         return report, damaged
+
+    def _sync_earlier(self) -> None:
+        """Bring to the disk what this revision may share with earlier ones that were not synced themselves."""
+        now = boot_id()
+        if any(earlier.boot == now for earlier in self._repository.survey()[0]):
+            sync_file_system_of(self._repository.directory)
 
     def _statistics(self, started: datetime, done: Transferred, stored: Stored) -> Statistics:
         return Statistics(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 READ_ONLY = 0o440
@@ -21,9 +23,10 @@ def write_file(path: Path, content: bytes | bytearray, mode: int = READ_ONLY) ->
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         try:
-            write_sparse(descriptor, content)
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
+            with naming(path):
+                write_sparse(descriptor, content)
+                os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         temporary.rename(path)
@@ -31,6 +34,17 @@ def write_file(path: Path, content: bytes | bytearray, mode: int = READ_ONLY) ->
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Let errors of calls that know a descriptor alone name the file that it belongs to."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def write_all(descriptor: int, content: bytes | bytearray | memoryview) -> None:
@@ -63,7 +77,18 @@ def sync_folder(folder: Path | str) -> None:
     """Make renames and removals in `folder` survive a power loss."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        with naming(folder):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file_system_of(folder: Path | str) -> None:
+    """Write everything on the file system that `folder` lies on to disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with naming(folder):
+            sync_file_system(descriptor)
     finally:
         os.close(descriptor)
 
@@ -74,7 +99,12 @@ def sync_file_system(descriptor: int) -> None:
     Raises:
         OSError: data could not be written since `descriptor` was opened.
     """
+    number = _syncfs(descriptor)
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def _syncfs(descriptor: int) -> int:
+    """Call syncfs(2) and return its error number, 0 if there is none."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syncfs(ctypes.c_int(descriptor)) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"syncfs: {os.strerror(number)}")
+    return ctypes.get_errno() if libc.syncfs(ctypes.c_int(descriptor)) else 0

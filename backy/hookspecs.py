@@ -30,7 +30,8 @@ def backy_source(config: Config, job: Job) -> Source:  # type: ignore[empty-body
 def backy_source_config(argument: str) -> Config:  # type: ignore[empty-body]
     """Turn SOURCE of `backy init TYPE SOURCE` into a section `source` without `type`; called by `init`.
 
-    Required in `backy.sources`. Raises ConfigError if `argument` is wrong, naming the form that it should have.
+    Required in `backy.sources`. Raises ConfigError if `argument` is wrong, naming the form that it should have;
+    `init` ends and makes nothing.
     """
 
 
@@ -46,7 +47,7 @@ def backy_storage(config: Config, job: Job) -> Storage:  # type: ignore[empty-bo
 def backy_verifier(config: Config, job: Job) -> Verifier:  # type: ignore[empty-body]
     """Make the verifier of `job` from its section `verifier`; called by `backup`.
 
-    Required in `backy.verifiers`. Raises ConfigError if `config` is wrong; the backup fails before it starts.
+    Required in `backy.verifiers`. Raises ConfigError if `config` is wrong; the backup fails and leaves no revision.
     """
 
 
@@ -60,19 +61,31 @@ def backy_backup_starting(job: Job, tags: tuple[str, ...]) -> None:
 
 @hookspec
 def backy_backup_finished(job: Job, revision: str) -> None:
-    """Learn that `revision` is complete. An observer: an exception is logged and changes nothing."""
+    """Learn that `revision` is complete; called by `backup` under its lock, once the record is durable.
+
+    An observer, no veto: an exception is logged and changes nothing.
+    """
 
 
 @hookspec
 def backy_backup_failed(job: Job, error: str) -> None:
-    """Learn that a backup failed, and why. An observer: an exception is logged and changes nothing."""
+    """Learn that a backup failed, and why; called by `backup` under its lock, once the new revision is removed.
+
+    Not called for one that found the lock taken or was interrupted. An observer, no veto: an exception is logged.
+    """
 
 
 @hookspec
 def backy_verification_failed(job: Job, revision: str, mismatches: int) -> None:
-    """Learn that so many chunks of a fresh revision are not what the source has; it is removed. An observer."""
+    """Learn that so many chunks of a fresh revision are not what the source has; called by `backup`.
+
+    The revision is removed next and `backy_backup_failed` follows. An observer, no veto: an exception is logged.
+    """
 
 
 @hookspec
 def backy_restore_finished(job: Job, revision: str, target: str) -> None:
-    """Learn that `revision` was written to `target` completely. An observer."""
+    """Learn that `revision` was written to `target` completely; called by `restore`, after the target is durable.
+
+    `target` is what the user wrote, `-` for standard output. An observer, no veto: an exception is logged.
+    """

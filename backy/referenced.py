@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Container, Iterable
 from pathlib import Path
 
@@ -33,13 +34,19 @@ class Referenced(Container[bytes]):
         self._repository = repository
         self._revisions = revisions
         self._identities: set[bytes] | None = None
+        self._lock = threading.Lock()
 
     def __contains__(self, identity: object) -> bool:
-        if self._identities is None:
-            self._identities = set()
-            for revision in self._revisions:
-                try:
-                    self._identities |= self._repository.read_map(revision).distinct()
-                except DamageError as error:
-                    log.warning("%s", error)
+        with self._lock:
+            if self._identities is None:
+                self._identities = self._read()
         return identity in self._identities
+
+    def _read(self) -> set[bytes]:
+        identities: set[bytes] = set()
+        for revision in self._revisions:
+            try:
+                identities |= self._repository.read_map(revision).distinct()
+            except DamageError as error:
+                log.warning("%s", error)
+        return identities

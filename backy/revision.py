@@ -23,6 +23,7 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{7,63}")
 """What an id may look like: opaque to everything else, and always safe as a file name."""
 
 _SEAL = b',\n  "digest": "'
+_END = b'"\n}\n'
 
 
 class Trust(StrEnum):
@@ -50,7 +51,9 @@ class Verification(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         if self.out_of_time:
             return f"verified partly, {self.checked} of {self.total} chunks"
-        return "verified" if self.checked >= self.total else f"verified {self.checked} of {self.total} chunks"
+        if self.checked >= self.total:
+            return "verified"
+        return f"verified {self.checked} of {self.total} chunks" if self.checked else "not verified"
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +107,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 def encode(revision: Revision) -> bytes:
     """Return the content of `<id>.rev`."""
     body = msgspec.json.format(msgspec.json.encode(revision), indent=2).removesuffix(b"\n}")
-    return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
+    return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + _END
 
 
 def decode(content: bytes, identity: str) -> Revision:
@@ -113,12 +116,12 @@ def decode(content: bytes, identity: str) -> Revision:
     Raises:
         DamageError: it is not a record of this format, was changed, or belongs to another id.
     """
-    body, seal, _ = content.rpartition(_SEAL)
+    body = content.rpartition(_SEAL)[0]
     try:
         found = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DamageError(f"{identity}.rev is not a revision of backy 3: {error}") from error
-    if not isinstance(found, dict) or not seal or found.get("digest") != hashlib.sha256(body).hexdigest():
+    if not isinstance(found, dict) or content != body + _SEAL + hashlib.sha256(body).hexdigest().encode() + _END:
         raise DamageError(f"{identity}.rev is damaged: it fails its own checksum")
     if found.get("format") != FORMAT:
         raise DamageError(f"{identity}.rev has format {found.get('format')}; this version of backy reads {FORMAT}")

@@ -65,13 +65,14 @@ class Codec:
         """Return what one frame holds.
 
         Raises:
-            ValueError: it is not one whole frame, fails its checksum, or claims to hold more than a chunk can.
+            ValueError: it is not one whole frame, fails its checksum, or claims to be empty or larger than any chunk.
         """
         decompressor = getattr(self._local, "decompressor", None)
         if decompressor is None:
             decompressor = self._local.decompressor = zstandard.ZstdDecompressor()
         try:
-            if not 0 <= zstandard.frame_content_size(frame) <= _LARGEST:
+            # of a frame that claims to be empty, zstandard reads no further and checks nothing; no chunk is empty
+            if not 0 < zstandard.frame_content_size(frame) <= _LARGEST:
                 raise ValueError("the zstd frame claims an impossible length")
             content: bytes = decompressor.decompress(frame, allow_extra_data=False)
         except zstandard.ZstdError as error:

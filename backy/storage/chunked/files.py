@@ -48,7 +48,7 @@ class ChunkFiles:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.temporary = directory / "tmp"
-        self._deltas: dict[int, dict[bytes, bytes]] = {}
+        self._deltas: dict[int, dict[bytes, list[bytes]]] = {}
 
     def path(self, file: ChunkFile) -> str:
         """Return where `file` lies."""
@@ -57,12 +57,11 @@ class ChunkFiles:
     def find(self, identity: bytes) -> ChunkFile | None:
         """Return the file that holds a chunk: a full one wins over a delta. None if there is neither."""
         full = ChunkFile(identity, None)
-        return full if self.exists(full) else self.delta(identity)
+        return full if self.exists(full) else next(iter(self.deltas(identity)), None)
 
-    def delta(self, identity: bytes) -> ChunkFile | None:
-        """Return the delta file of a chunk as of the first look; None if there was none."""
-        base = self._folder_deltas(identity[0]).get(identity)
-        return None if base is None else ChunkFile(identity, base)
+    def deltas(self, identity: bytes) -> list[ChunkFile]:
+        """Return the delta files of a chunk as of the first look: one, unless crashes left others that nobody needs."""
+        return [ChunkFile(identity, base) for base in self._folder_deltas(identity[0]).get(identity, [])]
 
     def exists(self, file: ChunkFile) -> bool:
         """Tell whether there is such a file."""
@@ -75,10 +74,14 @@ class ChunkFiles:
         except OSError as error:
             raise ChunkDamageError(file.identity, f"{file.kind}: {error.strerror}") from error
 
-    def _folder_deltas(self, number: int) -> dict[bytes, bytes]:
+    def _folder_deltas(self, number: int) -> dict[bytes, list[bytes]]:
         """Return the bases of the deltas in a folder, by the delta's id."""
         if number not in self._deltas:
-            self._deltas[number] = {file.identity: file.base for file in self.folder(number) if file.base is not None}
+            bases: dict[bytes, list[bytes]] = {}
+            for file in self.folder(number):
+                if file.base is not None:
+                    bases.setdefault(file.identity, []).append(file.base)
+            self._deltas[number] = bases
         return self._deltas[number]
 
     def folder(self, number: int) -> Iterator[ChunkFile]:

@@ -66,6 +66,7 @@ class ChunkedStorage:
         files = self._files()
         standalone.install(self._directory.parent)
         self._clear_temporary(files)
+        files.temporary.mkdir(mode=0o700)
         writer = ChunkWriter(files, self._codec, self._durability, referenced)
         try:
             yield writer
@@ -107,9 +108,8 @@ class ChunkedStorage:
         return ChunkFiles(self._directory)
 
     def _clear_temporary(self, files: ChunkFiles) -> None:
-        """Drop what a crash left: only one backup or purge at a time gets here."""
+        """Drop what a crash left: only one backup or purge at a time gets here. Needs no space on the disk."""
         shutil.rmtree(files.temporary, ignore_errors=True)
-        files.temporary.mkdir(mode=0o700, exist_ok=True)
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from collections.abc import Container
 from typing import Literal, NamedTuple
 
 from backy.api import PAGE_SIZE, Stored
-from backy.durable import READ_ONLY, sync_file_system, sync_folder, write_all
+from backy.durable import READ_ONLY, naming, sync_file_system, sync_folder, write_all
 from backy.errors import ChunkDamageError
 from backy.pages import differing_pages
 from backy.storage.chunked.codec import Codec, encode_delta, make_delta
@@ -87,7 +87,8 @@ class ChunkWriter:
     def commit(self) -> Stored:
         """Bring all to the disk, as far as the job asks for it."""
         if self._durability == "filesystem":
-            sync_file_system(self._root)
+            with naming(self._files.directory):
+                sync_file_system(self._root)
         elif self._durability == "file":
             for folder in sorted(self._folders):
                 sync_folder(folder)
@@ -131,24 +132,28 @@ class ChunkWriter:
         self._store(full, self._codec.compress(data))
 
     def _store(self, file: ChunkFile, frame: bytes) -> None:
-        """Put `frame` in place under its final name; what had that name, or its id on another base, is not trusted."""
+        """Put `frame` in place under its final name; what had that name, or its id on another base, is not trusted.
+
+        What had that name may yet be the base of deltas that are needed: it gives way to durable bytes only.
+        """
+        path = self._files.path(file)
         temporary = f"{self._files.temporary}/{threading.get_native_id()}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, READ_ONLY)
         try:
-            write_all(descriptor, frame)
-            if self._durability == "file":
-                os.fsync(descriptor)
+            with naming(path):
+                write_all(descriptor, frame)
+                if self._durability == "file" or self._files.exists(file):
+                    os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        path = self._files.path(file)
         try:
             os.rename(temporary, path)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
             os.rename(temporary, path)
-        stale = self._files.delta(file.identity)
-        if stale is not None and stale != file:
-            os.unlink(self._files.path(stale))
+        for stale in self._files.deltas(file.identity):
+            if stale != file:
+                os.unlink(self._files.path(stale))
         with self._lock:
             self._stored += len(frame)
             self._folders.add(os.path.dirname(path))
