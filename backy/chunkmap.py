@@ -28,7 +28,8 @@ ZERO = bytes(ID_SIZE)
 _MAGIC = b"backymap"
 _VERSION = 1
 _HEADER = struct.Struct("<8sIIQ8x")
-_SKIP = bytes(1024 * ID_SIZE)
+_STEP = 1024
+_SKIP = bytes(_STEP * ID_SIZE)
 
 
 def identify(data: bytes) -> bytes:
@@ -42,20 +43,24 @@ def chunk_count(size: int) -> int:
 
 
 class ChunkMap:
-    """The ids of an image's chunks, by number. Setting items from several threads is safe for distinct chunks."""
+    """The ids of an image's chunks, by number. Setting items from several threads is safe for distinct chunks.
 
-    def __init__(self, size: int, ids: bytearray | None = None) -> None:
+    It is kept as the bytes of its file: that of a 10 TiB image has 80 MiB, which nobody wants to hold twice.
+    """
+
+    def __init__(self, size: int) -> None:
         self.size = size
-        self._ids = bytearray(chunk_count(size) * ID_SIZE) if ids is None else ids
+        self._content = bytearray(_file_size(size))
+        _HEADER.pack_into(self._content, 0, _MAGIC, _VERSION, CHUNK_SIZE, size)
 
     def __len__(self) -> int:
-        return len(self._ids) // ID_SIZE
+        return chunk_count(self.size)
 
     def __getitem__(self, index: int) -> bytes:
-        return bytes(self._ids[index * ID_SIZE : (index + 1) * ID_SIZE])
+        return bytes(self._content[_position(index) : _position(index + 1)])
 
     def __setitem__(self, index: int, identity: bytes) -> None:
-        self._ids[index * ID_SIZE : (index + 1) * ID_SIZE] = identity
+        self._content[_position(index) : _position(index + 1)] = identity
 
     def length(self, index: int) -> int:
         """Return how many bytes chunk `index` has: `CHUNK_SIZE`, or less for the last one."""
@@ -63,15 +68,17 @@ class ChunkMap:
 
     def resized(self, size: int) -> ChunkMap:
         """Return a copy for an image of `size` bytes: cut, or grown by zero chunks."""
-        ids = self._ids[: chunk_count(size) * ID_SIZE]
-        return ChunkMap(size, ids + bytes(chunk_count(size) * ID_SIZE - len(ids)))
+        copy = ChunkMap(size)
+        end = _position(min(len(self), len(copy)))
+        copy._content[_HEADER.size : end] = memoryview(self._content)[_HEADER.size : end]  # its own kind
+        return copy
 
     def data(self, start: int = 0, stop: int | None = None) -> Iterator[int]:
         """Yield the chunks from `start` to before `stop` that hold data; long holes cost next to nothing."""
         end = len(self) if stop is None else min(stop, len(self))
-        for first in range(start, end, len(_SKIP) // ID_SIZE):
-            last = min(first + len(_SKIP) // ID_SIZE, end)
-            ids = self._ids[first * ID_SIZE : last * ID_SIZE]
+        for first in range(start, end, _STEP):
+            last = min(first + _STEP, end)
+            ids = self._content[_position(first) : _position(last)]
             if ids == _SKIP:
                 continue
             for index in range(first, last):
@@ -80,7 +87,7 @@ class ChunkMap:
 
     def distinct(self) -> set[bytes]:
         """Return the ids of the chunks that hold data."""
-        return {identity for (identity,) in struct.iter_unpack(f"{ID_SIZE}s", self._ids)} - {ZERO}
+        return {self[index] for index in self.data()}
 
     def places(self, identities: Container[bytes]) -> list[int]:
         """Return the numbers of the chunks whose id is one of `identities`."""
@@ -106,15 +113,18 @@ class ChunkMap:
             yield Extent(start, end - start, data)
 
     def encode(self) -> bytearray:
-        """Return the file's content."""
-        content = bytearray(_HEADER.pack(_MAGIC, _VERSION, CHUNK_SIZE, self.size))
-        content += self._ids
-        content += blake3(content).digest()
-        return content
+        """Return the file's content, which stays the map's own: write it, and leave it alone."""
+        self._content[-ID_SIZE:] = blake3(memoryview(self._content)[:-ID_SIZE]).digest()
+        return self._content
+
+    @property
+    def digest(self) -> str:
+        """The checksum at the file's end, in hexadecimal, as of the last `encode` or `decode`."""
+        return self._content[-ID_SIZE:].hex()
 
     @classmethod
-    def decode(cls, content: bytes | bytearray) -> ChunkMap:
-        """Read a file's content.
+    def decode(cls, content: bytearray) -> ChunkMap:
+        """Make a map of a file's content, which is the map's own from then on.
 
         Raises:
             DamageError: it is cut short, changed, or of another version.
@@ -123,12 +133,23 @@ class ChunkMap:
             raise DamageError(f"the chunk map is cut short: {len(content)} bytes")
         magic, version, chunk_size, size = _HEADER.unpack_from(content)
         if magic != _MAGIC:
-            raise DamageError("not a chunk map of backy: it does not begin with 'backymap'")
+            raise DamageError("not a chunk map of backy 3: it does not begin with 'backymap'")
         if (version, chunk_size) != (_VERSION, CHUNK_SIZE):
             raise DamageError(f"the chunk map has version {version} and chunks of {chunk_size} bytes; this is backy 3")
-        expected = _HEADER.size + (chunk_count(size) + 1) * ID_SIZE
-        if len(content) != expected:
-            raise DamageError(f"the chunk map is damaged: {len(content)} bytes instead of {expected}")
+        if len(content) != _file_size(size):
+            raise DamageError(f"the chunk map is damaged: {len(content)} bytes instead of {_file_size(size)}")
         if blake3(memoryview(content)[:-ID_SIZE]).digest() != content[-ID_SIZE:]:
             raise DamageError("the chunk map is damaged: it fails its own checksum")
-        return cls(size, bytearray(memoryview(content)[_HEADER.size : -ID_SIZE]))
+        chunks = cls(0)
+        chunks.size, chunks._content = size, content
+        return chunks
+
+
+def _position(index: int) -> int:
+    """Return where the id of chunk `index` begins in the file."""
+    return _HEADER.size + index * ID_SIZE
+
+
+def _file_size(size: int) -> int:
+    """Return how long the map of an image of `size` bytes is."""
+    return _position(chunk_count(size)) + ID_SIZE

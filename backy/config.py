@@ -39,8 +39,10 @@ def typed(config: object, section: type[Section], path: str) -> Section:
     try:
         return msgspec.convert(config, section)
     except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `$")
-        raise ConfigError(f"{path}{where.rstrip('`')}: {message[:1].lower()}{message[1:]}") from error
+        message, _, where = str(error).partition(" - at `")
+        a_key, _, where = where.rpartition("$")
+        message = f"{'a key is wrong, ' if a_key else ''}{message[:1].lower()}{message[1:]}"
+        raise ConfigError(f"{path}{where.rstrip('`')}: {message}") from error
 
 
 def plugin_type(config: dict[str, Any], path: str) -> str:
@@ -88,7 +90,7 @@ def load_yaml(path: Path) -> object:
     try:
         loader = _LOADER(path.read_bytes())
         return loader.get_single_data()
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter for 2026-02-30: it looks like a date, and is none
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     finally:
         if loader is not None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -42,8 +43,15 @@ def exclusive(directory: Path, name: str, *, wait: bool = False) -> Iterator[Non
 
 @contextmanager
 def shared(directory: Path, name: str) -> Iterator[None]:
-    """Hold a lock together with others; one that holds it alone is waited for."""
-    descriptor = _open(directory / name)
+    """Hold a lock together with others; one that holds it alone is waited for.
+
+    A repository that can be read only, such as a copy on a read-only file system, can be read from nevertheless.
+    """
+    descriptor = _open_for_reading(directory / name)
+    if descriptor is None:
+        log.info("%s has no %s and is read-only: nothing is locked", directory, name)
+        yield
+        return
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -53,6 +61,19 @@ def shared(directory: Path, name: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _open_for_reading(path: Path) -> int | None:
+    """Open a lock that may be missing where nothing can be written; then there is none."""
+    try:
+        return _open(path)
+    except OSError as error:
+        if error.errno not in {errno.EROFS, errno.EACCES}:
+            raise
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
 
 
 def _open(path: Path) -> int:

@@ -18,6 +18,22 @@ class Span(NamedTuple):
     data: bool
 
 
+def whole(extents: Iterable[Extent], size: int) -> Iterator[Extent]:
+    """Hand on the extents of all of an image, making sure that nothing is left out: it would never be looked at.
+
+    Raises:
+        SourceError: there is a gap.
+    """
+    end = 0
+    for extent in extents:
+        if extent.offset > end:
+            break
+        end = extent.end
+        yield extent
+    if end < size:
+        raise SourceError(f"the source tells nothing of what lies behind byte {end} of its {size} bytes")
+
+
 def spans(extents: Iterable[Extent], size: int) -> Iterator[Span]:
     """Turn ascending extents of an image of `size` bytes into ascending spans; no chunk is in two of them.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from backy.api import Purged
-from backy.chunkmap import ChunkMap
 from backy.errors import DamageError
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
 from backy.repository import Repository
@@ -16,15 +15,15 @@ def purge(repository: Repository) -> Purged:
 
     Raises:
         RepositoryBusyError: somebody reads or writes the repository.
-        DamageError: a chunk map is damaged, so what it refers to is not known; nothing is removed.
+        DamageError: a chunk map is damaged or missing, so what it refers to is not known; nothing is removed.
     """
     with exclusive(repository.directory, BACKUP_LOCK), exclusive(repository.directory, PURGE_LOCK):
         live: set[bytes] = set()
-        for path in repository.maps():
+        for path in {*repository.maps(), *map(repository.map_path, repository.history())}:
             try:
-                live |= ChunkMap.decode(path.read_bytes()).distinct()
+                live |= repository.load_map(path).distinct()
             except DamageError as error:
                 raise DamageError(
-                    f"{path}: {error}; nothing is purged, for its chunks are not known: forget {path.stem} first"
+                    f"{error}; nothing is purged, for its chunks are not known: 'backy forget -r {path.stem}' first"
                 ) from error
         return repository.storage().purge(live)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,7 @@ class Repository:
         """Make a repository; the directory may exist, a repository in it may not.
 
         Raises:
-            RepositoryError: there is one already.
+            RepositoryError: there is one already, or revisions that this version can not read.
             ConfigError: a section is wrong for its plugin.
             StorageError: the storage can not work in this directory.
         """
@@ -60,6 +61,9 @@ class Repository:
         if (directory / CONFIG).exists():
             raise RepositoryError(f"{directory} has a repository already: its file 'config' is left as it is")
         repository = cls(directory, config)
+        _, damaged = repository.survey()
+        if damaged:
+            raise RepositoryError(f"{directory} has revisions that this version can not read: {damaged[0]}")
         repository.source()
         storage = repository.storage()
         if config.verifier is not None:
@@ -100,7 +104,13 @@ class Repository:
 
     def record(self, identity: str) -> Revision:
         """Read one record; raises DamageError, or FileNotFoundError if there is none."""
-        return records.decode(self._record_path(identity).read_bytes(), identity)
+        path = self._record_path(identity)
+        try:
+            return records.decode(path.read_bytes(), identity)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise DamageError(f"{path.name} can not be read: {error.strerror}") from error
 
     def survey(self) -> tuple[list[Revision], list[DamageError]]:
         """Read all records: the sound ones, complete or not, in order of time, and what is wrong with the rest."""
@@ -111,6 +121,8 @@ class Repository:
                 continue
             try:
                 sound.append(self.record(path.name.removesuffix(".rev")))
+            except FileNotFoundError:
+                continue  # forgotten since it was listed
             except DamageError as error:
                 damaged.append(error)
         return sorted(sound, key=lambda revision: (revision.timestamp, revision.id)), damaged
@@ -139,11 +151,12 @@ class Repository:
         self.link_last(storage)
 
     def forget(self, specification: str, storage: Storage) -> str:
-        """Remove the revision that SPEC stands for, or, by its full id, one whose record is damaged; return its id."""
+        """Remove the revision that SPEC stands for, or, by its full id, one that is damaged; return its id."""
         try:
             identity = self.select(specification).id
         except RevisionNotFoundError:
-            if not records.ID_PATTERN.fullmatch(specification) or not self._record_path(specification).exists():
+            files = self._record_path(specification), self._map_path(specification)
+            if not records.ID_PATTERN.fullmatch(specification) or not any(path.exists() for path in files):
                 raise
             identity = specification
         self.remove(identity, storage)
@@ -151,7 +164,7 @@ class Repository:
 
     def link_last(self, storage: Storage) -> None:
         """Let `last.rev`, and `last` where images are raw, lead to the newest complete revision."""
-        identities = [revision.id for revision in self.history()][-1:]
+        identities = [revision.id for revision in self.survey()[0] if revision.complete][-1:]
         targets: dict[str, str | None] = {f"{LAST}.rev": None, LAST: None}
         for newest in identities:
             targets = {f"{LAST}.rev": f"{newest}.rev", LAST: newest if storage.raw else None}
@@ -167,9 +180,8 @@ class Repository:
 
     def write_map(self, identity: str, chunks: ChunkMap) -> str:
         """Write a revision's chunk map and return its digest for the record."""
-        content = chunks.encode()
-        write_file(self._map_path(identity), content)
-        return content[-32:].hex()
+        write_file(self._map_path(identity), chunks.encode())
+        return chunks.digest
 
     def read_map(self, revision: Revision) -> ChunkMap:
         """Read a complete revision's chunk map.
@@ -178,16 +190,29 @@ class Repository:
             DamageError: it is missing, damaged, or not the one that the record names.
         """
         path = self._map_path(revision.id)
-        try:
-            content = path.read_bytes()
-            chunks = ChunkMap.decode(content)
-        except FileNotFoundError:
-            raise DamageError(f"{path} is missing: revision {revision.id} can not be read") from None
-        except DamageError as error:
-            raise DamageError(f"{path}: {error}") from error
-        if content[-32:].hex() != revision.map_digest or chunks.size != revision.size:
+        chunks = self.load_map(path)
+        if chunks.digest != revision.map_digest or chunks.size != revision.size:
             raise DamageError(f"{path} is not the chunk map that {revision.id}.rev names")
         return chunks
+
+    @staticmethod
+    def load_map(path: Path) -> ChunkMap:
+        """Read any chunk map; raises DamageError if it is missing, unreadable or damaged."""
+        try:
+            with path.open("rb") as stream:
+                content = bytearray(os.fstat(stream.fileno()).st_size)
+                stream.readinto(content)
+            return ChunkMap.decode(content)
+        except FileNotFoundError:
+            raise DamageError(f"{path} is missing: revision {path.stem} can not be read") from None
+        except OSError as error:
+            raise DamageError(f"{path} can not be read: {error.strerror}") from error
+        except DamageError as error:
+            raise DamageError(f"{path}: {error}") from error
+
+    def map_path(self, revision: Revision) -> Path:
+        """Return where a revision's chunk map lies."""
+        return self._map_path(revision.id)
 
     def maps(self) -> Iterator[Path]:
         """Yield the path of every chunk map, that of revisions with damaged records included."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
 import struct
 from collections.abc import Iterator
@@ -12,11 +14,12 @@ from typing import Protocol
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Progress
 from backy.durable import write_all
-from backy.errors import TargetError
+from backy.errors import BackyError, TargetError
 from backy.image import StoredImage
 from backy.pages import differing_pages, runs
 from backy.pipeline import in_parallel
 
+log = logging.getLogger(__name__)
 _BLKZEROOUT = 0x127F
 """ioctl of linux/fs.h: let a range of a block device read as zeroes, by whatever way is fastest."""
 _ZEROES = bytes(CHUNK_SIZE)
@@ -77,7 +80,7 @@ def open_target(path: Path, size: int, repository: Path) -> Iterator[Target]:
     """Open a file, which is made or emptied, or a block device for an image of `size` bytes; sync it at the end.
 
     Raises:
-        TargetError: it is neither, is too small, in use, or part of the repository.
+        TargetError: it is neither, is too small, in use, or part of the repository; or what was written is incomplete.
     """
     if path.resolve().is_relative_to(repository.resolve()):
         raise TargetError(f"{path} lies inside of the repository: restore to another place")
@@ -90,13 +93,28 @@ def open_target(path: Path, size: int, repository: Path) -> Iterator[Target]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         target = _SparseFile(descriptor)
     try:
-        if isinstance(target, _SparseFile):
-            os.ftruncate(descriptor, 0)
-            os.ftruncate(descriptor, size)
-        yield target
-        os.fsync(descriptor)
+        with _told_if_incomplete(path):
+            if isinstance(target, _SparseFile):
+                os.ftruncate(descriptor, 0)
+                os.ftruncate(descriptor, size)
+            yield target
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _told_if_incomplete(path: Path) -> Iterator[None]:
+    """Add to whatever ends a restore that its target is not to be used."""
+    try:
+        yield
+    except BackyError as error:
+        raise TargetError(f"{error}; {path} is incomplete") from error
+    except OSError as error:
+        raise TargetError(f"{path} is incomplete: {error.strerror or error}") from error
+    except BaseException:
+        log.error("%s is incomplete", path)  # noqa: TRY400  # who interrupts a restore needs no traceback
+        raise
 
 
 def _open_device(path: Path, size: int) -> int:
@@ -104,7 +122,8 @@ def _open_device(path: Path, size: int) -> int:
         # without O_CREAT, O_EXCL refuses a device that is mounted or otherwise in use
         descriptor = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
     except OSError as error:
-        raise TargetError(f"{path}: {error.strerror}; is it mounted?") from error
+        hint = "; is it mounted?" if error.errno == errno.EBUSY else ""
+        raise TargetError(f"{path}: {error.strerror}{hint}") from error
     room = os.lseek(descriptor, 0, os.SEEK_END)
     if room < size:
         os.close(descriptor)

@@ -10,7 +10,7 @@ from backy.api import CHUNK_SIZE, ImageWriter, Progress, Snapshot
 from backy.chunkmap import ZERO, ChunkMap, identify
 from backy.errors import SourceError
 from backy.pipeline import in_parallel
-from backy.plan import spans
+from backy.plan import spans, whole
 
 _ZEROES = bytes(CHUNK_SIZE)
 
@@ -55,7 +55,7 @@ class _Transfer:
         size = self._snapshot.size
         changes = self._snapshot.changes() if len(self._parent) else None
         odd = self._odd_chunk(size) if changes is not None else None
-        for span in spans(self._snapshot.extents() if changes is None else changes, size):
+        for span in spans(whole(self._snapshot.extents(), size) if changes is None else changes, size):
             if odd is not None and odd < span.start:
                 yield odd
             if odd is not None and odd < span.stop:

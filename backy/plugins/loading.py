@@ -90,7 +90,7 @@ def imported(plugin: Plugin) -> Any:  # noqa: ANN401  # an entry point may name 
     """
     from stevedore.extension import ExtensionManager
 
-    class OneExtension(ExtensionManager[Any]):
+    class OneExtension(ExtensionManager):  # type: ignore[type-arg]  # 5.2 is not generic
         """Loads the entry point that was chosen. Its own search knows no distributions and may find a stale cache."""
 
         def list_entry_points(self) -> list[EntryPoint]:

@@ -9,12 +9,12 @@ from itertools import groupby
 from backy.api import CHUNK_SIZE, Image, Mismatch
 from backy.errors import ChunkDamageError
 from backy.pipeline import in_parallel
-from backy.plan import spans
+from backy.plan import spans, whole
 
 
 def data_chunks(image: Image) -> Iterator[int]:
     """Yield the numbers of the chunks in which `image` has data, ascending."""
-    for span in spans(image.extents(), image.size):
+    for span in spans(whole(image.extents(), image.size), image.size):
         if span.data:
             yield from range(span.start, span.stop)
 

@@ -58,7 +58,7 @@ class OpenFile:
                 yield Extent(position, data - position, data=False)
             if data == self.size:
                 return
-            position = min(os.lseek(self._descriptor, data, os.SEEK_HOLE), self.size) if self._sparse else self.size
+            position = self._next_hole(data) if self._sparse else self.size
             yield Extent(data, position - data, data=True)
 
     def _next_data(self, position: int) -> int:
@@ -70,6 +70,14 @@ class OpenFile:
         if os.fstat(self._descriptor).st_size < self.size:
             raise self._shrank()
         return self.size
+
+    def _next_hole(self, position: int) -> int:
+        try:
+            return min(os.lseek(self._descriptor, position, os.SEEK_HOLE), self.size)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                raise self._shrank() from error
+            raise SourceError(f"source {self._path}: {error.strerror}") from error
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`."""

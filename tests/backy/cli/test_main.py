@@ -13,6 +13,7 @@ import pytest
 from backy.backup import Backup
 from backy.exitcodes import ExitCode
 from backy.locking import BACKUP_LOCK, exclusive
+from backy.plugins.discovery import Kind, Plugin, advertised
 from backy.repository import Repository
 
 COMMAND = """
@@ -328,3 +329,24 @@ def test_find_imports_no_plugin_and_no_codec(repository: Repository) -> None:
     Backup(repository, ("daily",)).run()
 
     assert imported_by("-b", repository.directory, "find", "--id") <= {"msgspec", "yaml", "blake3"}
+
+
+def test_status_for_scripts_imports_no_table(repository: Repository) -> None:
+    Backup(repository, ("daily",)).run()
+
+    assert "rich" not in imported_by("-b", repository.directory, "status", "--json")
+
+
+def test_the_metadata_of_commands_is_read_once_a_call(backy: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Kind] = []
+
+    def counted(kind: Kind) -> dict[str, list[Plugin]]:
+        read.append(kind)
+        return advertised(kind)
+
+    monkeypatch.setattr("backy.cli.main.advertised", counted)
+
+    backy("--help")
+    assert read == [Kind.COMMAND]
+    backy("bakup")
+    assert read == [Kind.COMMAND] * 2

@@ -1,0 +1,75 @@
+"""Wheels of all four distributions, and environments of their own to install them into."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DISTRIBUTIONS = {
+    "backy": ROOT,
+    "backy_sources_file": ROOT / "backy_sources_file",
+    "backy_sources_ceph": ROOT / "backy_sources_ceph",
+    "backy_sources_flyingcircus": ROOT / "backy_sources_flyingcircus",
+}
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The wheel of every distribution by the name of its package."""
+    built = {}
+    for package, folder in DISTRIBUTIONS.items():
+        target = tmp_path_factory.mktemp(package)
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        (built[package],) = target.glob("*.whl")
+    return built
+
+
+@dataclass
+class Environment:
+    """A virtual environment and a folder to run in, which is not the checkout."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin/python"
+
+    def pip(self, *arguments: object) -> None:
+        """Run pip for this environment."""
+        words = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(self.python)]
+        done = subprocess.run([*words, *map(str, arguments)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def backy(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run the installed `backy`, which has no home and knows nothing of the one that is tested in place."""
+        environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+        return subprocess.run(
+            [self.folder / "bin/backy", *map(str, arguments)],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Environment]:
+    """Make an environment and install into it what pip is told."""
+
+    def make(*arguments: object) -> Environment:
+        made = Environment(tmp_path_factory.mktemp("environment"))
+        venv.create(made.folder, with_pip=False)
+        made.pip("install", "--quiet", "--no-compile", *arguments)
+        return made
+
+    return make

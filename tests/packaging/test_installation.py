@@ -1,0 +1,111 @@
+"""What a user gets: each distribution installed for real, and run from a folder that is not the checkout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+THIRD_PARTY = Path(__file__).parent / "third_party_source"
+
+
+@pytest.fixture(scope="module")
+def core(environment: Callable, wheels: dict[str, Path]):
+    """An environment that has the core alone, its dependencies as it declares them."""
+    return environment(wheels["backy"])
+
+
+@pytest.fixture(scope="module")
+def third_party(environment: Callable, wheels: dict[str, Path]):
+    """An environment that has the core and somebody else's source."""
+    made = environment(wheels["backy"], "hatchling>=1.21")
+    made.pip("install", "--quiet", "--no-compile", "--no-build-isolation", THIRD_PARTY)
+    return made
+
+
+def test_the_core_alone_works_and_names_the_package_to_install(core) -> None:
+    assert core.backy("--help").returncode == 0
+    assert core.backy("--version").stdout.startswith("backy 3.0.0, Python 3.")
+    listed = core.backy("plugins")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert listed.stdout.splitlines()[-1] == (
+        "no source is installed; install backy-sources-file for image files and block devices"
+    )
+
+
+def test_the_core_alone_refuses_a_source_in_one_line(core, tmp_path: Path) -> None:
+    result = core.backy("-b", tmp_path / "vm", "init", "file", "x")
+
+    assert result.returncode == 1
+    assert result.stderr == (
+        "Error: no source 'file': no source is installed; "
+        "install backy-sources-file for image files and block devices\n"
+    )
+    assert not (tmp_path / "vm").exists()
+
+
+def test_the_core_alone_has_no_source_to_import(core) -> None:
+    command = [core.python, "-c", "import backy_sources_file"]
+
+    assert subprocess.run(command, cwd=core.folder, capture_output=True, check=False).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        ("backy_sources_file", "file"),
+        ("backy_sources_ceph", "ceph-rbd"),
+        ("backy_sources_flyingcircus", "flyingcircus"),
+    ],
+)
+def test_each_source_is_installed_with_what_it_needs(
+    package: str, name: str, environment: Callable, wheels: dict[str, Path]
+) -> None:
+    folders = [word for wheel in wheels.values() for word in ("--find-links", wheel.parent)]
+    made = environment(*folders, wheels[package])
+
+    (source,) = (line for line in json.loads(made.backy("plugins", "--json").stdout) if line["name"] == name)
+    assert (source["state"], source["cause"]) == ("ok", None)
+    made.pip("check")
+
+
+def test_all_extras_can_be_installed(environment: Callable, wheels: dict[str, Path]) -> None:
+    folders = [word for wheel in wheels.values() for word in ("--find-links", wheel.parent)]
+    made = environment(*folders, f"backy[all] @ {wheels['backy'].as_uri()}")
+
+    listed = json.loads(made.backy("plugins", "--json").stdout)
+    assert [line["name"] for line in listed if line["kind"] == "source"] == ["ceph-rbd", "file", "flyingcircus"]
+
+
+def test_a_third_partys_source_backs_up_and_restores(third_party, tmp_path: Path) -> None:
+    repository, target = tmp_path / "vm", tmp_path / "restored"
+
+    for arguments in (["init", "pattern", "x:5000000"], ["backup", "daily"], ["backup", "daily"], ["restore", target]):
+        done = third_party.backy("-b", repository, *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert target.read_bytes() == b"x" * 5_000_000
+    assert "backy-sources-pattern 0.1" in third_party.backy("--version").stdout
+
+
+def test_a_third_partys_broken_parts_harm_only_who_uses_them(third_party, tmp_path: Path) -> None:
+    cause = "implements the hook backy_verifer, which does not exist; did you mean backy_verifier?"
+    line = f"verifier 'misspelt' of backy-sources-pattern 0.1 is broken: {cause}"
+    listed = {(line["kind"], line["name"]): line for line in json.loads(third_party.backy("plugins", "--json").stdout)}
+    assert listed["verifier", "misspelt"]["state"] == "failed"
+    assert listed["verifier", "misspelt"]["cause"] == cause
+
+    for name in ("sound", "broken"):
+        assert third_party.backy("-b", tmp_path / name, "init", "pattern", "x:100").returncode == 0
+    with (tmp_path / "broken/config").open("a") as config:
+        config.write("verifier: misspelt\n")
+    failed = third_party.backy("-b", tmp_path / "broken", "backup", "daily")
+    assert (failed.returncode, failed.stderr) == (1, f"Error: {line}\n")
+    assert third_party.backy("-b", tmp_path / "sound", "backup", "daily").returncode == 0
+    assert "pattern  (broken) command 'pattern' of backy-sources-pattern" in third_party.backy("--help").stdout
+    assert third_party.backy("pattern").stderr == (
+        "Error: command 'pattern' of backy-sources-pattern 0.1 is broken: "
+        "'backy_sources_pattern_broken:command' is no click command\n"
+    )

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import re
+import tomllib
+from email import message_from_bytes
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("backy", "backy_sources_file", "backy_sources_ceph", "backy_sources_flyingcircus")
+
+
+def requirements(package: str) -> dict[str, list[str]]:
+    """Return what a distribution declares to need, by extra; "" is what it always needs."""
+    folder = ROOT if package == "backy" else ROOT / package
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    return {"": project["dependencies"], **project.get("optional-dependencies", {})}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_wheel_holds_its_own_package_and_nothing_else(package: str, wheels: dict[str, Path]) -> None:
+    with ZipFile(wheels[package]) as wheel:
+        names = wheel.namelist()
+
+    assert f"{package}/py.typed" in names
+    assert {name.partition("/")[0] for name in names} == {package, f"{package}-3.0.0.dist-info"}
+    assert [name for name in names if "__pycache__" in name] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_wheel_holds_every_module_of_its_package(package: str, wheels: dict[str, Path]) -> None:
+    folder = ROOT if package == "backy" else ROOT / package / "src"
+    with ZipFile(wheels[package]) as wheel:
+        packed = {name for name in wheel.namelist() if name.endswith(".py")}
+
+    assert packed == {str(path.relative_to(folder)) for path in (folder / package).rglob("*.py")}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_entry_point_names_a_module_of_its_own_wheel(package: str, wheels: dict[str, Path]) -> None:
+    with ZipFile(wheels[package]) as wheel:
+        names = wheel.namelist()
+        entry_points = wheel.read(f"{package}-3.0.0.dist-info/entry_points.txt").decode()
+
+    modules = re.findall(r"^\S+ = ([\w.]+)", entry_points, flags=re.MULTILINE)
+    assert modules
+    for module in modules:
+        path = module.replace(".", "/")
+        assert f"{path}.py" in names or f"{path}/__init__.py" in names
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_dependency_has_a_lower_bound(package: str) -> None:
+    needed = [requirement for group in requirements(package).values() for requirement in group]
+
+    assert [requirement for requirement in needed if ">=" not in requirement] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES[1:])
+def test_a_source_needs_this_line_of_the_core(package: str) -> None:
+    assert "backy>=3,<4" in requirements(package)[""]
+
+
+def test_the_core_needs_no_source() -> None:
+    assert [requirement for requirement in requirements("backy")[""] if "backy" in requirement] == []
+
+
+def test_extras_install_the_sources() -> None:
+    extras = requirements("backy")
+    sources = {name: [f"backy-sources-{name}>=3,<4"] for name in ("file", "ceph", "flyingcircus")}
+
+    assert {name: extras[name] for name in sources} == sources
+    assert extras["all"] == [requirement for group in sources.values() for requirement in group]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_metadata_tells_license_python_and_what_it_is(package: str, wheels: dict[str, Path]) -> None:
+    with ZipFile(wheels[package]) as wheel:
+        metadata = message_from_bytes(wheel.read(f"{package}-3.0.0.dist-info/METADATA"))
+
+    assert metadata["Name"] == package.replace("_", "-")
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "GPL-3.0-or-later"
+    assert metadata["Summary"]
