@@ -73,6 +73,7 @@ def test_nobody_takes_the_place_of_a_core_command(distribution: Callable[..., st
     assert [plugin.core for plugin in contenders(claims)] == [True]
 
 
+@pytest.mark.filterwarnings("ignore:Implicit None on return values:DeprecationWarning")  # of Python 3.12
 def test_a_distribution_without_metadata_does_not_end_the_program(
     distribution: Callable[..., str], tmp_path: Path
 ) -> None:
