@@ -91,8 +91,7 @@ class ChunkMap:
 
     def places(self, identities: Container[bytes]) -> list[int]:
         """Return the numbers of the chunks whose id is one of `identities`."""
-        ids = struct.iter_unpack(f"{ID_SIZE}s", self._ids)
-        return [index for index, (identity,) in enumerate(ids) if identity in identities]
+        return [index for index in self.data() if self[index] in identities]
 
     def extents(self) -> Iterator[Extent]:
         """Yield data and holes as runs of whole chunks, in order and without gaps."""
