@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backy.api import CHUNK_SIZE, Extent, SourceError, Stored
+from backy.chunkmap import ZERO, ChunkMap, chunk_count, identify
+from backy.transfer import Transferred, transfer
+
+BLOCK = CHUNK_SIZE // 4
+"""Bytes that the model's disk is written by; the last one may be shorter."""
+
+
+@dataclass
+class Memory:
+    """A snapshot of bytes, and what was asked of it."""
+
+    content: bytes
+    changed: list[Extent] | None = None
+    short: int = 0
+    read: list[int] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    def extents(self) -> Iterable[Extent]:
+        """Holes are the runs of blocks that are all zeroes."""
+        for offset in range(0, self.size, BLOCK):
+            block = self.content[offset : offset + BLOCK]
+            yield Extent(offset, len(block), data=block.count(0) != len(block))
+
+    def changes(self) -> Iterable[Extent] | None:
+        return self.changed
+
+    def pread(self, offset: int, length: int) -> bytes:
+        self.read.append(offset // CHUNK_SIZE)
+        return self.content[offset : offset + length - self.short]
+
+
+@dataclass
+class Shelf:
+    """A storage's writer that keeps everything in dictionaries."""
+
+    written: dict[int, tuple[bytes, bytes, bytes | None]] = field(default_factory=dict)
+    zeroed: set[int] = field(default_factory=set)
+
+    def write(self, index: int, identity: bytes, data: bytes, previous: bytes | None) -> int:
+        assert index not in self.written
+        assert identity == identify(data)
+        self.written[index] = (identity, data, previous)
+        return 1
+
+    def zero(self, index: int) -> None:
+        assert index not in self.zeroed
+        self.zeroed.add(index)
+
+    def commit(self) -> Stored:
+        return Stored(0)
+
+
+def ids(chunks: ChunkMap) -> list[bytes]:
+    return [chunks[index] for index in range(len(chunks))]
+
+
+def ids_of(content: bytes) -> list[bytes]:
+    pieces = [content[offset : offset + CHUNK_SIZE] for offset in range(0, len(content), CHUNK_SIZE)]
+    return [ZERO if piece.count(0) == len(piece) else identify(piece) for piece in pieces]
+
+
+def run(memory: Memory, parent: ChunkMap | None = None) -> tuple[Transferred, Shelf, list[int]]:
+    shelf, progress = Shelf(), []
+    return transfer(memory, shelf, parent, progress.append), shelf, progress
+
+
+def disk(blocks: list[int], tail: int) -> bytes:
+    content = b"".join(bytes([value]) * BLOCK for value in blocks)
+    return content[: len(content) - BLOCK + tail] if blocks and tail else content
+
+
+def differences(new: bytes, old: bytes) -> list[Extent]:
+    """Tell what a source that knows its changes would: blocks, growth included, zeroes as holes."""
+    found = []
+    for offset in range(0, len(new), BLOCK):
+        block = new[offset : offset + BLOCK]
+        if offset + len(block) > len(old) or old[offset : offset + len(block)] != block:
+            found.append(Extent(offset, len(block), data=block.count(0) != len(block)))
+    return found
+
+
+disks = st.builds(disk, st.lists(st.sampled_from([0, 0, 1, 2]), max_size=14), st.sampled_from([0, 1, BLOCK - 1]))
+few = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@few
+@given(disks)
+def test_a_full_backup_stores_every_chunk_that_is_not_zero(content: bytes) -> None:
+    done, shelf, progress = run(Memory(content))
+
+    assert ids(done.chunks) == ids_of(content)
+    assert {index for index, identity in enumerate(ids_of(content)) if identity != ZERO} == set(shelf.written)
+    assert not shelf.zeroed
+    assert sum(progress) == len(content)
+
+
+@few
+@given(disks, disks, st.booleans())
+def test_an_incremental_backup_has_the_map_of_a_full_one(new: bytes, old: bytes, told: bool) -> None:
+    parent = run(Memory(old))[0].chunks
+    memory = Memory(new, differences(new, old) if told else None)
+    done, shelf, _ = run(memory, parent)
+
+    before = [*ids_of(old), *([ZERO] * chunk_count(len(new)))]
+    changed = {index for index, identity in enumerate(ids_of(new)) if identity != before[index]}
+    assert ids(done.chunks) == ids_of(new)
+    assert set(shelf.written) == {index for index in changed if done.chunks[index] != ZERO}
+    assert shelf.zeroed == changed - set(shelf.written)
+    for index, (_, _, previous) in shelf.written.items():
+        assert previous == (None if before[index] == ZERO else before[index])
+    assert done.bytes_read == sum(done.chunks.length(index) for index in memory.read)
+    assert done.bytes_written == len(shelf.written) + sum(done.chunks.length(index) for index in shelf.zeroed)
+    assert ids(parent) == ids_of(old)
+
+
+def test_only_what_the_source_says_has_changed_is_read() -> None:
+    content = bytearray(random.Random(1).randbytes(5 * CHUNK_SIZE + 7))
+    parent = run(Memory(bytes(content)))[0].chunks
+    content[2 * CHUNK_SIZE + 9] ^= 1
+    memory = Memory(bytes(content), [Extent(2 * CHUNK_SIZE + 9, 1, data=True)])
+    _, shelf, _ = run(memory, parent)
+
+    assert memory.read == [2]
+    assert set(shelf.written) == {2}
+
+
+def test_a_chunk_whose_length_changed_is_read_whatever_the_source_says() -> None:
+    content = random.Random(1).randbytes(3 * CHUNK_SIZE)
+    parent = run(Memory(content))[0].chunks
+    memory = Memory(content[: 2 * CHUNK_SIZE + 5], [])
+    done, shelf, _ = run(memory, parent)
+
+    assert ids(done.chunks) == ids_of(memory.content)
+    assert memory.read == [2] == list(shelf.written)
+
+
+@pytest.mark.parametrize("short", [1, CHUNK_SIZE])
+def test_a_short_read_is_never_stored(short: int) -> None:
+    shelf = Shelf()
+
+    with pytest.raises(SourceError, match=f"gave {CHUNK_SIZE - short} instead of {CHUNK_SIZE} bytes at 0"):
+        transfer(Memory(bytes([1]) * CHUNK_SIZE, short=short), shelf, None, lambda _: None)
+    assert not shelf.written
+
+
+def test_extents_with_a_gap_are_refused() -> None:
+    memory = Memory(bytes(CHUNK_SIZE * 2))
+    memory.extents = lambda: [Extent(0, CHUNK_SIZE, data=False)]
+
+    with pytest.raises(SourceError, match="tells nothing"):
+        run(memory)
