@@ -94,17 +94,17 @@ def sync_file_system_of(folder: Path | str) -> None:
 
 
 def sync_file_system(descriptor: int) -> None:
-    """Write everything on the file system of `descriptor` to disk: syncfs(2), which Python's os module lacks.
+    """Write everything on the file system of `descriptor` to disk.
 
     Raises:
         OSError: data could not be written since `descriptor` was opened.
     """
-    number = _syncfs(descriptor)
+    number = syncfs(descriptor)
     if number:
         raise OSError(number, os.strerror(number))
 
 
-def _syncfs(descriptor: int) -> int:
-    """Call syncfs(2) and return its error number, 0 if there is none."""
+def syncfs(descriptor: int) -> int:
+    """Call syncfs(2), which Python's os module lacks; return its error number, 0 if there is none."""
     libc = ctypes.CDLL(None, use_errno=True)
     return ctypes.get_errno() if libc.syncfs(ctypes.c_int(descriptor)) else 0
