@@ -1,0 +1,638 @@
+"""The program that every chunked repository carries, against repositories that real backups made."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import itertools
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+
+from backy.api import CHUNK_SIZE, PAGE_SIZE
+from backy.backup import Backup
+from backy.chunkmap import identify
+from backy.config import JobConfig
+from backy.errors import DamageError, RevisionNotFoundError
+from backy.repository import Repository
+from backy.revision import FORMAT, Revision, Statistics, select
+from backy.storage.chunked.codec import Codec, decode_delta
+from backy.storage.chunked.files import ChunkFile, ChunkFiles
+from backy.storage.chunked.standalone import MODES
+
+PROGRAM = Path("backy/storage/chunked/standalone/restore.py")
+TAIL = 3 * PAGE_SIZE + 1000
+INTERPRETERS = sorted({sys.executable} | {path for path in ["/usr/bin/python3"] if Path(path).exists()})
+NOT_CHECKED = "ids were not checked: install"
+
+
+@dataclass
+class Stock:
+    """A repository and the images that were backed up to it, by the tag of their revision."""
+
+    directory: Path
+    images: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def repository(self) -> Repository:
+        return Repository.open(self.directory)
+
+    def revision(self, tag: str) -> Revision:
+        return self.repository.select(tag)
+
+    def file(self, tag: str, index: int) -> Path:
+        """Return the file of a chunk."""
+        files = ChunkFiles(self.directory / "chunks")
+        found = files.find(self.repository.read_map(self.revision(tag))[index])
+        assert found is not None
+        return Path(files.path(found))
+
+    def base(self, delta: Path) -> Path:
+        name = delta.name.split(".")[1]
+        return self.directory / "chunks" / name[:2] / f"{name}.zst"
+
+    def copy(self, target: Path) -> Stock:
+        """Copy the repository by hard links: what changes a file has to make a new one."""
+        shutil.copytree(self.directory, target, symlinks=True, copy_function=os.link)
+        return Stock(target, self.images)
+
+
+def make_stock(directory: Path, **storage: object) -> Stock:
+    """Make a repository that has every feature of the format."""
+    directory.mkdir()
+    path = directory / "disk.img"
+    config = JobConfig(
+        format=FORMAT,
+        source={"type": "file", "filename": str(path)},
+        storage={"type": "chunked", **storage},
+    )
+    repository = Repository.initialize(directory / "vm", config)
+    stock = Stock(repository.directory)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    times = (start + timedelta(milliseconds=500 * number) for number in itertools.count())
+    for tag in _states(path):
+        Backup(repository, (tag, "daily"), clock=lambda: next(times)).run()
+        stock.images[tag] = path.read_bytes()
+    path.unlink()
+    return stock
+
+
+def _states(path: Path) -> Iterator[str]:
+    """Bring the image into one state after the other: 4 KiB writes, larger, smaller, empty."""
+    source = random.Random(1)
+    with path.open("w+b") as image:
+        image.write(source.randbytes(CHUNK_SIZE))
+        image.seek(CHUNK_SIZE, os.SEEK_CUR)
+        image.write(source.randbytes(CHUNK_SIZE // 2).hex().encode() * 2)
+        image.write(bytes(CHUNK_SIZE))
+        image.write(source.randbytes(TAIL))
+        image.flush()
+        yield "full"
+        for page in (2, 1000, 3 * 1024 + 5, 4 * 1024 + 2, 4 * 1024 + 3, 5 * 1024 + 3):
+            image.seek(page * PAGE_SIZE)
+            image.write(source.randbytes(500))
+        image.flush()
+        yield "pages"
+        image.seek(0, os.SEEK_END)
+        image.write(source.randbytes(5000))
+        image.flush()
+        yield "grown"
+        image.truncate(3 * CHUNK_SIZE + CHUNK_SIZE // 2 + 100)
+        yield "shrunk"
+        image.truncate(0)
+        yield "empty"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Stock:
+    return make_stock(tmp_path_factory.mktemp("stock") / "made")
+
+
+@pytest.fixture
+def stock(made: Stock, tmp_path: Path) -> Stock:
+    return made.copy(tmp_path / "vm")
+
+
+@dataclass
+class Machine:
+    """A machine without backy: an interpreter, its options, and the programs there are."""
+
+    python: tuple[str, ...]
+    tools: Path
+
+    def restore(self, stock: Stock, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run the repository's restore.py from elsewhere."""
+        command = [*self.python, str(stock.directory / "restore.py"), *map(str, arguments)]
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.run(command, cwd="/", env={"PATH": str(self.tools)}, text=True, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Make folders of programs: `bare` has zstd alone, `b3sum` that too, `nothing` none."""
+    zstd = shutil.which("zstd")
+    assert zstd, "these tests need the program zstd, as restore.py does"
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("nothing", "bare", "b3sum")}
+    for name in ("bare", "b3sum"):
+        (folders[name] / "zstd").symlink_to(zstd)
+    b3sum = shutil.which("b3sum")
+    if b3sum:
+        (folders["b3sum"] / "b3sum").symlink_to(b3sum)
+    else:
+        code = "import sys; from blake3 import blake3; print(blake3(sys.stdin.buffer.read()).hexdigest(), ' -')"
+        (folders["b3sum"] / "b3sum").write_text(f"#!{sys.executable}\n{code}\n")
+        (folders["b3sum"] / "b3sum").chmod(0o755)
+    return folders
+
+
+@pytest.fixture(params=["no blake3", "the program b3sum", "the module blake3"])
+def machine(request: pytest.FixtureRequest, tools: dict[str, Path]) -> Machine:
+    """A machine with each of the ways to check ids, and with none."""
+    if request.param == "the module blake3":
+        return Machine((sys.executable, "-I"), tools["bare"])
+    return Machine((INTERPRETERS[0], "-I", "-S"), tools["b3sum" if "b3sum" in request.param else "bare"])
+
+
+@pytest.fixture
+def bare(tools: dict[str, Path]) -> Machine:
+    return Machine((sys.executable, "-I", "-S"), tools["bare"])
+
+
+def damage(path: Path, content: bytes) -> None:
+    """Replace a file, not what it is linked to."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+def flip(path: Path, seed: int) -> None:
+    """Flip a random bit; a few of a zstd frame mean nothing to any reader, those are left alone."""
+    content = bytearray(path.read_bytes())
+    before = _unpacked(bytes(content))
+    source = random.Random(seed)
+    while True:
+        bit = source.randrange(len(content) * 8)
+        content[bit // 8] ^= 1 << bit % 8
+        if before is None or _unpacked(bytes(content)) != before:
+            break
+        content[bit // 8] ^= 1 << bit % 8
+    damage(path, bytes(content))
+
+
+def _unpacked(content: bytes) -> bytes | None:
+    done = subprocess.run(["zstd", "-dcq"], input=content, capture_output=True, check=False)
+    return None if done.returncode else done.stdout
+
+
+def kinds(stock: Stock) -> dict[str, Path]:
+    """Return a file of each kind that the revision `pages` is made of."""
+    identity = stock.revision("pages").id
+    delta = stock.file("pages", 0)
+    return {
+        "record": stock.directory / f"{identity}.rev",
+        "map": stock.directory / f"{identity}.map",
+        "full chunk": stock.file("pages", 2),
+        "delta": delta,
+        "base": stock.base(delta),
+        "odd delta": stock.file("pages", 5),
+    }
+
+
+KINDS = ["record", "map", "full chunk", "delta", "base", "odd delta"]
+
+
+# what the repository has ----------------------------------------------------------------------------------------------
+
+
+def test_the_repository_of_these_tests_has_every_feature_of_the_format(made: Stock) -> None:
+    codec = Codec(1)
+    deltas = [decode_delta(codec.decompress(path.read_bytes())) for path in made.directory.glob("chunks/*/*.delta")]
+    bases = [len(codec.decompress(made.base(path).read_bytes())) for path in made.directory.glob("chunks/*/*.delta")]
+
+    assert any(delta.length == base for delta, base in zip(deltas, bases, strict=True))
+    assert any(delta.length < base for delta, base in zip(deltas, bases, strict=True))
+    assert any(delta.length > base for delta, base in zip(deltas, bases, strict=True))
+    assert any(len(page) < PAGE_SIZE for delta in deltas for page in delta.pages.values())
+    assert any(delta.spent for delta in deltas)
+    assert made.images["empty"] == b""
+
+
+def test_init_adds_readme_and_program_for_all_who_may_enter(repository: Repository) -> None:
+    for name, mode in MODES.items():
+        path = repository.directory / name
+        assert path.stat().st_mode & 0o777 == mode
+        assert path.read_bytes() == PROGRAM.with_name(name).read_bytes()
+
+
+def test_a_backup_replaces_what_differs_and_nothing_else(repository: Repository) -> None:
+    readme, program = (repository.directory / name for name in MODES)
+    damage(readme, b"of another version")
+    before = program.stat()
+
+    Backup(repository, ()).run()
+
+    assert readme.read_bytes() == PROGRAM.with_name("README").read_bytes()
+    assert (program.stat().st_ino, program.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_the_program_is_written_for_python_3_8() -> None:
+    ast.parse(PROGRAM.read_text(), feature_version=(3, 8))
+
+
+def test_zstd_alone_reads_a_full_chunk(made: Stock) -> None:
+    path = made.file("full", 0)
+    done = subprocess.run(["zstd", "-dc", path], capture_output=True, check=True)
+    assert identify(done.stdout).hex() == path.stem
+
+
+# restoring ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tag", ["full", "pages", "grown", "shrunk", "empty"])
+@pytest.mark.parametrize("python", INTERPRETERS)
+def test_every_revision_is_restored_byte_for_byte(
+    made: Stock, tools: dict[str, Path], tmp_path: Path, python: str, tag: str
+) -> None:
+    target = tmp_path / "restored"
+    done = Machine((python, "-I", "-S", "-W", "error"), tools["bare"]).restore(made, tag, target)
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes() == made.images[tag]
+
+
+@pytest.mark.parametrize("compression", ["none", 9])
+def test_every_compression_is_restored(bare: Machine, tmp_path: Path, compression: object) -> None:
+    stock = make_stock(tmp_path / "made", compression=compression)
+    for tag, image in stock.images.items():
+        done = bare.restore(stock, tag, tmp_path / "restored")
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "restored").read_bytes() == image
+
+
+def test_ids_are_checked_where_something_computes_them(made: Stock, machine: Machine, tmp_path: Path) -> None:
+    done = machine.restore(made, "pages", tmp_path / "restored")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "restored").read_bytes() == made.images["pages"]
+    assert (NOT_CHECKED in done.stderr) == ("-S" in machine.python and machine.tools.name.startswith("bare"))
+
+
+def test_a_restored_file_is_sparse_and_private(made: Stock, bare: Machine, tmp_path: Path) -> None:
+    bare.restore(made, "full", tmp_path / "restored")
+    found = (tmp_path / "restored").stat()
+    assert found.st_blocks * 512 <= 3 * CHUNK_SIZE + 64 * 1024
+    assert found.st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_exists_is_replaced(made: Stock, bare: Machine, tmp_path: Path) -> None:
+    target = tmp_path / "restored"
+    target.write_bytes(b"\xff" * (len(made.images["shrunk"]) + 5 * PAGE_SIZE))
+    assert bare.restore(made, "shrunk", target).returncode == 0
+    assert target.read_bytes() == made.images["shrunk"]
+
+
+def test_standard_output_gets_the_image_and_nothing_else(made: Stock, bare: Machine, tmp_path: Path) -> None:
+    with (tmp_path / "restored").open("wb") as stream:
+        stream.write(b"before ")
+        stream.flush()
+        assert bare.restore(made, "pages", "-", stdout=stream).returncode == 0
+    assert (tmp_path / "restored").read_bytes() == b"before " + made.images["pages"]
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Callable[[int], str]]:
+    """Make block devices full of ones."""
+    devices = []
+
+    def make(size: int) -> str:
+        backing = tmp_path / f"device-{size}"
+        backing.write_bytes(b"\xff" * size)
+        done = subprocess.run(["losetup", "-f", "--show", backing], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"NOT TESTED: block devices, for losetup says {done.stderr!r}; run as root where there is loop")
+        devices.append(done.stdout.strip())
+        return devices[-1]
+
+    yield make
+    for name in devices:
+        subprocess.run(["losetup", "-d", name], check=True)
+
+
+@pytest.mark.parametrize("tag", ["full", "shrunk", "empty"])
+def test_a_block_device_gets_the_zeroes_too(made: Stock, bare: Machine, device: Callable[[int], str], tag: str) -> None:
+    image = made.images[tag]
+    name = device(6 * CHUNK_SIZE)
+    done = bare.restore(made, tag, name)
+    assert done.returncode == 0, done.stderr
+    assert Path(name).read_bytes() == image + b"\xff" * (6 * CHUNK_SIZE - len(image))
+
+
+def test_a_block_device_that_is_too_small_is_left_alone(
+    made: Stock, bare: Machine, device: Callable[[int], str]
+) -> None:
+    name = device(CHUNK_SIZE)
+    done = bare.restore(made, "full", name)
+    assert done.returncode == 1
+    assert f"{name} has {CHUNK_SIZE} bytes, the image needs {len(made.images['full'])}" in done.stderr
+    assert Path(name).read_bytes() == b"\xff" * CHUNK_SIZE
+
+
+def test_targets_that_make_no_sense_are_refused(made: Stock, bare: Machine, tmp_path: Path) -> None:
+    for target, reason in [
+        (tmp_path, "neither a file nor a block device"),
+        (Path("/dev/null"), "neither a file nor a block device"),
+        (made.directory / "chunks" / "disk", "lies in the repository"),
+        (made.directory / "config", "lies in the repository"),
+        (tmp_path / "no" / "folder", "No such file"),
+    ]:
+        done = bare.restore(made, "full", target)
+        assert (done.returncode, reason in done.stderr, done.stderr.count("\n")) == (1, True, 1), done.stderr
+    assert (made.directory / "config").stat().st_size
+
+
+# the command line -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_without_arguments_usage_and_revisions_are_shown(made: Stock, bare: Machine, arguments: list[str]) -> None:
+    done = bare.restore(made, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "python3 restore.py SPEC TARGET" in done.stdout
+    lines = done.stdout.splitlines()[-5:]
+    newest_first = list(reversed(made.repository.history()))
+    for number, (line, revision) in enumerate(zip(lines, newest_first, strict=True)):
+        assert line.split()[:2] == [str(number), revision.id]
+        assert line.split()[3:] == [str(revision.size), ",".join(revision.tags)]
+
+
+def test_wrong_usage_is_told_from_failure(made: Stock, bare: Machine) -> None:
+    assert bare.restore(made, "last").returncode == 2
+    assert bare.restore(made, "last", "a", "b").returncode == 2
+
+
+def test_a_missing_zstd_is_named_before_the_target_is_touched(
+    made: Stock, tools: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "target").write_bytes(b"precious")
+    done = Machine((sys.executable, "-I", "-S"), tools["nothing"]).restore(made, "full", tmp_path / "target")
+    assert done.returncode == 1
+    assert "the program 'zstd' is missing: install it" in done.stderr
+    assert (tmp_path / "target").read_bytes() == b"precious"
+
+
+def load(directory: Path) -> ModuleType:
+    """Import a repository's restore.py as it lies there."""
+    specification = importlib.util.spec_from_file_location("restore", directory / "restore.py")
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def records(repository: Repository) -> Repository:
+    """Records without data; ids, tags and times that are easily mistaken for each other."""
+    names = {"aaaa1111": ("last-week",), "aaaa2222": ("aaaa1", "daily"), "12345678": ("daily",), "bbbb3333": ("7",)}
+    for seconds, (identity, tags) in enumerate(names.items()):
+        moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds / 4)
+        statistics = Statistics(duration=1, bytes_read=0, bytes_written=0, bytes_stored=0)
+        repository.write_record(
+            Revision(
+                id=identity, timestamp=moment, tags=tags, parent=None, storage="chunked", size=0, statistics=statistics
+            )
+        )
+    running = msgspec.structs.replace(repository.select("last"), id="cccc4444", tags=("running",), statistics=None)
+    repository.write_record(running)
+    return repository
+
+
+NUMBERS = ["0", "1", "2", "3", "4", "00", "7", "-1", "+1", "1.0", "\u0663"]
+IDS = ["12345678", "123", "aaaa", "aaaa1", "aaaa11", "aaaa1111", "aaaa2", "bbbb", "b", "3333", "cccc4444", "cccc"]
+TAGS = ["daily", "last", "latest", "last-week", "las", "Daily", "running"]
+NONSENSE = ["../x", "aaaa1111.rev", "*", "", " ", "0\n"]
+
+
+@pytest.mark.parametrize("spec", [*NUMBERS, *IDS, *TAGS, *NONSENSE])
+def test_spec_means_the_same_as_to_backy(records: Repository, spec: str) -> None:
+    module = load(records.directory)
+    try:
+        expected = select(records.history(), spec).id
+    except RevisionNotFoundError:
+        with pytest.raises(module.Trouble):
+            module.select(spec)
+    else:
+        assert module.select(spec)["id"] == expected
+
+
+def test_an_empty_repository_has_no_revision(repository: Repository, bare: Machine, tmp_path: Path) -> None:
+    done = bare.restore(Stock(repository.directory), "last", tmp_path / "target")
+    assert done.returncode == 1
+    assert "no revisions answer to 'last'" in done.stderr
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("spec", ["0", "last", "daily", "bbbb"])
+def test_beside_a_damaged_record_only_a_full_id_is_sure(records: Repository, spec: str) -> None:
+    flip(records.directory / "12345678.rev", 1)
+    module = load(records.directory)
+    with pytest.raises(module.Trouble, match=r"12345678\.rev is damaged.*give a full id"):
+        module.select(spec)
+    assert module.select("bbbb3333")["id"] == "bbbb3333"
+
+
+def test_a_renamed_record_is_not_believed(records: Repository) -> None:
+    (records.directory / "aaaa1111.rev").rename(records.directory / "dddd5555.rev")
+    module = load(records.directory)
+    with pytest.raises(module.Trouble, match=r"dddd5555\.rev .* is of aaaa1111"):
+        module.select("dddd5555")
+
+
+def test_a_record_with_anything_behind_its_seal_is_refused_by_both(records: Repository) -> None:
+    path = records.directory / "aaaa1111.rev"
+    damage(path, path.read_bytes() + b"\n")
+    with pytest.raises(DamageError, match=r"aaaa1111\.rev is damaged"):
+        records.record("aaaa1111")
+    module = load(records.directory)
+    with pytest.raises(module.Trouble, match=r"aaaa1111\.rev is damaged"):
+        module.select("aaaa1111")
+
+
+# damage ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flipped_bit_is_noticed(
+    made: Stock, machine: Machine, tmp_path: Path, kind: str, rounds: Callable[[int, int], int]
+) -> None:
+    identity = made.revision("pages").id
+    for seed in range(rounds(2, 50)):
+        stock = made.copy(tmp_path / f"{seed}")
+        path = kinds(stock)[kind]
+        flip(path, seed)
+        done = machine.restore(stock, identity, tmp_path / "target")
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.startswith("restore.py: not restored")
+        assert done.stderr.count("\n") == 1
+        assert named(path, done.stderr)
+
+
+def named(path: Path, text: str) -> bool:
+    """Tell whether a message names a file, or, of a map, a chunk that there is not."""
+    return path.name in text or (path.suffix == ".map" and "chunk " in text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kept", [0, 0.5, 0.9999, None])
+def test_a_file_that_is_cut_or_missing_is_noticed(
+    stock: Stock, bare: Machine, tmp_path: Path, kind: str, kept: float | None
+) -> None:
+    path = kinds(stock)[kind]
+    identity = stock.revision("pages").id
+    content = path.read_bytes()
+    if kept is None:
+        path.unlink()
+    else:
+        damage(path, content[: int(len(content) * kept)])
+    done = bare.restore(stock, identity, tmp_path / "target")
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert path.name.split(".")[0] in done.stderr
+    assert not (tmp_path / "target").exists() or path.parent.parent.name == "chunks"
+
+
+def swap(stock: Stock) -> tuple[Path, Path]:
+    """Swap the contents of two full chunks; one is the base of a delta."""
+    first, second = kinds(stock)["base"], kinds(stock)["full chunk"]
+    contents = first.read_bytes(), second.read_bytes()
+    damage(first, contents[1])
+    damage(second, contents[0])
+    return first, second
+
+
+@pytest.mark.parametrize("machine", ["the program b3sum", "the module blake3"], indirect=True)
+@pytest.mark.parametrize("tag", ["full", "pages"])
+def test_swapped_chunks_are_noticed_where_ids_are_checked(
+    stock: Stock, machine: Machine, tmp_path: Path, tag: str
+) -> None:
+    first, _ = swap(stock)
+    done = machine.restore(stock, tag, tmp_path / "target")
+    assert done.returncode == 1, done.stderr
+    assert first.name in done.stderr
+    assert "the content does not have this id" in done.stderr
+
+
+@pytest.mark.parametrize("machine", ["no blake3"], indirect=True)
+def test_where_ids_are_not_checked_that_is_said(stock: Stock, machine: Machine, tmp_path: Path) -> None:
+    swap(stock)
+    done = machine.restore(stock, "full", tmp_path / "target")
+    assert NOT_CHECKED in done.stderr
+
+
+def test_a_delta_whose_parts_do_not_fit_is_noticed_without_ids(stock: Stock, bare: Machine, tmp_path: Path) -> None:
+    codec = Codec(1)
+    path = stock.file("pages", 0)
+    content = codec.decompress(path.read_bytes())
+    for wrong in [
+        content[:-1],
+        content[:10],
+        b"backydlx" + content[8:],
+        content[:24] + content[26:28] + content[24:26] + content[28:],
+        content[:24] + content[26:28] + content[26:],
+        content[:26] + b"\xff\xff" + content[28:],
+        content[:12] + b"\xff\xff\xff\xff" + content[16:],
+    ]:
+        damage(path, codec.compress(wrong))
+        done = bare.restore(stock, "pages", tmp_path / "target")
+        assert done.returncode == 1, done.stderr
+        assert f"{path.name} is damaged: its parts do not fit together" in done.stderr
+
+
+def test_a_chunk_of_another_length_is_noticed_without_ids(stock: Stock, bare: Machine, tmp_path: Path) -> None:
+    path = stock.file("full", 5)
+    damage(path, Codec(1).compress(bytes(TAIL - 1)))
+    done = bare.restore(stock, "full", tmp_path / "target")
+    assert done.returncode == 1
+    assert f"{path.name} is damaged: {TAIL - 1} bytes instead of {TAIL}" in done.stderr
+
+
+def test_a_frame_without_checksum_is_not_believed(stock: Stock, bare: Machine, tmp_path: Path) -> None:
+    path = stock.file("full", 0)
+    content = path.read_bytes()
+    damage(path, content[:4] + bytes([content[4] & ~4]) + content[5:-4])
+    assert _unpacked(path.read_bytes()) == made_chunk(stock, "full", 0)
+    done = bare.restore(stock, "full", tmp_path / "target")
+    assert done.returncode == 1
+    assert f"{path.name} is damaged: no zstd frame with a checksum" in done.stderr
+
+
+def made_chunk(stock: Stock, tag: str, index: int) -> bytes:
+    return stock.images[tag][index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE]
+
+
+def test_a_frame_that_claims_to_be_empty_is_not_believed() -> None:
+    frame = bytearray(Codec(1).compress(b"content"))
+    frame[5] = 0
+    with pytest.raises(ValueError, match="impossible length"):
+        Codec(1).decompress(bytes(frame))
+
+
+def test_a_full_chunk_wins_over_a_delta(stock: Stock, bare: Machine, tmp_path: Path) -> None:
+    delta = stock.file("pages", 0)
+    chunk = made_chunk(stock, "pages", 0)
+    files = ChunkFiles(stock.directory / "chunks")
+    Path(files.path(ChunkFile(identify(chunk), None))).write_bytes(Codec(1).compress(chunk))
+    damage(delta, b"damaged")
+    done = bare.restore(stock, "pages", tmp_path / "target")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "target").read_bytes() == stock.images["pages"]
+
+
+def test_a_stream_ends_before_the_damage(stock: Stock, bare: Machine, tmp_path: Path) -> None:
+    flip(stock.file("full", 2), 1)
+    with (tmp_path / "target").open("wb") as stream:
+        assert bare.restore(stock, "full", "-", stdout=stream).returncode == 1
+    assert (tmp_path / "target").read_bytes() == stock.images["full"][: 2 * CHUNK_SIZE]
+
+
+# the same damage, met by backy itself ---------------------------------------------------------------------------------
+
+
+def flipped(stock: Stock, path: Path) -> None:
+    flip(path, 4)
+
+
+def cut(stock: Stock, path: Path) -> None:
+    damage(path, path.read_bytes()[:-1])
+
+
+def missing(stock: Stock, path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("harm", [flipped, cut, missing])
+@pytest.mark.parametrize("kind", KINDS)
+def test_backy_restore_notices_it_too(
+    stock: Stock, backy: Callable[..., Any], tmp_path: Path, kind: str, harm: Callable[[Stock, Path], None]
+) -> None:
+    path = kinds(stock)[kind]
+    identity = stock.revision("pages").id
+    harm(stock, path)
+    done = backy("-b", stock.directory, "restore", "-r", identity, tmp_path / "target")
+    assert done.code == 1
+    assert path.name.split(".")[0] in done.err
+
+
+def test_backy_restore_notices_swapped_chunks(stock: Stock, backy: Callable[..., Any], tmp_path: Path) -> None:
+    first, second = swap(stock)
+    done = backy("-b", stock.directory, "restore", "-r", "full", tmp_path / "target")
+    assert done.code == 1
+    assert first.stem in done.err or second.stem in done.err
