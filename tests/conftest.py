@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -107,3 +108,37 @@ def repository(tmp_path: Path, image: Path) -> Repository:
     """A chunked repository for `image`, without revisions."""
     config = JobConfig(format=FORMAT, source={"type": "file", "filename": str(image)})
     return Repository.initialize(tmp_path / "vm", config)
+
+
+@pytest.fixture
+def loop_device() -> Iterator[Callable[[Path], Path]]:
+    """Make block devices of files, as `loop_device(path)`; they are gone after the test, however it ends."""
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
+        pytest.skip("NOT TESTED: real block devices need root and /dev/loop-control")
+    devices: list[Path] = []
+
+    def attach(path: Path) -> Path:
+        found = subprocess.run(["losetup", "--find", "--show", path], check=True, capture_output=True, text=True)
+        devices.append(Path(found.stdout.strip()))
+        return devices[-1]
+
+    yield attach
+    for device in devices:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def tree(folder: Path) -> dict[str, tuple[int, bytes | str]]:
+    """Return the mode and the content of everything below `folder`."""
+    return {
+        str(path.relative_to(folder)): (
+            path.lstat().st_mode,
+            str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else "",
+        )
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture(name="tree")
+def _tree() -> Callable[[Path], dict[str, tuple[int, bytes | str]]]:
+    """Tell what is in a folder, as `tree(folder)`, to be compared later."""
+    return tree

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -171,11 +170,11 @@ def test_last_rev_leads_to_the_newest_complete_revision(repository: Repository, 
     link = repository.directory / "last.rev"
     storage = repository.storage()
     first, second = back_up(), back_up()
-    assert os.readlink(link) == f"{second.id}.rev"
+    assert link.readlink() == Path(f"{second.id}.rev")
     assert not (repository.directory / "last").is_symlink()
 
     repository.forget(second.id, storage)
-    assert os.readlink(link) == f"{first.id}.rev"
+    assert link.readlink() == Path(f"{first.id}.rev")
     repository.forget(first.id, storage)
     assert not link.is_symlink()
 
@@ -183,7 +182,7 @@ def test_last_rev_leads_to_the_newest_complete_revision(repository: Repository, 
 def test_last_leads_to_a_raw_image_only(repository: Repository, back_up) -> None:
     revision = back_up()
     repository.link_last(RawStorage())
-    assert os.readlink(repository.directory / "last") == revision.id
+    assert (repository.directory / "last").readlink() == Path(revision.id)
 
     repository.link_last(repository.storage())
     assert not (repository.directory / "last").is_symlink()

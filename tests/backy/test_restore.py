@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from backy.api import CHUNK_SIZE
+from backy.backup import Backup
+from backy.errors import ChunkDamageError, TargetError
+from backy.repository import Repository
+from backy.restore import open_target, restore, stream
+
+OLD = b"\xaa"
+"""What a target is full of before."""
+
+
+def silent(_length: int) -> None:
+    """Show no progress."""
+
+
+@pytest.fixture
+def revision(repository: Repository, image: Path, clock):
+    """A revision of an image that has zeroes of every kind: holes, pages and runs of pages inside of chunks."""
+    with image.open("r+b") as stream:
+        stream.seek(8192)
+        stream.write(bytes(3 * 4096))
+        stream.seek(CHUNK_SIZE - 4096)
+        stream.write(bytes(4096))
+        stream.seek(4 * CHUNK_SIZE + 1)
+        stream.write(bytes(500))
+    return Backup(repository, ("daily",), clock=clock).run()
+
+
+@pytest.fixture
+def restored(repository: Repository, revision):
+    """Restore the revision as `restored(target)` and return what progress was told."""
+
+    def run(path: Path) -> int:
+        told: list[int] = []
+        with repository.image(revision) as stored, open_target(path, stored.size, repository.directory) as target:
+            restore(stored, target, told.append)
+        return sum(told)
+
+    return run
+
+
+def damage(repository: Repository, revision, index: int) -> str:
+    """Spoil one stored chunk and return its id."""
+    identity = repository.read_map(revision)[index].hex()
+    path = next((repository.directory / "chunks").glob(f"??/{identity}.*"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o640)
+    path.write_bytes(content)
+    return identity
+
+
+def test_a_new_file_is_the_image_and_as_sparse(restored, image: Path, tmp_path: Path) -> None:
+    target = tmp_path / "new.img"
+
+    assert restored(target) == image.stat().st_size
+    assert target.read_bytes() == image.read_bytes()
+    assert target.stat().st_blocks <= image.stat().st_blocks
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_remains_of_a_larger_file(restored, image: Path, tmp_path: Path) -> None:
+    target = tmp_path / "old.img"
+    target.write_bytes(OLD * (image.stat().st_size + 5000))
+    restored(target)
+
+    assert target.read_bytes() == image.read_bytes()
+
+
+def test_a_device_is_zeroed_where_the_image_has_holes_and_untouched_behind_it(
+    restored, image: Path, tmp_path: Path, loop_device
+) -> None:
+    size = image.stat().st_size
+    disk = tmp_path / "disk"
+    disk.write_bytes(OLD * (6 * CHUNK_SIZE))
+    device = loop_device(disk)
+    restored(device)
+
+    assert device.read_bytes() == image.read_bytes() + OLD * (6 * CHUNK_SIZE - size)
+
+
+def test_a_device_that_is_too_small_is_left_alone(restored, tmp_path: Path, loop_device) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(OLD * CHUNK_SIZE)
+    device = loop_device(disk)
+
+    with pytest.raises(TargetError, match=f"{device} has {CHUNK_SIZE} bytes, the image needs"):
+        restored(device)
+    assert device.read_bytes() == OLD * CHUNK_SIZE
+
+
+def test_a_mounted_device_is_left_alone(restored, tmp_path: Path, loop_device) -> None:
+    disk, folder = tmp_path / "disk", tmp_path / "mounted"
+    with disk.open("wb") as file:
+        file.truncate(32 * 2**20)
+    folder.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+    device = loop_device(disk)
+    subprocess.run(["mount", device, folder], check=True)
+    try:
+        (folder / "precious").write_text("data")
+        with pytest.raises(TargetError, match=f"{device}: .*busy; is it mounted"):
+            restored(device)
+        assert (folder / "precious").read_text() == "data"
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_folder_is_refused(restored, tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="neither a file nor a block device"):
+        restored(tmp_path)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_repository_is_no_target(restored, repository: Repository, tmp_path: Path, inside: bool) -> None:
+    target = repository.directory / "config" if inside else tmp_path / "link"
+    if not inside:
+        target.symlink_to(repository.directory / "config")
+    before = target.read_bytes()
+
+    with pytest.raises(TargetError, match="lies inside of the repository"):
+        restored(target)
+    assert target.read_bytes() == before
+
+
+def test_a_damaged_chunk_is_named_and_the_target_called_incomplete(
+    restored, repository: Repository, revision, tmp_path: Path
+) -> None:
+    identity = damage(repository, revision, 0)
+
+    with pytest.raises(TargetError, match=rf"chunk {identity}: .*; {tmp_path}/out is incomplete"):
+        restored(tmp_path / "out")
+
+
+def test_a_target_that_can_not_take_it_all_is_called_incomplete(
+    repository: Repository, revision, tmp_path: Path
+) -> None:
+    with (
+        repository.image(revision) as stored,
+        pytest.raises(TargetError, match="out is incomplete: File too large"),
+        open_target(tmp_path / "out", stored.size, repository.directory) as target,
+    ):
+        target.pwrite(b"x", 2**63 - 2)
+
+
+def test_an_interrupted_restore_is_called_incomplete(repository: Repository, tmp_path: Path, caplog) -> None:
+    logging.getLogger("backy").propagate = True
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_target(tmp_path / "out", 5, repository.directory),
+    ):
+        raise KeyboardInterrupt
+
+    assert f"{tmp_path}/out is incomplete" in caplog.text
+
+
+def test_a_pipe_gets_the_image_from_the_first_byte_to_the_last(repository: Repository, revision, image: Path) -> None:
+    reader, writer = os.pipe()
+    got = bytearray()
+
+    def read() -> None:
+        while piece := os.read(reader, 2**20):
+            got.extend(piece)
+
+    consumer = threading.Thread(target=read)
+    consumer.start()
+    with repository.image(revision) as stored:
+        stream(stored, writer, silent)
+    os.close(writer)
+    consumer.join(60)
+    os.close(reader)
+
+    assert bytes(got) == image.read_bytes()
+
+
+def test_a_stream_ends_before_a_damaged_chunk(repository: Repository, revision, image: Path, tmp_path: Path) -> None:
+    identity = damage(repository, revision, 4)
+
+    with (
+        (tmp_path / "out").open("wb") as out,
+        repository.image(revision) as stored,
+        pytest.raises(ChunkDamageError, match=identity),
+    ):
+        stream(stored, out.fileno(), silent)
+    assert (tmp_path / "out").read_bytes() == image.read_bytes()[: 4 * CHUNK_SIZE]
