@@ -79,6 +79,8 @@ class Job:
     """What is backed up, as far as a plugin needs to know it."""
 
     name: str
+    id: str
+    """What names the repository even when it is moved: what a source keeps for it elsewhere bears this name."""
     directory: Path
     """The repository. A storage keeps its files here; a source leaves it alone."""
 

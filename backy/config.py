@@ -22,6 +22,8 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     format: int
     """Version of the repository's layout."""
+    id: str | None = None
+    """What names the repository wherever it is moved to; made by `init`, the directory's name where it is missing."""
     source: dict[str, Any]
     """What is backed up: `type` names the source, the other keys are the source's own."""
     storage: dict[str, Any] = msgspec.field(default_factory=lambda: {"type": "chunked"})

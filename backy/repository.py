@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from backy import revision as records
 from backy.api import Job, Source, Storage, Verifier
 from backy.chunkmap import ChunkMap
@@ -30,7 +32,7 @@ class Repository:
     def __init__(self, directory: Path, config: JobConfig) -> None:
         self.directory = directory
         self.config = config
-        self.job = Job(directory.name, directory)
+        self.job = Job(directory.name, config.id or directory.name, directory)
 
     @classmethod
     def open(cls, directory: Path) -> Repository:
@@ -57,10 +59,12 @@ class Repository:
             ConfigError: a section is wrong for its plugin.
             StorageError: the storage can not work in this directory.
         """
+        import shortuuid
+
         directory = directory.absolute()
         if (directory / CONFIG).exists():
             raise RepositoryError(f"{directory} has a repository already: its file 'config' is left as it is")
-        repository = cls(directory, config)
+        repository = cls(directory, msgspec.structs.replace(config, id=config.id or shortuuid.uuid()))
         _, damaged = repository.survey()
         if damaged:
             raise RepositoryError(f"{directory} has revisions that this version can not read: {damaged[0]}")
@@ -70,7 +74,7 @@ class Repository:
             repository.verifier(plugin_type(config.verifier, "config.verifier"))
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         storage.initialize()
-        write_file(directory / CONFIG, dump_job(config))
+        write_file(directory / CONFIG, dump_job(repository.config))
         return repository
 
     # plugins ----------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def backy_source_config(argument): return {"drive": int(argument)}
 
 def test_hook_backy_source_is_given_its_section_and_the_job(distribution: Callable[..., str], tmp_path: Path) -> None:
     distribution("acme", {"backy.sources": ["tape"]}, SOURCE)
-    job = Job("vm", tmp_path)
+    job = Job("vm", "vm-id", tmp_path)
 
     made = call(Kind.SOURCE, "tape", "backy_source", config={"type": "tape", "drive": 7}, job=job)
 
@@ -105,7 +105,7 @@ def test_hook_backy_source_config_turns_the_words_of_init_into_a_section(
 
 
 def test_hook_backy_storage_touches_no_file(tmp_path: Path) -> None:
-    job = Job("vm", tmp_path / "vm")
+    job = Job("vm", "vm-id", tmp_path / "vm")
 
     storage: Storage = call(Kind.STORAGE, "chunked", "backy_storage", config={"type": "chunked"}, job=job)
 
@@ -114,7 +114,7 @@ def test_hook_backy_storage_touches_no_file(tmp_path: Path) -> None:
 
 
 def test_hook_backy_verifier_makes_what_can_verify(tmp_path: Path) -> None:
-    job = Job("vm", tmp_path)
+    job = Job("vm", "vm-id", tmp_path)
 
     verifier: Verifier = call(Kind.VERIFIER, "full", "backy_verifier", config={"type": "full"}, job=job)
 

@@ -4,6 +4,7 @@ import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from backy.backup import Backup
@@ -39,9 +40,16 @@ class RawStorage:
 
 
 def test_what_init_made_can_be_opened(repository: Repository, image: Path) -> None:
-    assert Repository.open(repository.directory).config == config(image)
+    found = Repository.open(repository.directory)
+    assert msgspec.structs.replace(found.config, id=None) == config(image)
     assert repository.job.name == "vm"
     assert repository.history() == []
+
+
+def test_a_repository_keeps_its_id_when_it_is_moved(repository: Repository, tmp_path: Path) -> None:
+    moved = Repository.open(repository.directory.rename(tmp_path / "elsewhere"))
+    assert moved.job.id == repository.job.id
+    assert len(moved.job.id) == 22
 
 
 def test_init_makes_the_folders_above_and_nobody_else_may_read_them(tmp_path: Path, image: Path) -> None:
