@@ -33,14 +33,14 @@ class IncompleteRecordingError(AssertionError):
 
 @dataclass(frozen=True)
 class Fault:
-    """A call that fails, or from which on all calls fail that need space."""
+    """A call that fails, or from which on all calls fail that may need space."""
 
     call: int
     """Number of the call in the recording, from 0."""
     number: int = errno.EIO
     """Error number that it fails with."""
     lasting: bool = False
-    """Whether every later call that could take up space fails, too, as on a full disk."""
+    """Whether all calls that may need space fail from `call` on, and no others, as on a full disk."""
 
 
 class Recording:
@@ -295,7 +295,7 @@ class Recording:
         number = len(self.calls)
         self.calls.append(call)
         fault = self._fault
-        if fault and (number == fault.call or (fault.lasting and number > fault.call and call in _GROWING)):
+        if fault and (number >= fault.call and call in _GROWING if fault.lasting else number == fault.call):
             text = os.strerror(fault.number)
             raise OSError(fault.number, text) if path is None else OSError(fault.number, text, os.fsdecode(path))
 

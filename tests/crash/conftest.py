@@ -75,6 +75,10 @@ class Lab:
         )
         Repository.initialize(self.directory, config)
 
+    def digest(self) -> bytes:
+        """The digest of the image as it is now."""
+        return blake3(self.image.read_bytes()).digest()
+
     def promise(self, kind: str, identity: str) -> None:
         self.promises.append((len(self.recording.operations) if self.recording else 0, kind, identity))
 
@@ -84,7 +88,7 @@ class Lab:
         if durability is not None:
             repository.config.storage["durability"] = durability
         revision = Backup(repository, ("test",), clock=self.clock).run()
-        self.expected[revision.id] = blake3(self.image.read_bytes()).digest()
+        self.expected[revision.id] = self.digest()
         self.promise("open" if revision.boot else "kept", revision.id)
         return revision
 
@@ -132,7 +136,7 @@ class Lab:
         self.read_back(repository, trusted)
 
         revision = Backup(repository, ("next",), clock=self.clock).run()
-        self.expected[revision.id] = blake3(self.image.read_bytes()).digest()
+        self.expected[revision.id] = self.digest()
         purge(repository)
         self.read_back(repository, trusted | {revision.id})
         self.nothing_left_over()

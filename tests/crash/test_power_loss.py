@@ -24,7 +24,7 @@ def test_power_loss_leaves_every_complete_revision_and_a_repository_that_works(
 ) -> None:
     history(lab, durability)
     recording = lab.record(lambda: ACTIONS[action](lab))
-    chosen = crashes(recording.operations, mixtures=rounds(4, 20), seed=1)
+    chosen = crashes(recording.operations, mixtures=rounds(4, 6), seed=1)
     random.Random(action + durability).shuffle(chosen)
     chosen.insert(0, Crash(len(recording.operations), *CERTAIN[1]))
 

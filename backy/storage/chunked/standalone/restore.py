@@ -256,6 +256,8 @@ def restore(spec: str, target: str) -> None:
     with open_target(target, revision["size"]) as stream:
         mode = 0 if target == "-" else os.fstat(stream.fileno()).st_mode
         write_image(read_image(revision["size"], ids), stream, mode)
+    if revision.get("trust") == "distrusted":
+        say(f"{revision['id']} is distrusted, by an operator or for damage that was found")
     if not BLAKE3:
         say("ids were not checked: install the program 'b3sum' or the Python module 'blake3' to have them checked")
     say(f"restored {revision['id']} of {revision['timestamp']}, {revision['size']} bytes")

@@ -26,7 +26,7 @@ from backy.chunkmap import identify
 from backy.config import JobConfig
 from backy.errors import DamageError, RevisionNotFoundError
 from backy.repository import Repository
-from backy.revision import FORMAT, Revision, Statistics, select
+from backy.revision import FORMAT, Revision, Statistics, Trust, select
 from backy.storage.chunked.codec import Codec, decode_delta
 from backy.storage.chunked.files import ChunkFile, ChunkFiles
 from backy.storage.chunked.standalone import MODES
@@ -431,6 +431,14 @@ def test_spec_means_the_same_as_to_backy(records: Repository, spec: str) -> None
             module.select(spec)
     else:
         assert module.select(spec)["id"] == expected
+
+
+def test_a_distrusted_revision_is_called_that(stock: Stock, bare: Machine, tmp_path: Path) -> None:
+    doubted = msgspec.structs.replace(stock.revision("empty"), trust=Trust.DISTRUSTED)
+    stock.repository.write_record(doubted)
+    done = bare.restore(stock, "empty", tmp_path / "target")
+    assert done.returncode == 0
+    assert f"{doubted.id} is distrusted" in done.stderr
 
 
 def test_an_empty_repository_has_no_revision(repository: Repository, bare: Machine, tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""The test vectors of docs/reference/format.md, in both directions, and its program."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backy import revision as records
+from backy.api import CHUNK_SIZE, PAGE_SIZE
+from backy.backup import Backup
+from backy.chunkmap import ZERO, ChunkMap, identify
+from backy.repository import Repository
+from backy.revision import ID_PATTERN, Revision
+from backy.storage.chunked.codec import Codec, apply_delta, decode_delta, encode_delta, make_delta
+from backy.storage.chunked.files import parse_name
+from backy.storage.chunked.plugin import MARKER
+
+PAGE = (Path(__file__).parents[2] / "docs/reference/format.md").read_text()
+SPACES = b" " * CHUNK_SIZE
+BASE = bytes(PAGE_SIZE) + b"bbbbbb"
+CHANGED = bytes(PAGE_SIZE) + b"asdf"
+
+
+def vector(name: str) -> bytes:
+    """Return the block that follows the mention of a vector."""
+    found = re.search(rf"Vector `{name}`.*?```(text|json)\n(.*?)```", PAGE, re.DOTALL)
+    assert found, name
+    return bytes.fromhex(found[2]) if found[1] == "text" else found[2].encode()
+
+
+@pytest.mark.parametrize(("said", "content"), [("nothing", b""), ("`asdf`", b"asdf"), ("4 MiB of spaces", SPACES)])
+def test_ids(said: str, content: bytes) -> None:
+    assert f"| {said} | `{identify(content).hex()}` |" in PAGE
+
+
+def test_the_map() -> None:
+    chunks = ChunkMap(2 * CHUNK_SIZE + 4)
+    chunks[0] = identify(SPACES)
+    chunks[2] = identify(b"asdf")
+    read = ChunkMap.decode(bytearray(vector("map")))
+
+    assert chunks.encode() == vector("map")
+    assert [read[index] for index in range(len(read))] == [identify(SPACES), ZERO, identify(b"asdf")]
+    assert read.size == chunks.size
+
+
+def test_the_map_of_an_image_of_no_bytes() -> None:
+    assert ChunkMap(0).encode() == vector("empty map")
+    assert ChunkMap.decode(bytearray(vector("empty map"))).size == 0
+
+
+def test_the_record() -> None:
+    record = records.decode(vector("record"), "EdqTUK2Q6PJs28aw2F8wJQ")
+    assert record.complete
+    assert record.map_digest == vector("map")[-32:].hex()
+    assert record.size == ChunkMap.decode(bytearray(vector("map"))).size
+    assert records.encode(record) == vector("record")
+
+
+def test_all_members_of_a_record_are_described() -> None:
+    described = re.findall(r"^\| `(\w+)` \|", PAGE.partition("| member |")[2], re.MULTILINE)
+    assert described == [*Revision.__struct_fields__, "digest"]
+    assert list(json.loads(vector("record"))) == [*Revision.__struct_fields__, "digest"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("full chunk", b"asdf"), ("base", BASE), ("delta file", vector("delta"))]
+)
+def test_frames_are_read_by_backy_and_by_zstd(name: str, content: bytes) -> None:
+    assert Codec(1).decompress(vector(name)) == content
+    done = subprocess.run(["zstd", "-dc"], input=vector(name), capture_output=True, check=True)
+    assert done.stdout == content
+
+
+def test_the_delta() -> None:
+    delta = make_delta(CHANGED, [1], 78)
+    assert encode_delta(delta) == vector("delta")
+    assert decode_delta(vector("delta")) == delta
+    assert apply_delta(decode_delta(vector("delta")), BASE) == CHANGED
+
+
+def test_the_name_of_the_delta() -> None:
+    found = re.search(r"in the folder `(..)` is\n`([^`]*)`", PAGE)
+    assert found
+    file = parse_name(found[2])
+    assert file is not None
+    assert (file.identity, file.base) == (identify(CHANGED), identify(BASE))
+    assert f"{file.identity[0]:02x}" == found[1]
+    assert file.name == found[2]
+
+
+def test_the_marker() -> None:
+    assert f'the {len(MARKER)} bytes "{MARKER.decode()}"'.replace("\n", "\\n") in PAGE
+
+
+def test_ids_of_revisions_are_as_the_page_says() -> None:
+    for identity, sound in [("a" * 8, True), ("a" * 7, False), ("1" * 64, True), ("1" * 65, False), ("-" * 9, False)]:
+        assert bool(ID_PATTERN.fullmatch(identity)) is sound
+    assert "8 to 64 of them" in PAGE
+
+
+def test_the_program_reads_full_chunks_deltas_and_holes(repository: Repository, image: Path) -> None:
+    Backup(repository, ()).run()
+    with image.open("r+b") as stream:
+        stream.seek(5 * PAGE_SIZE)
+        stream.write(b"changed")
+    revision = Backup(repository, ()).run()
+    assert list(repository.directory.glob("chunks/*/*.delta"))
+
+    program = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert program
+    names: dict[str, Any] = {"json": json, "struct": struct, "io": io, "CHUNK": CHUNK_SIZE}
+    names["unpack"] = lambda path: Codec(1).decompress(path.read_bytes())
+    exec(program[1], names)
+    assert b"".join(names["chunks"](repository.directory, revision.id)) == image.read_bytes()
