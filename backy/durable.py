@@ -105,6 +105,6 @@ def sync_file_system(descriptor: int) -> None:
 
 
 def syncfs(descriptor: int) -> int:
-    """Sync a file system by the system call syncfs, which Python's os module lacks; return its error number, 0 if there is none."""
+    """Sync a file system; return the number of the error, 0 without one. Python's os module lacks this call."""
     libc = ctypes.CDLL(None, use_errno=True)
     return ctypes.get_errno() if libc.syncfs(ctypes.c_int(descriptor)) else 0
