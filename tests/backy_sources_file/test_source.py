@@ -81,6 +81,7 @@ READER = """
 import os, sys
 from pathlib import Path
 from backy.api import SourceError
+from backy_sources_file import FileSource
 os.setuid(65534)
 try:
     FileSource(Path(sys.argv[1])).snapshot("a", None).__enter__()
