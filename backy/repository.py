@@ -15,7 +15,7 @@ from backy.api import Job, Source, Storage, Verifier
 from backy.chunkmap import ChunkMap
 from backy.config import JobConfig, dump_job, load_job, plugin_type
 from backy.durable import READ_ONLY, replace_link, sync_folder, write_file
-from backy.errors import DamageError, RepositoryError, RevisionNotFoundError
+from backy.errors import DamageError, RepositoryError
 from backy.image import StoredImage
 from backy.locking import PURGE_LOCK, shared
 from backy.plugins.discovery import Kind
@@ -155,14 +155,18 @@ class Repository:
         self.link_last(storage)
 
     def forget(self, specification: str, storage: Storage) -> str:
-        """Remove the revision that SPEC stands for, or, by its full id, one that is damaged; return its id."""
-        try:
-            identity = self.select(specification).id
-        except RevisionNotFoundError:
-            files = self._record_path(specification), self._map_path(specification)
-            if not records.ID_PATTERN.fullmatch(specification) or not any(path.exists() for path in files):
-                raise
-            identity = specification
+        """Remove the revision that SPEC stands for, or, by its full id, one that is damaged; return its id.
+
+        Raises:
+            RevisionNotFoundError: there is none.
+            DamageError: it is not named by its full id while a record is damaged, so that it may be another one.
+        """
+        files = self._record_path(specification), self._map_path(specification)
+        named = records.ID_PATTERN.fullmatch(specification) and any(path.exists() for path in files)
+        damaged = self.survey()[1]
+        if damaged and not named:
+            raise DamageError(f"{damaged[0]}; until it is forgotten, revisions are forgotten by their full ids only")
+        identity = specification if named else self.select(specification).id
         self.remove(identity, storage)
         return identity
 

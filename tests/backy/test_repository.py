@@ -9,7 +9,7 @@ import pytest
 
 from backy.backup import Backup
 from backy.config import JobConfig
-from backy.errors import DamageError, RepositoryError, RevisionNotFoundError
+from backy.errors import DamageError, RepositoryError
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision
 
@@ -153,13 +153,14 @@ def test_a_damaged_record_does_not_stop_backups_and_its_map_is_kept(repository: 
     assert (repository.directory / f"{damaged.id}.map").exists()
 
 
-def test_forget_needs_the_full_id_of_what_is_damaged(repository: Repository, back_up) -> None:
+def test_while_a_record_is_damaged_revisions_are_forgotten_by_full_ids_only(repository: Repository, back_up) -> None:
     damaged, good = back_up("old"), back_up("new")
     overwrite(repository.directory / f"{damaged.id}.rev", b"{}")
     storage = repository.storage()
 
-    for specification in ("1", "old", damaged.id[:10], "../../etc", "nothing-of-that-id"):
-        with pytest.raises(RevisionNotFoundError):
+    # what these stand for may be another revision than it was
+    for specification in ("0", "last", "new", good.id[:10], "1", "old", damaged.id[:10], "../../etc", "no-such-id"):
+        with pytest.raises(DamageError, match=f"{damaged.id}.rev .* by their full ids only"):
             repository.forget(specification, storage)
     assert repository.forget(damaged.id, storage) == damaged.id
     assert repository.survey() == ([good], [])
