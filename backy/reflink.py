@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import struct
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -72,23 +73,24 @@ def require_clones(folder: Path) -> None:
     Raises:
         StorageError: they can not; the text says which file systems can.
     """
-    names = [folder / f"{_PROBE}-{name}.tmp" for name in ("source", "target")]
-    descriptors = []
-    try:
-        with naming(folder):
-            for name in names:
-                descriptors.append(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
-            os.write(descriptors[0], b"backy")
-            clone(*descriptors)
-    except OSError as error:
-        if not is_unsupported(error):
-            raise
-        raise cannot_clone(folder) from error
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        for name in names:
-            name.unlink(missing_ok=True)
+    with ExitStack() as cleaning:
+        descriptors = [_temporary(folder / f"{_PROBE}-{name}.tmp", cleaning) for name in ("source", "target")]
+        os.write(descriptors[0], b"backy")
+        try:
+            with naming(folder):
+                clone(*descriptors)
+        except OSError as error:
+            if not is_unsupported(error):
+                raise
+            raise cannot_clone(folder) from error
+
+
+def _temporary(path: Path, cleaning: ExitStack) -> int:
+    """Make an empty file that goes when `cleaning` does."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    cleaning.callback(path.unlink)
+    cleaning.callback(os.close, descriptor)
+    return descriptor
 
 
 def is_unsupported(error: OSError) -> bool:

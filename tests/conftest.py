@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
