@@ -142,3 +142,34 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes | str]]:
 def _tree() -> Callable[[Path], dict[str, tuple[int, bytes | str]]]:
     """Tell what is in a folder, as `tree(folder)`, to be compared later."""
     return tree
+
+
+FILE_SYSTEMS = {
+    "btrfs": (["mkfs.btrfs", "-q"], "loop"),
+    "btrfs zstd": (["mkfs.btrfs", "-q"], "loop,compress=zstd"),
+    "xfs": (["mkfs.xfs", "-q", "-m", "reflink=1"], "loop"),
+    "xfs without reflink": (["mkfs.xfs", "-q", "-m", "reflink=0"], "loop"),
+    "ext4": (["mkfs.ext4", "-q"], "loop"),
+}
+
+
+@pytest.fixture
+def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
+    """Make and mount a file system of one of `FILE_SYSTEMS`, as `mount(kind)`: needs root, and is always unmounted."""
+    mounted: list[Path] = []
+
+    def make(kind: str, size: int = 2**30) -> Path:
+        folder = tmp_path_factory.mktemp("file-system")
+        command, options = FILE_SYSTEMS[kind]
+        (folder / "device").touch()
+        os.truncate(folder / "device", size)
+        (folder / "root").mkdir()
+        subprocess.run([*command, folder / "device"], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", options, folder / "device", folder / "root"], check=True)
+        mounted.append(folder)
+        return folder / "root"
+
+    yield make
+    for folder in reversed(mounted):
+        subprocess.run(["umount", folder / "root"], check=True)
+        (folder / "device").unlink()

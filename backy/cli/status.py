@@ -102,7 +102,7 @@ def _print_table(revisions: list[Revision], held: Held) -> None:
             _trust(revision),
             ",".join(revision.tags),
         )
-    console = Console(width=None if terminal else 10_000, highlight=False)
+    console = Console(width=None if terminal else 10_000, highlight=False, markup=False, emoji=False)
     console.print(table)
     if held.files:
         console.print(f"{_size(held.bytes)} in {held.files} files are held only for what differs from them")

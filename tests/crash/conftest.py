@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 from blake3 import blake3
 
@@ -20,7 +21,7 @@ from backy.locking import BACKUP_LOCK, exclusive
 from backy.purging import purge
 from backy.referenced import relied_upon
 from backy.repository import Repository
-from backy.revision import FORMAT, Revision
+from backy.revision import FORMAT, Revision, Trust
 from backy.storage.chunked.files import parse_name
 from backy.testing.recording import Fault, Recording, record
 from backy.testing.tree import Tree
@@ -57,6 +58,8 @@ class Lab:
     promises: list[tuple[int, str, str]] = field(default_factory=list)
     """What must be true after so many operations: ("kept" or "open" or "gone", id)."""
     recording: Recording | None = None
+    drawn: tuple = ()
+    """The chunks of the image that the newest revision has."""
 
     def draw(self, *chunks: tuple[int, ...] | None, tail: int = 0) -> None:
         """Make the image anew."""
@@ -99,6 +102,11 @@ class Lab:
         with exclusive(repository.directory, BACKUP_LOCK):
             repository.forget(identity, repository.storage())
         self.promise("gone", identity)
+
+    def distrust(self) -> None:
+        repository = Repository.open(self.directory)
+        for revision in repository.history():
+            repository.write_record(msgspec.structs.replace(revision, trust=Trust.DISTRUSTED))
 
     def purge(self) -> None:
         purge(Repository.open(self.directory))
@@ -185,7 +193,8 @@ def history() -> Callable[[Lab, str], None]:
         lab.draw(pages(0, 1), pages(200), pages(100, 2), tail=5000)
         lab.backup("filesystem")
         lab.forget("1")
-        lab.draw(pages(0, 3), pages(200), pages(100, 2), tail=5000)
+        lab.drawn = (pages(0, 3), pages(200), pages(100, 2))
+        lab.draw(*lab.drawn, tail=5000)
         lab.backup("filesystem")
         # a delta, two bases as chunks of their own again, a hole, the same twice, and another length
         lab.draw(pages(0, 4), pages(0), None, pages(100), pages(200, 5), pages(0), tail=9000)

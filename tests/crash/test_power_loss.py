@@ -13,6 +13,7 @@ ACTIONS = {
     "backup": lambda lab: lab.backup(),
     "forget": lambda lab: lab.forget("0"),
     "forget and purge": lambda lab: (lab.forget("1"), lab.purge()),
+    "backup of all anew": lambda lab: (lab.draw(*lab.drawn), lab.distrust(), lab.backup()),
     "two backups": lambda lab: (lab.backup(), lab.forget("0"), lab.backup()),
 }
 

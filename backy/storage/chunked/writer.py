@@ -134,15 +134,18 @@ class ChunkWriter:
     def _store(self, file: ChunkFile, frame: bytes) -> None:
         """Put `frame` in place under its final name; what had that name, or its id on another base, is not trusted.
 
-        What had that name may yet be the base of deltas that are needed: it gives way to durable bytes only.
+        It may be needed all the same, as the base of deltas or by a distrusted revision: it gives way only to what is
+        on the disk.
         """
         path = self._files.path(file)
+        stale = [other for other in self._files.deltas(file.identity) if other != file]
+        replaces = bool(stale) or self._files.exists(file)
         temporary = f"{self._files.temporary}/{threading.get_native_id()}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, READ_ONLY)
         try:
             with naming(path):
                 write_all(descriptor, frame)
-                if self._durability == "file" or self._files.exists(file):
+                if self._durability == "file" or replaces:
                     os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -151,9 +154,10 @@ class ChunkWriter:
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
             os.rename(temporary, path)
-        for stale in self._files.deltas(file.identity):
-            if stale != file:
-                os.unlink(self._files.path(stale))
+        if stale:
+            sync_folder(os.path.dirname(path))
+            for other in stale:
+                os.unlink(self._files.path(other))
         with self._lock:
             self._stored += len(frame)
             self._folders.add(os.path.dirname(path))

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from backy.locking import BACKUP_LOCK, exclusive
+from backy.repository import Repository
+
+
+def test_forget_removes_one_revision_and_says_which(backy, repository: Repository) -> None:
+    for tag in ("old", "new"):
+        backy("-b", repository.directory, "backup", tag)
+    old, new = repository.history()
+    done = backy("-b", repository.directory, "forget", "-r", "old")
+
+    assert (done.code, done.out, done.err) == (0, f"Forgot {old.id}\n", "")
+    assert repository.history() == [new]
+    assert not list(repository.directory.glob(f"{old.id}*"))
+
+
+@pytest.mark.parametrize(("specification", "error"), [("1", "no revision 1"), ("nope", "no revision 'nope'")])
+def test_what_is_not_there_can_not_be_forgotten(
+    backy, repository: Repository, tree, specification: str, error: str
+) -> None:
+    backy("-b", repository.directory, "backup", "daily")
+    before = tree(repository.directory)
+    done = backy("-b", repository.directory, "forget", "-r", specification)
+
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert error in done.err
+    assert tree(repository.directory) == before
+
+
+def test_forget_never_guesses(backy, repository: Repository) -> None:
+    assert backy("-b", repository.directory, "forget").code == 2
+
+
+def test_a_damaged_revision_is_forgotten_by_its_full_id(backy, repository: Repository) -> None:
+    backy("-b", repository.directory, "backup", "daily")
+    identity = repository.history()[0].id
+    path = repository.directory / f"{identity}.rev"
+    path.unlink()
+    path.write_bytes(b"no JSON")
+
+    assert backy("-b", repository.directory, "forget", "-r", identity[:8]).code == 1
+    assert backy("-b", repository.directory, "forget", "-r", identity).code == 0
+    assert not list(repository.directory.glob(f"{identity}*"))
+
+
+def test_forget_ends_with_75_while_a_backup_runs(backy, repository: Repository) -> None:
+    with exclusive(repository.directory, BACKUP_LOCK):
+        assert backy("-b", repository.directory, "forget", "-r", "0").code == 75

@@ -1,0 +1,139 @@
+"""A real file system that is full, or read-only: one clear line, nothing lost, and the way out works."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backy.api import CHUNK_SIZE
+
+MiB = 2**20
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """An ext4 of 48 MiB without blocks reserved for root."""
+    backing = tmp_path / "disk"
+    with backing.open("wb") as stream:
+        stream.truncate(48 * MiB)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", backing], check=True)
+    mountpoint = tmp_path / "mnt"
+    mountpoint.mkdir()
+    subprocess.run(["mount", "-o", "loop", backing, mountpoint], check=True)
+    yield mountpoint
+    subprocess.run(["umount", mountpoint], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Take every byte that is left."""
+    for size in (MiB, 4096, 1):
+        with (folder / f"ballast-{size}").open("wb", buffering=0) as stream:
+            try:
+                while stream.write(bytes(size)):
+                    os.fsync(stream.fileno())
+            except OSError:
+                pass
+    status = os.statvfs(folder)
+    assert status.f_bavail == 0
+
+
+def make_image(image: Path, seed: int, chunks: int) -> bytes:
+    content = random.Random(seed).randbytes(chunks * CHUNK_SIZE)
+    image.write_bytes(content)
+    return content
+
+
+def restored(backy, directory: Path, target: Path, *options: str) -> bytes:
+    result = backy("-b", directory, "restore", *options, target)
+    assert result.code == 0, result.err
+    return target.read_bytes()
+
+
+@pytest.mark.parametrize("durability", ["filesystem", "file", "none"])
+def test_a_full_disk_fails_backups_but_neither_older_revisions_nor_forget_nor_purge(
+    backy, disk: Path, tmp_path: Path, durability: str
+) -> None:
+    image, directory = tmp_path / "disk.img", disk / "vm"
+    first = make_image(image, 1, 2)
+    assert backy("-b", directory, "init", "file", image).code == 0
+    with (directory / "config").open() as stream:
+        config = stream.read().replace("type: chunked", f"type: chunked\n  durability: {durability}")
+    (directory / "config").unlink()
+    (directory / "config").write_text(config)
+    assert backy("-b", directory, "backup", "first").code == 0
+    second = make_image(image, 2, 2)
+    assert backy("-b", directory, "backup", "second").code == 0
+    third = make_image(image, 3, 1)  # what is freed has to take its folders, too
+    fill(disk)
+
+    failed = backy("-b", directory, "backup", "third")
+    assert failed.code == 1
+    assert failed.err.count("\n") == 1
+    assert "No space left on device" in failed.err
+    assert str(directory) in failed.err
+    assert restored(backy, directory, tmp_path / "target", "-r", "first") == first
+    assert restored(backy, directory, tmp_path / "target", "-r", "second") == second
+
+    fill(disk)
+    # the newest one, so that the link to it has to change, too
+    for arguments in (("forget", "-r", "second"), ("purge",)):
+        result = backy("-b", directory, *arguments)
+        assert (result.code, result.err) == (0, "")
+    assert backy("-b", directory, "backup", "third").code == 0
+    assert restored(backy, directory, tmp_path / "target", "-r", "first") == first
+    assert restored(backy, directory, tmp_path / "target", "-r", "third") == third
+    assert not list(directory.rglob("*tmp*"))
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_backup_is_left_as_it_was(backy, disk: Path, tmp_path: Path) -> None:
+    image, directory = tmp_path / "disk.img", disk / "vm"
+    first = make_image(image, 1, 1)
+    assert backy("-b", directory, "init", "file", image).code == 0
+    assert backy("-b", directory, "backup", "first").code == 0
+    make_image(image, 2, 20)
+
+    failed = backy("-b", directory, "backup", "second")
+
+    assert failed.code == 1
+    assert failed.err.count("\n") == 1
+    assert "No space left on device" in failed.err
+    assert f"{directory}/chunks/" in failed.err
+    assert len(list(directory.glob("*.rev"))) == 2
+    assert not list(directory.rglob("*tmp*"))
+    assert restored(backy, directory, tmp_path / "target") == first
+    assert backy("-b", directory, "purge").code == 0
+    make_image(image, 3, 3)
+    assert backy("-b", directory, "backup", "third").code == 0
+
+
+@pytest.mark.parametrize("locks", ["there", "copied without"])
+def test_a_read_only_repository_can_be_read_and_says_in_one_line_what_it_can_not_do(
+    backy, disk: Path, tmp_path: Path, locks: str
+) -> None:
+    image, directory = tmp_path / "disk.img", disk / "vm"
+    content = make_image(image, 1, 2)
+    assert backy("-b", directory, "init", "file", image).code == 0
+    identity = backy("-b", directory, "backup", "first").out.split()[0]
+    if locks != "there":
+        for name in (".backup", ".purge"):
+            (directory / name).unlink()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+
+    status = backy("-b", directory, "status")
+    assert (status.code, status.err) == (0, "")
+    assert identity in status.out
+    assert backy("-b", directory, "find", "--id").out.strip() == identity
+    assert restored(backy, directory, tmp_path / "target") == content
+    shutil.copy(image, tmp_path / "unchanged.img")
+    for arguments in (("backup", "again"), ("forget", "-r", identity), ("purge",), ("init", "file", image)):
+        result = backy("-b", directory, *arguments)
+        assert result.code == 1
+        assert result.err.count("\n") == 1, result.err
+        assert str(directory) in result.err
+        assert "Read-only file system" in result.err or arguments[0] == "init"
