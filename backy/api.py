@@ -223,7 +223,10 @@ class Storage(Protocol):
         """
 
     def open(self, revision: str) -> AbstractContextManager[ImageReader]:
-        """Open a complete revision for reading."""
+        """Open a complete revision for reading; what is missing is found out by reading a chunk, and fails that alone.
+
+        Where chunks are shared, a scrub opens the revision "" and reads whatever chunk is stored.
+        """
 
     def repair(self, revision: str, index: int, identity: bytes, data: bytes) -> None:
         """Replace what is stored as chunk `index` of a revision, and is damaged, by `data`, durably."""

@@ -18,16 +18,17 @@ from backy.api import Report, Snapshot, Storage, Stored, Verifier
 from backy.chunkmap import ChunkMap
 from backy.durable import TEMPORARY_SUFFIX, sync_file_system_of
 from backy.errors import DamageError
-from backy.findings import Findings, report_parent_damage
+from backy.findings import Findings
 from backy.image import StoredImage
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
+from backy.mending import identities, report_damage, settle
 from backy.plugins.events import Events
 from backy.referenced import Referenced, boot_id, relied_upon
 from backy.repository import Repository
 from backy.revision import Revision, Statistics, Verification, utc_now
 from backy.steps import Steps, quiet
 from backy.transfer import Transferred, transfer
-from backy.trust import recheck, settle
+from backy.trust import recheck
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Backup:
             # the revision is good: what could not be linked or tidied up afterwards is no reason to lose it
             log.error("%s is complete, but what follows a backup failed: %s", revision.id, error)  # noqa: TRY400
         self.events.backup_finished(self.repository.job, revision.id)
-        recheck(self.repository, storage, self.clock, self.steps("recheck", 0))
+        recheck(self.repository, storage, self.clock, self.steps)
         return revision
 
     def _tidy_history(self, storage: Storage) -> list[Revision]:
@@ -178,7 +179,8 @@ class _Making:
     def _verify(self, verifier: Verifier, image: StoredImage, stored: Stored) -> tuple[Report, set[bytes]]:
         """Compare what was stored with the snapshot; return the report and the ids of chunks that were damaged."""
         backup = self._backup
-        damaged = report_parent_damage(self._repository, stored.damaged, backup.clock())
+        report_damage(self._repository, stored.damaged, backup.clock, mended=False)
+        damaged = identities(stored.damaged)
         findings = Findings(self._repository, self._storage, self._revision.id, image, backup.clock)
         report = verifier.verify(self._snapshot, image, findings.add, backup.steps("verify", image.size))
         damaged |= findings.damaged

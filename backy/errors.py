@@ -48,12 +48,18 @@ class DamageError(StorageError):
 class ChunkDamageError(DamageError):
     """One stored chunk is missing, unreadable or not what its id says."""
 
-    def __init__(self, identity: bytes, cause: str, evidence: bytes | None = None) -> None:
+    def __init__(self, identity: bytes, cause: str, evidence: bytes | None = None, base: bytes | None = None) -> None:
         super().__init__(f"chunk {identity.hex()}: {cause}")
         self.identity = identity
         self.cause = cause
         self.evidence = evidence
         """What is stored instead, as far as it can be read."""
+        self.base = base
+        """The id of the chunk that is really damaged, if this one is only made of it."""
+
+    def without_evidence(self) -> ChunkDamageError:
+        """Return the same, free of what it holds in memory: for those who collect many."""
+        return ChunkDamageError(self.identity, self.cause, base=self.base)
 
 
 class VerificationError(BackyError):

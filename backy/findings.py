@@ -11,9 +11,9 @@ from backy.api import Mismatch, Storage
 from backy.chunkmap import identify
 from backy.errors import ChunkDamageError, VerificationError
 from backy.image import StoredImage
+from backy.mending import damage_of, identities, report_damage
 from backy.quarantine import Finding
 from backy.repository import Repository
-from backy.trust import damage_of, report_damage
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Findings:
     """Takes the mismatches of a verification: tells damage in the storage from a difference to the source.
 
     A stored chunk that fails its own id is rewritten from the source's bytes and read again. A sound chunk that
-    differs, or damage that can not be mended, fails the backup. Evidence is kept of the first few findings.
+    differs, or damage that can not be mended, fails the backup. Evidence is kept of the first few of each kind.
     """
 
     def __init__(
@@ -38,8 +38,9 @@ class Findings:
         self._revision = revision
         self._image = image
         self._clock = clock
-        self._seen = 0
         self._first = ""
+        self._reported = 0
+        self._differences = 0
         self.damaged: set[bytes] = set()
         """Ids of the chunks whose stored content was damaged, mended or not."""
         self.failures = 0
@@ -47,28 +48,34 @@ class Findings:
 
     def add(self, mismatch: Mismatch) -> None:
         """Deal with one mismatch."""
-        self._seen += 1
-        if mismatch.damage is not None:
-            mended = self._mend(mismatch)
-            self.damaged.add(self._image.chunks[mismatch.index])
-            if self._seen <= quarantine.MOST_FINDINGS:
-                report_damage(self._repository, mismatch.damage, self._clock(), mended=mended)
-            if mended:
-                return
-        elif self._seen <= quarantine.MOST_FINDINGS:
+        if mismatch.damage is None:
             self._report_difference(mismatch)
+        elif self._is_mended(mismatch, mismatch.damage):
+            return
         self.failures += 1
         self._first = self._first or f"the first is chunk {mismatch.index}: {mismatch.cause}"
 
-    def _mend(self, mismatch: Mismatch) -> bool:
+    def _is_mended(self, mismatch: Mismatch, damage: ChunkDamageError) -> bool:
         """Rewrite a damaged chunk if the source still has its content; tell whether it is sound now."""
         identity = self._image.chunks[mismatch.index]
-        if mismatch.expected is None or identify(mismatch.expected) != identity:
-            return False
-        self._storage.repair(self._revision, mismatch.index, identity, mismatch.expected)
-        return damage_of(self._image, mismatch.index) is None
+        if identity in self.damaged and damage_of(self._image, mismatch.index) is None:
+            return True  # the same content elsewhere in the image was mended since it was read here
+        self.damaged |= identities([damage])
+        mended = False
+        if mismatch.expected is not None and identify(mismatch.expected) == identity:
+            self._storage.repair(self._revision, mismatch.index, identity, mismatch.expected)
+            mended = damage_of(self._image, mismatch.index) is None
+        self._reported += 1
+        if self._reported <= quarantine.MOST_FINDINGS:
+            report_damage(self._repository, [damage], self._clock, mended=mended)
+        else:
+            log.warning("%s; %s", damage, "mended from the source" if mended else "not mended")
+        return mended
 
     def _report_difference(self, mismatch: Mismatch) -> None:
+        self._differences += 1
+        if self._differences > quarantine.MOST_FINDINGS:
+            return
         finding = Finding(
             name=f"{self._revision}-{mismatch.index}",
             timestamp=self._clock(),
@@ -77,8 +84,8 @@ class Findings:
             identity=self._image.chunks[mismatch.index].hex(),
             cause=mismatch.cause,
         )
-        folder = quarantine.keep(self._repository.directory, finding, mismatch.expected, mismatch.found)
-        log.error("chunk %d: %s; evidence is in %s", mismatch.index, mismatch.cause, folder)
+        where = quarantine.keep(self._repository.directory, finding, mismatch.expected, mismatch.found)
+        log.error("chunk %d: %s; %s", mismatch.index, mismatch.cause, where)
 
     def judge(self) -> None:
         """Raise VerificationError if the stored image is not what the source has."""
@@ -87,10 +94,3 @@ class Findings:
                 f"verification found {self.failures} chunks that are not what the source has, {self._first}; did "
                 "the source change during the backup? The new revision is removed, 'backy reports list' has evidence"
             )
-
-
-def report_parent_damage(repository: Repository, errors: tuple[ChunkDamageError, ...], now: datetime) -> set[bytes]:
-    """Report chunks of the parent that the storage found damaged while it stored something else; return their ids."""
-    for error in errors[: quarantine.MOST_FINDINGS]:
-        report_damage(repository, error, now, mended=False)
-    return {error.identity for error in errors}

@@ -1,7 +1,8 @@
-"""Locks on a repository: flock(2) on empty files, let go by the kernel when a process dies, so never stale.
+"""Locks on a repository: flock(2) on small files, let go by the kernel when a process dies, so never stale.
 
 .backup   one at a time: what adds, changes or removes revisions
 .purge    shared by all that read or write chunks, exclusive for what removes them
+.scrub    one deep scrub of everything at a time; it holds how far the last one came
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from backy.errors import RepositoryBusyError
 log = logging.getLogger(__name__)
 BACKUP_LOCK = ".backup"
 PURGE_LOCK = ".purge"
+SCRUB_LOCK = ".scrub"
 
 
 @contextmanager

@@ -5,14 +5,16 @@
     quarantine/<report>/stored       what is stored, as far as it can be read
 
 A report about a damaged chunk is named by the chunk's id, so that finding it again adds nothing; one about a chunk that
-differs from the source is named by the revision and the chunk's number.
+differs from the source is named by the revision and the chunk's number. Whoever adds or deletes reports holds the lock
+`.backup`.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -20,6 +22,7 @@ import msgspec
 from backy.durable import sync_folder, write_file
 from backy.errors import BackyError
 
+log = logging.getLogger(__name__)
 FOLDER = "quarantine"
 REPORT = "report.json"
 MOST_FINDINGS = 16
@@ -33,46 +36,54 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the report and of its folder."""
     timestamp: datetime
     """When it was found first."""
-    revision: str | None
+    revision: str | None = None
     """The revision in which it was found, None if it was found by the chunk's id alone."""
-    chunk: int | None
+    chunk: int | None = None
     """Number of the chunk in that revision."""
-    identity: str
+    identity: str | None = None
     """Id of the chunk that ought to be stored."""
     cause: str
     mended: bool = False
     """Whether the stored chunk was rewritten from the source and is sound again."""
 
 
-def keep(repository: Path, finding: Finding, source: bytes | None, stored: bytes | None) -> Path:
-    """Keep the evidence of a finding and return its folder; blocks are readable by their owner alone.
+def keep(repository: Path, finding: Finding, source: bytes | None, stored: bytes | None) -> str:
+    """Keep the evidence of a finding and tell where it is, or why it could not be kept, which is no error.
 
-    The blocks of a report that is there already stay as they are.
+    Of what was found before, the blocks and the time stay as they are. Only their owner can read the blocks.
     """
     folder = _folder(repository, finding.name)
-    if not (folder / REPORT).exists():
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for name, block in (("source", source), ("stored", stored)):
-            if block is not None:
-                write_file(folder / name, block, 0o400)
-    write_file(folder / REPORT, msgspec.json.format(msgspec.json.encode(finding), indent=2) + b"\n", 0o400)
-    sync_folder(folder.parent)
-    return folder
+    try:
+        known = _read(folder)
+        if known is None:
+            folder.parent.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            for name, block in (("source", source), ("stored", stored)):
+                if block is not None:
+                    write_file(folder / name, block, 0o400)
+        else:
+            finding = msgspec.structs.replace(finding, timestamp=known.timestamp)
+        if finding != known:
+            write_file(folder / REPORT, msgspec.json.format(msgspec.json.encode(finding), indent=2) + b"\n", 0o400)
+            sync_folder(folder.parent)
+    except OSError as error:
+        return f"its evidence can not be kept: {error}"
+    return f"evidence is in {folder}"
 
 
 def findings(repository: Path) -> Iterator[Finding]:
-    """Yield all reports in order of their names; a folder without a readable one is left out."""
-    for path in sorted((repository / FOLDER).glob(f"*/{REPORT}")):
+    """Yield all reports in order of their names; one that can not be read says so."""
+    for folder in _folders(repository):
         try:
-            yield msgspec.json.decode(path.read_bytes(), type=Finding)
-        except (OSError, msgspec.DecodeError):
-            continue
+            time = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+        except FileNotFoundError:
+            continue  # deleted since it was listed
+        yield _read(folder) or Finding(name=folder.name, timestamp=time, cause="the report can not be read")
 
 
 def count(repository: Path) -> int:
     """Return how many reports there are."""
-    return sum(1 for _ in (repository / FOLDER).glob(f"*/{REPORT}"))
+    return len(_folders(repository))
 
 
 def find(repository: Path, name: str) -> Finding:
@@ -92,6 +103,19 @@ def find(repository: Path, name: str) -> Finding:
 def delete(repository: Path, finding: Finding) -> None:
     """Remove a report and its blocks."""
     shutil.rmtree(_folder(repository, finding.name))
+
+
+def _read(folder: Path) -> Finding | None:
+    """Read a report; None if there is none, or none that can be read. The folder's name counts, not what it says."""
+    try:
+        finding = msgspec.json.decode((folder / REPORT).read_bytes(), type=Finding)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return msgspec.structs.replace(finding, name=folder.name)
+
+
+def _folders(repository: Path) -> list[Path]:
+    return sorted(path for path in (repository / FOLDER).glob("*") if path.is_dir() and not path.is_symlink())
 
 
 def _folder(repository: Path, name: str) -> Path:

@@ -1,72 +1,55 @@
 """Looking at everything that is stored, without the source: is it there (light), is it sound (deep)?
 
-Chunks are visited in the order of their ids, or of revision and number where each revision has its own copies. A deep
-scrub that runs out of time notes how far it came; the next one begins there, so what was looked at longest ago is next.
+A deep scrub that ends early, for its time is over or it was interrupted, notes how far it came; the next one begins
+there, so what was looked at longest ago is next.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
-
-import msgspec
 
 from backy import quarantine
-from backy.api import CHUNK_SIZE, ImageReader, Progress, Storage
-from backy.chunkmap import ChunkMap, identify
-from backy.durable import write_file
-from backy.errors import ChunkDamageError, DamageError
-from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
+from backy.api import CHUNK_SIZE, ImageReader, Storage
+from backy.chunkmap import identify
+from backy.errors import ChunkDamageError
+from backy.inventory import Inventory, Item, read_position, write_position
+from backy.locking import BACKUP_LOCK, PURGE_LOCK, SCRUB_LOCK, exclusive, shared
+from backy.mending import identities, report_damage, settle
 from backy.pipeline import in_parallel
 from backy.repository import Repository
 from backy.revision import Revision
 from backy.steps import Steps, quiet
-from backy.trust import report_damage, settle
 
 log = logging.getLogger(__name__)
-STATE = ".scrub"
-
-
-class Item(NamedTuple):
-    """One stored chunk to look at; items are visited in their order."""
-
-    revision: str
-    """Empty where a chunk's id alone says where it is stored."""
-    number: int
-    identity: bytes
-
-
-class State(msgspec.Struct, frozen=True):
-    """The content of `.scrub`: how far the last deep scrub came."""
-
-    revision: str
-    number: int
-    identity: str
-    finished: datetime | None
-    """When all there was had been read once more."""
 
 
 @dataclass
 class Scrubbed:
     """What a scrub found."""
 
+    total: int = 0
+    """Chunks that there are to look at."""
     chunks: int = 0
+    """Chunks that were looked at."""
     bytes: int = 0
     """Bytes of plain content that were read and compared with their ids."""
-    complete: bool = True
-    """Whether everything was looked at."""
     damaged: list[ChunkDamageError] = field(default_factory=list)
     distrusted: list[str] = field(default_factory=list)
     """Ids of the revisions that refer to what is damaged."""
     problems: list[str] = field(default_factory=list)
-    """Records and maps that can not be read."""
+    """What else is wrong: records and maps that can not be read."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was looked at."""
+        return self.chunks >= self.total
 
 
 @dataclass
@@ -85,72 +68,74 @@ class Scrub:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
+    def __post_init__(self) -> None:
+        self._result = Scrubbed()
+        self._suspects: list[Item] = []
+        self._last: Item | None = None
+
     def run(self) -> Scrubbed:
-        """Look at all there is, draw the conclusions and return what was found."""
-        result = Scrubbed()
-        storage = self.repository.storage()
+        """Look at all there is, draw the conclusions and return what was found.
+
+        Raises:
+            RepositoryBusyError: another deep scrub is running.
+        """
         directory = self.repository.directory
-        with shared(directory, PURGE_LOCK):
-            maps = list(self._maps(result))
-            items = self._in_turn(sorted(_items(storage, maps)))
-            last = self._visit(storage, items, result, self.steps("scrub", len(items) * CHUNK_SIZE))
+        storage = self.repository.storage()
+        with ExitStack() as stack:
+            position: Path | None = None
             if self.deep and self.only is None:
-                self._note(last, complete=result.complete)
-            for error in result.damaged[: quarantine.MOST_FINDINGS]:
-                report_damage(self.repository, error, self.clock(), mended=False)
-            if result.damaged:
-                with exclusive(directory, BACKUP_LOCK, wait=True):
-                    identities = {error.identity for error in result.damaged}
-                    result.distrusted = settle(self.repository, storage, identities, None)
-        return result
-
-    def _maps(self, result: Scrubbed) -> Iterator[tuple[str, ChunkMap]]:
-        """Yield the map of every complete revision that is to be looked at."""
-        sound, damaged = self.repository.survey()
-        result.problems += [str(error) for error in damaged]
-        for revision in [self.only] if self.only else sound:
+                stack.enter_context(exclusive(directory, SCRUB_LOCK))
+                position = directory / SCRUB_LOCK
+                self._last = read_position(position)
+            stack.enter_context(shared(directory, PURGE_LOCK))
             try:
-                if revision.complete:
-                    yield revision.id, self.repository.read_map(revision)
-            except DamageError as error:
-                result.problems.append(str(error))
+                self._visit(storage, Inventory(self.repository, storage, self._revisions()))
+                if self._suspects:
+                    self._conclude(storage)
+            finally:
+                # with damage that nothing followed from, the next scrub begins where this one did and finds it again
+                if position and self._last and not self._suspects:
+                    write_position(position, self._last)
+        return self._result
 
-    def _in_turn(self, items: list[Item]) -> list[Item]:
-        """Let a deep scrub begin behind the last chunk of the one before."""
-        path = self.repository.directory / STATE
-        if not self.deep or self.only is not None or not path.exists():
-            return items
-        try:
-            state = msgspec.json.decode(path.read_bytes(), type=State)
-            last = Item(state.revision, state.number, bytes.fromhex(state.identity))
-        except (msgspec.DecodeError, ValueError) as error:
-            log.warning("%s can not be read: %s; the scrub begins anew", path, error)
-            return items
-        return [item for item in items if item > last] + [item for item in items if item <= last]
+    def _revisions(self) -> list[Revision]:
+        """Return the complete revisions that are to be looked at."""
+        if self.only is not None:
+            return [self.only]
+        sound, damaged = self.repository.survey()
+        self._result.problems += [str(error) for error in damaged]
+        return [revision for revision in sound if revision.complete]
 
-    def _visit(self, storage: Storage, items: Iterable[Item], result: Scrubbed, progress: Progress) -> Item | None:
-        """Look at `items` until they or the time end; return the last one that was looked at."""
+    def _visit(self, storage: Storage, inventory: Inventory) -> None:
+        """Look at everything, or as much of it as there is time for."""
+        result = self._result
+        result.total = inventory.count
+        result.problems += inventory.problems
+        progress = self.steps("scrub", inventory.count * CHUNK_SIZE)
         begin = self.monotonic()
-        last = None
+        with closing(self._look(storage, inventory.items(self._last))) as looks:
+            for item, length, error in looks:
+                self._last = item
+                result.chunks += 1
+                result.bytes += length
+                progress(CHUNK_SIZE)
+                if error is not None:
+                    self._suspects.append(item)
+                self._slow_down(result.bytes, begin)
+                if self.longest is not None and self.monotonic() - begin >= self.longest.total_seconds():
+                    return
+
+    def _look(
+        self, storage: Storage, items: Iterable[Item]
+    ) -> Generator[tuple[Item, int, ChunkDamageError | None], None, None]:
+        """Yield, of each of `items`, how many bytes were read and what is wrong."""
         for revision, group in groupby(items, key=lambda item: item.revision):
             with storage.open(revision) as reader, closing(self._checks(reader, group)) as checks:
-                for last, length, error in checks:
-                    result.chunks += 1
-                    result.bytes += length
-                    progress(CHUNK_SIZE)
-                    if error is not None:
-                        result.damaged.append(error)
-                    self._slow_down(result.bytes, begin)
-                    if self.longest is not None and self.monotonic() - begin >= self.longest.total_seconds():
-                        result.complete = False
-                        return last
-        return last
+                yield from checks
 
     def _checks(
         self, reader: ImageReader, items: Iterable[Item]
     ) -> Generator[tuple[Item, int, ChunkDamageError | None], None, None]:
-        """Yield what is wrong with each of `items`, and the bytes read for it."""
-
         def check(item: Item) -> tuple[Item, int, ChunkDamageError | None]:
             try:
                 return item, self._check(reader, item), None
@@ -174,24 +159,23 @@ class Scrub:
         if early > 0:
             self.sleep(early)
 
-    def _note(self, last: Item | None, *, complete: bool) -> None:
-        """Write down how far the scrub came."""
-        if last is not None:
-            finished = self.clock() if complete else _finished(self.repository.directory / STATE)
-            state = State(last.revision, last.number, last.identity.hex(), finished)
-            write_file(self.repository.directory / STATE, msgspec.json.encode(state))
-
-
-def _items(storage: Storage, maps: Sequence[tuple[str, ChunkMap]]) -> set[Item]:
-    """Return what there is to look at: each id once, or each chunk of each revision."""
-    if storage.shares_chunks:
-        return {Item("", 0, identity) for identity in set().union(*(chunks.distinct() for _, chunks in maps))}
-    return {Item(revision, index, chunks[index]) for revision, chunks in maps for index in chunks.data()}
-
-
-def _finished(path: Path) -> datetime | None:
-    """Return when the last complete round ended, as noted before."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=State).finished
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
+    def _conclude(self, storage: Storage) -> None:
+        """Report what is damaged still, now that no backup mends anything, and distrust what refers to it."""
+        result = self._result
+        try:
+            with exclusive(self.repository.directory, BACKUP_LOCK, wait=True):
+                known = {revision.id for revision in self.repository.history()}
+                items = [item for item in self._suspects if not item.revision or item.revision in known]
+                with closing(self._look(storage, items)) as looks:
+                    for _, _, error in looks:
+                        if error is not None:
+                            few = len(result.damaged) < quarantine.MOST_FINDINGS
+                            result.damaged.append(error if few else error.without_evidence())
+                report_damage(self.repository, result.damaged, self.clock, mended=False)
+                result.distrusted = settle(self.repository, storage, identities(result.damaged), None)
+            self._suspects.clear()
+        except OSError as error:
+            found = ", ".join(item.identity.hex() for item in self._suspects[:3])
+            result.problems.append(
+                f"{len(self._suspects)} chunks seem to be damaged, such as {found}, which could not be noted: {error}"
+            )

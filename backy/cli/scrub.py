@@ -54,6 +54,7 @@ def command(
 
         content = {
             "mode": mode,
+            "total": result.total,
             "chunks": result.chunks,
             "bytes": result.bytes,
             "complete": result.complete,
@@ -63,7 +64,7 @@ def command(
         }
         click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))
     else:
-        rest = "" if result.complete else ", the rest is for the next time"
+        rest = "" if result.complete else f" of {result.total}, then the time was over"
         click.echo(f"Scrubbed {result.chunks} chunks{rest}: {len(result.damaged)} are damaged")
     if result.damaged or result.problems:
         texts = list(result.problems)

@@ -43,9 +43,7 @@ def command(directory: Path, as_json: bool, everything: bool) -> None:
         }
         click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))
     else:
-        _print_table(revisions, held)
-        if reports:
-            click.echo(f"{reports} reports of damage or differences; 'backy reports list' shows them", err=True)
+        _print_table(revisions, held, reports)
     if damaged:
         raise DamageError(f"{repository.directory}: {'; '.join(str(error) for error in damaged)}")
 
@@ -71,7 +69,7 @@ def _details(revision: Revision) -> dict[str, Any]:
     }
 
 
-def _print_table(revisions: list[Revision], held: Held) -> None:
+def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
     """Print the table: plain where it is piped, so that it greps like that of backy 2."""
     from rich import box
     from rich.console import Console
@@ -106,6 +104,8 @@ def _print_table(revisions: list[Revision], held: Held) -> None:
     console.print(table)
     if held.files:
         console.print(f"{_size(held.bytes)} in {held.files} files are held only for what differs from them")
+    if reports:
+        console.print(f"{reports} reports of damage or differences; 'backy reports list' shows them")
     console.print(f"{len(revisions)} revisions containing {_size(written)} data (estimated)")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from backy.errors import DamageError
+from backy.errors import DamageError, RevisionNotFoundError
 
 
 @click.command("verify")
@@ -25,14 +25,25 @@ def command(directory: Path, specification: str | None) -> None:
     repository = Repository.open(directory)
     if specification is None:
         revisions = [revision for revision in repository.history() if revision.trust is Trust.DISTRUSTED]
+        if not revisions:
+            click.echo("No revision is distrusted; 'backy verify -r SPEC' reads one all the same")
     else:
         revisions = [repository.select(specification)]
     bad = []
     with steps() as show:
         for revision in revisions:
-            judged = verify(repository, revision, utc_now, show("verify", revision.size))
+            try:
+                judged = verify(repository, revision, utc_now, show("verify", revision.size))
+            except DamageError as error:
+                bad.append(str(error))
+                continue
+            except RevisionNotFoundError as error:
+                if specification is not None:
+                    raise
+                click.echo(str(error), err=True)
+                continue
             click.echo(f"{judged.id} {judged.trust}")
             if judged.damaged:
                 bad.append(f"revision {judged.id} has {len(judged.damaged)} damaged chunks")
     if bad:
-        raise DamageError("; ".join(bad))
+        raise DamageError(f"{'; '.join(bad)}; 'backy reports list' tells more")

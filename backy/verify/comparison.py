@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from heapq import merge
 from itertools import groupby
 
@@ -24,8 +24,12 @@ def chunks_with_data(one: Image, other: Image) -> Iterator[int]:
     return (index for index, _ in groupby(merge(data_chunks(one), data_chunks(other))))
 
 
-def compare(snapshot: Image, image: Image, indexes: Iterable[int]) -> Iterator[tuple[int, Mismatch | None]]:
+def compare(
+    snapshot: Image, image: Image, indexes: Iterable[int]
+) -> Generator[tuple[int, Mismatch | None], None, None]:
     """Read the chunks `indexes` of both and yield the length of each, with what is wrong with it if anything is.
+
+    Whoever stops early closes it, so that no thread reads on from a snapshot that is gone.
 
     Raises:
         SourceError: the snapshot can not be read; that the image can not be read is a mismatch.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import msgspec
 
 from backy.api import Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier
@@ -22,10 +24,11 @@ class FullVerifier:
 
     def verify(self, snapshot: Snapshot, image: Image, mismatch: MismatchHandler, progress: Progress) -> Report:
         """Compare all of both."""
-        for length, wrong in compare(snapshot, image, chunks_with_data(snapshot, image)):
-            if wrong is not None:
-                mismatch(wrong)
-            progress(length)
+        with closing(compare(snapshot, image, chunks_with_data(snapshot, image))) as compared:
+            for length, wrong in compared:
+                if wrong is not None:
+                    mismatch(wrong)
+                progress(length)
         total = chunk_count(snapshot.size)
         return Report("full", checked=total, total=total)
 

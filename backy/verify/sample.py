@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Annotated
 
 import msgspec
@@ -28,8 +30,8 @@ class SampleConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     type: str
     percent: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
     """How many of a hundred chunks are compared; at least one is."""
-    longest: str = "5m"
-    """When to stop even if not all of them were compared."""
+    longest: str | int = "5m"
+    """When to stop even if not all of them were compared; a number is seconds."""
 
 
 class SampleVerifier:
@@ -54,18 +56,19 @@ class SampleVerifier:
         log.info("verifying %d of %d chunks, chosen by the seed %d", len(chosen), total, self._seed)
         deadline = self._monotonic() + self._longest
         checked = 0
-        for length, wrong in compare(snapshot, image, chosen):
-            checked += 1
-            if wrong is not None:
-                mismatch(wrong)
-            progress(length)
-            if self._monotonic() >= deadline:
-                break
+        with closing(compare(snapshot, image, chosen)) as compared:
+            for length, wrong in compared:
+                checked += 1
+                if wrong is not None:
+                    mismatch(wrong)
+                progress(length)
+                if self._monotonic() >= deadline:
+                    break
         return Report("sample", checked, total, out_of_time=checked < len(chosen))
 
     def choose(self, total: int, *, odd: bool) -> list[int]:
         """Return the numbers of the chunks to compare, ascending."""
-        size = min(total, max(1, int(total * self._percent / 100)))
+        size = min(total, max(1, math.ceil(total * self._percent / 100)))
         chosen = set(random.Random(self._seed).sample(range(total), size))  # noqa: S311  # a sample, no secret
         return sorted(chosen | ({total - 1} if odd else set()))
 
@@ -75,7 +78,7 @@ def backy_verifier(config: Config) -> Verifier:
     """Make the verifier from its section."""
     section = typed(config, SampleConfig, "config.verifier")
     try:
-        longest = parse_duration(section.longest).total_seconds()
+        longest = parse_duration(str(section.longest)).total_seconds()
     except ValueError as error:
         raise ConfigError(f"config.verifier.longest: {error}") from error
     return SampleVerifier(section.percent, longest)

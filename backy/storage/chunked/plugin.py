@@ -63,11 +63,16 @@ class ChunkedStorage:
         referenced: Container[bytes],
     ) -> Iterator[ChunkWriter]:
         """Begin to store a revision."""
-        files = self._files()
         standalone.install(self._directory.parent)
+        with self._writer(self._durability, referenced) as writer:
+            yield writer
+
+    @contextmanager
+    def _writer(self, durability: Durability, referenced: Container[bytes]) -> Iterator[ChunkWriter]:
+        files = self._files()
         self._clear_temporary(files)
         files.temporary.mkdir(mode=0o700)
-        writer = ChunkWriter(files, self._codec, self._durability, referenced)
+        writer = ChunkWriter(files, self._codec, durability, referenced)
         try:
             yield writer
         finally:
@@ -80,8 +85,11 @@ class ChunkedStorage:
         yield ChunkReader(self._files(), self._codec)
 
     def repair(self, revision: str, index: int, identity: bytes, data: bytes) -> None:
-        """Store a chunk in full, whatever is there: a full one is read in preference to a delta."""
-        with self.create(revision, None, 0, ()) as writer:
+        """Store a chunk in full, whatever is there: a full one is read in preference to a delta.
+
+        Revisions that were durable refer to it, so it is made durable itself, whatever backups wait for.
+        """
+        with self._writer("file", ()) as writer:
             writer.write(index, identity, data, None)
             writer.commit()
 

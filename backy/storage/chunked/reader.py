@@ -29,7 +29,7 @@ class ChunkReader:
         except ChunkDamageError as error:
             if error.identity == identity:
                 raise
-            raise ChunkDamageError(identity, f"its base is damaged: {error}", error.evidence) from error
+            raise ChunkDamageError(identity, f"its base is damaged: {error}", error.evidence, file.base) from error
 
     def probe(self, index: int, identity: bytes) -> None:
         """Look whether the files of a chunk are there and have sizes that they may have; raises ChunkDamageError."""

@@ -17,6 +17,8 @@ from backy.storage.chunked.files import ChunkFile, ChunkFiles
 from backy.storage.chunked.reader import ChunkReader
 
 log = logging.getLogger(__name__)
+FEW = 16
+"""Of so many damaged chunks the evidence is held in memory."""
 Durability = Literal["none", "filesystem", "file"]
 
 
@@ -112,9 +114,11 @@ class ChunkWriter:
             delta = self._reader.delta(file)
         except ChunkDamageError as error:
             log.warning("%s; what changed in it is stored in full", error)
-            cause = error.cause if error.identity == previous else str(error)
+            if error.identity != previous:
+                cause = f"its base is damaged: {error}"
+                error = ChunkDamageError(previous, cause, error.evidence, error.identity)
             with self._lock:
-                self._damaged.append(ChunkDamageError(previous, cause, error.evidence))
+                self._damaged.append(error if len(self._damaged) < FEW else error.without_evidence())
             return None
         return Base(identity, content, size, delta.spent + self._files.size(file), delta.pages)
 

@@ -1,0 +1,103 @@
+"""What a scrub has to look at: each stored chunk once, in an order that a later scrub can go on in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from backy.api import Storage
+from backy.errors import DamageError
+from backy.repository import Repository
+from backy.revision import Revision
+
+log = logging.getLogger(__name__)
+
+
+class Item(NamedTuple):
+    """One stored chunk; items are visited in their order."""
+
+    revision: str
+    """Empty where a chunk's id alone says where it is stored."""
+    number: int
+    identity: bytes
+
+
+class Inventory:
+    """The stored chunks of some complete revisions.
+
+    Where revisions share chunks the order is that of the ids, of which the memory holds each once; elsewhere it is
+    that of revision and number, and of the maps there is one in memory at a time.
+    """
+
+    def __init__(self, repository: Repository, storage: Storage, revisions: Iterable[Revision]) -> None:
+        self._repository = repository
+        self._revisions: list[Revision] = []
+        self.count = 0
+        """How many chunks there are."""
+        self.problems: list[str] = []
+        """Maps that can not be read."""
+        distinct: set[bytes] = set()
+        for revision in sorted(revisions, key=lambda revision: revision.id):
+            try:
+                chunks = repository.read_map(revision)
+            except DamageError as error:
+                self.problems.append(str(error))
+                continue
+            if storage.shares_chunks:
+                distinct |= chunks.distinct()
+            else:
+                self._revisions.append(revision)
+                self.count += sum(1 for _ in chunks.data())
+        self._identities = sorted(distinct)
+        self.count += len(self._identities)
+
+    def items(self, last: Item | None) -> Iterator[Item]:
+        """Yield every chunk once, beginning behind `last`, and going on from the first one to it."""
+        if last is None:
+            yield from self._in_order()
+        else:
+            yield from (item for item in self._in_order() if item > last)
+            yield from (item for item in self._in_order() if item <= last)
+
+    def _in_order(self) -> Iterator[Item]:
+        for identity in self._identities:
+            yield Item("", 0, identity)
+        for revision in self._revisions:
+            try:
+                chunks = self._repository.read_map(revision)
+            except DamageError:
+                continue  # forgotten meanwhile: a moment ago it was sound
+            for index in chunks.data():
+                yield Item(revision.id, index, chunks[index])
+
+
+class Position(msgspec.Struct, frozen=True):
+    """The content of `.scrub`: the chunk that was looked at last. To lose it costs nothing but time."""
+
+    revision: str
+    number: int
+    identity: str
+
+
+def read_position(path: Path) -> Item | None:
+    """Return the chunk that the last scrub looked at last; None if that is not known."""
+    content = path.read_bytes()
+    try:
+        position = msgspec.json.decode(content, type=Position)
+        return Item(position.revision, position.number, bytes.fromhex(position.identity))
+    except (msgspec.DecodeError, ValueError) as error:
+        if content:
+            log.warning("%s can not be read: %s; the scrub begins anew", path, error)
+        return None
+
+
+def write_position(path: Path, last: Item) -> None:
+    """Note which chunk was looked at last, in the file that is the lock: it is written in place."""
+    try:
+        path.write_bytes(msgspec.json.encode(Position(last.revision, last.number, last.identity.hex())))
+    except OSError as error:
+        log.warning("%s can not be written: %s; the next scrub begins anew", path, error.strerror)

@@ -1,0 +1,147 @@
+"""What follows when stored chunks turn out to be damaged: evidence is kept, and what can be is mended.
+
+Every revision that still refers to damage becomes distrusted. Nothing is built upon a distrusted revision.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from backy import quarantine
+from backy.api import Progress, Storage
+from backy.chunkmap import ChunkMap
+from backy.errors import BackyError, ChunkDamageError
+from backy.image import StoredImage
+from backy.pipeline import in_parallel
+from backy.quarantine import Finding
+from backy.repository import Repository
+from backy.revision import Revision, Trust
+
+log = logging.getLogger(__name__)
+
+
+def damage_of(image: StoredImage, index: int) -> ChunkDamageError | None:
+    """Read chunk `index` and return what is wrong with it, None if it is sound."""
+    try:
+        image.chunk(index)
+    except ChunkDamageError as error:
+        return error
+    return None
+
+
+def damaged_chunks(
+    image: StoredImage, indexes: Iterable[int], progress: Progress
+) -> list[tuple[int, ChunkDamageError]]:
+    """Read the chunks `indexes` and return those that are damaged; the first few errors have evidence with them."""
+
+    def check(index: int) -> tuple[int, ChunkDamageError | None]:
+        return index, damage_of(image, index)
+
+    found: list[tuple[int, ChunkDamageError]] = []
+    for index, error in in_parallel(check, indexes):
+        progress(image.chunks.length(index))
+        if error is not None:
+            found.append((index, error if len(found) < quarantine.MOST_FINDINGS else error.without_evidence()))
+    return found
+
+
+def report_damage(
+    repository: Repository, errors: Sequence[ChunkDamageError], clock: Callable[[], datetime], *, mended: bool
+) -> None:
+    """Keep the evidence of the first few damaged chunks and say all that in the log; the caller holds `.backup`."""
+    for error in errors[: quarantine.MOST_FINDINGS]:
+        finding = Finding(
+            name=error.identity.hex(),
+            timestamp=clock(),
+            revision=None,
+            chunk=None,
+            identity=error.identity.hex(),
+            cause=error.cause,
+            mended=mended,
+        )
+        where = quarantine.keep(repository.directory, finding, None, error.evidence)
+        log.warning("%s; %s; %s", error, "mended from the source" if mended else "not mended", where)
+    if len(errors) > quarantine.MOST_FINDINGS:
+        log.warning("%d more chunks are damaged, of which no evidence is kept", len(errors) - quarantine.MOST_FINDINGS)
+
+
+def identities(errors: Iterable[ChunkDamageError]) -> set[bytes]:
+    """Return the ids of damaged chunks, those that others are made of included."""
+    return {identity for error in errors for identity in (error.identity, error.base) if identity is not None}
+
+
+def settle(
+    repository: Repository, storage: Storage, damaged: Collection[bytes], donor: StoredImage | None
+) -> list[str]:
+    """Distrust every complete revision that refers to damage which can not be mended; return their ids.
+
+    `damaged` are the ids of chunks found damaged somewhere. Each revision's own copy is looked at, for a storage may
+    keep several, and mended from `donor` if that has the content. A revision that can not be dealt with is told in
+    the log and hinders none of the others. The caller holds `.backup`.
+    """
+    if not damaged:
+        return []
+    mender = Mender(storage, damaged, donor)
+    return [revision.id for revision in repository.history() if _settle(repository, revision, mender, damaged)]
+
+
+def _settle(repository: Repository, revision: Revision, mender: Mender, damaged: Collection[bytes]) -> bool:
+    """Tell whether a revision refers to damage; then it is distrusted."""
+    try:
+        chunks = repository.read_map(revision)
+        bad = mender.damaged(revision.id, chunks, chunks.places(damaged))
+        if bad and not revision.suspect:  # one that is doubted as a whole is yet to be read as a whole
+            mark_damaged(repository, revision, [*revision.damaged, *bad])
+    except (BackyError, OSError) as error:
+        log.warning("revision %s can not be looked at for damage: %s", revision.id, error)
+        return False
+    return bool(bad)
+
+
+def mark_damaged(repository: Repository, revision: Revision, chunks: Iterable[int]) -> Revision:
+    """Distrust a revision for its damaged `chunks`."""
+    changed = msgspec.structs.replace(revision, trust=Trust.DISTRUSTED, damaged=tuple(sorted(set(chunks))))
+    if changed != revision:
+        repository.write_record(changed)
+    return changed
+
+
+class Mender:
+    """Looks at chunks that were damaged, and mends those whose content a sound image, the donor, has."""
+
+    def __init__(self, storage: Storage, damaged: Collection[bytes] = (), donor: StoredImage | None = None) -> None:
+        self._storage = storage
+        self._donor = donor
+        self._offered = {donor.chunks[place]: place for place in donor.chunks.places(damaged)} if donor else {}
+        self._sound: dict[bytes, bool] = {}
+
+    def damaged(self, revision: str, chunks: ChunkMap, places: Iterable[int]) -> list[int]:
+        """Return which of the chunks at `places` of a revision are damaged now and could not be mended."""
+        wanted = list(places)
+        if not wanted:
+            return []
+        with self._storage.open(revision) as reader:
+            image = StoredImage(chunks, reader)
+            return [index for index in wanted if not self._is_sound(revision, image, index)]
+
+    def _is_sound(self, revision: str, image: StoredImage, index: int) -> bool:
+        """Look at a chunk once for all revisions, or in each one where each has copies of its own."""
+        identity = image.chunks[index]
+        if identity not in self._sound or not self._storage.shares_chunks:
+            self._sound[identity] = damage_of(image, index) is None or self._mend(revision, image, index)
+        return self._sound[identity]
+
+    def _mend(self, revision: str, image: StoredImage, index: int) -> bool:
+        identity = image.chunks[index]
+        if self._donor is None or identity not in self._offered:
+            return False
+        try:
+            content = self._donor.chunk(self._offered[identity])
+        except ChunkDamageError:
+            return False
+        self._storage.repair(revision, index, identity, content)
+        return damage_of(image, index) is None
