@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Writes docs/reference/cli.md from the commands themselves: `python docs/generate_cli.py` after a change to one."""
 
 from __future__ import annotations
