@@ -14,6 +14,7 @@ ACTIONS = {
     "forget": lambda lab: lab.forget("0"),
     "forget and purge": lambda lab: (lab.forget("1"), lab.purge()),
     "backup of all anew": lambda lab: (lab.draw(*lab.drawn), lab.distrust(), lab.backup()),
+    "backup on one that was not synced": lambda lab: (lab.backup("none"), lab.backup()),
     "two backups": lambda lab: (lab.backup(), lab.forget("0"), lab.backup()),
 }
 
