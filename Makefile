@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # what is needed to run backy and its demonstration, and what else the tests call
 DEMO_PACKAGES := python3 python3-venv e2fsprogs
-TEST_PACKAGES := $(DEMO_PACKAGES) util-linux zstd
+TEST_PACKAGES := $(DEMO_PACKAGES) rsync util-linux zstd
 
 export PYTHON VENV
 # mkfs and its like are not in the PATH of users

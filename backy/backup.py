@@ -96,9 +96,11 @@ class Backup:
                 self.repository.remove(revision.id, storage)
         known = {revision.id for revision in sound if revision.complete}
         known |= {path.name.removesuffix(".rev") for path in self.repository.directory.glob("*.rev")}
-        for path in [*self.repository.maps(), *self.repository.directory.glob(f".*{TEMPORARY_SUFFIX}")]:
-            if path.name.removesuffix(".map") not in known:
-                path.unlink()
+        for identity in {path.stem for path in self.repository.maps()} - known:
+            log.info("removing what is left of revision %s", identity)
+            self.repository.remove(identity, storage)
+        for path in self.repository.directory.glob(f".*{TEMPORARY_SUFFIX}"):
+            path.unlink()
         return [revision for revision in sound if revision.complete]
 
     def _trusted(self, history: list[Revision]) -> list[Revision]:

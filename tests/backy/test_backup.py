@@ -141,3 +141,12 @@ def test_a_store_of_another_version_is_refused_by_name(repository: Repository) -
     with pytest.raises(StorageError, match="store says b'v2'"):
         Backup(repository, ("daily",)).run()
     assert repository.survey() == ([], [])
+
+
+def test_what_is_left_of_a_removed_revision_goes_at_the_next_backup(repository: Repository, clock) -> None:
+    removed = Backup(repository, ("old",), clock=clock).run()
+    (repository.directory / f"{removed.id}.rev").unlink()
+
+    Backup(repository, ("new",), clock=clock).run()
+
+    assert not list(repository.directory.glob(f"{removed.id}*"))

@@ -137,3 +137,8 @@ def test_a_resized_map_keeps_what_fits_and_grows_by_zeroes(chunks: ChunkMap, siz
         other[0] = b"x" * 32
     assert [chunks[index] for index in range(len(chunks))] == before
     ChunkMap.decode(bytearray(other.encode()))
+
+
+@given(maps(), st.sets(st.sampled_from(IDENTITIES)))
+def test_places_are_where_the_ids_are(chunks: ChunkMap, wanted: set[bytes]) -> None:
+    assert chunks.places(wanted) == [index for index in range(len(chunks)) if chunks[index] in wanted]

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from backy.durable import READ_ONLY, replace_link, sync_file_system, sync_folder, write_all, write_file
+from backy.durable import (
+    READ_ONLY,
+    replace_link,
+    sync_file_system,
+    sync_file_system_of,
+    sync_folder,
+    write_all,
+    write_file,
+)
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -74,6 +82,7 @@ def test_a_link_is_replaced_by_renaming(tmp_path: Path) -> None:
 
 def test_folders_and_file_systems_can_be_synced(tmp_path: Path) -> None:
     sync_folder(tmp_path)
+    sync_file_system_of(tmp_path)
     descriptor = os.open(tmp_path, os.O_RDONLY)
     sync_file_system(descriptor)
     os.close(descriptor)

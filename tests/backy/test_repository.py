@@ -9,7 +9,7 @@ import pytest
 
 from backy.backup import Backup
 from backy.config import JobConfig
-from backy.errors import DamageError, RepositoryError
+from backy.errors import DamageError, RepositoryError, StorageError
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision
 
@@ -234,3 +234,14 @@ def test_an_image_reads_as_the_source_did(repository: Repository, back_up, image
     opened: AbstractContextManager = repository.image(back_up())
     with opened as stored:
         assert stored.pread(0, stored.size) == image.read_bytes()
+
+
+def test_init_leaves_a_chunk_store_of_another_version_alone(tmp_path: Path, image: Path) -> None:
+    store = tmp_path / "vm" / "chunks" / "store"
+    store.parent.mkdir(parents=True)
+    store.write_bytes(b"v2")
+
+    with pytest.raises(StorageError, match="says b'v2'"):
+        Repository.initialize(tmp_path / "vm", config(image))
+    assert store.read_bytes() == b"v2"
+    assert not (tmp_path / "vm" / "config").exists()

@@ -88,6 +88,16 @@ def test_a_device_is_zeroed_where_the_image_has_holes_and_untouched_behind_it(
     assert device.read_bytes() == image.read_bytes() + OLD * (6 * CHUNK_SIZE - size)
 
 
+def test_less_than_a_page_of_a_device_can_be_zeroed(repository: Repository, tmp_path: Path, loop_device) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(OLD * CHUNK_SIZE)
+    device = loop_device(disk)
+    with open_target(device, 1000, repository.directory) as target:
+        target.zero(0, 1000)
+
+    assert device.read_bytes() == bytes(1000) + OLD * (CHUNK_SIZE - 1000)
+
+
 def test_a_device_that_is_too_small_is_left_alone(restored, tmp_path: Path, loop_device) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(OLD * CHUNK_SIZE)

@@ -148,6 +148,16 @@ def test_a_chunk_whose_length_changed_is_read_whatever_the_source_says() -> None
     assert memory.read == [2] == list(shelf.written)
 
 
+def test_a_chunk_that_grew_is_read_although_the_source_tells_of_a_later_one_only() -> None:
+    content = random.Random(1).randbytes(3 * CHUNK_SIZE)
+    parent = run(Memory(content[: CHUNK_SIZE + 5]))[0].chunks
+    memory = Memory(content, [Extent(2 * CHUNK_SIZE, CHUNK_SIZE, data=True)])
+    done, _, _ = run(memory, parent)
+
+    assert ids(done.chunks) == ids_of(content)
+    assert sorted(memory.read) == [1, 2]
+
+
 @pytest.mark.parametrize("short", [1, CHUNK_SIZE])
 def test_a_short_read_is_never_stored(short: int) -> None:
     shelf = Shelf()

@@ -33,7 +33,7 @@ def test_a_failing_call_leaves_every_complete_revision_and_a_repository_that_wor
     calls = list(range(len(recording.calls)))
     random.Random(str(case)).shuffle(calls)
 
-    for call in calls[: rounds(6, len(calls))]:
+    for call in calls[: rounds(4, len(calls))]:
         lab.put(before)
         lab.promises = list(promises)
         failed = lab.record(lambda: ACTIONS[action](lab), FAULTS[fault](call))

@@ -12,22 +12,27 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE
+from backy.durable import sync_file_system_of
 
 MiB = 2**20
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """An ext4 of 48 MiB without blocks reserved for root."""
+    """An ext4 of 24 MiB without blocks reserved for root."""
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED: what happens on a full disk, for only root can mount one; run the tests as root")
     backing = tmp_path / "disk"
     with backing.open("wb") as stream:
-        stream.truncate(48 * MiB)
+        stream.truncate(24 * MiB)
     subprocess.run(["mkfs.ext4", "-q", "-m", "0", backing], check=True)
     mountpoint = tmp_path / "mnt"
     mountpoint.mkdir()
     subprocess.run(["mount", "-o", "loop", backing, mountpoint], check=True)
-    yield mountpoint
-    subprocess.run(["umount", mountpoint], check=True)
+    try:
+        yield mountpoint
+    finally:
+        subprocess.run(["umount", mountpoint], check=True)
 
 
 def fill(folder: Path) -> None:
@@ -36,15 +41,15 @@ def fill(folder: Path) -> None:
         with (folder / f"ballast-{size}").open("wb", buffering=0) as stream:
             try:
                 while stream.write(bytes(size)):
-                    os.fsync(stream.fileno())
+                    pass
             except OSError:
                 pass
-    status = os.statvfs(folder)
-    assert status.f_bavail == 0
+    sync_file_system_of(folder)
+    assert os.statvfs(folder).f_bavail == 0
 
 
-def make_image(image: Path, seed: int, chunks: int) -> bytes:
-    content = random.Random(seed).randbytes(chunks * CHUNK_SIZE)
+def make_image(image: Path, seed: int, chunks: float) -> bytes:
+    content = random.Random(seed).randbytes(int(chunks * CHUNK_SIZE))
     image.write_bytes(content)
     return content
 
@@ -60,16 +65,16 @@ def test_a_full_disk_fails_backups_but_neither_older_revisions_nor_forget_nor_pu
     backy, disk: Path, tmp_path: Path, durability: str
 ) -> None:
     image, directory = tmp_path / "disk.img", disk / "vm"
-    first = make_image(image, 1, 2)
+    first = make_image(image, 1, 1)
     assert backy("-b", directory, "init", "file", image).code == 0
     with (directory / "config").open() as stream:
         config = stream.read().replace("type: chunked", f"type: chunked\n  durability: {durability}")
     (directory / "config").unlink()
     (directory / "config").write_text(config)
     assert backy("-b", directory, "backup", "first").code == 0
-    second = make_image(image, 2, 2)
+    second = make_image(image, 2, 1)
     assert backy("-b", directory, "backup", "second").code == 0
-    third = make_image(image, 3, 1)  # what is freed has to take its folders, too
+    third = make_image(image, 3, 0.9)  # what is freed has to take its folders, too
     fill(disk)
 
     failed = backy("-b", directory, "backup", "third")
@@ -96,7 +101,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_backup_is_left_as_it_was(backy, di
     first = make_image(image, 1, 1)
     assert backy("-b", directory, "init", "file", image).code == 0
     assert backy("-b", directory, "backup", "first").code == 0
-    make_image(image, 2, 20)
+    make_image(image, 2, 8)
 
     failed = backy("-b", directory, "backup", "second")
 
@@ -108,7 +113,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_backup_is_left_as_it_was(backy, di
     assert not list(directory.rglob("*tmp*"))
     assert restored(backy, directory, tmp_path / "target") == first
     assert backy("-b", directory, "purge").code == 0
-    make_image(image, 3, 3)
+    make_image(image, 3, 2)
     assert backy("-b", directory, "backup", "third").code == 0
 
 

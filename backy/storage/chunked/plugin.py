@@ -50,6 +50,8 @@ class ChunkedStorage:
     def initialize(self) -> None:
         """Make the folder, name its format, and add what restores it without backy."""
         self._directory.mkdir(mode=0o750, exist_ok=True)
+        if (self._directory / "store").exists():
+            self._files()
         write_file(self._directory / "store", MARKER)
         standalone.install(self._directory.parent)
         sync_folder(self._directory.parent)

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import os
 import pty
-import subprocess
-import sys
-import threading
+from pathlib import Path
+
+import pytest
 
 from backy.cli.progress import steps
-from backy.repository import Repository
 
 
 def test_nothing_is_shown_where_there_is_no_terminal(capfd) -> None:
@@ -17,31 +16,20 @@ def test_nothing_is_shown_where_there_is_no_terminal(capfd) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_terminal_shows_each_step(repository: Repository) -> None:
+def test_a_terminal_shows_each_step_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
     ours, theirs = pty.openpty()
-    shown = bytearray()
-
-    def read() -> None:
-        try:
-            while piece := os.read(ours, 65536):
-                shown.extend(piece)
-        except OSError:
-            return  # the last writer has closed the terminal
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    call = [sys.executable, "-c", "from backy.cli.main import main; main()", "-b", repository.directory, "backup", "x"]
-    done = subprocess.run(
-        call,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        check=True,
-        env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8", "COLUMNS": "120"},
-    )
+    with Path(os.ttyname(theirs)).open("w", encoding="utf-8") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        with steps() as show:
+            for name in ("backup", "verify"):
+                progress = show(name, 16 * 2**20)
+                progress(2**20)
+                progress(15 * 2**20)
+        shown = os.read(ours, 100_000)
     os.close(theirs)
-    reader.join(30)
     os.close(ours)
 
-    assert done.stdout.endswith(b" verified\n")
     for word in (b"backup", b"verify", b"16.0/16.0 MiB"):
         assert word in shown

@@ -45,6 +45,13 @@ def test_restore_takes_any_spec_and_writes_to_a_pipe(repository: Repository, ima
     assert done.stdout == image.read_bytes()
 
 
+def test_standard_output_is_told_by_a_dash(backy, repository: Repository) -> None:
+    done = backy("-b", repository.directory, "restore", "-")
+
+    assert (done.code, done.err) == (0, "")
+    assert done.out
+
+
 def test_a_pipe_that_is_closed_early_ends_it_without_a_traceback(repository: Repository, image: Path) -> None:
     call = [*PROGRAM, "-b", repository.directory, "restore", "-"]
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -1,0 +1,147 @@
+"""Deterministic images: an ext4 file system with the files of /usr, and the changes of its days.
+
+The same size and seed give the same image for one state of /usr, but for the times of change in its inodes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate, count
+from pathlib import Path
+
+import zstandard
+
+CHUNK = 4 * 2**20
+PAGE = 4096
+SMALLEST = 64 * 2**20
+"""Bytes of the smallest image in which all steps find something to change."""
+_FILES = 0.58
+"""Share of the image that files of /usr take; with the random file and ext4's own, 30 % are holes."""
+_RANDOM = 0.08
+_CONTENT = Path("/usr")
+_UUID = "6261636b-7920-4265-8e63-686d61726b73"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a day changed."""
+
+    changed: int
+    """Bytes written to the image."""
+    compressed: int
+    """Bytes of the same pages when those of each 4 MiB are compressed together by zstd at level 1."""
+
+
+def build(image: Path, size: int, seed: int = 1) -> None:
+    """Make a file system image of `size` bytes unless it is there already."""
+    if image.exists():
+        return
+    tree = image.with_suffix(".tree")
+    shutil.rmtree(tree, ignore_errors=True)
+    inodes = _fill(tree, size, random.Random(seed))
+    unfinished = image.with_suffix(".unfinished")
+    unfinished.unlink(missing_ok=True)
+    with unfinished.open("wb") as stream:
+        stream.truncate(size)
+    options = f"hash_seed={_UUID},lazy_itable_init=1,nodiscard"
+    subprocess.run(
+        [
+            *("mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-N", str(inodes + 100)),
+            *("-U", _UUID, "-E", options, "-d", str(tree), str(unfinished)),
+        ],
+        check=True,
+        env={**os.environ, "E2FSPROGS_FAKE_TIME": "1750000000", "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+    )
+    shutil.rmtree(tree)
+    unfinished.rename(image)
+
+
+def _fill(tree: Path, size: int, choice: random.Random) -> int:
+    """Fill `tree` with files of /usr in an arbitrary but fixed order and a random one; return how many inodes."""
+    (tree / "random").mkdir(parents=True)
+    with (tree / "random" / "bytes").open("wb") as stream:
+        for _ in range(int(size * _RANDOM) // 2**16):
+            stream.write(choice.randbytes(2**16))
+    paths = _paths(size // 32)
+    choice.shuffle(paths)
+    room = int(size * _FILES)
+    for number in count(1):
+        path = paths[(number - 1) % len(paths)]
+        target = tree / f"{(number - 1) // len(paths)}" / path.relative_to("/")
+        folders = sum(not parent.exists() for parent in target.parents)
+        room -= (folders + -(-path.stat().st_size // PAGE)) * PAGE
+        if room < 0:
+            return number + len(list(tree.rglob("*/")))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.hardlink_to(path)
+        except OSError:
+            shutil.copy2(path, target)
+    raise AssertionError
+
+
+def _paths(largest: int) -> list[Path]:
+    """Return the readable regular files of /usr, sorted."""
+    found = []
+    for folder, _, names in os.walk(_CONTENT):
+        paths = (Path(folder, name) for name in names)
+        found += [path for path in paths if path.is_file() and not path.is_symlink() and os.access(path, os.R_OK)]
+    return sorted(path for path in found if 0 < path.stat().st_size <= largest)
+
+
+def copy(image: Path, target: Path) -> None:
+    """Copy an image, holes left out."""
+    subprocess.run(["cp", "--sparse=always", str(image), str(target)], check=True)
+
+
+def extents(descriptor: int) -> Iterator[tuple[int, int]]:
+    """Yield where data begins and ends in a sparse file."""
+    end = 0
+    size = os.fstat(descriptor).st_size
+    while end < size:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError:  # nothing but a hole is left
+            return
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def change(image: Path, share: float, run: int, seed: int, *, noise: bool = False) -> Change:
+    """Overwrite `share` of the image's pages, `run` pages at a time, in places that hold data.
+
+    The new content is that of other places in the image, moved by less than a page so that no page equals another;
+    with `noise` it is random.
+    """
+    choice = random.Random(seed)
+    descriptor = os.open(image, os.O_RDWR)
+    try:
+        # whole runs of data only, and one to spare to read moved content from
+        places = [range(-(-start // PAGE), end // PAGE - 2 * run, run) for start, end in extents(descriptor)]
+        starts = list(accumulate((len(place) for place in places), initial=0))
+        wanted = min(max(int(os.fstat(descriptor).st_size * share) // PAGE // run, 1), starts[-1])
+
+        def page(number: int) -> int:
+            index = bisect_right(starts, number) - 1
+            return places[index][number - starts[index]]
+
+        changed: dict[int, list[bytes]] = defaultdict(list)
+        for number in sorted(choice.sample(range(starts[-1]), wanted)):
+            origin = page(choice.randrange(starts[-1])) * PAGE + choice.randrange(1, PAGE)
+            content = choice.randbytes(run * PAGE) if noise else os.pread(descriptor, run * PAGE, origin)
+            os.pwrite(descriptor, content, page(number) * PAGE)
+            for offset in range(0, run * PAGE, PAGE):
+                changed[(page(number) * PAGE + offset) // CHUNK].append(content[offset : offset + PAGE])
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    compressor = zstandard.ZstdCompressor(level=1)
+    compressed = sum(len(compressor.compress(b"".join(pages))) for pages in changed.values())
+    return Change(wanted * run * PAGE, compressed)

@@ -1,0 +1,80 @@
+"""What grows with the number of revisions and the size of images, without their data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+
+from backy.chunkmap import ChunkMap, identify
+from backy.config import JobConfig
+from backy.repository import Repository
+from backy.revision import FORMAT, Revision, Statistics, Verification
+from benchmarks.measure import Command, measure
+
+REVISIONS = 1000
+IMAGE = 10 * 2**30
+LARGE = 10 * 2**40
+_OPEN = """
+import sys, time
+from pathlib import Path
+from backy.repository import Repository
+repository = Repository.open(Path(sys.argv[1]))
+revision = repository.select("last")
+repository.storage()
+start = time.perf_counter()
+with repository.image(revision) as image:
+    print(time.perf_counter() - start)
+"""
+
+
+def report(folder: Path) -> str:
+    """Make repositories of records and maps alone, and return how long `status` and opening a revision take."""
+    many = _repository(folder / "many")
+    _fill(many, REVISIONS, IMAGE)
+    status = median(measure(_status(many), folder).wall for _ in range(5))
+    large = _repository(folder / "large")
+    _fill(large, 1, LARGE)
+    return "\n".join(
+        [
+            f"| `status` with {REVISIONS} revisions of {IMAGE // 2**30} GiB | under 0.5 s | {status:.2f} s |",
+            f"| opening a revision of {LARGE // 2**40} TiB | under 50 ms | {_opening(large) * 1000:.0f} ms |",
+        ]
+    )
+
+
+def _repository(directory: Path) -> Repository:
+    config = JobConfig(format=FORMAT, source={"type": "file", "filename": "/nowhere"})
+    return Repository.initialize(directory, config)
+
+
+def _fill(repository: Repository, revisions: int, size: int) -> None:
+    """Write the records and maps of revisions; from one to the next, one chunk in a hundred differs."""
+    chunks = ChunkMap(size)
+    for number in range(revisions):
+        for index in range(len(chunks)) if not number else range(number % 100, len(chunks), 100):
+            chunks[index] = identify(b"%d %d" % (number, index))
+        revision = Revision(
+            id=f"revision{number:04}",
+            timestamp=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number),
+            tags=("daily",),
+            parent=f"revision{number - 1:04}" if number else None,
+            storage="chunked",
+            size=size,
+            map_digest=repository.write_map(f"revision{number:04}", chunks),
+            statistics=Statistics(duration=1.0, bytes_read=size, bytes_written=size // 100, bytes_stored=size // 300),
+            verification=Verification("none", 0, len(chunks)),
+        )
+        repository.write_record(revision)
+
+
+def _status(repository: Repository) -> Command:
+    return Command([str(Path(sys.executable).with_name("backy")), "-b", str(repository.directory), "status"])
+
+
+def _opening(repository: Repository) -> float:
+    """Return the median of the seconds that opening takes in new processes."""
+    arguments = [sys.executable, "-c", _OPEN, str(repository.directory)]
+    return median(float(subprocess.run(arguments, check=True, capture_output=True).stdout) for _ in range(5))

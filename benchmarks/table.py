@@ -1,0 +1,78 @@
+"""The results as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+
+from benchmarks.images import Change
+from benchmarks.measure import Measurement
+from benchmarks.workloads import NAMES, STEPS, Sample
+
+MIB = 2**20
+OURS = "backy"
+_HEAD = [
+    "| Tool | Wall s (least to most) | Wall / backy's | CPU s | Peak MiB | Added MiB on disk | Added MiB in sizes |",
+    "|---|---|---|---|---|---|---|",
+]
+
+
+def tables(samples: Sequence[Sample], changes: Mapping[str, Change]) -> str:
+    """Return a table for each step that was measured."""
+    return "\n".join(line for step in STEPS for line in _table(step, samples, changes.get(step)))
+
+
+def _table(step: str, samples: Sequence[Sample], change: Change | None) -> Iterator[str]:
+    found = [sample for sample in samples if sample.step == step]
+    if not found:
+        return
+    yield f"### {STEPS[step]}\n"
+    if change:
+        yield f"Changed: {change.changed / MIB:.1f} MiB, {change.compressed / MIB:.1f} MiB of it left by zstd.\n"
+    yield from _HEAD
+    ours = _wall(found, OURS)
+    for tool in dict.fromkeys(sample.tool for sample in found):
+        yield _row(tool, [sample.measurement for sample in found if sample.tool == tool], ours)
+    yield ""
+
+
+def _row(tool: str, found: Sequence[Measurement], ours: float | None) -> str:
+    walls = [one.wall for one in found]
+    wall = f"{median(walls):.2f}" + (f" ({min(walls):.2f} to {max(walls):.2f})" if len(walls) > 1 else "")
+    cells = [
+        tool,
+        wall,
+        f"{median(walls) / ours:.2f}" if ours else "-",
+        f"{median(one.cpu for one in found):.2f}",
+        f"{max(one.memory for one in found) / MIB:.0f}",
+        *(f"{median(getattr(one, name) for one in found) / MIB:.1f}" for name in ("disk", "sizes")),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _wall(samples: Sequence[Sample], tool: str, step: str | None = None) -> float | None:
+    walls = [sample.measurement.wall for sample in samples if sample.tool == tool and step in {None, sample.step}]
+    return median(walls) if walls else None
+
+
+def goals(samples: Sequence[Sample], changes: Mapping[str, Change], startup: float) -> str:
+    """Return how backy's figures stand to the goals that docs/explanation/performance.md explains."""
+    lines = ["| Goal | Wanted | Found |", "|---|---|---|"]
+    compress, hashed, unpack = NAMES.values()
+    for step, name, text, limit, extra in (
+        ("full", compress, "full backup: wall / read and compress", 1.25, 0.0),
+        ("unchanged", hashed, "unchanged: (wall - start-up) / read and hash", 1.5, startup),
+        ("restore", unpack, "restore: wall / decompress and write", 1.3, 0.0),
+    ):
+        ours, bare = _wall(samples, OURS, step), _wall(samples, name, step)
+        if ours and bare:
+            lines.append(f"| {text} | at most {limit} | {(ours - extra) / bare:.2f} |")
+    for step, limit, of in (("clustered", 1.2, "compressed"), ("scattered", 2, "changed"), ("month", 6, "changed")):
+        added = [sample.measurement.sizes for sample in samples if (sample.step, sample.tool) == (step, OURS)]
+        if added and step in changes:
+            text = f"{step}: bytes added / bytes {of}"
+            lines.append(f"| {text} | at most {limit} | {median(added) / getattr(changes[step], of):.2f} |")
+    memory = max((sample.measurement.memory for sample in samples if sample.tool == OURS), default=0)
+    lines.append(f"| peak memory | under 200 MiB | {memory / MIB:.0f} MiB |")
+    lines.append(f"| start-up (`backy --version`) | | {startup:.2f} s |")
+    return "\n".join(lines)

@@ -1,0 +1,189 @@
+"""What the tools are made to do, step by step: the days of an image, a second one like it, and getting it back.
+
+All tools take turns within a step, so that whatever else the machine does meanwhile meets them alike; every other round
+the order is reversed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks import images
+from benchmarks.images import Change
+from benchmarks.measure import Command, Measurement, measure, run
+from benchmarks.tools import Tool
+
+STEPS = {
+    "full": "Full backup",
+    "unchanged": "Unchanged but for its modification time",
+    "clustered": "1 % changed, in runs of 1 MiB",
+    "scattered": "0.1 % changed, in single 4 KiB pages",
+    "month": "More such days: mean time, sum of bytes",
+    "second": "Second image, 90 % equal",
+    "restore": "Restore the full backup to a new file",
+    "restore-changed": "Restore the scattered day to a new file",
+    "stream": "Restore the full backup to a pipe",
+}
+YARDSTICKS = {
+    "full": "compress",
+    "unchanged": "hash",
+    "scattered": "hash",
+    "clustered": "hash",
+    "second": "compress",
+    "restore": "unpack",
+    "restore-changed": "unpack",
+}
+NAMES = {"compress": "yardstick: read, zstd 1", "hash": "yardstick: read, BLAKE3", "unpack": "yardstick: unzstd, write"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement of one tool in one step."""
+
+    step: str
+    tool: str
+    measurement: Measurement
+
+
+class Round:
+    """All steps once, with new stores, in the folder `folder`."""
+
+    def __init__(self, folder: Path, template: Path, tools: Sequence[Tool], days: int, *, noise: bool) -> None:
+        self._folder = folder
+        self._template = template
+        self._tools = tools
+        self._days = days
+        self._noise = noise
+        self._image = folder / "image.img"
+        self._second = folder / "second.img"
+        self._packed = folder / "packed"
+        self._digests: dict[str, bytes] = {}
+        self.changes: dict[str, Change] = {}
+        """What the steps changed in the image."""
+
+    def run(self, steps: Sequence[str]) -> Iterator[Sample]:
+        """Do the steps in their order and yield what they cost. What they need from others is done unmeasured."""
+        self._prepare(steps)
+        for step in STEPS:
+            if step in steps or step in {"full", "scattered"}:
+                for sample in self._step(step):
+                    if step in steps:
+                        yield sample
+
+    def _prepare(self, steps: Sequence[str]) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        images.copy(self._template, self._image)
+        images.copy(self._template, self._second)
+        images.change(self._second, 0.07, 256, seed=2, noise=self._noise)  # a tenth of what is not holes
+        for tool in self._tools:
+            (self._folder / tool.name).mkdir()
+            tool.prepare(self._folder / tool.name, [self._image, self._second])
+        if {"restore", "restore-changed"} & set(steps):
+            run(self._yardstick("pack", self._template, self._packed))
+
+    def _step(self, step: str) -> Iterator[Sample]:
+        if step == "month":
+            yield from self._month()
+        elif step in {"restore", "restore-changed"}:
+            label = "full" if step == "restore" else "scattered"
+            yield from self._restores(step, label)
+        elif step == "stream":
+            yield from self._streams(step)
+        elif step == "second":
+            yield from self._backups(step, self._second)
+        else:
+            self._change(step)
+            yield from self._backups(step, self._image)
+
+    def _change(self, step: str) -> None:
+        """Do to the image what the step is about."""
+        if step == "clustered":
+            self.changes[step] = images.change(self._image, 0.01, 256, seed=3, noise=self._noise)
+        elif step == "scattered":
+            self.changes[step] = self._scatter(0)
+        else:
+            self._image.touch()
+        self._digests[step] = _digest(self._image)
+
+    def _scatter(self, day: int) -> Change:
+        return images.change(self._image, 0.001, 1, seed=4 + day, noise=self._noise)
+
+    def _backups(self, step: str, image: Path) -> Iterator[Sample]:
+        yield from self._measured_yardstick(step, image)
+        for tool in self._tools:
+            folder = self._folder / tool.name
+            command = tool.backup(folder, image, step)
+            yield Sample(step, tool.name, measure(command, self._folder, tool.store(folder)))
+
+    def _month(self) -> Iterator[Sample]:
+        """Back up one scattered day after the other."""
+        tools = [tool for tool in self._tools if tool.keeps_history]
+        measured: dict[str, list[Measurement]] = {tool.name: [] for tool in tools}
+        changed = compressed = 0
+        for day in range(1, self._days + 1):
+            change = self._scatter(day)
+            changed += change.changed
+            compressed += change.compressed
+            for tool in tools:
+                folder = self._folder / tool.name
+                command = tool.backup(folder, self._image, f"day{day}")
+                measured[tool.name].append(measure(command, self._folder, tool.store(folder)))
+        self.changes["month"] = Change(changed, compressed)
+        for name, days in measured.items():
+            yield Sample("month", name, _summary(days))
+
+    def _restores(self, step: str, label: str) -> Iterator[Sample]:
+        target = self._folder / "restored"
+
+        def fresh() -> Path:
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir()
+            return target
+
+        yield from self._measured_yardstick(step, self._template, fresh)
+        for tool in self._tools:
+            if label != "full" and not tool.keeps_history:
+                continue
+            command = tool.restore(self._folder / tool.name, self._image, label, fresh())
+            yield Sample(step, tool.name, measure(command, self._folder))
+            # a tool without history has the last state that it was given
+            if _digest(target / self._image.name) != self._digests[label if tool.keeps_history else "scattered"]:
+                raise AssertionError(f"{tool.name} restored something else than it was given")
+        shutil.rmtree(target)
+
+    def _streams(self, step: str) -> Iterator[Sample]:
+        for tool in self._tools:
+            command = tool.stream(self._folder / tool.name, self._image, "full")
+            if command is not None:
+                yield Sample(step, tool.name, measure(command, self._folder))
+
+    def _measured_yardstick(self, step: str, image: Path, fresh: Callable[[], Path] | None = None) -> Iterator[Sample]:
+        name = YARDSTICKS[step]
+        arguments = [self._packed, fresh() / "image"] if fresh else [image]
+        yield Sample(step, NAMES[name], measure(self._yardstick(name, *arguments), self._folder))
+
+    def _yardstick(self, name: str, *paths: Path) -> Command:
+        arguments = [sys.executable, "-m", "benchmarks.yardsticks", name, *(str(path) for path in paths)]
+        return Command(arguments, Path(__file__).parent.parent)
+
+
+def _summary(days: Sequence[Measurement]) -> Measurement:
+    return replace(
+        days[0],
+        wall=sum(day.wall for day in days) / len(days),
+        cpu=sum(day.cpu for day in days) / len(days),
+        memory=max(day.memory for day in days),
+        disk=sum(day.disk for day in days),
+        sizes=sum(day.sizes for day in days),
+    )
+
+
+def _digest(path: Path) -> bytes:
+    """Return the SHA-256 of a file; in a process of its own, lest reading it counts as memory of this one."""
+    return subprocess.run(["sha256sum", str(path)], check=True, capture_output=True).stdout.split()[0]

@@ -1,0 +1,111 @@
+"""What the machine can do: the bare work of a step, without files to name, maps to keep or anything to check.
+
+Each runs as one process, `python -m benchmarks.yardsticks NAME ...`, on two threads with whole chunks, as simply as can
+be. They read data only, not the holes.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import zstandard
+from blake3 import blake3
+
+from benchmarks.images import CHUNK, extents
+
+THREADS = 2
+_FRAME = struct.Struct("<QQ")
+_local = threading.local()
+
+
+def compress(image: str) -> None:
+    """Read the image and compress each chunk by zstd at level 1."""
+    descriptor = os.open(image, os.O_RDONLY)
+    _on_threads(lambda offset: _compressor().compress(os.pread(descriptor, CHUNK, offset)), _chunks(descriptor))
+
+
+def hashed(image: str) -> None:
+    """Read the image and hash each chunk by BLAKE3."""
+    descriptor = os.open(image, os.O_RDONLY)
+    _on_threads(lambda offset: blake3(os.pread(descriptor, CHUNK, offset)).digest(), _chunks(descriptor))
+
+
+def pack(image: str, packed: str) -> None:
+    """Prepare `unpack`: write the compressed chunks one after another."""
+    descriptor = os.open(image, os.O_RDONLY)
+    with Path(packed).open("wb") as stream:
+        for offset in _chunks(descriptor):
+            frame = _compressor().compress(os.pread(descriptor, CHUNK, offset))
+            stream.write(_FRAME.pack(offset, len(frame)) + frame)
+
+
+def unpack(packed: str, image: str) -> None:
+    """Decompress what `pack` wrote and write it to a new image."""
+    source = os.open(packed, os.O_RDONLY)
+    target = os.open(image, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+
+    def one(position: int) -> None:
+        offset, length = _FRAME.unpack(os.pread(source, _FRAME.size, position))
+        content = _decompressor().decompress(os.pread(source, length, position + _FRAME.size))
+        os.pwrite(target, content, offset)
+
+    _on_threads(one, _frames(source))
+
+
+def _frames(source: int) -> Iterator[int]:
+    position = 0
+    while header := os.pread(source, _FRAME.size, position):
+        yield position
+        position += _FRAME.size + _FRAME.unpack(header)[1]
+
+
+def _chunks(descriptor: int) -> Iterator[int]:
+    """Yield the offsets of the chunks that have data, each once."""
+    done = 0
+    for start, end in extents(descriptor):
+        for offset in range(max(start // CHUNK * CHUNK, done), end, CHUNK):
+            yield offset
+            done = offset + CHUNK
+
+
+def _on_threads(function: Callable[[int], object], items: Iterator[int]) -> None:
+    """Call `function` for all items; each thread takes the next one when it is ready."""
+    lock = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                item = next(items, None)
+            if item is None:
+                return
+            function(item)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for future in [pool.submit(work) for _ in range(THREADS)]:
+            future.result()
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    if not hasattr(_local, "compressor"):
+        _local.compressor = zstandard.ZstdCompressor(level=1)
+    compressor: zstandard.ZstdCompressor = _local.compressor
+    return compressor
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    if not hasattr(_local, "decompressor"):
+        _local.decompressor = zstandard.ZstdDecompressor()
+    decompressor: zstandard.ZstdDecompressor = _local.decompressor
+    return decompressor
+
+
+YARDSTICKS: dict[str, Callable[..., None]] = {"compress": compress, "hash": hashed, "pack": pack, "unpack": unpack}
+
+if __name__ == "__main__":
+    YARDSTICKS[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,483 @@
+"""Writer, reader, files and purge of the chunk store, on real files."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Container, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from backy.api import CHUNK_SIZE, PAGE_SIZE, Held, Job, Purged
+from backy.chunkmap import identify
+from backy.errors import ChunkDamageError, ConfigError, StorageError
+from backy.storage.chunked.files import ChunkFile, ChunkFiles, parse_name
+from backy.storage.chunked.plugin import ChunkedStorage, backy_storage
+from backy.testing.operations import Enter, Remove, Rename, Sync, SyncAll, Write
+from backy.testing.recording import Fault, record
+
+LENGTH = 64 * PAGE_SIZE
+"""Chunks of these tests are as short as the last one of an image may be."""
+
+
+def data(seed: int, length: int = LENGTH) -> bytes:
+    return random.Random(seed).randbytes(length)
+
+
+def changed(content: bytes, *pages: int, seed: int = 77) -> bytes:
+    new = bytearray(content)
+    for page in pages:
+        new[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] = random.Random(f"{seed} {page}").randbytes(PAGE_SIZE)
+    return bytes(new)
+
+
+class Store:
+    """A chunk store and what is in it."""
+
+    def __init__(self, directory: Path, **options: object) -> None:
+        self.directory = directory
+        self.storage = self.with_options(**options)
+
+    def with_options(self, **options: object) -> ChunkedStorage:
+        job = Job(name="vm", id="some-id-of-a-job", directory=self.directory)
+        return backy_storage({"type": "chunked", **options}, job)
+
+    @contextmanager
+    def writing(self, referenced: Container[bytes] = ()):
+        with self.storage.create("revision", None, 0, referenced) as writer:
+            yield writer
+
+    def write(
+        self, content: bytes, previous: bytes | None = None, referenced: Container[bytes] = ()
+    ) -> tuple[bytes, int]:
+        """Store a chunk as a revision of its own; return its id and how much it differs from `previous`."""
+        identity = identify(content)
+        with self.writing(referenced) as writer:
+            different = writer.write(0, identity, content, None if previous is None else identify(previous))
+            writer.commit()
+        return identity, different
+
+    def read(self, identity: bytes) -> bytes:
+        with self.storage.open("revision") as reader:
+            return reader.read(0, identity)
+
+    def files(self) -> set[ChunkFile | None]:
+        return {parse_name(path.name) for path in self.directory.glob("chunks/??/*")}
+
+    def path(self, identity: bytes, base: bytes | None = None) -> Path:
+        return Path(ChunkFiles(self.directory / "chunks").path(ChunkFile(identity, base)))
+
+    def purge(self, live: Iterable[bytes]) -> Purged:
+        return self.storage.purge(set(live))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path)
+    store.storage.initialize()
+    return store
+
+
+# writing and reading --------------------------------------------------------------------------------------------------
+
+
+def test_a_chunk_without_a_parent_is_stored_in_full(store: Store) -> None:
+    identity, different = store.write(data(1))
+
+    assert different == LENGTH
+    assert store.files() == {ChunkFile(identity, None)}
+    assert store.path(identity).stat().st_mode & 0o777 == 0o440
+    assert store.read(identity) == data(1)
+
+
+def test_a_changed_page_is_stored_as_a_delta_on_the_parents_chunk(store: Store) -> None:
+    base, _ = store.write(data(1))
+    new = changed(data(1), 3)
+    identity, different = store.write(new, previous=data(1))
+
+    assert different == PAGE_SIZE
+    assert store.files() == {ChunkFile(base, None), ChunkFile(identity, base)}
+    assert store.path(identity, base).stat().st_size < PAGE_SIZE + 100
+    assert store.read(identity) == new
+
+
+def test_the_base_of_the_parents_delta_is_used_again_so_there_is_never_a_chain(store: Store) -> None:
+    base, _ = store.write(data(1))
+    first, second = changed(data(1), 3), changed(data(1), 3, 5)
+    store.write(first, previous=data(1))
+    identity, different = store.write(second, previous=first)
+
+    assert different == PAGE_SIZE
+    assert ChunkFile(identity, base) in store.files()
+    assert store.read(identity) == second
+
+
+def test_what_differs_from_the_parent_is_told_and_not_what_differs_from_the_base(store: Store) -> None:
+    store.write(data(1))
+    first = changed(data(1), 3, 4)
+    store.write(first, previous=data(1))
+
+    back_in_part = changed(data(1), 4)
+    assert store.write(back_in_part, previous=first)[1] == PAGE_SIZE
+    assert store.write(data(1), previous=first)[1] == 2 * PAGE_SIZE
+
+
+def test_content_that_is_that_of_the_base_again_is_no_new_file(store: Store) -> None:
+    base, _ = store.write(data(1))
+    first = changed(data(1), 3)
+    delta, _ = store.write(first, previous=data(1))
+    store.write(data(1), previous=first)
+
+    assert store.files() == {ChunkFile(base, None), ChunkFile(delta, base)}
+
+
+def test_a_new_full_chunk_is_stored_once_deltas_have_cost_as_much_as_the_base(store: Store) -> None:
+    base, _ = store.write(data(1))
+    size = store.path(base).stat().st_size
+    parent, spent = data(1), 0
+    for number in range(100):
+        content = changed(data(1), number % 64, (number + 1) % 64, seed=number)
+        identity, _ = store.write(content, previous=parent)
+        parent = content
+        if ChunkFile(identity, None) in store.files():
+            break
+        spent += store.path(identity, base).stat().st_size
+
+    assert size - 3 * PAGE_SIZE < spent <= size
+    new, _ = store.write(changed(content, 9), previous=content)
+    assert ChunkFile(new, identity) in store.files(), "the new full chunk is the base from now on"
+
+
+def test_a_chunk_that_changed_all_over_is_stored_in_full(store: Store) -> None:
+    store.write(data(1))
+    identity, different = store.write(data(2), previous=data(1))
+
+    assert different == LENGTH
+    assert ChunkFile(identity, None) in store.files()
+
+
+@pytest.mark.parametrize("length", [LENGTH - 100, LENGTH + 100, LENGTH + 5 * PAGE_SIZE, 10])
+def test_a_chunk_of_another_length_than_its_base_reads_back(store: Store, length: int) -> None:
+    store.write(data(1))
+    new = data(1)[:length].ljust(length, b"\x01")
+    identity, _ = store.write(new, previous=data(1))
+
+    assert store.read(identity) == new
+
+
+def test_the_same_content_is_stored_once_in_a_revision(store: Store) -> None:
+    identity = identify(data(1))
+    with store.writing() as writer:
+        writer.write(0, identity, data(1), None)
+        before = store.path(identity).stat().st_ino
+        assert writer.write(1, identity, data(1), None) == LENGTH
+        assert writer.commit().bytes == store.path(identity).stat().st_size
+    assert store.path(identity).stat().st_ino == before
+
+
+# what is trusted ------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_complete_revision_refers_to_is_not_written_again(store: Store) -> None:
+    identity, _ = store.write(data(1))
+    with record(store.directory) as recording:
+        store.write(data(1), referenced={identity})
+
+    assert not [operation for operation in recording.operations if isinstance(operation, Write)]
+
+
+def test_what_no_complete_revision_refers_to_is_written_again(store: Store) -> None:
+    identity, _ = store.write(data(1))
+    store.path(identity).unlink()
+    store.path(identity).write_bytes(b"torn")
+    store.write(data(1))
+
+    assert store.read(identity) == data(1)
+
+
+def test_an_untrusted_full_file_gives_way_where_a_delta_would_do(store: Store) -> None:
+    store.write(data(1))
+    new = changed(data(1), 3)
+    store.path(identify(new)).parent.mkdir(exist_ok=True)
+    store.path(identify(new)).write_bytes(b"torn")
+    identity, _ = store.write(new, previous=data(1))
+
+    assert store.read(identity) == new
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_untrusted_deltas_on_other_bases_are_removed(store: Store, count: int) -> None:
+    base, _ = store.write(data(1))
+    new = changed(data(1), 3)
+    identity = identify(new)
+    store.path(identity).parent.mkdir(exist_ok=True)
+    for number in range(count):
+        store.path(identity, bytes([number]) * 32).write_bytes(b"torn")
+    store.write(new, previous=data(1))
+
+    assert store.files() == {ChunkFile(base, None), ChunkFile(identity, base)}
+    assert store.read(identity) == new
+
+
+def test_what_is_replaced_gives_way_to_synced_bytes_only(store: Store) -> None:
+    """The file in the way may be the base of deltas that complete revisions are made of."""
+    store.write(data(1))
+    with record(store.directory) as recording:
+        store.write(data(1))
+
+    kinds = [type(operation) for operation in recording.operations]
+    written = kinds.index(Write)
+    assert kinds[written : written + 3] == [Write, Sync, Rename]
+
+
+def test_a_replaced_delta_goes_after_its_successor_is_on_the_disk(store: Store) -> None:
+    store.write(data(1))
+    new = changed(data(1), 3)
+    store.write(new, previous=data(1))
+    with record(store.directory) as recording:
+        store.write(new)
+
+    kinds = [type(operation) for operation in recording.operations]
+    written = kinds.index(Write)
+    assert kinds[written : written + 5] == [Write, Sync, Rename, Sync, Remove]
+
+
+@pytest.mark.parametrize("harm", ["missing", "torn", "another"])
+def test_nothing_is_built_on_a_bad_base_and_it_is_reported(store: Store, caplog, harm: str) -> None:
+    base, _ = store.write(data(1))
+    other, _ = store.write(data(2))
+    store.path(base).unlink()
+    if harm != "missing":
+        store.path(base).write_bytes(store.path(other).read_bytes() if harm == "another" else b"torn")
+    new = changed(data(1), 3)
+    with store.writing() as writer:
+        assert writer.write(0, identify(new), new, base) == LENGTH
+        stored = writer.commit()
+
+    assert ChunkFile(identify(new), None) in store.files()
+    assert store.read(identify(new)) == new
+    assert f"chunk {base.hex()}" in caplog.text
+    assert "stored in full" in caplog.text
+    assert [error.identity for error in stored.damaged] == [base]
+
+
+def test_a_referenced_delta_whose_base_is_missing_is_stored_again(store: Store) -> None:
+    base, _ = store.write(data(1))
+    new = changed(data(1), 3)
+    identity, _ = store.write(new, previous=data(1))
+    store.path(base).unlink()
+    store.write(new, referenced={identity, base})
+
+    assert store.files() == {ChunkFile(identity, None)}
+    assert store.read(identity) == new
+
+
+# damage ---------------------------------------------------------------------------------------------------------------
+
+
+def test_reading_names_the_chunk_and_what_is_wrong(store: Store) -> None:
+    base, _ = store.write(data(1))
+    new = changed(data(1), 3)
+    identity, _ = store.write(new, previous=data(1))
+
+    with pytest.raises(ChunkDamageError, match=f"{bytes(32).hex()}: there is no file") as caught:
+        store.read(bytes(32))
+    store.path(base).unlink()
+    with pytest.raises(ChunkDamageError, match=f"{identity.hex()}: its base is damaged: .*{base.hex()}") as caught:
+        store.read(identity)
+    assert caught.value.identity == identity
+    store.path(base).mkdir()
+    with pytest.raises(ChunkDamageError, match="Is a directory"):
+        store.read(base)
+    store.path(base).rmdir()
+    store.write(data(1))
+    store.path(identity, base).unlink()
+    store.path(identity, base).write_bytes(store.path(base).read_bytes())
+    with pytest.raises(ChunkDamageError, match=rf"{identity.hex()}: .*{base.hex()}: the delta has"):
+        store.read(identity)
+    store.path(identity, base).write_bytes(b"")
+    with pytest.raises(ChunkDamageError, match=rf"{identity.hex()}: .*{base.hex()}: the zstd frame"):
+        store.read(identity)
+
+
+def test_a_full_chunk_is_read_in_preference_to_a_delta(store: Store) -> None:
+    store.write(data(1))
+    new = changed(data(1), 3)
+    identity, _ = store.write(new, previous=data(1))
+    (store.path(identity, identify(data(1)))).rename(store.path(identity, bytes(32)))
+    store.storage.repair("revision", 0, identity, new)
+
+    assert store.read(identity) == new
+
+
+# purge ----------------------------------------------------------------------------------------------------------------
+
+
+def test_purge_keeps_what_is_live_and_the_bases_of_live_deltas(store: Store) -> None:
+    base, _ = store.write(data(1))
+    delta, _ = store.write(changed(data(1), 3), previous=data(1))
+    dead_base, _ = store.write(data(2))
+    dead_delta, _ = store.write(changed(data(2), 3), previous=data(2))
+    live, _ = store.write(data(3))
+    sizes = store.path(dead_base).stat().st_size + store.path(dead_delta, dead_base).stat().st_size
+
+    assert store.purge({delta, live}) == Purged(2, sizes)
+    assert store.files() == {ChunkFile(base, None), ChunkFile(delta, base), ChunkFile(live, None)}
+    assert store.purge({delta, live}) == Purged(0, 0)
+    assert store.read(delta) == changed(data(1), 3)
+
+
+def test_purge_removes_a_delta_that_a_full_chunk_stands_in_for_and_its_base(store: Store) -> None:
+    store.write(data(1))
+    new = changed(data(1), 3)
+    identity, _ = store.write(new, previous=data(1))
+    delta = store.path(identity, identify(data(1)))
+    content = delta.read_bytes()
+    store.write(new)
+    delta.write_bytes(content)
+
+    assert store.purge({identity}).files == 2
+    assert store.files() == {ChunkFile(identity, None)}
+    assert store.read(identity) == new
+
+
+def test_purge_leaves_alone_what_is_no_chunk_but_removes_temporary_files(store: Store) -> None:
+    identity, _ = store.write(data(1))
+    foreign = store.path(identity).with_name("notes.txt")
+    foreign.write_text("mine")
+    (store.directory / "chunks/tmp").mkdir()
+    (store.directory / "chunks/tmp/123").write_text("left")
+
+    store.purge(set())
+    assert foreign.exists()
+    assert not (store.directory / "chunks/tmp").exists()
+
+
+def test_held_counts_the_bases_that_are_there_for_deltas_alone(store: Store) -> None:
+    base, _ = store.write(data(1))
+    delta, _ = store.write(changed(data(1), 3), previous=data(1))
+    store.write(data(2))
+
+    assert store.storage.held({delta}) == Held(1, store.path(base).stat().st_size)
+    assert store.storage.held({delta, base}) == Held(0, 0)
+    assert store.storage.held(set()) == Held(0, 0)
+    store.path(base).unlink()
+    assert store.storage.held({delta}) == Held(0, 0)
+
+
+# durability -----------------------------------------------------------------------------------------------------------
+
+
+def syncs(tmp_path: Path, durability: str) -> tuple[list[str], bool]:
+    """What a revision of two chunks syncs: names of nodes in order, and whether it is durable."""
+    store = Store(tmp_path, durability=durability)
+    store.storage.initialize()
+    with record(tmp_path) as recording, store.writing() as writer:
+        for seed in (1, 2):
+            writer.write(seed, identify(data(seed)), data(seed), None)
+        durable = writer.commit().durable
+    names = {operation.number: operation.name for operation in recording.operations if isinstance(operation, Enter)}
+    names[recording.before.find("chunks")] = "chunks"
+    found = [
+        "everything" if isinstance(operation, SyncAll) else names[operation.number]
+        for operation in recording.operations
+        if isinstance(operation, Sync | SyncAll)
+    ]
+    return found, durable
+
+
+def test_durability_filesystem_syncs_once(tmp_path: Path) -> None:
+    assert syncs(tmp_path, "filesystem") == (["everything"], True)
+
+
+def test_durability_none_syncs_nothing_and_says_so(tmp_path: Path) -> None:
+    assert syncs(tmp_path, "none") == ([], False)
+
+
+def test_durability_file_syncs_each_file_and_then_the_folders(tmp_path: Path) -> None:
+    temporary = str(threading.get_native_id())
+    folders = sorted(f"{identify(data(seed))[0]:02x}" for seed in (1, 2))
+
+    assert syncs(tmp_path, "file") == ([temporary, temporary, *folders, "chunks"], True)
+
+
+def test_syncfs_that_fails_fails_the_backup_and_names_the_store(store: Store) -> None:
+    store.write(data(1))
+    with record(store.directory) as recording:
+        store.write(data(1))
+    fault = Fault(recording.calls.index("syncfs"))
+    with record(store.directory, fault), pytest.raises(OSError, match="Input/output") as caught:
+        store.write(data(1))
+
+    assert caught.value.filename == str(store.directory / "chunks")
+
+
+# configuration --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compression": 0}, r"config\.storage\.compression: "),
+        ({"compression": 20}, r"config\.storage\.compression: "),
+        ({"compression": "zlib"}, r"config\.storage\.compression: "),
+        ({"durability": "fsync"}, r"config\.storage\.durability: "),
+        ({"compresion": 3}, r"config\.storage: .*compresion"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_its_path(store: Store, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        store.with_options(**options)
+
+
+@pytest.mark.parametrize("compression", ["none", 1, 3, 19])
+def test_a_store_is_read_whatever_it_was_compressed_with(store: Store, compression: object) -> None:
+    content = b"compressible " * (LENGTH // 13)
+    identity = identify(content)
+    with store.with_options(compression=compression).create("revision", None, 0, ()) as writer:
+        writer.write(0, identity, content, None)
+
+    assert (store.path(identity).stat().st_size >= len(content)) == (compression == "none")
+    assert store.read(identity) == content
+
+
+def test_a_directory_without_the_stores_marker_is_refused(store: Store) -> None:
+    marker = store.directory / "chunks/store"
+    marker.unlink()
+    with pytest.raises(StorageError, match=r"chunks/store is missing: no chunk store"):
+        store.purge(set())
+    marker.write_bytes(b"backy 4 chunks\n")
+    with pytest.raises(StorageError, match=r"says b'backy 4 chunks.n': no chunk store"):
+        store.read(bytes(32))
+
+
+def leave_behind(temporary: Path) -> None:
+    temporary.write_bytes(b"half")
+    raise KeyboardInterrupt
+
+
+def test_an_error_while_writing_leaves_no_temporary_file(store: Store) -> None:
+    with pytest.raises(KeyboardInterrupt), store.writing():
+        leave_behind(store.directory / "chunks/tmp/123")
+
+    assert not (store.directory / "chunks/tmp").exists()
+
+
+def test_names_of_chunks_and_nothing_else_are_taken_apart() -> None:
+    identity, base = identify(b"one"), identify(b"two")
+    for file in (ChunkFile(identity, None), ChunkFile(identity, base)):
+        assert parse_name(file.name) == file
+    name = ChunkFile(identity, None).name
+    for wrong in (name.upper(), name[1:], f"{name}.tmp", f".{name}", name + "\n", name.replace(".zst", ".delta")):
+        assert parse_name(wrong) is None
+
+
+def test_a_whole_chunk_goes_through(store: Store) -> None:
+    whole = data(1, CHUNK_SIZE)
+    store.write(whole)
+    identity, different = store.write(changed(whole, 0, 1023), previous=whole)
+
+    assert different == 2 * PAGE_SIZE
+    assert store.read(identity) == changed(whole, 0, 1023)

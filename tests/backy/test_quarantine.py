@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from backy import quarantine
+from backy.errors import BackyError
+from backy.quarantine import Finding
+
+
+def finding(name: str) -> Finding:
+    return Finding(
+        name=name,
+        timestamp=datetime(2026, 1, 1, tzinfo=UTC),
+        revision="KpXqR4vTn8sWzYb2Lm6HcD",
+        chunk=7,
+        identity="ab" * 32,
+        cause="stored and source differ",
+    )
+
+
+def test_evidence_is_a_report_and_both_blocks_for_their_owner_alone(tmp_path: Path) -> None:
+    folder = quarantine.keep(tmp_path, finding("one"), b"source", b"stored")
+
+    files = {path.name: path for path in folder.iterdir()}
+    assert {name: path.stat().st_mode & 0o777 for name, path in files.items()} == dict.fromkeys(
+        ["report.json", "source", "stored"], 0o400
+    )
+    assert {path.stat().st_mode & 0o777 for path in (folder, folder.parent)} == {0o700}
+    assert (files["source"].read_bytes(), files["stored"].read_bytes()) == (b"source", b"stored")
+    assert msgspec.json.decode(files["report.json"].read_bytes())["chunk"] == 7
+    assert list(quarantine.findings(tmp_path)) == [finding("one")]
+
+
+@pytest.mark.parametrize(("source", "stored"), [(b"x", None), (None, b"x"), (None, None)])
+def test_a_block_that_can_not_be_read_is_left_out(tmp_path: Path, source: bytes | None, stored: bytes | None) -> None:
+    folder = quarantine.keep(tmp_path, finding("one"), source, stored)
+
+    assert (folder / "source").exists() == (source is not None)
+    assert (folder / "stored").exists() == (stored is not None)
+
+
+def test_evidence_that_is_found_again_keeps_the_first_blocks(tmp_path: Path) -> None:
+    quarantine.keep(tmp_path, finding("one"), b"source", b"first")
+    mended = msgspec.structs.replace(finding("one"), mended=True)
+    folder = quarantine.keep(tmp_path, mended, b"source", b"second")
+
+    assert (folder / "stored").read_bytes() == b"first"
+    assert list(quarantine.findings(tmp_path)) == [mended]
+    assert quarantine.count(tmp_path) == 1
+
+
+def test_a_report_is_found_by_its_name_or_a_beginning_that_only_it_has(tmp_path: Path) -> None:
+    for name in ("ab", "abc", "b"):
+        quarantine.keep(tmp_path, finding(name), None, None)
+
+    assert quarantine.find(tmp_path, "ab") == finding("ab")
+    assert quarantine.find(tmp_path, "abc") == finding("abc")
+    with pytest.raises(BackyError, match="more than one report begins with 'a'"):
+        quarantine.find(tmp_path, "a")
+    for name in ("c", ""):
+        with pytest.raises(BackyError, match=f"no report begins with '{name}'"):
+            quarantine.find(tmp_path, name)
+
+
+def test_a_report_that_can_not_be_read_hides_no_other(tmp_path: Path) -> None:
+    quarantine.keep(tmp_path, finding("good"), None, None)
+    torn = quarantine.keep(tmp_path, finding("bad"), None, None) / "report.json"
+    torn.unlink()
+    torn.write_bytes(b"{")
+
+    assert list(quarantine.findings(tmp_path)) == [finding("good")]
+
+
+def test_a_deleted_report_is_gone_with_its_blocks(tmp_path: Path) -> None:
+    folder = quarantine.keep(tmp_path, finding("one"), b"x", b"y")
+    quarantine.delete(tmp_path, finding("one"))
+
+    assert not folder.exists()
+    assert quarantine.count(tmp_path) == 0

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from backy.backup import Backup
+from backy.chunkmap import ChunkMap
+from backy.config import JobConfig
+from backy.referenced import Referenced
+from backy.repository import Repository
+from backy.revision import Revision
+
+
+class Asked(Repository):
+    """A repository of which another thread asks for the same ids while they are read."""
+
+    def __init__(self, directory: Path, config: JobConfig, pool: ThreadPoolExecutor) -> None:
+        super().__init__(directory, config)
+        self.pool = pool
+        self.answers: list[Future[bool]] = []
+        self.referenced = Referenced(self, self.history())
+
+    def read_map(self, revision: Revision) -> ChunkMap:
+        chunks = super().read_map(revision)
+        self.answers.append(self.pool.submit(lambda: next(iter(chunks.distinct())) in self.referenced))
+        wait(self.answers, timeout=0.2)  # one that does not wait for the reading answers at once
+        return chunks
+
+
+def test_a_question_during_the_reading_gets_the_whole_answer(repository: Repository, clock) -> None:
+    revision = Backup(repository, ("test",), clock=clock).run()
+    identity = next(iter(repository.read_map(revision).distinct()))
+    with ThreadPoolExecutor(1) as pool:
+        asked = Asked(repository.directory, repository.config, pool)
+        assert identity in asked.referenced
+        assert [answer.result() for answer in asked.answers] == [True]

@@ -1,0 +1,51 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def benchmark(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *(str(argument) for argument in arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    work = tmp_path_factory.mktemp("benchmark") / "work"
+    ended = benchmark("--size", "64M", "--runs", 1, "--days", 2, "--verified", "--work", work)
+    assert ended.returncode == 0, ended.stderr
+    assert (work / f"{64 * 2**20}.img").stat().st_size == 64 * 2**20
+    return ended.stdout
+
+
+@pytest.mark.parametrize(
+    "step", ["Full backup", "Unchanged", "1 % changed", "0.1 % changed", "More such days", "Second image"]
+)
+def test_every_kind_of_backup_has_a_table_with_figures_of_backy(printed: str, step: str):
+    table = printed.split(f"### {step}", 1)[1].split("###", 1)[0]
+    assert "| backy | " in table
+    assert "| backy, verified | " in table
+
+
+@pytest.mark.parametrize("step", ["Restore the full backup to a new file", "Restore the full backup to a pipe"])
+def test_every_kind_of_restore_has_a_table_with_figures_of_backy(printed: str, step: str):
+    assert "| backy | " in printed.split(f"### {step}\n", 1)[1].split("###", 1)[0]
+
+
+def test_figures_stand_beside_goals(printed: str):
+    assert "| full backup: wall / read and compress | at most 1.25 | " in printed
+    assert "| scattered: bytes added / bytes changed | at most 2 | " in printed
+
+
+def test_a_step_that_is_not_there_is_refused_with_those_that_are():
+    ended = benchmark("--steps", "full,sideways")
+    assert ended.returncode == 2
+    assert "there is no step 'sideways'; there are full, unchanged" in ended.stderr
+
+
+@pytest.mark.parametrize("size", ["4X", "G", "1M", ""])
+def test_a_size_that_is_none_or_too_small_is_refused(size: str):
+    assert benchmark("--size", size).returncode == 2

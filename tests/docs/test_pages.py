@@ -1,0 +1,132 @@
+"""Everything that a page of the documentation shows in a terminal is typed here, and says what the page says it does.
+
+A block ```console holds commands, each after `$ `, and below each what it prints. All blocks of a page are run by one
+shell in a temporary folder; a block inside of an HTML comment is run like the others and prepares what readers have
+anyway. Every command must succeed; one that shall fail is shown as `$ command || echo "exit code $?"`. Where a page
+shows nothing below a command, anything may be printed. `...` stands for any text, on a line of its own for any lines.
+A command that takes several lines has `> ` before all but the first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("backy_sources_*/README.md")]
+)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MARK = "=== end of command, exit code "
+
+
+class Step(NamedTuple):
+    """A command and what the page shows below it."""
+
+    command: str
+    expected: str
+
+
+def steps(page: str) -> list[Step]:
+    """Take the commands out of a page."""
+    found = []
+    for language, block in FENCE.findall(page):
+        if language != "console":
+            continue
+        assert block.startswith("$ "), f"a block ```console begins with a command after '$ ':\n{block}"
+        for text in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, more, expected = re.fullmatch(r"(.*\n)((?:> .*\n)*)((?:.*\n)*)", text).groups()
+            found.append(Step(command + re.sub("^> ", "", more, flags=re.MULTILINE), expected))
+    return found
+
+
+def shown(expected: str, printed: str) -> bool:
+    """Tell whether a page shows what was printed."""
+    pattern = "".join(
+        r"(?:.*\n)*" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + "\n"
+        for line in squeezed(expected)
+    )
+    return not expected or re.fullmatch(pattern, "".join(f"{line}\n" for line in squeezed(printed))) is not None
+
+
+def squeezed(text: str) -> list[str]:
+    """Return the lines of a text, in which any number of spaces is as good as one."""
+    return [re.sub(" +", " ", line.rstrip()) for line in text.rstrip().split("\n")]
+
+
+def run(page: list[Step], folder: Path) -> list[str]:
+    """Type all commands into one shell and return what each printed; fails at the first that fails."""
+    script = "".join(f"{step.command}printf '\\n{MARK}%s\\n' $?\n" for step in page)
+    environment = {
+        "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}:/usr/sbin:/sbin",
+        "HOME": str(folder),
+        "CHECKOUT": str(ROOT),
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        **{name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))},
+    }
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    printed = re.split(rf"\n{MARK}(\d+)\n", done.stdout)
+    for step, text, code in zip(page, printed[::2], printed[1::2], strict=False):
+        assert code == "0", f"$ {step.command}\n{text}\nended with exit code {code}"
+    assert len(printed) == 2 * len(page) + 1, f"the shell ended early: {done.stdout}"
+    return printed[:-1:2]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_a_page_shows_in_a_terminal_is_what_happens(name: str, tmp_path: Path) -> None:
+    page = steps((ROOT / name).read_text())
+    for step, printed in zip(page, run(page, tmp_path), strict=True):
+        assert shown(step.expected, printed), f"$ {step.command}\nshould print\n{step.expected}\nbut prints\n{printed}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_has_no_commands_in_blocks_that_nobody_runs(name: str) -> None:
+    languages = {language for language, _ in FENCE.findall((ROOT / name).read_text())}
+    assert not languages & {"", "bash", "sh", "shell"}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_between_pages_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("docs/") and name != "docs/index.md"])
+def test_the_index_leads_to_every_page(name: str) -> None:
+    assert f"]({name.removeprefix('docs/')})" in (ROOT / "docs/index.md").read_text()
+
+
+def test_output_that_differs_from_the_page_is_noticed(tmp_path: Path) -> None:
+    page = "```console\n$ x=one\n$ for y in a b\n> do echo $x $y; done\none a\none b\n```\n"
+    page += "<!--\n```console\n$ seq 9; echo $x  $y\n1\n...\n9\no... b\n```\n-->\n"
+    (assignment, loop, sequence) = steps(page)
+    printed = run([assignment, loop, sequence], tmp_path)
+
+    assert printed == ["", "one a\none b\n", "1\n2\n3\n4\n5\n6\n7\n8\n9\none b\n"]
+    assert shown(loop.expected, printed[1])
+    assert shown(sequence.expected, printed[2])
+    assert not shown(loop.expected, printed[2])
+    assert not shown("one\n", printed[1])
+
+
+def test_a_command_that_fails_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="exit code 3"):
+        run(steps("```console\n$ true\n$ (exit 3)\n$ true\n```\n"), tmp_path)

@@ -1,0 +1,132 @@
+"""The reference says all that the code has, and nothing that it does not have."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from backy.api import CHUNK_SIZE
+from backy.backup import Backup
+from backy.config import JobConfig
+from backy.exitcodes import ExitCode
+from backy.plugins.discovery import Kind, Plugin, advertised
+from backy.repository import Repository
+
+DOCS = Path(__file__).parents[2] / "docs"
+REFERENCE = DOCS / "reference"
+PLUGINS = [
+    plugin
+    for kind in (Kind.SOURCE, Kind.STORAGE, Kind.VERIFIER)
+    for found in advertised(kind).values()
+    for plugin in found
+]
+
+
+def table(page: str, heading: str) -> dict[str, list[str]]:
+    """Return the rows below a heading of a page by their first cell, the text in backticks."""
+    _, found, section = (REFERENCE / page).read_text().partition(f"\n## {heading}\n")
+    assert found, f"{page} has no heading '## {heading}'"
+    return rows(section.partition("\n## ")[0])
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    lines = re.findall(r"^\|.*\|$", text, re.MULTILINE)
+    cells = [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines[2:]]
+    return {row[0].strip("`"): row[1:] for row in cells}
+
+
+def structs(plugin: Plugin) -> list[type[msgspec.Struct]]:
+    module = plugin.entry_point.load()
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__name__.endswith("Config")
+    ]
+
+
+def test_every_exit_code_is_explained() -> None:
+    documented = rows((REFERENCE / "exit-codes.md").read_text())
+    assert {int(code): row[0] for code, row in documented.items()} == {
+        code.value: f"`{code.name}`" for code in ExitCode
+    }
+
+
+def test_the_page_of_commands_is_what_the_commands_say() -> None:
+    command = [sys.executable, DOCS / "generate_cli.py", "-"]
+    generated = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert (REFERENCE / "cli.md").read_text() == generated, "'python docs/generate_cli.py' writes it again"
+
+
+def test_every_key_of_config_is_explained() -> None:
+    assert set(table("configuration.md", "config")) == set(JobConfig.__struct_fields__)
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: f"{plugin.kind.word}-{plugin.name}")
+def test_every_key_of_a_plugin_is_explained(plugin: Plugin) -> None:
+    for config in structs(plugin):
+        documented = table("configuration.md", f"{plugin.kind.word} `{plugin.name}`")
+        fields = msgspec.structs.fields(config)
+        assert {name: row[-1] == "required" for name, row in documented.items()} == {
+            field.encode_name: field.required for field in fields
+        }
+
+
+def test_the_plugins_that_can_be_used_have_sections() -> None:
+    assert {plugin.name for plugin in PLUGINS if structs(plugin)} >= {"file", "chunked", "full", "none", "sample"}
+
+
+def test_every_key_of_status_is_explained(repository: Repository, backy) -> None:
+    Backup(repository, ("daily",)).run()
+    printed = json.loads(backy("-b", repository.directory, "status", "--json").out)
+    (revision,) = printed["revisions"]
+
+    assert list(table("status.md", "The object")) == list(printed)
+    assert list(table("status.md", "revisions")) == list(revision)
+    assert list(table("status.md", "verification")) == list(revision["verification"])
+    assert list(table("status.md", "held")) == list(printed["held"])
+
+
+def test_every_column_of_status_is_explained(repository: Repository, backy) -> None:
+    Backup(repository, ("daily",)).run()
+    heading = backy("-b", repository.directory, "status").out.splitlines()[1]
+    columns = [re.sub(r" \(.*\)", "", cell.strip()) for cell in heading.strip("|").split("|")]
+    assert list(table("status.md", "The table")) == columns
+
+
+def test_every_file_of_a_repository_is_explained(repository: Repository, image: Path, backy) -> None:
+    Backup(repository, ("daily",)).run()
+    with image.open("r+b") as stream:
+        stream.write(b"changed")
+    Backup(repository, ("daily",)).run()
+    next(repository.directory.glob("chunks/*/*.delta")).chmod(0o600)
+    with next(repository.directory.glob("chunks/*/*.delta")).open("r+b") as stream:
+        stream.truncate(50)
+    assert backy("-b", repository.directory, "scrub", "deep").code == ExitCode.FAILED
+    assert CHUNK_SIZE > 50
+
+    patterns = {
+        "<id>": "[A-Za-z0-9-]{8,}",
+        "<chunk>": "[0-9a-f]{64}",
+        "xx": "[0-9a-f]{2}",
+        "<report>": "[A-Za-z0-9-]+",
+        "<block>": r"[\w.]+",
+    }
+    documented = {}
+    for name in rows((REFERENCE / "repository.md").read_text()):
+        parts = re.split(f"({'|'.join(patterns)})", name)
+        documented[name] = "".join(patterns.get(part, re.escape(part)) for part in parts)
+    files = [
+        path.relative_to(repository.directory).as_posix()
+        for path in repository.directory.rglob("*")
+        if not path.is_dir()
+    ]
+    assert [file for file in files if not any(re.fullmatch(pattern, file) for pattern in documented.values())] == []
+    assert [
+        name for name, pattern in documented.items() if not any(re.fullmatch(pattern, file) for file in files)
+    ] == []
