@@ -84,7 +84,7 @@ class Findings:
             identity=self._image.chunks[mismatch.index].hex(),
             cause=mismatch.cause,
         )
-        where = quarantine.keep(self._repository.directory, finding, mismatch.expected, mismatch.found)
+        where = quarantine.keep_if_possible(self._repository.directory, finding, mismatch.expected, mismatch.found)
         log.error("chunk %d: %s; %s", mismatch.index, mismatch.cause, where)
 
     def judge(self) -> None:

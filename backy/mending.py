@@ -63,7 +63,7 @@ def report_damage(
             cause=error.cause,
             mended=mended,
         )
-        where = quarantine.keep(repository.directory, finding, None, error.evidence)
+        where = quarantine.keep_if_possible(repository.directory, finding, None, error.evidence)
         log.warning("%s; %s; %s", error, "mended from the source" if mended else "not mended", where)
     if len(errors) > quarantine.MOST_FINDINGS:
         log.warning("%d more chunks are damaged, of which no evidence is kept", len(errors) - quarantine.MOST_FINDINGS)

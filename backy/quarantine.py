@@ -47,28 +47,33 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the stored chunk was rewritten from the source and is sound again."""
 
 
-def keep(repository: Path, finding: Finding, source: bytes | None, stored: bytes | None) -> str:
-    """Keep the evidence of a finding and tell where it is, or why it could not be kept, which is no error.
+def keep(repository: Path, finding: Finding, source: bytes | None, stored: bytes | None) -> Path:
+    """Keep the evidence of a finding and return its folder; only its owner can read it.
 
-    Of what was found before, the blocks and the time stay as they are. Only their owner can read the blocks.
+    Of what was found before, the blocks and the time stay as they are.
     """
     folder = _folder(repository, finding.name)
+    known = _read(folder)
+    if known is None:
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for name, block in (("source", source), ("stored", stored)):
+            if block is not None:
+                write_file(folder / name, block, 0o400)
+    else:
+        finding = msgspec.structs.replace(finding, timestamp=known.timestamp)
+    if finding != known:
+        write_file(folder / REPORT, msgspec.json.format(msgspec.json.encode(finding), indent=2) + b"\n", 0o400)
+        sync_folder(folder.parent)
+    return folder
+
+
+def keep_if_possible(repository: Path, finding: Finding, source: bytes | None, stored: bytes | None) -> str:
+    """Keep evidence and tell where; where none can be kept, tell why: that must not stop what it was found by."""
     try:
-        known = _read(folder)
-        if known is None:
-            folder.parent.mkdir(mode=0o700, exist_ok=True)
-            folder.mkdir(mode=0o700, exist_ok=True)
-            for name, block in (("source", source), ("stored", stored)):
-                if block is not None:
-                    write_file(folder / name, block, 0o400)
-        else:
-            finding = msgspec.structs.replace(finding, timestamp=known.timestamp)
-        if finding != known:
-            write_file(folder / REPORT, msgspec.json.format(msgspec.json.encode(finding), indent=2) + b"\n", 0o400)
-            sync_folder(folder.parent)
+        return f"evidence is in {keep(repository, finding, source, stored)}"
     except OSError as error:
-        return f"its evidence can not be kept: {error}"
-    return f"evidence is in {folder}"
+        return f"no evidence can be kept: {error}"
 
 
 def findings(repository: Path) -> Iterator[Finding]:

@@ -66,13 +66,51 @@ def test_a_report_is_found_by_its_name_or_a_beginning_that_only_it_has(tmp_path:
             quarantine.find(tmp_path, name)
 
 
+def test_what_was_found_before_keeps_its_time_and_is_not_written_again(tmp_path: Path) -> None:
+    report = quarantine.keep(tmp_path, finding("one"), b"x", None) / "report.json"
+    written = report.stat()
+    later = msgspec.structs.replace(finding("one"), timestamp=datetime(2026, 2, 2, tzinfo=UTC))
+
+    quarantine.keep(tmp_path, later, b"y", None)
+
+    assert report.stat().st_ino == written.st_ino
+    assert list(quarantine.findings(tmp_path)) == [finding("one")]
+
+
+def test_where_no_evidence_can_be_kept_that_is_told_and_no_error(tmp_path: Path) -> None:
+    (tmp_path / "quarantine").write_bytes(b"in the way")
+
+    told = quarantine.keep_if_possible(tmp_path, finding("one"), b"x", None)
+
+    assert "no evidence can be kept" in told
+
+
+def test_a_report_that_claims_another_name_is_called_by_its_folder(tmp_path: Path) -> None:
+    """Or else deleting it would delete something else."""
+    (tmp_path / "precious").mkdir()
+    forged = msgspec.structs.replace(finding("one"), name="../precious")
+    report = quarantine.keep(tmp_path, finding("one"), None, None) / "report.json"
+    report.unlink()
+    report.write_bytes(msgspec.json.encode(forged))
+
+    quarantine.delete(tmp_path, quarantine.find(tmp_path, "one"))
+
+    assert (tmp_path / "precious").exists()
+    assert quarantine.count(tmp_path) == 0
+
+
 def test_a_report_that_can_not_be_read_hides_no_other(tmp_path: Path) -> None:
     quarantine.keep(tmp_path, finding("good"), None, None)
     torn = quarantine.keep(tmp_path, finding("bad"), None, None) / "report.json"
     torn.unlink()
     torn.write_bytes(b"{")
 
-    assert list(quarantine.findings(tmp_path)) == [finding("good")]
+    bad, good = quarantine.findings(tmp_path)
+    assert (bad.name, bad.cause) == ("bad", "the report can not be read")
+    assert good == finding("good")
+    assert quarantine.count(tmp_path) == 2
+    quarantine.delete(tmp_path, bad)
+    assert quarantine.count(tmp_path) == 1
 
 
 def test_a_deleted_report_is_gone_with_its_blocks(tmp_path: Path) -> None:
