@@ -34,10 +34,17 @@ class ChunkReader:
     def probe(self, index: int, identity: bytes) -> None:
         """Look whether the files of a chunk are there and have sizes that they may have; raises ChunkDamageError."""
         file = self.locate(identity)
-        for needed in [file] if file.base is None else [file, ChunkFile(file.base, None)]:
-            size = self._files.size(needed)
-            if not SMALLEST_FRAME <= size <= LARGEST_FRAME:
-                raise ChunkDamageError(identity, f"{needed.kind} has an impossible size of {size} bytes")
+        self._probe(file)
+        if file.base is not None:
+            try:
+                self._probe(ChunkFile(file.base, None))
+            except ChunkDamageError as error:
+                raise ChunkDamageError(identity, f"its base is damaged: {error}", base=file.base) from error
+
+    def _probe(self, file: ChunkFile) -> None:
+        size = self._files.size(file)
+        if not SMALLEST_FRAME <= size <= LARGEST_FRAME:
+            raise ChunkDamageError(file.identity, f"{file.kind} has an impossible size of {size} bytes")
 
     def locate(self, identity: bytes) -> ChunkFile:
         """Return the file of a chunk; raises ChunkDamageError if there is none."""
