@@ -104,7 +104,8 @@ def test_a_third_partys_broken_parts_harm_only_who_uses_them(third_party, tmp_pa
     failed = third_party.backy("-b", tmp_path / "broken", "backup", "daily")
     assert (failed.returncode, failed.stderr) == (1, f"Error: {line}\n")
     assert third_party.backy("-b", tmp_path / "sound", "backup", "daily").returncode == 0
-    assert "pattern  (broken) command 'pattern' of backy-sources-pattern" in third_party.backy("--help").stdout
+    usage = " ".join(third_party.backy("--help").stdout.split())
+    assert "pattern (broken) command 'pattern' of backy-sources-pattern" in usage
     assert third_party.backy("pattern").stderr == (
         "Error: command 'pattern' of backy-sources-pattern 0.1 is broken: "
         "'backy_sources_pattern_broken:command' is no click command\n"
