@@ -7,6 +7,7 @@ import threading
 from collections.abc import Container, Iterable
 from pathlib import Path
 
+from backy.chunkmap import ChunkMap
 from backy.errors import DamageError
 from backy.repository import Repository
 from backy.revision import Revision, Trust
@@ -43,10 +44,15 @@ class Referenced(Container[bytes]):
         return identity in self._identities
 
     def _read(self) -> set[bytes]:
+        """Read the maps, of which each one has little that the one before has not."""
         identities: set[bytes] = set()
+        before: ChunkMap | None = None
         for revision in self._revisions:
             try:
-                identities |= self._repository.read_map(revision).distinct()
+                chunks = self._repository.read_map(revision)
             except DamageError as error:
                 log.warning("%s", error)
+                continue
+            identities |= chunks.distinct(before)
+            before = chunks
         return identities

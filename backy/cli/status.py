@@ -71,42 +71,32 @@ def _details(revision: Revision) -> dict[str, Any]:
 
 def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
     """Print the table: plain where it is piped, so that it greps like that of backy 2."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from backy.cli.table import table
 
-    terminal = sys.stdout.isatty()
     zone = revisions[-1].timestamp.astimezone().tzname() if revisions else "UTC"
-    table = Table(box=box.ROUNDED if terminal else box.ASCII2)
-    table.add_column(f"Date ({zone})", no_wrap=True)
-    table.add_column("ID", no_wrap=True)
-    table.add_column("Size", justify="right", no_wrap=True)
-    table.add_column("Stored", justify="right", no_wrap=True)
-    table.add_column("Durat", justify="right", no_wrap=True)
-    table.add_column("Verification")
-    table.add_column("Trust")
-    table.add_column("Tags")
-    written = 0
-    for revision in revisions:
-        statistics = revision.statistics
-        written += statistics.bytes_written if statistics else 0
-        table.add_row(
-            f"{revision.timestamp.astimezone():%Y-%m-%d %H:%M:%S}",
-            revision.id,
-            _size(statistics.bytes_written) if statistics else "-",
-            _size(statistics.bytes_stored) if statistics else "-",
-            f"{statistics.duration:.1f} s" if statistics else "-",
-            str(revision.verification or "-"),
-            _trust(revision),
-            ",".join(revision.tags),
-        )
-    console = Console(width=None if terminal else 10_000, highlight=False, markup=False, emoji=False)
-    console.print(table)
+    headings = [f"Date ({zone})", "ID", "Size", "Stored", "Durat", "Verification", "Trust", "Tags"]
+    right = ["Size", "Stored", "Durat"]
+    click.echo(table(headings, [_row(revision) for revision in revisions], right, round_corners=sys.stdout.isatty()))
     if held.files:
-        console.print(f"{_size(held.bytes)} in {held.files} files are held only for what differs from them")
+        click.echo(f"{_size(held.bytes)} in {held.files} files are held only for what differs from them")
     if reports:
-        console.print(f"{reports} reports of damage or differences; 'backy reports list' shows them")
-    console.print(f"{len(revisions)} revisions containing {_size(written)} data (estimated)")
+        click.echo(f"{reports} reports of damage or differences; 'backy reports list' shows them")
+    written = sum(revision.statistics.bytes_written for revision in revisions if revision.statistics)
+    click.echo(f"{len(revisions)} revisions containing {_size(written)} data (estimated)")
+
+
+def _row(revision: Revision) -> list[str]:
+    statistics = revision.statistics
+    return [
+        f"{revision.timestamp.astimezone():%Y-%m-%d %H:%M:%S}",
+        revision.id,
+        _size(statistics.bytes_written) if statistics else "-",
+        _size(statistics.bytes_stored) if statistics else "-",
+        f"{statistics.duration:.1f} s" if statistics else "-",
+        str(revision.verification or "-"),
+        _trust(revision),
+        ",".join(revision.tags),
+    ]
 
 
 def _trust(revision: Revision) -> str:

@@ -142,3 +142,21 @@ def test_a_resized_map_keeps_what_fits_and_grows_by_zeroes(chunks: ChunkMap, siz
 @given(maps(), st.sets(st.sampled_from(IDENTITIES)))
 def test_places_are_where_the_ids_are(chunks: ChunkMap, wanted: set[bytes]) -> None:
     assert chunks.places(wanted) == [index for index in range(len(chunks)) if chunks[index] in wanted]
+
+
+@pytest.mark.parametrize("size", [0, 1, 16, 17, 40])
+@pytest.mark.parametrize("other", [0, 5, 16, 33, 40])
+def test_what_another_map_has_at_the_same_place_is_all_that_may_be_left_out(size: int, other: int) -> None:
+    chunks, known = ChunkMap(size * CHUNK_SIZE), ChunkMap(other * CHUNK_SIZE)
+    for index in range(other):
+        known[index] = identify(b"%d" % index)
+    for index in range(size):
+        chunks[index] = identify(b"%d" % index) if index % 20 else identify(b"new %d" % index)
+    known.encode()
+    chunks.encode()
+
+    found = chunks.distinct(known)
+
+    assert found <= chunks.distinct()
+    assert found | known.distinct() >= chunks.distinct()
+    assert chunks.distinct(chunks) <= {chunks[index] for index in range(size // 16 * 16, size)}
