@@ -92,3 +92,14 @@ def test_a_terminal_gets_round_corners(backy, repository: Repository) -> None:
     os.close(ours)
 
     assert "╭" in shown
+
+
+def test_a_revision_with_damage_says_how_much(backy, repository: Repository) -> None:
+    backy("-b", repository.directory, "backup", "daily")
+    next(repository.directory.glob("chunks/*/*.zst")).unlink()
+    backy("-b", repository.directory, "scrub", "light")
+    revision = repository.history()[0]
+
+    assert f"| distrusted, {len(revision.damaged)} damaged chunks |" in backy("-b", repository.directory, "status").out
+    (found,) = json.loads(backy("-b", repository.directory, "status", "--json").out)["revisions"]
+    assert (found["trust"], found["damaged"]) == ("distrusted", list(revision.damaged))

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from backy import quarantine
+from backy.backup import Backup
+from backy.errors import DamageError, RepositoryBusyError
+from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
+from backy.mending import identities, mark_damaged, settle
+from backy.repository import Repository
+from backy.revision import Revision, Trust, utc_now
+from backy.steps import quiet
+from backy.trust import mark, recheck, verify
+
+
+def nothing(_length: int) -> None:
+    pass
+
+
+@pytest.fixture
+def stored(repository: Repository) -> Repository:
+    """Two revisions of the same five chunks."""
+    for _ in range(2):
+        Backup(repository, ("daily",)).run()
+    return repository
+
+
+def chunk_file(repository: Repository, index: int) -> Path:
+    name = repository.read_map(repository.history()[0])[index].hex()
+    return repository.directory / "chunks" / name[:2] / f"{name}.zst"
+
+
+def states(repository: Repository) -> list[tuple[Trust, tuple[int, ...]]]:
+    return [(revision.trust, revision.damaged) for revision in repository.history()]
+
+
+def test_a_sound_revision_is_verified_and_no_other(stored: Repository) -> None:
+    verify(stored, stored.history()[0], utc_now, nothing)
+
+    assert states(stored) == [(Trust.VERIFIED, ()), (Trust.TRUSTED, ())]
+
+
+def test_damage_in_one_revision_distrusts_all_that_share_it(stored: Repository) -> None:
+    chunk_file(stored, 2).unlink()
+
+    judged = verify(stored, stored.history()[0], utc_now, nothing)
+
+    assert judged.damaged == (2, 3)
+    assert states(stored) == [(Trust.DISTRUSTED, (2, 3))] * 2
+    assert quarantine.count(stored.directory) == 1
+
+
+def test_to_verify_needs_the_lock_for_records_only_at_its_end(stored: Repository) -> None:
+    reached = threading.Event()
+
+    def progress(_length: int) -> None:
+        with pytest.raises(RepositoryBusyError), exclusive(stored.directory, PURGE_LOCK):
+            pass
+        reached.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        with exclusive(stored.directory, BACKUP_LOCK):
+            verifying = pool.submit(verify, stored, stored.history()[0], utc_now, progress)
+            assert reached.wait(60)
+            with pytest.raises(TimeoutError):
+                verifying.result(timeout=0.2)
+            assert stored.history()[0].trust is Trust.TRUSTED
+        assert verifying.result(timeout=60).trust is Trust.VERIFIED
+
+
+def test_what_a_backup_mended_meanwhile_is_not_damaged(stored: Repository) -> None:
+    path = chunk_file(stored, 0)
+    content = path.read_bytes()
+    path.unlink()
+    seen: list[int] = []
+
+    def progress(length: int) -> None:
+        seen.append(length)
+        if len(seen) == 4:
+            path.write_bytes(content)
+
+    assert verify(stored, stored.history()[0], utc_now, progress).trust is Trust.VERIFIED
+    assert quarantine.count(stored.directory) == 0
+
+
+def test_a_revision_with_a_damaged_map_can_not_be_verified(stored: Repository) -> None:
+    stored.map_path(stored.history()[0]).unlink()
+
+    with pytest.raises(DamageError, match="is missing"):
+        verify(stored, stored.history()[0], utc_now, nothing)
+
+
+def test_a_mark_that_changes_nothing_writes_nothing(stored: Repository) -> None:
+    revision = mark_damaged(stored, stored.history()[0], [3, 1, 3])
+    record = stored.directory / f"{revision.id}.rev"
+    written = record.stat().st_ino
+
+    assert mark_damaged(stored, revision, [1, 3]).damaged == (1, 3)
+    assert record.stat().st_ino == written
+    mark(stored, mark(stored, revision, Trust.TRUSTED), Trust.TRUSTED)
+    assert stored.history()[0].damaged == ()
+
+
+def test_a_revision_that_can_not_be_dealt_with_hinders_no_other(
+    stored: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = stored.read_map(stored.history()[0])[0]
+    chunk_file(stored, 0).unlink()
+    stored.map_path(stored.history()[0]).unlink()
+
+    assert settle(stored, stored.storage(), {bad}, None) == [stored.history()[1].id]
+    assert f"revision {stored.history()[0].id} can not be looked at" in caplog.text
+
+
+def test_sound_chunks_distrust_nothing(stored: Repository) -> None:
+    assert settle(stored, stored.storage(), stored.read_map(stored.history()[0]).distinct(), None) == []
+    assert settle(stored, stored.storage(), identities([]), None) == []
+    assert states(stored) == [(Trust.TRUSTED, ())] * 2
+
+
+def test_a_damaged_chunk_is_looked_at_once_for_all_revisions(
+    stored: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backy.storage.chunked.reader import ChunkReader
+
+    bad = stored.read_map(stored.history()[0])[2]
+    chunk_file(stored, 2).unlink()
+    looks: list[bytes] = []
+    read = ChunkReader.read
+
+    def counted(reader: ChunkReader, index: int, identity: bytes) -> bytes:
+        looks.append(identity)
+        return read(reader, index, identity)
+
+    monkeypatch.setattr(ChunkReader, "read", counted)
+
+    assert len(settle(stored, stored.storage(), {bad}, None)) == 2
+    assert looks == [bad]
+
+
+def look_again(repository: Repository) -> None:
+    recheck(repository, repository.storage(), utc_now, quiet)
+
+
+def test_one_doubted_revision_a_night_is_read_the_newest_first(stored: Repository) -> None:
+    for revision in stored.history():
+        mark(stored, revision, Trust.DISTRUSTED)
+
+    look_again(stored)
+    assert [trust for trust, _ in states(stored)] == [Trust.DISTRUSTED, Trust.VERIFIED]
+    look_again(stored)
+    assert [trust for trust, _ in states(stored)] == [Trust.VERIFIED, Trust.VERIFIED]
+
+
+def test_the_damage_of_all_revisions_is_looked_at_every_night(
+    stored: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = chunk_file(stored, 0).read_bytes()
+    chunk_file(stored, 0).unlink()
+    verify(stored, stored.history()[0], utc_now, nothing)
+
+    caplog.clear()
+    look_again(stored)
+    assert caplog.text.count("is distrusted: 1 of its chunks are damaged, the first is chunk 0") == 2
+    assert states(stored) == [(Trust.DISTRUSTED, (0,))] * 2
+
+    chunk_file(stored, 0).write_bytes(content)
+    look_again(stored)
+    assert states(stored) == [(Trust.TRUSTED, ())] * 2
+
+
+def test_the_progress_of_a_second_look_is_shown_in_full(stored: Repository) -> None:
+    mark(stored, stored.history()[0], Trust.DISTRUSTED)
+    shown: list[int] = []
+    begun: list[tuple[str, int]] = []
+
+    def steps(name: str, total: int) -> Callable[[int], None]:
+        begun.append((name, total))
+        return shown.append
+
+    recheck(stored, stored.storage(), utc_now, steps)
+
+    size = stored.history()[0].size
+    assert begun == [("recheck", size)]
+    assert 0 < sum(shown) <= size
+
+
+@pytest.mark.parametrize("damaged", [(), (0,)])
+def test_whatever_is_wrong_with_an_old_revision_is_told_and_no_error(
+    stored: Repository, caplog: pytest.LogCaptureFixture, damaged: tuple[int, ...]
+) -> None:
+    revision: Revision = mark(stored, stored.history()[0], Trust.DISTRUSTED)
+    if damaged:
+        mark_damaged(stored, revision, damaged)
+    stored.map_path(revision).unlink()
+
+    look_again(stored)
+
+    assert f"the distrusted revision {revision.id} can not be looked at" in caplog.text
+
+
+def test_the_evidence_of_much_damage_does_not_stay_in_memory(
+    stored: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backy.image import StoredImage
+    from backy.mending import damaged_chunks
+
+    monkeypatch.setattr(quarantine, "MOST_FINDINGS", 1)
+    for index in (0, 2, 4):
+        path = chunk_file(stored, index)
+        path.chmod(0o600)
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    revision = stored.history()[0]
+    with stored.storage().open(revision.id) as reader:
+        image = StoredImage(stored.read_map(revision), reader)
+        found = damaged_chunks(image, image.chunks.data(), nothing)
+
+    assert [index for index, _ in found] == [0, 2, 3, 4]
+    assert [error.evidence is not None for _, error in found] == [True, False, False, False]
+    assert [error.__traceback__ is not None for _, error in found] == [True, False, False, False]
