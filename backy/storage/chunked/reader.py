@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from backy.chunkmap import identify
 from backy.errors import ChunkDamageError
 from backy.storage.chunked.codec import LARGEST_FRAME, SMALLEST_FRAME, Codec, Delta, apply_delta, decode_delta
@@ -22,13 +25,8 @@ class ChunkReader:
             ChunkDamageError: a file of it is missing, unreadable, or fails its checksum.
         """
         file = self.locate(identity)
-        try:
+        with _blamed_on(identity):
             return self.content(file)
-        except ChunkDamageError as error:
-            if error.identity == identity:
-                raise
-            cause = f"it is made of a damaged one: {error}"
-            raise ChunkDamageError(identity, cause, error.evidence, error.identity) from error
 
     def content(self, file: ChunkFile) -> bytes:
         """Return the chunk in `file`: of a delta, its base with the pages of its companion and its own laid over."""
@@ -42,10 +40,11 @@ class ChunkReader:
     def probe(self, index: int, identity: bytes) -> None:
         """Look whether the files of a chunk are there and have sizes that they may have; raises ChunkDamageError."""
         file = self.locate(identity)
-        for needed in [file, *file.made_of]:
-            size = self._files.size(needed)
-            if not SMALLEST_FRAME <= size <= LARGEST_FRAME:
-                raise ChunkDamageError(identity, f"{needed.kind} has an impossible size of {size} bytes")
+        with _blamed_on(identity):
+            for needed in [file, *file.made_of]:
+                size = self._files.size(needed)
+                if not SMALLEST_FRAME <= size <= LARGEST_FRAME:
+                    raise ChunkDamageError(needed.identity, f"{needed.kind} has an impossible size of {size} bytes")
 
     def locate(self, identity: bytes) -> ChunkFile:
         """Return the file of a chunk; raises ChunkDamageError if there is none."""
@@ -83,3 +82,15 @@ def checked(identity: bytes, content: bytes) -> bytes:
     if identify(content) != identity:
         raise ChunkDamageError(identity, "its content is damaged: it does not have this id", content)
     return content
+
+
+@contextmanager
+def _blamed_on(identity: bytes) -> Iterator[None]:
+    """Let damage of what a chunk is made of be damage of that chunk."""
+    try:
+        yield
+    except ChunkDamageError as error:
+        if error.identity == identity:
+            raise
+        cause = f"it is made of a damaged one: {error}"
+        raise ChunkDamageError(identity, cause, error.evidence, error.identity) from error
