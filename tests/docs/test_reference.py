@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backy.api import CHUNK_SIZE
+from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
 from backy.config import JobConfig
 from backy.exitcodes import ExitCode
@@ -101,9 +101,11 @@ def test_every_column_of_status_is_explained(repository: Repository, backy) -> N
 
 def test_every_file_of_a_repository_is_explained(repository: Repository, image: Path, backy) -> None:
     Backup(repository, ("daily",)).run()
-    with image.open("r+b") as stream:
-        stream.write(b"changed")
-    Backup(repository, ("daily",)).run()
+    for page in (0, 1):
+        with image.open("r+b") as stream:
+            stream.seek(page * PAGE_SIZE)
+            stream.write(b"changed")
+        Backup(repository, ("daily",)).run()
     next(repository.directory.glob("chunks/*/*.delta")).chmod(0o600)
     with next(repository.directory.glob("chunks/*/*.delta")).open("r+b") as stream:
         stream.truncate(50)

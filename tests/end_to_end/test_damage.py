@@ -1,10 +1,11 @@
 """Every kind of damage in every kind of file: it is found, told, mended where the source has the content, and no more.
 
-The history has three revisions of an image of seven chunks:
+The history has three revisions of an image of nine chunks:
 
     a, b      the same in all revisions
     c, d      replaced as a whole after the oldest one
     e, f      changed a little after each one: full chunks first, then two deltas on those
+    g, h      likewise, but the last deltas take over the pages of those before
     and a short one at the end
 """
 
@@ -26,7 +27,7 @@ from backy.config import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Trust
 
-CHUNKS = "abcdef"
+CHUNKS = "abcdefgh"
 OLD, MIDDLE, NEW = range(3)
 EVERY = {OLD, MIDDLE, NEW}
 
@@ -59,6 +60,7 @@ CASES = {
     "current delta": Case("ef", NEW, {NEW}, mended=True),
     "old delta": Case("ef", MIDDLE, {MIDDLE}, mended=False),
     "base": Case("ef", OLD, EVERY, mended=False),
+    "companion": Case("gh", MIDDLE, {MIDDLE, NEW}, mended=False),
 }
 
 
@@ -111,8 +113,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     repository = Repository.initialize(folder / "vm", config)
     Backup(repository, ("daily",)).run()
     write(image, c=content("new c"), d=content("new d"), e=b"1" * PAGE_SIZE, f=b"2" * PAGE_SIZE)
+    write(image, g=content("g before")[:PAGE_SIZE], h=content("h before")[:PAGE_SIZE])
     Backup(repository, ("daily",)).run()
-    write(image, e=b"3" * PAGE_SIZE, f=b"4" * PAGE_SIZE)
+    # more than the deltas before cost: they are no companions of these
+    write(image, e=content("new e")[:PAGE_SIZE], f=content("new f")[:PAGE_SIZE])
+    write(image, **{name: content(f"{name} before")[:PAGE_SIZE] + b"1" * PAGE_SIZE for name in "gh"})
     Backup(repository, ("daily",)).run()
     return repository
 
@@ -143,7 +148,8 @@ def damage(repository: Repository, case: Case, how: str) -> set[str]:
     first = case.chunks[0]
     paths = [chunk_file(repository, identity(repository, case.revision, name)) for name in case.chunks]
     DAMAGE[how](*paths)
-    revisions = EVERY if case is CASES["base"] else {case.revision}
+    others = case in (CASES["base"], CASES["companion"])
+    revisions = case.referring if others else {case.revision}
     return {
         identity(repository, number, name) for number in revisions for name in (case.chunks if how == "swap" else first)
     }
@@ -237,12 +243,12 @@ def test_a_backup_mends_what_the_source_still_has(
         assert {report["identity"] for report in reports if report["mended"]} == bad
         assert distrusted(repository) == set()
         assert call("scrub", "deep").code == 0
-    elif case is CASES["base"]:
+    elif NEW in case.referring:
         assert "mended from the source" in done.err
-        # of a base that fails its checksum it is known who has it; of the other deltas on it nobody knows yet
-        assert distrusted(repository) == (set() if how == "swap" else {OLD})
+        # of what fails its checksum it is known who has it; of the other deltas made of it nobody knows yet
+        assert distrusted(repository) == (set() if how == "swap" else {case.revision})
         assert call("scrub", "deep").code == 1
-        assert distrusted(repository) == {OLD, MIDDLE}
+        assert distrusted(repository) == case.referring - {NEW}
     else:
         assert done.err == ""
         assert call("scrub", "deep").code == 1

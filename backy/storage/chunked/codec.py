@@ -1,16 +1,17 @@
 """What is inside of a chunk file; described with test vectors in docs/reference/format.md.
 
-A full chunk `<id>.zst` is one plain zstd frame of the content. A delta `<id>.<base id>.delta` is one zstd frame of,
-little endian:
+A full chunk is one plain zstd frame of the content. A delta is one zstd frame of, little endian:
 
     8 bytes   magic `backydlt`
     u32       length of the chunk in bytes
     u32       number of pages
-    u64       bytes spent on deltas of this base before this one, along the chunk's history
+    u64       bytes spent, along the chunk's history, on deltas made of the same base, or of the same companion if it
+              has one, before this one
     u16       per page: its number in the chunk, ascending
     bytes     the pages; each has 4096 bytes, the last page of an odd chunk fewer
 
-The chunk is the base, cut or filled with zeroes to its length, with these pages laid over. Every frame has a checksum.
+The chunk is the base, or the chunk that the companion makes of it, cut or filled with zeroes to its length, with these
+pages laid over. Every frame has a checksum.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _LARGEST = CHUNK_SIZE + _HEADER.size + 2 * CHUNK_SIZE // PAGE_SIZE
 
 
 class Delta(NamedTuple):
-    """The pages in which a chunk differs from its base."""
+    """The pages in which a chunk differs from what it is made of."""
 
     length: int
     spent: int
@@ -118,7 +119,7 @@ def decode_delta(content: bytes) -> Delta:
 
 
 def apply_delta(delta: Delta, base: bytes) -> bytes:
-    """Return the chunk that `delta` makes of its base."""
+    """Return the chunk that `delta` makes of another one."""
     content = bytearray(base[: delta.length].ljust(delta.length, b"\0"))
     for number, page in delta.pages.items():
         content[number * PAGE_SIZE : number * PAGE_SIZE + len(page)] = page

@@ -1,4 +1,9 @@
-"""Where chunk files lie: `chunks/<first two digits of the id>/<id>.zst` and `<id>.<base id>.delta`."""
+"""Where chunk files lie: in `chunks/<first two digits of the id>/`, under names that tell what they are made of.
+
+<id>.zst                                a full chunk
+<id>.<base id>.delta                    the pages in which a chunk differs from a full one
+<id>.<base id>.<companion id>.delta     likewise, but for those that the companion, a delta of the same base, has
+"""
 
 from __future__ import annotations
 
@@ -12,14 +17,21 @@ from backy.errors import ChunkDamageError
 
 FULL_SUFFIX = ".zst"
 DELTA_SUFFIX = ".delta"
-_NAME = re.compile(r"([0-9a-f]{64})(?:\.zst|\.([0-9a-f]{64})\.delta)")
+_NAME = re.compile(r"([0-9a-f]{64})(?:\.zst|\.([0-9a-f]{64})(?:\.([0-9a-f]{64}))?\.delta)")
 
 
 class ChunkFile(NamedTuple):
-    """A file's name, taken apart. A full chunk has no base."""
+    """A file's name, taken apart. A full chunk has no base, and few deltas have a companion."""
 
     identity: bytes
-    base: bytes | None
+    base: bytes | None = None
+    companion: bytes | None = None
+
+    @property
+    def made_of(self) -> list[ChunkFile]:
+        """The other files that it takes to read the chunk: the full chunk first, then the companion."""
+        base = [] if self.base is None else [ChunkFile(self.base)]
+        return base if self.companion is None else [*base, ChunkFile(self.companion, self.base)]
 
     @property
     def kind(self) -> str:
@@ -29,9 +41,8 @@ class ChunkFile(NamedTuple):
     @property
     def name(self) -> str:
         """The name of the file in its folder."""
-        if self.base is None:
-            return f"{self.identity.hex()}{FULL_SUFFIX}"
-        return f"{self.identity.hex()}.{self.base.hex()}{DELTA_SUFFIX}"
+        ids = [identity.hex() for identity in self if identity is not None]
+        return ".".join(ids) + (FULL_SUFFIX if self.base is None else DELTA_SUFFIX)
 
 
 def parse_name(name: str) -> ChunkFile | None:
@@ -39,7 +50,8 @@ def parse_name(name: str) -> ChunkFile | None:
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    return ChunkFile(bytes.fromhex(match[1]), bytes.fromhex(match[2]) if match[2] else None)
+    identity, base, companion = (bytes.fromhex(digits) if digits else None for digits in match.groups())
+    return None if identity is None else ChunkFile(identity, base, companion)
 
 
 class ChunkFiles:
@@ -48,7 +60,7 @@ class ChunkFiles:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.temporary = directory / "tmp"
-        self._deltas: dict[int, dict[bytes, list[bytes]]] = {}
+        self._deltas: dict[int, dict[bytes, list[ChunkFile]]] = {}
 
     def path(self, file: ChunkFile) -> str:
         """Return where `file` lies."""
@@ -56,12 +68,12 @@ class ChunkFiles:
 
     def find(self, identity: bytes) -> ChunkFile | None:
         """Return the file that holds a chunk: a full one wins over a delta. None if there is neither."""
-        full = ChunkFile(identity, None)
+        full = ChunkFile(identity)
         return full if self.exists(full) else next(iter(self.deltas(identity)), None)
 
     def deltas(self, identity: bytes) -> list[ChunkFile]:
         """Return the delta files of a chunk as of the first look: one, unless crashes left others that nobody needs."""
-        return [ChunkFile(identity, base) for base in self._folder_deltas(identity[0]).get(identity, [])]
+        return self._folder_deltas(identity[0]).get(identity, [])
 
     def exists(self, file: ChunkFile) -> bool:
         """Tell whether there is such a file."""
@@ -74,14 +86,14 @@ class ChunkFiles:
         except OSError as error:
             raise ChunkDamageError(file.identity, f"{file.kind}: {error.strerror}") from error
 
-    def _folder_deltas(self, number: int) -> dict[bytes, list[bytes]]:
-        """Return the bases of the deltas in a folder, by the delta's id."""
+    def _folder_deltas(self, number: int) -> dict[bytes, list[ChunkFile]]:
+        """Return the deltas in a folder by their ids."""
         if number not in self._deltas:
-            bases: dict[bytes, list[bytes]] = {}
+            deltas: dict[bytes, list[ChunkFile]] = {}
             for file in self.folder(number):
                 if file.base is not None:
-                    bases.setdefault(file.identity, []).append(file.base)
-            self._deltas[number] = bases
+                    deltas.setdefault(file.identity, []).append(file)
+            self._deltas[number] = deltas
         return self._deltas[number]
 
     def folder(self, number: int) -> Iterator[ChunkFile]:

@@ -12,37 +12,37 @@ FOLDERS = 256
 
 
 def held(files: ChunkFiles, live: Container[bytes]) -> Held:
-    """Count the full chunks that are there only because live deltas are made of them."""
-    bases = [ChunkFile(base, None) for base in _bases(files, live) if base not in live]
-    sizes = [files.size(file) for file in bases if files.exists(file)]
+    """Count the files that are there only because live deltas are made of them."""
+    others = [file for file in _ingredients(files, live) if not _needed(file, files, live)]
+    sizes = [files.size(file) for file in others if files.exists(file)]
     return Held(len(sizes), sum(sizes))
 
 
 def purge(files: ChunkFiles, live: Container[bytes]) -> Purged:
-    """Remove every chunk file whose id is not in `live` and that is no base of a live delta.
+    """Remove every chunk file that no chunk in `live` is read from.
 
-    One listing finds the bases, for a delta's name has them; the removals go folder by folder. A crash in between
-    leaves dead files only.
+    One listing tells what live deltas are made of, for their names have it; the removals go folder by folder. A crash
+    in between leaves dead files only.
     """
-    bases = _bases(files, live)
+    ingredients = _ingredients(files, live)
     count = size = 0
     for number in range(FOLDERS):
         for file in files.folder(number):
-            if _needed(file, files, live) or (file.base is None and file.identity in bases):
-                continue
-            size += files.size(file)
-            os.unlink(files.path(file))
-            count += 1
+            if not _needed(file, files, live) and file not in ingredients:
+                size += files.size(file)
+                os.unlink(files.path(file))
+                count += 1
     return Purged(count, size)
 
 
-def _bases(files: ChunkFiles, live: Container[bytes]) -> set[bytes]:
-    """Return the ids of the full chunks that live deltas are made of."""
+def _ingredients(files: ChunkFiles, live: Container[bytes]) -> set[ChunkFile]:
+    """Return the files that live deltas are made of."""
     return {
-        file.base
+        ingredient
         for number in range(FOLDERS)
         for file in files.folder(number)
         if file.base is not None and _needed(file, files, live)
+        for ingredient in file.made_of
     }
 
 
@@ -50,4 +50,4 @@ def _needed(file: ChunkFile, files: ChunkFiles, live: Container[bytes]) -> bool:
     """Tell whether a live chunk is read from this very file: beside a full one, a delta of the same id is not."""
     if file.identity not in live:
         return False
-    return file.base is None or not files.exists(ChunkFile(file.identity, None))
+    return file.base is None or not files.exists(ChunkFile(file.identity))

@@ -1,6 +1,9 @@
-"""Reading chunks: a full one is decompressed, a delta is laid over its base."""
+"""Reading chunks: a full one is decompressed, deltas are laid over their base."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from backy.chunkmap import identify
 from backy.errors import ChunkDamageError
@@ -22,29 +25,26 @@ class ChunkReader:
             ChunkDamageError: a file of it is missing, unreadable, or fails its checksum.
         """
         file = self.locate(identity)
+        with _blamed_on(identity):
+            return self.content(file)
+
+    def content(self, file: ChunkFile) -> bytes:
+        """Return the chunk in `file`: of a delta, its base with the pages of its companion and its own laid over."""
         if file.base is None:
-            return self.full(identity)
-        try:
-            return apply_delta(self.delta(file), self.full(file.base))
-        except ChunkDamageError as error:
-            if error.identity == identity:
-                raise
-            raise ChunkDamageError(identity, f"its base is damaged: {error}", error.evidence, file.base) from error
+            return self.full(file.identity)
+        content = self.full(file.base)
+        for delta in [*file.made_of[1:], file]:
+            content = apply_delta(self.delta(delta), content)
+        return content
 
     def probe(self, index: int, identity: bytes) -> None:
         """Look whether the files of a chunk are there and have sizes that they may have; raises ChunkDamageError."""
         file = self.locate(identity)
-        self._probe(file)
-        if file.base is not None:
-            try:
-                self._probe(ChunkFile(file.base, None))
-            except ChunkDamageError as error:
-                raise ChunkDamageError(identity, f"its base is damaged: {error}", base=file.base) from error
-
-    def _probe(self, file: ChunkFile) -> None:
-        size = self._files.size(file)
-        if not SMALLEST_FRAME <= size <= LARGEST_FRAME:
-            raise ChunkDamageError(file.identity, f"{file.kind} has an impossible size of {size} bytes")
+        with _blamed_on(identity):
+            for needed in [file, *file.made_of]:
+                size = self._files.size(needed)
+                if not SMALLEST_FRAME <= size <= LARGEST_FRAME:
+                    raise ChunkDamageError(needed.identity, f"{needed.kind} has an impossible size of {size} bytes")
 
     def locate(self, identity: bytes) -> ChunkFile:
         """Return the file of a chunk; raises ChunkDamageError if there is none."""
@@ -55,26 +55,42 @@ class ChunkReader:
 
     def full(self, identity: bytes) -> bytes:
         """Return the content of a full chunk, as for `read`."""
-        return self._content(ChunkFile(identity, None))
+        return self._frame(ChunkFile(identity))
 
     def checked_full(self, identity: bytes) -> bytes:
         """Return the content of a full chunk, compared with its id; raises ChunkDamageError."""
-        content = self.full(identity)
-        if identify(content) != identity:
-            raise ChunkDamageError(identity, "its content is damaged: it does not have this id", content)
-        return content
+        return checked(identity, self.full(identity))
 
     def delta(self, file: ChunkFile) -> Delta:
         """Return a delta without its base, as for `read`."""
-        content = self._content(file)
+        content = self._frame(file)
         try:
             return decode_delta(content)
         except ValueError as error:
             raise ChunkDamageError(file.identity, f"{file.kind}: {error}", content) from error
 
-    def _content(self, file: ChunkFile) -> bytes:
+    def _frame(self, file: ChunkFile) -> bytes:
         frame = self._files.read(file)
         try:
             return self._codec.decompress(frame)
         except ValueError as error:
             raise ChunkDamageError(file.identity, f"{file.kind}: {error}", frame) from error
+
+
+def checked(identity: bytes, content: bytes) -> bytes:
+    """Return `content` if `identity` is its id; raises ChunkDamageError."""
+    if identify(content) != identity:
+        raise ChunkDamageError(identity, "its content is damaged: it does not have this id", content)
+    return content
+
+
+@contextmanager
+def _blamed_on(identity: bytes) -> Iterator[None]:
+    """Let damage of what a chunk is made of be damage of that chunk."""
+    try:
+        yield
+    except ChunkDamageError as error:
+        if error.identity == identity:
+            raise
+        cause = f"it is made of a damaged one: {error}"
+        raise ChunkDamageError(identity, cause, error.evidence, error.identity) from error

@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 from backy.api import PAGE_SIZE, Stored
 from backy.durable import READ_ONLY, naming, sync_file_system, sync_folder, write_all
 from backy.errors import ChunkDamageError
-from backy.pages import differing_pages
-from backy.storage.chunked.codec import Codec, encode_delta, make_delta
+from backy.pages import differing_pages, runs
+from backy.storage.chunked.codec import Codec, apply_delta, encode_delta, make_delta
 from backy.storage.chunked.files import ChunkFile, ChunkFiles
-from backy.storage.chunked.reader import ChunkReader
+from backy.storage.chunked.reader import ChunkReader, checked
 
 log = logging.getLogger(__name__)
 FEW = 16
@@ -22,27 +22,24 @@ FEW = 16
 Durability = Literal["none", "filesystem", "file"]
 
 
-class Base(NamedTuple):
-    """The full chunk that a chunk of the parent revision is made of."""
+class Origin(NamedTuple):
+    """A chunk that something new can be told as a difference from."""
 
-    identity: bytes
+    file: ChunkFile
     content: bytes
     size: int
     """Bytes of its file."""
     spent: int
-    """Bytes of the deltas written on it so far, along this chunk's history."""
-    overlay: dict[int, bytes]
-    """The pages by which the parent's chunk differs from the base."""
-
-    def changed(self, data: bytes, pages: list[int]) -> int:
-        """Return how many bytes of `data`, which differs from the base in `pages`, the parent's chunk does not have."""
-        differing = {page for page in pages if page not in self.overlay}
-        differing |= {page for page, old in self.overlay.items() if _page(data, page) != old}
-        return sum(len(_page(data, page)) for page in differing)
+    """Bytes of the deltas made of it so far, along the chunk's history."""
 
 
-def _page(data: bytes, number: int) -> bytes:
-    return data[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
+class Parent(NamedTuple):
+    """The chunk of the parent revision, and what it is made of."""
+
+    content: bytes
+    base: Origin
+    companion: Origin | None
+    """A delta of the base whose pages a new delta may take over."""
 
 
 class ChunkWriter:
@@ -74,14 +71,12 @@ class ChunkWriter:
             self._claimed.add(identity)
         if identity in self._referenced and self._is_stored(identity):
             return len(data)
-        base = None if previous is None else self._base(previous)
-        if base is None:
-            self._store(ChunkFile(identity, None), self._codec.compress(data))
+        parent = None if previous is None else self._parent(previous)
+        if parent is None:
+            self._store(ChunkFile(identity), self._codec.compress(data))
             return len(data)
-        pages = differing_pages(data, base.content)
-        if identity != base.identity:
-            self._store_on(base, identity, data, pages)
-        return base.changed(data, pages)
+        self._store_difference(parent, identity, data)
+        return sum(length for _, length in runs(differing_pages(data, parent.content), len(data)))
 
     def zero(self, index: int) -> None:
         """Zero chunks are no files."""
@@ -100,50 +95,79 @@ class ChunkWriter:
     def _is_stored(self, identity: bytes) -> bool:
         """Tell whether the files of a referenced chunk are there; that they are whole is known."""
         file = self._files.find(identity)
-        return file is not None and (file.base is None or self._files.exists(ChunkFile(file.base, None)))
+        return file is not None and all(self._files.exists(other) for other in file.made_of)
 
-    def _base(self, previous: bytes) -> Base | None:
-        """Read the base of the parent's chunk; None if it is damaged, so that nothing new is built on it."""
+    def _parent(self, previous: bytes) -> Parent | None:
+        """Read the parent's chunk; None if it is damaged, so that nothing new is made of it."""
         try:
-            file = self._reader.locate(previous)
-            identity = file.base or previous
-            content = self._reader.checked_full(identity)
-            size = self._files.size(ChunkFile(identity, None))
-            if file.base is None:
-                return Base(identity, content, size, 0, {})
-            delta = self._reader.delta(file)
+            return self._read_parent(self._reader.locate(previous))
         except ChunkDamageError as error:
             log.warning("%s; what changed in it is stored in full", error)
             if error.identity != previous:
-                cause = f"its base is damaged: {error}"
+                cause = f"it is made of a damaged one: {error}"
                 error = ChunkDamageError(previous, cause, error.evidence, error.identity)
             with self._lock:
                 self._damaged.append(error if len(self._damaged) < FEW else error.without_evidence())
             return None
-        return Base(identity, content, size, delta.spent + self._files.size(file), delta.pages)
 
-    def _store_on(self, base: Base, identity: bytes, data: bytes, pages: list[int]) -> None:
+    def _read_parent(self, file: ChunkFile) -> Parent:
+        """Read a chunk and what it is made of; all that a new delta may be made of is compared with its id."""
+        full = ChunkFile(file.base or file.identity)
+        content = self._reader.checked_full(full.identity)
+        size = self._files.size(full)
+        if file.base is None:
+            return Parent(content, Origin(full, content, size, 0), None)
+        plain = file if file.companion is None else file.made_of[-1]
+        delta = self._reader.delta(plain)
+        lent = checked(plain.identity, apply_delta(delta, content))
+        lent_size = self._files.size(plain)
+        spent = delta.spent + lent_size
+        if file.companion is None:
+            return Parent(lent, Origin(full, content, size, spent), Origin(plain, lent, lent_size, 0))
+        own = self._reader.delta(file)
+        own_spent = own.spent + self._files.size(file)
+        base = Origin(full, content, size, spent + own_spent)
+        return Parent(apply_delta(own, lent), base, Origin(plain, lent, lent_size, own_spent))
+
+    def _store_difference(self, parent: Parent, identity: bytes, data: bytes) -> None:
         """Store a chunk as a delta, or in full once the deltas of its base have cost as much as a full one.
 
-        An untrusted full file of the same id is replaced by a full one: it would be read in preference to a delta.
+        A delta takes over the pages of its companion until that has saved what a delta without one costs. Whatever has
+        this id already is not trusted: a full chunk is read in preference to it.
         """
-        full = ChunkFile(identity, None)
-        if len(pages) * PAGE_SIZE < len(data) and not self._files.exists(full):
-            frame = self._codec.compress(encode_delta(make_delta(data, pages, base.spent)))
-            if base.spent + len(frame) <= base.size:
-                self._store(ChunkFile(identity, base.identity), frame)
+        there = self._files.find(identity)
+        known = [parent.base.file] if parent.companion is None else [parent.base.file, parent.companion.file]
+        if there in known:
+            return
+        for origin in [parent.companion, parent.base] if there is None else []:
+            if origin is None:
+                continue
+            companion = origin.file.identity if origin.file.base is not None else None
+            frame = self._difference(origin, data)
+            if (
+                frame is not None
+                and origin.spent + len(frame) <= origin.size
+                and parent.base.spent + len(frame) <= parent.base.size
+            ):
+                self._store(ChunkFile(identity, parent.base.file.identity, companion), frame)
                 return
-        self._store(full, self._codec.compress(data))
+        self._store(ChunkFile(identity), self._codec.compress(data))
+
+    def _difference(self, origin: Origin, data: bytes) -> bytes | None:
+        """Return the frame of a delta made of `origin`; None if every page differs."""
+        pages = differing_pages(data, origin.content)
+        if len(pages) * PAGE_SIZE >= len(data):
+            return None
+        return self._codec.compress(encode_delta(make_delta(data, pages, origin.spent)))
 
     def _store(self, file: ChunkFile, frame: bytes) -> None:
-        """Put `frame` in place under its final name; what had that name, or its id on another base, is not trusted.
+        """Put `frame` in place under its final name; a file of that name is not trusted.
 
         It may be needed all the same, as the base of deltas or by a distrusted revision: it gives way only to what is
         on the disk.
         """
         path = self._files.path(file)
-        stale = [other for other in self._files.deltas(file.identity) if other != file]
-        replaces = bool(stale) or self._files.exists(file)
+        replaces = self._files.exists(file)
         temporary = f"{self._files.temporary}/{threading.get_native_id()}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, READ_ONLY)
         try:
@@ -158,10 +182,6 @@ class ChunkWriter:
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
             os.rename(temporary, path)
-        if stale:
-            sync_folder(os.path.dirname(path))
-            for other in stale:
-                os.unlink(self._files.path(other))
         with self._lock:
             self._stored += len(frame)
             self._folders.add(os.path.dirname(path))

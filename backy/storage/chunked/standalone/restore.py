@@ -125,7 +125,7 @@ def read_map(revision: dict[str, Any]) -> list[str]:
     return [content[start : start + 32].hex() for start in range(32, 32 + 32 * count, 32)]
 
 
-# chunks: chunks/<first two digits>/<id>.zst, or <id>.<id of the base>.delta -------------------------------------------
+# chunks: chunks/<first two digits>/<id>.zst, or <id>.<id of the base>.delta, or <id>.<base>.<companion>.delta ---------
 
 
 def read_frame(name: str) -> bytes:
@@ -160,7 +160,14 @@ def apply_delta(delta: bytes, base: bytes) -> bytes:
 def deltas(folder: str) -> dict[str, str]:
     """Return the names of the deltas in one of the 256 folders, by id."""
     names = os.listdir(REPOSITORY / "chunks" / folder)
-    return {name[:64]: name for name in names if re.fullmatch(r"[0-9a-f]{64}\.[0-9a-f]{64}\.delta", name)}
+    return {name[:64]: name for name in names if re.fullmatch(r"[0-9a-f]{64}(\.[0-9a-f]{64}){1,2}\.delta", name)}
+
+
+def made_of(name: str) -> list[str]:
+    """Return the files to read for the chunk in one file: the full chunk first, then the deltas to lay over it."""
+    _, *others = name.split(".")[:-1]
+    companion = [f"{others[1]}.{others[0]}.delta"] if others[1:] else []
+    return [f"{others[0]}.zst", *companion, name] if others else [name]
 
 
 def read_chunk(identity: str, length: int) -> bytes:
@@ -168,14 +175,13 @@ def read_chunk(identity: str, length: int) -> bytes:
     names = [f"{identity}.zst"]
     folder = REPOSITORY / "chunks" / identity[:2]
     if folder.exists() and not (folder / names[0]).exists():
-        delta = deltas(identity[:2]).get(identity)
-        names = [delta, f"{delta[65:129]}.zst"] if delta else names
-    content = read_frame(names[-1])
-    if len(names) > 1:
+        names = made_of(deltas(identity[:2]).get(identity, names[0]))
+    content = read_frame(names[0])
+    for delta in names[1:]:
         try:
-            content = apply_delta(read_frame(names[0]), content)
+            content = apply_delta(read_frame(delta), content)
         except (ValueError, struct.error):
-            raise Trouble(f"{names[0]} is damaged: its parts do not fit together") from None
+            raise Trouble(f"{delta} is damaged: its parts do not fit together") from None
     if len(content) != length:
         raise Trouble(f"{' or '.join(names)} is damaged: {len(content)} bytes instead of {length}")
     if BLAKE3 and BLAKE3(content) != identity:

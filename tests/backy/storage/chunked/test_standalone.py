@@ -224,6 +224,7 @@ def test_the_repository_of_these_tests_has_every_feature_of_the_format(made: Sto
     assert any(delta.length > base for delta, base in zip(deltas, bases, strict=True))
     assert any(len(page) < PAGE_SIZE for delta in deltas for page in delta.pages.values())
     assert any(delta.spent for delta in deltas)
+    assert any(len(path.stem.split(".")) == 3 for path in made.directory.glob("chunks/*/*.delta")), "a companion"
     assert made.images["empty"] == b""
 
 

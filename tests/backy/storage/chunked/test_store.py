@@ -15,7 +15,7 @@ from backy.chunkmap import identify
 from backy.errors import ChunkDamageError, ConfigError, StorageError
 from backy.storage.chunked.files import ChunkFile, ChunkFiles, parse_name
 from backy.storage.chunked.plugin import ChunkedStorage, backy_storage
-from backy.testing.operations import Enter, Remove, Rename, Sync, SyncAll, Write
+from backy.testing.operations import Enter, Rename, Sync, SyncAll, Write
 from backy.testing.recording import Fault, record
 
 LENGTH = 64 * PAGE_SIZE
@@ -67,7 +67,10 @@ class Store:
         return {parse_name(path.name) for path in self.directory.glob("chunks/??/*")}
 
     def path(self, identity: bytes, base: bytes | None = None) -> Path:
-        return Path(ChunkFiles(self.directory / "chunks").path(ChunkFile(identity, base)))
+        return self.path_of(ChunkFile(identity, base))
+
+    def path_of(self, file: ChunkFile) -> Path:
+        return Path(ChunkFiles(self.directory / "chunks").path(file))
 
     def purge(self, live: Iterable[bytes]) -> Purged:
         return self.storage.purge(set(live))
@@ -87,7 +90,7 @@ def test_a_chunk_without_a_parent_is_stored_in_full(store: Store) -> None:
     identity, different = store.write(data(1))
 
     assert different == LENGTH
-    assert store.files() == {ChunkFile(identity, None)}
+    assert store.files() == {ChunkFile(identity)}
     assert store.path(identity).stat().st_mode & 0o777 == 0o440
     assert store.read(identity) == data(1)
 
@@ -98,20 +101,95 @@ def test_a_changed_page_is_stored_as_a_delta_on_the_parents_chunk(store: Store) 
     identity, different = store.write(new, previous=data(1))
 
     assert different == PAGE_SIZE
-    assert store.files() == {ChunkFile(base, None), ChunkFile(identity, base)}
+    assert store.files() == {ChunkFile(base), ChunkFile(identity, base)}
     assert store.path(identity, base).stat().st_size < PAGE_SIZE + 100
     assert store.read(identity) == new
 
 
-def test_the_base_of_the_parents_delta_is_used_again_so_there_is_never_a_chain(store: Store) -> None:
+def test_a_delta_takes_over_the_pages_of_the_parents_delta_and_there_is_never_a_longer_chain(store: Store) -> None:
     base, _ = store.write(data(1))
-    first, second = changed(data(1), 3), changed(data(1), 3, 5)
-    store.write(first, previous=data(1))
-    identity, different = store.write(second, previous=first)
+    contents = [data(1)]
+    for number in range(6):
+        contents.append(changed(contents[-1], number))
+        identity, different = store.write(contents[-1], previous=contents[-2])
+        assert different == PAGE_SIZE
+        assert store.read(identity) == contents[-1]
 
-    assert different == PAGE_SIZE
-    assert ChunkFile(identity, base) in store.files()
+    first = ChunkFile(identify(contents[1]), base)
+    second = ChunkFile(identify(contents[2]), base, first.identity)
+    assert {first, second} <= store.files()
+    assert store.path_of(second).stat().st_size < 1.1 * store.path_of(first).stat().st_size
+    for file in store.files():
+        assert all(len(other.made_of) < len(file.made_of) for other in file.made_of)
+        assert set(file.made_of) <= store.files()
+
+
+def test_a_page_a_day_costs_a_few_times_itself_over_a_month(store: Store) -> None:
+    base, _ = store.write(data(1))
+    content = data(1)
+    for day in range(30):
+        previous, content = content, changed(content, day % 60, seed=day)
+        identity, _ = store.write(content, previous=previous)
+    sizes = [store.path_of(file).stat().st_size for file in store.files() if file.identity != base]
+
+    assert store.read(identity) == content
+    assert sum(sizes) < 6 * 30 * PAGE_SIZE
+
+
+def test_content_that_is_that_of_the_companion_again_is_no_new_file(store: Store) -> None:
+    store.write(data(1))
+    first, second = changed(data(1), 3), changed(data(1), 3, 4)
+    store.write(first, previous=data(1))
+    store.write(second, previous=first)
+    files = store.files()
+    store.write(first, previous=second)
+
+    assert store.files() == files
+
+
+def test_a_page_that_is_as_in_the_base_again_hides_that_of_the_companion(store: Store) -> None:
+    store.write(data(1))
+    first, second = changed(data(1), 3, 5), changed(data(1), 5)
+    store.write(first, previous=data(1))
+    identity, _ = store.write(second, previous=first)
+
+    assert any(file.identity == identity and file.companion == identify(first) for file in store.files())
     assert store.read(identity) == second
+
+
+@pytest.mark.parametrize("harm", ["missing", "torn", "another"])
+def test_nothing_is_built_on_a_bad_companion(store: Store, harm: str) -> None:
+    base, _ = store.write(data(1))
+    first, second, third = changed(data(1), 3), changed(data(1), 3, 4), changed(data(1), 3, 4, 5)
+    store.write(first, previous=data(1))
+    identity, _ = store.write(second, previous=first)
+    other, _ = store.write(changed(data(1), 9), previous=data(1))
+    bad = store.path(identify(first), base)
+    bad.unlink()
+    if harm != "missing":
+        bad.write_bytes(store.path(other, base).read_bytes() if harm == "another" else b"torn")
+    with store.writing() as writer:
+        writer.write(0, identify(third), third, identity)
+        stored = writer.commit()
+
+    assert ChunkFile(identify(third)) in store.files()
+    assert [error.identity for error in stored.damaged] == [identity]
+
+
+def test_purge_keeps_a_companion_that_a_live_delta_needs_even_beside_a_full_chunk_of_its_id(store: Store) -> None:
+    base, _ = store.write(data(1))
+    first, second = changed(data(1), 3), changed(data(1), 3, 4)
+    companion, _ = store.write(first, previous=data(1))
+    identity, _ = store.write(second, previous=first)
+    store.write(first)
+    assert store.storage.held({identity}).files == 2
+    store.purge({identity, companion})
+
+    assert ChunkFile(companion, base) in store.files()
+    assert ChunkFile(companion) in store.files()
+    assert store.read(identity) == second
+    store.purge({companion})
+    assert store.files() == {ChunkFile(companion)}
 
 
 def test_what_differs_from_the_parent_is_told_and_not_what_differs_from_the_base(store: Store) -> None:
@@ -130,22 +208,23 @@ def test_content_that_is_that_of_the_base_again_is_no_new_file(store: Store) -> 
     delta, _ = store.write(first, previous=data(1))
     store.write(data(1), previous=first)
 
-    assert store.files() == {ChunkFile(base, None), ChunkFile(delta, base)}
+    assert store.files() == {ChunkFile(base), ChunkFile(delta, base)}
 
 
 def test_a_new_full_chunk_is_stored_once_deltas_have_cost_as_much_as_the_base(store: Store) -> None:
     base, _ = store.write(data(1))
     size = store.path(base).stat().st_size
     parent, spent = data(1), 0
-    for number in range(100):
-        content = changed(data(1), number % 64, (number + 1) % 64, seed=number)
+    for number in range(200):
+        content = changed(parent, *range(number % 60, number % 60 + 4), seed=number)
         identity, _ = store.write(content, previous=parent)
         parent = content
-        if ChunkFile(identity, None) in store.files():
+        (file,) = (file for file in store.files() if file.identity == identity)
+        if file.base is None:
             break
-        spent += store.path(identity, base).stat().st_size
+        spent += store.path_of(file).stat().st_size
 
-    assert size - 3 * PAGE_SIZE < spent <= size
+    assert size - 64 * PAGE_SIZE < spent <= size
     new, _ = store.write(changed(content, 9), previous=content)
     assert ChunkFile(new, identity) in store.files(), "the new full chunk is the base from now on"
 
@@ -155,7 +234,7 @@ def test_a_chunk_that_changed_all_over_is_stored_in_full(store: Store) -> None:
     identity, different = store.write(data(2), previous=data(1))
 
     assert different == LENGTH
-    assert ChunkFile(identity, None) in store.files()
+    assert ChunkFile(identity) in store.files()
 
 
 @pytest.mark.parametrize("length", [LENGTH - 100, LENGTH + 100, LENGTH + 5 * PAGE_SIZE, 10])
@@ -208,7 +287,7 @@ def test_an_untrusted_full_file_gives_way_where_a_delta_would_do(store: Store) -
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_untrusted_deltas_on_other_bases_are_removed(store: Store, count: int) -> None:
+def test_a_full_chunk_is_read_in_preference_to_untrusted_deltas(store: Store, count: int) -> None:
     base, _ = store.write(data(1))
     new = changed(data(1), 3)
     identity = identify(new)
@@ -217,8 +296,9 @@ def test_untrusted_deltas_on_other_bases_are_removed(store: Store, count: int) -
         store.path(identity, bytes([number]) * 32).write_bytes(b"torn")
     store.write(new, previous=data(1))
 
-    assert store.files() == {ChunkFile(base, None), ChunkFile(identity, base)}
     assert store.read(identity) == new
+    store.purge({base, identity})
+    assert store.files() == {ChunkFile(base), ChunkFile(identity)}
 
 
 def test_what_is_replaced_gives_way_to_synced_bytes_only(store: Store) -> None:
@@ -230,18 +310,6 @@ def test_what_is_replaced_gives_way_to_synced_bytes_only(store: Store) -> None:
     kinds = [type(operation) for operation in recording.operations]
     written = kinds.index(Write)
     assert kinds[written : written + 3] == [Write, Sync, Rename]
-
-
-def test_a_replaced_delta_goes_after_its_successor_is_on_the_disk(store: Store) -> None:
-    store.write(data(1))
-    new = changed(data(1), 3)
-    store.write(new, previous=data(1))
-    with record(store.directory) as recording:
-        store.write(new)
-
-    kinds = [type(operation) for operation in recording.operations]
-    written = kinds.index(Write)
-    assert kinds[written : written + 5] == [Write, Sync, Rename, Sync, Remove]
 
 
 @pytest.mark.parametrize("harm", ["missing", "torn", "another"])
@@ -270,7 +338,7 @@ def test_a_referenced_delta_whose_base_is_missing_is_stored_again(store: Store) 
     store.path(base).unlink()
     store.write(new, referenced={identity, base})
 
-    assert store.files() == {ChunkFile(identity, None)}
+    assert ChunkFile(identity) in store.files()
     assert store.read(identity) == new
 
 
@@ -285,7 +353,9 @@ def test_reading_names_the_chunk_and_what_is_wrong(store: Store) -> None:
     with pytest.raises(ChunkDamageError, match=f"{bytes(32).hex()}: there is no file") as caught:
         store.read(bytes(32))
     store.path(base).unlink()
-    with pytest.raises(ChunkDamageError, match=f"{identity.hex()}: its base is damaged: .*{base.hex()}") as caught:
+    with pytest.raises(
+        ChunkDamageError, match=f"{identity.hex()}: it is made of a damaged one: .*{base.hex()}"
+    ) as caught:
         store.read(identity)
     assert caught.value.identity == identity
     store.path(base).mkdir()
@@ -324,7 +394,7 @@ def test_purge_keeps_what_is_live_and_the_bases_of_live_deltas(store: Store) -> 
     sizes = store.path(dead_base).stat().st_size + store.path(dead_delta, dead_base).stat().st_size
 
     assert store.purge({delta, live}) == Purged(2, sizes)
-    assert store.files() == {ChunkFile(base, None), ChunkFile(delta, base), ChunkFile(live, None)}
+    assert store.files() == {ChunkFile(base), ChunkFile(delta, base), ChunkFile(live)}
     assert store.purge({delta, live}) == Purged(0, 0)
     assert store.read(delta) == changed(data(1), 3)
 
@@ -339,7 +409,7 @@ def test_purge_removes_a_delta_that_a_full_chunk_stands_in_for_and_its_base(stor
     delta.write_bytes(content)
 
     assert store.purge({identity}).files == 2
-    assert store.files() == {ChunkFile(identity, None)}
+    assert store.files() == {ChunkFile(identity)}
     assert store.read(identity) == new
 
 
@@ -467,9 +537,9 @@ def test_an_error_while_writing_leaves_no_temporary_file(store: Store) -> None:
 
 def test_names_of_chunks_and_nothing_else_are_taken_apart() -> None:
     identity, base = identify(b"one"), identify(b"two")
-    for file in (ChunkFile(identity, None), ChunkFile(identity, base)):
+    for file in (ChunkFile(identity), ChunkFile(identity, base)):
         assert parse_name(file.name) == file
-    name = ChunkFile(identity, None).name
+    name = ChunkFile(identity).name
     for wrong in (name.upper(), name[1:], f"{name}.tmp", f".{name}", name + "\n", name.replace(".zst", ".delta")):
         assert parse_name(wrong) is None
 
