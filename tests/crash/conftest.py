@@ -160,7 +160,7 @@ class Lab:
 
     def nothing_left_over(self) -> None:
         """No temporary file, no map without a record, no chunk that nobody needs."""
-        assert not [path for path in self.directory.rglob("*") if "tmp" in path.name]
+        assert not [path for path in self.directory.rglob("*") if path.name == "tmp" or path.suffix == ".tmp"]
         maps = list(self.directory.glob("*.map"))
         assert {path.stem for path in maps} == {
             path.stem for path in self.directory.glob("*.rev") if not path.is_symlink()
