@@ -22,6 +22,12 @@ from backy.repository import Repository
 from backy.revision import FORMAT
 
 
+def pytest_configure() -> None:
+    """Let processes that tests start be interrupted even where this one is not, as in the background of a shell."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--soak",
