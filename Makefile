@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # what is needed to run backy and its demonstration, and what else the tests call
 DEMO_PACKAGES := python3 python3-venv e2fsprogs
-TEST_PACKAGES := $(DEMO_PACKAGES) rsync util-linux zstd
+TEST_PACKAGES := $(DEMO_PACKAGES) btrfs-progs rsync util-linux xfsprogs zstd
 
 export PYTHON VENV
 # mkfs and its like are not in the PATH of users
@@ -14,7 +14,8 @@ export COVERAGE_FILE := $(CACHE)/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 export RUFF_CACHE_DIR := $(CACHE)/ruff
-PYTEST := PYTHONPYCACHEPREFIX=$(CACHE)/python pytest -o cache_dir=$(CACHE)/pytest
+PYTEST := PYTHONPYCACHEPREFIX=$(CACHE)/python pytest -o cache_dir=$(CACHE)/pytest \
+	--basetemp=$(CACHE)/tmp -o tmp_path_retention_policy=failed
 
 .PHONY: help demo test check soak environment demo-packages test-packages clean
 
