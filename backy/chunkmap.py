@@ -13,8 +13,10 @@ Layout, little endian, described with test vectors in docs/reference/format.md:
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Container, Iterator
+from contextlib import suppress
 from itertools import chain
 
 from blake3 import blake3
@@ -33,6 +35,7 @@ _ID = struct.Struct(f"{ID_SIZE}s")
 _ROW = struct.Struct(f"{16 * ID_SIZE}s")
 _STEP = 1024
 _SKIP = bytes(_STEP * ID_SIZE)
+_HUGE_PAGE = 2 * 2**20
 
 
 def identify(data: bytes) -> bytes:
@@ -45,6 +48,16 @@ def chunk_count(size: int) -> int:
     return -(-size // CHUNK_SIZE)
 
 
+def room(length: int) -> bytearray | mmap.mmap:
+    """Return memory to read a map into: huge pages for a large one, as touching small ones takes most of the time."""
+    if length < _HUGE_PAGE:
+        return bytearray(length)
+    memory = mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # some kernels have none
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
 class ChunkMap:
     """The ids of an image's chunks, by number. Setting items from several threads is safe for distinct chunks.
 
@@ -53,7 +66,7 @@ class ChunkMap:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._content = bytearray(_file_size(size))
+        self._content: bytearray | mmap.mmap = bytearray(_file_size(size))
         _HEADER.pack_into(self._content, 0, _MAGIC, _VERSION, CHUNK_SIZE, size)
 
     def __len__(self) -> int:
@@ -128,7 +141,7 @@ class ChunkMap:
         if end > start:
             yield Extent(start, end - start, data)
 
-    def encode(self) -> bytearray:
+    def encode(self) -> bytearray | mmap.mmap:
         """Return the file's content, which stays the map's own: write it, and leave it alone."""
         self._content[-ID_SIZE:] = blake3(memoryview(self._content)[:-ID_SIZE]).digest()
         return self._content
@@ -139,7 +152,7 @@ class ChunkMap:
         return self._content[-ID_SIZE:].hex()
 
     @classmethod
-    def decode(cls, content: bytearray) -> ChunkMap:
+    def decode(cls, content: bytearray | mmap.mmap) -> ChunkMap:
         """Make a map of a file's content, which is the map's own from then on.
 
         Raises:

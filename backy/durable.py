@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ TEMPORARY_SUFFIX = ".tmp"
 _ZEROES = bytes(64 * 1024)
 
 
-def write_file(path: Path, content: bytes | bytearray, mode: int = READ_ONLY) -> None:
+def write_file(path: Path, content: bytes | bytearray | mmap.mmap, mode: int = READ_ONLY) -> None:
     """Replace `path` by `content` so that a crash at any instant leaves the old file or the new one, never a part.
 
     Temporary file in the same folder, fsync, rename, fsync of the folder. Zero pages of long contents become holes.
@@ -54,7 +55,7 @@ def write_all(descriptor: int, content: bytes | bytearray | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def write_sparse(descriptor: int, content: bytes | bytearray) -> None:
+def write_sparse(descriptor: int, content: bytes | bytearray | mmap.mmap) -> None:
     """Write `content` to a new file, long runs of zeroes as holes: the map of a sparse image is mostly that."""
     os.ftruncate(descriptor, len(content))
     for offset in range(0, len(content), len(_ZEROES)):

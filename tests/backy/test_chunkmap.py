@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import CHUNK_SIZE, Extent
-from backy.chunkmap import ZERO, ChunkMap, chunk_count, identify
+from backy.chunkmap import ZERO, ChunkMap, chunk_count, identify, room
 from backy.errors import DamageError
 
 IDENTITIES = [bytes([number]) * 32 for number in range(1, 4)]
@@ -160,3 +160,26 @@ def test_what_another_map_has_at_the_same_place_is_all_that_may_be_left_out(size
     assert found <= chunks.distinct()
     assert found | known.distinct() >= chunks.distinct()
     assert chunks.distinct(chunks) <= {chunks[index] for index in range(size // 16 * 16, size)}
+
+
+@pytest.mark.parametrize("length", [0, 1, 100_000, 5 * 2**20])
+def test_there_is_room_for_as_much_as_was_asked_for_and_it_is_zero(length: int) -> None:
+    memory = room(length)
+
+    assert len(memory) == length
+    assert memory[:] == bytes(length)
+
+
+def test_a_large_map_in_a_room_is_read_changed_and_written_like_any() -> None:
+    chunks = ChunkMap(2**18 * CHUNK_SIZE)
+    chunks[2**18 - 1] = IDENTITIES[0]
+    content = chunks.encode()
+    memory = room(len(content))
+    memory[:] = content[:]
+    found = ChunkMap.decode(memory)
+
+    assert list(found.data()) == [2**18 - 1]
+    assert found.distinct() == {IDENTITIES[0]}
+    assert found.resized(CHUNK_SIZE).size == CHUNK_SIZE
+    found[0] = IDENTITIES[1]
+    assert ChunkMap.decode(bytearray(found.encode()[:])).distinct() == set(IDENTITIES[:2])
