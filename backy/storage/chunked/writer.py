@@ -161,13 +161,13 @@ class ChunkWriter:
         return self._codec.compress(encode_delta(make_delta(data, pages, origin.spent)))
 
     def _store(self, file: ChunkFile, frame: bytes) -> None:
-        """Put `frame` in place under its final name; a file of that name is not trusted.
+        """Put `frame` in place under its final name; a file that has this id already is not trusted.
 
-        It may be needed all the same, as the base of deltas or by a distrusted revision: it gives way only to what is
-        on the disk.
+        It may be needed all the same, as the base of deltas or by a distrusted revision: it gives way, be it that a
+        full chunk is read in preference to it, only to what is on the disk.
         """
         path = self._files.path(file)
-        replaces = self._files.exists(file)
+        replaces = self._files.find(file.identity) is not None
         temporary = f"{self._files.temporary}/{threading.get_native_id()}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, READ_ONLY)
         try:

@@ -312,6 +312,19 @@ def test_what_is_replaced_gives_way_to_synced_bytes_only(store: Store) -> None:
     assert kinds[written : written + 3] == [Write, Sync, Rename]
 
 
+def test_a_full_chunk_is_on_the_disk_before_it_is_read_in_preference_to_a_delta(store: Store) -> None:
+    """A revision that is distrusted, and so not relied upon, may be made of the delta."""
+    store.write(data(1))
+    new = changed(data(1), 3)
+    store.write(new, previous=data(1))
+    with record(store.directory) as recording:
+        store.write(new)
+
+    kinds = [type(operation) for operation in recording.operations]
+    written = kinds.index(Write)
+    assert kinds[written : written + 3] == [Write, Sync, Rename]
+
+
 @pytest.mark.parametrize("harm", ["missing", "torn", "another"])
 def test_nothing_is_built_on_a_bad_base_and_it_is_reported(store: Store, caplog, harm: str) -> None:
     base, _ = store.write(data(1))
