@@ -14,8 +14,7 @@ export COVERAGE_FILE := $(CACHE)/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 export RUFF_CACHE_DIR := $(CACHE)/ruff
-PYTEST := PYTHONPYCACHEPREFIX=$(CACHE)/python pytest -o cache_dir=$(CACHE)/pytest \
-	--basetemp=$(CACHE)/tmp -o tmp_path_retention_policy=failed
+PYTEST := PYTHONPYCACHEPREFIX=$(CACHE)/python .ci/pytest -o cache_dir=$(CACHE)/pytest
 
 .PHONY: help demo test check soak environment demo-packages test-packages clean
 
