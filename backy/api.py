@@ -7,11 +7,11 @@ may be shorter; chunk `n` starts at `n * CHUNK_SIZE` and is named by the BLAKE3-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from backy.errors import (
     BackyError,
@@ -34,6 +34,7 @@ __all__ = [
     "ImageReader",
     "ImageWriter",
     "Job",
+    "KeepingSource",
     "Mismatch",
     "MismatchHandler",
     "Progress",
@@ -110,7 +111,7 @@ class Snapshot(Image, Protocol):
         """Yield, in order, all that may differ from the revision that `Source.snapshot` was given as `since`.
 
         A hole is what now reads as zeroes. What the image has grown by is a change. None means that the source can
-        not tell: everything is read.
+        not tell: everything is read. Asked more than once, it gives the same answer.
         """
 
 
@@ -129,6 +130,21 @@ class Source(Protocol):
 
         Raises:
             SourceError: there is no such source, or it can not be frozen.
+        """
+
+
+@runtime_checkable
+class KeepingSource(Source, Protocol):
+    """A source that keeps something of its own for revisions, such as a snapshot to compare the next one with."""
+
+    def retain(self, revisions: Collection[str]) -> None:
+        """Let go of all that is kept for revisions of this job other than `revisions`, the complete ones that are left.
+
+        Called when a revision was forgotten, and with none when the job is given up; no backup runs meanwhile. What is
+        kept is a cache: a backup that misses it reads everything.
+
+        Raises:
+            SourceError: the source can not be reached.
         """
 
 
