@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import random
@@ -20,6 +21,9 @@ from backy.cli.main import main
 from backy.config import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT
+from backy_sources_ceph.testing.cluster import Cluster, missing
+
+POOLS = itertools.count()
 
 
 def pytest_configure() -> None:
@@ -35,6 +39,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("BACKY_SOAK") == "1",
         help="Repeat what tests repeat as often as it takes to be sure, not as often as a quick run has time for.",
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker run all tests that need the Ceph cluster, so that there is one."""
+    for item in items:
+        if "ceph" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ceph"))
 
 
 @pytest.fixture(scope="session")
@@ -199,3 +211,21 @@ def as_nobody(tmp_path: Path) -> Callable[[], AbstractContextManager[None]]:
     for folder in [tmp_path, *tmp_path.parents[:2]]:
         folder.chmod(0o755)
     return unprivileged
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[Cluster]:
+    """A real Ceph cluster, which keeps everything in memory: leave no more than 1 GiB in it."""
+    if cause := missing():
+        pytest.skip(f"NOT TESTED: Ceph, for {cause}")
+    with Cluster.running() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def ceph_pool(ceph: Cluster) -> Iterator[str]:
+    """The name of a pool in the cluster; it is gone after the test, with all that is in it."""
+    name = f"pool-{next(POOLS)}"
+    ceph.create_pool(name)
+    yield name
+    ceph.remove_pool(name)

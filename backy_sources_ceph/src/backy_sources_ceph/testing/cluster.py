@@ -1,0 +1,229 @@
+"""A throw-away Ceph cluster of one node: a monitor and an OSD, on a loopback address and in one folder.
+
+Debian's packages ceph-mon, ceph-osd, python3-rados and util-linux are what it takes. The daemons are children of this
+process and do not outlive it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+MONITOR_PORT = 3300
+PATIENCE = 60
+"""Seconds to wait for what takes a few at most."""
+
+_PROGRAMS = ("ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "setpriv")
+_BINDINGS = ("rados", "rbd")
+_CONFIGURATION = """\
+[global]
+fsid = {fsid}
+mon_host = [v2:{address}:{port}/0]
+keyring = {folder}/keyring
+public_addr = {address}
+cluster_addr = {address}
+ms_bind_msgr1 = false
+run_dir = {folder}
+admin_socket =
+log_file = {folder}/$name.log
+log_to_stderr = false
+crash_dir = {folder}
+setuser_match_path =
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+osd_pool_default_pg_num = 8
+osd_pool_default_pgp_num = 8
+osd_pool_default_pg_autoscale_mode = off
+auth_allow_insecure_global_id_reclaim = false
+mon_allow_pool_size_one = true
+mon_allow_pool_delete = true
+mon_max_pg_per_osd = 5000
+mon_data_avail_warn = 2
+mon_data_avail_crit = 1
+# an OSD that is ended on purpose is waited for no longer each time
+mon_osd_adjust_heartbeat_grace = false
+# commands take a tenth of the time
+paxos_propose_interval = 0.05
+
+[mon]
+mon_data = {folder}/mon
+mon_cluster_log_file = {folder}/cluster.log
+
+[osd]
+osd_data = {folder}/osd
+osd_objectstore = {store}
+memstore_device_bytes = {size}
+bluestore_block_size = {size}
+# the least that is accepted
+osd_memory_target = 939524096
+bluestore_cache_autotune = false
+bluestore_cache_size = 134217728
+
+[client]
+err_to_stderr = false
+log_file =
+"""
+_KEYRING = """\
+[mon.]
+key = {key}
+caps mon = "allow *"
+[client.admin]
+key = {key}
+caps mon = "allow *"
+caps osd = "allow *"
+[osd.0]
+key = {key}
+caps mon = "allow profile osd"
+caps osd = "allow *"
+"""
+
+
+def missing() -> str | None:
+    """Say what a cluster needs and this machine or interpreter does not have; None if all is there."""
+    absent = [f"program {name}" for name in _PROGRAMS if not shutil.which(name)]
+    absent += [f"Python module {name}" for name in _BINDINGS if not importlib.util.find_spec(name)]
+    return f"there is no {', no '.join(absent)}" if absent else None
+
+
+class ClusterError(Exception):
+    """The cluster could not do what was asked."""
+
+
+class Cluster:
+    """A cluster in `folder`.
+
+    `store` is how the OSD keeps objects: "memstore" in its memory, gone when it ends; "bluestore" in a sparse file.
+    `size` is how many bytes it takes.
+    """
+
+    def __init__(self, folder: Path, store: str = "memstore", size: int = 100 * 2**30) -> None:
+        self.configuration = folder / "ceph.conf"
+        """What clients need to know: the file for their CEPH_CONF."""
+        self._folder = folder
+        self._fsid = str(uuid.uuid4())
+        self._address = _free_address()
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        settings = {"fsid": self._fsid, "address": self._address, "port": MONITOR_PORT, "store": store, "size": size}
+        self.configuration.write_text(_CONFIGURATION.format(folder=folder, **settings))
+
+    @classmethod
+    @contextmanager
+    def running(cls, store: str = "memstore") -> Iterator[Cluster]:
+        """Make a cluster in a temporary folder; it is ended and removed, however the context is left."""
+        with tempfile.TemporaryDirectory(prefix="backy-ceph-") as folder:
+            cluster = cls(Path(folder), store)
+            try:
+                cluster.create()
+                yield cluster
+            finally:
+                cluster.kill()
+
+    # daemons ----------------------------------------------------------------------------------------------------------
+
+    def create(self) -> None:
+        """Make monitor and OSD, and start them."""
+        keyring = self._folder / "keyring"
+        keyring.write_text(_KEYRING.format(key=self._run("ceph-authtool", "--gen-print-key").strip()))
+        monmap = self._folder / "monmap"
+        address = f"[v2:{self._address}:{MONITOR_PORT}]"
+        map_options = ["--create", "--fsid", self._fsid, "--enable-all-features", "--addv", "a", address]
+        self._run("monmaptool", *map_options, str(monmap))
+        self._run("ceph-mon", "-i", "a", "-c", str(self.configuration), "--mkfs", "--monmap", str(monmap))
+        self.start_monitor()
+        (self._folder / "osd").mkdir()
+        identity = str(uuid.uuid4())
+        self.command("osd new", uuid=identity, id=0)
+        self._run("ceph-osd", "-i", "0", "-c", str(self.configuration), "--mkfs", "--osd-uuid", identity)
+        self.start_osd()
+
+    def start_monitor(self) -> None:
+        """Start the monitor, which does not run."""
+        self._start("mon", "ceph-mon", "-i", "a")
+
+    def start_osd(self) -> None:
+        """Start the OSD, which does not run, and wait until the monitor knows where it is."""
+        # until then clients would try its former address, and look for a new one 15 seconds later
+        self.command("osd down", ids=["0"], definitely_dead=True)
+        self._start("osd", "ceph-osd", "-i", "0")
+        deadline = time.monotonic() + PATIENCE
+        while not self.command("osd dump")["osds"][0]["up"]:
+            if time.monotonic() > deadline or self._daemons["osd"].poll() is not None:
+                raise ClusterError(f"the OSD did not start: {(self._folder / 'osd.out').read_text()}")
+            time.sleep(0.02)
+
+    def kill(self, *daemons: str) -> None:
+        """End "mon" or "osd", all of them unless some are named, as abruptly as a power loss does."""
+        for name in daemons or tuple(self._daemons):
+            daemon = self._daemons.pop(name)
+            daemon.kill()
+            daemon.wait()
+
+    def _start(self, name: str, *words: str) -> None:
+        # the kernel ends the daemon if this process dies before it can
+        command = ["setpriv", "--pdeathsig", "KILL", *words, "-f", "-c", str(self.configuration)]
+        with (self._folder / f"{name}.out").open("ab") as output:
+            self._daemons[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    @staticmethod
+    def _run(*words: str) -> str:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ClusterError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    # what is in it ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def connected(self) -> Iterator[Any]:
+        """Connect as the administrator; gives a `rados.Rados`."""
+        import rados
+
+        limits = {"client_mount_timeout": str(PATIENCE), "rados_mon_op_timeout": str(PATIENCE)}
+        connection = rados.Rados(conffile=str(self.configuration), conf=limits)
+        connection.connect()
+        try:
+            yield connection
+        finally:
+            connection.shutdown()
+
+    def command(self, prefix: str, **arguments: object) -> Any:  # noqa: ANN401  # every command has its own answer
+        """Ask the monitor, as the program `ceph` does, and return its answer."""
+        words = {"prefix": prefix, "format": "json", **arguments}
+        with self.connected() as connection:
+            code, output, error = connection.mon_command(json.dumps(words), b"")
+        if code:
+            raise ClusterError(f"{prefix}: {error}")
+        return json.loads(output) if output.strip() else None
+
+    def create_pool(self, name: str) -> None:
+        """Make a pool for RBD images."""
+        self.command("osd pool create", pool=name, yes_i_really_mean_it=True)
+        self.command("osd pool application enable", pool=name, app="rbd", yes_i_really_mean_it=True)
+
+    def remove_pool(self, name: str) -> None:
+        """Remove a pool with all that is in it."""
+        self.command("osd pool delete", pool=name, pool2=name, yes_i_really_really_mean_it=True)
+
+
+def _free_address() -> str:
+    """Choose a loopback address that nobody else uses: in all of 127.0.0.0/8 there is room for any number of tests."""
+    while True:
+        host = random.SystemRandom().randrange(2**24 - 2) + 1
+        address = f"127.{host >> 16}.{host >> 8 & 255}.{host & 255}"
+        with socket.socket() as probe:
+            try:
+                probe.bind((address, MONITOR_PORT))
+            except OSError:
+                continue
+            return address
