@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -35,7 +36,7 @@ class Repository:
         self.job = Job(directory.name, config.id or directory.name, directory)
 
     @classmethod
-    def open(cls, directory: Path) -> Repository:
+    def open(cls, directory: Path) -> Self:
         """Open what `init` made.
 
         Raises:
@@ -51,7 +52,7 @@ class Repository:
             ) from None
 
     @classmethod
-    def initialize(cls, directory: Path, config: JobConfig) -> Repository:
+    def initialize(cls, directory: Path, config: JobConfig) -> Self:
         """Make a repository; the directory may exist, a repository in it may not.
 
         Raises:

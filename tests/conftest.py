@@ -5,22 +5,21 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import random
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from backy.api import CHUNK_SIZE
 from backy.cli.main import main
 from backy.config import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT
+from backy.testing.clock import Clock
+from backy.testing.images import write_image
 from backy_sources_ceph.testing.cluster import Cluster, missing
 
 POOLS = itertools.count()
@@ -87,39 +86,16 @@ def backy(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
     root.setLevel(level)
 
 
-class Clock:
-    """A clock that goes on by one hour whenever it is looked at."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        self.now += timedelta(hours=1)
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
+    """A clock that goes on by one hour whenever it is looked at."""
     return Clock()
-
-
-def make_image(path: Path, *chunks: int | None, tail: int = 0) -> Path:
-    """Write an image of whole chunks, each the random bytes of its seed or a hole, and `tail` random bytes more."""
-    with path.open("wb") as stream:
-        for seed in chunks:
-            if seed is None:
-                stream.seek(CHUNK_SIZE, 1)
-            else:
-                stream.write(random.Random(seed).randbytes(CHUNK_SIZE))
-        stream.write(random.Random(99).randbytes(tail))
-        stream.truncate(len(chunks) * CHUNK_SIZE + tail)
-    return path
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     """An image of five chunks: data, hole, data, the same data again, and a short one."""
-    return make_image(tmp_path / "disk.img", 1, None, 2, 2, tail=1000)
+    return write_image(tmp_path / "disk.img", 1, None, 2, 2, tail=1000)
 
 
 @pytest.fixture

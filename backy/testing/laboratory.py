@@ -1,0 +1,189 @@
+"""A repository to which anything may happen, and what must be true of it all the same.
+
+A laboratory knows the image of every revision that it made and what it was promised: that a revision is there, that it
+is gone, or, while a command runs, either. After whatever was done to the directory, `check` reads back every revision
+that must be there, byte for byte, makes the next backup, and looks for what should not have been left behind.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from blake3 import blake3
+
+from backy.api import CHUNK_SIZE, PAGE_SIZE
+from backy.backup import Backup
+from backy.durable import TEMPORARY_SUFFIX
+from backy.locking import BACKUP_LOCK, exclusive
+from backy.purging import purge
+from backy.referenced import relied_upon
+from backy.repository import Repository
+from backy.revision import Revision
+from backy.testing.memory import MemoryRepository
+from backy.testing.recording import Fault, Recording, record
+from backy.testing.tree import Tree
+
+Promise = Literal["kept", "open", "gone"]
+KINDS = 16
+"""Different pages in a chunk that `patterned` makes."""
+
+
+class BrokenPromiseError(AssertionError):
+    """What happened to the repository harmed something; the text says what."""
+
+
+def patterned(first: int, changed: int | None = None) -> bytes:
+    """Make a chunk of 16 kinds of random pages over and over, which compresses well; page `changed` is another one."""
+    pages = [random.Random(first + kind).randbytes(PAGE_SIZE) for kind in range(KINDS)]  # noqa: S311  # no secret
+    data = bytearray(b"".join(pages) * (CHUNK_SIZE // PAGE_SIZE // KINDS))
+    if changed is not None:
+        page = random.Random(first + 1000 + changed).randbytes(PAGE_SIZE)  # noqa: S311  # likewise
+        data[changed * PAGE_SIZE : (changed + 1) * PAGE_SIZE] = page
+    return bytes(data)
+
+
+@dataclass
+class Laboratory:
+    """A repository in `directory`, and an image in memory that is backed up into it."""
+
+    directory: Path
+    clock: Callable[[], datetime]
+    storage: dict[str, Any]
+    """The section `storage` of the repository."""
+    content: bytes = b""
+    """The image."""
+    expected: dict[str, bytes] = field(default_factory=dict)
+    """BLAKE3 of the images, by the revisions' ids."""
+    recording: Recording | None = None
+    """What runs now, if anything is recorded."""
+    promises: list[tuple[int, Promise, str]] = field(default_factory=list)
+    """What is true of a revision once so many operations of the newest recording have happened."""
+
+    def initialize(self) -> None:
+        """Make the repository."""
+        MemoryRepository.make(self.directory, self.storage)
+
+    def open(self) -> Repository:
+        """Open the repository as a command does, the image being its source."""
+        repository = MemoryRepository.open(self.directory)
+        repository.memory.content = self.content
+        return repository
+
+    # what can be done, and recorded -----------------------------------------------------------------------------------
+
+    def backup(self) -> Revision:
+        """Make a revision."""
+        return self.back_up(self.open())
+
+    def back_up(self, repository: Repository) -> Revision:
+        """Make a revision in a repository that was opened in a particular way."""
+        revision = Backup(repository, ("test",), clock=self.clock).run()
+        self.expected[revision.id] = self.digest()
+        self.promise("open" if revision.boot else "kept", revision.id)
+        return revision
+
+    def forget(self, specification: str) -> None:
+        """Remove a revision."""
+        repository = self.open()
+        identity = repository.select(specification).id
+        self.promise("open", identity)
+        with exclusive(repository.directory, BACKUP_LOCK):
+            repository.forget(identity, repository.storage())
+        self.promise("gone", identity)
+
+    def purge(self) -> None:
+        """Free what no revision needs."""
+        purge(self.open())
+
+    def record(self, action: Callable[[], object], fault: Fault | None = None) -> Recording:
+        """Do something while every call that changes the directory is recorded; a `fault` may end it.
+
+        Raises:
+            OSError: the action failed though there was no fault.
+        """
+        with record(self.directory, fault) as self.recording:
+            try:
+                action()
+            except OSError:
+                if fault is None:
+                    raise
+        recording, self.recording = self.recording, None
+        return recording
+
+    def put(self, tree: Tree) -> None:
+        """Replace all that is in the directory."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        tree.write(self.directory)
+
+    # what is promised -------------------------------------------------------------------------------------------------
+
+    def promise(self, kind: Promise, identity: str) -> None:
+        """Note what is true of a revision from now on."""
+        self.promises.append((len(self.recording.operations) if self.recording else 0, kind, identity))
+
+    def settle(self) -> None:
+        """Let all promises hold from the beginning of the next recording."""
+        self.promises[:] = [(0, kind, identity) for _, kind, identity in self.promises]
+
+    def state(self, after: int) -> dict[str, Promise]:
+        """Return what is promised of each revision after so many operations."""
+        return {identity: kind for when, kind, identity in self.promises if when <= after}
+
+    def check(self, state: dict[str, Promise]) -> None:
+        """Make sure that all that is promised is true, and that the next backup and purge work as if nothing had been.
+
+        Raises:
+            BrokenPromiseError: something is not; whatever else is raised is as bad.
+        """
+        repository = self.open()
+        history = {revision.id: revision for revision in repository.history()}
+        kept = {identity for identity, kind in state.items() if kind == "kept"}
+        self._demand(kept <= history.keys(), "a complete revision is lost")
+        gone = {identity for identity, kind in state.items() if kind == "gone"}
+        self._demand(not gone & history.keys(), "a forgotten revision is there again")
+        trusted = kept | {identity for identity, revision in history.items() if relied_upon(revision)}
+        self.read_back(repository, trusted)
+
+        revision = Backup(repository, ("next",), clock=self.clock).run()
+        self.expected[revision.id] = self.digest()
+        purge(repository)
+        self.read_back(repository, trusted | {revision.id})
+        self.nothing_left_over()
+
+    def read_back(self, repository: Repository, identities: set[str]) -> None:
+        """Read revisions from end to end."""
+        for identity in identities:
+            digest = blake3()
+            with repository.image(repository.record(identity)) as image:
+                for index in range(len(image.chunks)):
+                    digest.update(image.chunk(index))
+            self._demand(digest.digest() == self.expected[identity], f"revision {identity} has another content")
+
+    def nothing_left_over(self) -> None:
+        """Look for temporary files, for maps without a record, and for a link to another than the newest revision."""
+        found = [path.name for path in self.directory.rglob("*") if self._temporary(path)]
+        self._demand(not found, f"left behind: {found}")
+        maps = {path.stem for path in self.directory.glob("*.map")}
+        records = {path.stem for path in self.directory.glob("*.rev") if not path.is_symlink()}
+        self._demand(maps == records, f"maps {sorted(maps)}, but records {sorted(records)}")
+        newest = self.open().history()[-1].id
+        self._demand((self.directory / "last.rev").readlink() == Path(f"{newest}.rev"), "last.rev leads elsewhere")
+
+    def digest(self) -> bytes:
+        """Return the BLAKE3 of the image as it is now."""
+        return blake3(self.content).digest()
+
+    @staticmethod
+    def _temporary(path: Path) -> bool:
+        return path.name == TEMPORARY_SUFFIX.removeprefix(".") or path.suffix == TEMPORARY_SUFFIX
+
+    @staticmethod
+    def _demand(true: bool, otherwise: str) -> None:
+        if not true:
+            raise BrokenPromiseError(otherwise)

@@ -1,0 +1,311 @@
+"""What is true of every source. Authors of plugins subclass `SourceContract`, and pytest does the rest."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from backy.api import CHUNK_SIZE, BackyError, ConfigError, Extent, Image, Job, Snapshot, Source, SourceError
+from backy.backup import Backup
+from backy.config import JobConfig
+from backy.plugins.discovery import Kind, advertised
+from backy.plugins.loading import call, load
+from backy.repository import Repository
+from backy.revision import FORMAT
+
+FIRST, SECOND, THIRD = "firstrevision", "secondrevision", "thirdrevision"
+
+
+@dataclass(frozen=True)
+class SourceUnderTest:
+    """A source that exists, and what a test can do to it. What is None it can not do: such tests are skipped."""
+
+    type: str
+    """The name of the entry point."""
+    argument: str
+    """SOURCE of `backy init TYPE SOURCE`."""
+    content: Callable[[], bytes]
+    """Return all that the source holds now; a few chunks of 4 MiB, the last one shorter, test the most."""
+    write: Callable[[int, bytes], None] | None = None
+    """Write some bytes at an offset."""
+    resize: Callable[[int], None] | None = None
+    """Let the source have so many bytes; what it grows by reads as zeroes."""
+    remove: Callable[[], None] | None = None
+    """Let there be no source any more."""
+    frozen: bool = False
+    """Whether a snapshot stays what it is while the source is written to."""
+    wrong_argument: str | None = None
+    """SOURCE that is no good for this type."""
+
+
+class SourceContract:
+    """The tests. A subclass has a name that begins with `Test` and overrides the fixture `subject`, no more."""
+
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> SourceUnderTest:
+        """Return a new source and what can be done to it; to be overridden."""
+        pytest.fail("override the fixture 'subject', which returns a SourceUnderTest")
+
+    @pytest.fixture
+    def source(self, subject: SourceUnderTest, tmp_path: Path) -> Source:
+        """Return the source as backy makes it."""
+        return _made(subject, _config(subject), tmp_path)
+
+    # the plugin -------------------------------------------------------------------------------------------------------
+
+    def test_the_plugin_is_installed_and_keeps_the_contract(self, subject: SourceUnderTest) -> None:
+        """An entry point of the group `backy.sources` names the plugin, and its hooks are those of a source."""
+        load(Kind.SOURCE, subject.type)
+
+    def test_the_configuration_can_be_written_and_read_again(self, subject: SourceUnderTest, tmp_path: Path) -> None:
+        """The section is plain YAML, has no `type`, and makes the source after it was read back."""
+        config = _config(subject)
+        assert "type" not in call(Kind.SOURCE, subject.type, "backy_source_config", argument=subject.argument)
+        again = yaml.safe_load(yaml.safe_dump(config))
+        assert again == config
+        _made(subject, again, tmp_path)
+
+    def test_a_key_that_nobody_knows_is_refused(self, subject: SourceUnderTest, tmp_path: Path) -> None:
+        """A misspelt key is an error, and not a setting that is silently not in force."""
+        with pytest.raises(ConfigError, match="no_such_key"):
+            _made(subject, {**_config(subject), "no_such_key": 1}, tmp_path)
+
+    def test_a_wrong_argument_is_refused_in_one_line(self, subject: SourceUnderTest) -> None:
+        """`backy init` with a SOURCE that is no good makes nothing and says what would be."""
+        if subject.wrong_argument is None:
+            pytest.skip("every SOURCE is good for this type")
+        with pytest.raises(ConfigError) as refused:
+            call(Kind.SOURCE, subject.type, "backy_source_config", argument=subject.wrong_argument)
+        assert len(str(refused.value).splitlines()) == 1
+
+    def test_the_source_names_an_installed_verifier(self, source: Source) -> None:
+        """Jobs that choose no verifier get this one."""
+        assert source.verifier in advertised(Kind.VERIFIER)
+
+    def test_a_source_that_is_gone_is_reported_in_one_line(self, subject: SourceUnderTest, source: Source) -> None:
+        """The snapshot raises SourceError: until then, nobody has to look."""
+        if subject.remove is None:
+            pytest.skip("this source can not go away")
+        subject.remove()
+        with pytest.raises(SourceError) as missing, source.snapshot(FIRST, None):
+            pass
+        assert len(str(missing.value).splitlines()) == 1
+
+    # reading ----------------------------------------------------------------------------------------------------------
+
+    def test_size_and_content_are_those_of_the_source(self, subject: SourceUnderTest, source: Source) -> None:
+        """What a snapshot reads is what there is, whether read in chunks or by the extents."""
+        content = subject.content()
+        with source.snapshot(FIRST, None) as snapshot:
+            assert snapshot.size == len(content)
+            assert _read(snapshot) == content
+            assert _by_extents(snapshot) == content
+
+    def test_extents_are_in_order_and_leave_nothing_out(self, source: Source) -> None:
+        """They tell of each byte once, from the first to the last."""
+        with source.snapshot(FIRST, None) as snapshot:
+            end = 0
+            for extent in snapshot.extents():
+                assert extent.offset == end
+                assert extent.length > 0
+                end = extent.end
+            assert end == snapshot.size
+
+    def test_any_range_can_be_read(self, subject: SourceUnderTest, source: Source) -> None:
+        """Ranges need no alignment, may be empty, and may span what the source keeps in pieces."""
+        content = subject.content()
+        with source.snapshot(FIRST, None) as snapshot:
+            for start, end in _ranges(len(content)):
+                assert snapshot.pread(start, end - start) == content[start:end], (start, end)
+
+    def test_a_range_beyond_the_end_is_an_error(self, source: Source) -> None:
+        """Fewer bytes than asked for are never returned in silence."""
+        with source.snapshot(FIRST, None) as snapshot:
+            for offset, length in ((snapshot.size, 1), (max(snapshot.size - 1, 0), 4096)):
+                with pytest.raises(BackyError):
+                    snapshot.pread(offset, length)
+
+    def test_several_threads_read_at_once(self, subject: SourceUnderTest, source: Source) -> None:
+        """Backups and verifiers read in parallel."""
+        content = subject.content()
+        ranges = _ranges(len(content), 100)
+        with source.snapshot(FIRST, None) as snapshot, ThreadPoolExecutor(8) as pool:
+            for (start, end), data in zip(
+                ranges, pool.map(lambda r: snapshot.pread(r[0], r[1] - r[0]), ranges), strict=True
+            ):
+                assert data == content[start:end], (start, end)
+
+    # changes ----------------------------------------------------------------------------------------------------------
+
+    def test_what_changed_is_told(self, subject: SourceUnderTest, source: Source) -> None:
+        """All that differs from the revision before is in an extent of `changes`, unless the source can not tell."""
+        write = _needed(subject.write, "write to")
+        before = _backed_up(subject, source, FIRST, None)
+        for offset in _places(len(before)):
+            write(offset, b"changed")
+        self._check_changes(subject, source, before, FIRST)
+
+    def test_what_did_not_change_twice_is_told_as_well(self, subject: SourceUnderTest, source: Source) -> None:
+        """The changes are since the revision that is named, not since the snapshot before."""
+        write = _needed(subject.write, "write to")
+        _backed_up(subject, source, FIRST, None)
+        write(0, b"first")
+        before = _backed_up(subject, source, SECOND, FIRST)
+        write(len(before) // 2, b"second")
+        self._check_changes(subject, source, before, SECOND)
+
+    def test_a_revision_that_the_source_never_saw_is_no_base(self, subject: SourceUnderTest, source: Source) -> None:
+        """The source can not tell what changed since then, or tells of all of it."""
+        content = subject.content()
+        with source.snapshot(SECOND, "neverseenrevision") as snapshot:
+            changes = snapshot.changes()
+            told = None if changes is None else list(changes)
+        assert told is None or _cover(told, len(content)) == bytes([1]) * len(content)
+
+    def test_growing_and_shrinking_are_changes(self, subject: SourceUnderTest, source: Source) -> None:
+        """A snapshot has the size that the source has now; what it has grown by is a change."""
+        resize = _needed(subject.resize, "resize")
+        before = _backed_up(subject, source, FIRST, None)
+        resize(len(before) + CHUNK_SIZE + 4096)
+        grown = self._check_changes(subject, source, before, FIRST)
+        resize(max(len(before) - 4096, 4096))
+        self._check_changes(subject, source, grown, SECOND, THIRD)
+
+    def test_a_backup_that_failed_is_no_base(self, subject: SourceUnderTest, source: Source) -> None:
+        """After a snapshot that was left with an exception, the next one still tells the changes since the base."""
+        write = _needed(subject.write, "write to")
+        before = _backed_up(subject, source, FIRST, None)
+        write(0, b"changed")
+        with pytest.raises(ZeroDivisionError), source.snapshot(SECOND, FIRST):
+            raise ZeroDivisionError
+        self._check_changes(subject, source, before, FIRST, THIRD)
+
+    def test_a_snapshot_stays_what_it_is(self, subject: SourceUnderTest, source: Source) -> None:
+        """What is written to a frozen source is not seen by the snapshot."""
+        write = _needed(subject.write, "write to")
+        if not subject.frozen:
+            pytest.skip("this source is not frozen while it is read")
+        content = subject.content()
+        with source.snapshot(FIRST, None) as snapshot:
+            for offset in _places(len(content)):
+                write(offset, b"too late")
+            assert _read(snapshot) == content
+
+    # as a whole -------------------------------------------------------------------------------------------------------
+
+    def test_backups_read_back_what_the_source_held(self, subject: SourceUnderTest, tmp_path: Path) -> None:
+        """Three backups into a real repository, changes between them, and every revision is right afterwards."""
+        config = JobConfig(format=FORMAT, source=_config(subject), verifier={"type": "full"})
+        repository = Repository.initialize(tmp_path / "repository", config)
+        images: list[bytes] = []
+        for number in range(3):
+            if number and subject.write:
+                for offset in _places(len(images[-1])):
+                    subject.write(offset, b"change %d" % number)
+            if number == 2 and subject.resize:
+                subject.resize(len(images[-1]) + 12288)
+            images.append(subject.content())
+            Backup(repository, ("test",)).run()
+        for content, revision in zip(images, repository.history(), strict=True):
+            with repository.image(revision) as image:
+                assert _read(image) == content
+
+    @staticmethod
+    def _check_changes(
+        subject: SourceUnderTest, source: Source, before: bytes, since: str, revision: str = SECOND
+    ) -> bytes:
+        """Make sure that the changes since a revision cover all differences; return the content now."""
+        now = subject.content()
+        with source.snapshot(revision, since) as snapshot:
+            assert snapshot.size == len(now)
+            changes = snapshot.changes()
+            extents = None if changes is None else list(changes)
+            assert _read(snapshot) == now
+        if extents is not None:
+            covered = _cover(extents, len(now))
+            old = before.ljust(len(now), b"\0")
+            missed = [
+                at
+                for at in range(0, len(now), 512)
+                if now[at : at + 512] != old[at : at + 512] and not any(covered[at : at + 512])
+            ]
+            assert not missed, f"changes since {since} that the source does not tell of: {missed[:5]}"
+            assert covered[len(before) :].count(0) == 0, "what the image has grown by is a change"
+            holes = [extent for extent in extents if not extent.data]
+            assert not any(any(now[hole.offset : hole.end]) for hole in holes), "a hole reads as zeroes"
+        return now
+
+
+def _config(subject: SourceUnderTest) -> dict[str, Any]:
+    config = call(Kind.SOURCE, subject.type, "backy_source_config", argument=subject.argument)
+    return {"type": subject.type, **msgspec.to_builtins(config)}
+
+
+def _made(subject: SourceUnderTest, config: dict[str, Any], folder: Path) -> Source:
+    job = Job("job", "contractjob", folder / "job")
+    source: Source = call(Kind.SOURCE, subject.type, "backy_source", config=config, job=job)
+    return source
+
+
+def _backed_up(subject: SourceUnderTest, source: Source, revision: str, since: str | None) -> bytes:
+    """Let the source see a backup that is completed; return what it held."""
+    snapshot: AbstractContextManager[Snapshot] = source.snapshot(revision, since)
+    with snapshot as opened:
+        content = _read(opened)
+    assert content == subject.content()
+    return content
+
+
+def _needed(action: Any, what: str) -> Any:  # noqa: ANN401  # any of the subject's actions
+    if action is None:
+        pytest.skip(f"the test can not {what} this source")
+    return action
+
+
+def _read(image: Image) -> bytes:
+    """Read an image chunk by chunk, as a backup does."""
+    pieces = (image.pread(at, min(CHUNK_SIZE, image.size - at)) for at in range(0, image.size, CHUNK_SIZE))
+    return b"".join(pieces)
+
+
+def _by_extents(image: Image) -> bytes:
+    """Read an image by its extents; holes are not read."""
+    pieces = (image.pread(e.offset, e.length) if e.data else bytes(e.length) for e in image.extents())
+    return b"".join(pieces)
+
+
+def _cover(extents: Iterable[Extent], size: int) -> bytes:
+    """Return a byte for each one of an image: 1 where an extent is; they have to be in order and inside."""
+    covered = bytearray(size)
+    end = 0
+    for extent in extents:
+        assert end <= extent.offset, "extents are in order and do not overlap"
+        end = extent.end
+        assert end <= size, "extents end with the image"
+        covered[extent.offset : extent.end] = bytes([1]) * extent.length
+    return bytes(covered)
+
+
+def _places(size: int) -> list[int]:
+    """Return offsets that are worth a change: the ends, and around the edges of chunks."""
+    wanted = (0, CHUNK_SIZE - 4, CHUNK_SIZE + 4096, size // 2, size - 16)
+    return sorted({place for place in wanted if 0 <= place <= size - 16})
+
+
+def _ranges(size: int, count: int = 30) -> list[tuple[int, int]]:
+    """Return ranges inside an image: its ends, the edges of chunks, and some by chance that can be had again."""
+    chance = random.Random(size)
+    edges = [0, size, *(min(CHUNK_SIZE + step, size) for step in (-1, 0, 1))]
+    points = [chance.choice(edges) if chance.random() < 0.3 else chance.randint(0, size) for _ in range(2 * count)]
+    return [
+        (min(pair), min(max(pair), min(pair) + 2 * CHUNK_SIZE)) for pair in zip(points[::2], points[1::2], strict=True)
+    ]

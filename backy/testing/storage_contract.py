@@ -1,0 +1,355 @@
+"""What is true of every storage. Authors of plugins subclass `StorageContract`, and pytest does the rest."""
+
+from __future__ import annotations
+
+import errno
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backy.api import CHUNK_SIZE, PAGE_SIZE, ConfigError, ImageReader, ImageWriter, Job, Storage
+from backy.chunkmap import ZERO, identify
+from backy.errors import ChunkDamageError
+from backy.plugins.discovery import Kind
+from backy.plugins.loading import call, load
+from backy.testing.crashes import crashes, distinct
+from backy.testing.laboratory import Laboratory, patterned
+from backy.testing.recording import Fault
+from backy.testing.tree import Tree
+
+ONE, TWO, THREE = patterned(0), patterned(100), patterned(200)
+ONE_CHANGED = patterned(0, 7)
+SHORT = random.Random(1).randbytes(5000)
+STATES = 12
+"""So many states that a power loss may leave are looked at in each test; `backy selftest` looks at more."""
+
+
+@dataclass(frozen=True)
+class StorageUnderTest:
+    """A section `storage` and where to try it."""
+
+    config: dict[str, Any]
+    """The section, `type` included."""
+    folder: Path
+    """An empty folder on a file system that the storage can use."""
+    recorded: bool = True
+    """Whether the recording of `backy.testing` sees all that the storage does; if not, crashes are not tested."""
+
+
+@dataclass
+class _Stored:
+    """A storage and what it was given, to be compared."""
+
+    storage: Storage
+    folder: Path
+    """The job's directory."""
+    ids: dict[str, list[bytes]] = field(default_factory=dict)
+    content: dict[bytes, bytes] = field(default_factory=dict)
+
+    def put(self, revision: str, parent: str | None, *chunks: bytes) -> None:
+        """Store a revision of these chunks, b"" being zeroes; what the parent has at the same place is not told."""
+        with self.begin(revision, parent, *chunks) as writer:
+            writer.commit()
+
+    @contextmanager
+    def begin(self, revision: str, parent: str | None, *chunks: bytes) -> Iterator[ImageWriter]:
+        """Write all chunks of a revision, which is still to be committed."""
+        before = self.ids[parent] if parent else []
+        now = [identify(data) if data else ZERO for data in chunks]
+        referenced = {identity for ids in self.ids.values() for identity in ids}
+        size = sum(len(data) or CHUNK_SIZE for data in chunks)
+        with self.storage.create(revision, parent, size, referenced) as writer:
+            for index, (identity, data) in enumerate(zip(now, chunks, strict=True)):
+                previous = before[index] if index < len(before) else ZERO
+                if identity == previous:
+                    continue
+                if identity == ZERO:
+                    writer.zero(index)
+                else:
+                    assert writer.write(index, identity, data, None if previous == ZERO else previous) >= 0
+                    self.content[identity] = data
+            yield writer
+        self.ids[revision] = now
+
+    def check(self) -> None:
+        """Read all revisions."""
+        for revision, ids in self.ids.items():
+            with self.storage.open(revision) as reader:
+                for index, identity in enumerate(ids):
+                    if identity != ZERO:
+                        reader.probe(index, identity)
+                        assert reader.read(index, identity) == self.content[identity], (revision, index)
+
+    @property
+    def live(self) -> set[bytes]:
+        return {identity for ids in self.ids.values() for identity in ids} - {ZERO}
+
+
+class StorageContract:
+    """The tests. A subclass has a name that begins with `Test` and overrides the fixture `subject`, no more."""
+
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> StorageUnderTest:
+        """Return the section and where to try it; to be overridden."""
+        pytest.fail("override the fixture 'subject', which returns a StorageUnderTest")
+
+    @pytest.fixture
+    def stored(self, subject: StorageUnderTest) -> _Stored:
+        """Return an initialized storage."""
+        storage = self._made(subject)
+        (subject.folder / "vm").mkdir()
+        storage.initialize()
+        return _Stored(storage, subject.folder / "vm")
+
+    @pytest.fixture
+    def laboratory(
+        self, subject: StorageUnderTest, backy_clock: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    ) -> Laboratory:
+        """Return a repository with two revisions, one forgotten, and an image that has changed since."""
+        for module in ("referenced", "backup"):
+            monkeypatch.setattr(f"backy.{module}.boot_id", lambda: "one boot")
+        made = Laboratory(subject.folder / "laboratory", backy_clock, subject.config)
+        made.content = ONE + bytes(CHUNK_SIZE) + TWO + SHORT
+        made.initialize()
+        made.backup()
+        made.content = ONE_CHANGED + THREE + TWO + SHORT
+        made.backup()
+        made.forget("1")
+        made.backup()
+        made.content = patterned(0, 9) + ONE + bytes(CHUNK_SIZE) + TWO + THREE + SHORT + SHORT
+        made.settle()
+        return made
+
+    # the plugin -------------------------------------------------------------------------------------------------------
+
+    def test_the_plugin_is_installed_and_keeps_the_contract(self, subject: StorageUnderTest) -> None:
+        """An entry point of the group `backy.storages` names the plugin, and its hook is that of a storage."""
+        load(Kind.STORAGE, subject.config["type"])
+
+    def test_a_key_that_nobody_knows_is_refused(self, subject: StorageUnderTest) -> None:
+        """A misspelt key is an error, and not a setting that is silently not in force."""
+        with pytest.raises(ConfigError, match="no_such_key"):
+            self._made(subject, no_such_key=1)
+
+    def test_making_a_storage_touches_no_file(self, subject: StorageUnderTest) -> None:
+        """Until `initialize`, nothing is there."""
+        self._made(subject)
+        assert not list(subject.folder.iterdir())
+
+    # writing and reading ----------------------------------------------------------------------------------------------
+
+    def test_what_was_written_is_read(self, stored: _Stored) -> None:
+        """Chunks, zeroes between them, the same chunk twice, and a short last one."""
+        stored.put("first", None, ONE, b"", TWO, ONE, SHORT)
+        stored.check()
+
+    def test_a_revision_begins_as_a_copy_of_its_parent(self, stored: _Stored) -> None:
+        """What is not written stays what it was; the parent stays what it is."""
+        stored.put("first", None, ONE, TWO, b"", SHORT)
+        stored.put("second", "first", ONE_CHANGED, TWO, THREE, SHORT)
+        stored.put("third", "second", ONE_CHANGED, b"", THREE, SHORT)
+        stored.put("fourth", "third", ONE, TWO, b"", SHORT)
+        stored.check()
+
+    def test_images_grow_and_shrink(self, stored: _Stored) -> None:
+        """A revision has a size of its own, and what it has grown by is zeroes."""
+        stored.put("first", None, ONE, SHORT)
+        stored.put("larger", "first", ONE, TWO, b"", THREE)
+        stored.put("smaller", "larger", ONE_CHANGED)
+        stored.put("empty", "smaller")
+        stored.put("again", "empty", b"", TWO)
+        stored.check()
+
+    def test_changed_bytes_are_told(self, stored: _Stored) -> None:
+        """`write` tells at least what differs, and no more than the chunk has; `commit` what the new files have."""
+        stored.put("first", None, ONE)
+        with stored.storage.create("second", "first", CHUNK_SIZE, {identify(ONE)}) as writer:
+            changed = writer.write(0, identify(ONE_CHANGED), ONE_CHANGED, identify(ONE))
+            result = writer.commit()
+        assert PAGE_SIZE <= changed <= CHUNK_SIZE
+        assert result.bytes >= 0
+        assert result.damaged == ()
+
+    def test_several_threads_write_and_read_at_once(self, stored: _Stored) -> None:
+        """Chunks come in any order from any thread, each once."""
+        chunks = [patterned(1000 * number) for number in range(12)]
+        ids = [identify(chunk) for chunk in chunks]
+        with (
+            stored.storage.create("first", None, len(chunks) * CHUNK_SIZE, set()) as writer,
+            ThreadPoolExecutor(4) as pool,
+        ):
+            list(pool.map(lambda index: writer.write(index, ids[index], chunks[index], None), reversed(range(12))))
+            writer.commit()
+        with stored.storage.open("first") as reader, ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(reader.read, range(12), ids)) == chunks
+
+    def test_a_backup_that_fails_leaves_the_others_alone(self, stored: _Stored) -> None:
+        """Left with an exception, a new revision is as if it had never been begun."""
+        stored.put("first", None, ONE, TWO)
+        with pytest.raises(ZeroDivisionError), stored.begin("second", "first", ONE_CHANGED, b"", THREE):
+            raise ZeroDivisionError
+        stored.check()
+        stored.put("third", "first", THREE, TWO)
+        stored.check()
+
+    def test_what_no_complete_revision_refers_to_is_not_relied_on(self, stored: _Stored) -> None:
+        """A chunk that is there by chance, and may be torn, is written again."""
+        stored.put("lost", None, ONE)
+        del stored.ids["lost"]
+        self._damage_everything(stored)
+        stored.storage.remove("lost")
+        stored.put("first", None, ONE)
+        stored.check()
+
+    def test_the_directory_can_be_copied(self, stored: _Stored, subject: StorageUnderTest) -> None:
+        """All that is needed lies in the job's directory, under names that mean the same elsewhere."""
+        stored.put("first", None, ONE, TWO)
+        stored.put("second", "first", ONE_CHANGED, TWO)
+        shutil.copytree(subject.folder / "vm", subject.folder / "copy", symlinks=True)
+        shutil.rmtree(subject.folder / "vm")
+        stored.storage = self._made(subject, name="copy")
+        stored.folder = subject.folder / "copy"
+        stored.check()
+
+    # removing ---------------------------------------------------------------------------------------------------------
+
+    def test_removing_and_purging_keeps_what_is_live(self, stored: _Stored) -> None:
+        """In whatever order revisions go, the others are whole."""
+        stored.put("first", None, ONE, TWO, SHORT)
+        stored.put("second", "first", ONE_CHANGED, TWO, SHORT)
+        stored.put("third", "second", patterned(0, 9), THREE, SHORT)
+        for revision in ("first", "third"):
+            del stored.ids[revision]
+            stored.storage.remove(revision)
+            stored.storage.purge(stored.live)
+            stored.check()
+        held = stored.storage.held(stored.live)
+        assert held.files >= 0
+        assert held.bytes >= 0
+
+    def test_all_space_is_given_back(self, stored: _Stored) -> None:
+        """Once no revision is left, no chunk is stored."""
+        stored.put("first", None, ONE, TWO)
+        stored.put("second", "first", ONE_CHANGED, TWO)
+        for revision in list(stored.ids):
+            del stored.ids[revision]
+            stored.storage.remove(revision)
+        stored.storage.purge(set())
+        assert not self._data(stored.folder)
+
+    def test_removing_what_is_not_there_is_no_error(self, stored: _Stored) -> None:
+        """A crash may have removed it already."""
+        stored.storage.remove("neverwas")
+        assert stored.storage.purge(set()).files == 0
+
+    # damage -----------------------------------------------------------------------------------------------------------
+
+    def test_damage_is_told_and_repaired(self, stored: _Stored) -> None:
+        """What is damaged raises ChunkDamageError or reads as something else; `repair` makes it whole."""
+        stored.put("first", None, ONE, TWO)
+        self._damage_everything(stored)
+        damaged = 0
+        for index, data in enumerate((ONE, TWO)):
+            identity = identify(data)
+            with stored.storage.open("first") as reader:
+                damaged += self._is_damaged(reader, index, identity, data)
+            stored.storage.repair("first", index, identity, data)
+        assert damaged
+        stored.check()
+
+    def test_a_missing_chunk_is_damage(self, stored: _Stored) -> None:
+        """Both a look and a read tell it, with the chunk's id."""
+        stored.put("first", None, ONE)
+        for path in self._data(stored.folder):
+            path.unlink()
+        with stored.storage.open("first") as reader:
+            for look in (reader.probe, reader.read):
+                with pytest.raises(ChunkDamageError) as missing:
+                    look(0, identify(ONE))
+                assert missing.value.identity == identify(ONE)
+
+    # crashes ----------------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("action", ["backup", "forget and purge"])
+    def test_power_loss(self, subject: StorageUnderTest, laboratory: Laboratory, action: str) -> None:
+        """Whatever of a backup, or of a purge, reached the disk: complete revisions are whole, and the next one is."""
+        self._needs_recording(subject)
+        recording = laboratory.record(lambda: self._act(laboratory, action))
+        chosen = crashes(recording.operations, mixtures=2, seed=1)
+        random.Random(action).shuffle(chosen)
+        for number, (crash, tree) in enumerate(distinct(recording.before, recording.operations, chosen)):
+            if number == STATES:
+                break
+            laboratory.put(tree)
+            try:
+                laboratory.check(laboratory.state(crash.after))
+            except Exception as error:
+                raise AssertionError(str(crash)) from error
+
+    @pytest.mark.parametrize("action", ["backup", "forget and purge"])
+    @pytest.mark.parametrize("lasting", [False, True], ids=["one call fails", "the disk is full"])
+    def test_failing_calls(self, subject: StorageUnderTest, laboratory: Laboratory, action: str, lasting: bool) -> None:
+        """Whatever call the operating system refuses: complete revisions are whole, and the next one is."""
+        self._needs_recording(subject)
+        before, promises = Tree.read(laboratory.directory), list(laboratory.promises)
+        calls = len(laboratory.record(lambda: self._act(laboratory, action)).calls)
+        for call_number in random.Random(action).sample(range(calls), min(calls, STATES // 2)):
+            laboratory.put(before)
+            laboratory.promises = list(promises)
+            fault = Fault(call_number, errno.ENOSPC if lasting else errno.EIO, lasting)
+            failed = laboratory.record(lambda: self._act(laboratory, action), fault)
+            try:
+                laboratory.check(laboratory.state(len(failed.operations)))
+            except Exception as error:
+                raise AssertionError(f"call {call_number} failed: {failed.calls[-3:]}") from error
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _made(subject: StorageUnderTest, *, name: str = "vm", **keys: object) -> Storage:
+        config = {**subject.config, **keys}
+        job = Job(name, "contractjob", subject.folder / name)
+        storage: Storage = call(Kind.STORAGE, config["type"], "backy_storage", config=config, job=job)
+        return storage
+
+    @staticmethod
+    def _is_damaged(reader: ImageReader, index: int, identity: bytes, data: bytes) -> bool:
+        try:
+            return reader.read(index, identity) != data
+        except ChunkDamageError as error:
+            return error.identity == identity
+
+    @staticmethod
+    def _act(laboratory: Laboratory, action: str) -> None:
+        if action == "backup":
+            laboratory.backup()
+        else:
+            laboratory.forget("1")
+            laboratory.purge()
+
+    @staticmethod
+    def _needs_recording(subject: StorageUnderTest) -> None:
+        if not subject.recorded:
+            pytest.skip("NOT TESTED: crashes, for what this storage does can not be recorded")
+
+    @staticmethod
+    def _data(folder: Path) -> list[Path]:
+        """Return the files that hold chunks: sixteen random pages do not fit into any other."""
+        return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size >= 16 * PAGE_SIZE]
+
+    def _damage_everything(self, stored: _Stored) -> None:
+        """Overwrite the middle of every file that holds chunks."""
+        for path in self._data(stored.folder):
+            mode = path.stat().st_mode
+            path.chmod(0o600)
+            with path.open("r+b") as stream:
+                stream.seek(path.stat().st_size // 2)
+                stream.write(b"damage" * 100)
+            path.chmod(mode)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backy.testing.source_contract import SourceContract, SourceUnderTest
+
+
+def written(path: Path) -> Callable[[int, bytes], None]:
+    def write(offset: int, data: bytes) -> None:
+        with path.open("r+b") as stream:
+            stream.seek(offset)
+            stream.write(data)
+
+    return write
+
+
+class TestImageFile(SourceContract):
+    @pytest.fixture
+    def subject(self, backy_image: Callable[..., Path]) -> SourceUnderTest:
+        path = backy_image(1, None, 2, tail=5000)
+        return SourceUnderTest(
+            "file",
+            str(path),
+            path.read_bytes,
+            write=written(path),
+            resize=lambda size: os.truncate(path, size),
+            remove=path.unlink,
+            wrong_argument="",
+        )
+
+
+class TestBlockDevice(SourceContract):
+    @pytest.fixture
+    def subject(self, backy_image: Callable[..., Path], loop_device: Callable[[Path], Path]) -> SourceUnderTest:
+        device = loop_device(backy_image(1, None, 2, tail=4096))
+        return SourceUnderTest("file", str(device), device.read_bytes, write=written(device), wrong_argument="")
