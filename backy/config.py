@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import yaml
 
+from backy.duration import Duration, format_duration, parse_duration
 from backy.errors import ConfigError, RepositoryError
 from backy.revision import FORMAT
+from backy.schedule import Interval, Schedule
 
 Section = TypeVar("Section", bound=msgspec.Struct)
+Converted = TypeVar("Converted")
 NOT_UPGRADED = "this version can not read it yet; restore it with the backy that made it"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+LONGEST_INTERVAL = Duration(days=3650)
+MOST_KEPT = 100_000
+
+
+class ScheduledTag(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One tag of a schedule."""
+
+    interval: Duration
+    """How far apart backups with the tag are, at least a second and at most ten years."""
+    keep: Annotated[int, msgspec.Meta(ge=1, le=MOST_KEPT)]
+    """How many of them are kept, and for how many intervals each."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no schedule can be made of."""
+        if not Duration(seconds=1) <= self.interval <= LONGEST_INTERVAL:
+            raise ValueError("an interval is at least a second and at most 3650 days")
+
+
+class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The file `config` of a repository."""
 
     format: int
@@ -30,6 +52,12 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """How images are kept: `type` names the storage, the other keys are its own. A name alone stands for its type."""
     verifier: dict[str, Any] | None = None
     """How fresh revisions are checked; None leaves the choice to the source."""
+    schedule: dict[str, ScheduledTag] | None = None
+    """When each tag is due and how long it is kept, as the scheduler wrote it; None outside of its care."""
+    expire: bool = True
+    """Whether revisions expire by the schedule."""
+    created: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    """When the repository was made: from then on the job has to keep its SLA."""
 
 
 def typed(config: object, section: type[Section], path: str) -> Section:
@@ -39,12 +67,37 @@ def typed(config: object, section: type[Section], path: str) -> Section:
         ConfigError: a key is unknown, missing or of the wrong type; the text has its path, which begins with `path`.
     """
     try:
-        return msgspec.convert(config, section)
+        return convert(config, section)
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `")
         a_key, _, where = where.rpartition("$")
         message = f"{'a key is wrong, ' if a_key else ''}{message[:1].lower()}{message[1:]}"
         raise ConfigError(f"{path}{where.rstrip('`')}: {message}") from error
+
+
+def convert(value: object, wanted: type[Converted]) -> Converted:
+    """Turn plain values into `wanted`, in which a `Duration` may be text or seconds and a `Path` is an absolute one.
+
+    Raises:
+        msgspec.ValidationError: they do not fit.
+    """
+    return msgspec.convert(value, wanted, dec_hook=_decode)
+
+
+def _decode(wanted: type, value: object) -> Any:  # noqa: ANN401  # an instance of `wanted`
+    if wanted is Duration and isinstance(value, str | int):
+        return Duration(seconds=parse_duration(value).total_seconds())
+    if wanted is Path and isinstance(value, str):
+        if not value.startswith("/") or "\0" in value:
+            raise ValueError(f"{value!r} is no absolute path")
+        return Path(value)
+    expected = "a duration such as '30m', or seconds" if wanted is Duration else "a path"
+    raise ValueError(f"expected {expected}, got {value!r}")
+
+
+def schedule_of(section: dict[str, ScheduledTag]) -> Schedule:
+    """Return a section `schedule` as the schedule that it describes."""
+    return {name: Interval(tag.interval, tag.keep) for name, tag in section.items()}
 
 
 def plugin_type(config: dict[str, Any], path: str) -> str:
@@ -101,6 +154,6 @@ def load_yaml(path: Path) -> object:
 
 def dump_job(job: JobConfig) -> bytes:
     """Return the content of `config`."""
-    content = {key: value for key, value in msgspec.to_builtins(job).items() if value is not None}
+    content = msgspec.to_builtins(job, enc_hook=format_duration)
     text: str = yaml.dump(content, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, default_flow_style=False)
     return text.encode()

@@ -13,7 +13,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
-from backy.config import JobConfig
+from backy.config import JobConfig, ScheduledTag
 from backy.exitcodes import ExitCode
 from backy.plugins.discovery import Kind, Plugin, advertised
 from backy.repository import Repository
@@ -65,6 +65,7 @@ def test_the_page_of_commands_is_what_the_commands_say() -> None:
 
 def test_every_key_of_config_is_explained() -> None:
     assert set(table("configuration.md", "config")) == set(JobConfig.__struct_fields__)
+    assert set(table("configuration.md", "schedule")) == set(ScheduledTag.__struct_fields__)
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: f"{plugin.kind.word}-{plugin.name}")

@@ -1,0 +1,111 @@
+"""A YAML file whose keys know their lines, and everything that is wrong with it."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from backy.errors import ConfigError
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with a configuration."""
+
+    line: int
+    """Counted from 1."""
+    key: str
+    """The path of the key, such as `jobs.web1.schedule`; empty for the file as a whole."""
+    message: str
+    """What is wrong and what it should be."""
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.key}: {self.message}" if self.key else f"line {self.line}: {self.message}"
+
+
+class ConfigurationError(ConfigError):
+    """A configuration can not be used; it has all that is wrong with it."""
+
+    def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
+        self.path = path
+        self.problems = tuple(sorted(problems))
+        more = len(self.problems) - 1
+        rest = f"; {more} more: 'backy check-config -c {path}' shows all" if more else ""
+        super().__init__(f"{path}, {self.problems[0]}{rest}")
+
+
+class Document:
+    """A YAML document whose mappings have text as keys, whatever those look like."""
+
+    def __init__(self, path: Path) -> None:
+        """Read a file by the safe loader, under a shared lock as backy 2 did, so that whoever locks it can write it.
+
+        Raises:
+            ConfigurationError: it can not be read, or is not YAML.
+        """
+        self.path = path
+        self.problems: list[Problem] = []
+        try:
+            with path.open("rb") as stream:
+                fcntl.flock(stream.fileno(), fcntl.LOCK_SH)
+                loader = _Loader(stream.read(), self.problems)
+        except OSError as error:
+            raise ConfigurationError(path, [Problem(1, "", f"can not be read: {error.strerror}")]) from error
+        except yaml.YAMLError as error:  # characters that YAML forbids
+            raise ConfigurationError(path, [_not_yaml(error)]) from error
+        try:
+            self._root: yaml.Node | None = loader.get_single_node()
+            self.content: object = None if self._root is None else loader.construct_document(self._root)
+        except (yaml.YAMLError, ValueError) as error:  # the latter for 2026-02-30: it looks like a date, and is none
+            raise ConfigurationError(path, [_not_yaml(error)]) from error
+        finally:
+            loader.dispose()
+
+    def report(self, key: Sequence[str], message: str) -> None:
+        """Note that something is wrong with the value at `key`."""
+        self.problems.append(Problem(self.line(key), ".".join(key), message))
+
+    def line(self, key: Sequence[str]) -> int:
+        """Return the line of a key, or of the innermost one on the way to it that there is."""
+        node, line = self._root, 1
+        for part in key:
+            if not isinstance(node, yaml.MappingNode):
+                break
+            found = [(name, value) for name, value in node.value if name.value == part]
+            if not found:
+                break
+            name, node = found[-1]
+            line = name.start_mark.line + 1
+        return line
+
+
+class _Loader(_LOADER):  # type: ignore[misc]  # whichever of the two there is
+    """Makes text of every key, so that a job may be called 123 or no, and notes keys that are there twice."""
+
+    def __init__(self, content: bytes, problems: list[Problem]) -> None:
+        super().__init__(content)
+        self._problems = problems
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is not a plain word", key.start_mark)
+            if key.value in lines and key.tag != _MERGE:
+                self._problems.append(Problem(line, key.value, f"is there already, in line {lines[key.value]}"))
+            lines[key.value] = line
+        self.flatten_mapping(node)
+        return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
+
+
+def _not_yaml(error: Exception) -> Problem:
+    mark = getattr(error, "problem_mark", None)
+    text = getattr(error, "problem", None) or " ".join(str(error).split())
+    return Problem(mark.line + 1 if mark else 1, "", f"not YAML: {text}")
