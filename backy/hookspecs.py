@@ -8,9 +8,15 @@ for another one. An implementation may leave out arguments that it does not need
 
 from __future__ import annotations
 
+from typing import Final
+
 import pluggy
 
 from backy.api import Config, Job, Source, Storage, Verifier
+
+CONTRACT: Final = (1, 0)
+"""Version of all that `backy.api` and this module promise: what is added makes a new minor version, what would break a
+plugin a new major one. A plugin may name the version that it was written for, as in `BACKY_CONTRACT = "1.0"`."""
 
 hookspec = pluggy.HookspecMarker("backy")
 hookimpl = pluggy.HookimplMarker("backy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from typing import Any
 
 import pluggy
@@ -39,8 +40,11 @@ def check(plugin: Plugin, module: object, manager: pluggy.PluginManager) -> None
     """Check what `module` registered in `manager`, which has no specifications yet and so took whatever there is.
 
     Raises:
-        BrokenPluginError: it has hooks that it must not have, lacks one, or asks for arguments that nobody gives.
+        BrokenPluginError: it was written for another contract, has hooks that it must not have, lacks one, or asks for
+            arguments that nobody gives.
     """
+    if cause := _wrong_version(getattr(module, "BACKY_CONTRACT", "1.0")):
+        raise BrokenPluginError(plugin, cause)
     callers = {caller.name: caller for caller in manager.get_hookcallers(module) or []}
     allowed = _allowed(plugin.kind)
     for name in sorted(callers):
@@ -55,6 +59,20 @@ def check(plugin: Plugin, module: object, manager: pluggy.PluginManager) -> None
             raise BrokenPluginError(plugin, f"does not implement the hook {name}{unmarked}")
     if not callers:
         raise BrokenPluginError(plugin, "implements no hook; are its functions marked with @hookimpl?")
+
+
+def _wrong_version(wanted: object) -> str | None:
+    """Tell why this version of backy can not keep the contract that a plugin was written for."""
+    numbers = re.fullmatch(r"(\d+)\.(\d+)", wanted) if isinstance(wanted, str) else None
+    if numbers is None:
+        return f"its BACKY_CONTRACT is {wanted!r}; it should be text like '1.0'"
+    major, minor = int(numbers[1]), int(numbers[2])
+    known = f"this version of backy has the contract {'.'.join(map(str, hookspecs.CONTRACT))}"
+    if major != hookspecs.CONTRACT[0]:
+        return f"was written for the contract {wanted}, but {known}"
+    if minor > hookspecs.CONTRACT[1]:
+        return f"needs the contract {wanted}, but {known}: install a newer backy"
+    return None
 
 
 def _allowed(kind: Kind) -> set[str]:

@@ -55,6 +55,15 @@ BREACHES = {
         f"{HEAD}{CONFIG}@hookimpl(wrapper=True)\ndef backy_source(config): yield",
         "implements the hook backy_source as a wrapper, but there is nothing that it could wrap",
     ),
+    "other major contract": (
+        f'{HEAD}BACKY_CONTRACT = "2.0"\n',
+        "was written for the contract 2.0, but this version of backy has the contract 1.",
+    ),
+    "later minor contract": (
+        f'{HEAD}BACKY_CONTRACT = "1.999"\n',
+        "needs the contract 1.999, but this version of backy has the contract 1.",
+    ),
+    "no contract": (f"{HEAD}BACKY_CONTRACT = 1\n", "its BACKY_CONTRACT is 1; it should be text like '1.0'"),
     "missing": (f"{HEAD}{CONFIG}", "does not implement the hook backy_source"),
     "not marked": (
         f"{HEAD}{CONFIG}def backy_source(config): ...",

@@ -1,0 +1,14 @@
+"""A command of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("one")
+@click.pass_obj
+def command(directory: Path) -> None:
+    """Count the chunks that are stored."""
+    click.echo(len(list((directory / "plain").iterdir())))

@@ -1,0 +1,83 @@
+"""Every chunk as it is, in a file named by its id."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from backy.api import ChunkDamageError, Config, Held, ImageReader, ImageWriter, Job, Purged, Storage, Stored
+from backy.config import typed
+from backy.hookspecs import hookimpl
+
+BACKY_CONTRACT = "1.0"
+
+
+class PlainConfig(msgspec.Struct, forbid_unknown_fields=True):
+    type: str
+
+
+class Plain:
+    raw = False
+    shares_chunks = True
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stored = 0
+
+    def initialize(self) -> None:
+        self._folder.mkdir()
+
+    @contextmanager
+    def create(
+        self, revision: str, parent: str | None, size: int, referenced: Container[bytes]
+    ) -> Iterator[ImageWriter]:
+        yield self
+
+    @contextmanager
+    def open(self, revision: str) -> Iterator[ImageReader]:
+        yield self
+
+    def write(self, index: int, identity: bytes, data: bytes, previous: bytes | None) -> int:
+        (self._folder / identity.hex()).write_bytes(data)
+        self._stored += len(data)
+        return len(data)
+
+    def zero(self, index: int) -> None:
+        pass
+
+    def commit(self) -> Stored:
+        return Stored(self._stored)
+
+    def read(self, index: int, identity: bytes) -> bytes:
+        try:
+            return (self._folder / identity.hex()).read_bytes()
+        except FileNotFoundError:
+            raise ChunkDamageError(identity, "it is missing") from None
+
+    def probe(self, index: int, identity: bytes) -> None:
+        self.read(index, identity)
+
+    def repair(self, revision: str, index: int, identity: bytes, data: bytes) -> None:
+        self.write(index, identity, data, None)
+
+    def remove(self, revision: str) -> None:
+        pass
+
+    def held(self, live: Container[bytes]) -> Held:
+        return Held()
+
+    def purge(self, live: Container[bytes]) -> Purged:
+        dead = [path for path in self._folder.iterdir() if bytes.fromhex(path.name) not in live]
+        size = sum(path.stat().st_size for path in dead)
+        for path in dead:
+            path.unlink()
+        return Purged(len(dead), size)
+
+
+@hookimpl
+def backy_storage(config: Config, job: Job) -> Storage:
+    typed(config, PlainConfig, "config.storage")
+    return Plain(job.directory / "plain")
