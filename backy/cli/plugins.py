@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import click
 
@@ -68,6 +69,30 @@ def show(name: str) -> None:
             click.echo(f"  cause: {line.cause}")
         elif text := _documentation(plugin):
             click.echo("\n" + "\n".join(f"  {part}".rstrip() for part in text.splitlines()))
+
+
+@command.group("new")
+def new() -> None:
+    """Begin a plugin of your own."""
+
+
+@new.command("source")
+@click.argument("name")
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    default=Path(),
+    help="Folder to make the package in; the current one by default.",
+)
+def new_source(name: str, into: Path) -> None:
+    """Write a small package for a source NAME: it works, its tests pass, and it is yours to change.
+
+    NAME is what users write as type, as in 'backy init NAME SOURCE'.
+    """
+    from backy.plugins.skeleton import begin_source
+
+    folder = begin_source(name, into)
+    click.echo(f"Made {folder}; next: pip install -e '{folder}[test]' && pytest {folder}")
 
 
 def _installed() -> Iterator[tuple[Plugin, list[Plugin]]]:
