@@ -19,6 +19,7 @@ from backy.errors import (
     ConfigError,
     SourceError,
     StorageError,
+    TargetError,
 )
 
 __all__ = [
@@ -40,12 +41,14 @@ __all__ = [
     "Progress",
     "Purged",
     "Report",
+    "RestoreTarget",
     "Snapshot",
     "Source",
     "SourceError",
     "Storage",
     "StorageError",
     "Stored",
+    "TargetError",
     "Verifier",
 ]
 
@@ -146,6 +149,23 @@ class KeepingSource(Source, Protocol):
         Raises:
             SourceError: the source can not be reached.
         """
+
+
+class RestoreTarget(Protocol):
+    """A place that an image is restored to, of the image's size; every byte is either written or zeroed, once."""
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        """Write all of `data` at `offset`, from any thread.
+
+        Raises:
+            TargetError, OSError: it can not be written, now or some time before.
+        """
+
+    def zero(self, offset: int, length: int) -> None:
+        """Let a range read as zeroes, whatever was there before; from any thread. Raises as `pwrite`."""
+
+    def finish(self) -> None:
+        """Make all of it durable; called once, at the end of a restore that came through. Raises as `pwrite`."""
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,21 @@
 """The contracts between backy and its plugins.
 
 A plugin is a module named by an entry point. In the groups `backy.sources`, `backy.storages` and `backy.verifiers` the
-entry point's name is what users write as `type`, and the module implements that group's hooks and no others. In the
-group `backy.hooks` it implements any of the event hooks. Each plugin lives in a manager of its own, so it never answers
-for another one. An implementation may leave out arguments that it does not need; it may not add any.
+entry point's name is what users write as `type`, and the module implements that group's hooks and no others; it may
+leave out those that are optional. In the group `backy.hooks` it implements any of the event hooks. Each plugin lives in
+a manager of its own, so it never answers for another one. An implementation may leave out arguments that it does not
+need; it may not add any.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Final
 
 import pluggy
 
-from backy.api import Config, Job, Source, Storage, Verifier
+from backy.api import Config, Job, RestoreTarget, Source, Storage, Verifier
 
 CONTRACT: Final = (1, 0)
 """Version of all that `backy.api` and this module promise: what is added makes a new minor version, what would break a
@@ -38,6 +41,18 @@ def backy_source_config(argument: str) -> Config:  # type: ignore[empty-body]
 
     Required in `backy.sources`. Raises ConfigError if `argument` is wrong, naming the form that it should have;
     `init` ends and makes nothing.
+    """
+
+
+@hookspec(firstresult=True)
+def backy_restore_target(  # type: ignore[empty-body]
+    argument: str, options: Mapping[str, str], config: Config, size: int, force: bool
+) -> AbstractContextManager[RestoreTarget]:
+    """Open the place that `backy restore TYPE:ARGUMENT` names, for an image of `size` bytes; called by `restore`.
+
+    Optional in `backy.sources`. `options` are those given by `-o`; `config` is the section `source` of the repository
+    if it has this type, else empty. What is there already is replaced only if `force` is set.
+    Raises ConfigError if `argument` or `options` are wrong, TargetError if the place can not be had or is taken.
     """
 
 

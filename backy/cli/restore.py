@@ -10,27 +10,53 @@ import click
 from backy.cli.options import revision_option
 
 
+def _options(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name, equals, setting in (option.partition("=") for option in value):
+        if not name or not equals:
+            raise click.BadParameter(f"'{name}' is not of the form NAME=VALUE")
+        if name in options:
+            raise click.BadParameter(f"'{name}' is given twice")
+        options[name] = setting
+    return options
+
+
 @click.command("restore")
 @revision_option
+@click.option("--force", is_flag=True, help="Replace what TYPE:ARGUMENT names if it is there already.")
+@click.option(
+    "-o",
+    "--option",
+    "options",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_options,
+    help="Tell TYPE:ARGUMENT how it shall be made or reached; may be given several times.",
+)
 @click.argument("target", metavar="TARGET")
 @click.pass_obj
-def command(directory: Path, specification: str, target: str) -> None:
-    """Write a revision to TARGET: a file, a block device, or '-' for standard output.
+def command(directory: Path, specification: str, force: bool, options: dict[str, str], target: str) -> None:
+    """Write a revision to TARGET: a file, a block device, TYPE:ARGUMENT, or '-' for standard output.
 
-    A file is made or replaced, with holes where the image has zeroes. Every chunk is checked on the way.
+    A file is made or replaced, with holes where the image has zeroes. TYPE:ARGUMENT is a place that the source TYPE
+    offers, such as 'ceph-rbd:POOL/IMAGE'; what is there already is replaced only by --force. A file that has a colon
+    in its name is written as './NAME'. Every chunk is checked on the way.
     """
     from backy.cli.progress import steps
+    from backy.errors import ConfigError
     from backy.plugins.events import Events
     from backy.repository import Repository
-    from backy.restore import open_target, restore, stream
+    from backy.restore import restore, stream
+    from backy.target import open_target
 
     repository = Repository.open(directory)
     revision = repository.select(specification)
     with steps() as show, repository.image(revision) as image:
-        progress = show("restore", image.size)
         if target == "-":
-            stream(image, sys.stdout.fileno(), progress)
+            if options:
+                raise ConfigError("options are for targets like TYPE:ARGUMENT; '-' is standard output")
+            stream(image, sys.stdout.fileno(), show("restore", image.size))
         else:
-            with open_target(Path(target), image.size, repository.directory) as opened:
-                restore(image, opened, progress)
+            with open_target(target, image.size, repository, options, force=force) as opened:
+                restore(image, opened, show("restore", image.size))
     Events.installed().restore_finished(repository.job, revision.id, target)

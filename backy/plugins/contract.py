@@ -78,8 +78,8 @@ def _wrong_version(wanted: object) -> str | None:
 def _allowed(kind: Kind) -> set[str]:
     """Return the hooks that a plugin of `kind` may implement."""
     if kind in KINDS_WITH_FACTORIES:
-        return set(kind.required)
-    return ARGUMENTS.keys() - {name for other in KINDS_WITH_FACTORIES for name in other.required}
+        return set(kind.factories)
+    return ARGUMENTS.keys() - {name for other in KINDS_WITH_FACTORIES for name in other.factories}
 
 
 def _not_allowed(kind: Kind, name: str) -> str:

@@ -15,18 +15,19 @@ SWITCHES = ("BACKY_PLUGINS", "BACKY_DISABLED_PLUGINS")
 
 
 class Kind(Enum):
-    """The kinds of plugin: the word that users see, the entry-point group, and the hooks that the group must have."""
+    """The kinds of plugin: the word that users see, the entry-point group, its required and its optional factories."""
 
-    SOURCE = ("source", "backy.sources", ("backy_source", "backy_source_config"))
+    SOURCE = ("source", "backy.sources", ("backy_source", "backy_source_config"), ("backy_restore_target",))
     STORAGE = ("storage", "backy.storages", ("backy_storage",))
     VERIFIER = ("verifier", "backy.verifiers", ("backy_verifier",))
     HOOK = ("hook", "backy.hooks", ())
     COMMAND = ("command", "backy.commands", ())
 
-    def __init__(self, word: str, group: str, required: tuple[str, ...]) -> None:
+    def __init__(self, word: str, group: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
         self.word = word
         self.group = group
         self.required = required
+        self.factories = required + optional
 
 
 @dataclass(frozen=True)

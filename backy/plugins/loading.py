@@ -20,13 +20,15 @@ def call(kind: Kind, name: str, hook: str, **arguments: object) -> Any:  # noqa:
     """Load plugin `name` of `kind` and let it make what its factory `hook` makes.
 
     Raises:
-        PluginError: it can not be loaded, or it failed in a way that is not its user's fault.
+        PluginError: it can not be loaded, lacks the hook, or failed in a way that is not its user's fault.
         BackyError: whatever the plugin says, a ConfigError above all.
     """
     plugin = chosen(kind, name)
-    manager = managed(plugin)
+    caller: pluggy.HookCaller = getattr(managed(plugin).hook, hook)
+    if not caller.get_hookimpls():
+        raise PluginError(f"{plugin} does not offer that: it has no hook {hook}")
     try:
-        result = getattr(manager.hook, hook)(**arguments)
+        result = caller(**arguments)
     except BackyError:
         raise
     except Exception as error:

@@ -24,6 +24,11 @@ def documentation(name: str) -> str:
     return sections.get(name, "")
 
 
+def said(kind: Kind) -> dict[str, set[str]]:
+    """Return what is said of the factories of a kind."""
+    return {"required": set(kind.required), "optional": set(kind.factories) - set(kind.required)}
+
+
 def hooks_with_tests() -> set[str]:
     """Return the hooks that some test function is named for, the longest name that fits counting."""
     found = set()
@@ -46,6 +51,16 @@ def test_exactly_one_hook_may_veto() -> None:
     vetoes = [name for name, hook in HOOKS.items() if "may veto" in (inspect.getdoc(hook) or "")]
 
     assert vetoes == ["backy_backup_starting"]
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_hook_and_the_reference_say_whether_it_is_required(name: str) -> None:
+    word = next((word for kind in Kind for word, hooks in said(kind).items() if name in hooks), None)
+    rows = re.findall(r"^\|.*\|$", (ROOT / "docs/reference/hooks.md").read_text(), flags=re.MULTILINE)
+    row = next((row for row in rows if f"`{name}`" in row), "")
+
+    assert word is None or f"{word.capitalize()} in `backy." in (inspect.getdoc(HOOKS[name]) or "")
+    assert word is None or word in row.rpartition(f"`{name}`")[2]
 
 
 @pytest.mark.parametrize("name", HOOKS)
@@ -72,9 +87,9 @@ def test_every_hook_has_a_test_named_for_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", HOOKS)
 def test_a_factory_answers_once_and_an_event_goes_to_all(name: str) -> None:
-    required = {hook for kind in Kind for hook in kind.required}
+    factories = {hook for kind in Kind for hook in kind.factories}
 
-    assert bool(getattr(HOOKS[name], "backy_spec")["firstresult"]) == (name in required)  # noqa: B009  # set by pluggy
+    assert bool(getattr(HOOKS[name], "backy_spec")["firstresult"]) == (name in factories)  # noqa: B009  # set by pluggy
 
 
 SOURCE = """

@@ -12,10 +12,16 @@ from backy.api import CHUNK_SIZE
 from backy.backup import Backup
 from backy.errors import ChunkDamageError, TargetError
 from backy.repository import Repository
-from backy.restore import open_target, restore, stream
+from backy.restore import restore, stream
+from backy.target import open_target
 
 OLD = b"\xaa"
 """What a target is full of before."""
+
+
+def opened(path: Path, size: int, repository: Repository):
+    """Open a target that needs no options."""
+    return open_target(str(path), size, repository, {}, force=False)
 
 
 def silent(_length: int) -> None:
@@ -41,7 +47,7 @@ def restored(repository: Repository, revision):
 
     def run(path: Path) -> int:
         told: list[int] = []
-        with repository.image(revision) as stored, open_target(path, stored.size, repository.directory) as target:
+        with repository.image(revision) as stored, opened(path, stored.size, repository) as target:
             restore(stored, target, told.append)
         return sum(told)
 
@@ -92,7 +98,7 @@ def test_less_than_a_page_of_a_device_can_be_zeroed(repository: Repository, tmp_
     disk = tmp_path / "disk"
     disk.write_bytes(OLD * CHUNK_SIZE)
     device = loop_device(disk)
-    with open_target(device, 1000, repository.directory) as target:
+    with opened(device, 1000, repository) as target:
         target.zero(0, 1000)
 
     assert device.read_bytes() == bytes(1000) + OLD * (CHUNK_SIZE - 1000)
@@ -157,7 +163,7 @@ def test_a_target_that_can_not_take_it_all_is_called_incomplete(
     with (
         repository.image(revision) as stored,
         pytest.raises(TargetError, match="out is incomplete: File too large"),
-        open_target(tmp_path / "out", stored.size, repository.directory) as target,
+        opened(tmp_path / "out", stored.size, repository) as target,
     ):
         target.pwrite(b"x", 2**63 - 2)
 
@@ -166,7 +172,7 @@ def test_an_interrupted_restore_is_called_incomplete(repository: Repository, tmp
     logging.getLogger("backy").propagate = True
     with (
         pytest.raises(KeyboardInterrupt),
-        open_target(tmp_path / "out", 5, repository.directory),
+        opened(tmp_path / "out", 5, repository),
     ):
         raise KeyboardInterrupt
 
