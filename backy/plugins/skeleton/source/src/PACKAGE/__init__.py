@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
-
 from backy.api import Config, ConfigError, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl
