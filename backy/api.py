@@ -25,6 +25,7 @@ from backy.errors import (
 __all__ = [
     "CHUNK_SIZE",
     "PAGE_SIZE",
+    "AssessedSnapshot",
     "BackyError",
     "ChunkDamageError",
     "Config",
@@ -116,6 +117,15 @@ class Snapshot(Image, Protocol):
         A hole is what now reads as zeroes. What the image has grown by is a change. None means that the source can
         not tell: everything is read. Asked more than once, it gives the same answer.
         """
+
+
+@runtime_checkable
+class AssessedSnapshot(Snapshot, Protocol):
+    """A snapshot of a source that brings to rest what writes to it, and knows whether that worked."""
+
+    @property
+    def consistent(self) -> bool:
+        """False if the image is as after a power loss; the revision's record, `status` and `check` tell so then."""
 
 
 class Source(Protocol):

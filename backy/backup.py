@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import msgspec
 import shortuuid
 
-from backy.api import Report, Snapshot, Storage, Stored, Verifier
+from backy.api import AssessedSnapshot, Report, Snapshot, Storage, Stored, Verifier
 from backy.chunkmap import ChunkMap
 from backy.durable import TEMPORARY_SUFFIX, sync_file_system_of
 from backy.errors import DamageError
@@ -146,7 +146,8 @@ class _Making:
     def __init__(self, backup: Backup, revision: Revision, snapshot: Snapshot, storage: Storage) -> None:
         self._backup = backup
         self._repository = backup.repository
-        self._revision = msgspec.structs.replace(revision, size=snapshot.size)
+        consistent = not isinstance(snapshot, AssessedSnapshot) or snapshot.consistent
+        self._revision = msgspec.structs.replace(revision, size=snapshot.size, consistent=consistent)
         self._snapshot = snapshot
         self._storage = storage
 

@@ -82,6 +82,10 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     storage: str
     size: int
     """Bytes of the image."""
+    consistent: bool = True
+    """False if the source could not bring to rest what writes to it: the image is as after a power loss."""
+    snapshot: str | None = None
+    """Name that the source's snapshot has elsewhere, if the image was imported."""
     boot: str | None = None
     """Boot id of the machine if the data was not synced: the revision is built upon only until the machine stops."""
     map_digest: str | None = None

@@ -59,6 +59,8 @@ def _details(revision: Revision) -> dict[str, Any]:
         "parent": revision.parent,
         "storage": revision.storage,
         "size": revision.size,
+        "consistent": revision.consistent,
+        "snapshot": revision.snapshot,
         "duration": statistics and statistics.duration,
         "bytes_read": statistics and statistics.bytes_read,
         "bytes_written": statistics and statistics.bytes_written,
@@ -93,10 +95,15 @@ def _row(revision: Revision) -> list[str]:
         _size(statistics.bytes_written) if statistics else "-",
         _size(statistics.bytes_stored) if statistics else "-",
         f"{statistics.duration:.1f} s" if statistics else "-",
-        str(revision.verification or "-"),
+        _verification(revision),
         _trust(revision),
         ",".join(revision.tags),
     ]
+
+
+def _verification(revision: Revision) -> str:
+    text = str(revision.verification or "-")
+    return text if revision.consistent else f"{text}, not consistent"
 
 
 def _trust(revision: Revision) -> str:

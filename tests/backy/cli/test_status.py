@@ -11,6 +11,7 @@ import pytest
 
 from backy.repository import Repository
 from backy.revision import Revision
+from backy_sources_file.source import OpenFile
 
 
 def test_status_lists_the_oldest_first(backy, repository: Repository) -> None:
@@ -62,6 +63,19 @@ def test_an_unfinished_revision_is_shown_when_asked_for(backy, repository: Repos
     assert "unfinished" in backy("-b", repository.directory, "status", "--all").out
     shown = json.loads(backy("-b", repository.directory, "status", "--all", "--json").out)["revisions"]
     assert [(each["complete"], each["duration"]) for each in shown] == [(False, None)]
+
+
+def test_an_image_as_after_a_power_loss_is_told(backy, repository: Repository, monkeypatch) -> None:
+    class Restless(OpenFile):
+        consistent = False
+
+    monkeypatch.setattr("backy_sources_file.source.OpenFile", Restless)
+    backy("-b", repository.directory, "backup", "daily")
+
+    assert "| verified, not consistent |" in backy("-b", repository.directory, "status").out
+    (found,) = json.loads(backy("-b", repository.directory, "status", "--json").out)["revisions"]
+    assert found["consistent"] is False
+    assert '"consistent": false' in (repository.directory / "last.rev").read_text()
 
 
 @pytest.mark.parametrize("option", [[], ["--json"]])
