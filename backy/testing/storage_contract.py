@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,10 +18,8 @@ from backy.chunkmap import ZERO, identify
 from backy.errors import ChunkDamageError
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call, load
-from backy.testing.crashes import crashes, distinct
 from backy.testing.laboratory import Laboratory, patterned
-from backy.testing.recording import Fault
-from backy.testing.tree import Tree
+from backy.testing.trials import ACTIONS, failing_calls, power_losses, prepare
 
 ONE, TWO, THREE = patterned(0), patterned(100), patterned(200)
 ONE_CHANGED = patterned(0, 7)
@@ -116,15 +113,7 @@ class StorageContract:
         for module in ("referenced", "backup"):
             monkeypatch.setattr(f"backy.{module}.boot_id", lambda: "one boot")
         made = Laboratory(subject.folder / "laboratory", backy_clock, subject.config)
-        made.content = ONE + bytes(CHUNK_SIZE) + TWO + SHORT
-        made.initialize()
-        made.backup()
-        made.content = ONE_CHANGED + THREE + TWO + SHORT
-        made.backup()
-        made.forget("1")
-        made.backup()
-        made.content = patterned(0, 9) + ONE + bytes(CHUNK_SIZE) + TWO + THREE + SHORT + SHORT
-        made.settle()
+        prepare(made)
         return made
 
     # the plugin -------------------------------------------------------------------------------------------------------
@@ -277,38 +266,18 @@ class StorageContract:
 
     # crashes ----------------------------------------------------------------------------------------------------------
 
-    @pytest.mark.parametrize("action", ["backup", "forget and purge"])
+    @pytest.mark.parametrize("action", ACTIONS)
     def test_power_loss(self, subject: StorageUnderTest, laboratory: Laboratory, action: str) -> None:
         """Whatever of a backup, or of a purge, reached the disk: complete revisions are whole, and the next one is."""
         self._needs_recording(subject)
-        recording = laboratory.record(lambda: self._act(laboratory, action))
-        chosen = crashes(recording.operations, mixtures=2, seed=1)
-        random.Random(action).shuffle(chosen)
-        for number, (crash, tree) in enumerate(distinct(recording.before, recording.operations, chosen)):
-            if number == STATES:
-                break
-            laboratory.put(tree)
-            try:
-                laboratory.check(laboratory.state(crash.after))
-            except Exception as error:
-                raise AssertionError(str(crash)) from error
+        assert power_losses(laboratory, action, STATES)
 
-    @pytest.mark.parametrize("action", ["backup", "forget and purge"])
+    @pytest.mark.parametrize("action", ACTIONS)
     @pytest.mark.parametrize("lasting", [False, True], ids=["one call fails", "the disk is full"])
     def test_failing_calls(self, subject: StorageUnderTest, laboratory: Laboratory, action: str, lasting: bool) -> None:
         """Whatever call the operating system refuses: complete revisions are whole, and the next one is."""
         self._needs_recording(subject)
-        before, promises = Tree.read(laboratory.directory), list(laboratory.promises)
-        calls = len(laboratory.record(lambda: self._act(laboratory, action)).calls)
-        for call_number in random.Random(action).sample(range(calls), min(calls, STATES // 2)):
-            laboratory.put(before)
-            laboratory.promises = list(promises)
-            fault = Fault(call_number, errno.ENOSPC if lasting else errno.EIO, lasting)
-            failed = laboratory.record(lambda: self._act(laboratory, action), fault)
-            try:
-                laboratory.check(laboratory.state(len(failed.operations)))
-            except Exception as error:
-                raise AssertionError(f"call {call_number} failed: {failed.calls[-3:]}") from error
+        assert failing_calls(laboratory, action, STATES // 2, lasting=lasting)
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -325,14 +294,6 @@ class StorageContract:
             return reader.read(index, identity) != data
         except ChunkDamageError as error:
             return error.identity == identity
-
-    @staticmethod
-    def _act(laboratory: Laboratory, action: str) -> None:
-        if action == "backup":
-            laboratory.backup()
-        else:
-            laboratory.forget("1")
-            laboratory.purge()
 
     @staticmethod
     def _needs_recording(subject: StorageUnderTest) -> None:

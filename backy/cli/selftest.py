@@ -1,0 +1,36 @@
+"""`backy selftest`: see whether backy keeps its promises on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("selftest")
+@click.option(
+    "--on",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder on the file system to test; nothing stays in it.",
+)
+@click.option("--storage", metavar="NAME", default="chunked", show_default=True, help="How images are kept.")
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Try so many crashes of each kind. More take longer and find more.",
+)
+def command(folder: Path, storage: str, count: int) -> None:
+    """See whether backups survive crashes on this machine, in a temporary repository.
+
+    Power losses during a backup and during a purge are simulated at many instants, with all that they may leave on a
+    disk, and calls of the operating system fail as on a full or broken disk. After each, all complete revisions have to
+    read back bit by bit, and the next backup has to be right. Takes up to 200 MB in the folder, and none afterwards.
+    """
+    from backy.testing.selftest import selftest
+
+    for line in selftest(folder, {"type": storage}, count):
+        click.echo(line)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backy.testing.laboratory import BrokenPromiseError
+
+
+def test_a_sound_machine_passes_and_nothing_is_left(backy, tmp_path: Path) -> None:
+    result = backy("selftest", "--on", tmp_path, "--count", 2)
+
+    assert (result.code, result.err) == (0, "")
+    assert result.out == (
+        "backup, forget, purge, restore: 3 revisions read back\n"
+        "power loss during backup: 2 states, nothing lost\n"
+        "failing disk during backup: 2 calls, nothing lost\n"
+        "full disk during backup: 2 calls, nothing lost\n"
+        "power loss during forget and purge: 2 states, nothing lost\n"
+        "failing disk during forget and purge: 2 calls, nothing lost\n"
+        "full disk during forget and purge: 2 calls, nothing lost\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_promise_is_told(backy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_arguments: object) -> int:
+        raise BrokenPromiseError("power loss after 7 calls: a complete revision is lost")
+
+    monkeypatch.setattr("backy.testing.selftest.power_losses", lost)
+    result = backy("selftest", "--on", tmp_path)
+
+    assert result.code == 1
+    assert result.err == (
+        "Error: power loss after 7 calls: a complete revision is lost: "
+        "do not trust images to this machine, and report this\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_that_loses_what_was_synced_is_found_out(
+    backy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backy.storage.chunked.writer.sync_file_system", lambda _descriptor: None)
+    result = backy("selftest", "--on", tmp_path, "--count", 40)
+
+    assert result.code == 1
+    assert "power loss after" in result.err
+
+
+def test_a_folder_that_is_not_there_is_refused(backy, tmp_path: Path) -> None:
+    result = backy("selftest", "--on", tmp_path / "nowhere")
+
+    assert result.code == 2
+    assert "does not exist" in result.err
+
+
+def test_a_storage_that_can_not_work_there_says_so(backy, tmp_path: Path) -> None:
+    result = backy("selftest", "--on", tmp_path, "--storage", "nowhere")
+
+    assert result.code == 1
+    assert result.err.startswith("Error: no storage 'nowhere'; ")
+    assert list(tmp_path.iterdir()) == []
