@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # what is needed to run backy and its demonstration, and what else the tests call
 DEMO_PACKAGES := python3 python3-venv e2fsprogs
-TEST_PACKAGES := $(DEMO_PACKAGES) btrfs-progs ceph-common ceph-mon ceph-osd python3-rados python3-rbd rsync util-linux \
+TEST_PACKAGES := $(DEMO_PACKAGES) btrfs-progs ceph-common ceph-mon ceph-osd man-db python3-rados python3-rbd rsync util-linux \
     xfsprogs zstd
 
 export PYTHON VENV
@@ -17,12 +17,13 @@ export MYPY_CACHE_DIR := $(CACHE)/mypy
 export RUFF_CACHE_DIR := $(CACHE)/ruff
 PYTEST := PYTHONPYCACHEPREFIX=$(CACHE)/python .ci/pytest -o cache_dir=$(CACHE)/pytest
 
-.PHONY: help demo test check soak environment demo-packages test-packages clean
+.PHONY: help demo test check docs soak environment demo-packages test-packages clean
 
 help:
 	@echo 'make demo    back up a file system image, change it, and get both states back'
 	@echo 'make test    check the code and run all tests'
 	@echo 'make check   check format, style and types only'
+	@echo 'make docs    make HTML pages and man pages in $(VENV)/docs'
 	@echo 'make soak    run all tests with as many rounds as it takes to be sure'
 	@echo 'make clean   remove the virtual environment'
 	@echo
@@ -38,6 +39,10 @@ check: environment
 	ruff format --check
 	ruff check
 	mypy
+
+docs: environment
+	sphinx-build -W -q -d $(CACHE)/docs -b html docs $(VENV)/docs/html
+	sphinx-build -W -q -d $(CACHE)/docs -b man docs $(VENV)/docs/man
 
 soak: test-packages environment
 	$(PYTEST) --soak
