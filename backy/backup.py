@@ -63,7 +63,7 @@ class Backup:
         source = self.repository.source()
         storage = self.repository.storage()
         self.events.backup_starting(self.repository.job, self.tags)
-        history = self._tidy_history(storage)
+        history = self._tidy_history()
         trusted = self._trusted(history)
         parent, parent_map = self._parent(trusted)
         revision = self._begin(history, parent)
@@ -74,18 +74,18 @@ class Backup:
                 revision = making.run(self.repository.verifier(source.verifier), trusted, parent_map)
                 self.repository.write_record(revision)
                 recorded = True
-                self.repository.link_last(storage)
+                self.repository.link_last()
         except BaseException as error:
             if not recorded:
-                self.repository.remove(revision.id, storage)
+                self.repository.remove(revision.id)
                 raise
             # the revision is good: what could not be linked or tidied up afterwards is no reason to lose it
             log.error("%s is complete, but what follows a backup failed: %s", revision.id, error)  # noqa: TRY400
         self.events.backup_finished(self.repository.job, revision.id)
-        recheck(self.repository, storage, self.clock, self.steps)
+        recheck(self.repository, self.clock, self.steps)
         return revision
 
-    def _tidy_history(self, storage: Storage) -> list[Revision]:
+    def _tidy_history(self) -> list[Revision]:
         """Remove what earlier backups did not finish; return the complete revisions."""
         sound, damaged = self.repository.survey()
         for error in damaged:
@@ -93,12 +93,12 @@ class Backup:
         for revision in sound:
             if not revision.complete:
                 log.info("removing the incomplete revision %s", revision.id)
-                self.repository.remove(revision.id, storage)
+                self.repository.remove(revision.id)
         known = {revision.id for revision in sound if revision.complete}
         known |= {path.name.removesuffix(".rev") for path in self.repository.directory.glob("*.rev")}
         for identity in {path.stem for path in self.repository.maps()} - known:
             log.info("removing what is left of revision %s", identity)
-            self.repository.remove(identity, storage)
+            self.repository.remove(identity)
         for path in self.repository.directory.glob(f".*{TEMPORARY_SUFFIX}"):
             path.unlink()
         return [revision for revision in sound if revision.complete]
@@ -112,11 +112,12 @@ class Backup:
         return [revision for revision in history if relied_upon(revision)]
 
     def _parent(self, trusted: list[Revision]) -> tuple[Revision | None, ChunkMap | None]:
-        """Choose the revision that source and storage build upon: the newest one with a sound map, or none."""
+        """Choose the revision that source and storage build upon: the newest one that seems to be whole, or none."""
         storage = self.repository.config.storage["type"]
         for revision in reversed(trusted):
             try:
                 if revision.storage == storage:
+                    self.repository.raw_path(revision)
                     return revision, self.repository.read_map(revision)
             except DamageError as error:
                 log.warning("%s; it is not built upon", error)
@@ -166,12 +167,13 @@ class _Making:
                 verification=Verification(report.verifier, report.checked, report.total, report.out_of_time),
                 statistics=self._statistics(started, done, stored),
             )
-            settle(self._repository, self._storage, damaged, image)
+            settle(self._repository, damaged, image)
         return complete
 
     def _store(self, trusted: list[Revision], parent: ChunkMap | None) -> tuple[Transferred, Stored]:
         size = self._snapshot.size
-        referenced = Referenced(self._repository, trusted)
+        stored_alike = [revision for revision in trusted if revision.storage == self._revision.storage]
+        referenced = Referenced(self._repository, stored_alike)
         with self._storage.create(self._revision.id, self._revision.parent, size, referenced) as writer:
             done = transfer(self._snapshot, writer, parent, self._backup.steps("backup", size))
             stored = writer.commit()
@@ -188,7 +190,7 @@ class _Making:
         report = verifier.verify(self._snapshot, image, findings.add, backup.steps("verify", image.size))
         damaged |= findings.damaged
         if findings.failures:
-            settle(self._repository, self._storage, damaged, None)
+            settle(self._repository, damaged, None)
             backup.events.verification_failed(self._repository.job, self._revision.id, findings.failures)
         findings.judge()
         return report, damaged

@@ -37,6 +37,12 @@ def write_file(path: Path, content: bytes | bytearray | mmap.mmap, mode: int = R
     sync_folder(path.parent)
 
 
+def write_if_different(path: Path, content: bytes, mode: int) -> None:
+    """Write a file unless it is there with this content already."""
+    if not path.is_file() or path.read_bytes() != content:
+        write_file(path, content, mode)
+
+
 @contextmanager
 def naming(path: Path | str) -> Iterator[None]:
     """Let errors of calls that know a descriptor alone name the file that it belongs to."""

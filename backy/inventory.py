@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from backy.api import Storage
-from backy.errors import DamageError
+from backy.errors import BackyError, DamageError
 from backy.repository import Repository
 from backy.revision import Revision
 
@@ -20,6 +19,7 @@ log = logging.getLogger(__name__)
 class Item(NamedTuple):
     """One stored chunk; items are visited in their order."""
 
+    storage: str
     revision: str
     """Empty where a chunk's id alone says where it is stored."""
     number: int
@@ -29,31 +29,40 @@ class Item(NamedTuple):
 class Inventory:
     """The stored chunks of some complete revisions.
 
-    Where revisions share chunks the order is that of the ids, of which the memory holds each once; elsewhere it is
-    that of revision and number, and of the maps there is one in memory at a time.
+    Storages come one after the other. Where revisions share chunks the order is that of the ids, of which the memory
+    holds each once; elsewhere it is that of revision and number, and of the maps there is one in memory at a time.
     """
 
-    def __init__(self, repository: Repository, storage: Storage, revisions: Iterable[Revision]) -> None:
+    def __init__(self, repository: Repository, revisions: Iterable[Revision]) -> None:
         self._repository = repository
         self._revisions: list[Revision] = []
         self.count = 0
         """How many chunks there are."""
         self.problems: list[str] = []
-        """Maps that can not be read."""
-        distinct: set[bytes] = set()
-        for revision in sorted(revisions, key=lambda revision: revision.id):
+        """Maps that can not be read, raw images that are not whole, storages that are not installed."""
+        distinct: dict[str, set[bytes]] = {}
+        for revision in sorted(revisions, key=lambda revision: (revision.storage, revision.id)):
             try:
+                shares_chunks = repository.storage_of(revision).shares_chunks
                 chunks = repository.read_map(revision)
-            except DamageError as error:
+            except BackyError as error:
                 self.problems.append(str(error))
                 continue
-            if storage.shares_chunks:
-                distinct |= chunks.distinct()
+            if shares_chunks:
+                distinct.setdefault(revision.storage, set()).update(chunks.distinct())
             else:
                 self._revisions.append(revision)
                 self.count += sum(1 for _ in chunks.data())
-        self._identities = sorted(distinct)
-        self.count += len(self._identities)
+                self._look_at_size(revision)
+        self._shared = {name: sorted(identities) for name, identities in distinct.items()}
+        self.count += sum(map(len, self._shared.values()))
+
+    def _look_at_size(self, revision: Revision) -> None:
+        """A raw image that is cut short or was added to may have all its chunks, but is not fit for `dd`."""
+        try:
+            self._repository.raw_path(revision)
+        except DamageError as error:
+            self.problems.append(str(error))
 
     def items(self, last: Item | None) -> Iterator[Item]:
         """Yield every chunk once, beginning behind `last`, and going on from the first one to it."""
@@ -64,20 +73,25 @@ class Inventory:
             yield from (item for item in self._in_order() if item <= last)
 
     def _in_order(self) -> Iterator[Item]:
-        for identity in self._identities:
-            yield Item("", 0, identity)
-        for revision in self._revisions:
+        for name in sorted({*self._shared, *(revision.storage for revision in self._revisions)}):
+            for identity in self._shared.get(name, ()):
+                yield Item(name, "", 0, identity)
+            yield from self._own(revision for revision in self._revisions if revision.storage == name)
+
+    def _own(self, revisions: Iterable[Revision]) -> Iterator[Item]:
+        for revision in revisions:
             try:
                 chunks = self._repository.read_map(revision)
             except DamageError:
                 continue  # forgotten meanwhile: a moment ago it was sound
             for index in chunks.data():
-                yield Item(revision.id, index, chunks[index])
+                yield Item(revision.storage, revision.id, index, chunks[index])
 
 
 class Position(msgspec.Struct, frozen=True):
     """The content of `.scrub`: the chunk that was looked at last. To lose it costs nothing but time."""
 
+    storage: str
     revision: str
     number: int
     identity: str
@@ -88,7 +102,7 @@ def read_position(path: Path) -> Item | None:
     content = path.read_bytes()
     try:
         position = msgspec.json.decode(content, type=Position)
-        return Item(position.revision, position.number, bytes.fromhex(position.identity))
+        return Item(position.storage, position.revision, position.number, bytes.fromhex(position.identity))
     except (msgspec.DecodeError, ValueError) as error:
         if content:
             log.warning("%s can not be read: %s; the scrub begins anew", path, error)
@@ -98,6 +112,7 @@ def read_position(path: Path) -> Item | None:
 def write_position(path: Path, last: Item) -> None:
     """Note which chunk was looked at last, in the file that is the lock: it is written in place."""
     try:
-        path.write_bytes(msgspec.json.encode(Position(last.revision, last.number, last.identity.hex())))
+        position = Position(last.storage, last.revision, last.number, last.identity.hex())
+        path.write_bytes(msgspec.json.encode(position))
     except OSError as error:
         log.warning("%s can not be written: %s; the next scrub begins anew", path, error.strerror)

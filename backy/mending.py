@@ -14,7 +14,7 @@ import msgspec
 from backy import quarantine
 from backy.api import Progress, Storage
 from backy.chunkmap import ChunkMap
-from backy.errors import BackyError, ChunkDamageError
+from backy.errors import BackyError, ChunkDamageError, StorageError
 from backy.image import StoredImage
 from backy.pipeline import in_parallel
 from backy.quarantine import Finding
@@ -74,9 +74,7 @@ def identities(errors: Iterable[ChunkDamageError]) -> set[bytes]:
     return {identity for error in errors for identity in (error.identity, error.base) if identity is not None}
 
 
-def settle(
-    repository: Repository, storage: Storage, damaged: Collection[bytes], donor: StoredImage | None
-) -> list[str]:
+def settle(repository: Repository, damaged: Collection[bytes], donor: StoredImage | None) -> list[str]:
     """Distrust every complete revision that refers to damage which can not be mended; return their ids.
 
     `damaged` are the ids of chunks found damaged somewhere. Each revision's own copy is looked at, for a storage may
@@ -85,7 +83,7 @@ def settle(
     """
     if not damaged:
         return []
-    mender = Mender(storage, damaged, donor)
+    mender = Mender(repository, damaged, donor)
     return [revision.id for revision in repository.history() if _settle(repository, revision, mender, damaged)]
 
 
@@ -93,7 +91,7 @@ def _settle(repository: Repository, revision: Revision, mender: Mender, damaged:
     """Tell whether a revision refers to damage; then it is distrusted."""
     try:
         chunks = repository.read_map(revision)
-        bad = mender.damaged(revision.id, chunks, chunks.places(damaged))
+        bad = mender.damaged(revision, chunks, chunks.places(damaged))
         if bad and not revision.suspect:  # one that is doubted as a whole is yet to be read as a whole
             mark_damaged(repository, revision, [*revision.damaged, *bad])
     except (BackyError, OSError) as error:
@@ -113,35 +111,40 @@ def mark_damaged(repository: Repository, revision: Revision, chunks: Iterable[in
 class Mender:
     """Looks at chunks that were damaged, and mends those whose content a sound image, the donor, has."""
 
-    def __init__(self, storage: Storage, damaged: Collection[bytes] = (), donor: StoredImage | None = None) -> None:
-        self._storage = storage
+    def __init__(
+        self, repository: Repository, damaged: Collection[bytes] = (), donor: StoredImage | None = None
+    ) -> None:
+        self._repository = repository
         self._donor = donor
         self._offered = {donor.chunks[place]: place for place in donor.chunks.places(damaged)} if donor else {}
-        self._sound: dict[bytes, bool] = {}
+        self._sound: dict[tuple[str, bytes], bool] = {}
+        """What is known of shared chunks, by storage and id."""
 
-    def damaged(self, revision: str, chunks: ChunkMap, places: Iterable[int]) -> list[int]:
+    def damaged(self, revision: Revision, chunks: ChunkMap, places: Iterable[int]) -> list[int]:
         """Return which of the chunks at `places` of a revision are damaged now and could not be mended."""
         wanted = list(places)
         if not wanted:
             return []
-        with self._storage.open(revision) as reader:
+        storage = self._repository.storage_of(revision)
+        with storage.open(revision.id) as reader:
             image = StoredImage(chunks, reader)
-            return [index for index in wanted if not self._is_sound(revision, image, index)]
+            return [index for index in wanted if not self._is_sound(revision, storage, image, index)]
 
-    def _is_sound(self, revision: str, image: StoredImage, index: int) -> bool:
+    def _is_sound(self, revision: Revision, storage: Storage, image: StoredImage, index: int) -> bool:
         """Look at a chunk once for all revisions, or in each one where each has copies of its own."""
-        identity = image.chunks[index]
-        if identity not in self._sound or not self._storage.shares_chunks:
-            self._sound[identity] = damage_of(image, index) is None or self._mend(revision, image, index)
-        return self._sound[identity]
+        key = revision.storage, image.chunks[index]
+        if key not in self._sound or not storage.shares_chunks:
+            self._sound[key] = damage_of(image, index) is None or self._mend(revision.id, storage, image, index)
+        return self._sound[key]
 
-    def _mend(self, revision: str, image: StoredImage, index: int) -> bool:
+    def _mend(self, revision: str, storage: Storage, image: StoredImage, index: int) -> bool:
         identity = image.chunks[index]
         if self._donor is None or identity not in self._offered:
             return False
         try:
             content = self._donor.chunk(self._offered[identity])
-        except ChunkDamageError:
+            storage.repair(revision, index, identity, content)
+        except (StorageError, OSError) as error:
+            log.warning("chunk %s of revision %s can not be mended: %s", identity.hex(), revision, error)
             return False
-        self._storage.repair(revision, index, identity, content)
         return damage_of(image, index) is None

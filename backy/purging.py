@@ -11,19 +11,26 @@ from backy.repository import Repository
 def purge(repository: Repository) -> Purged:
     """Remove unreferenced chunks, alone in the repository.
 
-    Every chunk map counts, also one whose record is damaged: what can still be mended is not thrown away.
+    Every chunk map counts, also one whose record is damaged: what can still be mended is not thrown away. As nobody
+    knows which storage that one is of, it counts for all.
 
     Raises:
         RepositoryBusyError: somebody reads or writes the repository.
         DamageError: a chunk map is damaged or missing, so what it refers to is not known; nothing is removed.
     """
     with exclusive(repository.directory, BACKUP_LOCK), exclusive(repository.directory, PURGE_LOCK):
-        live: set[bytes] = set()
+        revisions = repository.survey()[0]
+        storages = {revision.id: revision.storage for revision in revisions}
+        live: dict[str | None, set[bytes]] = {None: set()}
         for path in {*repository.maps(), *map(repository.map_path, repository.history())}:
             try:
-                live |= repository.load_map(path).distinct()
+                live.setdefault(storages.get(path.stem), set()).update(repository.load_map(path).distinct())
             except DamageError as error:
                 raise DamageError(
                     f"{error}; nothing is purged, for its chunks are not known: 'backy forget -r {path.stem}' first"
                 ) from error
-        return repository.storage().purge(live)
+        purged = [
+            storage.purge(live.get(name, set()) | live[None])
+            for name, storage in repository.storages(revisions).items()
+        ]
+    return Purged(sum(found.files for found in purged), sum(found.bytes for found in purged))

@@ -49,12 +49,17 @@ def share(source: int, target: int) -> None:
 
 
 def punch_hole(descriptor: int, offset: int, length: int) -> None:
-    """Let a range read as zeroes and give its blocks back; the file keeps its length (fallocate(2))."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    failed = libc.fallocate64(descriptor, _KEEP_SIZE_AND_PUNCH_HOLE, ctypes.c_int64(offset), ctypes.c_int64(length))
-    if failed:
-        number = ctypes.get_errno()
+    """Let a range read as zeroes and give its blocks back; the file keeps its length."""
+    number = punch(descriptor, offset, length)
+    if number:
         raise OSError(number, os.strerror(number))
+
+
+def punch(descriptor: int, offset: int, length: int) -> int:
+    """Make the hole itself (fallocate(2)); return the number of the error, 0 without one. `punch_hole` is wanted."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    range_ = ctypes.c_int64(offset), ctypes.c_int64(length)
+    return ctypes.get_errno() if libc.fallocate64(descriptor, _KEEP_SIZE_AND_PUNCH_HOLE, *range_) else 0
 
 
 def is_no_cow(descriptor: int) -> bool:

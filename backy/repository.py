@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -34,6 +34,7 @@ class Repository:
         self.directory = directory
         self.config = config
         self.job = Job(directory.name, config.id or directory.name, directory)
+        self._storages: dict[str, Storage] = {}
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -88,13 +89,32 @@ class Repository:
         source: Source = call(Kind.SOURCE, name, "backy_source", config=self.config.source, job=self.job)
         return source
 
-    def storage(self) -> Storage:
-        """Make the job's storage; raises ConfigError or PluginError."""
+    def storage(self, name: str | None = None) -> Storage:
+        """Make, once, the job's storage or the one called `name`, by which older revisions are kept.
+
+        Raises:
+            ConfigError: its section is wrong.
+            PluginError: there is no such storage, or it is broken.
+        """
         from backy.plugins.loading import call
 
-        name = plugin_type(self.config.storage, "config.storage")
-        storage: Storage = call(Kind.STORAGE, name, "backy_storage", config=self.config.storage, job=self.job)
-        return storage
+        config = self.config.storage
+        if name is None or name == config["type"]:
+            name = plugin_type(config, "config.storage")
+        else:
+            config = {"type": name}
+        if name not in self._storages:
+            self._storages[name] = call(Kind.STORAGE, name, "backy_storage", config=config, job=self.job)
+        return self._storages[name]
+
+    def storage_of(self, revision: Revision) -> Storage:
+        """Make the storage that keeps a revision, which need not be the job's; raises ConfigError or PluginError."""
+        return self.storage(revision.storage)
+
+    def storages(self, revisions: Iterable[Revision]) -> dict[str, Storage]:
+        """Make the job's storage and those that keep `revisions`, by name; raises ConfigError or PluginError."""
+        names = {self.config.storage["type"], *(revision.storage for revision in revisions)}
+        return {name: self.storage(name) for name in sorted(names)}
 
     def verifier(self, default: str) -> Verifier:
         """Make the job's verifier, or the one named `default` if it chooses none; raises ConfigError or PluginError."""
@@ -147,15 +167,23 @@ class Repository:
         """Replace a revision's record."""
         write_file(self._record_path(revision.id), records.encode(revision), READ_ONLY if revision.complete else 0o640)
 
-    def remove(self, identity: str, storage: Storage) -> None:
-        """Remove a revision: its record first, so that what is left after a crash is no revision."""
-        self._record_path(identity).unlink(missing_ok=True)
-        sync_folder(self.directory)
-        storage.remove(identity)
-        self._map_path(identity).unlink(missing_ok=True)
-        self.link_last(storage)
+    def remove(self, identity: str) -> None:
+        """Remove a revision: its record first, so that what is left after a crash is no revision.
 
-    def forget(self, specification: str, storage: Storage) -> str:
+        The map goes last, so that what is left is found; without a map the record does.
+        """
+        storages = self.storages(revision for revision in self.survey()[0] if revision.id == identity)
+        files = [self._record_path(identity), self._map_path(identity)]
+        if files[1].exists():
+            files.pop(0).unlink(missing_ok=True)
+            sync_folder(self.directory)
+        for storage in storages.values():
+            storage.remove(identity)
+        for path in files:
+            path.unlink(missing_ok=True)
+        self.link_last()
+
+    def forget(self, specification: str) -> str:
         """Remove the revision that SPEC stands for, or, by its full id, one that is damaged; return its id.
 
         Raises:
@@ -168,15 +196,14 @@ class Repository:
         if damaged and not named:
             raise DamageError(f"{damaged[0]}; until it is forgotten, revisions are forgotten by their full ids only")
         identity = specification if named else self.select(specification).id
-        self.remove(identity, storage)
+        self.remove(identity)
         return identity
 
-    def link_last(self, storage: Storage) -> None:
-        """Let `last.rev`, and `last` where images are raw, lead to the newest complete revision."""
-        identities = [revision.id for revision in self.survey()[0] if revision.complete][-1:]
+    def link_last(self) -> None:
+        """Let `last.rev`, and `last` where its image is raw, lead to the newest complete revision."""
         targets: dict[str, str | None] = {f"{LAST}.rev": None, LAST: None}
-        for newest in identities:
-            targets = {f"{LAST}.rev": f"{newest}.rev", LAST: newest if storage.raw else None}
+        for newest in [revision for revision in self.survey()[0] if revision.complete][-1:]:
+            targets = {f"{LAST}.rev": f"{newest.id}.rev", LAST: newest.id if self.storage_of(newest).raw else None}
         for name, target in targets.items():
             link = self.directory / name
             if target is None:
@@ -232,13 +259,23 @@ class Repository:
         """Open a revision for reading; purge waits meanwhile."""
         with shared(self.directory, PURGE_LOCK):
             chunks = self.read_map(revision)
-            with self.storage().open(revision.id) as reader:
+            with self.storage_of(revision).open(revision.id) as reader:
                 yield StoredImage(chunks, reader)
 
     def raw_path(self, revision: Revision) -> Path | None:
-        """Return the file that is the raw image itself; None where images are stored otherwise."""
+        """Return the file that is the raw image itself; None where images are stored otherwise.
+
+        Raises:
+            DamageError: it is missing, or has not the size of the image.
+        """
+        if not self.storage_of(revision).raw:
+            return None
         path = self.directory / revision.id
-        return path if path.is_file() else None
+        size = path.stat().st_size if path.is_file() else None
+        if size != revision.size:
+            found = "is missing" if size is None else f"has {size} bytes instead of {revision.size}"
+            raise DamageError(f"the raw image {path} {found}")
+        return path
 
     def _record_path(self, identity: str) -> Path:
         return self.directory / f"{identity}.rev"

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 
 from backy import quarantine
-from backy.api import CHUNK_SIZE, ImageReader, Storage
+from backy.api import CHUNK_SIZE, ImageReader
 from backy.chunkmap import identify
 from backy.errors import ChunkDamageError
 from backy.inventory import Inventory, Item, read_position, write_position
@@ -80,7 +80,6 @@ class Scrub:
             RepositoryBusyError: another deep scrub is running.
         """
         directory = self.repository.directory
-        storage = self.repository.storage()
         with ExitStack() as stack:
             position: Path | None = None
             if self.deep and self.only is None:
@@ -89,9 +88,9 @@ class Scrub:
                 self._last = read_position(position)
             stack.enter_context(shared(directory, PURGE_LOCK))
             try:
-                self._visit(storage, Inventory(self.repository, storage, self._revisions()))
+                self._visit(Inventory(self.repository, self._revisions()))
                 if self._suspects:
-                    self._conclude(storage)
+                    self._conclude()
             finally:
                 # with damage that nothing followed from, the next scrub begins where this one did and finds it again
                 if position and self._last and not self._suspects:
@@ -106,14 +105,14 @@ class Scrub:
         self._result.problems += [str(error) for error in damaged]
         return [revision for revision in sound if revision.complete]
 
-    def _visit(self, storage: Storage, inventory: Inventory) -> None:
+    def _visit(self, inventory: Inventory) -> None:
         """Look at everything, or as much of it as there is time for."""
         result = self._result
         result.total = inventory.count
         result.problems += inventory.problems
         progress = self.steps("scrub", inventory.count * CHUNK_SIZE)
         begin = self.monotonic()
-        with closing(self._look(storage, inventory.items(self._last))) as looks:
+        with closing(self._look(inventory.items(self._last))) as looks:
             for item, length, error in looks:
                 self._last = item
                 result.chunks += 1
@@ -125,12 +124,13 @@ class Scrub:
                 if self.longest is not None and self.monotonic() - begin >= self.longest.total_seconds():
                     return
 
-    def _look(
-        self, storage: Storage, items: Iterable[Item]
-    ) -> Generator[tuple[Item, int, ChunkDamageError | None], None, None]:
+    def _look(self, items: Iterable[Item]) -> Generator[tuple[Item, int, ChunkDamageError | None], None, None]:
         """Yield, of each of `items`, how many bytes were read and what is wrong."""
-        for revision, group in groupby(items, key=lambda item: item.revision):
-            with storage.open(revision) as reader, closing(self._checks(reader, group)) as checks:
+        for (storage, revision), group in groupby(items, key=lambda item: (item.storage, item.revision)):
+            with (
+                self.repository.storage(storage).open(revision) as reader,
+                closing(self._checks(reader, group)) as checks,
+            ):
                 yield from checks
 
     def _checks(
@@ -159,20 +159,20 @@ class Scrub:
         if early > 0:
             self.sleep(early)
 
-    def _conclude(self, storage: Storage) -> None:
+    def _conclude(self) -> None:
         """Report what is damaged still, now that no backup mends anything, and distrust what refers to it."""
         result = self._result
         try:
             with exclusive(self.repository.directory, BACKUP_LOCK, wait=True):
-                known = {revision.id for revision in self.repository.history()}
-                items = [item for item in self._suspects if not item.revision or item.revision in known]
-                with closing(self._look(storage, items)) as looks:
+                known = {(revision.storage, revision.id) for revision in self.repository.history()}
+                items = [item for item in self._suspects if not item.revision or item[:2] in known]
+                with closing(self._look(items)) as looks:
                     for _, _, error in looks:
                         if error is not None:
                             few = len(result.damaged) < quarantine.MOST_FINDINGS
                             result.damaged.append(error if few else error.without_evidence())
                 report_damage(self.repository, result.damaged, self.clock, mended=False)
-                result.distrusted = settle(self.repository, storage, identities(result.damaged), None)
+                result.distrusted = settle(self.repository, identities(result.damaged), None)
             self._suspects.clear()
         except OSError as error:
             found = ", ".join(item.identity.hex() for item in self._suspects[:3])

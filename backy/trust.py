@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from backy.api import Progress, Storage
+from backy.api import Progress
 from backy.errors import ChunkDamageError, RevisionNotFoundError
 from backy.image import StoredImage
 from backy.locking import BACKUP_LOCK, exclusive
@@ -42,25 +42,23 @@ def verify(repository: Repository, revision: Revision, clock: Callable[[], datet
                 current = repository.record(revision.id)
             except FileNotFoundError:
                 raise RevisionNotFoundError(f"revision {revision.id} was forgotten while it was read") from None
-            storage = repository.storage()
             # a backup may have mended meanwhile what was damaged, so those chunks are looked at again
-            return _judge(repository, storage, current, _look(repository, storage, current, found), clock)
+            return _judge(repository, current, _look(repository, current, found), clock)
 
 
 def _look(
-    repository: Repository, storage: Storage, revision: Revision, found: Sequence[tuple[int, ChunkDamageError]]
+    repository: Repository, revision: Revision, found: Sequence[tuple[int, ChunkDamageError]]
 ) -> list[tuple[int, ChunkDamageError]]:
     """Return which of the chunks found damaged are so still."""
     if not found:
         return []
-    with storage.open(revision.id) as reader:
+    with repository.storage_of(revision).open(revision.id) as reader:
         image = StoredImage(repository.read_map(revision), reader)
         return damaged_chunks(image, [index for index, _ in found], quiet("", 0))
 
 
 def _judge(
     repository: Repository,
-    storage: Storage,
     revision: Revision,
     found: Sequence[tuple[int, ChunkDamageError]],
     clock: Callable[[], datetime],
@@ -72,19 +70,19 @@ def _judge(
     errors = [error for _, error in found]
     report_damage(repository, errors, clock, mended=False)
     changed = mark_damaged(repository, revision, [index for index, _ in found])
-    settle(repository, storage, identities(errors), None)
+    settle(repository, identities(errors), None)
     return changed
 
 
-def recheck(repository: Repository, storage: Storage, clock: Callable[[], datetime], steps: Steps) -> None:
+def recheck(repository: Repository, clock: Callable[[], datetime], steps: Steps) -> None:
     """Read all of the newest revision that is doubted as a whole, and look again at every chunk known to be damaged.
 
     The backup just made may have stored anew what was damaged; then a revision is whole again. Says what is still
     wrong. That backup is complete: nothing that is wrong with older revisions fails it.
     """
     for revision in [revision for revision in repository.history() if revision.suspect][-1:]:
-        _guarded(revision, lambda found: _read_all(repository, storage, found, clock, steps))
-    mender = Mender(storage)
+        _guarded(revision, lambda found: _read_all(repository, found, clock, steps))
+    mender = Mender(repository)
     for revision in repository.history():
         if revision.damaged:
             _guarded(revision, lambda found: _look_at_damage(repository, mender, found))
@@ -98,19 +96,17 @@ def _guarded(revision: Revision, look: Callable[[Revision], object]) -> None:
         log.debug("this is where it happened:", exc_info=error)
 
 
-def _read_all(
-    repository: Repository, storage: Storage, revision: Revision, clock: Callable[[], datetime], steps: Steps
-) -> None:
+def _read_all(repository: Repository, revision: Revision, clock: Callable[[], datetime], steps: Steps) -> None:
     chunks = repository.read_map(revision)
-    with storage.open(revision.id) as reader:
+    with repository.storage_of(revision).open(revision.id) as reader:
         found = damaged_chunks(StoredImage(chunks, reader), chunks.data(), steps("recheck", chunks.size))
-    _judge(repository, storage, revision, found, clock)
+    _judge(repository, revision, found, clock)
 
 
 def _look_at_damage(repository: Repository, mender: Mender, revision: Revision) -> None:
     """Trust a revision again if what was damaged in it is sound; else say what is wrong."""
     chunks = repository.read_map(revision)
-    bad = mender.damaged(revision.id, chunks, revision.damaged)
+    bad = mender.damaged(revision, chunks, revision.damaged)
     if not bad:
         log.warning("revision %s is whole again: what was damaged is stored anew", revision.id)
         mark(repository, revision, Trust.TRUSTED)

@@ -25,5 +25,5 @@ def command(directory: Path, specification: str) -> None:
 
     repository = Repository.open(directory)
     with exclusive(repository.directory, BACKUP_LOCK):
-        click.echo(f"Forgot {repository.forget(specification, repository.storage())}")
+        click.echo(f"Forgot {repository.forget(specification)}")
         retain(repository)

@@ -17,4 +17,4 @@ def command(directory: Path) -> None:
     from backy.repository import Repository
 
     purged = purge(Repository.open(directory))
-    click.echo(f"Purged: {purged.files} chunks, {humanize.naturalsize(purged.bytes, binary=True)}")
+    click.echo(f"Purged: {purged.files} files, {humanize.naturalsize(purged.bytes, binary=True)}")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from backy.api import Held
 from backy.errors import DamageError
 from backy.revision import Revision
+
+if TYPE_CHECKING:
+    from backy.repository import Repository
 
 
 @click.command("status")
@@ -25,13 +28,12 @@ def command(directory: Path, as_json: bool, everything: bool) -> None:
     are kept as differences from it counts for no revision and is told apart.
     """
     from backy import quarantine
-    from backy.referenced import Referenced
     from backy.repository import Repository
 
     repository = Repository.open(directory)
     sound, damaged = repository.survey()
     revisions = [revision for revision in sound if revision.complete or everything]
-    held = repository.storage().held(Referenced(repository, sound))
+    held = _held(repository, sound)
     reports = quarantine.count(repository.directory)
     if as_json:
         import msgspec
@@ -46,6 +48,17 @@ def command(directory: Path, as_json: bool, everything: bool) -> None:
         _print_table(revisions, held, reports)
     if damaged:
         raise DamageError(f"{repository.directory}: {'; '.join(str(error) for error in damaged)}")
+
+
+def _held(repository: Repository, revisions: list[Revision]) -> Held:
+    """Return what all storages together hold for no revision's own sake."""
+    from backy.referenced import Referenced
+
+    held = [
+        storage.held(Referenced(repository, [revision for revision in revisions if revision.storage == name]))
+        for name, storage in repository.storages(revisions).items()
+    ]
+    return Held(sum(found.files for found in held), sum(found.bytes for found in held))
 
 
 def _details(revision: Revision) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Laboratory:
         identity = repository.select(specification).id
         self.promise("open", identity)
         with exclusive(repository.directory, BACKUP_LOCK):
-            repository.forget(identity, repository.storage())
+            repository.forget(identity)
         self.promise("gone", identity)
 
     def purge(self) -> None:

@@ -1,8 +1,9 @@
 """Writing down every call by which this process changes a directory, and letting some of them fail.
 
-The functions of `os` and `backy.durable.syncfs` are replaced while a recording runs, so it sees what Python code does,
-from any thread, and neither other processes nor libraries written in C. What it does not see does not go unnoticed:
-at the end what was recorded is done again in memory and compared with the directory.
+The functions of `os` are replaced while a recording runs, and so are the calls that `backy.durable` and `backy.reflink`
+add to them. So it sees what Python code does, from any thread, and neither other processes nor libraries written in C.
+What it does not see does not go unnoticed: at the end what was recorded is done again in memory and compared with the
+directory. A clone is recorded as a write of all that it shares, a hole as a write of zeroes.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
-from backy import durable
+from backy import durable, reflink
 from backy.testing.operations import Chmod, Enter, Operation, Remove, Rename, Sync, SyncAll, Truncate, Write
 from backy.testing.tree import File, Folder, Link, Node, Tree
 
 Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 _REFUSED: Final = ("copy_file_range", "mkfifo", "mknod", "posix_fallocate", "pwritev", "sendfile", "writev")
-_GROWING: Final = {"open", "write", "pwrite", "ftruncate", "truncate", "mkdir", "symlink", "link"}
+_OTHERS: Final = ((durable, "syncfs"), (reflink, "share"), (reflink, "punch"))
+_GROWING: Final = {"open", "write", "pwrite", "ftruncate", "truncate", "mkdir", "symlink", "link", "clone", "punch"}
 
 
 class IncompleteRecordingError(AssertionError):
@@ -71,12 +73,14 @@ class Recording:
         for name in _REFUSED:
             setattr(self._real, name, getattr(os, name))
             setattr(os, name, self._refused(name))
-        self._real.syncfs = durable.syncfs
-        durable.syncfs = self._syncfs
+        for module, name in _OTHERS:
+            setattr(self._real, name, getattr(module, name))
+            setattr(module, name, getattr(self, f"_{name}"))
 
     def stop(self) -> None:
         """Put the functions back."""
-        durable.syncfs = self._real.__dict__.pop("syncfs")
+        for module, name in _OTHERS:
+            setattr(module, name, self._real.__dict__.pop(name))
         for name, function in vars(self._real).items():
             setattr(os, name, function)
 
@@ -160,13 +164,31 @@ class Recording:
         with self._lock:
             if descriptor not in self._open:
                 return int(self._real.syncfs(descriptor))
-            try:
-                self._may_fail("syncfs")
-            except OSError as error:
-                return error.errno or errno.EIO
-            failed = int(self._real.syncfs(descriptor))
+            failed = self._number_of_error("syncfs") or int(self._real.syncfs(descriptor))
             if not failed:
                 self._note(SyncAll())
+            return failed
+
+    def _share(self, source: int, target: int) -> None:
+        with self._lock:
+            number = self._open.get(target)
+            if number is not None:
+                self._may_fail("clone")
+            self._real.share(source, target)
+            if number is not None:
+                content = os.pread(source, os.fstat(source).st_size, 0)
+                self._note(Truncate(number, len(content)))
+                self._note(Write(number, 0, content))
+
+    def _punch(self, descriptor: int, offset: int, length: int) -> int:
+        with self._lock:
+            number = self._open.get(descriptor)
+            if number is None:
+                return int(self._real.punch(descriptor, offset, length))
+            failed = self._number_of_error("punch") or int(self._real.punch(descriptor, offset, length))
+            if not failed:
+                end = min(offset + length, os.fstat(descriptor).st_size)
+                self._note(Write(number, offset, bytes(max(end - offset, 0))))
             return failed
 
     # calls with names -------------------------------------------------------------------------------------------------
@@ -298,6 +320,14 @@ class Recording:
         if fault and (number >= fault.call and call in _GROWING if fault.lasting else number == fault.call):
             text = os.strerror(fault.number)
             raise OSError(fault.number, text) if path is None else OSError(fault.number, text, os.fsdecode(path))
+
+    def _number_of_error(self, call: str) -> int:
+        """Do the same for a call that returns the number of its error."""
+        try:
+            self._may_fail(call)
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
 
     def _note(self, operation: Operation) -> None:
         operation.apply(self._now)

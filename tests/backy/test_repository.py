@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -156,13 +157,11 @@ def test_a_damaged_record_does_not_stop_backups_and_its_map_is_kept(repository: 
 def test_while_a_record_is_damaged_revisions_are_forgotten_by_full_ids_only(repository: Repository, back_up) -> None:
     damaged, good = back_up("old"), back_up("new")
     overwrite(repository.directory / f"{damaged.id}.rev", b"{}")
-    storage = repository.storage()
-
     # what these stand for may be another revision than it was
     for specification in ("0", "last", "new", good.id[:10], "1", "old", damaged.id[:10], "../../etc", "no-such-id"):
         with pytest.raises(DamageError, match=f"{damaged.id}.rev .* by their full ids only"):
-            repository.forget(specification, storage)
-    assert repository.forget(damaged.id, storage) == damaged.id
+            repository.forget(specification)
+    assert repository.forget(damaged.id) == damaged.id
     assert repository.survey() == ([good], [])
     assert not (repository.directory / f"{damaged.id}.map").exists()
 
@@ -171,29 +170,31 @@ def test_forget_removes_a_map_that_lost_its_record(repository: Repository, back_
     revision = back_up()
     (repository.directory / f"{revision.id}.rev").unlink()
 
-    assert repository.forget(revision.id, repository.storage()) == revision.id
+    assert repository.forget(revision.id) == revision.id
     assert not list(repository.directory.glob("*.map"))
 
 
 def test_last_rev_leads_to_the_newest_complete_revision(repository: Repository, back_up) -> None:
     link = repository.directory / "last.rev"
-    storage = repository.storage()
     first, second = back_up(), back_up()
     assert link.readlink() == Path(f"{second.id}.rev")
     assert not (repository.directory / "last").is_symlink()
 
-    repository.forget(second.id, storage)
+    repository.forget(second.id)
     assert link.readlink() == Path(f"{first.id}.rev")
-    repository.forget(first.id, storage)
+    repository.forget(first.id)
     assert not link.is_symlink()
 
 
 def test_last_leads_to_a_raw_image_only(repository: Repository, back_up) -> None:
     revision = back_up()
-    repository.link_last(RawStorage())
+    chunked = repository.storage()
+    repository._storages["chunked"] = RawStorage()
+    repository.link_last()
     assert (repository.directory / "last").readlink() == Path(revision.id)
 
-    repository.link_last(repository.storage())
+    repository._storages["chunked"] = chunked
+    repository.link_last()
     assert not (repository.directory / "last").is_symlink()
 
 
@@ -201,8 +202,15 @@ def test_only_a_storage_of_raw_images_has_a_path_to_them(repository: Repository,
     revision = back_up()
     assert repository.raw_path(revision) is None
 
-    (repository.directory / revision.id).write_bytes(b"raw")
-    assert repository.raw_path(revision) == repository.directory / revision.id
+    repository._storages["chunked"] = RawStorage()
+    path = repository.directory / revision.id
+    with pytest.raises(DamageError, match=f"the raw image {path} is missing"):
+        repository.raw_path(revision)
+    path.write_bytes(b"raw")
+    with pytest.raises(DamageError, match=f"the raw image {path} has 3 bytes instead of {revision.size}"):
+        repository.raw_path(revision)
+    os.truncate(path, revision.size)
+    assert repository.raw_path(revision) == path
 
 
 @pytest.mark.parametrize(

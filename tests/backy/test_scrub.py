@@ -208,7 +208,7 @@ def test_maps_that_can_not_be_read_are_problems(stored: Repository) -> None:
     revision = stored.history()[0]
     stored.map_path(revision).unlink()
 
-    inventory = Inventory(stored, stored.storage(), stored.history())
+    inventory = Inventory(stored, stored.history())
 
     assert (inventory.count, list(inventory.items(None))) == (0, [])
     assert revision.id in inventory.problems[0]
@@ -217,11 +217,11 @@ def test_maps_that_can_not_be_read_are_problems(stored: Repository) -> None:
 
 
 def test_every_chunk_comes_once_wherever_the_last_scrub_stopped(stored: Repository) -> None:
-    inventory = Inventory(stored, stored.storage(), stored.history())
+    inventory = Inventory(stored, stored.history())
     everything = list(inventory.items(None))
 
     assert len(everything) == inventory.count == 3
-    for last in [Item("", 0, bytes(32)), *everything, Item("x", 9, b"\xff" * 32)]:
+    for last in [Item("chunked", "", 0, bytes(32)), *everything, Item("x", "x", 9, b"\xff" * 32)]:
         items = list(inventory.items(last))
         assert sorted(items) == everything
         assert items[0] == min((item for item in everything if item > last), default=everything[0])

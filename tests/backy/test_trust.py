@@ -113,13 +113,13 @@ def test_a_revision_that_can_not_be_dealt_with_hinders_no_other(
     chunk_file(stored, 0).unlink()
     stored.map_path(stored.history()[0]).unlink()
 
-    assert settle(stored, stored.storage(), {bad}, None) == [stored.history()[1].id]
+    assert settle(stored, {bad}, None) == [stored.history()[1].id]
     assert f"revision {stored.history()[0].id} can not be looked at" in caplog.text
 
 
 def test_sound_chunks_distrust_nothing(stored: Repository) -> None:
-    assert settle(stored, stored.storage(), stored.read_map(stored.history()[0]).distinct(), None) == []
-    assert settle(stored, stored.storage(), identities([]), None) == []
+    assert settle(stored, stored.read_map(stored.history()[0]).distinct(), None) == []
+    assert settle(stored, identities([]), None) == []
     assert states(stored) == [(Trust.TRUSTED, ())] * 2
 
 
@@ -139,12 +139,12 @@ def test_a_damaged_chunk_is_looked_at_once_for_all_revisions(
 
     monkeypatch.setattr(ChunkReader, "read", counted)
 
-    assert len(settle(stored, stored.storage(), {bad}, None)) == 2
+    assert len(settle(stored, {bad}, None)) == 2
     assert looks == [bad]
 
 
 def look_again(repository: Repository) -> None:
-    recheck(repository, repository.storage(), utc_now, quiet)
+    recheck(repository, utc_now, quiet)
 
 
 def test_one_doubted_revision_a_night_is_read_the_newest_first(stored: Repository) -> None:
@@ -183,7 +183,7 @@ def test_the_progress_of_a_second_look_is_shown_in_full(stored: Repository) -> N
         begun.append((name, total))
         return shown.append
 
-    recheck(stored, stored.storage(), utc_now, steps)
+    recheck(stored, utc_now, steps)
 
     size = stored.history()[0].size
     assert begun == [("recheck", size)]

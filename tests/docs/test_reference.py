@@ -100,7 +100,7 @@ def test_every_column_of_status_is_explained(repository: Repository, backy) -> N
     assert list(table("status.md", "The table")) == columns
 
 
-def test_every_file_of_a_repository_is_explained(repository: Repository, image: Path, backy) -> None:
+def test_every_file_of_a_repository_is_explained(repository: Repository, image: Path, backy, mount) -> None:
     Backup(repository, ("daily",)).run()
     for page in (0, 1):
         with image.open("r+b") as stream:
@@ -112,6 +112,9 @@ def test_every_file_of_a_repository_is_explained(repository: Repository, image: 
         stream.truncate(50)
     assert backy("-b", repository.directory, "scrub", "deep").code == ExitCode.FAILED
     assert CHUNK_SIZE > 50
+    raw = mount("btrfs") / "vm"
+    assert backy("-b", raw, "init", "file", image, "--storage", "cow").code == ExitCode.DONE
+    assert backy("-b", raw, "backup", "daily").code == ExitCode.DONE
 
     patterns = {
         "<id>": "[A-Za-z0-9-]{8,}",
@@ -125,8 +128,9 @@ def test_every_file_of_a_repository_is_explained(repository: Repository, image: 
         parts = re.split(f"({'|'.join(patterns)})", name)
         documented[name] = "".join(patterns.get(part, re.escape(part)) for part in parts)
     files = [
-        path.relative_to(repository.directory).as_posix()
-        for path in repository.directory.rglob("*")
+        path.relative_to(directory).as_posix()
+        for directory in (repository.directory, raw)
+        for path in directory.rglob("*")
         if not path.is_dir()
     ]
     assert [file for file in files if not any(re.fullmatch(pattern, file) for pattern in documented.values())] == []

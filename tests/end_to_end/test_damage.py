@@ -479,7 +479,7 @@ def test_a_revision_forgotten_meanwhile_is_no_damage(repository: Repository) -> 
 
     def forget(_length: int) -> None:
         if (repository.directory / f"{revision.id}.rev").exists():
-            repository.remove(revision.id, repository.storage())
+            repository.remove(revision.id)
 
     with pytest.raises(RevisionNotFoundError, match="was forgotten while it was read"):
         verify(repository, revision, utc_now, forget)

@@ -1,4 +1,7 @@
-"""What holds of shared chunks holds of a storage that keeps one raw file for each revision, too."""
+"""What holds of shared chunks holds of storages that keep one raw file for each revision, too.
+
+Of `cow`, which does so, and of a plain one that depends on no file system.
+"""
 
 from __future__ import annotations
 
@@ -96,10 +99,7 @@ class RawStorage:
 
 
 class RawRepository(Repository):
-    """A repository with that storage."""
-
-    def storage(self) -> RawStorage:
-        return RawStorage(self.job)
+    """A repository whose images are raw files."""
 
     def damage(self, number: int, index: int) -> bytes:
         """Damage a chunk of a revision and return the id of what was there."""
@@ -109,6 +109,13 @@ class RawRepository(Repository):
 
     def trust(self) -> list[Trust]:
         return [revision.trust for revision in self.history()]
+
+
+class CopyingRepository(RawRepository):
+    """One with the storage above."""
+
+    def storage(self, name: str | None = None) -> RawStorage:
+        return RawStorage(self.job)
 
 
 def scrub(repository: Repository, **options) -> Scrubbed:
@@ -128,12 +135,15 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def repository(tmp_path: Path, image: Path) -> RawRepository:
-    """Two revisions, of which only the second chunk differs."""
+@pytest.fixture(params=["copies", "btrfs", "xfs"])
+def repository(request: pytest.FixtureRequest, tmp_path: Path, mount: Callable, image: Path) -> RawRepository:
+    """Two revisions, of which only the second chunk differs: copies of a file as above, or clones by `cow`."""
     config = JobConfig(format=FORMAT, source={"type": "file", "filename": str(image)})
-    RawRepository.initialize(tmp_path / "vm", config)
-    repository = RawRepository.open(tmp_path / "vm")
+    if request.param == "copies":
+        repository: RawRepository = CopyingRepository.initialize(tmp_path / "vm", config)
+    else:
+        config.storage = {"type": "cow"}
+        repository = RawRepository.initialize(mount(request.param) / "vm", config)
     backup(repository)
     with image.open("r+b") as stream:
         os.pwrite(stream.fileno(), b"changed", CHUNK_SIZE)
@@ -196,7 +206,7 @@ def test_an_old_copy_without_its_content_in_the_source_stays_damaged_every_night
         assert tree(repository.directory / quarantine.FOLDER) == kept
 
     with repository.directory.joinpath(".backup").open():
-        repository.forget(repository.history()[OLD].id, repository.storage())
+        repository.forget(repository.history()[OLD].id)
     caplog.clear()
     backup(repository)
     assert caplog.text == ""
@@ -224,7 +234,7 @@ def test_a_copy_that_is_forgotten_while_it_is_read_is_no_damage(repository: RawR
     last = max(repository.history(), key=lambda revision: revision.id)
 
     def step(_name: str, _total: int) -> Callable[[int], None]:
-        repository.forget(last.id, repository.storage())
+        repository.forget(last.id)
         return lambda _length: None
 
     found = scrub(repository, steps=step)

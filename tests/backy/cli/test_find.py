@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 from backy.repository import Repository
 
 
@@ -18,12 +20,17 @@ def test_find_points_to_restore_where_there_is_no_raw_image(backy, repository: R
     assert f"'backy restore -r {repository.history()[0].id} TARGET' writes one" in done.err
 
 
-def test_find_prints_the_path_of_a_raw_image(backy, repository: Repository) -> None:
-    backy("-b", repository.directory, "backup", "daily")
-    path = repository.directory / repository.history()[0].id
-    path.write_bytes(b"raw")
+def test_find_prints_the_path_of_a_raw_image(backy, mount, image: Path) -> None:
+    directory = mount("btrfs") / "vm"
+    backy("-b", directory, "init", "file", image, "--storage", "cow")
+    backy("-b", directory, "backup", "daily")
+    path = directory / Repository.open(directory).history()[0].id
+    assert backy("-b", directory, "find").out == f"{path}\n"
+    assert path.read_bytes() == image.read_bytes()
 
-    assert backy("-b", repository.directory, "find").out == f"{path}\n"
+    path.unlink()
+    missing = backy("-b", directory, "find")
+    assert (missing.code, missing.err) == (1, f"Error: the raw image {path} is missing\n")
 
 
 def test_find_says_when_there_is_nothing_yet(backy, repository: Repository) -> None:

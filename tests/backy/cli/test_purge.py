@@ -7,13 +7,13 @@ from backy.repository import Repository
 
 
 def test_purge_says_what_it_freed(backy, repository: Repository, image: Path) -> None:
-    assert backy("-b", repository.directory, "purge").out == "Purged: 0 chunks, 0 Bytes\n"
+    assert backy("-b", repository.directory, "purge").out == "Purged: 0 files, 0 Bytes\n"
     backy("-b", repository.directory, "backup", "old")
     backy("-b", repository.directory, "forget", "-r", "old")
     done = backy("-b", repository.directory, "purge")
 
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("Purged: 3 chunks, 8.0 MiB")
+    assert done.out.startswith("Purged: 3 files, 8.0 MiB")
     assert not list((repository.directory / "chunks").glob("??/*"))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backy.durable import write_file
+from backy.durable import write_if_different
 
 MODES = {"README": 0o444, "restore.py": 0o555}
 """The files and their modes: there is nothing of a guest in them, whoever may enter the directory may read them."""
@@ -16,7 +16,4 @@ MODES = {"README": 0o444, "restore.py": 0o555}
 def install(directory: Path) -> None:
     """Write the files into a repository's directory, unless those of this version are there already."""
     for name, mode in MODES.items():
-        content = Path(__file__).with_name(name).read_bytes()
-        path = directory / name
-        if not path.is_file() or path.read_bytes() != content:
-            write_file(path, content, mode)
+        write_if_different(directory / name, Path(__file__).with_name(name).read_bytes(), mode)

@@ -103,7 +103,7 @@ class Store(RuleBasedStateMachine):
     @rule(number=st.integers(0, 20))
     def forget(self, number: int) -> None:
         identity = list(self.revisions)[number % len(self.revisions)]
-        self.repository.forget(identity, self.repository.storage())
+        self.repository.forget(identity)
         del self.revisions[identity]
 
     @rule()
