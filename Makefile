@@ -17,6 +17,9 @@ export MYPY_CACHE_DIR := $(CACHE)/mypy
 export RUFF_CACHE_DIR := $(CACHE)/ruff
 PYTEST := PYTHONPYCACHEPREFIX=$(CACHE)/python .ci/pytest -o cache_dir=$(CACHE)/pytest
 
+# one test process a processor, each with whole files of tests
+PARALLEL := -n auto --dist loadfile
+
 .PHONY: help demo test check docs soak environment demo-packages test-packages clean
 
 help:
@@ -33,7 +36,7 @@ demo: demo-packages environment
 	@demo/demo
 
 test: test-packages check
-	$(PYTEST) --cov
+	$(PYTEST) --cov $(PARALLEL)
 
 check: environment
 	ruff format --check

@@ -73,7 +73,7 @@ def test_freed_memory_of_chunks_is_kept_for_the_next_ones() -> None:
         "from backy.pipeline import keep_freed_memory\n"
         "sys.argv[1] == 'kept' and keep_freed_memory()\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for _ in range(50): bytearray(CHUNK_SIZE), bytearray(3 * CHUNK_SIZE)\n"
+        "for _ in range(50): [bytearray(CHUNK_SIZE) for _ in range(8)]\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
     )
     faults = {
