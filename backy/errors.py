@@ -33,6 +33,10 @@ class RevisionNotFoundError(BackyError):
     """No complete revision, or more than one, answers to what was asked for."""
 
 
+class UnknownTagError(BackyError):
+    """A tag is not in the job's schedule."""
+
+
 class SourceError(BackyError):
     """A source is missing, unreadable, or changed in a way that forbids going on."""
 

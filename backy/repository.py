@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -66,18 +67,32 @@ class Repository:
         directory = directory.absolute()
         if (directory / CONFIG).exists():
             raise RepositoryError(f"{directory} has a repository already: its file 'config' is left as it is")
-        repository = cls(directory, msgspec.structs.replace(config, id=config.id or shortuuid.uuid()))
+        made = {"id": config.id or shortuuid.uuid(), "created": config.created or records.utc_now()}
+        repository = cls(directory, msgspec.structs.replace(config, **made))
         _, damaged = repository.survey()
         if damaged:
             raise RepositoryError(f"{directory} has revisions that this version can not read: {damaged[0]}")
-        repository.source()
-        storage = repository.storage()
-        if config.verifier is not None:
-            repository.verifier(plugin_type(config.verifier, "config.verifier"))
+        repository.check_plugins()
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        storage.initialize()
+        repository.storage().initialize()
         write_file(directory / CONFIG, dump_job(repository.config))
         return repository
+
+    def configure(self, config: JobConfig) -> None:
+        """Replace `config`, unless it says the same already.
+
+        Raises:
+            ConfigError, PluginError: a plugin refuses its section; the file is left as it is.
+        """
+        if config != self.config:
+            Repository(self.directory, config).check_plugins()
+            write_file(self.directory / CONFIG, dump_job(config))
+            self.config = config
+
+    @property
+    def since(self) -> datetime:
+        """When the job became known: it has to keep its SLA from then on."""
+        return self.config.created or datetime.fromtimestamp((self.directory / CONFIG).stat().st_mtime, UTC)
 
     # plugins ----------------------------------------------------------------------------------------------------------
 
@@ -124,6 +139,13 @@ class Repository:
         name = plugin_type(config, "config.verifier")
         verifier: Verifier = call(Kind.VERIFIER, name, "backy_verifier", config=config, job=self.job)
         return verifier
+
+    def check_plugins(self) -> None:
+        """Let the plugins look at their sections; raises ConfigError or PluginError."""
+        self.source()
+        self.storage()
+        if self.config.verifier is not None:
+            self.verifier(plugin_type(self.config.verifier, "config.verifier"))
 
     # records ----------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -148,6 +148,6 @@ def by_interval(schedule: Schedule, tags: Iterable[str]) -> list[str]:
     return sorted(tags, key=lambda name: (schedule[name].interval if name in schedule else timedelta(), name))
 
 
-def unknown_tags(schedule: Schedule, tags: Iterable[str]) -> list[str]:
+def unknown_tags(schedule: Container[str], tags: Iterable[str]) -> list[str]:
     """Return the tags that are neither in the schedule nor given by hand."""
     return [tag for tag in tags if tag not in schedule and not tag.startswith(MANUAL)]

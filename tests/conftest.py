@@ -11,15 +11,18 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from backy.backup import Backup
 from backy.cli.main import main
 from backy.config import JobConfig
 from backy.repository import Repository
-from backy.revision import FORMAT
+from backy.revision import FORMAT, Revision
 from backy.testing.clock import Clock
 from backy.testing.images import write_image
 from backy_sources_ceph.testing.cluster import Cluster, missing
@@ -114,6 +117,31 @@ def repository(tmp_path: Path, image: Path) -> Repository:
     """A chunked repository for `image`, without revisions."""
     config = JobConfig(format=FORMAT, source={"type": "file", "filename": str(image)})
     return Repository.initialize(tmp_path / "vm", config)
+
+
+@pytest.fixture
+def old_revisions(clock: Clock) -> Callable[[Repository, dict[float, str]], list[Revision]]:
+    """Make revisions without a backup each, of these ages in days and with these tags: `old_revisions(repository, {})`.
+
+    All have the content that the source has. Ages are counted from `now`, or what `clock` says.
+    """
+
+    def make(repository: Repository, ages: dict[float, str], now: datetime | None = None) -> list[Revision]:
+        model = Backup(repository, ("model",), clock=clock).run()
+        chunks = repository.read_map(model)
+        made = []
+        for number, (age, tags) in enumerate(sorted(ages.items(), reverse=True)):
+            identity = f"revision-{number}"
+            timestamp = (now or clock.now) - timedelta(days=age)
+            made.append(
+                msgspec.structs.replace(model, id=identity, timestamp=timestamp, tags=tuple(sorted(tags.split())))
+            )
+            repository.write_map(identity, chunks)
+            repository.write_record(made[-1])
+        repository.remove(model.id, repository.storage())
+        return made
+
+    return make
 
 
 @pytest.fixture

@@ -6,30 +6,28 @@ from pathlib import Path
 
 import click
 
-from backy.revision import parse_tags
-
-
-def _tags(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    try:
-        return parse_tags(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+from backy.cli.options import force_option, tags_argument
 
 
 @click.command("backup")
-@click.argument("tags", metavar="TAGS", callback=_tags)
+@tags_argument
+@force_option
 @click.pass_obj
-def command(directory: Path, tags: tuple[str, ...]) -> None:
+def command(directory: Path, tags: tuple[str, ...], force: bool) -> None:
     """Back up the source as a new revision with TAGS.
 
-    TAGS is one tag or several with commas between them. The revision is complete only when it was verified; if
-    anything fails, it is removed and the older ones are as they were.
+    TAGS is one tag or several with commas between them. In a job with a schedule they are those of the schedule, or
+    begin with 'manual:' and never expire. The revision is complete only when it was verified; if anything fails, it is
+    removed and the older ones are as they were.
     """
     from backy.backup import Backup
     from backy.cli.progress import steps
     from backy.repository import Repository
+    from backy.tags import check_tags
 
     repository = Repository.open(directory)
+    if not force:
+        check_tags(repository.config, tags)
     with steps() as show:
         revision = Backup(repository, tags, steps=show).run()
     click.echo(f"{revision.id} {revision.verification}")

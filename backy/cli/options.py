@@ -1,8 +1,21 @@
-"""Options that several commands share."""
+"""Options and arguments that several commands share."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
+
+from backy.revision import parse_tags
+from backy.scheduler import DEFAULT_CONFIGURATION
+
+
+def _tags(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    try:
+        return parse_tags(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
 
 revision_option = click.option(
     "-r",
@@ -12,4 +25,19 @@ revision_option = click.option(
     default="latest",
     show_default=True,
     help="Which revision: a number (0 is the newest), an id or its beginning, a tag, or 'last'.",
+)
+
+tags_argument = click.argument("tags", metavar="TAGS", callback=_tags)
+
+force_option = click.option("-f", "--force", is_flag=True, help="Take tags that the job's schedule does not have, too.")
+
+configuration_option = click.option(
+    "-c",
+    "--config",
+    "configuration",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=DEFAULT_CONFIGURATION,
+    show_default=True,
+    help="The scheduler's configuration.",
 )

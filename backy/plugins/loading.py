@@ -24,7 +24,12 @@ def call(kind: Kind, name: str, hook: str, **arguments: object) -> Any:  # noqa:
         BackyError: whatever the plugin says, a ConfigError above all.
     """
     plugin = chosen(kind, name)
-    caller: pluggy.HookCaller = getattr(managed(plugin).hook, hook)
+    return invoke(plugin, managed(plugin), hook, **arguments)
+
+
+def invoke(plugin: Plugin, manager: pluggy.PluginManager, hook: str, **arguments: object) -> Any:  # noqa: ANN401  # ditto
+    """Let a plugin that is loaded make what its factory `hook` makes; raises what `call` raises."""
+    caller: pluggy.HookCaller = getattr(manager.hook, hook)
     if not caller.get_hookimpls():
         raise PluginError(f"{plugin} does not offer that: it has no hook {hook}")
     try:

@@ -6,7 +6,7 @@ import difflib
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -18,9 +18,8 @@ from backy.duration import Duration
 from backy.schedule import MANUAL, Schedule
 from backy.scheduler.document import ConfigurationError, Document, Problem
 
-__all__ = ["DEFAULT_PATH", "Configuration", "ConfigurationError", "Global", "JobEntry", "Problem", "load"]
+__all__ = ["Configuration", "ConfigurationError", "Global", "JobEntry", "Problem", "load"]
 
-DEFAULT_PATH = Path("/etc/backy.conf")
 Section = TypeVar("Section", bound=msgspec.Struct)
 _JOB_NAME = re.compile(r"\w[\w.@+:-]{0,199}")
 _RETIRED = {
@@ -87,6 +86,8 @@ class JobEntry:
     verifier: Mapping[str, Any] | None
     expire: bool
     time_limit: timedelta | None
+    line: int = field(compare=False)
+    """Where it is written."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Configuration:
         return self.settings.base_dir / job.name
 
 
-def load(path: Path = DEFAULT_PATH) -> Configuration:
+def load(path: Path) -> Configuration:
     """Read the configuration. Plugins are not looked at: one that is missing harms the jobs that use it, and no others.
 
     Raises:
@@ -229,6 +230,7 @@ class _Reader:
             verifier=section(verifier) if verifier else None,
             expire=settings.expire if entry.expire is None else entry.expire,
             time_limit=limit or None,
+            line=self._document.line(key),
         )
 
     def _plugin(self, value: Mapping[str, Any] | str | None, key: tuple[str, ...]) -> None:
@@ -257,13 +259,13 @@ class _Reader:
     def _keys(self, content: Mapping[str, Any], wanted: type[msgspec.Struct], key: tuple[str, ...]) -> None:
         fields = {field.encode_name: field for field in msgspec.structs.fields(wanted)}
         self._unknown_keys(content, list(fields), key)
-        for name, field in fields.items():
+        for name, known in fields.items():
             if name not in content:
-                if field.required:
+                if known.required:
                     self._report(key, f"the key '{name}' is missing")
                 continue
             try:
-                convert(content[name], field.type)
+                convert(content[name], known.type)
             except msgspec.ValidationError as error:
                 message, shown = _message(error), _shown(content[name])
                 self._report((*key, name), message if shown in message else f"{message}, got {shown}")

@@ -42,7 +42,7 @@ class RawStorage:
 
 def test_what_init_made_can_be_opened(repository: Repository, image: Path) -> None:
     found = Repository.open(repository.directory)
-    assert msgspec.structs.replace(found.config, id=None) == config(image)
+    assert msgspec.structs.replace(found.config, id=None, created=None) == config(image)
     assert repository.job.name == "vm"
     assert repository.history() == []
 

@@ -37,6 +37,21 @@ def test_wrong_tags_are_refused_before_anything_is_done(backy, repository: Repos
     assert tree(repository.directory) == before
 
 
+def test_a_tag_that_the_schedule_does_not_have_is_refused(backy, scheduled: Repository, tree) -> None:
+    before = tree(scheduled.directory)
+    done = backy("-b", scheduled.directory, "backup", "daily,hourly")
+
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("Error: unknown tag 'hourly'; the schedule has: daily, weekly. ")
+    assert tree(scheduled.directory) == before
+
+
+@pytest.mark.parametrize("words", [["manual:hourly,daily"], ["hourly,daily", "--force"]])
+def test_a_tag_may_be_given_by_hand_or_by_force(backy, scheduled: Repository, words: list[str]) -> None:
+    assert backy("-b", scheduled.directory, "backup", *words).code == 0
+    assert scheduled.history()[-1].tags == tuple(sorted(words[0].split(",")))
+
+
 def test_a_missing_source_is_one_line_and_harms_nothing(backy, repository: Repository, image: Path, tree) -> None:
     backy("-b", repository.directory, "backup", "daily")
     before = tree(repository.directory)

@@ -1,0 +1,65 @@
+"""`backy why`: why a revision is kept."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from backy.cli.options import revision_option
+
+if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
+    from backy.retention import Hold
+    from backy.schedule import Schedule
+
+
+@click.command("why")
+@revision_option
+@click.pass_obj
+def command(directory: Path, specification: str) -> None:
+    """Say why a revision is kept, and until when if all goes by the schedule."""
+    from backy.config import schedule_of
+    from backy.repository import Repository
+    from backy.retention import holds
+    from backy.revision import select, utc_now
+    from backy.schedule import spread
+
+    repository = Repository.open(directory)
+    history = repository.history()
+    revision = select(history, specification)
+    config = repository.config
+    click.echo(f"{revision.id} of {_local(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}")
+    if not config.schedule or not config.expire:
+        cause = "config says 'expire: false'" if config.schedule else "config has no schedule"
+        click.echo(f"kept for ever: the repository's {cause}")
+        return
+    schedule = schedule_of(config.schedule)
+    reasons = holds(schedule, spread(repository.job.name, schedule), history, revision, utc_now())
+    for reason in reasons:
+        until = f"until {_local(reason.until)}" if reason.until else "for ever"
+        click.echo(f"{reason.tag or 'kept'} {until}: {_because(reason, schedule)}")
+    if not reasons:
+        click.echo("not kept: 'backy expire' removes it")
+
+
+def _because(reason: Hold, schedule: Schedule) -> str:
+    from backy.duration import format_duration
+    from backy.retention import Rule
+
+    if reason.rule is Rule.MANUAL:
+        return "tags that begin with 'manual:' never expire"
+    if reason.rule is Rule.NEWEST:
+        return "the newest trusted revision is never removed by the schedule"
+    if reason.rule is Rule.FORMER:
+        longest = max(tag.interval * tag.keep for tag in schedule.values())
+        return f"the schedule does not have it, and keeps nothing longer than {format_duration(longest)}"
+    interval, keep = schedule[reason.tag or ""]
+    if reason.rule is Rule.WINDOW:
+        return f"{keep} newer ones have it, but it is younger than {keep} times {format_duration(interval)}"
+    return f"it is one of the newest {keep}"
+
+
+def _local(time: datetime) -> str:
+    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,40 @@
+"""Letting tags expire as the schedule in a repository's `config` says, and removing revisions that have none left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from backy.config import schedule_of
+from backy.locking import BACKUP_LOCK, exclusive
+from backy.repository import Repository
+from backy.retention import Expiry, expiries
+from backy.tags import retag
+
+log = logging.getLogger(__name__)
+
+
+def due(repository: Repository, now: datetime) -> list[Expiry]:
+    """Return what `expire` would do, the newest first: nothing without a schedule, or where that is switched off."""
+    config = repository.config
+    if not config.schedule or not config.expire:
+        return []
+    return expiries(schedule_of(config.schedule), repository.history(), now)
+
+
+def expire(repository: Repository, clock: Callable[[], datetime]) -> list[Expiry]:
+    """Take expired tags away and remove what has none left; return what was done. The space is freed by a purge.
+
+    Raises:
+        RepositoryBusyError: a backup is running.
+    """
+    with exclusive(repository.directory, BACKUP_LOCK):
+        done = due(repository, clock())
+        for expiry in done:
+            if expiry.remaining:
+                retag(repository, expiry.revision, expiry.remaining)
+            else:
+                repository.remove(expiry.revision.id, repository.storage())
+            log.info("%s: expired %s, remaining %s", expiry.revision.id, expiry.lost, expiry.remaining)
+    return done

@@ -1,0 +1,58 @@
+"""The repositories of the jobs: each has a `config` that says what the job's entry says."""
+
+from __future__ import annotations
+
+from backy.config import JobConfig, ScheduledTag
+from backy.duration import Duration
+from backy.errors import RepositoryError
+from backy.repository import CONFIG, Repository
+from backy.revision import FORMAT
+from backy.scheduler.config import Configuration, JobEntry
+
+
+def configure(configuration: Configuration, job: JobEntry) -> Repository:
+    """Write `config` of a job's repository, which is made if it is new; one that says the same is left alone.
+
+    Format, id and the time when it was made stay. The base directory is never made: a disk that is not mounted is no
+    reason to fill the one below it.
+
+    Raises:
+        RepositoryError: the base directory is missing, or the repository is none of this version, or keeps its images
+            in another storage.
+        ConfigError, PluginError: a plugin refuses its section.
+    """
+    directory = configuration.repository(job)
+    if not configuration.settings.base_dir.is_dir():
+        raise RepositoryError(
+            f"there is no folder {configuration.settings.base_dir}: is its disk mounted? A base-dir that is new is to "
+            "be made by hand"
+        )
+    if not (directory / CONFIG).exists():
+        directory.mkdir(mode=0o750, exist_ok=True)
+        return Repository.initialize(directory, _config(configuration, job, None))
+    repository = Repository.open(directory)
+    wanted = _config(configuration, job, repository.config)
+    before, after = repository.config.storage["type"], wanted.storage["type"]
+    if before != after:
+        raise RepositoryError(
+            f"{directory} keeps its images in the storage '{before}', and jobs.{job.name}.storage wants '{after}': "
+            "change that back, or move the repository away to begin a new one"
+        )
+    repository.configure(wanted)
+    return repository
+
+
+def _config(configuration: Configuration, job: JobEntry, existing: JobConfig | None) -> JobConfig:
+    return JobConfig(
+        format=existing.format if existing else FORMAT,
+        id=existing.id if existing else None,
+        created=existing.created if existing else None,
+        source=dict(job.source),
+        storage=dict(configuration.storage(existing.storage if existing else None, job)),
+        verifier=dict(job.verifier) if job.verifier else None,
+        schedule={
+            name: ScheduledTag(Duration(seconds=tag.interval.total_seconds()), tag.keep)
+            for name, tag in job.schedule.items()
+        },
+        expire=job.expire,
+    )

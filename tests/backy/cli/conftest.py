@@ -1,0 +1,22 @@
+"""A repository in the care of the scheduler."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from backy.config import ScheduledTag
+from backy.duration import Duration
+from backy.repository import Repository
+
+
+@pytest.fixture
+def scheduled(repository: Repository, old_revisions) -> Repository:
+    """A repository that keeps two dailies and two weeklies, has had more of them, and lives in the present."""
+    schedule = {"daily": ScheduledTag(Duration(days=1), 2), "weekly": ScheduledTag(Duration(days=7), 2)}
+    repository.configure(msgspec.structs.replace(repository.config, schedule=schedule))
+    ages = {30: "daily", 20: "manual:x", 12: "former", 10: "daily weekly", 1: "daily", 0.5: "daily", 0: "daily weekly"}
+    old_revisions(repository, ages, datetime.now(UTC))
+    return repository

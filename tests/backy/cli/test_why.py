@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+
+from backy.repository import Repository
+
+DATE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+
+
+@pytest.mark.parametrize(
+    ("specification", "lines"),
+    [
+        ("0", ["daily until DATE: it is one of the newest 2", "weekly until DATE: it is one of the newest 2"]),
+        ("2", ["daily until DATE: 2 newer ones have it, but it is younger than 2 times 1d"]),
+        ("3", ["weekly until DATE: it is one of the newest 2"]),
+        ("former", ["former until DATE: the schedule does not have it, and keeps nothing longer than 2w"]),
+        ("manual:x", ["manual:x for ever: tags that begin with 'manual:' never expire"]),
+        ("6", ["not kept: 'backy expire' removes it"]),
+    ],
+)
+def test_why_tells_each_tags_reason(backy, scheduled: Repository, specification: str, lines: list[str]) -> None:
+    revision = scheduled.select(specification)
+    done = backy("-b", scheduled.directory, "why", "-r", specification)
+
+    assert (done.code, done.err) == (0, "")
+    assert re.sub(DATE, "DATE", done.out).splitlines() == [
+        f"{revision.id} of DATE, tags: {', '.join(revision.tags)}",
+        *lines,
+    ]
+
+
+def test_the_last_revision_of_all_is_kept_without_a_tag(backy, scheduled: Repository) -> None:
+    for revision in scheduled.history()[1:]:
+        scheduled.remove(revision.id, scheduled.storage())
+    scheduled.write_record(msgspec.structs.replace(scheduled.select("0"), tags=()))
+    done = backy("-b", scheduled.directory, "why")
+
+    assert done.out.splitlines()[0].endswith("tags: none")
+    assert done.out.splitlines()[1:] == ["kept for ever: the newest trusted revision is never removed by the schedule"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "cause"), [({"expire": False}, "config says 'expire: false'"), ({"schedule": None}, "has no schedule")]
+)
+def test_where_nothing_expires_all_is_kept_for_ever(
+    backy, scheduled: Repository, keys: dict[str, object], cause: str
+) -> None:
+    scheduled.configure(msgspec.structs.replace(scheduled.config, **keys))
+    done = backy("-b", scheduled.directory, "why", "-r", "6")
+
+    assert (done.code, done.err) == (0, "")
+    assert f"kept for ever: the repository's config {cause.removeprefix('config ')}" in done.out
+
+
+def test_a_revision_that_is_not_there_is_one_line(backy, scheduled: Repository) -> None:
+    done = backy("-b", scheduled.directory, "why", "-r", "nope")
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)

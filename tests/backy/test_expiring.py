@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from backy.config import ScheduledTag
+from backy.duration import Duration
+from backy.errors import RepositoryBusyError
+from backy.expiring import due, expire
+from backy.locking import BACKUP_LOCK, exclusive
+from backy.repository import Repository
+
+
+@pytest.fixture
+def scheduled(repository: Repository, old_revisions) -> Repository:
+    """A repository that keeps two dailies and two weeklies, and has had more of them."""
+    schedule = {"daily": ScheduledTag(Duration(days=1), 2), "weekly": ScheduledTag(Duration(days=7), 2)}
+    repository.configure(msgspec.structs.replace(repository.config, schedule=schedule))
+    old_revisions(repository, {30: "daily", 20: "manual:x", 10: "daily weekly", 1: "daily", 0: "daily weekly"})
+    return repository
+
+
+def test_expired_tags_go_and_revisions_without_any(scheduled: Repository, clock) -> None:
+    oldest, by_hand, weekly, *rest = scheduled.history()
+    done = expire(scheduled, clock)
+
+    assert [expiry.lost for expiry in done] == [("daily",), ("daily",)]
+    assert scheduled.history() == [by_hand, msgspec.structs.replace(weekly, tags=("weekly",)), *rest]
+    assert not list(scheduled.directory.glob(f"{oldest.id}*"))
+    assert expire(scheduled, clock) == []
+
+
+def test_looking_changes_nothing(scheduled: Repository, clock, tree) -> None:
+    before = tree(scheduled.directory)
+
+    assert len(due(scheduled, clock())) == 2
+    assert tree(scheduled.directory) == before
+
+
+@pytest.mark.parametrize("keys", [{"schedule": None}, {"schedule": {}}, {"expire": False}])
+def test_nothing_expires_without_a_schedule_or_where_it_is_switched_off(
+    scheduled: Repository, clock, keys: dict[str, object]
+) -> None:
+    scheduled.configure(msgspec.structs.replace(scheduled.config, **keys))
+    before = scheduled.history()
+
+    assert expire(scheduled, clock) == []
+    assert scheduled.history() == before
+
+
+def test_nothing_expires_while_a_backup_runs(scheduled: Repository, clock) -> None:
+    before = scheduled.history()
+    with exclusive(scheduled.directory, BACKUP_LOCK), pytest.raises(RepositoryBusyError):
+        expire(scheduled, clock)
+    assert scheduled.history() == before
+
+
+def test_a_damaged_record_is_left_alone_and_counts_for_nothing(scheduled: Repository, clock) -> None:
+    newest = scheduled.history()[-1]
+    record = scheduled.directory / f"{newest.id}.rev"
+    record.unlink()
+    record.write_bytes(b"no JSON")
+
+    expire(scheduled, clock)
+    assert record.read_bytes() == b"no JSON"
+    assert [revision.tags for revision in scheduled.history()] == [("manual:x",), ("daily", "weekly"), ("daily",)]
