@@ -6,7 +6,6 @@ import pytest
 
 from backy.scheduler import DEFAULT_CONFIGURATION
 
-
 KEYS = ["source", "schedule", "keep", "storage", "verifier", "expire", "time-limit"]
 
 
