@@ -46,6 +46,8 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     """Version of the repository's layout."""
     id: str | None = None
     """What names the repository wherever it is moved to; made by `init`, the directory's name where it is missing."""
+    created: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    """When the repository was made: from then on the job has to keep its SLA."""
     source: dict[str, Any]
     """What is backed up: `type` names the source, the other keys are the source's own."""
     storage: dict[str, Any] = msgspec.field(default_factory=lambda: {"type": "chunked"})
@@ -56,8 +58,6 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     """When each tag is due and how long it is kept, as the scheduler wrote it; None outside of its care."""
     expire: bool = True
     """Whether revisions expire by the schedule."""
-    created: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
-    """When the repository was made: from then on the job has to keep its SLA."""
 
 
 def typed(config: object, section: type[Section], path: str) -> Section:

@@ -35,6 +35,6 @@ def expire(repository: Repository, clock: Callable[[], datetime]) -> list[Expiry
             if expiry.remaining:
                 retag(repository, expiry.revision, expiry.remaining)
             else:
-                repository.remove(expiry.revision.id, repository.storage())
+                repository.remove(expiry.revision.id)
             log.info("%s: expired %s, remaining %s", expiry.revision.id, expiry.lost, expiry.remaining)
     return done

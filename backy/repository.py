@@ -67,7 +67,10 @@ class Repository:
         directory = directory.absolute()
         if (directory / CONFIG).exists():
             raise RepositoryError(f"{directory} has a repository already: its file 'config' is left as it is")
-        made = {"id": config.id or shortuuid.uuid(), "created": config.created or records.utc_now()}
+        made = {
+            "id": config.id or shortuuid.uuid(),
+            "created": config.created or records.utc_now().replace(microsecond=0),
+        }
         repository = cls(directory, msgspec.structs.replace(config, **made))
         _, damaged = repository.survey()
         if damaged:
@@ -81,13 +84,20 @@ class Repository:
     def configure(self, config: JobConfig) -> None:
         """Replace `config`, unless it says the same already.
 
+        Another storage is for revisions to come; those that there are stay where they are.
+
         Raises:
-            ConfigError, PluginError: a plugin refuses its section; the file is left as it is.
+            ConfigError, PluginError, StorageError: a plugin refuses its section; the file is left as it is.
         """
-        if config != self.config:
-            Repository(self.directory, config).check_plugins()
-            write_file(self.directory / CONFIG, dump_job(config))
-            self.config = config
+        if config == self.config:
+            return
+        changed = type(self)(self.directory, config)
+        changed.check_plugins()
+        if config.storage["type"] != self.config.storage["type"]:
+            changed.storage().initialize()
+        write_file(self.directory / CONFIG, dump_job(config))
+        self.config = config
+        self._storages.clear()
 
     @property
     def since(self) -> datetime:

@@ -138,7 +138,7 @@ def old_revisions(clock: Clock) -> Callable[[Repository, dict[float, str]], list
             )
             repository.write_map(identity, chunks)
             repository.write_record(made[-1])
-        repository.remove(model.id, repository.storage())
+        repository.remove(model.id)
         return made
 
     return make

@@ -48,7 +48,7 @@ class Global(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     backup_completed_callback: Path | None = None
     """A program that is called after each backup."""
     storage: dict[str, Any] | str = "chunked"
-    """How new repositories keep images."""
+    """How images are kept."""
     verifier: dict[str, Any] | str | None = None
     """How fresh revisions are checked; None leaves the choice to the source."""
     expire: bool = True
@@ -81,8 +81,7 @@ class JobEntry:
     source: Mapping[str, Any]
     schedule_name: str
     schedule: Schedule
-    storage: Mapping[str, Any] | None
-    """The section as the job has it; without one, `Global.storage` is for new repositories only."""
+    storage: Mapping[str, Any]
     verifier: Mapping[str, Any] | None
     expire: bool
     time_limit: timedelta | None
@@ -110,13 +109,6 @@ class Configuration:
         found = self.settings.telnet_addrs
         texts = found.split(",") if isinstance(found, str) else found
         return tuple(text.strip() for text in texts if text.strip())
-
-    def storage(self, existing: Mapping[str, Any] | None, job: JobEntry) -> Mapping[str, Any]:
-        """Return a job's section `storage`, given that of its repository, if there is one already."""
-        wanted = job.storage or section(self.settings.storage)
-        if existing and not job.storage and existing["type"] != wanted["type"]:
-            return existing
-        return wanted
 
     def repository(self, job: JobEntry) -> Path:
         """Return the directory of a job's repository."""
@@ -226,7 +218,7 @@ class _Reader:
             source=entry.source,
             schedule_name=entry.schedule,
             schedule={tag: one._replace(keep=entry.keep.get(tag, one.keep)) for tag, one in schedule.items()},
-            storage=section(entry.storage) if entry.storage else None,
+            storage=section(entry.storage or settings.storage),
             verifier=section(verifier) if verifier else None,
             expire=settings.expire if entry.expire is None else entry.expire,
             time_limit=limit or None,

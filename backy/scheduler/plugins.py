@@ -36,7 +36,7 @@ class PluginCheck:
         """Yield what is wrong with the plugins of one job."""
         sections = {
             Kind.SOURCE: job.source,
-            Kind.STORAGE: self._configuration.storage(None, job),
+            Kind.STORAGE: job.storage,
             Kind.VERIFIER: job.verifier,
         }
         named = Job(job.name, job.name, self._configuration.repository(job))

@@ -17,9 +17,8 @@ def configure(configuration: Configuration, job: JobEntry) -> Repository:
     reason to fill the one below it.
 
     Raises:
-        RepositoryError: the base directory is missing, or the repository is none of this version, or keeps its images
-            in another storage.
-        ConfigError, PluginError: a plugin refuses its section.
+        RepositoryError: the base directory is missing, or the repository is none of this version.
+        ConfigError, PluginError, StorageError: a plugin refuses its section.
     """
     directory = configuration.repository(job)
     if not configuration.settings.base_dir.is_dir():
@@ -29,26 +28,19 @@ def configure(configuration: Configuration, job: JobEntry) -> Repository:
         )
     if not (directory / CONFIG).exists():
         directory.mkdir(mode=0o750, exist_ok=True)
-        return Repository.initialize(directory, _config(configuration, job, None))
+        return Repository.initialize(directory, _config(job, None))
     repository = Repository.open(directory)
-    wanted = _config(configuration, job, repository.config)
-    before, after = repository.config.storage["type"], wanted.storage["type"]
-    if before != after:
-        raise RepositoryError(
-            f"{directory} keeps its images in the storage '{before}', and jobs.{job.name}.storage wants '{after}': "
-            "change that back, or move the repository away to begin a new one"
-        )
-    repository.configure(wanted)
+    repository.configure(_config(job, repository.config))
     return repository
 
 
-def _config(configuration: Configuration, job: JobEntry, existing: JobConfig | None) -> JobConfig:
+def _config(job: JobEntry, existing: JobConfig | None) -> JobConfig:
     return JobConfig(
         format=existing.format if existing else FORMAT,
         id=existing.id if existing else None,
         created=existing.created if existing else None,
         source=dict(job.source),
-        storage=dict(configuration.storage(existing.storage if existing else None, job)),
+        storage=dict(job.storage),
         verifier=dict(job.verifier) if job.verifier else None,
         schedule={
             name: ScheduledTag(Duration(seconds=tag.interval.total_seconds()), tag.keep)

@@ -34,7 +34,7 @@ def test_why_tells_each_tags_reason(backy, scheduled: Repository, specification:
 
 def test_the_last_revision_of_all_is_kept_without_a_tag(backy, scheduled: Repository) -> None:
     for revision in scheduled.history()[1:]:
-        scheduled.remove(revision.id, scheduled.storage())
+        scheduled.remove(revision.id)
     scheduled.write_record(msgspec.structs.replace(scheduled.select("0"), tags=()))
     done = backy("-b", scheduled.directory, "why")
 

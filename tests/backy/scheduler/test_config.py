@@ -41,7 +41,7 @@ def test_what_is_not_written_has_its_default(read) -> None:
     assert (settings.backup_completed_callback, settings.storage, settings.verifier) == (None, "chunked", None)
     job = configuration.jobs["web1"]
     assert (job.name, job.schedule_name, job.schedule) == ("web1", "default", {"daily": Interval(timedelta(1), 7)})
-    assert (job.storage, job.verifier, job.expire, job.time_limit) == (None, None, True, None)
+    assert (job.storage, job.verifier, job.expire, job.time_limit) == ({"type": "chunked"}, None, True, None)
     assert configuration.repository(job) == Path("/srv/backy/web1")
 
 

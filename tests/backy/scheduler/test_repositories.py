@@ -9,7 +9,7 @@ import pytest
 
 from backy.config import ScheduledTag
 from backy.duration import Duration
-from backy.errors import ConfigError, PluginError, RepositoryError
+from backy.errors import ConfigError, PluginError, RepositoryError, StorageError
 from backy.repository import Repository
 from backy.scheduler.config import Configuration, load
 from backy.scheduler.repositories import configure
@@ -101,21 +101,34 @@ def test_a_repository_of_backy_2_is_left_alone(written, base: Path, tree) -> Non
     assert tree(base) == before
 
 
-def test_the_storage_of_a_repository_is_not_changed_by_an_entry(written, base: Path, tree) -> None:
-    made(written())
-    before = tree(base)
+OTHER_STORAGE = """
+from backy.errors import StorageError
+from backy.hookspecs import hookimpl
 
-    with pytest.raises(RepositoryError, match=r"keeps its images in the storage 'chunked', and .* wants 'x'"):
-        made(written("storage: x"))
+class Other:
+    def __init__(self, directory): self.directory = directory
+    def initialize(self):
+        if (self.directory / "full").exists(): raise StorageError("no room here")
+        (self.directory / "other").touch()
+
+@hookimpl
+def backy_storage(job): return Other(job.directory)
+"""
+
+
+def test_another_storage_is_made_ready_before_it_is_written(written, base: Path, tree, distribution) -> None:
+    distribution("acme", {"backy.storages": ["other"]}, OTHER_STORAGE)
+    made(written())
+    (base / "vm/full").touch()
+    before = tree(base)
+    with pytest.raises(StorageError, match="no room here"):
+        made(written("storage: other"))
     assert tree(base) == before
 
-
-def test_another_default_storage_is_for_new_repositories(written, base: Path, tree) -> None:
-    made(written())
-    before = tree(base)
-
-    made(written(settings="storage: another"))
-    assert tree(base) == before
+    (base / "vm/full").unlink()
+    made(written(settings="storage: other"))
+    assert (base / "vm/other").exists()
+    assert Repository.open(base / "vm").config.storage == {"type": "other"}
 
 
 @pytest.mark.parametrize(
