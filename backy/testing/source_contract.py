@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class SourceUnderTest:
     """Whether a snapshot stays what it is while the source is written to."""
     wrong_argument: str | None = None
     """SOURCE that is no good for this type."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the section `source` beyond those that `argument` makes."""
 
 
 class SourceContract:
@@ -232,7 +234,7 @@ class SourceContract:
             assert _read(snapshot) == now
         if extents is not None:
             covered = _cover(extents, len(now))
-            old = before.ljust(len(now), b"\0")
+            old = before.ljust(len(now), b"\0")[: len(now)]
             missed = [
                 at
                 for at in range(0, len(now), 512)
@@ -247,7 +249,7 @@ class SourceContract:
 
 def _config(subject: SourceUnderTest) -> dict[str, Any]:
     config = call(Kind.SOURCE, subject.type, "backy_source_config", argument=subject.argument)
-    return {"type": subject.type, **msgspec.to_builtins(config)}
+    return {"type": subject.type, **msgspec.to_builtins(config), **subject.options}
 
 
 def _made(subject: SourceUnderTest, config: dict[str, Any], folder: Path) -> Source:
