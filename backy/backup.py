@@ -14,11 +14,12 @@ from datetime import datetime, timedelta
 import msgspec
 import shortuuid
 
-from backy.api import AssessedSnapshot, Report, Snapshot, Storage, Stored, Verifier
+from backy.api import AssessedSnapshot, Report, Snapshot, Source, Storage, Stored, Verifier
 from backy.chunkmap import ChunkMap
 from backy.durable import TEMPORARY_SUFFIX, sync_file_system_of
-from backy.errors import DamageError
+from backy.errors import DamageError, HintError, VerificationError
 from backy.findings import Findings
+from backy.hints import Unhinted
 from backy.image import StoredImage
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.mending import identities, report_damage, settle
@@ -63,14 +64,26 @@ class Backup:
         source = self.repository.source()
         storage = self.repository.storage()
         self.events.backup_starting(self.repository.job, self.tags)
+        try:
+            revision = self._attempt(source, storage)
+        except HintError as error:
+            log.warning("%s; the source may have told too little of what changed, so now all of it is read", error)
+            revision = self._attempt(source, storage, hinted=False)
+        self.events.backup_finished(self.repository.job, revision.id)
+        recheck(self.repository, self.clock, self.steps)
+        return revision
+
+    def _attempt(self, source: Source, storage: Storage, *, hinted: bool = True) -> Revision:
+        """Make a revision, `hinted` by what the source says has changed, or of all that it has."""
         history = self._tidy_history()
         trusted = self._trusted(history)
         parent, parent_map = self._parent(trusted)
         revision = self._begin(history, parent)
+        since = parent.id if parent and hinted else None
         recorded = False
         try:
-            with source.snapshot(revision.id, parent.id if parent else None) as snapshot:
-                making = _Making(self, revision, snapshot, storage)
+            with source.snapshot(revision.id, since) as snapshot:
+                making = _Making(self, revision, snapshot, storage, hinted=since is not None)
                 revision = making.run(self.repository.verifier(source.verifier), trusted, parent_map)
                 self.repository.write_record(revision)
                 recorded = True
@@ -81,8 +94,6 @@ class Backup:
                 raise
             # the revision is good: what could not be linked or tidied up afterwards is no reason to lose it
             log.error("%s is complete, but what follows a backup failed: %s", revision.id, error)  # noqa: TRY400
-        self.events.backup_finished(self.repository.job, revision.id)
-        recheck(self.repository, self.clock, self.steps)
         return revision
 
     def _tidy_history(self) -> list[Revision]:
@@ -144,12 +155,14 @@ class Backup:
 class _Making:
     """A revision between its snapshot and its complete record."""
 
-    def __init__(self, backup: Backup, revision: Revision, snapshot: Snapshot, storage: Storage) -> None:
+    def __init__(
+        self, backup: Backup, revision: Revision, snapshot: Snapshot, storage: Storage, *, hinted: bool
+    ) -> None:
         self._backup = backup
         self._repository = backup.repository
         consistent = not isinstance(snapshot, AssessedSnapshot) or snapshot.consistent
         self._revision = msgspec.structs.replace(revision, size=snapshot.size, consistent=consistent)
-        self._snapshot = snapshot
+        self._snapshot = snapshot if hinted else Unhinted(snapshot)
         self._storage = storage
 
     def run(self, verifier: Verifier, trusted: list[Revision], parent: ChunkMap | None) -> Revision:
@@ -159,7 +172,7 @@ class _Making:
         digest = self._repository.write_map(self._revision.id, done.chunks)
         with self._storage.open(self._revision.id) as reader:
             image = StoredImage(done.chunks, reader)
-            report, damaged = self._verify(verifier, image, stored)
+            report, damaged = self._verify(verifier, image, done, stored)
             complete = msgspec.structs.replace(
                 self._revision,
                 boot=None if stored.durable else boot_id(),
@@ -181,7 +194,9 @@ class _Making:
             self._sync_earlier()
         return done, stored
 
-    def _verify(self, verifier: Verifier, image: StoredImage, stored: Stored) -> tuple[Report, set[bytes]]:
+    def _verify(
+        self, verifier: Verifier, image: StoredImage, done: Transferred, stored: Stored
+    ) -> tuple[Report, set[bytes]]:
         """Compare what was stored with the snapshot; return the report and the ids of chunks that were damaged."""
         backup = self._backup
         report_damage(self._repository, stored.damaged, backup.clock, mended=False)
@@ -192,7 +207,7 @@ class _Making:
         if findings.failures:
             settle(self._repository, damaged, None)
             backup.events.verification_failed(self._repository.job, self._revision.id, findings.failures)
-        findings.judge()
+        findings.judge(HintError if done.hinted else VerificationError)
         return report, damaged
 
     def _sync_earlier(self) -> None:

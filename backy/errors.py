@@ -70,5 +70,9 @@ class VerificationError(BackyError):
     """A fresh revision differs from its source."""
 
 
+class HintError(VerificationError):
+    """A fresh revision differs from its source, which had told what to read: it may have told too little."""
+
+
 class TargetError(BackyError):
     """A restore target is missing, too small, or not to be written to."""

@@ -87,10 +87,10 @@ class Findings:
         where = quarantine.keep_if_possible(self._repository.directory, finding, mismatch.expected, mismatch.found)
         log.error("chunk %d: %s; %s", mismatch.index, mismatch.cause, where)
 
-    def judge(self) -> None:
-        """Raise VerificationError if the stored image is not what the source has."""
+    def judge(self, error: type[VerificationError] = VerificationError) -> None:
+        """Raise `error` if the stored image is not what the source has."""
         if self.failures:
-            raise VerificationError(
+            raise error(
                 f"verification found {self.failures} chunks that are not what the source has, {self._first}; did "
                 "the source change during the backup? The new revision is removed, 'backy reports list' has evidence"
             )

@@ -100,7 +100,8 @@ def backy_backup_failed(job: Job, error: str) -> None:
 def backy_verification_failed(job: Job, revision: str, mismatches: int) -> None:
     """Learn that so many chunks of a fresh revision are not what the source has; called by `backup`.
 
-    The revision is removed next and `backy_backup_failed` follows. An observer, no veto: an exception is logged.
+    The revision is removed next. If it was made by what the source said has changed, another one that is read from end
+    to end takes its place; else `backy_backup_failed` follows. An observer, no veto: an exception is logged.
     """
 
 

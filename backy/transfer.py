@@ -20,6 +20,8 @@ class Transferred:
     """What came of it."""
 
     chunks: ChunkMap
+    hinted: bool = False
+    """Whether chunks were taken from the parent because the source said that they did not change."""
     bytes_read: int = 0
     bytes_written: int = 0
     """Bytes that differ from the parent."""
@@ -54,6 +56,7 @@ class _Transfer:
         """Yield the chunks to read; those known to be zero now are dealt with on the way."""
         size = self._snapshot.size
         changes = self._snapshot.changes() if len(self._parent) else None
+        self._done.hinted = changes is not None
         odd = self._odd_chunk(size) if changes is not None else None
         for span in spans(whole(self._snapshot.extents(), size) if changes is None else changes, size):
             if odd is not None and odd < span.start:

@@ -8,7 +8,7 @@ from backy.testing.verifier_contract import VerifierContract
 
 
 class TestVerifiers(VerifierContract):
-    @pytest.fixture(params=["full", "none", "sample"])
+    @pytest.fixture(params=["changed", "full", "none", "sample"])
     def config(self, request: pytest.FixtureRequest) -> dict[str, Any]:
         return {"type": request.param}
 
