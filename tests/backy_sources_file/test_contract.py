@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from backy.testing.images import write_image
 from backy.testing.source_contract import SourceContract, SourceUnderTest
 
 
@@ -30,6 +31,23 @@ class TestImageFile(SourceContract):
             resize=lambda size: os.truncate(path, size),
             remove=path.unlink,
             wrong_argument="",
+        )
+
+
+class TestFrozenFile(SourceContract):
+    @pytest.fixture(params=[("xfs", "during-backup"), ("btrfs", "keep"), ("btrfs zstd", "keep"), ("xfs", "keep")])
+    def subject(self, request: pytest.FixtureRequest, mount: Callable[..., Path]) -> SourceUnderTest:
+        kind, freeze = request.param
+        path = write_image(mount(kind, 300 * 2**20) / "disk.img", 1, None, 2, tail=5000)
+        return SourceUnderTest(
+            "file",
+            str(path),
+            path.read_bytes,
+            write=written(path),
+            resize=lambda size: os.truncate(path, size),
+            remove=path.unlink,
+            frozen=True,
+            options={"freeze": freeze},
         )
 
 

@@ -17,6 +17,8 @@ from backy.config import JobConfig, ScheduledTag
 from backy.exitcodes import ExitCode
 from backy.plugins.discovery import Kind, Plugin, advertised
 from backy.repository import Repository
+from backy.testing.memory import MemoryImage
+from backy.verify.changed import STATE, ChangedVerifier
 
 DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = DOCS / "reference"
@@ -79,7 +81,8 @@ def test_every_key_of_a_plugin_is_explained(plugin: Plugin) -> None:
 
 
 def test_the_plugins_that_can_be_used_have_sections() -> None:
-    assert {plugin.name for plugin in PLUGINS if structs(plugin)} >= {"file", "chunked", "full", "none", "sample"}
+    usable = {plugin.name for plugin in PLUGINS if structs(plugin)}
+    assert usable >= {"file", "chunked", "changed", "full", "none", "sample"}
 
 
 def test_every_key_of_status_is_explained(repository: Repository, backy) -> None:
@@ -115,6 +118,8 @@ def test_every_file_of_a_repository_is_explained(repository: Repository, image: 
     raw = mount("btrfs") / "vm"
     assert backy("-b", raw, "init", "file", image, "--storage", "cow").code == ExitCode.DONE
     assert backy("-b", raw, "backup", "daily").code == ExitCode.DONE
+    unchanged = MemoryImage(b"", hint=())
+    ChangedVerifier(repository.directory / STATE).verify(unchanged, unchanged, pytest.fail, pytest.fail)
 
     patterns = {
         "<id>": "[A-Za-z0-9-]{8,}",

@@ -1,6 +1,6 @@
 """Image files and block devices as a source for backy.
 
-Configuration: `filename`, the absolute path of the image or device.
+Configuration: `filename`, the absolute path of the image or device, and `freeze`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from backy.api import Config, ConfigError, Source
+from backy.api import Config, ConfigError, Job, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl
-from backy_sources_file.source import FileSource
+from backy_sources_file.source import FREEZES, FileSource, Freeze
 
 
 class FileConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -21,16 +21,25 @@ class FileConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     type: str
     filename: str
     """Absolute path of an image file or a block device."""
+    freeze: str | bool = "during-backup"
+    """How long an image file is frozen by a clone of it; `off` without quotes is False in YAML."""
 
 
 @hookimpl
-def backy_source(config: Config) -> Source:
+def backy_source(config: Config, job: Job) -> Source:
     """Make the source from its section."""
     section = typed(config, FileConfig, "config.source")
     path = Path(section.filename)
     if not path.is_absolute():
         raise ConfigError(f"config.source.filename: '{path}' is no absolute path")
-    return FileSource(path)
+    return FileSource(path, job.id, _freeze(section.freeze))
+
+
+def _freeze(value: str | bool) -> Freeze:
+    for known in FREEZES:
+        if value == known or (value is False and known == "off"):
+            return known
+    raise ConfigError(f"config.source.freeze: {value!r} is none of {', '.join(FREEZES)}")
 
 
 @hookimpl

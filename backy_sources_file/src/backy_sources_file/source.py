@@ -1,96 +1,98 @@
-"""Reading an image file or a block device, holes left out."""
+"""The source: what is frozen, what is kept for the next backup, and what differs from the last one."""
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final, Literal
 
+from backy import reflink
 from backy.api import Extent, Snapshot, SourceError
+from backy_sources_file import fiemap
+from backy_sources_file.clones import Clones, ForeignCloneError
+from backy_sources_file.image import OpenFile, opened
+
+log = logging.getLogger(__name__)
+Freeze = Literal["off", "during-backup", "keep"]
+FREEZES: Final[tuple[Freeze, ...]] = ("off", "during-backup", "keep")
 
 
 class FileSource:
-    """A file or a block device as it lies there."""
+    """A file or a block device; a file is frozen by a clone of it where its file system can make one."""
 
-    verifier = "full"
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, job: str, freeze: Freeze) -> None:
         self._path = path
+        self._freeze = freeze
+        self._clones = Clones(path, job)
+
+    @property
+    def verifier(self) -> str:
+        """What changed is known only where clones are kept."""
+        return "changed" if self._freeze == "keep" else "full"
 
     @contextmanager
     def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
-        """Open the image for the length of a backup; it is not frozen."""
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise SourceError(f"source {self._path}: {error.strerror}") from error
-        try:
-            yield OpenFile(self._path, descriptor)
-        finally:
-            os.close(descriptor)
-
-
-class OpenFile:
-    """An open image. Its size is that of the moment it was opened; reading is safe from several threads."""
-
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path = path
-        self._descriptor = descriptor
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
-            kind = "a directory" if stat.S_ISDIR(mode) else "neither a file nor a block device"
-            raise SourceError(f"source {path} is {kind}; it must be an image file or a block device")
-        self._sparse = stat.S_ISREG(mode)
-        self.size = os.lseek(descriptor, 0, os.SEEK_END)
-
-    def changes(self) -> None:
-        """Tell nothing: a file does not know what changed in it."""
-
-    def extents(self) -> Iterator[Extent]:
-        """Yield data and holes as the file system knows them; a block device is all data."""
-        position = 0
-        while position < self.size:
-            data = self._next_data(position) if self._sparse else position
-            if data > position:
-                yield Extent(position, data - position, data=False)
-            if data == self.size:
+        """Freeze the image for the length of a backup, or for longer, as far as that can be done."""
+        with opened(self._path) as image, ExitStack() as cleaning:
+            if not image.is_regular:
+                yield image
                 return
-            position = self._next_hole(data) if self._sparse else self.size
-            yield Extent(data, position - data, data=True)
+            kept = since if self._freeze == "keep" else None
+            self._tidy([kept] if kept else [])
+            clone = self._frozen(image, cleaning) if self._freeze != "off" else None
+            if clone is None:
+                yield image
+                return
+            yield OpenFile(self._path, clone, self._changes(kept, clone) if kept else None)
+            if self._freeze == "keep":
+                self._keep(clone, revision)
 
-    def _next_data(self, position: int) -> int:
+    def retain(self, revisions: Collection[str]) -> None:
+        """Remove the clones of other revisions."""
         try:
-            return min(os.lseek(self._descriptor, position, os.SEEK_DATA), self.size)
+            self._clones.remove_others(revisions)
         except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise SourceError(f"source {self._path}: {error.strerror}") from error
-        if os.fstat(self._descriptor).st_size < self.size:
-            raise self._shrank()
-        return self.size
+            raise SourceError(f"source {self._path}: clones of it can not be removed: {error}") from error
 
-    def _next_hole(self, position: int) -> int:
+    def _tidy(self, revisions: Collection[str]) -> None:
+        """Remove what was kept before, and what a crash left; that it can not be done is no reason for no backup."""
         try:
-            return min(os.lseek(self._descriptor, position, os.SEEK_HOLE), self.size)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                raise self._shrank() from error
-            raise SourceError(f"source {self._path}: {error.strerror}") from error
+            self.retain(revisions)
+        except SourceError as error:
+            log.warning("%s", error)
 
-    def pread(self, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes at `offset`."""
+    def _frozen(self, image: OpenFile, cleaning: ExitStack) -> int | None:
+        """Clone the image until `cleaning` ends; None where that can not be done."""
         try:
-            data = os.pread(self._descriptor, length, offset)
-            while len(data) < length:
-                more = os.pread(self._descriptor, length - len(data), offset + len(data))
-                if not more:
-                    raise self._shrank()
-                data += more
+            return cleaning.enter_context(self._clones.frozen(image.descriptor))
         except OSError as error:
-            raise SourceError(f"source {self._path}: {error.strerror} at {offset}") from error
-        return data
+            unable = reflink.is_unsupported(error)
+            cause = "its file system can not share blocks between files" if unable else error.strerror
+            level = logging.WARNING if self._freeze == "keep" else logging.INFO
+            log.log(level, "source %s is read as it lies there, for it can not be frozen: %s", self._path, cause)
+            return None
 
-    def _shrank(self) -> SourceError:
-        return SourceError(f"source {self._path} shrank below {self.size} bytes while it was read")
+    def _changes(self, since: str, clone: int) -> list[Extent] | None:
+        """Compare with the clone that was kept for the revision `since`; None if that can not be done."""
+        try:
+            with self._clones.kept(since) as old:
+                return fiemap.changes(old, clone)
+        except FileNotFoundError:
+            cause = f"the clone of revision {since} is missing"
+        except ForeignCloneError:
+            cause = f"the clone of revision {since} is not what it was"
+        except fiemap.MovedError:
+            cause = "its extents are being moved"
+        except (OSError, ValueError) as error:
+            cause = f"its extents can not be told: {error}"
+        log.warning("source %s is read from end to end: %s", self._path, cause)
+        return None
+
+    def _keep(self, clone: int, revision: str) -> None:
+        """Keep the clone of a complete revision in place of that of the one before."""
+        try:
+            self._clones.keep(clone, revision)
+        except OSError as error:
+            log.warning("source %s: no clone is kept, so the next backup reads all of it: %s", self._path, error)

@@ -1,0 +1,93 @@
+"""Reading an image file or a block device, holes left out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from backy.api import Extent, SourceError
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[OpenFile]:
+    """Open an image for the length of a backup."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise SourceError(f"source {path}: {error.strerror}") from error
+    try:
+        yield OpenFile(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class OpenFile:
+    """An open image, or what was frozen of it. Its size is that of the moment it was opened.
+
+    `changes` is what differs from an earlier one, if that is known. Reading is safe from several threads.
+    """
+
+    def __init__(self, path: Path, descriptor: int, changes: Iterable[Extent] | None = None) -> None:
+        self._path = path
+        self._changes = changes
+        self.descriptor = descriptor
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+            kind = "a directory" if stat.S_ISDIR(mode) else "neither a file nor a block device"
+            raise SourceError(f"source {path} is {kind}; it must be an image file or a block device")
+        self.is_regular = stat.S_ISREG(mode)
+        self.size = os.lseek(descriptor, 0, os.SEEK_END)
+
+    def changes(self) -> Iterable[Extent] | None:
+        """Return what differs from the revision before; None if that is not known."""
+        return self._changes
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield data and holes as the file system knows them; a block device is all data."""
+        position = 0
+        while position < self.size:
+            data = self._next_data(position) if self.is_regular else position
+            if data > position:
+                yield Extent(position, data - position, data=False)
+            if data == self.size:
+                return
+            position = self._next_hole(data) if self.is_regular else self.size
+            yield Extent(data, position - data, data=True)
+
+    def _next_data(self, position: int) -> int:
+        try:
+            return min(os.lseek(self.descriptor, position, os.SEEK_DATA), self.size)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise SourceError(f"source {self._path}: {error.strerror}") from error
+        if os.fstat(self.descriptor).st_size < self.size:
+            raise self._shrank()
+        return self.size
+
+    def _next_hole(self, position: int) -> int:
+        try:
+            return min(os.lseek(self.descriptor, position, os.SEEK_HOLE), self.size)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                raise self._shrank() from error
+            raise SourceError(f"source {self._path}: {error.strerror}") from error
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes at `offset`."""
+        try:
+            data = os.pread(self.descriptor, length, offset)
+            while len(data) < length:
+                more = os.pread(self.descriptor, length - len(data), offset + len(data))
+                if not more:
+                    raise self._shrank()
+                data += more
+        except OSError as error:
+            raise SourceError(f"source {self._path}: {error.strerror} at {offset}") from error
+        return data
+
+    def _shrank(self) -> SourceError:
+        return SourceError(f"source {self._path} shrank below {self.size} bytes while it was read")
