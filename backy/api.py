@@ -17,6 +17,7 @@ from backy.errors import (
     BackyError,
     ChunkDamageError,
     ConfigError,
+    SourceBusyError,
     SourceError,
     StorageError,
     TargetError,
@@ -45,6 +46,7 @@ __all__ = [
     "RestoreTarget",
     "Snapshot",
     "Source",
+    "SourceBusyError",
     "SourceError",
     "Storage",
     "StorageError",
@@ -143,6 +145,7 @@ class Source(Protocol):
 
         Raises:
             SourceError: there is no such source, or it can not be frozen.
+            SourceBusyError: somebody else is backing it up; the command ends as busy.
         """
 
 

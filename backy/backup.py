@@ -17,7 +17,7 @@ import shortuuid
 from backy.api import AssessedSnapshot, Report, Snapshot, Source, Storage, Stored, Verifier
 from backy.chunkmap import ChunkMap
 from backy.durable import TEMPORARY_SUFFIX, sync_file_system_of
-from backy.errors import DamageError, HintError, VerificationError
+from backy.errors import DamageError, HintError, SourceBusyError, VerificationError
 from backy.findings import Findings
 from backy.hints import Unhinted
 from backy.image import StoredImage
@@ -48,7 +48,7 @@ class Backup:
         """Make a new revision and return its record.
 
         Raises:
-            RepositoryBusyError: another backup is running.
+            RepositoryBusyError, SourceBusyError: another backup is running.
             VerificationError: what was stored is not what the source has; the new revision is removed.
             BackyError, OSError: anything else; the new revision is removed, the older ones are as they were.
         """
@@ -56,6 +56,8 @@ class Backup:
         with exclusive(directory, BACKUP_LOCK), shared(directory, PURGE_LOCK):
             try:
                 return self._locked()
+            except SourceBusyError:
+                raise
             except Exception as error:
                 self.events.backup_failed(self.repository.job, str(error))
                 raise

@@ -41,6 +41,12 @@ class SourceError(BackyError):
     """A source is missing, unreadable, or changed in a way that forbids going on."""
 
 
+class SourceBusyError(SourceError):
+    """Somebody else is backing up the source; the same backup may succeed later."""
+
+    exit_code = ExitCode.BUSY
+
+
 class StorageError(BackyError):
     """A storage can not take or give what was asked."""
 

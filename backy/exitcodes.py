@@ -18,4 +18,4 @@ class ExitCode(IntEnum):
     """The command line was not understood; nothing was started."""
 
     BUSY = 75
-    """Another command holds the repository; the same call may succeed later (EX_TEMPFAIL of sysexits.h)."""
+    """Another command holds repository or source; the same call may succeed later (EX_TEMPFAIL of sysexits.h)."""

@@ -92,7 +92,8 @@ def backy_backup_finished(job: Job, revision: str) -> None:
 def backy_backup_failed(job: Job, error: str) -> None:
     """Learn that a backup failed, and why; called by `backup` under its lock, once the new revision is removed.
 
-    Not called for one that found the lock taken or was interrupted. An observer, no veto: an exception is logged.
+    Not called for one that found repository or source busy, or was interrupted. An observer, no veto: an exception is
+    logged.
     """
 
 

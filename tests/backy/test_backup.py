@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from backy.api import CHUNK_SIZE, Extent, Snapshot, SourceError, StorageError
+from backy.api import CHUNK_SIZE, Extent, Snapshot, SourceBusyError, SourceError, StorageError
 from backy.backup import Backup
 from backy.errors import RepositoryBusyError, VerificationError
+from backy.exitcodes import ExitCode
 from backy.locking import BACKUP_LOCK, exclusive
+from backy.plugins.events import Events
 from backy.repository import Repository
 
 
@@ -74,6 +76,30 @@ def test_a_source_that_changes_while_it_is_read_gives_no_revision_but_evidence(
 def test_a_second_backup_does_not_start(repository: Repository) -> None:
     with exclusive(repository.directory, BACKUP_LOCK), pytest.raises(RepositoryBusyError, match="busy"):
         Backup(repository, ("daily",)).run()
+
+
+class Taken:
+    """A source that somebody else is backing up."""
+
+    verifier = "full"
+
+    def snapshot(self, revision: str, since: str | None) -> AbstractContextManager[Snapshot]:
+        raise SourceBusyError("source x is being backed up by another server")
+
+
+def test_a_source_that_is_busy_is_no_failure_and_leaves_nothing(repository: Repository, tree, monkeypatch) -> None:
+    Backup(repository, ("daily",)).run()
+    before = tree(repository.directory)
+    monkeypatch.setattr(repository, "source", Taken)
+    failures: list[str] = []
+    events = Events({})
+    monkeypatch.setattr(events, "backup_failed", lambda _job, error: failures.append(error))
+
+    with pytest.raises(SourceBusyError) as raised:
+        Backup(repository, ("daily",), events).run()
+    assert raised.value.exit_code == ExitCode.BUSY
+    assert failures == []
+    assert tree(repository.directory) == before
 
 
 def test_a_backup_that_fails_leaves_the_repository_as_it_was(repository: Repository, image: Path, clock, tree) -> None:
