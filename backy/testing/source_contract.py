@@ -163,7 +163,7 @@ class SourceContract:
         write(0, b"first")
         before = _backed_up(subject, source, SECOND, FIRST)
         write(len(before) // 2, b"second")
-        self._check_changes(subject, source, before, SECOND)
+        self._check_changes(subject, source, before, SECOND, THIRD)
 
     def test_a_revision_that_the_source_never_saw_is_no_base(self, subject: SourceUnderTest, source: Source) -> None:
         """The source can not tell what changed since then, or tells of all of it."""

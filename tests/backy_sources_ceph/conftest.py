@@ -1,10 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import itertools
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backy.backup import Backup
+from backy.config import JobConfig
+from backy.repository import Repository
+from backy.revision import FORMAT, Revision
 from backy_sources_ceph.testing.cluster import Cluster
+
+NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +24,89 @@ def durable_ceph(ceph: Cluster) -> Iterator[Cluster]:
     """A second cluster, whose OSD keeps everything on the disk: it can be killed and started again."""
     with Cluster.running("bluestore") as cluster:
         yield cluster
+
+
+class Disk:
+    """An image in a real cluster."""
+
+    def __init__(self, cluster: Cluster, pool: str, ioctx: Any, name: str) -> None:
+        self.cluster = cluster
+        self.pool = pool
+        self.ioctx = ioctx
+        self.name = name
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The section `source` of a job that backs it up."""
+        return {"type": "ceph-rbd", "pool": self.pool, "image": self.name, "conf": str(self.cluster.configuration)}
+
+    @contextmanager
+    def opened(self, snapshot: str | None = None) -> Iterator[Any]:
+        """Open it as its virtual machine does."""
+        import rbd
+
+        with rbd.Image(self.ioctx, self.name, snapshot=snapshot) as image:
+            yield image
+
+    def write(self, offset: int, data: bytes) -> None:
+        with self.opened() as image:
+            image.write(data, offset)
+
+    def snapshots(self) -> list[str]:
+        with self.opened() as image:
+            return [snapshot["name"] for snapshot in image.list_snaps()]
+
+    def rbd(self, *words: str) -> bytes:
+        """Run the program `rbd`."""
+        command = ["rbd", "-c", str(self.cluster.configuration), "--no-progress", *words]
+        return subprocess.run(command, check=True, capture_output=True).stdout
+
+    def exported(self, snapshot: str) -> str:
+        """Return the SHA-256 of what `rbd export` gives for a snapshot."""
+        return hashlib.sha256(self.rbd("export", f"{self.pool}/{self.name}@{snapshot}", "-")).hexdigest()
+
+
+@pytest.fixture
+def disks(ceph: Cluster, ceph_pool: str) -> Iterator[Callable[..., Disk]]:
+    """Make images as `disks(size, features=..., ...)`, in a pool of the test's own."""
+    import rbd
+
+    with ceph.connected() as connection, connection.open_ioctx(ceph_pool) as ioctx:
+
+        def make(size: int, **options: Any) -> Disk:
+            name = f"disk{next(NUMBERS)}"
+            rbd.RBD().create(ioctx, name, size, old_format=False, **options)
+            return Disk(ceph, ceph_pool, ioctx, name)
+
+        yield make
+
+
+@pytest.fixture
+def repositories(tmp_path: Path) -> Callable[..., Repository]:
+    """Make repositories for disks, as `repositories(disk, key=value)`: keys of the source."""
+
+    def make(disk: Disk, **keys: Any) -> Repository:
+        folder = tmp_path / f"vm{next(NUMBERS)}"
+        return Repository.initialize(folder, JobConfig(format=FORMAT, source={**disk.config, **keys}))
+
+    return make
+
+
+@pytest.fixture
+def backup() -> Callable[..., Revision]:
+    """Back up a repository and return the revision."""
+    return lambda repository: Backup(repository, ("test",)).run()
+
+
+@pytest.fixture
+def stored() -> Callable[..., str]:
+    """Tell the SHA-256 of a revision's image."""
+
+    def read(repository: Repository, revision: Revision) -> str:
+        digest = hashlib.sha256()
+        with repository.image(revision) as image:
+            for offset in range(0, image.size, 2**22):
+                digest.update(image.pread(offset, min(2**22, image.size - offset)))
+        return digest.hexdigest()
+
+    return read

@@ -18,11 +18,15 @@ from typing import NamedTuple
 
 import pytest
 
+from backy_sources_ceph.testing.cluster import Cluster
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("backy_sources_*/README.md")]
 )
+CEPH_PAGES = ["docs/how-to/ceph.md"]
+"""Pages whose commands find a Ceph cluster with a pool `vms` by the variable CEPH_CONF."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "=== end of command, exit code "
 
@@ -61,7 +65,7 @@ def squeezed(text: str) -> list[str]:
     return [re.sub(" +", " ", line.rstrip()) for line in text.rstrip().split("\n")]
 
 
-def run(page: list[Step], folder: Path) -> list[str]:
+def run(page: list[Step], folder: Path, **variables: str) -> list[str]:
     """Type all commands into one shell and return what each printed; fails at the first that fails."""
     script = "".join(f"{step.command}printf '\\n{MARK}%s\\n' $?\n" for step in page)
     environment = {
@@ -71,6 +75,7 @@ def run(page: list[Step], folder: Path) -> list[str]:
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
         **{name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))},
+        **variables,
     }
     done = subprocess.run(
         ["bash", "-c", script],
@@ -89,10 +94,24 @@ def run(page: list[Step], folder: Path) -> list[str]:
     return printed[:-1:2]
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [name for name in PAGES if name not in CEPH_PAGES])
 def test_what_a_page_shows_in_a_terminal_is_what_happens(name: str, tmp_path: Path) -> None:
+    check(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", CEPH_PAGES)
+def test_what_a_page_shows_of_a_cluster_is_what_happens(name: str, tmp_path: Path, ceph: Cluster) -> None:
+    ceph.create_pool("vms")
+    try:
+        check(name, tmp_path, CEPH_CONF=str(ceph.configuration))
+    finally:
+        ceph.remove_pool("vms")
+
+
+def check(name: str, folder: Path, **variables: str) -> None:
+    """Do what a page does, and compare."""
     page = steps((ROOT / name).read_text())
-    for step, printed in zip(page, run(page, tmp_path), strict=True):
+    for step, printed in zip(page, run(page, folder, **variables), strict=True):
         assert shown(step.expected, printed), f"$ {step.command}\nshould print\n{step.expected}\nbut prints\n{printed}"
 
 

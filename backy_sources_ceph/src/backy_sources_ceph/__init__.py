@@ -1,22 +1,41 @@
-"""The source type `ceph-rbd`: its name and contract; the source itself is not built yet."""
+"""Images of Ceph clusters (RBD) as a source for backy, and what sources that build upon it use.
+
+Configuration: `CephConfig`. Whoever has another way of making snapshots inherits from `CephSource` and overrides
+`freeze`, and inherits from `CephConfig` for keys of his own.
+"""
 
 from __future__ import annotations
 
-from typing import NoReturn
-
-from backy.api import ConfigError
+from backy.api import Config, Job, Source
+from backy.config import typed
 from backy.hookspecs import hookimpl
-
-_NOT_BUILT = "the source type 'ceph-rbd' is not built yet in this version; use 'file', or stay with backy 2 for it"
-
-
-@hookimpl
-def backy_source() -> NoReturn:
-    """Say that there is nothing yet."""
-    raise ConfigError(_NOT_BUILT)
+from backy_sources_ceph.config import CephConfig, parse_specification
+from backy_sources_ceph.connection import opened_pool, reported
+from backy_sources_ceph.image import PREFIX, Image, opened_image
+from backy_sources_ceph.source import CephSource
 
 
 @hookimpl
-def backy_source_config() -> NoReturn:
-    """Say that there is nothing yet."""
-    raise ConfigError(_NOT_BUILT)
+def backy_source(config: Config, job: Job) -> Source:
+    """Make the source from its section."""
+    return CephSource(typed(config, CephConfig, "config.source"), job)
+
+
+@hookimpl
+def backy_source_config(argument: str) -> Config:
+    """Take the image as the program `rbd` names it."""
+    return parse_specification(argument)
+
+
+__all__ = [
+    "PREFIX",
+    "CephConfig",
+    "CephSource",
+    "Image",
+    "backy_source",
+    "backy_source_config",
+    "opened_image",
+    "opened_pool",
+    "parse_specification",
+    "reported",
+]

@@ -197,7 +197,7 @@ class Cluster:
         finally:
             connection.shutdown()
 
-    def command(self, prefix: str, **arguments: object) -> Any:  # noqa: ANN401  # every command has its own answer
+    def command(self, prefix: str, **arguments: object) -> Any:  # every command has its own answer
         """Ask the monitor, as the program `ceph` does, and return its answer."""
         words = {"prefix": prefix, "format": "json", **arguments}
         with self.connected() as connection:

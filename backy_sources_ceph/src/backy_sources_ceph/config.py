@@ -1,0 +1,53 @@
+"""The section `source` of a job, and the words that name an image."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from backy.api import ConfigError
+
+_NAME = re.compile(r"[^/@\0]+")
+
+
+class CephConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
+    """Which image, and how to get at its cluster. A source that builds upon this one adds its own keys."""
+
+    type: str
+    pool: str
+    image: str
+    namespace: str = ""
+    """Namespace of the pool in which the image is."""
+    conf: str | None = None
+    """Configuration file of the cluster; None leaves it to CEPH_CONF and to Ceph's usual places."""
+    cluster: str | None = None
+    """Name of the cluster where it is not `ceph`: its configuration is /etc/ceph/<name>.conf then."""
+    user: str | None = None
+    """Ceph user without the leading `client.`; None stands for Ceph's default, `admin`."""
+    full_always: bool = False
+    """Whether every backup reads the whole image, and no snapshot is kept between backups."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that Ceph could take for something else."""
+        for key in ("pool", "image", "namespace"):
+            if not _NAME.fullmatch(getattr(self, key)) and (key != "namespace" or self.namespace):
+                raise ValueError(f"{key} is a name without '/' and '@', not {getattr(self, key)!r}")
+
+    @property
+    def specification(self) -> str:
+        """The image as the program `rbd` names it."""
+        return "/".join(filter(None, (self.pool, self.namespace, self.image)))
+
+
+def parse_specification(words: str) -> dict[str, str]:
+    """Turn POOL/IMAGE or POOL/NAMESPACE/IMAGE into keys of `CephConfig`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    names = words.split("/")
+    if len(names) not in {2, 3} or not all(_NAME.fullmatch(name) for name in names):
+        raise ConfigError(f"'{words}' names no RBD image: write POOL/IMAGE or POOL/NAMESPACE/IMAGE")
+    pool, *namespace, image = names
+    return {"pool": pool, "image": image, **({"namespace": namespace[0]} if namespace else {})}

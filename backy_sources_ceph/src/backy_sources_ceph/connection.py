@@ -1,0 +1,101 @@
+"""Connections to a Ceph cluster that end: every call has a time-out, and every error is one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from backy.api import SourceError
+from backy_sources_ceph.config import CephConfig
+
+TIMEOUT = 60
+"""Seconds until a cluster that does not answer is given up, unless its configuration says otherwise."""
+
+# each with Ceph's own default, which waits for ever or nearly so
+_TIMEOUTS = {"client_mount_timeout": 300, "rados_osd_op_timeout": 0, "rados_mon_op_timeout": 0}
+_REASONS = {
+    errno.ENOENT: "it does not exist",
+    errno.ETIMEDOUT: "the Ceph cluster does not answer",
+    errno.EACCES: "the Ceph user may not do this: is its key right, and has it the capabilities 'profile rbd'?",
+    errno.EPERM: "the Ceph user may not do this: has it the capabilities 'profile rbd'?",
+}
+
+
+def bindings() -> tuple[Any, Any]:
+    """Return the modules `rados` and `rbd`, which come with Ceph and not from a package index.
+
+    Raises:
+        SourceError: they are not there; the text names the packages.
+    """
+    try:
+        import rados
+        import rbd
+    except ImportError as error:
+        raise SourceError(
+            f"Ceph's modules for Python can not be used ({error}): install Debian's packages python3-rados and "
+            "python3-rbd, and see to it that backy's interpreter finds them"
+        ) from error
+    return rados, rbd
+
+
+def reason(code: int) -> str:
+    """Say in words what an error number of Ceph means here."""
+    return _REASONS.get(code, os.strerror(code))
+
+
+@contextmanager
+def reported(what: str) -> Iterator[None]:
+    """Turn an error of Ceph's modules into a SourceError that begins with `what`."""
+    rados, rbd = bindings()
+    try:
+        yield
+    except (rados.Error, rbd.Error) as error:
+        code = getattr(error, "errno", None)
+        raise SourceError(f"{what}: {reason(code) if code in _REASONS else error}") from error
+
+
+@contextmanager
+def opened_pool(config: CephConfig) -> Iterator[Any]:
+    """Connect to the cluster; gives the `rados.Ioctx` of pool and namespace.
+
+    Raises:
+        SourceError: there is no such cluster or pool, or it can not be reached.
+    """
+    with _connected(config) as connection:
+        what = f"source {config.specification}"
+        with reported(what):
+            # of a pool that is not there, opening it would ask the monitors for ever
+            if config.pool not in connection.list_pools():
+                raise SourceError(f"{what}: there is no pool '{config.pool}'")
+            pool = connection.open_ioctx(config.pool)
+        try:
+            pool.set_namespace(config.namespace)
+            yield pool
+        finally:
+            pool.close()
+
+
+@contextmanager
+def _connected(config: CephConfig) -> Iterator[Any]:
+    rados, _ = bindings()
+    what = f"source {config.specification}"
+    with reported(f"{what}: the configuration of the Ceph cluster, {config.conf or 'ceph.conf'}"):
+        connection = rados.Rados(
+            conffile=config.conf or rados.Rados.DEFAULT_CONF_FILES,
+            clustername=config.cluster,
+            rados_id=config.user and config.user.removeprefix("client."),
+            # blocks are read once, in large pieces
+            conf={"rbd_cache": "false"},
+        )
+    try:
+        with reported(f"{what}: connecting to the Ceph cluster"):
+            for name, default in _TIMEOUTS.items():
+                if float(connection.conf_get(name)) == default:
+                    connection.conf_set(name, str(TIMEOUT))
+            connection.connect()
+        yield connection
+    finally:
+        connection.shutdown()

@@ -1,0 +1,133 @@
+"""A snapshot of an image, as a backup reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+from backy.api import Extent, SourceError
+from backy_sources_ceph.config import CephConfig
+from backy_sources_ceph.connection import bindings, reason, reported
+from backy_sources_ceph.extents import filled, merged
+from backy_sources_ceph.read_ahead import ReadAhead
+
+_WINDOW = 256 * 2**30
+"""Bytes of the image whose changes are asked for at once: reading begins early, and lists stay short."""
+
+
+class RbdSnapshot:
+    """An image as it was when the snapshot `name` was made; `since` is an earlier snapshot, None if there is none.
+
+    `check` is called for each read and raises if the backup must not go on.
+    """
+
+    consistent = True
+
+    def __init__(
+        self,
+        handle: Any,
+        name: str,
+        since: str | None,
+        check: Callable[[], None],
+        what: str,
+    ) -> None:
+        rados, rbd = bindings()
+        self._handle = handle
+        self._name = name
+        self._since = since
+        self._check = check
+        self._what = what
+        # it is read once, and should not drive out what virtual machines read
+        self._advice = rados.LIBRADOS_OP_FLAG_FADVISE_SEQUENTIAL | rados.LIBRADOS_OP_FLAG_FADVISE_NOCACHE
+        with reported(what):
+            self.size: int = handle.size()
+            self._sizes: dict[str, int] = {snapshot["name"]: snapshot["size"] for snapshot in handle.list_snaps()}
+            invalid = handle.flags() & (rbd.RBD_FLAG_OBJECT_MAP_INVALID | rbd.RBD_FLAG_FAST_DIFF_INVALID)
+            self._fast = bool(handle.features() & rbd.RBD_FEATURE_FAST_DIFF) and not invalid
+        self._ahead = ReadAhead(self._start, self.size)
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield data and holes, a parent image's data included."""
+        return self._ahead.announce(filled(self._differences(None), 0, self.size))
+
+    def changes(self) -> Iterator[Extent] | None:
+        """Yield what differs from the earlier snapshot; None if there is none."""
+        if self._since is None or self._since not in self._sizes:
+            return None
+        return self._ahead.announce(filled(self._differences(self._since), self._sizes[self._since], self.size))
+
+    def _differences(self, since: str | None) -> Iterator[Extent]:
+        """Yield what was written or discarded since a snapshot, or ever: whole objects where Ceph has maps of them."""
+        for start in range(0, self.size, _WINDOW):
+            found: list[Extent] = []
+            with reported(f"{self._what}: comparing snapshots"):
+                self._handle.diff_iterate(
+                    start,
+                    min(_WINDOW, self.size - start),
+                    since,
+                    lambda offset, length, exists: found.append(Extent(offset, length, bool(exists))),  # noqa: B023
+                    include_parent=since is None,
+                    whole_object=self._fast,
+                )
+            # in an image with stripes, objects do not follow each other as the image does
+            yield from merged(sorted(found))
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Read `length` bytes at `offset`.
+
+        Raises:
+            SourceError: they can not be read, or the snapshot has been removed.
+        """
+        if offset + length > self.size:
+            raise SourceError(f"{self._what} has {self.size} bytes: there are no {length} at {offset}")
+        self._check()
+        data = self._ahead.pread(offset, length)
+        # of a snapshot that somebody removes meanwhile, Ceph reads zeroes
+        with reported(f"{self._what}: the snapshot {self._name} that is being read"):
+            self._handle.is_protected_snap(self._name)
+        return data
+
+    def close(self) -> None:
+        """Wait for reads that were begun and are not needed any more."""
+        self._ahead.close()
+
+    def _start(self, offset: int, length: int) -> Future[bytes]:
+        future: Future[bytes] = Future()
+
+        def done(completion: Any, data: bytes | None) -> None:
+            result = completion.get_return_value()
+            if data is not None and result == length:
+                future.set_result(data)
+            else:
+                cause = reason(-result) if result < 0 else f"only {result} of {length} bytes can be read"
+                future.set_exception(SourceError(f"{self._what}: {cause} at {offset}"))
+
+        with reported(self._what):
+            self._handle.aio_read(offset, length, done, self._advice)
+        return future
+
+
+@contextmanager
+def opened_snapshot(
+    pool: Any,
+    config: CephConfig,
+    name: str,
+    since: str | None,
+    check: Callable[[], None],
+) -> Iterator[RbdSnapshot]:
+    """Open the snapshot `name` of the image of `config` for reading; raises SourceError if there is none."""
+    _, rbd = bindings()
+    what = f"source {config.specification}"
+    # one that was opened as read-only is not told when its snapshot is removed
+    with reported(f"{what}: the snapshot {name}"):
+        handle = rbd.Image(pool, config.image, snapshot=name)
+    try:
+        snapshot = RbdSnapshot(handle, name, since, check, what)
+        try:
+            yield snapshot
+        finally:
+            snapshot.close()
+    finally:
+        handle.close()
