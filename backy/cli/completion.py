@@ -1,0 +1,21 @@
+"""`backy completion`: let the shell complete commands, options and file names."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> None:
+    """Print what lets a shell complete the words of backy.
+
+    For bash: backy completion bash > /etc/bash_completion.d/backy; for zsh: the file _backy in a folder of $fpath; for
+    fish: ~/.config/fish/completions/backy.fish.
+    """
+    from backy.cli.main import COMPLETION, backy
+
+    completion = get_completion_class(shell)
+    assert completion is not None  # noqa: S101  # click has these three
+    click.echo(completion(backy, {}, "backy", COMPLETION).source())
