@@ -85,14 +85,14 @@ def convert(value: object, wanted: type[Converted]) -> Converted:
 
 
 def _decode(wanted: type, value: object) -> Any:  # noqa: ANN401  # an instance of `wanted`
-    if wanted is Duration and isinstance(value, str | int):
+    if wanted is Duration and isinstance(value, str | int) and not isinstance(value, bool):
         return Duration(seconds=parse_duration(value).total_seconds())
     if wanted is Path and isinstance(value, str):
         if not value.startswith("/") or "\0" in value:
             raise ValueError(f"{value!r} is no absolute path")
         return Path(value)
     expected = "a duration such as '30m', or seconds" if wanted is Duration else "a path"
-    raise ValueError(f"expected {expected}, got {value!r}")
+    raise ValueError(f"expected {expected}, got {'nothing' if value is None else repr(value)}")
 
 
 def schedule_of(section: dict[str, ScheduledTag]) -> Schedule:

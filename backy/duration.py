@@ -22,7 +22,7 @@ def parse_duration(text: str | int) -> timedelta:
         ValueError: it is something else; the text says what it should be.
     """
     match = re.fullmatch(r"([0-9]{1,9})([smhdw]?)", str(text).strip())
-    if match is None or isinstance(text, bool):
+    if match is None:
         raise ValueError(f"{text!r} is no duration; write a number and s, m, h, d or w, as in '30m'")
     try:
         return timedelta(seconds=int(match[1]) * _UNITS[match[2]])

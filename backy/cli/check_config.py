@@ -18,12 +18,12 @@ def command(configuration: Path) -> None:
     That includes plugins that are missing or broken, and what plugins do not like about the jobs that use them. Nothing
     is changed, and no source is touched.
     """
-    from backy.scheduler.config import ConfigurationError, load
+    from backy.scheduler.config import ConfigurationError, examine
     from backy.scheduler.plugins import PluginCheck
 
     try:
-        found = load(configuration)
-        problems = list(PluginCheck(found).problems())
+        found, problems = examine(configuration)
+        problems = sorted([*problems, *PluginCheck(found).problems()])
     except ConfigurationError as error:
         problems = list(error.problems)
     for problem in problems:

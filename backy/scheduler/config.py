@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 
-from backy.config import MOST_KEPT, ScheduledTag, convert, schedule_of
+from backy.config import MOST_KEPT, ScheduledTag, schedule_of
 from backy.duration import Duration
 from backy.schedule import MANUAL, Schedule
+from backy.scheduler.checking import Checker, Key, alternatives
 from backy.scheduler.document import ConfigurationError, Document, Problem
 
-__all__ = ["Configuration", "ConfigurationError", "Global", "JobEntry", "Problem", "load"]
+__all__ = ["Configuration", "ConfigurationError", "Global", "JobEntry", "Problem", "examine", "load"]
 
-Section = TypeVar("Section", bound=msgspec.Struct)
 _JOB_NAME = re.compile(r"\w[\w.@+:-]{0,199}")
-_RETIRED = {
-    "api": "the HTTP interface of an unreleased backy 2.6 is not there",
-    "peers": "backup servers of an unreleased backy 2.6 do not know each other here",
-    "backend": "write 'storage: chunked' or 'storage: cow' beside 'source', not in it",
-}
-"""Keys of other versions of backy, and what to do about them."""
 
 
 class Global(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
@@ -121,11 +113,20 @@ def load(path: Path) -> Configuration:
     Raises:
         ConfigurationError: the file can not be read, or anything in it is wrong; it has all that is.
     """
-    document = Document(path)
-    configuration = _Reader(document).read()
-    if document.problems:
-        raise ConfigurationError(path, document.problems)
+    configuration, problems = examine(path)
+    if problems:
+        raise ConfigurationError(path, problems)
     return configuration
+
+
+def examine(path: Path) -> tuple[Configuration, list[Problem]]:
+    """Read the configuration as far as it is sound, and all that is wrong with it.
+
+    Raises:
+        ConfigurationError: the file can not be read, or is not YAML.
+    """
+    document = Document(path)
+    return _Reader(document).read(), document.problems
 
 
 def section(value: Mapping[str, Any] | str) -> Mapping[str, Any]:
@@ -138,79 +139,61 @@ class _Reader:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._report = document.report
+        self._checker = Checker(document)
 
     def read(self) -> Configuration:
         """Return the configuration; it is good for nothing if problems were reported."""
-        sections = self._mapping(self._document.content, ())
-        self._unknown_keys(sections, ["global", "schedules", "jobs"], (), hidden=["config"])
-        if {"global", "config"} <= sections.keys():
-            self._report(["config"], "is another name of 'global', which is there too; put all keys into one of them")
-        name = "config" if "config" in sections else "global"
-        found = {} if sections.get(name) is None else sections[name]
-        settings = self._section(found, Global, (name,)) or Global()
-        self._plugin(settings.storage, (name, "storage"))
-        self._plugin(settings.verifier, (name, "verifier"))
+        sections = self._checker.mapping(self._document.content, ())
+        self._checker.keys(sections, ["global", "schedules", "jobs"], (), also=["config"])
+        settings = self._global(sections)
         schedules = {
-            key: self._schedule(value, ("schedules", key))
-            for key, value in self._required(sections, "schedules", "at least one schedule").items()
+            name: self._schedule(value, ("schedules", name))
+            for name, value in self._required(sections, "schedules", "at least one schedule").items()
         }
         jobs = {}
-        for key, value in self._required(sections, "jobs", "the jobs by their names, or {}").items():
-            job = self._job(key, value, settings, schedules)
+        for name, value in self._required(sections, "jobs", "the jobs by their names, or {}").items():
+            job = self._job(name, value, settings, schedules)
             if job is not None:
-                jobs[key] = job
+                jobs[name] = job
         return Configuration(self._document.path, settings, schedules, jobs)
+
+    def _global(self, sections: Mapping[str, Any]) -> Global:
+        name = "config" if "config" in sections else "global"
+        if {"global", "config"} <= sections.keys():
+            self._checker.report((name,), "is another name of 'global', which is there too; put all into one of them")
+        found = {} if sections.get(name) is None else sections[name]
+        self._plugins(found, (name,), ["storage", "verifier"])
+        return self._checker.section(found, Global, (name,)) or Global()
 
     def _required(self, sections: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any]:
         if name not in sections:
-            self._report((), f"the section '{name}' is missing; it has {what}")
+            self._checker.report((), f"the section '{name}' is missing; it has {what}")
             return {}
-        return self._mapping(sections[name], (name,))
+        return self._checker.mapping(sections[name], (name,))
 
-    def _mapping(self, value: object, key: tuple[str, ...]) -> Mapping[str, Any]:
-        if isinstance(value, dict):
-            return value
-        self._report(key, f"expected keys and values, got {_shown(value)}")
-        return {}
-
-    def _schedule(self, value: object, key: tuple[str, ...]) -> Schedule:
-        tags = self._mapping(value, key)
-        if value == {}:
-            self._report(key, "has no tag; write one as in 'daily: {interval: 1d, keep: 7}'")
+    def _schedule(self, value: object, key: Key) -> Schedule:
         found = {}
-        for name, content in tags.items():
+        for name, content in self._checker.mapping(value, key).items():
             if name.startswith(MANUAL):
-                self._report((*key, name), f"tags that begin with '{MANUAL}' are given by hand and in no schedule")
-            elif not name.strip() or name != name.strip() or "," in name or not name.isprintable():
-                self._report((*key, name), "a tag has no comma, no control character, and no blank at its ends")
-            tag = self._section(content, ScheduledTag, (*key, name))
+                self._checker.report((*key, name), f"tags that begin with '{MANUAL}' are given by hand, by no schedule")
+            elif not name or name != name.strip() or "," in name or not name.isprintable():
+                self._checker.report((*key, name), "a tag has no comma, no control character, and no blank at its ends")
+            tag = self._checker.section(content, ScheduledTag, (*key, name))
             if tag is not None:
                 found[name] = tag
+        if value == {}:
+            self._checker.report(key, "has no tag; write one as in 'daily: {interval: 1d, keep: 7}'")
         return schedule_of(found)
 
     def _job(self, name: str, value: object, settings: Global, schedules: Mapping[str, Schedule]) -> JobEntry | None:
         key = ("jobs", name)
-        if not _JOB_NAME.fullmatch(name):
-            self._report(
-                key,
-                "a job's name is that of its folder: letters, digits and _ . @ + : -, the first a letter, a digit or "
-                "_, 200 at most",
-            )
-        entry = self._section(value, _Entry, key)
-        if entry is None:
+        self._name(name, settings)
+        self._plugins(value, key, ["source", "storage", "verifier"])
+        entry = self._checker.section(value, _Entry, key)
+        schedule = self._chosen(value, schedules, key)
+        if entry is None or schedule is None:
             return None
-        self._plugin(entry.source, (*key, "source"))
-        self._plugin(entry.storage, (*key, "storage"))
-        self._plugin(entry.verifier, (*key, "verifier"))
-        schedule = schedules.get(entry.schedule)
-        if schedule is None:
-            there = f"there are: {', '.join(schedules) or 'none'}"
-            self._report(
-                (*key, "schedule"), f"no schedule '{entry.schedule}'; {_near(entry.schedule, schedules)}{there}"
-            )
-            return None
-        self._unknown_keys(entry.keep, list(schedule), (*key, "keep"))
+        self._checker.keys(entry.keep, list(schedule), (*key, "keep"))
         verifier = entry.verifier or settings.verifier
         limit = settings.time_limit if entry.time_limit is None else entry.time_limit
         return JobEntry(
@@ -225,63 +208,37 @@ class _Reader:
             line=self._document.line(key),
         )
 
-    def _plugin(self, value: Mapping[str, Any] | str | None, key: tuple[str, ...]) -> None:
-        """See that a plugin's section has a type, and nothing of backy 2 beside it."""
-        if value is None or (isinstance(value, str) and value):
-            return
-        name = value.get("type") if isinstance(value, Mapping) else None
-        if not isinstance(name, str) or not name:
-            self._report(key, "the key 'type' is missing; it names the plugin, as in 'type: file'")
-        if isinstance(value, Mapping) and "backend" in value:
-            self._report((*key, "backend"), _RETIRED["backend"])
+    def _name(self, name: str, settings: Global) -> None:
+        """See that a job can have a folder of its name."""
+        if not _JOB_NAME.fullmatch(name):
+            self._checker.report(
+                ("jobs", name),
+                "a job's name is that of its folder: letters, digits and _ . @ + : -, the first a letter, a digit or "
+                "_, 200 at most",
+            )
+        if settings.base_dir / name == (settings.status_file or settings.base_dir / "status"):
+            self._checker.report(
+                ("jobs", name), "is the name of the status file; call the job otherwise, or set global.status-file"
+            )
 
-    def _section(self, value: object, wanted: type[Section], key: tuple[str, ...]) -> Section | None:
-        """Turn a mapping into `wanted`, or report everything that is wrong with it."""
-        try:
-            return convert(value, wanted)
-        except msgspec.ValidationError as error:
-            before = len(self._document.problems)
-            content = self._mapping(value, key)
-            if isinstance(value, dict):
-                self._keys(content, wanted, key)
-            if len(self._document.problems) == before:
-                self._report(key, _message(error))
+    def _chosen(self, job: object, schedules: Mapping[str, Schedule], key: Key) -> Schedule | None:
+        """Return the schedule that a job names."""
+        name = job.get("schedule") if isinstance(job, dict) else None
+        if not isinstance(name, str):
             return None
+        if name not in schedules:
+            self._checker.report((*key, "schedule"), f"no schedule '{name}'; {alternatives(name, schedules)}")
+        return schedules.get(name)
 
-    def _keys(self, content: Mapping[str, Any], wanted: type[msgspec.Struct], key: tuple[str, ...]) -> None:
-        fields = {field.encode_name: field for field in msgspec.structs.fields(wanted)}
-        self._unknown_keys(content, list(fields), key)
-        for name, known in fields.items():
-            if name not in content:
-                if known.required:
-                    self._report(key, f"the key '{name}' is missing")
+    def _plugins(self, content: object, key: Key, names: list[str]) -> None:
+        """See that the sections of plugins have a type, and nothing of backy 2 beside it."""
+        for name in names:
+            value = content.get(name) if isinstance(content, dict) else None
+            if not isinstance(value, dict):
                 continue
-            try:
-                convert(content[name], known.type)
-            except msgspec.ValidationError as error:
-                message, shown = _message(error), _shown(content[name])
-                self._report((*key, name), message if shown in message else f"{message}, got {shown}")
-
-    def _unknown_keys(
-        self, content: Iterable[str], known: list[str], key: tuple[str, ...], hidden: Iterable[str] = ()
-    ) -> None:
-        for name in content:
-            if name not in known and name not in hidden:
-                hint = _RETIRED.get(name) or f"{_near(name, known)}there are: {', '.join(known)}"
-                self._report((*key, name), f"unknown key; {hint}")
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean '{near[0]}'? " if near else ""
-
-
-def _message(error: msgspec.ValidationError) -> str:
-    """Return what msgspec says without the path, which is told otherwise, and without what it got."""
-    text = str(error).partition(" - at `")[0].partition(", got ")[0].replace("`", "")
-    return text[:1].lower() + text[1:]
-
-
-def _shown(value: object) -> str:
-    """Return a value as users wrote it, cut short."""
-    return "nothing" if value is None else reprlib.repr(value)
+            if not isinstance(value.get("type"), str) or not value["type"]:
+                self._checker.report((*key, name), "the key 'type' is missing; it names the plugin, as in 'type: file'")
+            if "backend" in value:
+                self._checker.report(
+                    (*key, name, "backend"), "write 'storage: chunked' or 'storage: cow' beside 'source', not in it"
+                )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import yaml
 from backy.errors import ConfigError
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -62,14 +64,14 @@ class Document:
         try:
             self._root: yaml.Node | None = loader.get_single_node()
             self.content: object = None if self._root is None else loader.construct_document(self._root)
-        except (yaml.YAMLError, ValueError) as error:  # the latter for 2026-02-30: it looks like a date, and is none
+        except yaml.YAMLError as error:
             raise ConfigurationError(path, [_not_yaml(error)]) from error
         finally:
             loader.dispose()
 
     def report(self, key: Sequence[str], message: str) -> None:
         """Note that something is wrong with the value at `key`."""
-        self.problems.append(Problem(self.line(key), ".".join(key), message))
+        self.problems.append(Problem(self.line(key), ".".join(map(_printable, key)), message))
 
     def line(self, key: Sequence[str]) -> int:
         """Return the line of a key, or of the innermost one on the way to it that there is."""
@@ -86,7 +88,11 @@ class Document:
 
 
 class _Loader(_LOADER):  # type: ignore[misc]  # whichever of the two there is
-    """Makes text of every key, so that a job may be called 123 or no, and notes keys that are there twice."""
+    """Takes what looks like something else for what it is meant to be, and notes keys that are there twice.
+
+    Every key is text, so that a job may be called 123 or no. So are numbers that YAML reads otherwise than people do:
+    to YAML 1:30 is 90, and 010 is 8. So are dates, such as 2026-02-30, which is none.
+    """
 
     def __init__(self, content: bytes, problems: list[Problem]) -> None:
         super().__init__(content)
@@ -99,10 +105,24 @@ class _Loader(_LOADER):  # type: ignore[misc]  # whichever of the two there is
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, "a key is not a plain word", key.start_mark)
             if key.value in lines and key.tag != _MERGE:
-                self._problems.append(Problem(line, key.value, f"is there already, in line {lines[key.value]}"))
+                self._problems.append(
+                    Problem(line, _printable(key.value), f"is there already, in line {lines[key.value]}")
+                )
             lines[key.value] = line
         self.flatten_mapping(node)
         return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
+
+
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int | str:
+    return int(node.value) if _NUMBER.fullmatch(node.value) else str(node.value)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _LOADER.construct_yaml_str)
+
+
+def _printable(word: str) -> str:
+    return word if word.isprintable() else repr(word)
 
 
 def _not_yaml(error: Exception) -> Problem:

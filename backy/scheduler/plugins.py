@@ -45,7 +45,10 @@ class PluginCheck:
                 yield text
 
     def _trouble(self, kind: Kind, section: Mapping[str, Any], job: Job) -> str | None:
-        loaded = self._load(kind, section["type"])
+        name = section.get("type")
+        if not isinstance(name, str):
+            return None  # that is a problem of its own
+        loaded = self._load(kind, name)
         if isinstance(loaded, PluginError):
             return str(loaded)
         try:

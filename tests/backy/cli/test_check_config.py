@@ -33,15 +33,25 @@ def test_a_sound_configuration_is_counted(backy, conf: Path) -> None:
 
 
 def test_all_problems_are_told_at_once(backy, conf: Path) -> None:
-    add(conf, "a: {source: {type: file}, schedule: defalt}", "b: {source: {}, schedule: default, verifyer: full}")
+    add(
+        conf,
+        "a: {source: {type: file}, schedule: defalt}",
+        "b: {source: {}, schedule: default, verifyer: full}",
+        "c: {source: {type: fiel}, schedule: default}",
+        "d: {source: {filename: /x}, schedule: default}",
+    )
     done = backy("check-config", "--config", conf)
 
     assert done.code == 1
-    assert done.out.splitlines() == [
+    *lines, unknown, untyped = done.out.splitlines()
+    assert lines == [
         f"{conf}:6: jobs.a.schedule: no schedule 'defalt'; did you mean 'default'? there are: default",
+        f"{conf}:7: jobs.b.source: the key 'type' is missing; it names the plugin, as in 'type: file'",
         f"{conf}:7: jobs.b.verifyer: unknown key; did you mean 'verifier'? there are: {', '.join(KEYS)}",
     ]
-    assert done.err == f"Error: {conf} has 2 problems\n"
+    assert unknown.startswith(f"{conf}:8: jobs.c: no source 'fiel'; did you mean 'file'? installed: ")
+    assert untyped == f"{conf}:9: jobs.d.source: the key 'type' is missing; it names the plugin, as in 'type: file'"
+    assert done.err == f"Error: {conf} has 5 problems\n"
 
 
 def test_what_plugins_say_is_told_for_each_job(backy, distribution, conf: Path) -> None:
