@@ -287,7 +287,10 @@ class Storage(Protocol):
         """Tell what is stored only because chunks in `live` are made of it, though no revision refers to it."""
 
     def purge(self, live: Container[bytes]) -> Purged:
-        """Remove every chunk whose id is not in `live` and which no live chunk needs. Nobody reads or writes then."""
+        """Remove every chunk whose id is not in `live` and which no live chunk needs.
+
+        Nobody writes then. Only mounts read meanwhile: if they do not get what they should, they read again afterwards.
+        """
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,21 @@ class ChunkMap:
                 if ids[(index - first) * ID_SIZE : (index - first + 1) * ID_SIZE] != ZERO:
                     yield index
 
+    def hole(self, start: int) -> int:
+        """Return the first chunk from `start` on that is all zeroes; the number of chunks if there is none."""
+        for first in range(start, len(self), _STEP):
+            last = min(first + _STEP, len(self))
+            ids = list(_ID.iter_unpack(self._content[_position(first) : _position(last)]))
+            if (ZERO,) in ids:
+                return first + ids.index((ZERO,))
+        return len(self)
+
+    def data_size(self) -> int:
+        """Return how many bytes are in chunks that hold data."""
+        whole = sum(identity != ZERO for (identity,) in self._identities()) * CHUNK_SIZE
+        last = len(self) - 1
+        return whole - CHUNK_SIZE + self.length(last) if whole and self[last] != ZERO else whole
+
     def distinct(self, known: ChunkMap | None = None) -> set[bytes]:
         """Return the ids of the chunks that hold data; what `known` has at the same place may be left out."""
         if known is None:

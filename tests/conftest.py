@@ -145,6 +145,22 @@ def old_revisions(clock: Clock) -> Callable[[Repository, dict[float, str]], list
 
 
 @pytest.fixture
+def spoil() -> Callable[[Repository, Revision, int], Path]:
+    """Change a byte of a chunk's file, as `spoil(repository, revision, index)`; returns the file."""
+
+    def spoiled(repository: Repository, revision: Revision, index: int) -> Path:
+        identity = repository.read_map(revision)[index].hex()
+        path = next(repository.directory.glob(f"chunks/??/{identity}.*"))
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.chmod(0o640)
+        path.write_bytes(content)
+        return path
+
+    return spoiled
+
+
+@pytest.fixture
 def loop_device() -> Iterator[Callable[[Path], Path]]:
     """Make block devices of files, as `loop_device(path)`; they are gone after the test, however it ends."""
     if os.geteuid() != 0 or not Path("/dev/loop-control").exists():

@@ -17,8 +17,9 @@ from backy.errors import RepositoryError
 def command(directory: Path, specification: str, only_id: bool) -> None:
     """Print the absolute path of a revision's raw image.
 
-    Only a storage that keeps raw images has one; other revisions are read by 'backy restore'.
+    A storage that keeps raw images has one in the repository; those of others are found where 'backy mount' shows them.
     """
+    from backy.mount.active import mounted_path
     from backy.repository import Repository
 
     repository = Repository.open(directory)
@@ -26,10 +27,10 @@ def command(directory: Path, specification: str, only_id: bool) -> None:
     if only_id:
         click.echo(revision.id)
         return
-    path = repository.raw_path(revision)
+    path = repository.raw_path(revision) or mounted_path(repository, revision)
     if path is None:
         raise RepositoryError(
-            f"revision {revision.id} is kept by the storage '{revision.storage}', which has no raw image; "
-            f"'backy restore -r {revision.id} TARGET' writes one"
+            f"revision {revision.id} has no file: the storage '{revision.storage}' keeps no raw images, and no mount "
+            f"shows it; 'backy mount MOUNTPOINT' does, 'backy restore -r {revision.id} TARGET' writes one"
         )
     click.echo(path)

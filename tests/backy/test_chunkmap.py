@@ -183,3 +183,18 @@ def test_a_large_map_in_a_room_is_read_changed_and_written_like_any() -> None:
     assert found.resized(CHUNK_SIZE).size == CHUNK_SIZE
     found[0] = IDENTITIES[1]
     assert ChunkMap.decode(bytearray(found.encode()[:])).distinct() == set(IDENTITIES[:2])
+
+
+@given(maps(), st.integers(0, 13))
+def test_holes_are_found_and_data_is_counted(chunks: ChunkMap, start: int) -> None:
+    holes = [index for index in range(len(chunks)) if chunks[index] == ZERO]
+
+    assert chunks.hole(start) == next((index for index in holes if index >= start), len(chunks))
+    assert chunks.data_size() == chunks.size - sum(map(chunks.length, holes))
+
+
+def test_a_hole_far_behind_is_found() -> None:
+    chunks = build(5000 * CHUNK_SIZE, [IDENTITIES[0]] * 5000)
+    assert chunks.hole(7) == 5000
+    chunks[4000] = ZERO
+    assert chunks.hole(7) == 4000

@@ -1,0 +1,36 @@
+"""`backy mount`: all revisions as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("mount")
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, until Ctrl-C or SIGTERM.")
+@click.option(
+    "--cache",
+    type=click.IntRange(min=0),
+    metavar="MIB",
+    default=256,
+    show_default=True,
+    help="Keep so many MiB of what was read lately in memory.",
+)
+@click.argument("mountpoint", metavar="MOUNTPOINT", type=click.Path(path_type=Path))
+@click.pass_obj
+def command(directory: Path, foreground: bool, cache: int, mountpoint: Path) -> None:
+    """Show every complete revision as a raw image in MOUNTPOINT, an existing folder.
+
+    The images are read-only files named by the revisions' ids; 'last', 'by-date' and 'by-tag' have links to them. New
+    revisions appear, forgotten ones vanish. Backups and purges go on meanwhile. Bytes that are damaged can not be read
+    (EIO), the others can.
+
+    'backy unmount MOUNTPOINT' ends it, as does SIGTERM. In the background, warnings go to the system's log, or to the
+    file named by '--logfile'.
+    """
+    from backy.mount.serve import serve
+    from backy.mount.tree import Tree
+    from backy.repository import Repository
+
+    serve(Tree(Repository.open(directory)), mountpoint, cache=cache * 2**20, foreground=foreground)

@@ -1,0 +1,1 @@
+"""Revisions as files: a read-only file system through FUSE."""

@@ -1,0 +1,183 @@
+"""What the kernel asks of the file system, answered from repositories. mfusepy is imported here and nowhere else.
+
+mfusepy calls from as many threads as libfuse has; libfuse 3 is taken where there is libfuse 2 as well, for it alone
+passes on SEEK_DATA and SEEK_HOLE.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import stat
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from backy.api import CHUNK_SIZE
+from backy.errors import BackyError
+from backy.mount.active import read_ahead
+from backy.mount.cache import ChunkCache
+from backy.mount.images import Handle, OpenImages
+from backy.mount.tree import Entry, Folder, ImageFile, Link
+
+os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
+import mfusepy  # reads the variable
+
+log = logging.getLogger(__name__)
+_READ_AHEAD = 2**20
+"""Bytes that the kernel asks for at a time when a file is read from front to back: as many as FUSE takes."""
+_BLOCK = 512
+"""Bytes of a block in st_blocks, whatever st_blksize says (stat(2))."""
+
+
+class Names(Protocol):
+    """What finds out what a path stands for."""
+
+    def find(self, path: list[str]) -> Entry | None:
+        """Return what the names from the root downwards stand for; None if there is nothing."""
+
+
+class _OpenFile(NamedTuple):
+    """What a number that the kernel has stands for."""
+
+    file: ImageFile
+    handle: Handle
+    resources: ExitStack
+
+
+class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
+    """Answers the kernel; every method may raise OSError, whose number is what the caller gets."""
+
+    use_ns = True
+
+    def __init__(self, names: Names, cache: ChunkCache, mountpoint: Path) -> None:
+        self._names = names
+        self._mountpoint = mountpoint
+        self._cache = cache
+        self._images = OpenImages(cache)
+        self._numbers = itertools.count(1)
+        self._handles: dict[int, _OpenFile] = {}
+        self._data: dict[str, int] = {}
+
+    def init_with_config(self, connection: Any, config: Any) -> None:  # noqa: ANN401  # structures of ctypes
+        """Start the threads: the program is in the background by now, if it is to be."""
+        self._cache.start()
+        if read_ahead(self._mountpoint, _READ_AHEAD):
+            connection.max_readahead = _READ_AHEAD
+
+    def destroy(self, path: str) -> None:
+        """End the threads."""
+        self._cache.stop()
+
+    def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
+        """Tell kind, size and time of a name, or of a file that is open: it may have lost its name."""
+        owner = {"st_uid": os.geteuid(), "st_gid": os.getegid()}
+        match self._find(path) if fh is None else self._handles[fh].file:
+            case Folder():
+                return {"st_mode": stat.S_IFDIR | 0o550, "st_nlink": 2} | owner
+            case Link(target):
+                return {"st_mode": stat.S_IFLNK | 0o777, "st_nlink": 1, "st_size": len(target)} | owner
+            case ImageFile() as file:
+                return self._attributes(file) | owner
+
+    def _attributes(self, file: ImageFile) -> dict[str, int]:
+        time = int(file.revision.timestamp.timestamp() * 10**6) * 1000
+        return {
+            "st_mode": stat.S_IFREG | 0o440,
+            "st_nlink": 1,
+            "st_size": file.revision.size,
+            "st_blocks": self._blocks(file),
+            "st_blksize": CHUNK_SIZE,
+            **dict.fromkeys(("st_atime", "st_mtime", "st_ctime"), time),
+        }
+
+    def _blocks(self, file: ImageFile) -> int:
+        """Return how many blocks of an image are in chunks that hold data: counted once, for it never changes."""
+        identity = file.revision.id
+        if identity not in self._data:
+            try:
+                self._data[identity] = file.repository.read_map(file.revision).data_size()
+            except BackyError:
+                return -(-file.revision.size // _BLOCK)  # opening the file tells what is wrong
+        return -(-self._data[identity] // _BLOCK)
+
+    def readdir(self, path: str, fh: int) -> list[str]:
+        """List a folder."""
+        match self._find(path):
+            case Folder(names):
+                return [".", "..", *names()]
+        raise OSError(errno.ENOTDIR, path)
+
+    def readlink(self, path: str) -> str:
+        """Tell where a link leads."""
+        match self._find(path):
+            case Link(target):
+                return target
+        raise OSError(errno.EINVAL, path)
+
+    def open(self, path: str, flags: int) -> int:
+        """Open an image and return the number of its handle."""
+        match self._find(path):
+            case ImageFile() as file:
+                number = next(self._numbers)
+                self._handles[number] = self._opened(path, file)
+                return number
+        raise OSError(errno.EISDIR, path)
+
+    def _opened(self, path: str, file: ImageFile) -> _OpenFile:
+        resources = ExitStack()
+        try:
+            handle = resources.enter_context(self._images.open(file.repository, file.revision))
+        except (BackyError, OSError) as error:
+            self._find(path)  # which fails, and rightly so, if the revision has been removed in this instant
+            name = f"{file.repository.job.name}: revision {file.revision.id}"
+            log.error("%s can not be opened: %s", name, error)  # noqa: TRY400  # the error's text says all
+            raise OSError(errno.EIO, name) from error
+        return _OpenFile(file, handle, resources)
+
+    def release(self, path: str, fh: int) -> int:
+        """Close a handle."""
+        self._handles.pop(fh).resources.close()
+        return 0
+
+    def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
+        """Read from an image; fewer bytes than asked for at its end only, for the kernel takes that for its end."""
+        return self._handles[fh].handle.read(offset, size)
+
+    def lseek(self, offset: int, whence: int, fh: int) -> int:
+        """Find the next data or hole from `offset` on, in whole chunks."""
+        chunks = self._handles[fh].handle.image.chunks
+        if not 0 <= offset < chunks.size:
+            raise OSError(errno.ENXIO, "behind the end")
+        index = offset // CHUNK_SIZE
+        if whence == os.SEEK_HOLE:
+            found: int | None = chunks.hole(index)
+        elif whence == os.SEEK_DATA:
+            found = next(chunks.data(index), None)
+        else:
+            raise OSError(errno.EINVAL, "neither SEEK_DATA nor SEEK_HOLE")
+        if found is None:
+            raise OSError(errno.ENXIO, "there is no data any more")
+        return min(max(found * CHUNK_SIZE, offset), chunks.size)
+
+    @property
+    def open_files(self) -> int:
+        """How many files are open."""
+        return len(self._handles)
+
+    def _find(self, path: str) -> Entry:
+        entry = self._names.find([name for name in path.split("/") if name])
+        if entry is None:
+            raise OSError(errno.ENOENT, path)
+        return entry
+
+
+class FileSystem(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
+    """mfusepy's loop, and the one call of libfuse 3 that it knows of but does not pass on."""
+
+    def lseek(self, path: bytes | None, offset: int, whence: int, info: Any) -> int:  # noqa: ANN401  # a pointer of ctypes
+        """Hand on a search for data or a hole."""
+        found: int = self.operations.lseek(offset, whence, info.contents.fh)
+        return found

@@ -1,0 +1,68 @@
+"""Mounting: from the checks before to the end of the program that answers the kernel."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import signal
+from pathlib import Path
+
+from backy.errors import BackyError, TargetError
+from backy.mount.active import SUBTYPE, mounts
+from backy.mount.cache import ChunkCache
+from backy.mount.tree import Forest, Tree
+
+log = logging.getLogger(__name__)
+_SYSTEM_LOG = Path("/dev/log")
+
+
+def serve(tree: Tree | Forest, mountpoint: Path, *, cache: int, foreground: bool) -> None:
+    """Mount `tree` and answer the kernel until the end of the mount; in the background, return at once.
+
+    Raises:
+        TargetError: `mountpoint` is no folder, or something is mounted there.
+        BackyError: there is no FUSE, or it does not mount.
+    """
+    mountpoint = mountpoint.resolve()
+    _check(mountpoint)
+    try:
+        from backy.mount.operations import FileSystem, Operations
+    except (OSError, AttributeError) as error:
+        raise BackyError(f"there is no libfuse 3: {error}; Debian has it in the package 'fuse3'") from error
+    operations = Operations(tree, ChunkCache(cache), mountpoint)
+    if not foreground:
+        _log_to_system()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # libfuse ends the mount on signals that nobody else handles
+    try:
+        FileSystem(
+            operations,
+            str(mountpoint),
+            foreground=foreground,
+            ro=True,
+            fsname=SUBTYPE,
+            subtype=SUBTYPE,
+            default_permissions=True,
+            kernel_cache=True,
+        )
+    except RuntimeError as error:
+        raise BackyError(f"{mountpoint}: FUSE does not mount (libfuse says why, its code is {error})") from error
+    finally:
+        if operations.open_files:
+            log.warning("%s was unmounted while %d files were open", mountpoint, operations.open_files)
+
+
+def _check(mountpoint: Path) -> None:
+    if any(mount.path == mountpoint for mount in mounts()):
+        raise TargetError(f"{mountpoint} has a mount of backy already; 'backy unmount {mountpoint}' ends it")
+    if not mountpoint.is_dir():
+        raise TargetError(f"{mountpoint} is no folder; make it first")
+
+
+def _log_to_system() -> None:
+    """Let a program that nobody looks at log where others look; log files stay what they are."""
+    if not _SYSTEM_LOG.exists():
+        return
+    handler = logging.handlers.SysLogHandler(str(_SYSTEM_LOG))
+    handler.setFormatter(logging.Formatter("backy[%(process)d]: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(handler)

@@ -1,0 +1,164 @@
+"""What names there are in a mount, and what they stand for.
+
+    <id>                        the raw image of a complete revision
+    last                        a link to the newest one
+    by-date/<time>-<id>         links to all of them
+    by-tag/<tag>/<time>-<id>    links to those with a tag
+    by-tag/<tag>/last           a link to the newest one with it
+
+A mount of several repositories has one folder like this for each. Names are looked up in the repository whenever the
+kernel asks, so that new revisions appear and removed ones vanish; nothing is remembered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from typing import NamedTuple
+from urllib.parse import quote
+
+from backy.errors import BackyError, DamageError
+from backy.repository import LAST, Repository
+from backy.revision import ID_PATTERN, Revision
+
+BY_DATE = "by-date"
+BY_TAG = "by-tag"
+_LONGEST_NAME = 255
+"""Bytes of a file name that Linux takes."""
+
+
+class Folder(NamedTuple):
+    """A folder, and what yields the names in it."""
+
+    names: Callable[[], list[str]]
+
+
+class Link(NamedTuple):
+    """A symbolic link."""
+
+    target: str
+
+
+class ImageFile(NamedTuple):
+    """The raw image of a revision."""
+
+    repository: Repository
+    revision: Revision
+
+
+Entry = Folder | Link | ImageFile
+
+
+class Tree:
+    """The names of one repository."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    def find(self, path: list[str]) -> Entry | None:
+        """Return what a path stands for, None if there is nothing of that name."""
+        match path:
+            case []:
+                return Folder(self._root)
+            case ["by-date", *rest]:
+                return self._by_date(rest)
+            case ["by-tag", *rest]:
+                return self._by_tag(rest)
+            case ["last"]:
+                return _newest(self._history(), "")
+            case [name]:
+                revision = self._revision(name)
+                return None if revision is None else ImageFile(self._repository, revision)
+        return None
+
+    def _by_date(self, path: list[str]) -> Entry | None:
+        match path:
+            case []:
+                return Folder(lambda: [_dated(revision) for revision in self._history()])
+            case [name]:
+                return self._dated_link(name, None)
+        return None
+
+    def _by_tag(self, path: list[str]) -> Entry | None:
+        match path:
+            case []:
+                return Folder(self._tags)
+            case [tag]:
+                return Folder(lambda: self._tagged(tag)) if tag in self._tags() else None
+            case [tag, "last"]:
+                return _newest([revision for revision in self._history() if tag in _folders(revision)], "../../")
+            case [tag, name]:
+                return self._dated_link(name, tag)
+        return None
+
+    def _root(self) -> list[str]:
+        history = self._history()
+        return [BY_DATE, BY_TAG, *([LAST] if history else []), *(revision.id for revision in history)]
+
+    def _tags(self) -> list[str]:
+        return sorted({folder for revision in self._history() for folder in _folders(revision)})
+
+    def _tagged(self, tag: str) -> list[str]:
+        return [LAST, *(_dated(revision) for revision in self._history() if tag in _folders(revision))]
+
+    def _dated_link(self, name: str, tag: str | None) -> Link | None:
+        """Find the link that the name itself tells the revision of."""
+        revision = self._revision(name.partition("Z-")[2])
+        if revision is None or name != _dated(revision) or (tag is not None and tag not in _folders(revision)):
+            return None
+        return Link(f"{'../' if tag is None else '../../'}{revision.id}")
+
+    def _revision(self, identity: str) -> Revision | None:
+        if not ID_PATTERN.fullmatch(identity):
+            return None
+        try:
+            revision = self._repository.record(identity)
+        except (FileNotFoundError, DamageError):
+            return None
+        return revision if revision.complete else None
+
+    def _history(self) -> list[Revision]:
+        return [revision for revision in self._repository.survey()[0] if revision.complete]
+
+
+class Forest:
+    """Several repositories, each in a folder of its own; those that can not be opened are left out."""
+
+    def __init__(self, repositories: Mapping[str, Callable[[], Repository]]) -> None:
+        self._repositories = repositories
+
+    def find(self, path: list[str]) -> Entry | None:
+        """Return what a path stands for, None if there is nothing of that name."""
+        if not path:
+            return Folder(lambda: [name for name in self._repositories if self._open(name)])
+        repository = self._open(path[0])
+        return None if repository is None else Tree(repository).find(path[1:])
+
+    def _open(self, name: str) -> Repository | None:
+        try:
+            return self._repositories[name]()
+        except (KeyError, BackyError):
+            return None
+
+
+def _dated(revision: Revision) -> str:
+    """Return a name that sorts by time and tells the id. It has no colon, which some programs take for a protocol."""
+    return f"{revision.timestamp.astimezone(UTC):%Y-%m-%dT%H%M%SZ}-{revision.id}"
+
+
+def _folders(revision: Revision) -> set[str]:
+    """Return the names of the folders of a revision's tags: what no file name can have is written as in a URL."""
+    return {
+        name for name in map(tag_folder, revision.tags) if len(name.encode(errors="surrogateescape")) <= _LONGEST_NAME
+    }
+
+
+def tag_folder(tag: str) -> str:
+    """Return the name of a tag's folder."""
+    if set(tag) == {"."}:
+        return tag.replace(".", "%2E")
+    return "".join(quote(character, safe="") if character in "/%" else character for character in tag)
+
+
+def _newest(history: list[Revision], above: str) -> Link | None:
+    return Link(f"{above}{history[-1].id}") if history else None
