@@ -32,7 +32,7 @@ class OpenImage:
         self._repository = repository
         self._revision = revision
         self._cache = cache
-        self._storage = repository.storage()
+        self._storage = repository.storage_of(revision)
         self._reported: set[bytes] = set()
         self._resources = ExitStack()
         self.chunks = repository.read_map(revision)

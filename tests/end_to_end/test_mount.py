@@ -300,7 +300,7 @@ def test_backups_expiry_and_purges_go_on_under_the_eyes_of_readers(
             kept.append(backup(seed))
             reading = [pool.submit(read_all, folder / revision.id) for revision in kept]
             if len(kept) > 2:
-                repository.remove(kept.pop(0).id, repository.storage())
+                repository.remove(kept.pop(0).id)
                 purge(repository)
             assert sum(future.result() for future in reading) >= len(kept)
     assert {path.name for path in folder.iterdir() if path.is_file() and not path.is_symlink()} == {

@@ -146,7 +146,7 @@ def test_a_removed_revision_is_stale_once_its_chunks_are_gone(
     assert opened.read(0, 10) == before[:10]
     image.write_bytes(bytes(SIZE))
     Backup(repository, ("daily",)).run()
-    repository.remove(revision.id, repository.storage())
+    repository.remove(revision.id)
     assert opened.read(4 * CHUNK_SIZE, 10) == before[4 * CHUNK_SIZE :][:10]
     purge(repository)
 
@@ -221,7 +221,7 @@ def test_an_image_is_open_once_as_long_as_anybody_needs_it(
     repository: Repository, revision: Revision, cache: ChunkCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = Closing(repository.storage())
-    monkeypatch.setattr(repository, "storage", lambda: storage)
+    monkeypatch.setattr(repository, "storage_of", lambda _revision: storage)
     images = OpenImages(cache)
     with images.open(repository, revision) as first:
         with images.open(repository, revision) as second:

@@ -89,7 +89,7 @@ def test_an_image_is_read_through_a_handle(operations: Operations, revision: Rev
 def test_an_open_file_outlives_its_name(operations: Operations, repository: Repository, revision: Revision) -> None:
     handle = operations.open(f"/{revision.id}", os.O_RDONLY)
     before = operations.getattr(f"/{revision.id}")
-    repository.remove(revision.id, repository.storage())
+    repository.remove(revision.id)
 
     assert refused(lambda: operations.getattr(f"/{revision.id}")) == errno.ENOENT
     assert operations.getattr(f"/{revision.id}", handle) == before
@@ -114,7 +114,7 @@ def test_a_revision_that_is_removed_while_it_is_opened_is_not_there(
     read_map = repository.read_map
 
     def too_late(wanted: Revision) -> ChunkMap:
-        repository.remove(wanted.id, repository.storage())
+        repository.remove(wanted.id)
         return read_map(wanted)
 
     monkeypatch.setattr(repository, "read_map", too_late)

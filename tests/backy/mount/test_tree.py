@@ -72,7 +72,7 @@ def test_names_of_dates_are_in_utc(tree: Tree, repository: Repository) -> None:
 def test_a_removed_revision_vanishes(tree: Tree, repository: Repository, clock) -> None:
     old = Backup(repository, ("daily",), clock=clock).run()
     new = Backup(repository, ("weekly",), clock=clock).run()
-    repository.remove(new.id, repository.storage())
+    repository.remove(new.id)
 
     assert tree.find([new.id]) is None
     assert tree.find(["last"]) == Link(old.id)
