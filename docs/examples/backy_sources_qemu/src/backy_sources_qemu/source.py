@@ -1,0 +1,164 @@
+"""One backup of a disk: from its point in time to the bitmap that the next one starts from."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from backy.api import Extent, Snapshot, SourceError
+from backy_sources_qemu.machine import Machine
+
+log = logging.getLogger(__name__)
+ALLOCATION = "base:allocation"
+ZERO = 2
+"""Flag of `base:allocation` in the NBD protocol: the range reads as zeroes."""
+DIRTY = 1
+"""Flag of `qemu:dirty-bitmap`: the range was written to."""
+STEP = 2**31
+"""Bytes whose status is asked for at once."""
+
+
+class QemuSource:
+    """A disk of a running machine."""
+
+    verifier = "sample"
+
+    def __init__(self, socket: Path, node: str, scratch: Path, job: str) -> None:
+        self._socket = socket
+        self._node = node
+        self._scratch = scratch
+        self._prefix = f"backy-{job}-"
+
+    @contextmanager
+    def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
+        """Hold on to a point in time. The bitmap of `revision` replaces that of `since` once the backup is complete."""
+        bitmap = self._prefix + revision
+        with Machine.connected(self._socket, self._node) as machine, self._folder() as folder:
+            machine.end()  # what a backup left that was killed
+            base = self._base(machine, since)
+            size = machine.disk()["image"]["virtual-size"]
+            _make_scratch(folder / "scratch.qcow2", size)
+            try:
+                machine.begin(folder / "scratch.qcow2", bitmap, base)
+                machine.export(folder / "nbd", base)
+                with _Disk.opened(folder / "nbd", base) as disk:
+                    yield disk
+            except BaseException:
+                with suppress(SourceError):
+                    self._give_up(machine, base, bitmap)
+                raise
+            machine.end()
+            machine.remove_bitmaps(machine.bitmaps(self._prefix).keys() - {bitmap})
+
+    def retain(self, revisions: Collection[str]) -> None:
+        """Remove the bitmaps of other revisions."""
+        with Machine.connected(self._socket, self._node) as machine:
+            kept = {self._prefix + revision for revision in revisions}
+            machine.remove_bitmaps(machine.bitmaps(self._prefix).keys() - kept)
+
+    def _base(self, machine: Machine, since: str | None) -> str | None:
+        """Return the bitmap that tells what changed since that revision, if there is one that can be relied on."""
+        bitmaps = machine.bitmaps(self._prefix)
+        wanted = self._prefix + (since or "")
+        if since is not None and bitmaps.get(wanted):
+            return wanted
+        if since is not None:
+            log.warning("QEMU has no bitmap since revision %s: everything is read", since)
+        return None
+
+    @staticmethod
+    def _give_up(machine: Machine, base: str | None, bitmap: str) -> None:
+        machine.end()
+        if bitmap in machine.bitmaps(bitmap):
+            if base is not None:
+                machine.keep_base(base, bitmap)
+            machine.remove_bitmaps([bitmap])
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="backy-qemu-", dir=self._scratch) as folder:
+            yield Path(folder)
+
+
+def _make_scratch(path: Path, size: int) -> None:
+    """Make the file that takes what the guest overwrites."""
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(size)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  # nothing of it is a guest's
+    except FileNotFoundError:
+        raise SourceError("the program qemu-img is missing: install qemu-utils") from None
+    except subprocess.CalledProcessError as error:
+        raise SourceError(f"qemu-img: {' '.join(error.stderr.split())}") from error
+
+
+class _Disk:
+    """A disk as it was, read over NBD. libnbd lets one thread after the other use a connection."""
+
+    def __init__(self, connection: Any, base: str | None) -> None:  # noqa: ANN401  # libnbd has no types
+        self._connection = connection
+        self._context = None if base is None else f"qemu:dirty-bitmap:{base}"
+        self.size = int(connection.get_size())
+
+    @classmethod
+    @contextmanager
+    def opened(cls, socket: Path, base: str | None) -> Iterator[_Disk]:
+        """Connect to an export that has the bitmap `base`."""
+        try:
+            import nbd  # type: ignore[import-untyped]  # libnbd has no types
+        except ImportError:
+            raise SourceError("Python can not import nbd: install Debian's python3-libnbd") from None
+        connection = nbd.NBD()
+        connection.add_meta_context(ALLOCATION)
+        if base is not None:
+            connection.add_meta_context(f"qemu:dirty-bitmap:{base}")
+        try:
+            connection.connect_unix(str(socket))
+            yield cls(connection, base)
+        except nbd.Error as error:
+            raise SourceError(f"QEMU's NBD export: {error.string}") from error
+        finally:
+            with suppress(nbd.Error):
+                connection.shutdown()
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Read exactly so many bytes."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise SourceError(f"bytes {offset} to {offset + length} are outside of the disk of {self.size} bytes")
+        return bytes(self._connection.pread(length, offset)) if length else b""
+
+    def extents(self) -> Iterator[Extent]:
+        """Tell holes from data, as QEMU knows them."""
+        for offset, length, flags in self._status(ALLOCATION):
+            yield Extent(offset, length, data=not flags & ZERO)
+
+    def changes(self) -> list[Extent] | None:
+        """Return what the bitmap has."""
+        if self._context is None:
+            return None
+        return [
+            Extent(offset, length, data=True) for offset, length, flags in self._status(self._context) if flags & DIRTY
+        ]
+
+    def _status(self, context: str) -> Iterator[tuple[int, int, int]]:
+        """Yield offset, length and flags of ranges, from the first byte to the last."""
+        position = 0
+        while position < self.size:
+            found: list[int] = []
+
+            def note(name: str, _offset: int, entries: list[int], _error: int, found: list[int] = found) -> None:
+                if name == context:
+                    found.extend(entries)
+
+            self._connection.block_status(min(STEP, self.size - position), position, note)
+            if not found:
+                raise SourceError(f"QEMU tells nothing of {context}")
+            for length, flags in zip(found[::2], found[1::2], strict=True):
+                inside = min(length, self.size - position)
+                if inside:
+                    yield position, inside, flags
+                position += inside
