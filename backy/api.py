@@ -36,6 +36,7 @@ __all__ = [
     "Image",
     "ImageReader",
     "ImageWriter",
+    "Import",
     "Job",
     "KeepingSource",
     "Mismatch",
@@ -162,6 +163,21 @@ class KeepingSource(Source, Protocol):
         Raises:
             SourceError: the source can not be reached.
         """
+
+
+class Import(Protocol):
+    """An image that was taken elsewhere, whole or as what differs from an earlier snapshot of it."""
+
+    @property
+    def since(self) -> str | None:
+        """The snapshot that it differs from: `backy-<id>`, or the `name` of an earlier import; None if it is whole."""
+
+    @property
+    def name(self) -> str | None:
+        """The snapshot that it is of, by which later imports may refer to it; None if it is of none."""
+
+    def snapshot(self, base: Image | None) -> Snapshot:
+        """Return the image, made of `base`, that of `since`, and what differs; `changes` tells what that is."""
 
 
 class RestoreTarget(Protocol):

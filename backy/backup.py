@@ -43,6 +43,10 @@ class Backup:
     events: Events = field(default_factory=Events.installed)
     clock: Callable[[], datetime] = utc_now
     steps: Steps = quiet
+    source: Source | None = None
+    """Where the image comes from; None stands for the job's source."""
+    snapshot: str | None = None
+    """Name of the source's snapshot that the record shall tell."""
 
     def run(self) -> Revision:
         """Make a new revision and return its record.
@@ -63,7 +67,7 @@ class Backup:
                 raise
 
     def _locked(self) -> Revision:
-        source = self.repository.source()
+        source = self.source or self.repository.source()
         storage = self.repository.storage()
         self.events.backup_starting(self.repository.job, self.tags)
         try:
@@ -149,6 +153,7 @@ class Backup:
             parent=parent.id if parent else None,
             storage=self.repository.config.storage["type"],
             size=0,
+            snapshot=self.snapshot,
         )
         self.repository.write_record(revision)
         return revision

@@ -10,7 +10,8 @@ from backy.revision import parse_tags
 from backy.scheduler import DEFAULT_CONFIGURATION
 
 
-def _tags(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+def tags_of(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """Split what is given as TAGS; the callback of an argument or an option."""
     try:
         return parse_tags(value)
     except ValueError as error:
@@ -27,7 +28,7 @@ revision_option = click.option(
     help="Which revision: a number (0 is the newest), an id or its beginning, a tag, or 'last'.",
 )
 
-tags_argument = click.argument("tags", metavar="TAGS", callback=_tags)
+tags_argument = click.argument("tags", metavar="TAGS", callback=tags_of)
 
 force_option = click.option("-f", "--force", is_flag=True, help="Take tags that the job's schedule does not have, too.")
 

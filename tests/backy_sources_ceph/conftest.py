@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -110,3 +111,23 @@ def stored() -> Callable[..., str]:
         return digest.hexdigest()
 
     return read
+
+
+def encoded(*records: tuple, version: int = 1) -> bytes:
+    """Write a diff: ("f", snapshot), ("t", snapshot), ("s", size), ("w", offset, data) and ("z", offset, length)."""
+    stream = b"rbd diff v%d\n" % version
+    for tag, *values in records:
+        if tag in {"f", "t"}:
+            body = struct.pack("<I", len(values[0].encode())) + values[0].encode()
+        elif tag == "w":
+            body = struct.pack("<QQ", values[0], len(values[1])) + values[1]
+        else:
+            body = struct.pack(f"<{len(values)}Q", *values)
+        stream += tag.encode() + (struct.pack("<Q", len(body)) if version > 1 else b"") + body
+    return stream + b"e"
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    """Write a stream, as `encode(record, ..., version=1)`."""
+    return encoded

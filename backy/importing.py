@@ -1,0 +1,73 @@
+"""Making a revision of an image that was taken elsewhere, by the same way as a backup takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from backy.api import Import, Snapshot, SourceError
+from backy.backup import Backup
+from backy.repository import Repository
+from backy.revision import Revision, Trust
+from backy.steps import Steps, quiet
+
+
+def import_image(directory: Path, image: Import, tags: tuple[str, ...], steps: Steps = quiet) -> Revision:
+    """Make a new revision of the repository in `directory` and return its record.
+
+    Raises:
+        SourceError: no revision is of the snapshot that `image` is a difference from.
+        BackyError, OSError: whatever fails a backup; the new revision is removed, the older ones are as they were.
+    """
+    repository = Repository.open(directory)
+    source = _ImportSource(repository, image)
+    return Backup(repository, tags, steps=steps, source=source, snapshot=image.name).run()
+
+
+class _ImportSource:
+    """An imported image as the source of one backup."""
+
+    verifier = "full"
+
+    def __init__(self, repository: Repository, image: Import) -> None:
+        self._repository = repository
+        self._image = image
+
+    @contextmanager
+    def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
+        """Give the image, made of the revision that it is a difference from, which need not be the newest one."""
+        if self._image.since is None:
+            yield self._image.snapshot(None)
+            return
+        base = self._base(self._image.since)
+        with self._repository.image(base) as image:
+            snapshot = self._image.snapshot(image)
+            yield snapshot if base.id == since else _Unrelated(snapshot)
+
+    def _base(self, name: str) -> Revision:
+        for revision in reversed(self._repository.history()):
+            if name not in {f"backy-{revision.id}", revision.snapshot}:
+                continue
+            if revision.trust is Trust.DISTRUSTED:
+                raise SourceError(
+                    f"revision {revision.id}, which is of the snapshot '{name}', is distrusted; "
+                    "'backy verify' looks at it"
+                )
+            return revision
+        raise SourceError(
+            f"the image to import is what differs from the snapshot '{name}', of which there is no revision: "
+            "import what leads to that snapshot first, or a whole image"
+        )
+
+
+class _Unrelated:
+    """A snapshot of which nobody knows how it differs from the newest revision: it is read as a whole."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.size = snapshot.size
+        self.extents = snapshot.extents
+        self.pread = snapshot.pread
+
+    def changes(self) -> None:
+        """Tell nothing."""

@@ -1,0 +1,161 @@
+"""A stream made by `rbd`, from a file or a pipe, as an image that can be imported."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from backy.api import Extent, Image, Snapshot, SourceError
+from backy_sources_ceph.diff_format import Contents, parse
+from backy_sources_ceph.pieces import ZEROES, Piece, overlaid
+
+STANDARD_INPUT = 0
+_BLOCK = 2**20
+_BASE = -2
+"""The place of what is in the image that the stream is a difference from."""
+
+
+class FileStream:
+    """A stream that lies in a file."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.name = name
+        self.position = file.tell()
+        self._file = file
+        self._length = os.fstat(file.fileno()).st_size
+
+    def read(self, length: int) -> bytes:
+        """Read `length` bytes, fewer at the end only."""
+        data = self._file.read(length)
+        self.position += len(data)
+        return data
+
+    def skip(self, length: int) -> bool:
+        """Pass by `length` bytes; false if there are fewer."""
+        if self.position + length > self._length:
+            return False
+        self.position = self._file.seek(self.position + length)
+        return True
+
+
+class PipeStream:
+    """A stream that comes by a pipe, and is kept in a file on the way."""
+
+    def __init__(self, pipe: BinaryIO, kept: BinaryIO, name: str) -> None:
+        self.name = name
+        self.position = 0
+        self._pipe = pipe
+        self._kept = kept
+
+    def read(self, length: int) -> bytes:
+        """Read `length` bytes, fewer at the end only."""
+        data = self._pipe.read(length)
+        self._kept.write(data)
+        self.position += len(data)
+        return data
+
+    def skip(self, length: int) -> bool:
+        """Pass by `length` bytes; false if there are fewer."""
+        end = self.position + length
+        while self.position < end:
+            if not self.read(min(_BLOCK, end - self.position)):
+                return False
+        return True
+
+
+class StreamImport:
+    """What a stream brings: a `backy.api.Import`."""
+
+    def __init__(self, descriptor: int, contents: Contents, title: str) -> None:
+        self.since = contents.since
+        self.name = contents.name
+        self._descriptor = descriptor
+        self._contents = contents
+        self._title = title
+
+    def snapshot(self, base: Image | None) -> Snapshot:
+        """Return the image, which is made of that of `since` and of what is in the stream."""
+        return StreamSnapshot(self._descriptor, self._contents, base, self._title)
+
+
+class StreamSnapshot:
+    """An image made of a stream and of the image that the stream is a difference from."""
+
+    def __init__(self, descriptor: int, contents: Contents, base: Image | None, name: str) -> None:
+        self.size = contents.size
+        self._descriptor = descriptor
+        self._pieces = contents.pieces
+        self._base = base
+        self._name = name
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield data and holes."""
+        base = self._base.extents() if self._base else ()
+        kept = (
+            Piece(extent.offset, min(extent.end, self.size) - extent.offset, _BASE)
+            for extent in base
+            if extent.data and extent.offset < self.size
+        )
+        return _extents(overlaid(_zeroes(0, self.size), overlaid(kept, self._pieces)))
+
+    def changes(self) -> Iterator[Extent] | None:
+        """Yield what the stream has, and what the image has grown by; None if the stream has all of the image."""
+        if self._base is None:
+            return None
+        return _extents(overlaid(_zeroes(self._base.size, self.size), self._pieces))
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes at `offset`."""
+        if offset + length > self.size:
+            raise SourceError(f"{self._name} is of an image of {self.size} bytes: there are no {length} at {offset}")
+        beneath = Piece(offset, length, _BASE)
+        return b"".join(
+            self._read(piece) for piece in overlaid([beneath], self._pieces.within(offset, offset + length))
+        )
+
+    def _read(self, piece: Piece) -> bytes:
+        if piece.place == _BASE and self._base is not None:
+            end = max(min(piece.end, self._base.size), piece.offset)
+            return self._base.pread(piece.offset, end - piece.offset).ljust(piece.length, b"\0")
+        if piece.place < 0:
+            return bytes(piece.length)
+        data = os.pread(self._descriptor, piece.length, piece.place)
+        if len(data) < piece.length:
+            raise SourceError(f"{self._name} became shorter while it was read")
+        return data
+
+
+def _zeroes(start: int, end: int) -> list[Piece]:
+    return [Piece(start, end - start, ZEROES)] if start < end else []
+
+
+def _extents(pieces: Iterable[Piece]) -> Iterator[Extent]:
+    return (Extent(piece.offset, piece.length, data=piece.place != ZEROES) for piece in pieces)
+
+
+@contextmanager
+def opened_stream(path: str, folder: Path) -> Iterator[StreamImport]:
+    """Read a stream from a file, or from standard input if `path` is "-"; a pipe's content is kept in `folder`.
+
+    Raises:
+        SourceError: it can not be had, or is no sound stream.
+    """
+    name = "standard input" if path == "-" else path
+    with ExitStack() as stack:
+        try:
+            descriptor = os.dup(STANDARD_INPUT) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            given = stack.enter_context(os.fdopen(descriptor, "rb"))
+            if stat.S_ISREG(os.fstat(given.fileno()).st_mode):
+                contents = parse(FileStream(given, name))
+            else:
+                kept = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+                descriptor, contents = kept.fileno(), parse(PipeStream(given, kept, name))
+                kept.flush()
+        except OSError as error:
+            raise SourceError(f"{name}: {error.strerror}") from error
+        yield StreamImport(descriptor, contents, name)
