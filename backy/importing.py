@@ -11,6 +11,7 @@ from backy.backup import Backup
 from backy.repository import Repository
 from backy.revision import Revision, Trust
 from backy.steps import Steps, quiet
+from backy.tags import check_tags
 
 
 def import_image(directory: Path, image: Import, tags: tuple[str, ...], steps: Steps = quiet) -> Revision:
@@ -21,6 +22,7 @@ def import_image(directory: Path, image: Import, tags: tuple[str, ...], steps: S
         BackyError, OSError: whatever fails a backup; the new revision is removed, the older ones are as they were.
     """
     repository = Repository.open(directory)
+    check_tags(repository.config, tags)
     source = _ImportSource(repository, image)
     return Backup(repository, tags, steps=steps, source=source, snapshot=image.name).run()
 
@@ -28,7 +30,7 @@ def import_image(directory: Path, image: Import, tags: tuple[str, ...], steps: S
 class _ImportSource:
     """An imported image as the source of one backup."""
 
-    verifier = "full"
+    verifier = "changed"
 
     def __init__(self, repository: Repository, image: Import) -> None:
         self._repository = repository

@@ -14,11 +14,12 @@ from backy.cli.main import backy
 from backy.plugins.discovery import Kind, advertised
 
 PAGE = Path(__file__).parent / "reference/cli.md"
+DISTRIBUTIONS = {"backy", "backy-sources-file", "backy-sources-ceph", "backy-sources-flyingcircus"}
 INTRODUCTION = """\
 # Commands
 
-This page is made from the help of the commands, which `backy --help` and `backy COMMAND --help` print. Other
-distributions may add commands; `backy --help` has those too.
+This page is made from the help of the commands, which `backy --help` and `backy COMMAND --help` print. `import-diff`
+comes with `backy-sources-ceph`. Other distributions may add commands; `backy --help` has those too.
 
 All commands end with one of the [exit codes](exit-codes.md). What a command is asked for goes to standard output;
 warnings, progress and the one line that says why it failed go to standard error.
@@ -50,8 +51,8 @@ def sections(command: click.Command, name: str, heading: str) -> Iterator[str]:
 
 
 def ours(name: str) -> bool:
-    """Tell whether a command comes with backy itself."""
-    return any(plugin.core for plugin in advertised(Kind.COMMAND)[name])
+    """Tell whether a command comes with backy itself or with one of its sources."""
+    return any(plugin.distribution in DISTRIBUTIONS for plugin in advertised(Kind.COMMAND)[name])
 
 
 def row(option: click.Option) -> str:

@@ -86,8 +86,9 @@ def test_a_difference_may_have_another_size(
 ) -> None:
     run("backup", "daily")
     before = content()
-    run("import-diff", write(("f", f"backy-{repository.history()[0].id}"), ("s", size)))
+    done = run("import-diff", write(("f", f"backy-{repository.history()[0].id}"), ("s", size)))
 
+    assert (done.code, done.err) == (0, "")
     assert repository.history()[-1].size == size
     assert content() == before[:size].ljust(size, b"\0")
     assert run("verify", "-r", "0").code == 0

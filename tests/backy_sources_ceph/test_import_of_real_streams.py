@@ -3,64 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import subprocess
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from backy.repository import Repository
-from backy_sources_ceph.testing.cluster import Cluster
 
 SIZE = 24 * 2**20
 
 
-class Image:
-    """An image `disk` of the cluster, with four objects of 4 MiB in a stripe or none."""
-
-    def __init__(self, cluster: Cluster, pool: str) -> None:
-        self.specification = f"{pool}/disk"
-        self._cluster = cluster
-        self._pool = pool
-
-    def rbd(self, *words: object, **options: object) -> bytes:
-        """Run `rbd` and return what it prints."""
-        environment = {**os.environ, "CEPH_CONF": str(self._cluster.configuration)}
-        command = ["rbd", *map(str, words)]
-        return subprocess.run(command, env=environment, check=True, capture_output=True, **options).stdout  # type: ignore[call-overload]
-
-    @contextmanager
-    def opened(self):
-        import rbd
-
-        with (
-            self._cluster.connected() as connection,
-            connection.open_ioctx(self._pool) as pool,
-            rbd.Image(pool, "disk") as image,
-        ):
-            yield image
-
-    def digest(self, snapshot: str = "") -> str:
-        return hashlib.sha256(self.rbd("export", f"{self.specification}{snapshot}", "-")).hexdigest()
+@pytest.fixture(params=[{}, {"stripe_unit": 65536, "stripe_count": 4}, {"features": 1}], ids=str)
+def disk(request: pytest.FixtureRequest, disks: Callable):
+    """An image: an ordinary one, one with stripes, and one without an object map."""
+    return disks(SIZE, **request.param)
 
 
-@pytest.fixture(params=["plain", "striped", "without object map"])
-def disk(request: pytest.FixtureRequest, ceph: Cluster, ceph_pool: str) -> Image:
-    image = Image(ceph, ceph_pool)
-    options = {
-        "plain": [],
-        "striped": ["--stripe-unit", "65536", "--stripe-count", "4"],
-        "without object map": ["--image-feature", "layering"],
-    }
-    image.rbd("create", image.specification, "--size", f"{SIZE}B", *options[request.param])
-    return image
+def export(disk, *words: str) -> bytes:
+    """Run an export of `rbd`, whose last word is the file to write."""
+    command, *options, snapshot, file = words
+    return disk.rbd(command, *options, f"{disk.pool}/{disk.name}{snapshot}", file)
 
 
-def change(disk: Image, chance: random.Random) -> None:
-    """Write, discard, zero and now and then resize, as guests and operators do."""
+def digest(disk, snapshot: str = "") -> str:
+    return hashlib.sha256(export(disk, "export", snapshot, "-")).hexdigest()
+
+
+def change(disk, chance: random.Random, snapshot: str | None = None) -> None:
+    """Write, discard, zero and now and then resize, as guests and operators do, and then make a snapshot."""
     with disk.opened() as image:
         for _ in range(6):
             length = chance.choice([512, 4096, 70_000, 3 * 2**20])
@@ -75,6 +47,8 @@ def change(disk: Image, chance: random.Random) -> None:
                     image.write(chance.randbytes(length), offset)
         if chance.random() < 0.4:
             image.resize(chance.randrange(SIZE // 2, SIZE, 512))
+        if snapshot:
+            image.create_snap(snapshot)
 
 
 @pytest.fixture
@@ -95,50 +69,50 @@ def newest(run: Callable) -> Callable[[], str]:
     return digest
 
 
-def test_diffs_from_snapshot_to_snapshot(disk: Image, run: Callable, newest: Callable, rounds: Callable) -> None:
+def test_diffs_from_snapshot_to_snapshot(disk, run: Callable, newest: Callable, rounds: Callable) -> None:
     chance = random.Random(3)
-    before: list[str] = []
-    for number in range(rounds(5, 60)):
-        change(disk, chance)
+    since: list[str] = []
+    for number in range(rounds(4, 60)):
         name = f"s{number}"
-        disk.rbd("snap", "create", f"{disk.specification}@{name}")
-        whole = [*before, *(["--whole-object"] if number % 3 == 2 else [])]
-        disk.rbd("export-diff", *whole, f"{disk.specification}@{name}", f"{name}.diff")
+        change(disk, chance, name)
+        options = [*since, *(["--whole-object"] if number % 3 == 2 else [])]
+        export(disk, "export-diff", *options, f"@{name}", f"{name}.diff")
         done = run("import-diff", f"{name}.diff")
 
         assert (done.code, done.err) == (0, "")
-        assert newest() == disk.digest(f"@{name}")
-        before = ["--from-snap", name]
+        assert newest() == digest(disk, f"@{name}")
+        since = ["--from-snap", name]
 
 
-def test_merged_diffs_and_whole_images(disk: Image, run: Callable, newest: Callable) -> None:
+def test_merged_diffs_and_whole_images(disk, run: Callable, newest: Callable) -> None:
     chance = random.Random(4)
-    before: list[str] = []
-    for name in ("a", "b"):
-        change(disk, chance)
-        disk.rbd("snap", "create", f"{disk.specification}@{name}")
-        disk.rbd("export-diff", *before, f"{disk.specification}@{name}", name)
-        before = ["--from-snap", name]
-    disk.rbd("merge-diff", "a", "b", "ab")
+    change(disk, chance, "a")
+    export(disk, "export-diff", "@a", "a.diff")
+    change(disk, chance, "b")
+    export(disk, "export-diff", "--from-snap", "a", "@b", "b.diff")
+    disk.rbd("merge-diff", "a.diff", "b.diff", "ab.diff")
     change(disk, chance)
-    disk.rbd("export", "--export-format", "2", disk.specification, "image")
-    assert run("import-diff", "ab").code == 0
-    assert newest() == disk.digest("@b")
+    export(disk, "export", "--export-format", "2", "", "image")
 
+    assert run("import-diff", "ab.diff").code == 0
+    assert newest() == digest(disk, "@b")
     assert run("import-diff", "image").code == 0
-    assert newest() == disk.digest()
+    assert newest() == digest(disk)
 
 
-def test_a_diff_since_the_snapshot_of_a_revision_comes_by_a_pipe(disk: Image, backy, repository, newest) -> None:
+def test_a_diff_since_the_snapshot_of_a_revision_comes_by_a_pipe(
+    disk, repository: Repository, run: Callable, newest: Callable
+) -> None:
     chance = random.Random(5)
-    change(disk, chance)
     program = ["backy", "-b", repository.directory, "import-diff", "-"]
-    subprocess.run(program, input=disk.rbd("export-diff", disk.specification, "-"), check=True, capture_output=True)
-    name = f"backy-{repository.history()[0].id}"
-    disk.rbd("snap", "create", f"{disk.specification}@{name}")
     change(disk, chance)
-    stream = disk.rbd("export-diff", "--from-snap", name, disk.specification, "-")
+    subprocess.run(program, input=export(disk, "export-diff", "", "-"), check=True, capture_output=True)
+    name = f"backy-{repository.history()[0].id}"
+    with disk.opened() as image:
+        image.create_snap(name)
+    change(disk, chance)
+    stream = export(disk, "export-diff", "--from-snap", name, "", "-")
     subprocess.run(program, input=stream, check=True, capture_output=True)
 
-    assert newest() == disk.digest()
+    assert newest() == digest(disk)
     assert repository.history()[-1].parent == repository.history()[0].id

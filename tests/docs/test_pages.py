@@ -25,7 +25,7 @@ PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("backy_sources_*/README.md")]
 )
-CEPH_PAGES = ["docs/how-to/ceph.md"]
+CEPH_PAGES = ["docs/how-to/ceph.md", "docs/how-to/import.md"]
 """Pages whose commands find a Ceph cluster with a pool `vms` by the variable CEPH_CONF."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "=== end of command, exit code "

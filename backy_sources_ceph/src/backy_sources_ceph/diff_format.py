@@ -2,9 +2,9 @@
 
 The formats are those of Ceph's doc/dev/rbd-diff.rst and doc/dev/rbd-export.rst, and what Ceph 16 writes beyond them: a
 record `p` of one byte that tells whether a snapshot is protected, whose length some versions give as 8, and a line "rbd
-image diffs v2" before the number of diffs. A diff has metadata first, each at most once and in any order, then data in ascending order; all numbers are little endian. Version 2 tells
-the length of each record, so that metadata of later versions can be left out. An image is a sequence of diffs, from
-one snapshot to the next and to what there is now.
+image diffs v2" before the number of diffs. A diff has metadata first, each at most once and in any order, then data in
+ascending order; all numbers are little endian. Version 2 tells the length of each record, so that metadata of later
+versions can be left out. An image is a sequence of diffs, from one snapshot to the next and to what there is now.
 
 Data is left where it is: what a stream says costs no memory but 24 bytes a record.
 """

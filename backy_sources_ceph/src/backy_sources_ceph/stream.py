@@ -119,8 +119,8 @@ class StreamSnapshot:
         )
 
     def _read(self, piece: Piece) -> bytes:
-        if piece.place == _BASE and self._base is not None:
-            end = max(min(piece.end, self._base.size), piece.offset)
+        if piece.place == _BASE and self._base is not None and piece.offset < self._base.size:
+            end = min(piece.end, self._base.size)
             return self._base.pread(piece.offset, end - piece.offset).ljust(piece.length, b"\0")
         if piece.place < 0:
             return bytes(piece.length)
