@@ -7,7 +7,7 @@ may be shorter; chunk `n` starts at `n * CHUNK_SIZE` and is named by the BLAKE3-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ __all__ = [
     "ChunkDamageError",
     "Config",
     "ConfigError",
+    "ConsoleCommand",
     "Extent",
     "Held",
     "Image",
@@ -352,3 +353,21 @@ class Verifier(Protocol):
         Raises:
             SourceError: the snapshot can not be read any more.
         """
+
+
+@dataclass(frozen=True)
+class ConsoleCommand:
+    """A command that a plugin adds to the scheduler's console and to `backy client`."""
+
+    name: str
+    """One word; those of backy itself come first."""
+    help: str
+    """A sentence for the list of commands."""
+    run: Callable[[Sequence[str]], str]
+    """Called in a thread with the words after the name; returns what is shown.
+
+    Raises:
+        BackyError: it can not be done, or the words are wrong; the text is shown.
+    """
+    changes: bool = False
+    """Whether it changes anything: then it is switched off with the others that do."""

@@ -17,5 +17,8 @@ class ExitCode(IntEnum):
     USAGE = 2
     """The command line was not understood; nothing was started."""
 
+    UNAVAILABLE = 69
+    """Another scheduler serves the base directory (EX_UNAVAILABLE of sysexits.h)."""
+
     BUSY = 75
     """Another command holds repository or source; the same call may succeed later (EX_TEMPFAIL of sysexits.h)."""

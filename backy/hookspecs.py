@@ -9,13 +9,13 @@ need; it may not add any.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final
 
 import pluggy
 
-from backy.api import Config, Job, RestoreTarget, Source, Storage, Verifier
+from backy.api import Config, ConsoleCommand, Job, RestoreTarget, Source, Storage, Verifier
 
 CONTRACT: Final = (1, 0)
 """Version of all that `backy.api` and this module promise: what is added makes a new minor version, what would break a
@@ -111,4 +111,12 @@ def backy_restore_finished(job: Job, revision: str, target: str) -> None:
     """Learn that `revision` was written to `target` completely; called by `restore`, after the target is durable.
 
     `target` is what the user wrote, `-` for standard output. An observer, no veto: an exception is logged.
+    """
+
+
+@hookspec
+def backy_console_commands() -> Iterable[ConsoleCommand]:  # type: ignore[empty-body]
+    """Offer commands for the scheduler's console; called by `scheduler` when it starts and when it reloads.
+
+    An observer, no veto: an exception is logged, and the plugin then adds no commands.
     """

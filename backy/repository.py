@@ -161,28 +161,11 @@ class Repository:
 
     def record(self, identity: str) -> Revision:
         """Read one record; raises DamageError, or FileNotFoundError if there is none."""
-        path = self._record_path(identity)
-        try:
-            return records.decode(path.read_bytes(), identity)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise DamageError(f"{path.name} can not be read: {error.strerror}") from error
+        return _record(self._record_path(identity))
 
     def survey(self) -> tuple[list[Revision], list[DamageError]]:
-        """Read all records: the sound ones, complete or not, in order of time, and what is wrong with the rest."""
-        sound: list[Revision] = []
-        damaged: list[DamageError] = []
-        for path in self.directory.glob("*.rev"):
-            if path.name.startswith(".") or path.is_symlink():
-                continue
-            try:
-                sound.append(self.record(path.name.removesuffix(".rev")))
-            except FileNotFoundError:
-                continue  # forgotten since it was listed
-            except DamageError as error:
-                damaged.append(error)
-        return sorted(sound, key=lambda revision: (revision.timestamp, revision.id)), damaged
+        """Read all records, as `survey` does."""
+        return survey(self.directory)
 
     def history(self) -> list[Revision]:
         """Return the complete revisions in order of time; damaged records are left out with a warning."""
@@ -314,3 +297,28 @@ class Repository:
 
     def _map_path(self, identity: str) -> Path:
         return self.directory / f"{identity}.map"
+
+
+def survey(directory: Path) -> tuple[list[Revision], list[DamageError]]:
+    """Read all records in a directory: the sound ones, complete or not, in order of time, and what is wrong else."""
+    sound: list[Revision] = []
+    damaged: list[DamageError] = []
+    for path in directory.glob("*.rev"):
+        if path.name.startswith(".") or path.is_symlink():
+            continue
+        try:
+            sound.append(_record(path))
+        except FileNotFoundError:
+            continue  # forgotten since it was listed
+        except DamageError as error:
+            damaged.append(error)
+    return sorted(sound, key=lambda revision: (revision.timestamp, revision.id)), damaged
+
+
+def _record(path: Path) -> Revision:
+    try:
+        return records.decode(path.read_bytes(), path.name.removesuffix(".rev"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DamageError(f"{path.name} can not be read: {error.strerror}") from error

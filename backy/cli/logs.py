@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import queue
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 OURS = "backy"
@@ -34,6 +37,34 @@ def set_up_logging(logfile: Path | None, *, verbose: bool) -> None:
         other.close()
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if verbose else level)
+
+
+@contextmanager
+def by_a_thread() -> Iterator[None]:
+    """Let a thread write all that is logged, from `INFO` on, so that nobody has to wait for a disk or a terminal."""
+    root = logging.getLogger()
+    handlers = _handlers()
+    lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    entrance = logging.handlers.QueueHandler(lines)
+    entrance.set_name(OURS)
+    writer = logging.handlers.QueueListener(lines, *handlers)
+    for handler in handlers:
+        root.removeHandler(handler)
+    root.addHandler(entrance)
+    root.setLevel(min(root.level, logging.INFO))
+    writer.start()
+    try:
+        yield
+    finally:
+        writer.stop()
+        root.removeHandler(entrance)
+        for handler in handlers:
+            root.addHandler(handler)
+
+
+def is_verbose() -> bool:
+    """Tell whether everything is logged."""
+    return logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
 def logs_to_file() -> bool:

@@ -6,7 +6,7 @@ import logging
 
 import pluggy
 
-from backy.api import Job
+from backy.api import ConsoleCommand, Job
 from backy.errors import BackyError, PluginError
 from backy.plugins.contract import described
 from backy.plugins.discovery import Kind, advertised, contenders
@@ -63,6 +63,17 @@ class Events:
         """Tell every plugin that a restore is done."""
         self._notify("backy_restore_finished", job=job, revision=revision, target=target)
 
+    def console_commands(self) -> dict[str, ConsoleCommand]:
+        """Collect what every plugin adds to the console, by name; of two with one name the first is there."""
+        commands: dict[str, ConsoleCommand] = {}
+        for name, manager in self._managers.items():
+            try:
+                offered = [command for found in manager.hook.backy_console_commands() for command in found]
+                commands = {_checked(command).name: command for command in offered} | commands
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # an observer changes nothing
+                log.warning("hook '%s' adds no commands: it failed with %s", name, described(error))
+        return commands
+
     def _notify(self, hook: str, **arguments: object) -> None:
         for name, manager in self._managers.items():
             try:
@@ -70,3 +81,9 @@ class Events:
             except (Exception, SystemExit) as error:  # an observer changes nothing
                 log.warning("hook '%s' failed in %s with %s; nothing depends on it", name, hook, described(error))
                 log.debug("this is where it happened:", exc_info=error)
+
+
+def _checked(command: object) -> ConsoleCommand:
+    if isinstance(command, ConsoleCommand) and command.name.isprintable() and len(command.name.split()) == 1:
+        return command
+    raise TypeError(f"{command!r} is no ConsoleCommand whose name is a word")

@@ -37,6 +37,10 @@ class Global(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     """Addresses of the console, as a list or with commas; an empty text or list switches it off."""
     telnet_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 6023
     """Port of the console."""
+    telnet_read_only: bool = False
+    """Whether the console has no commands that change anything."""
+    metrics_file: Path | None = None
+    """Where the status is written for Prometheus, if anywhere: `*.prom` for node_exporter's textfile collector."""
     backup_completed_callback: Path | None = None
     """A program that is called after each backup."""
     storage: dict[str, Any] | str = "chunked"

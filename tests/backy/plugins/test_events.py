@@ -9,7 +9,7 @@ import pluggy
 import pytest
 
 from backy import hookspecs
-from backy.api import Mismatch, Report, SourceError
+from backy.api import ConsoleCommand, Mismatch, Report, SourceError
 from backy.backup import Backup
 from backy.errors import BackyError, VerificationError
 from backy.hookspecs import hookimpl
@@ -205,3 +205,38 @@ def test_an_event_plugin_that_can_not_be_loaded_is_left_out_with_a_warning(
 
     monkeypatch.setenv("BACKY_DISABLED_PLUGINS", "acme,zeta")
     assert backy("-b", repository.directory, "backup", "daily").err == ""
+
+
+class Offers:
+    """An event plugin that offers commands for the console."""
+
+    def __init__(self, *commands: object) -> None:
+        self._commands = commands
+
+    @hookimpl
+    def backy_console_commands(self):
+        yield from self._commands
+
+
+def command(name: str, text: str = "") -> ConsoleCommand:
+    return ConsoleCommand(name, "Help.", lambda words: text or " ".join(words))
+
+
+def test_hook_backy_console_commands_collects_what_all_plugins_offer() -> None:
+    found = events(a=Offers(command("drives"), command("load")), b=Offers(command("eject"))).console_commands()
+    assert sorted(found) == ["drives", "eject", "load"]
+    assert found["load"].run(["a", "b"]) == "a b"
+
+
+def test_hook_backy_console_commands_takes_the_first_of_one_name() -> None:
+    found = events(a=Offers(command("drives", "first")), b=Offers(command("drives", "second"))).console_commands()
+    assert found["drives"].run([]) == "first"
+
+
+@pytest.mark.parametrize("unfit", ["drives", command("two words"), command(""), command("a\0")])
+def test_hook_backy_console_commands_that_are_none_are_left_out(
+    unfit: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = events(a=Offers(command("drives"), unfit), b=Offers(command("eject"))).console_commands()
+    assert list(found) == ["eject"]
+    assert "hook 'a' adds no commands: it failed with TypeError" in caplog.text

@@ -107,12 +107,17 @@ def test_a_child_that_is_ended_may_tidy_up(log: Path) -> None:
     assert log.read_text().endswith("tidied up\n")
 
 
-def test_a_child_that_does_not_end_is_killed_with_all_that_it_started(log: Path, pids: Callable[[], list[int]]) -> None:
+def test_a_child_that_does_not_end_is_killed_with_all_that_it_started(
+    log: Path, pids: Callable[[], list[int]], eventually: Callable
+) -> None:
     end("trap '' TERM; sleep 1000 & echo $! >pids; echo $$ >>pids; echo ready; wait; sleep 1000", log, LIMIT)
-    assert len(found := pids()) == 2
-    assert not any(map(alive, found))
+    found = pids()
+    assert len(found) == 2
+    eventually(lambda: not any(map(alive, found)))
 
 
-def test_what_a_child_leaves_behind_when_it_is_ended_ends_too(log: Path, pids: Callable[[], list[int]]) -> None:
+def test_what_a_child_leaves_behind_when_it_is_ended_ends_too(
+    log: Path, pids: Callable[[], list[int]], eventually: Callable
+) -> None:
     end("(trap '' TERM; echo ready; sleep 1000; sleep 1000) & echo $! >pids; wait", log)
-    assert not any(map(alive, pids()))
+    eventually(lambda: not any(map(alive, pids())))

@@ -1,0 +1,34 @@
+"""`backy client`: ask the scheduler that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from backy.cli.options import configuration_option
+from backy.errors import BackyError
+
+
+@click.command("client", context_settings={"ignore_unknown_options": True})
+@configuration_option
+@click.option("--json", "as_json", is_flag=True, help="Print the answer for programs.")
+@click.argument("words", metavar="COMMAND [ARGUMENT]...", nargs=-1, required=True, type=click.UNPROCESSED)
+def command(configuration: Path, as_json: bool, words: tuple[str, ...]) -> None:
+    """Let the scheduler that runs do what COMMAND says.
+
+    'jobs [REGEX]' lists the jobs, 'status' counts them, 'run JOB' and 'runall' run some at once, 'reload' reads the
+    configuration again. 'help' lists all commands. Only who owns the scheduler may do that.
+    """
+    from backy.scheduler.control import ask
+    from backy.scheduler.settings import load_settings
+
+    reply = ask(load_settings(configuration).base_dir, words)
+    if not reply.ok:
+        raise BackyError(reply.text)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(reply.data), indent=2))
+    else:
+        click.echo(reply.text)

@@ -1,0 +1,91 @@
+"""How operators get at a scheduler that runs: the console, and the socket of `backy client`, with the same commands."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from backy.api import ConsoleCommand
+from backy.errors import BackyError
+from backy.plugins.contract import described
+from backy.plugins.events import Events
+from backy.scheduler import control
+from backy.scheduler.commands import COMMANDS, Answer, Command, Scheduler, execute
+from backy.scheduler.config import Configuration
+from backy.scheduler.console import Console
+
+log = logging.getLogger(__name__)
+PLUGIN_LIMIT = timedelta(seconds=30)
+"""How long a command of a plugin may take."""
+
+
+class Access:
+    """Lets operators in."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._commands: Mapping[str, Command] = COMMANDS
+        self._threads = ThreadPoolExecutor(4, "console-command")
+        self._server: asyncio.Server | None = None
+        self._may_change = True
+        self._listens: tuple[tuple[str, ...], int] | None = None
+        self.console = Console(self._answer_console)
+
+    async def open(self, configuration: Configuration) -> None:
+        """Open the socket and the console, or the console anew if it is another one now; load the plugins' commands."""
+        settings = configuration.settings
+        added = {name: self._added(command) for name, command in Events.installed().console_commands().items()}
+        for name in added.keys() & COMMANDS.keys():
+            log.warning("the console has a command '%s' of its own; that of a plugin is left out", name)
+        self._commands = {**added, **COMMANDS, "help": Command(self._help, "List the commands.")}
+        if self._server is None:
+            self._server = await control.serve(settings.base_dir, self._answer)
+        self._may_change = not settings.telnet_read_only
+        wanted = configuration.telnet_addresses, settings.telnet_port
+        if self._listens != wanted:
+            self._listens = wanted
+            await self.console.listen(*wanted)
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self.console.close()
+        if self._server:
+            self._server.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _answer(self, words: Sequence[str]) -> Answer:
+        """Answer the owner of the scheduler."""
+        return await execute(self._commands, self._scheduler, words, may_change=True)
+
+    async def _answer_console(self, words: Sequence[str]) -> str:
+        """Answer whoever can connect to the console."""
+        if any(command.changes for name, command in self._commands.items() if name == words[0]):
+            log.info("console: %s", " ".join(words))
+        return (await execute(self._commands, self._scheduler, words, may_change=self._may_change)).text
+
+    async def _help(self, scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+        usages = {f"{name} {command.arguments}".rstrip(): command.help for name, command in self._commands.items()}
+        width = max(map(len, usages))
+        return Answer("\n".join(f"{usage:{width}}  {text}" for usage, text in usages.items()), usages)
+
+    def _added(self, command: ConsoleCommand) -> Command:
+        """Make a command of what a plugin offers: it runs in a thread, and nobody waits for it for ever."""
+
+        async def run(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+            work = asyncio.get_running_loop().run_in_executor(self._threads, command.run, list(arguments))
+            try:
+                async with asyncio.timeout(PLUGIN_LIMIT.total_seconds()):
+                    text = str(await work)
+            except TimeoutError:
+                raise BackyError(f"'{command.name}' takes too long") from None
+            except BackyError:
+                raise
+            except (Exception, SystemExit) as error:
+                log.debug("this is where it happened:", exc_info=error)
+                raise BackyError(f"'{command.name}' failed with {described(error)}") from error
+            return Answer(text, text)
+
+        return Command(run, command.help, "[ARGUMENT]...", changes=command.changes)

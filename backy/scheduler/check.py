@@ -1,0 +1,126 @@
+"""The judgement of `backy check`: a state, a line, performance data and details, as Nagios and its kin read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from backy.errors import BackyError
+from backy.revision import utc_now
+from backy.scheduler.settings import load_settings
+from backy.scheduler.status import JobStatus, Status, age_allowed, read
+
+MOST_LINES = 50
+"""Details are told of so many jobs; the rest is counted."""
+
+
+class State(IntEnum):
+    """The states of a check, and its exit codes."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
+class Verdict(NamedTuple):
+    """What a check says."""
+
+    state: State
+    summary: str
+    performance: str = ""
+    details: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        first = f"{self.state.name}: {self.summary}" + (f" | {self.performance}" if self.performance else "")
+        return "\n".join([first, *self.details])
+
+
+def examine(configuration: Path, clock: Callable[[], datetime] = utc_now) -> Verdict:
+    """Judge the status file that a configuration names."""
+    try:
+        path = load_settings(configuration).status_file
+        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        status = read(path)
+    except FileNotFoundError as error:
+        return Verdict(State.UNKNOWN, f"No status file found at {error.filename}")
+    except (BackyError, OSError) as error:
+        return Verdict(State.UNKNOWN, str(error))
+    return judge(status, clock() - written)
+
+
+def judge(status: Status, age: timedelta) -> Verdict:
+    """Judge a status file that is so old."""
+    performance = _performance(status)
+    allowed = age_allowed(status.interval)
+    if age > allowed:
+        minutes = allowed // timedelta(minutes=1)
+        return Verdict(State.CRITICAL, f"Status file is older than {minutes} minutes", performance)
+    overdue = [job for job in status.jobs if job.sla_overdue]
+    warnings = [*_general(status), *(line for job in status.jobs for line in _warnings(job))]
+    if overdue:
+        late = [f"{job.job} (last time: {_time(job.last_time)}{_why(job)})" for job in overdue]
+        summary = f"{len(overdue)} jobs not within SLA"
+        return Verdict(State.CRITICAL, summary, performance, (*_first(late), *_first(warnings)))
+    summary = f"{len(status.jobs)} jobs within SLA"
+    if warnings:
+        return Verdict(State.WARNING, f"{summary}, {len(warnings)} warnings", performance, tuple(_first(warnings)))
+    return Verdict(State.OK, summary, performance)
+
+
+def _general(status: Status) -> Iterator[str]:
+    """Tell what is wrong with the scheduler itself."""
+    if status.configuration_error:
+        since = _time(status.loaded)
+        yield f"the configuration as of {since} is in force, for the newer one is wrong: {status.configuration_error}"
+    yield from status.problems
+    for plugin in status.plugins:
+        yield f"broken plugin: {plugin}"
+
+
+def _warnings(job: JobStatus) -> Iterator[str]:
+    """Tell what somebody ought to look at though the job keeps its SLA."""
+    if job.quarantine_reports:
+        yield f"{job.job}: {job.quarantine_reports} reports of damage or differences in quarantine"
+    if job.partly_verified:
+        yield f"{job.job}: the newest revision is {job.verification}"
+    if not job.consistent:
+        yield f"{job.job}: the newest revision is inconsistent: the source could not be brought to rest"
+    if job.distrusted:
+        yield f"{job.job}: {job.distrusted} revisions are distrusted"
+    if job.unreadable:
+        yield f"{job.job}: {job.unreadable} records are damaged"
+
+
+def _performance(status: Status) -> str:
+    """Return the figures as `name=value[unit]`, in an order that stays."""
+    jobs = status.jobs
+    figures = {
+        "jobs": len(jobs),
+        "overdue": sum(job.sla_overdue > 0 for job in jobs),
+        "most_overdue": f"{max((job.sla_overdue for job in jobs), default=0):.0f}s",
+        "failing": sum(job.failures > 0 for job in jobs),
+        "running": sum(pool.running for pool in status.pools.values()),
+        "queued": sum(pool.queued for pool in status.pools.values()),
+        "quarantine_reports": sum(job.quarantine_reports for job in jobs),
+        "distrusted": sum(job.distrusted for job in jobs),
+    }
+    return " ".join(f"{name}={value}" for name, value in figures.items())
+
+
+def _why(job: JobStatus) -> str:
+    return f", {job.failures} failures: {job.error}" if job.failures and job.error else ""
+
+
+def _time(moment: datetime | None) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}" if moment else "-"
+
+
+def _first(lines: list[str]) -> Iterator[str]:
+    """Yield as many lines as anybody reads; a vertical bar would begin performance data."""
+    yield from (line.replace("|", "/") for line in lines[:MOST_LINES])
+    if len(lines) > MOST_LINES:
+        yield f"... and {len(lines) - MOST_LINES} more; 'backy jobs' shows all"

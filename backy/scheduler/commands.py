@@ -1,0 +1,131 @@
+"""The commands of the console and of `backy client`: each answers with a text for people and data for programs."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from backy.errors import BackyError
+from backy.scheduler.jobtable import job_table, selected
+from backy.scheduler.status import Status
+
+
+class Scheduler(Protocol):
+    """What commands may ask of a scheduler."""
+
+    def status(self) -> Status:
+        """Return what is known of everything now."""
+
+    def trigger(self, names: Iterable[str]) -> int:
+        """Let jobs run as soon as there are slots; return how many do not run already."""
+
+    async def reload(self) -> str:
+        """Read the configuration again and say what came of it; raises BackyError if it is wrong."""
+
+
+class Answer(NamedTuple):
+    """What a command says."""
+
+    text: str
+    data: Any = None
+    """What becomes JSON."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command."""
+
+    run: Callable[[Scheduler, Sequence[str]], Awaitable[Answer]]
+    help: str
+    arguments: str = ""
+    """Shown after the name; what is in brackets may be left out."""
+    changes: bool = False
+    """Whether it changes anything, so that it can be switched off."""
+
+    def takes(self, count: int) -> bool:
+        """Tell whether it can be called with so many arguments."""
+        names = self.arguments.split()
+        most = float("inf") if self.arguments.endswith("...") else len(names)
+        return sum(not name.startswith("[") for name in names) <= count <= most
+
+
+class CommandError(BackyError):
+    """A command was not understood."""
+
+
+async def execute(
+    commands: Mapping[str, Command], scheduler: Scheduler, words: Sequence[str], *, may_change: bool
+) -> Answer:
+    """Run the command that `words` call.
+
+    Raises:
+        BackyError: there is no such command, it can not be had here, or it failed.
+    """
+    name, *arguments = words or [""]
+    command = commands.get(name)
+    if command is None:
+        near = difflib.get_close_matches(name, commands, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise CommandError(f"no such command '{name}'; {hint}there are: {', '.join(commands)}")
+    if not command.takes(len(arguments)):
+        raise CommandError(f"write: {name} {command.arguments}".rstrip())
+    if command.changes and not may_change:
+        raise CommandError(f"'{name}' is switched off here, as it changes something; 'backy client {name}' does it")
+    return await command.run(scheduler, arguments)
+
+
+async def _jobs(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+    jobs = scheduler.status().jobs
+
+    def answer() -> Answer:
+        found = selected(jobs, *arguments)
+        return Answer(job_table(found), msgspec.to_builtins(found))
+
+    return await asyncio.to_thread(answer)
+
+
+async def _status(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+    from backy.cli.table import table
+
+    status = scheduler.status()
+    counts = Counter(job.status for job in status.jobs)
+    rows = [[name, str(count)] for name, count in sorted(counts.items())]
+    data = msgspec.to_builtins(status)
+    data["jobs"] = dict(counts)
+    return Answer(table(["Status", "#"], rows, ["#"], round_corners=False), data)
+
+
+async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+    (name,) = arguments
+    names = [job.job for job in scheduler.status().jobs]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        raise CommandError(f"Unknown job {name}" + (f"; did you mean '{near[0]}'?" if near else ""))
+    triggered = scheduler.trigger([name])
+    return Answer(
+        f"Triggered immediate run for {name}" if triggered else f"{name} runs already", {"triggered": triggered}
+    )
+
+
+async def _run_all(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+    triggered = scheduler.trigger([job.job for job in scheduler.status().jobs])
+    return Answer(f"Triggered immediate run for {triggered} jobs", {"triggered": triggered})
+
+
+async def _reload(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+    return Answer(f"Reloaded: {await scheduler.reload()}")
+
+
+COMMANDS: Mapping[str, Command] = {
+    "jobs": Command(_jobs, "List the jobs, or those whose name has a match of a regular expression.", "[REGEX]"),
+    "status": Command(_status, "Count the jobs by what they are about."),
+    "run": Command(_run, "Run a job as soon as there is a slot, whatever its schedule says.", "JOB", changes=True),
+    "runall": Command(_run_all, "Run all jobs as soon as there are slots.", changes=True),
+    "reload": Command(_reload, "Read the configuration again.", changes=True),
+}

@@ -1,0 +1,257 @@
+"""The scheduler as a process: starts what is due, reads the configuration again, and ends, when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from backy.errors import BackyError
+from backy.plugins.discovery import CORE_DISTRIBUTION
+from backy.revision import utc_now
+from backy.scheduler.access import Access
+from backy.scheduler.agenda import Outcome
+from backy.scheduler.base import BaseDirectory
+from backy.scheduler.config import Configuration, JobEntry, load
+from backy.scheduler.ledger import Job, Ledger
+from backy.scheduler.notify import Notifier
+from backy.scheduler.reporter import Reporter
+from backy.scheduler.repositories import configure
+from backy.scheduler.runner import Result, Runner
+from backy.scheduler.scanner import Scanner
+from backy.scheduler.status import JobStatus, Status
+from backy.scheduler.summary import Summary
+from backy.scheduler.waiting import happened
+
+log = logging.getLogger(__name__)
+Returned = TypeVar("Returned")
+LONGEST_SLEEP = timedelta(minutes=1)
+"""The clock may be set: the agenda is looked at this often even if nothing is due."""
+
+
+class Daemon:
+    """One scheduler."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        base: BaseDirectory,
+        backy: Sequence[str],
+        notifier: Notifier,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.configuration = configuration
+        self.ledger = Ledger(configuration.settings.worker_limit)
+        self._base = base
+        self._notifier = notifier
+        self._clock = clock
+        self._started = self._loaded = clock()
+        self._error: str | None = None
+        self._stop = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._runner = Runner(backy, self._prepare)
+        self._scanner = Scanner(lambda job: self.configuration.repository(job.settings), self._learn)
+        self._reporter = Reporter(self.status, lambda: self.configuration, backy, notifier)
+        self._access = Access(self)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, before: Mapping[str, JobStatus]) -> None:
+        """Schedule until SIGTERM, SIGINT or SIGQUIT; no child is left then. `before` is what is known of the jobs."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._keep(self._hang_up()))
+        self._apply(self.configuration, before)
+        try:
+            await self._access.open(self.configuration)
+            await self._reporter.write()
+            async with asyncio.TaskGroup() as group:
+                work = [
+                    group.create_task(self._start_what_is_due()),
+                    group.create_task(self._scanner.run(lambda: list(self.ledger.jobs.values()), self._interval)),
+                    *(group.create_task(part) for part in self._reporter.parts()),
+                ]
+                self._notifier.ready()
+                log.info("scheduling %d jobs of %s", len(self.ledger.jobs), self.configuration.path)
+                await self._stop.wait()
+                log.info("stopping")
+                self._notifier.stopping()
+                for task in work:
+                    task.cancel()
+        finally:
+            self._access.close()
+            self._end(self.ledger.jobs.values())
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._scanner.close()
+        log.info("stopped")
+
+    # what others may ask for ------------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """Return what is known of everything now."""
+        now = self._clock()
+        return Status(
+            version=version(CORE_DISTRIBUTION),
+            pid=os.getpid(),
+            started=self._started,
+            written=now,
+            interval=self._interval().total_seconds(),
+            configuration=str(self.configuration.path),
+            loaded=self._loaded,
+            configuration_error=self._error,
+            console=self._access.console.addresses,
+            problems=(*self._access.console.trouble, *self._scanner.trouble(self.ledger.jobs)),
+            plugins=self._reporter.broken_plugins,
+            pools=self.ledger.pools(),
+            jobs=tuple(self.ledger.rows(now)),
+        )
+
+    def trigger(self, names: Iterable[str]) -> int:
+        """Let jobs run as soon as there are slots; return how many do not run already."""
+        now = self._clock()
+        started = sum(self.ledger.agenda.trigger(name, now) for name in names)
+        self._wake.set()
+        return started
+
+    async def reload(self) -> str:
+        """Read the configuration again and say what came of it; whoever asked need not wait for it.
+
+        Raises:
+            BackyError: it is wrong; the one that is in force stays so.
+        """
+        return await asyncio.shield(self._keep(self._reload()))
+
+    def _interval(self) -> timedelta:
+        return self.configuration.settings.status_interval
+
+    # configuration ----------------------------------------------------------------------------------------------------
+
+    async def _hang_up(self) -> None:
+        with contextlib.suppress(BackyError):  # it is logged
+            await self._reload()
+
+    async def _reload(self) -> str:
+        async with self._reloading:
+            self._notifier.reloading()
+            try:
+                configuration = await asyncio.to_thread(load, self.configuration.path)
+                self._check_new(configuration)
+            except BackyError as error:
+                self._error = str(error)
+                log.error("the configuration stays as it is: %s", error)  # noqa: TRY400  # the cause says all
+                raise
+            else:
+                self._error = None
+                text = self._apply(configuration, {})
+                await self._access.open(configuration)
+                log.info("reloaded the configuration: %s", text)
+                return text
+            finally:
+                self._reporter.report()
+                self._notifier.ready()
+
+    def _check_new(self, configuration: Configuration) -> None:
+        """Refuse what a running scheduler can not change."""
+        old = self.configuration.settings.base_dir
+        if configuration.settings.base_dir != old:
+            raise BackyError(f"global.base-dir is {old} for a scheduler that runs; restart it to change that")
+
+    def _apply(self, configuration: Configuration, before: Mapping[str, JobStatus]) -> str:
+        """Put a configuration into force and say what that means."""
+        self.configuration = configuration
+        self._loaded = self._clock()
+        self._runner.callback = configuration.settings.backup_completed_callback
+        changes = self.ledger.apply(configuration, before, self._loaded)
+        self._scanner.add(changes.added)
+        ended = [job for job in changes.ended if job.task]
+        for job in ended:
+            log.warning(
+                "%s: its backup is ended, as the job is gone or has another source or storage", job.settings.name
+            )
+        self._end(ended)
+        self._wake.set()
+        removed = sum(job.settings.name not in self.ledger.jobs for job in changes.ended)
+        return f"{len(self.ledger.jobs)} jobs, {len(changes.added)} of them new; {removed} are gone"
+
+    def _keep(self, work: Coroutine[Any, Any, Returned]) -> asyncio.Task[Returned]:
+        """Do something on the side, to its end."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # runs -------------------------------------------------------------------------------------------------------------
+
+    async def _start_what_is_due(self) -> None:
+        """Start jobs when their time has come, for ever."""
+        while True:
+            self._wake.clear()
+            now = self._clock()
+            for entry in self.ledger.agenda.start(now):
+                job = self.ledger.jobs[entry.name]
+                job.task = self._keep(self._run(job))
+            upcoming = self.ledger.agenda.next_time()
+            pause = min(upcoming - now, LONGEST_SLEEP) if upcoming else LONGEST_SLEEP
+            await happened(self._wake, pause)
+
+    async def _run(self, job: Job) -> None:
+        """Run a job, and enter what came of it."""
+        name, tags = job.settings.name, job.entry.due.tags if job.entry.due else ()
+        log.info("%s: backing up as %s", name, ",".join(tags))
+        newest = job.newest
+        try:
+            result = await self._runner.run(job.settings, tags)
+            await self._scanner.look([job], again=True)
+            if result.outcome is Outcome.DONE and job.newest == newest:
+                result = Result(Outcome.FAILED, "the backup ended well, but there is no new revision")
+        except asyncio.CancelledError:
+            result = Result(Outcome.BUSY, "the backup was ended by the scheduler")
+            raise
+        except Exception:
+            log.exception("%s: internal error", name)
+            result = Result(Outcome.FAILED, "internal error; the log of the scheduler tells more")
+        finally:
+            self._finish(job, result)
+
+    def _finish(self, job: Job, result: Result) -> None:
+        """Enter how a run ended."""
+        name, entry = job.settings.name, job.entry
+        job.task, job.error, job.row = None, result.error, None
+        past, duration = (job.summary.past, job.summary.duration) if job.summary else (entry.past, None)
+        self.ledger.agenda.finish(entry, result.outcome, past, duration, self._clock())
+        upcoming = f"{entry.due.time.astimezone():%Y-%m-%d %H:%M:%S %Z}" if entry.due else "never"
+        if result.outcome is Outcome.FAILED:
+            log.error("%s: failed, %d in a row: %s; next attempt %s", name, entry.failures, result.error, upcoming)
+        elif result.error:
+            log.warning("%s: %s; next %s", name, result.error, upcoming)
+        else:
+            log.info("%s: done; next %s", name, upcoming)
+        self._wake.set()
+        self._reporter.report()
+
+    @staticmethod
+    def _end(jobs: Iterable[Job]) -> None:
+        """Begin to end what runs for these jobs."""
+        for job in jobs:
+            if job.task:
+                job.task.cancel()
+                job.task = None  # it is not to be told twice: that would cut short how it ends
+
+    def _prepare(self, job: JobEntry) -> Path:
+        """Make a job's repository ready for its backup."""
+        self._base.check()
+        return configure(self.configuration, job).directory
+
+    def _learn(self, job: Job, summary: Summary) -> None:
+        """Take note of what a repository holds, unless its job is gone."""
+        if self.ledger.jobs.get(job.settings.name) is job:
+            self.ledger.learn(job, summary, self._clock())
+            self._wake.set()

@@ -1,0 +1,15 @@
+"""Waiting for an event, but not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+
+async def happened(event: asyncio.Event, within: timedelta) -> bool:
+    """Wait until `event` is set or the time is over; tell which."""
+    try:
+        async with asyncio.timeout(within.total_seconds()):
+            return await event.wait()
+    except TimeoutError:
+        return False

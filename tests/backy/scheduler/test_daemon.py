@@ -1,0 +1,278 @@
+"""A scheduler that really runs, with real children, as operators and signals meet it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from backy.config import JobConfig
+from backy.exitcodes import ExitCode
+from backy.repository import Repository
+from backy.revision import FORMAT, utc_now
+from backy.scheduler.agenda import BUSY_RETRY
+
+Eventually = Callable[[Callable[[], Any]], Any]
+
+
+def test_a_job_is_run_when_it_is_told_to(scheduler, eventually: Eventually) -> None:
+    scheduler.job("vm1")
+    scheduler.start()
+    assert scheduler.jobs()["vm1"].status == "waiting for deadline"
+    assert scheduler.ask("run", "vm1").text == "Triggered immediate run for vm1"
+    done = scheduler.done("vm1")
+    assert (done.last_tags, done.failures, done.error, done.revisions) == (("daily",), 0, None, 1)
+    assert scheduler.revisions("vm1") == 1
+    log = (scheduler.base / "vm1/backy.log").read_text()
+    for command in ("backup daily", "expire", "purge"):
+        assert f"-b {scheduler.base}/vm1 -l {scheduler.base}/vm1/backy.log {command}\n" in log
+    assert eventually(lambda: scheduler.status().jobs[0].revisions == 1)
+    assert "vm1: backing up as daily" in scheduler.log.read_text()
+
+
+def test_jobs_run_when_they_are_due(scheduler, eventually: Eventually) -> None:
+    scheduler.content["schedules"]["default"] = {"often": {"interval": 1, "keep": 2}}
+    scheduler.job("vm1")
+    scheduler.job("vm2")
+    scheduler.start()
+    eventually(lambda: all(job.revisions >= 2 for job in scheduler.jobs().values()))
+    assert scheduler.stop() == 0
+
+
+def test_a_job_that_fails_waits_and_says_why(scheduler, eventually: Eventually) -> None:
+    scheduler.job("vm1").unlink()
+    scheduler.start()
+    scheduler.ask("run", "vm1")
+    job = eventually(lambda: (job := scheduler.jobs()["vm1"]).failures and job)
+    assert job.status == "failed"
+    assert job.error == f"source {scheduler.folder}/vm1.img: No such file or directory"
+    assert timedelta() < job.next_time - utc_now() <= timedelta(minutes=2)
+    assert "vm1: failed, 1 in a row: source" in eventually(scheduler.log.read_text)
+    scheduler.ask("run", "vm1")
+    assert eventually(lambda: scheduler.jobs()["vm1"].failures == 2)
+
+
+def test_a_job_whose_source_is_unknown_harms_no_other(scheduler, eventually: Eventually) -> None:
+    scheduler.job("vm1", source={"type": "nosuchsource"})
+    scheduler.job("vm2")
+    scheduler.start()
+    assert scheduler.ask("runall").text == "Triggered immediate run for 2 jobs"
+    scheduler.done("vm2")
+    assert "no source 'nosuchsource'" in eventually(lambda: scheduler.jobs()["vm1"].error)
+
+
+def test_there_is_one_scheduler_for_a_base_directory(scheduler) -> None:
+    scheduler.job("vm1")
+    scheduler.start()
+    first = scheduler.process
+    scheduler.start(wait=False)
+    _, errors = scheduler.process.communicate()
+    assert scheduler.process.returncode == ExitCode.UNAVAILABLE == 69
+    assert errors.decode() == f"Error: another scheduler serves {scheduler.base}\n"
+    scheduler.process = first
+    assert scheduler.ask("status").ok
+
+
+def test_a_base_directory_that_is_missing_is_not_made(scheduler) -> None:
+    scheduler.base.rmdir()
+    scheduler.start(wait=False)
+    assert b"is it mounted?" in scheduler.process.communicate()[1]
+    assert scheduler.process.returncode == ExitCode.FAILED
+    assert not scheduler.base.exists()
+
+
+def test_nothing_is_written_where_the_disk_was_unmounted(scheduler, eventually: Eventually) -> None:
+    scheduler.job("vm1")
+    scheduler.start()
+    away = scheduler.base.rename(scheduler.folder / "away")
+    scheduler.base.mkdir()
+    (scheduler.base / ".socket").symlink_to(away / ".socket")
+    scheduler.ask("run", "vm1")
+    assert "is it mounted?" in eventually(lambda: scheduler.jobs()["vm1"].error)
+    assert not (scheduler.base / "vm1").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)
+def test_the_end_leaves_no_child_and_no_part_of_a_revision(scheduler, eventually: Eventually, number) -> None:
+    scheduler.job("vm1")
+    scheduler.job("vm2")
+    scheduler.content["global"]["worker-limit"] = 2
+    scheduler.hold()
+    scheduler.start()
+    scheduler.ask("runall")
+    eventually(lambda: len(scheduler.children()) == 2)
+    assert scheduler.stop(number) == 0
+    assert scheduler.children() == []
+    assert list(scheduler.base.glob("vm*/*.rev")) == []
+    log = scheduler.log.read_text()
+    assert "stopping" in log
+    assert "Traceback" not in log
+
+
+def make_due(scheduler, name: str) -> None:
+    """Configure a job that ought to have run the day before yesterday."""
+    image = scheduler.job(name)
+    scheduler.content["schedules"]["default"] = {"daily": {"interval": "1d", "keep": 3}}
+    config = JobConfig(
+        format=FORMAT, source={"type": "file", "filename": str(image)}, created=utc_now() - timedelta(days=3)
+    )
+    Repository.initialize(scheduler.base / name, config)
+
+
+def test_a_scheduler_that_is_killed_leaves_a_backup_that_the_next_one_notices(
+    scheduler, eventually: Eventually
+) -> None:
+    make_due(scheduler, "vm1")
+    scheduler.hold()
+    scheduler.start()
+    (child,) = eventually(scheduler.children)
+    eventually(lambda: "backup daily" in (scheduler.base / "vm1/backy.log").read_text())
+    scheduler.process.kill()
+    scheduler.process.communicate()
+    assert scheduler.children() == [child]
+
+    scheduler.start()
+    job = eventually(lambda: (job := scheduler.jobs()["vm1"]).error and job)
+    assert job.error.endswith("is busy: another backy command holds .backup; try again later")
+    assert job.failures == 0
+    assert job.status == "waiting for deadline"
+    assert timedelta() < job.next_time - utc_now() <= BUSY_RETRY
+    scheduler.release()
+    eventually(lambda: scheduler.children() == [])
+    assert scheduler.revisions("vm1") == 1
+    scheduler.stop()
+
+    scheduler.start()
+    job = scheduler.done("vm1")
+    assert (job.revisions, job.failures) == (1, 0)
+    assert (job.next_time - job.last_time).total_seconds() > 0
+
+
+def test_what_a_killed_scheduler_missed_is_caught_up(scheduler, eventually: Eventually) -> None:
+    make_due(scheduler, "vm1")
+    scheduler.hold()
+    scheduler.start()
+    (child,) = eventually(scheduler.children)
+    scheduler.process.kill()
+    scheduler.process.communicate()
+    subprocess.run(["kill", "-KILL", str(child)], check=True)
+    eventually(lambda: not scheduler.children())
+    scheduler.release()
+    scheduler.start()
+    assert scheduler.done("vm1").error is None
+
+
+def test_a_backup_that_takes_too_long_is_ended(scheduler, eventually: Eventually) -> None:
+    scheduler.job("vm1", **{"time-limit": "1s"})
+    scheduler.hold()
+    scheduler.start()
+    scheduler.ask("run", "vm1")
+    job = eventually(lambda: (job := scheduler.jobs()["vm1"]).failures and job)
+    assert job.error == "the backup took longer than 0:00:01 and was ended"
+    assert scheduler.children() == []
+
+
+def test_a_reload_takes_jobs_away_and_adds_some_while_others_go_on(scheduler, eventually: Eventually) -> None:
+    for name in ("stays", "goes", "changes"):
+        scheduler.job(name)
+    scheduler.content["global"]["worker-limit"] = 3
+    scheduler.hold()
+    scheduler.start()
+    scheduler.ask("runall")
+    eventually(lambda: len(scheduler.children()) == 3)
+    del scheduler.content["jobs"]["goes"]
+    scheduler.job("comes")
+    scheduler.content["jobs"]["changes"]["source"]["filename"] = str(scheduler.folder / "comes.img")
+    scheduler.reload()
+    assert set(scheduler.jobs()) == {"stays", "comes", "changes"}
+    eventually(lambda: len(scheduler.children()) == 1)
+    assert scheduler.jobs()["stays"].status == "running (slow)"
+    assert scheduler.jobs()["changes"].error == "the backup was ended by the scheduler"
+    scheduler.release()
+    scheduler.done("stays")
+    assert "reloaded the configuration: 3 jobs, 1 of them new; 1 are gone" in scheduler.log.read_text()
+
+
+def test_a_configuration_that_is_wrong_changes_nothing_and_everybody_is_told(
+    scheduler, eventually: Eventually, backy
+) -> None:
+    scheduler.job("vm1")
+    scheduler.start()
+    scheduler.content["jobs"]["vm1"]["schedule"] = "nosuchschedule"
+    scheduler.reload()
+    assert scheduler.jobs()["vm1"].status == "waiting for deadline"
+    assert "the configuration stays as it is" in scheduler.log.read_text()
+    eventually(lambda: scheduler.status().configuration_error)
+    checked = backy("check", "-c", scheduler.configuration)
+    assert checked.code == 1
+    assert "jobs.vm1.schedule: no schedule 'nosuchschedule'" in checked.out
+    assert not scheduler.ask("reload").ok
+
+    scheduler.content["jobs"]["vm1"]["schedule"] = "default"
+    scheduler.reload()
+    eventually(lambda: not scheduler.status().configuration_error)
+    assert backy("check", "-c", scheduler.configuration).code == 0
+
+
+def test_a_scheduler_that_runs_keeps_its_base_directory(scheduler) -> None:
+    scheduler.start()
+    scheduler.content["global"]["base-dir"] = str(scheduler.folder)
+    scheduler.write()
+    assert "restart it" in scheduler.ask("reload").text
+
+
+def test_the_callback_is_told_of_each_backup(scheduler, eventually: Eventually) -> None:
+    callback = scheduler.folder / "callback"
+    callback.write_text(
+        f"#!/bin/sh\ncat >{scheduler.folder}/$1.json.new\nmv {scheduler.folder}/$1.json.new "
+        f"{scheduler.folder}/$1.json\nexit 3\n"
+    )
+    callback.chmod(0o700)
+    scheduler.content["global"]["backup-completed-callback"] = str(callback)
+    scheduler.job("vm1")
+    scheduler.start()
+    scheduler.ask("run", "vm1")
+    eventually((scheduler.folder / "vm1.json").exists)
+    (revision,) = json.loads((scheduler.folder / "vm1.json").read_text())["revisions"]
+    assert revision["tags"] == ["daily"]
+    eventually(lambda: f"vm1: {callback} ended with exit code 3" in scheduler.log.read_text())
+    assert scheduler.done("vm1").failures == 0
+
+
+def test_a_backup_made_by_hand_is_noticed(scheduler, eventually: Eventually, backy) -> None:
+    scheduler.job("vm1")
+    scheduler.start()
+    scheduler.ask("run", "vm1")
+    scheduler.done("vm1")
+    assert backy("-b", scheduler.base / "vm1", "backup", "manual:upgrade").code == 0
+    job = eventually(lambda: (job := scheduler.jobs()["vm1"]).revisions == 2 and job)
+    assert job.manual_tags == ("manual:upgrade",)
+
+
+def test_the_log_is_opened_anew_when_it_was_rotated(scheduler, eventually: Eventually) -> None:
+    scheduler.start()
+    scheduler.log.rename(scheduler.folder / "scheduler.log.1")
+    scheduler.reload()
+    eventually(lambda: scheduler.log.exists() and "reloaded" in scheduler.log.read_text())
+
+
+def test_broken_plugins_are_found(scheduler, eventually: Eventually, backy) -> None:
+    scheduler.plugin("broken", "raise ValueError('on purpose')")
+    scheduler.start()
+    eventually(lambda: scheduler.status().plugins)
+    checked = backy("check", "-c", scheduler.configuration)
+    assert checked.code == 1
+    assert "broken plugin: hook 'broken' of broken: ValueError: on purpose" in checked.out
+
+
+def test_systemd_is_kept_up_to_date(scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "200000")
+    scheduler.job("vm1")
+    scheduler.start()
+    scheduler.wait_for("WATCHDOG=1")
+    scheduler.wait_for("STATUS=1 jobs, 0 running, 0 waiting for a slot")
