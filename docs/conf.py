@@ -20,4 +20,5 @@ html_show_sourcelink = False
 
 man_pages = [
     ("reference/cli", "backy", "back up images of virtual machines and get them back", author, 1),
+    ("reference/backy-conf", "backy.conf", "configuration of the scheduler", author, 5),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from backy.plugins.discovery import Kind, advertised
+from backy.scheduler.config import Global, _Entry
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -36,15 +38,34 @@ def test_html_pages(built) -> None:
         assert relative.parts[0] == "examples" or (target / relative.with_suffix(".html")).exists()
 
 
-def test_man_pages(built) -> None:
-    target = built("man")
-    page = target / "backy.1"
-    shown = subprocess.run(["man", "--warnings", "-l", page], capture_output=True, text=True, check=True)
-    assert shown.stderr == ""
+@pytest.fixture(scope="module")
+def man_page(built):
+    """Read a man page as man(1) shows it."""
+    folder = built("man")
+
+    def shown(name: str) -> str:
+        wide = {**os.environ, "MANWIDTH": "200"}  # cells that are too narrow for a word are no mistake
+        command = ["man", "--warnings", "-l", folder / name]
+        done = subprocess.run(command, env=wide, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return done.stdout
+
+    return shown
+
+
+def test_the_man_page_of_backy_has_all_commands(man_page) -> None:
     commands = [
         name
         for name, claims in advertised(Kind.COMMAND).items()
         if any(claim.distribution.startswith("backy") for claim in claims)
     ]
-    headings = set(re.findall(r"^BACKY ([A-Z-]+)$", shown.stdout, re.MULTILINE))
+    headings = set(re.findall(r"^BACKY ([A-Z-]+)$", man_page("backy.1"), re.MULTILINE))
+
     assert {name.upper() for name in commands} == headings
+
+
+def test_the_man_page_of_the_configuration_has_all_keys(man_page) -> None:
+    text = man_page("backy.conf.5")
+
+    for section in (Global, _Entry):
+        assert [key for key in section.__struct_encode_fields__ if key not in text] == []
