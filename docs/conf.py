@@ -9,7 +9,6 @@ version = release = _version("backy")
 extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-exclude_patterns = ["examples"]
 nitpicky = True
 suppress_warnings = ["misc.highlighting_failure"]  # a command may go on over several lines, in quotes
 
