@@ -42,6 +42,10 @@ class Borg:
         """Extract to standard output."""
         return self._command(folder, ["extract", "--stdout", self._archive(folder, image, label)], piped=True)
 
+    def scrub(self, folder: Path, image: Path) -> Command:
+        """Check the repository and the content of all archives."""
+        return self._command(folder, ["check", "--verify-data", str(self.store(folder))])
+
     def _archive(self, folder: Path, image: Path, label: str) -> str:
         return f"{self.store(folder)}::{image.stem}-{label}"
 
@@ -83,6 +87,10 @@ class Restic:
         """Dump to standard output."""
         arguments = ["dump", "--tag", f"{image.stem}-{label}", "latest", f"/{image.name}"]
         return self._command(folder, arguments, piped=True)
+
+    def scrub(self, folder: Path, image: Path) -> Command:
+        """Check the repository and all of its data."""
+        return self._command(folder, ["check", "--read-data"])
 
     def _command(
         self, folder: Path, arguments: list[str], where: Path | None = None, *, piped: bool = False
@@ -129,6 +137,9 @@ class Copies:
         if not self._stream:
             return None
         return Command(_filled(self._stream, self._copy(folder, image), Path("-")), piped=True)
+
+    def scrub(self, folder: Path, image: Path) -> None:
+        """A copy has nothing to be compared with."""
 
     @staticmethod
     def _copy(folder: Path, image: Path) -> Path:

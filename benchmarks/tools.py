@@ -37,6 +37,9 @@ class Tool(Protocol):
     def stream(self, folder: Path, image: Path, label: str) -> Command | None:
         """Return what writes an image to standard output; None if it can not."""
 
+    def scrub(self, folder: Path, image: Path) -> Command | None:
+        """Return what reads and checks all content that is stored; None if it can not."""
+
 
 def missing(program: str) -> str:
     """Return `program` unless it is installed."""
@@ -82,6 +85,10 @@ class Backy:
     def stream(self, folder: Path, image: Path, label: str) -> Command:
         """Restore to standard output."""
         return Command(self._restore(folder, image, label, "-"), piped=True)
+
+    def scrub(self, folder: Path, image: Path) -> Command:
+        """Scrub the image's repository."""
+        return Command([str(self._program()), "-b", self._repository(folder, image), "scrub", "deep"])
 
     def _restore(self, folder: Path, image: Path, label: str, target: str) -> list[str]:
         return [str(self._program()), "-b", self._repository(folder, image), "restore", "-r", label, target]

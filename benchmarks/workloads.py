@@ -17,9 +17,11 @@ from benchmarks import images
 from benchmarks.images import Change
 from benchmarks.measure import Command, Measurement, measure, run
 from benchmarks.tools import Tool
+from benchmarks.yardsticks import PACKED
 
 STEPS = {
     "full": "Full backup",
+    "scrub": "Read and check all that the full backup stored",
     "unchanged": "Unchanged but for its modification time",
     "clustered": "1 % changed, in runs of 1 MiB",
     "scattered": "0.1 % changed, in single 4 KiB pages",
@@ -30,15 +32,22 @@ STEPS = {
     "stream": "Restore the full backup to a pipe",
 }
 YARDSTICKS = {
-    "full": "compress",
-    "unchanged": "hash",
-    "scattered": "hash",
-    "clustered": "hash",
-    "second": "compress",
-    "restore": "unpack",
-    "restore-changed": "unpack",
+    "full": ("compress", "store"),
+    "scrub": ("check",),
+    "unchanged": ("hash",),
+    "scattered": ("hash",),
+    "clustered": ("hash",),
+    "second": ("compress", "store"),
+    "restore": ("unpack",),
+    "restore-changed": ("unpack",),
 }
-NAMES = {"compress": "yardstick: read, zstd 1", "hash": "yardstick: read, BLAKE3", "unpack": "yardstick: unzstd, write"}
+NAMES = {
+    "compress": "yardstick: read, zstd 1",
+    "store": "yardstick: read, zstd 1, write",
+    "hash": "yardstick: read, BLAKE3",
+    "unpack": "yardstick: unzstd, write",
+    "check": "yardstick: unzstd, BLAKE3",
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class Round:
         self._noise = noise
         self._image = folder / "image.img"
         self._second = folder / "second.img"
-        self._packed = folder / "packed"
+        self._packed = folder / PACKED
         self._digests: dict[str, bytes] = {}
         self.changes: dict[str, Change] = {}
         """What the steps changed in the image."""
@@ -84,8 +93,8 @@ class Round:
         for tool in self._tools:
             (self._folder / tool.name).mkdir()
             tool.prepare(self._folder / tool.name, [self._image, self._second])
-        if {"restore", "restore-changed"} & set(steps):
-            run(self._yardstick("pack", self._template, self._packed))
+        if {"scrub", "restore", "restore-changed"} & set(steps):
+            run(self._yardstick("pack", self._template, self._folder))
 
     def _step(self, step: str) -> Iterator[Sample]:
         if step == "month":
@@ -94,7 +103,10 @@ class Round:
             label = "full" if step == "restore" else "scattered"
             yield from self._restores(step, label)
         elif step == "stream":
-            yield from self._streams(step)
+            yield from self._offered(step, lambda tool, folder: tool.stream(folder, self._image, "full"))
+        elif step == "scrub":
+            yield from self._yardsticks(step, self._packed)
+            yield from self._offered(step, lambda tool, folder: tool.scrub(folder, self._image))
         elif step == "second":
             yield from self._backups(step, self._second)
         else:
@@ -115,7 +127,7 @@ class Round:
         return images.change(self._image, 0.001, 1, seed=4 + day, noise=self._noise)
 
     def _backups(self, step: str, image: Path) -> Iterator[Sample]:
-        yield from self._measured_yardstick(step, image)
+        yield from self._yardsticks(step, image)
         for tool in self._tools:
             folder = self._folder / tool.name
             command = tool.backup(folder, image, step)
@@ -139,38 +151,40 @@ class Round:
             yield Sample("month", name, _summary(days))
 
     def _restores(self, step: str, label: str) -> Iterator[Sample]:
-        target = self._folder / "restored"
-
-        def fresh() -> Path:
-            shutil.rmtree(target, ignore_errors=True)
-            target.mkdir()
-            return target
-
-        yield from self._measured_yardstick(step, self._template, fresh)
+        yield from self._yardsticks(step, self._packed)
         for tool in self._tools:
             if label != "full" and not tool.keeps_history:
                 continue
-            command = tool.restore(self._folder / tool.name, self._image, label, fresh())
+            target = self._fresh()
+            command = tool.restore(self._folder / tool.name, self._image, label, target)
             yield Sample(step, tool.name, measure(command, self._folder))
             # a tool without history has the last state that it was given
             if _digest(target / self._image.name) != self._digests[label if tool.keeps_history else "scattered"]:
                 raise AssertionError(f"{tool.name} restored something else than it was given")
-        shutil.rmtree(target)
+        self._fresh()
 
-    def _streams(self, step: str) -> Iterator[Sample]:
+    def _offered(self, step: str, command: Callable[[Tool, Path], Command | None]) -> Iterator[Sample]:
+        """Measure what some tools can do and others can not."""
         for tool in self._tools:
-            command = tool.stream(self._folder / tool.name, self._image, "full")
-            if command is not None:
-                yield Sample(step, tool.name, measure(command, self._folder))
+            offered = command(tool, self._folder / tool.name)
+            if offered is not None:
+                yield Sample(step, tool.name, measure(offered, self._folder))
 
-    def _measured_yardstick(self, step: str, image: Path, fresh: Callable[[], Path] | None = None) -> Iterator[Sample]:
-        name = YARDSTICKS[step]
-        arguments = [self._packed, fresh() / "image"] if fresh else [image]
-        yield Sample(step, NAMES[name], measure(self._yardstick(name, *arguments), self._folder))
+    def _yardsticks(self, step: str, origin: Path) -> Iterator[Sample]:
+        for name in YARDSTICKS[step]:
+            yield Sample(step, NAMES[name], measure(self._yardstick(name, origin, self._fresh()), self._folder))
+        self._fresh()
 
-    def _yardstick(self, name: str, *paths: Path) -> Command:
-        arguments = [sys.executable, "-m", "benchmarks.yardsticks", name, *(str(path) for path in paths)]
+    def _yardstick(self, name: str, origin: Path, target: Path) -> Command:
+        arguments = [sys.executable, "-m", "benchmarks.yardsticks", name, str(origin), str(target)]
         return Command(arguments, Path(__file__).parent.parent)
+
+    def _fresh(self) -> Path:
+        """Return an empty folder; what was in it before is gone."""
+        target = self._folder / "target"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        return target
 
 
 def _summary(days: Sequence[Measurement]) -> Measurement:

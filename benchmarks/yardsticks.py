@@ -1,7 +1,7 @@
 """What the machine can do: the bare work of a step, without files to name, maps to keep or anything to check.
 
-Each runs as one process, `python -m benchmarks.yardsticks NAME ...`, on two threads with whole chunks, as simply as can
-be. They read data only, not the holes.
+Each runs as one process, `python -m benchmarks.yardsticks NAME FILE FOLDER`, on two threads with whole chunks, as
+simply as can be. They read data only, not the holes. What they write goes to the folder, which is empty before.
 """
 
 from __future__ import annotations
@@ -21,41 +21,71 @@ from benchmarks.images import CHUNK, extents
 
 THREADS = 2
 _FRAME = struct.Struct("<QQ")
+PACKED = "packed"
+"""The name of the file that `pack` writes."""
 _local = threading.local()
 
 
-def compress(image: str) -> None:
+def compress(image: Path, _folder: Path) -> None:
     """Read the image and compress each chunk by zstd at level 1."""
     descriptor = os.open(image, os.O_RDONLY)
     _on_threads(lambda offset: _compressor().compress(os.pread(descriptor, CHUNK, offset)), _chunks(descriptor))
 
 
-def hashed(image: str) -> None:
+def hashed(image: Path, _folder: Path) -> None:
     """Read the image and hash each chunk by BLAKE3."""
     descriptor = os.open(image, os.O_RDONLY)
     _on_threads(lambda offset: blake3(os.pread(descriptor, CHUNK, offset)).digest(), _chunks(descriptor))
 
 
-def pack(image: str, packed: str) -> None:
-    """Prepare `unpack`: write the compressed chunks one after another."""
+def store(image: Path, folder: Path) -> None:
+    """Do as `compress` and write each frame to a file of its own, which the disk gets while others are compressed.
+
+    Who measures this syncs the file system at the end, as for all that is measured.
+    """
     descriptor = os.open(image, os.O_RDONLY)
-    with Path(packed).open("wb") as stream:
+
+    def one(offset: int) -> None:
+        frame = _compressor().compress(os.pread(descriptor, CHUNK, offset))
+        target = os.open(folder / str(offset), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(target, frame)
+        os.posix_fadvise(target, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(target)
+
+    _on_threads(one, _chunks(descriptor))
+
+
+def pack(image: Path, folder: Path) -> None:
+    """Prepare `unpack` and `check`: write the compressed chunks one after another."""
+    descriptor = os.open(image, os.O_RDONLY)
+    with (folder / PACKED).open("wb") as stream:
         for offset in _chunks(descriptor):
             frame = _compressor().compress(os.pread(descriptor, CHUNK, offset))
             stream.write(_FRAME.pack(offset, len(frame)) + frame)
 
 
-def unpack(packed: str, image: str) -> None:
+def unpack(packed: Path, folder: Path) -> None:
     """Decompress what `pack` wrote and write it to a new image."""
     source = os.open(packed, os.O_RDONLY)
-    target = os.open(image, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    target = os.open(folder / "image", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     def one(position: int) -> None:
-        offset, length = _FRAME.unpack(os.pread(source, _FRAME.size, position))
-        content = _decompressor().decompress(os.pread(source, length, position + _FRAME.size))
+        offset, content = _unpacked(source, position)
         os.pwrite(target, content, offset)
 
     _on_threads(one, _frames(source))
+
+
+def check(packed: Path, _folder: Path) -> None:
+    """Decompress what `pack` wrote and hash it by BLAKE3."""
+    source = os.open(packed, os.O_RDONLY)
+    _on_threads(lambda position: blake3(_unpacked(source, position)[1]).digest(), _frames(source))
+
+
+def _unpacked(source: int, position: int) -> tuple[int, bytes]:
+    """Read and decompress the frame at `position`; return where in the image its content belongs, and the content."""
+    offset, length = _FRAME.unpack(os.pread(source, _FRAME.size, position))
+    return offset, _decompressor().decompress(os.pread(source, length, position + _FRAME.size))
 
 
 def _frames(source: int) -> Iterator[int]:
@@ -105,7 +135,14 @@ def _decompressor() -> zstandard.ZstdDecompressor:
     return decompressor
 
 
-YARDSTICKS: dict[str, Callable[..., None]] = {"compress": compress, "hash": hashed, "pack": pack, "unpack": unpack}
+YARDSTICKS: dict[str, Callable[[Path, Path], None]] = {
+    "compress": compress,
+    "store": store,
+    "hash": hashed,
+    "pack": pack,
+    "unpack": unpack,
+    "check": check,
+}
 
 if __name__ == "__main__":
-    YARDSTICKS[sys.argv[1]](*sys.argv[2:])
+    YARDSTICKS[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

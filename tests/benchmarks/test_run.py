@@ -35,15 +35,22 @@ def test_every_kind_of_restore_has_a_table_with_figures_of_backy(printed: str, s
     assert "| backy | " in printed.split(f"### {step}\n", 1)[1].split("###", 1)[0]
 
 
+def test_scrubs_have_a_table_with_figures_of_backy_and_of_the_bare_work(printed: str):
+    table = printed.split("### Read and check all", 1)[1].split("###", 1)[0]
+    assert "| backy | " in table
+    assert "| yardstick: unzstd, BLAKE3 | " in table
+
+
 def test_figures_stand_beside_goals(printed: str):
     assert "| full backup: wall / read and compress | at most 1.25 | " in printed
+    assert "| scrub: wall / read, decompress and hash | at most 1.25 | " in printed
     assert "| scattered: bytes added / bytes changed | at most 2 | " in printed
 
 
 def test_a_step_that_is_not_there_is_refused_with_those_that_are():
     ended = benchmark("--steps", "full,sideways")
     assert ended.returncode == 2
-    assert "there is no step 'sideways'; there are full, unchanged" in ended.stderr
+    assert "there is no step 'sideways'; there are full, scrub" in ended.stderr
 
 
 @pytest.mark.parametrize("size", ["4X", "G", "1M", ""])

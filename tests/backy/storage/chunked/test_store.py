@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections.abc import Container, Iterable
@@ -484,6 +485,18 @@ def test_durability_file_syncs_each_file_and_then_the_folders(tmp_path: Path) ->
     folders = sorted(f"{identify(data(seed))[0]:02x}" for seed in (1, 2))
 
     assert syncs(tmp_path, "file") == ([temporary, temporary, *folders, "chunks"], True)
+
+
+@pytest.mark.parametrize(("durability", "times"), [("filesystem", 2), ("file", 0), ("none", 0)])
+def test_the_disk_begins_to_write_chunks_that_a_sync_will_wait_for(
+    tmp_path: Path, durability: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda *arguments: begun.append(arguments[3]))
+
+    syncs(tmp_path, durability)
+
+    assert begun == [os.POSIX_FADV_DONTNEED] * times
 
 
 def test_syncfs_that_fails_fails_the_backup_and_names_the_store(store: Store) -> None:
