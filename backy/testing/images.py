@@ -1,4 +1,4 @@
-"""Image files with known content."""
+"""Image files with known content, and how two contents differ."""
 
 from __future__ import annotations
 
@@ -21,3 +21,16 @@ def write_image(path: Path, *chunks: int | None, tail: int = 0) -> Path:
         stream.write(random.Random(_TAIL_SEED).randbytes(tail))  # noqa: S311  # likewise
         stream.truncate(len(chunks) * CHUNK_SIZE + tail)
     return path
+
+
+def difference(found: bytes, expected: bytes) -> str:
+    """Say where two contents begin to differ, nothing if they are equal: pytest would compare them for hours."""
+    if found == expected:
+        return ""
+    if len(found) != len(expected):
+        return f"{len(found)} instead of {len(expected)} bytes"
+    low, high = 0, len(found)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if found[low:middle] != expected[low:middle] else (middle, high)
+    return f"byte {low} is {found[low]:#04x} instead of {expected[low]:#04x}"

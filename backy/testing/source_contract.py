@@ -21,6 +21,7 @@ from backy.plugins.discovery import Kind, advertised
 from backy.plugins.loading import call, load
 from backy.repository import Repository
 from backy.revision import FORMAT
+from backy.testing.images import difference
 
 FIRST, SECOND, THIRD = "firstrevision", "secondrevision", "thirdrevision"
 
@@ -109,8 +110,8 @@ class SourceContract:
         content = subject.content()
         with source.snapshot(FIRST, None) as snapshot:
             assert snapshot.size == len(content)
-            assert _read(snapshot) == content
-            assert _by_extents(snapshot) == content
+            assert not difference(_read(snapshot), content)
+            assert not difference(_by_extents(snapshot), content)
 
     def test_extents_are_in_order_and_leave_nothing_out(self, source: Source) -> None:
         """They tell of each byte once, from the first to the last."""
@@ -127,7 +128,7 @@ class SourceContract:
         content = subject.content()
         with source.snapshot(FIRST, None) as snapshot:
             for start, end in _ranges(len(content)):
-                assert snapshot.pread(start, end - start) == content[start:end], (start, end)
+                assert not difference(snapshot.pread(start, end - start), content[start:end]), (start, end)
 
     def test_a_range_beyond_the_end_is_an_error(self, source: Source) -> None:
         """Fewer bytes than asked for are never returned in silence."""
@@ -144,7 +145,7 @@ class SourceContract:
             for (start, end), data in zip(
                 ranges, pool.map(lambda r: snapshot.pread(r[0], r[1] - r[0]), ranges), strict=True
             ):
-                assert data == content[start:end], (start, end)
+                assert not difference(data, content[start:end]), (start, end)
 
     # changes ----------------------------------------------------------------------------------------------------------
 
@@ -171,7 +172,7 @@ class SourceContract:
         with source.snapshot(SECOND, "neverseenrevision") as snapshot:
             changes = snapshot.changes()
             told = None if changes is None else list(changes)
-        assert told is None or _cover(told, len(content)) == bytes([1]) * len(content)
+        assert told is None or 0 not in _cover(told, len(content))
 
     def test_growing_and_shrinking_are_changes(self, subject: SourceUnderTest, source: Source) -> None:
         """A snapshot has the size that the source has now; what it has grown by is a change."""
@@ -200,7 +201,7 @@ class SourceContract:
         with source.snapshot(FIRST, None) as snapshot:
             for offset in _places(len(content)):
                 write(offset, b"too late")
-            assert _read(snapshot) == content
+            assert not difference(_read(snapshot), content)
 
     # as a whole -------------------------------------------------------------------------------------------------------
 
@@ -219,7 +220,7 @@ class SourceContract:
             Backup(repository, ("test",)).run()
         for content, revision in zip(images, repository.history(), strict=True):
             with repository.image(revision) as image:
-                assert _read(image) == content
+                assert not difference(_read(image), content)
 
     @staticmethod
     def _check_changes(
@@ -231,7 +232,7 @@ class SourceContract:
             assert snapshot.size == len(now)
             changes = snapshot.changes()
             extents = None if changes is None else list(changes)
-            assert _read(snapshot) == now
+            assert not difference(_read(snapshot), now)
         if extents is not None:
             covered = _cover(extents, len(now))
             old = before.ljust(len(now), b"\0")[: len(now)]
@@ -263,7 +264,7 @@ def _backed_up(subject: SourceUnderTest, source: Source, revision: str, since: s
     snapshot: AbstractContextManager[Snapshot] = source.snapshot(revision, since)
     with snapshot as opened:
         content = _read(opened)
-    assert content == subject.content()
+    assert not difference(content, subject.content())
     return content
 
 

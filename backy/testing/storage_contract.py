@@ -18,6 +18,7 @@ from backy.chunkmap import ZERO, identify
 from backy.errors import ChunkDamageError
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call, load
+from backy.testing.images import difference
 from backy.testing.laboratory import Laboratory, patterned
 from backy.testing.trials import ACTIONS, failing_calls, power_losses, prepare
 
@@ -82,7 +83,7 @@ class _Stored:
                 for index, identity in enumerate(ids):
                     if identity != ZERO:
                         reader.probe(index, identity)
-                        assert reader.read(index, identity) == self.content[identity], (revision, index)
+                        assert not difference(reader.read(index, identity), self.content[identity]), (revision, index)
 
     @property
     def live(self) -> set[bytes]:
@@ -177,7 +178,7 @@ class StorageContract:
             list(pool.map(lambda index: writer.write(index, ids[index], chunks[index], None), reversed(range(12))))
             writer.commit()
         with stored.storage.open("first") as reader, ThreadPoolExecutor(4) as pool:
-            assert list(pool.map(reader.read, range(12), ids)) == chunks
+            assert [identify(chunk) for chunk in pool.map(reader.read, range(12), ids)] == ids
 
     def test_a_backup_that_fails_leaves_the_others_alone(self, stored: _Stored) -> None:
         """Left with an exception, a new revision is as if it had never been begun."""
