@@ -8,6 +8,14 @@ import click
 
 
 @click.command("mount")
+@click.option(
+    "-c",
+    "--config",
+    "configuration",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Show the repositories of all jobs in this configuration of the scheduler, each in a folder of its own.",
+)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, until Ctrl-C or SIGTERM.")
 @click.option(
     "--cache",
@@ -19,7 +27,7 @@ import click
 )
 @click.argument("mountpoint", metavar="MOUNTPOINT", type=click.Path(path_type=Path))
 @click.pass_obj
-def command(directory: Path, foreground: bool, cache: int, mountpoint: Path) -> None:
+def command(directory: Path, configuration: Path | None, foreground: bool, cache: int, mountpoint: Path) -> None:
     """Show every complete revision as a raw image in MOUNTPOINT, an existing folder.
 
     The images are read-only files named by the revisions' ids; 'last', 'by-date' and 'by-tag' have links to them. New
@@ -30,7 +38,15 @@ def command(directory: Path, foreground: bool, cache: int, mountpoint: Path) -> 
     file named by '--logfile'.
     """
     from backy.mount.serve import serve
-    from backy.mount.tree import Tree
+    from backy.mount.tree import Forest, Tree
     from backy.repository import Repository
 
-    serve(Tree(Repository.open(directory)), mountpoint, cache=cache * 2**20, foreground=foreground)
+    tree: Tree | Forest
+    if configuration is None:
+        tree = Tree(Repository.open(directory))
+    else:
+        from backy.scheduler.config import load
+
+        found = load(configuration)
+        tree = Forest({name: found.repository(job) for name, job in found.jobs.items()})
+    serve(tree, mountpoint, cache=cache * 2**20, foreground=foreground)

@@ -12,15 +12,18 @@ kernel asks, so that new revisions appear and removed ones vanish; nothing is re
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 from backy.errors import BackyError, DamageError
-from backy.repository import LAST, Repository
+from backy.repository import CONFIG, LAST, Repository
 from backy.revision import ID_PATTERN, Revision
 
+log = logging.getLogger(__name__)
 BY_DATE = "by-date"
 BY_TAG = "by-tag"
 _LONGEST_NAME = 255
@@ -122,23 +125,31 @@ class Tree:
 
 
 class Forest:
-    """Several repositories, each in a folder of its own; those that can not be opened are left out."""
+    """Several repositories, each in a folder of its own. One that is not there, or not yet, has no folder."""
 
-    def __init__(self, repositories: Mapping[str, Callable[[], Repository]]) -> None:
-        self._repositories = repositories
+    def __init__(self, directories: Mapping[str, Path]) -> None:
+        self._directories = directories
+        self._repositories: dict[str, Repository] = {}
 
     def find(self, path: list[str]) -> Entry | None:
         """Return what a path stands for, None if there is nothing of that name."""
         if not path:
-            return Folder(lambda: [name for name in self._repositories if self._open(name)])
+            return Folder(lambda: [name for name in self._directories if self._open(name)])
         repository = self._open(path[0])
         return None if repository is None else Tree(repository).find(path[1:])
 
     def _open(self, name: str) -> Repository | None:
-        try:
-            return self._repositories[name]()
-        except (KeyError, BackyError):
+        """Open a repository once, so that all who read it share what they have open."""
+        directory = self._directories.get(name)
+        if directory is None or not (directory / CONFIG).exists():
             return None
+        try:
+            if name not in self._repositories:
+                self._repositories[name] = Repository.open(directory)
+        except BackyError as error:
+            log.warning("%s is not shown: %s", name, error)
+            return None
+        return self._repositories[name]
 
 
 def _dated(revision: Revision) -> str:

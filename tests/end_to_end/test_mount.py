@@ -163,6 +163,22 @@ def test_find_prints_where_a_revision_is_mounted(fuse, backy, repository: Reposi
     assert backy("-b", repository.directory, "find", "-r", "weekly").code == 1
 
 
+def test_all_jobs_of_a_server_are_mounted_together(fuse, backy, repository: Repository, tmp_path: Path) -> None:
+    revision = Backup(repository, ("daily",)).run()
+    (tmp_path / "backy.conf").write_text(f"""
+global: {{base-dir: {tmp_path}}}
+schedules: {{default: {{daily: {{interval: 1d, keep: 9}}}}}}
+jobs:
+  vm: {{source: {{type: file, filename: {tmp_path}/disk.img}}, schedule: default}}
+  new: {{source: {{type: file, filename: {tmp_path}/new.img}}, schedule: default}}
+""")
+    folder = fuse(repository, "-c", str(tmp_path / "backy.conf"))
+
+    assert [path.name for path in folder.iterdir()] == ["vm"]
+    assert (folder / "vm/last").read_bytes() == (tmp_path / "disk.img").read_bytes()
+    assert backy("-b", repository.directory, "find").out == f"{folder / 'vm' / revision.id}\n"
+
+
 def test_a_mount_in_the_background_is_there_when_the_command_ends(
     repository: Repository, image: Path, tmp_path: Path, spoil
 ) -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backy.backup import Backup
-from backy.errors import RepositoryError
 from backy.mount.tree import Entry, Folder, Forest, ImageFile, Link, Tree, tag_folder
 from backy.repository import Repository
 from backy.revision import parse_tags
@@ -135,15 +136,36 @@ def test_a_tag_that_is_too_long_for_a_name_has_no_folder(tree: Tree, repository:
     assert names(tree, "by-tag") == ["daily"]
 
 
-def test_several_repositories_have_a_folder_each(repository: Repository) -> None:
-    def gone() -> Repository:
-        raise RepositoryError("there is none")
-
+def test_several_repositories_have_a_folder_each(repository: Repository, tmp_path: Path) -> None:
     revision = Backup(repository, ("daily",)).run()
-    forest = Forest({"vm": lambda: repository, "new": gone})
+    forest = Forest({"vm": repository.directory, "new": tmp_path / "new"})
 
     assert names(forest) == ["vm"]
     assert forest.find(["vm", "last"]) == Link(revision.id)
-    assert forest.find(["vm", revision.id]) == ImageFile(repository, revision)
+    file = forest.find(["vm", revision.id])
+    assert isinstance(file, ImageFile)
+    assert (file.repository.directory, file.revision) == (repository.directory, revision)
     assert forest.find(["new"]) is None
     assert forest.find(["other"]) is None
+
+
+def test_a_repository_appears_with_its_job_s_first_backup_and_vanishes_with_its_folder(
+    repository: Repository, tmp_path: Path
+) -> None:
+    forest = Forest({"vm": tmp_path / "later"})
+    assert names(forest) == []
+    repository.directory.rename(tmp_path / "later")
+    assert names(forest) == ["vm"]
+    assert forest.find(["vm"]) is not None
+    (tmp_path / "later").rename(tmp_path / "away")
+    assert names(forest) == []
+
+
+def test_a_repository_that_can_not_be_read_is_told(repository: Repository, caplog) -> None:
+    logging.getLogger("backy").propagate = True
+    config = repository.directory / "config"
+    config.chmod(0o600)
+    config.write_text("format: 99")
+
+    assert names(Forest({"vm": repository.directory})) == []
+    assert "vm is not shown: " in caplog.text
