@@ -237,8 +237,10 @@ class ImageReader(Protocol):
             ChunkDamageError: the chunk is missing, unreadable, or known to be damaged.
         """
 
-    def probe(self, index: int, identity: bytes) -> None:
+    def probe(self, index: int, identity: bytes) -> int | None:
         """Look whether chunk `index` is there and may be whole, without reading it.
+
+        Returns how many bytes of files are read to get it, None if that is not known.
 
         Raises:
             ChunkDamageError: a file of it is missing or has an impossible size.

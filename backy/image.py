@@ -14,7 +14,7 @@ class StoredImage:
 
     def __init__(self, chunks: ChunkMap, reader: ImageReader) -> None:
         self.chunks = chunks
-        self._reader = reader
+        self.reader = reader
 
     @property
     def size(self) -> int:
@@ -35,7 +35,7 @@ class StoredImage:
         length = self.chunks.length(index)
         if identity == ZERO:
             return bytes(length)
-        data = self._reader.read(index, identity)
+        data = self.reader.read(index, identity)
         if len(data) != length or identify(data) != identity:
             raise ChunkDamageError(identity, "its content is damaged: it does not have this id", data)
         return data

@@ -7,17 +7,27 @@ import fcntl
 import logging
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from backy.api import PAGE_SIZE, RestoreTarget
+from backy.api import CHUNK_SIZE, PAGE_SIZE, RestoreTarget
 from backy.errors import BackyError, ConfigError, PluginError, TargetError
+from backy.reflink import punch
 from backy.repository import Repository
 
 log = logging.getLogger(__name__)
+Opened = TypeVar("Opened", bound=RestoreTarget)
 _BLKZEROOUT = 0x127F
 """ioctl of linux/fs.h: let a range of a block device read as zeroes, by whatever way is fastest."""
+
+
+class ReadableTarget(RestoreTarget, Protocol):
+    """A target that has something already, which can be looked at before it is replaced."""
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Read `length` bytes at `offset`, from any thread; raises OSError."""
 
 
 @contextmanager
@@ -40,7 +50,23 @@ def open_target(
     elif options:
         raise ConfigError(f"options are for targets like TYPE:ARGUMENT; '{name}' is a path")
     else:
-        opened = _path(Path(name), size, repository.directory)
+        opened = _path(Path(name), size, repository.directory, _SparseFile, _Device)
+    with opened as target, _told_if_incomplete(name):
+        yield target
+        target.finish()
+
+
+@contextmanager
+def open_again(name: str, size: int, repository: Repository) -> Iterator[ReadableTarget]:
+    """Open a file or a block device that an earlier restore did not complete, and keep what is in it.
+
+    Raises:
+        TargetError: as for `open_target`, or it is neither.
+    """
+    if name == "-" or ":" in name.partition("/")[0]:
+        raise TargetError(f"'{name}' can not be read back: only files and block devices can be resumed")
+    opened: AbstractContextManager[ReadableTarget]
+    opened = _path(Path(name), size, repository.directory, _KeptFile, _KeptDevice)
     with opened as target, _told_if_incomplete(name):
         yield target
         target.finish()
@@ -66,7 +92,9 @@ def _offered(kind: str, repository: Repository, **arguments: object) -> Abstract
 
 
 @contextmanager
-def _path(path: Path, size: int, repository: Path) -> Iterator[RestoreTarget]:
+def _path(
+    path: Path, size: int, repository: Path, as_file: Callable[[int], Opened], as_device: Callable[[int], Opened]
+) -> Iterator[Opened]:
     if path.resolve().is_relative_to(repository.resolve()):
         raise TargetError(f"{path} lies inside of the repository: restore to another place")
     if path.exists() and not path.is_file() and not path.is_block_device():
@@ -74,11 +102,13 @@ def _path(path: Path, size: int, repository: Path) -> Iterator[RestoreTarget]:
     device = path.is_block_device()
     descriptor = _open_device(path, size) if device else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        opened = as_device(descriptor) if device else as_file(descriptor)
         if not device:
             with _told_if_incomplete(str(path)):
-                os.ftruncate(descriptor, 0)
+                if not isinstance(opened, _KeptFile):
+                    os.ftruncate(descriptor, 0)
                 os.ftruncate(descriptor, size)
-        yield _Device(descriptor) if device else _SparseFile(descriptor)
+        yield opened
     finally:
         os.close(descriptor)
 
@@ -135,6 +165,37 @@ class _Device(_SparseFile):
         if whole:
             fcntl.ioctl(self._descriptor, _BLKZEROOUT, struct.pack("QQ", offset, whole))
         _pwrite_all(self._descriptor, bytes(length - whole), offset + whole)
+
+
+class _KeptFile(_SparseFile):
+    """A file of which only what is wrong is written."""
+
+    def pread(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
+
+    def zero(self, offset: int, length: int) -> None:
+        if punch(self._descriptor, offset, length):  # some file systems can not
+            for start, piece in _not_zero(self, offset, length):
+                self.pwrite(bytes(piece), start)
+
+
+class _KeptDevice(_Device):
+    """A block device of which only what is wrong is written."""
+
+    def pread(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
+
+    def zero(self, offset: int, length: int) -> None:
+        for start, piece in _not_zero(self, offset, length):
+            super().zero(start, piece)
+
+
+def _not_zero(target: ReadableTarget, offset: int, length: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of a range that do not read as zeroes."""
+    for start in range(offset, offset + length, CHUNK_SIZE):
+        piece = min(offset + length - start, CHUNK_SIZE)
+        if target.pread(start, piece) != bytes(piece):
+            yield start, piece
 
 
 def _pwrite_all(descriptor: int, data: bytes, offset: int) -> None:

@@ -23,6 +23,15 @@ def _options(_context: click.Context, _parameter: click.Parameter, value: tuple[
 
 @click.command("restore")
 @revision_option
+@click.option(
+    "--resume", is_flag=True, help="Read TARGET, a file or a block device, and write only what is not right yet."
+)
+@click.option(
+    "--salvage",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Go on over damaged chunks, which become zeroes, and write to FILE what could be read and what could not.",
+)
 @click.option("--force", is_flag=True, help="Replace what TYPE:ARGUMENT names if it is there already.")
 @click.option(
     "-o",
@@ -35,24 +44,40 @@ def _options(_context: click.Context, _parameter: click.Parameter, value: tuple[
 )
 @click.argument("target", metavar="TARGET")
 @click.pass_obj
-def command(directory: Path, specification: str, force: bool, options: dict[str, str], target: str) -> None:
+def command(
+    directory: Path,
+    specification: str,
+    resume: bool,
+    salvage: Path | None,
+    force: bool,
+    options: dict[str, str],
+    target: str,
+) -> None:
     """Write a revision to TARGET: a file, a block device, TYPE:ARGUMENT, or '-' for standard output.
 
     A file is made or replaced, with holes where the image has zeroes. TYPE:ARGUMENT is a place that the source TYPE
     offers, such as 'ceph-rbd:POOL/IMAGE'; what is there already is replaced only by --force. A file that has a colon
     in its name is written as './NAME'. Every chunk is checked on the way.
+
+    A damaged chunk ends the restore, unless --salvage is given: then the exit code tells of it. FILE has the format of
+    GNU ddrescue's mapfiles, in which '+' is a range that was read and '-' one that was not.
     """
     from backy.cli.progress import steps
     from backy.errors import ConfigError
     from backy.plugins.events import Events
     from backy.repository import Repository
     from backy.restore import restore, stream
-    from backy.target import open_target
+    from backy.restore import resume as write_the_rest
+    from backy.salvage import salvaged
+    from backy.target import open_again, open_target
 
     repository = Repository.open(directory)
     revision = repository.select(specification)
-    with steps() as show, repository.image(revision) as image:
-        if target == "-":
+    with steps() as show, repository.image(revision) as stored, salvaged(stored, salvage, repository) as image:
+        if resume:
+            with open_again(target, image.size, repository) as opened:
+                write_the_rest(image, opened, show("restore", image.size))
+        elif target == "-":
             if options:
                 raise ConfigError("options are for targets like TYPE:ARGUMENT; '-' is standard output")
             stream(image, sys.stdout.fileno(), show("restore", image.size))

@@ -37,14 +37,21 @@ class ChunkReader:
             content = apply_delta(self.delta(delta), content)
         return content
 
-    def probe(self, index: int, identity: bytes) -> None:
-        """Look whether the files of a chunk are there and have sizes that they may have; raises ChunkDamageError."""
+    def probe(self, index: int, identity: bytes) -> int:
+        """Look whether the files of a chunk are there and have sizes that they may have, and return their sum.
+
+        Raises:
+            ChunkDamageError: one is missing, or has an impossible size.
+        """
         file = self.locate(identity)
+        total = 0
         with _blamed_on(identity):
             for needed in [file, *file.made_of]:
                 size = self._files.size(needed)
                 if not SMALLEST_FRAME <= size <= LARGEST_FRAME:
                     raise ChunkDamageError(needed.identity, f"{needed.kind} has an impossible size of {size} bytes")
+                total += size
+        return total
 
     def locate(self, identity: bytes) -> ChunkFile:
         """Return the file of a chunk; raises ChunkDamageError if there is none."""

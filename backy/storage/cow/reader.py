@@ -27,14 +27,15 @@ class RawReader:
         except OSError as error:
             raise ChunkDamageError(identity, f"image {self._name}: {error.strerror}") from error
 
-    def probe(self, index: int, identity: bytes) -> None:
-        """Look whether the image is there and reaches to the chunk; raises ChunkDamageError."""
+    def probe(self, index: int, identity: bytes) -> int:
+        """Look whether the image is there and reaches to the chunk, and return its length; raises ChunkDamageError."""
         try:
             size = os.fstat(self._descriptor()).st_size
         except OSError as error:
             raise ChunkDamageError(identity, f"image {self._name}: {error.strerror}") from error
         if size <= index * CHUNK_SIZE:
             raise ChunkDamageError(identity, f"image {self._name} ends before it, after {size} bytes")
+        return min(size - index * CHUNK_SIZE, CHUNK_SIZE)
 
     def _descriptor(self) -> int:
         if isinstance(self._file, OSError):

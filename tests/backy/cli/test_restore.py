@@ -134,3 +134,39 @@ def test_a_restore_waits_for_a_purge(repository: Repository, image: Path, tmp_pa
     assert process.communicate(timeout=60) == (None, "")
     assert process.returncode == 0
     assert (tmp_path / "out").read_bytes() == image.read_bytes()
+
+
+def test_what_is_right_already_is_not_read_again(backy, repository: Repository, image: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.write_bytes(image.read_bytes()[: 2 * CHUNK_SIZE])
+    damage(repository, 0)
+    done = backy("-b", repository.directory, "restore", "--resume", target)
+
+    assert (done.code, done.out, done.err) == (0, "", "")
+    assert target.read_bytes() == image.read_bytes()
+
+
+def test_standard_output_can_not_be_resumed(backy, repository: Repository) -> None:
+    done = backy("-b", repository.directory, "restore", "--resume", "-")
+
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "Error: '-' can not be read back: only files and block devices can be resumed\n"
+
+
+@pytest.mark.parametrize("target", [["out"], ["--resume", "out"], ["-"]])
+def test_salvage_goes_on_over_damage_and_says_so(
+    repository: Repository, image: Path, tmp_path: Path, target: list[str]
+) -> None:
+    damage(repository, 0)
+    call = [*PROGRAM, "-b", repository.directory, "restore", "--salvage", "map", *target]
+    done = subprocess.run(call, capture_output=True, check=False, cwd=tmp_path)
+
+    restored = done.stdout if target == ["-"] else (tmp_path / "out").read_bytes()
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith("Error: 1 of 5 chunks could not be read and are zeroes now, see ")
+    assert done.stderr.count(b"\n") == 1
+    assert restored == bytes(CHUNK_SIZE) + image.read_bytes()[CHUNK_SIZE:]
+    assert (tmp_path / "map").read_text().splitlines()[-2:] == [
+        "0x00000000  0x00400000  -",
+        "0x00400000  0x00C003E8  +",
+    ]

@@ -1,0 +1,55 @@
+"""`backy diff`: what differs between two revisions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from backy.errors import DamageError
+
+
+@click.command("diff")
+@click.option("--json", "as_json", is_flag=True, help="Print an object.")
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.pass_obj
+def command(directory: Path, as_json: bool, old: str, new: str) -> None:
+    """List what is different in the revision NEW from what it was in OLD; both are a SPEC.
+
+    Each line has offset and length in bytes of a range that changed, and whether it is data or zeroes now. Pages of 4
+    KiB are compared, and only chunks that differ are read. Where the images have different sizes, what OLD lacks counts
+    as zeroes, and what NEW lacks is not listed.
+    """
+    from backy.cli.progress import steps
+    from backy.difference import compare
+    from backy.repository import Repository
+
+    repository = Repository.open(directory)
+    before, after = repository.select(old), repository.select(new)
+    with steps() as show, repository.image(before) as first, repository.image(after) as second:
+        found = compare(first, second, show)
+    if as_json:
+        import msgspec
+
+        content = {
+            "old": {"id": before.id, "size": before.size},
+            "new": {"id": after.id, "size": after.size},
+            "bytes": found.bytes,
+            "chunks": found.chunks,
+            "damaged": len(found.damaged),
+            "extents": [{"offset": offset, "length": length, "data": data} for offset, length, data in found.extents],
+        }
+        click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))
+    else:
+        import humanize
+
+        for extent in found.extents:
+            click.echo(f"{extent.offset:>16} {extent.length:>16} {'data' if extent.data else 'zeroes'}")
+        size = humanize.naturalsize(found.bytes, binary=True)
+        click.echo(f"{size} in {len(found.extents)} ranges of {found.chunks} chunks changed")
+    if found.damaged:
+        count, first_cause = len(found.damaged), found.damaged[0]
+        raise DamageError(
+            f"{count} chunks can not be compared and count as changed as a whole, the first: {first_cause}"
+        )
