@@ -32,6 +32,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "ConsoleCommand",
+    "DisposableStorage",
     "Extent",
     "Held",
     "Image",
@@ -310,6 +311,14 @@ class Storage(Protocol):
 
         Nobody writes then. Only mounts read meanwhile: if they do not get what they should, they read again afterwards.
         """
+
+
+@runtime_checkable
+class DisposableStorage(Storage, Protocol):
+    """A storage that can be given up for another one. Without this, a conversion leaves what `initialize` made."""
+
+    def dispose(self) -> None:
+        """Remove all that is kept here but for what `remove` deals with; some of it may be gone already."""
 
 
 @dataclass(frozen=True)

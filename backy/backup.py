@@ -16,7 +16,7 @@ import shortuuid
 
 from backy.api import AssessedSnapshot, Report, Snapshot, Source, Storage, Stored, Verifier
 from backy.chunkmap import ChunkMap
-from backy.durable import TEMPORARY_SUFFIX, sync_file_system_of
+from backy.durable import sync_file_system_of
 from backy.errors import DamageError, HintError, SourceBusyError, VerificationError
 from backy.findings import Findings
 from backy.hints import Unhinted
@@ -28,6 +28,7 @@ from backy.referenced import Referenced, boot_id, relied_upon
 from backy.repository import Repository
 from backy.revision import Revision, Statistics, Verification, utc_now
 from backy.steps import Steps, quiet
+from backy.tidying import tidy
 from backy.transfer import Transferred, transfer
 from backy.trust import recheck
 
@@ -81,7 +82,7 @@ class Backup:
 
     def _attempt(self, source: Source, storage: Storage, *, hinted: bool = True) -> Revision:
         """Make a revision, `hinted` by what the source says has changed, or of all that it has."""
-        history = self._tidy_history()
+        history = tidy(self.repository)
         trusted = self._trusted(history)
         parent, parent_map = self._parent(trusted)
         revision = self._begin(history, parent)
@@ -101,24 +102,6 @@ class Backup:
             # the revision is good: what could not be linked or tidied up afterwards is no reason to lose it
             log.error("%s is complete, but what follows a backup failed: %s", revision.id, error)  # noqa: TRY400
         return revision
-
-    def _tidy_history(self) -> list[Revision]:
-        """Remove what earlier backups did not finish; return the complete revisions."""
-        sound, damaged = self.repository.survey()
-        for error in damaged:
-            log.warning("%s; 'backy forget -r ID' removes it", error)
-        for revision in sound:
-            if not revision.complete:
-                log.info("removing the incomplete revision %s", revision.id)
-                self.repository.remove(revision.id)
-        known = {revision.id for revision in sound if revision.complete}
-        known |= {path.name.removesuffix(".rev") for path in self.repository.directory.glob("*.rev")}
-        for identity in {path.stem for path in self.repository.maps()} - known:
-            log.info("removing what is left of revision %s", identity)
-            self.repository.remove(identity)
-        for path in self.repository.directory.glob(f".*{TEMPORARY_SUFFIX}"):
-            path.unlink()
-        return [revision for revision in sound if revision.complete]
 
     def _trusted(self, history: list[Revision]) -> list[Revision]:
         """Return what may be built upon: nothing at all while a revision is distrusted and was not looked at since."""

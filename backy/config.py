@@ -17,6 +17,8 @@ from backy.schedule import Interval, Schedule
 Section = TypeVar("Section", bound=msgspec.Struct)
 Converted = TypeVar("Converted")
 NOT_UPGRADED = "this version can not read it yet; restore it with the backy that made it"
+_SHORTENED = ("storage", "previous_storage", "verifier")
+"""Sections for which the name of a plugin alone may stand."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -52,6 +54,8 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     """What is backed up: `type` names the source, the other keys are the source's own."""
     storage: dict[str, Any] = msgspec.field(default_factory=lambda: {"type": "chunked"})
     """How images are kept: `type` names the storage, the other keys are its own. A name alone stands for its type."""
+    previous_storage: dict[str, Any] | None = None
+    """The storage that `convert` moves revisions away from, until none is left; a section like `storage`."""
     verifier: dict[str, Any] | None = None
     """How fresh revisions are checked; None leaves the choice to the source."""
     schedule: dict[str, ScheduledTag] | None = None
@@ -126,10 +130,12 @@ def load_job(path: Path) -> JobConfig:
             raise RepositoryError(f"{path.parent} is a repository of backy 2: {NOT_UPGRADED}")
         if isinstance(version, int) and version != FORMAT:
             raise RepositoryError(f"{path} has format {version}; this version of backy reads {FORMAT}")
-        content |= {key: {"type": content[key]} for key in ("storage", "verifier") if isinstance(content.get(key), str)}
+        content |= {key: {"type": content[key]} for key in _SHORTENED if isinstance(content.get(key), str)}
     job = typed(content, JobConfig, "config")
     plugin_type(job.source, "config.source")
     plugin_type(job.storage, "config.storage")
+    if job.previous_storage is not None:
+        plugin_type(job.previous_storage, "config.previous_storage")
     if job.verifier is not None:
         plugin_type(job.verifier, "config.verifier")
     return job

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -17,7 +17,7 @@ from backy.api import Job, Source, Storage, Verifier
 from backy.chunkmap import ChunkMap, room
 from backy.config import JobConfig, dump_job, load_job, plugin_type
 from backy.durable import READ_ONLY, replace_link, sync_folder, write_file
-from backy.errors import DamageError, RepositoryError
+from backy.errors import DamageError, RepositoryError, RevisionNotFoundError
 from backy.image import StoredImage
 from backy.locking import PURGE_LOCK, shared
 from backy.plugins.discovery import Kind
@@ -95,6 +95,10 @@ class Repository:
         changed.check_plugins()
         if config.storage["type"] != self.config.storage["type"]:
             changed.storage().initialize()
+        self.write_config(config)
+
+    def write_config(self, config: JobConfig) -> None:
+        """Replace `config`, whatever it says."""
         write_file(self.directory / CONFIG, dump_job(config))
         self.config = config
         self._storages.clear()
@@ -123,14 +127,15 @@ class Repository:
         """
         from backy.plugins.loading import call
 
-        config = self.config.storage
-        if name is None or name == config["type"]:
-            name = plugin_type(config, "config.storage")
-        else:
-            config = {"type": name}
+        name = name or plugin_type(self.config.storage, "config.storage")
         if name not in self._storages:
+            sections = {section["type"]: section for section in self._storage_sections()}
+            config = sections.get(name, {"type": name})
             self._storages[name] = call(Kind.STORAGE, name, "backy_storage", config=config, job=self.job)
         return self._storages[name]
+
+    def _storage_sections(self) -> list[dict[str, Any]]:
+        return [section for section in (self.config.storage, self.config.previous_storage) if section is not None]
 
     def storage_of(self, revision: Revision) -> Storage:
         """Make the storage that keeps a revision, which need not be the job's; raises ConfigError or PluginError."""
@@ -178,6 +183,17 @@ class Repository:
         """Find the complete revision that SPEC stands for; raises RevisionNotFoundError."""
         return records.select(self.history(), specification)
 
+    def current(self, revision: Revision) -> Revision:
+        """Read the record of a revision once more: it may have been converted or forgotten since.
+
+        Raises:
+            RevisionNotFoundError: somebody forgot it.
+        """
+        try:
+            return self.record(revision.id)
+        except FileNotFoundError:
+            raise RevisionNotFoundError(f"revision {revision.id} was forgotten meanwhile") from None
+
     def write_record(self, revision: Revision) -> None:
         """Replace a revision's record."""
         write_file(self._record_path(revision.id), records.encode(revision), READ_ONLY if revision.complete else 0o640)
@@ -187,16 +203,22 @@ class Repository:
 
         The map goes last, so that what is left is found; without a map the record does.
         """
-        storages = self.storages(revision for revision in self.survey()[0] if revision.id == identity)
+        storages = self._all_storages(identity)
         files = [self._record_path(identity), self._map_path(identity)]
         if files[1].exists():
             files.pop(0).unlink(missing_ok=True)
             sync_folder(self.directory)
-        for storage in storages.values():
+        for storage in storages:
             storage.remove(identity)
         for path in files:
             path.unlink(missing_ok=True)
         self.link_last()
+
+    def _all_storages(self, identity: str) -> list[Storage]:
+        """Make every storage that may have something of a revision, a copy of an interrupted conversion included."""
+        names = {section["type"] for section in self._storage_sections()}
+        names |= {revision.storage for revision in self.survey()[0] if revision.id == identity}
+        return [self.storage(name) for name in sorted(names)]
 
     def forget(self, specification: str) -> str:
         """Remove the revision that SPEC stands for, or, by its full id, one that is damaged; return its id.
@@ -273,8 +295,9 @@ class Repository:
     def image(self, revision: Revision) -> Iterator[StoredImage]:
         """Open a revision for reading; purge waits meanwhile."""
         with shared(self.directory, PURGE_LOCK):
-            chunks = self.read_map(revision)
-            with self.storage_of(revision).open(revision.id) as reader:
+            current = self.current(revision)
+            chunks = self.read_map(current)
+            with self.storage_of(current).open(current.id) as reader:
                 yield StoredImage(chunks, reader)
 
     def raw_path(self, revision: Revision) -> Path | None:

@@ -100,7 +100,7 @@ class Scrub:
     def _revisions(self) -> list[Revision]:
         """Return the complete revisions that are to be looked at."""
         if self.only is not None:
-            return [self.only]
+            return [self.repository.current(self.only)]
         sound, damaged = self.repository.survey()
         self._result.problems += [str(error) for error in damaged]
         return [revision for revision in sound if revision.complete]

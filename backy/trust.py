@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from backy.api import Progress
-from backy.errors import ChunkDamageError, RevisionNotFoundError
+from backy.errors import ChunkDamageError
 from backy.image import StoredImage
 from backy.locking import BACKUP_LOCK, exclusive
 from backy.mending import Mender, damaged_chunks, identities, mark_damaged, report_damage, settle
@@ -38,10 +38,7 @@ def verify(repository: Repository, revision: Revision, clock: Callable[[], datet
     with repository.image(revision) as image:
         found = damaged_chunks(image, image.chunks.data(), progress)
         with exclusive(repository.directory, BACKUP_LOCK, wait=True):
-            try:
-                current = repository.record(revision.id)
-            except FileNotFoundError:
-                raise RevisionNotFoundError(f"revision {revision.id} was forgotten while it was read") from None
+            current = repository.current(revision)
             # a backup may have mended meanwhile what was damaged, so those chunks are looked at again
             return _judge(repository, current, _look(repository, current, found), clock)
 

@@ -41,6 +41,7 @@ def _config(job: JobEntry, existing: JobConfig | None) -> JobConfig:
         created=existing.created if existing else None,
         source=dict(job.source),
         storage=dict(job.storage),
+        previous_storage=existing.previous_storage if existing else None,
         verifier=dict(job.verifier) if job.verifier else None,
         schedule={
             name: ScheduledTag(Duration(seconds=tag.interval.total_seconds()), tag.keep)

@@ -481,5 +481,5 @@ def test_a_revision_forgotten_meanwhile_is_no_damage(repository: Repository) -> 
         if (repository.directory / f"{revision.id}.rev").exists():
             repository.remove(revision.id)
 
-    with pytest.raises(RevisionNotFoundError, match="was forgotten while it was read"):
+    with pytest.raises(RevisionNotFoundError, match="was forgotten meanwhile"):
         verify(repository, revision, utc_now, forget)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Literal
 
 import msgspec
@@ -107,6 +107,13 @@ class ChunkedStorage:
         files = self._files()
         self._clear_temporary(files)
         return purge(files, live)
+
+    def dispose(self) -> None:
+        """Remove all chunks, their folder, and what restores them without backy. `README` is for the next storage."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._directory)
+        (self._directory.parent / "restore.py").unlink(missing_ok=True)
+        sync_folder(self._directory.parent)
 
     def _files(self) -> ChunkFiles:
         try:

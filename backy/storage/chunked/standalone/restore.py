@@ -254,6 +254,8 @@ def write_image(pieces: Iterator[tuple[int, int, bytes | None]], stream: BinaryI
 def restore(spec: str, target: str) -> None:
     """Restore one revision."""
     revision = select(spec)
+    if revision["storage"] == "cow":
+        raise Trouble(f"the file {REPOSITORY / revision['id']} is the raw image itself: copy it, or use 'dd'")
     if revision["storage"] != "chunked":
         raise Trouble(f"{revision['id']} is stored as '{revision['storage']}', which this program does not read")
     if not shutil.which("zstd"):
