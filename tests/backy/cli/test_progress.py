@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,9 @@ def test_a_terminal_shows_each_step_to_its_end(monkeypatch: pytest.MonkeyPatch) 
                 progress = show(name, 16 * 2**20)
                 progress(2**20)
                 progress(15 * 2**20)
-        shown = os.read(ours, 100_000)
+        shown = b""
+        while not all(word in shown for word in (b"backup", b"verify", b"16.0/16.0 MiB")):
+            assert select.select([ours], [], [], 30)[0], shown
+            shown += os.read(ours, 100_000)
     os.close(theirs)
     os.close(ours)
-
-    for word in (b"backup", b"verify", b"16.0/16.0 MiB"):
-        assert word in shown
