@@ -11,7 +11,6 @@ Whoever applies this does so after a successful backup only: while backups fail,
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -59,25 +58,14 @@ class Hold(NamedTuple):
     """When the reason is expected to end if all goes by the schedule; None if nobody can tell."""
 
 
-class _Standing(NamedTuple):
-    """A revision among the others."""
-
-    revision: Revision
-    newer: defaultdict[str, int]
-    """How many newer trusted revisions have each tag; valid until the next revision is asked for."""
-    newest: bool
-    """Whether no newer revision is trusted."""
-
-
 def expiries(schedule: Schedule, history: Sequence[Revision], now: datetime) -> list[Expiry]:
     """Return what expires, the newest first; `history` is complete revisions in order of time."""
-    rules = _Rules(schedule)
+    rules = _Rules(schedule, now)
     found = []
-    for revision, newer, newest in _standings(history):
-        if newest:
+    for revision, newest in rules.standings(history):
+        if newest or (revision.tags and revision.timestamp >= rules.young):
             continue
-        age = now - revision.timestamp
-        remaining = tuple(tag for tag in revision.tags if rules.held(tag, newer[tag], age))
+        remaining = tuple([tag for tag in revision.tags if rules.held(tag, revision.timestamp)])
         if len(remaining) < len(revision.tags) or not remaining:
             found.append(Expiry(revision, remaining))
     return found
@@ -90,50 +78,50 @@ def holds(
 
     `shift` is the job's spread.
     """
-    rules = _Rules(schedule)
-    _, newer, newest = next(standing for standing in _standings(history) if standing.revision.id == revision.id)
-    found = []
-    for tag in revision.tags:
-        if rules.held(tag, newer[tag], now - revision.timestamp):
-            rule, until = rules.reason(tag, newer[tag], revision.timestamp)
-            if rule is Rule.COUNT:
-                interval, keep = schedule[tag]
-                last_needed = next_ideal(interval, shift, now) + (keep - newer[tag] - 1) * interval
-                until = max(until or last_needed, last_needed)
-            found.append(Hold(tag, rule, until))
+    rules = _Rules(schedule, now)
+    newest = next(newest for other, newest in rules.standings(history) if other.id == revision.id)
+    found = [rules.hold(tag, revision.timestamp, shift) for tag in revision.tags if rules.held(tag, revision.timestamp)]
     return found or ([Hold(None, Rule.NEWEST, None)] if newest else [])
 
 
-def _standings(history: Sequence[Revision]) -> Iterator[_Standing]:
-    """Go through the revisions from the newest to the oldest."""
-    newer: defaultdict[str, int] = defaultdict(int)
-    newest = True
-    for revision in reversed(history):
-        yield _Standing(revision, newer, newest)
-        if revision.trust is not Trust.DISTRUSTED:
-            newest = False
-            for tag in revision.tags:
-                newer[tag] += 1
-
-
 class _Rules:
-    """What a schedule says of single tags."""
+    """What a schedule says now of the tags of one revision after the other."""
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, now: datetime) -> None:
         self._schedule = schedule
+        self._now = now
         self._windows = {name: tag.interval * tag.keep for name, tag in schedule.items()}
         self._longest = max(self._windows.values())
+        self.young = now - min(self._windows.values())
+        """From when on no tag expires."""
+        self._wanted = {name: tag.keep for name, tag in schedule.items()}
+        """How many trusted revisions of each tag are wanted still, those newer than the present one being there."""
 
-    def held(self, tag: str, newer: int, age: timedelta) -> bool:
-        """Tell whether a tag does not expire yet: so many newer trusted revisions have it."""
-        if tag in self._schedule:
-            return newer < self._schedule[tag].keep or age <= self._windows[tag]
-        return tag.startswith(MANUAL) or age <= self._longest
+    def standings(self, history: Sequence[Revision]) -> Iterator[tuple[Revision, bool]]:
+        """Go through the revisions from the newest to the oldest, and tell whether no newer one is trusted."""
+        newest = True
+        for revision in reversed(history):
+            yield revision, newest
+            if revision.trust is not Trust.DISTRUSTED:
+                newest = False
+                for tag in revision.tags:
+                    if tag in self._wanted:
+                        self._wanted[tag] -= 1
 
-    def reason(self, tag: str, newer: int, timestamp: datetime) -> tuple[Rule, datetime | None]:
-        """Say why a tag that is held is, and until when by its age alone."""
-        if tag in self._schedule:
-            return Rule.COUNT if newer < self._schedule[tag].keep else Rule.WINDOW, timestamp + self._windows[tag]
+    def held(self, tag: str, timestamp: datetime) -> bool:
+        """Tell whether a tag of the present revision does not expire yet."""
+        if tag in self._wanted:
+            return self._wanted[tag] > 0 or self._now - timestamp <= self._windows[tag]
+        return tag.startswith(MANUAL) or self._now - timestamp <= self._longest
+
+    def hold(self, tag: str, timestamp: datetime, shift: timedelta) -> Hold:
+        """Say why a tag of the present revision does not expire yet."""
+        if tag in self._wanted:
+            until, wanted = timestamp + self._windows[tag], self._wanted[tag]
+            if wanted <= 0:
+                return Hold(tag, Rule.WINDOW, until)
+            interval = self._schedule[tag].interval
+            return Hold(tag, Rule.COUNT, max(until, next_ideal(interval, shift, self._now) + (wanted - 1) * interval))
         if tag.startswith(MANUAL):
-            return Rule.MANUAL, None
-        return Rule.FORMER, timestamp + self._longest
+            return Hold(tag, Rule.MANUAL, None)
+        return Hold(tag, Rule.FORMER, timestamp + self._longest)

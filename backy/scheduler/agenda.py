@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 
-from backy.schedule import EPOCH, Due, Past, Schedule, backoff, next_due, sla, spread
+from backy.schedule import EPOCH, Due, Past, Schedule, backoff, missed, next_due, sla, spread
 
 BUSY_RETRY = timedelta(minutes=2)
 """When to try again a job whose repository another command holds."""
@@ -147,7 +147,7 @@ class Agenda:
             _, ticket, entry = heapq.heappop(self._waiting)
             if ticket == entry.ticket:
                 self._queue(entry)
-        return [entry for pool in Pool for entry in self._fill(pool, now)]
+        return [entry for pool, queue in self._queues.items() if queue for entry in self._fill(pool, now)]
 
     def finish(self, entry: Entry, outcome: Outcome, past: Past, duration: float | None, now: datetime) -> None:
         """Take note of how a run ended and of what the job has done by now."""
@@ -206,11 +206,12 @@ class Agenda:
             _, _, ticket, entry = heapq.heappop(queue)
             if ticket != entry.ticket:
                 continue
-            due = next_due(entry.schedule, entry.shift, entry.past, now)
-            if due.time > now and not (entry.urgent or entry.failures):
+            tags = missed(entry.schedule, entry.shift, entry.past, now)
+            if not tags and not (entry.urgent or entry.failures):
                 self._place(entry, now)  # the clock was set back
                 continue
-            entry.due = Due(now, due.tags)
+            # what has waited for a slot does not wait again for a run that is near: it might do so for ever
+            entry.due = Due(now, tuple(sorted(tags)) or next_due(entry.schedule, entry.shift, entry.past, now).tags)
             entry.phase = Phase.RUNNING
             running.add(entry)
             yield entry

@@ -234,3 +234,17 @@ def test_nothing_gets_lost_and_slots_are_kept_whatever_happens(data: st.DataObje
             seen.add(entry.name)
             agenda.finish(entry, Outcome.DONE, done(now), 1, now)
     assert seen == set("abcde")
+
+
+def test_what_waited_for_a_slot_does_not_wait_again_for_a_run_that_is_near(agenda: Agenda) -> None:
+    blocker = enter(agenda, "blocker", done(START - 2 * DAY))
+    assert agenda.start(START) == [blocker]
+    agenda.add("vm", HOURLY, START - DAY)
+    run = next_ideal(timedelta(hours=1), agenda["vm"].shift, START)
+    agenda.learn("vm", done(run - timedelta(hours=1), tag="hourly"), 1, START)
+    assert agenda.start(run) == []
+    late = run + timedelta(minutes=58)
+    agenda.finish(blocker, Outcome.DONE, done(late), 1, late)
+
+    assert agenda.start(late) == [agenda["vm"]]
+    assert agenda["vm"].due == (late, ("hourly",))
