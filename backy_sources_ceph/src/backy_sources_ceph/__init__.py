@@ -6,13 +6,17 @@ Configuration: `CephConfig`. Whoever has another way of making snapshots inherit
 
 from __future__ import annotations
 
-from backy.api import Config, Job, Source
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
+from backy.api import Config, Job, RestoreTarget, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl
 from backy_sources_ceph.config import CephConfig, parse_specification
 from backy_sources_ceph.connection import opened_pool, reported
 from backy_sources_ceph.image import PREFIX, Image, opened_image
 from backy_sources_ceph.source import CephSource
+from backy_sources_ceph.target import opened_target, plan_target
 
 
 @hookimpl
@@ -27,15 +31,26 @@ def backy_source_config(argument: str) -> Config:
     return parse_specification(argument)
 
 
+@hookimpl
+def backy_restore_target(
+    argument: str, options: Mapping[str, str], config: Config, size: int, force: bool
+) -> AbstractContextManager[RestoreTarget]:
+    """Restore to the image that is named as for the program `rbd`."""
+    return opened_target(plan_target(argument, options, config), size, force=force)
+
+
 __all__ = [
     "PREFIX",
     "CephConfig",
     "CephSource",
     "Image",
+    "backy_restore_target",
     "backy_source",
     "backy_source_config",
     "opened_image",
     "opened_pool",
+    "opened_target",
     "parse_specification",
+    "plan_target",
     "reported",
 ]

@@ -58,14 +58,14 @@ def reported(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def opened_pool(config: CephConfig) -> Iterator[Any]:
-    """Connect to the cluster; gives the `rados.Ioctx` of pool and namespace.
+def opened_pool(config: CephConfig, title: str | None = None) -> Iterator[Any]:
+    """Connect to the cluster; gives the `rados.Ioctx` of pool and namespace. Messages begin with `title`.
 
     Raises:
         SourceError: there is no such cluster or pool, or it can not be reached.
     """
-    with _connected(config) as connection:
-        what = f"source {config.specification}"
+    what = title or f"source {config.specification}"
+    with _connected(config, what) as connection:
         with reported(what):
             # of a pool that is not there, opening it would ask the monitors for ever
             if config.pool not in connection.list_pools():
@@ -79,9 +79,8 @@ def opened_pool(config: CephConfig) -> Iterator[Any]:
 
 
 @contextmanager
-def _connected(config: CephConfig) -> Iterator[Any]:
+def _connected(config: CephConfig, what: str) -> Iterator[Any]:
     rados, _ = bindings()
-    what = f"source {config.specification}"
     with reported(f"{what}: the configuration of the Ceph cluster, {config.conf or 'ceph.conf'}"):
         connection = rados.Rados(
             conffile=config.conf or rados.Rados.DEFAULT_CONF_FILES,
