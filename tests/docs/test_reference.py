@@ -17,6 +17,7 @@ from backy.config import JobConfig, ScheduledTag
 from backy.exitcodes import ExitCode
 from backy.plugins.discovery import Kind, Plugin, advertised
 from backy.repository import Repository
+from backy_sources_ceph.target import TargetOptions
 from backy.testing.memory import MemoryImage
 from backy.verify.changed import STATE, ChangedVerifier
 
@@ -78,6 +79,10 @@ def test_every_key_of_a_plugin_is_explained(plugin: Plugin) -> None:
         assert {name: row[-1] == "required" for name, row in documented.items()} == {
             field.encode_name: field.required for field in fields
         }
+
+
+def test_every_option_of_a_target_is_explained() -> None:
+    assert list(table("configuration.md", "target `ceph-rbd`")) == list(TargetOptions.__struct_fields__)
 
 
 def test_the_plugins_that_can_be_used_have_sections() -> None:
