@@ -17,9 +17,9 @@ from backy.config import JobConfig, ScheduledTag
 from backy.exitcodes import ExitCode
 from backy.plugins.discovery import Kind, Plugin, advertised
 from backy.repository import Repository
-from backy_sources_ceph.target import TargetOptions
 from backy.testing.memory import MemoryImage
 from backy.verify.changed import STATE, ChangedVerifier
+from backy_sources_ceph.target import TargetOptions
 
 DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = DOCS / "reference"
