@@ -74,7 +74,7 @@ def open_again(name: str, size: int, repository: Repository) -> Iterator[Readabl
 
 def _offered(kind: str, repository: Repository, **arguments: object) -> AbstractContextManager[RestoreTarget]:
     """Ask the source plugin `kind` for its target."""
-    from backy.plugins.contract import BrokenPluginError
+    from backy.plugins.broken import BrokenPluginError
     from backy.plugins.discovery import Kind
     from backy.plugins.loading import call
 

@@ -11,14 +11,14 @@ import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import click
 
 from backy.cli.logs import logs_to_file, set_up_logging
 from backy.errors import BackyError, PluginError
 from backy.exitcodes import ExitCode
-from backy.plugins.discovery import CORE_DISTRIBUTION, Kind, Plugin, advertised, contenders
+from backy.plugins.discovery import CORE_DISTRIBUTION, Kind, Plugin, advertised, conflict, contenders
 
 log = logging.getLogger(__name__)
 STANDARD_OUTPUT = 1
@@ -68,13 +68,13 @@ def _offered(context: click.Context) -> dict[str, list[Plugin]]:
 
 def _foreign_command(claims: list[Plugin]) -> click.Command:
     """Import another distribution's command; one that is broken stays in the help and tells its cause when called."""
-    from backy.plugins.loading import conflict, imported_command
+    from backy.plugins.commands import imported_command
 
     name = claims[0].name
     if len(claims) > 1:
         return _broken_command(name, PluginError(f"command '{name}' is {conflict(claims)}"))
     try:
-        return cast(click.Command, imported_command(claims[0]))
+        return imported_command(claims[0])
     except PluginError as error:
         return _broken_command(name, error)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pluggy
 
 from backy import hookspecs
-from backy.errors import PluginError
+from backy.plugins.broken import BrokenPluginError
 from backy.plugins.discovery import Kind, Plugin
 
 KINDS_WITH_FACTORIES = (Kind.SOURCE, Kind.STORAGE, Kind.VERIFIER)
@@ -20,20 +20,6 @@ ARGUMENTS = {
     if name.startswith("backy_")
 }
 """Every hook and the arguments that it is called with."""
-
-
-class BrokenPluginError(PluginError):
-    """A plugin can not be imported, breaks the contract, or failed where nobody expects it to."""
-
-    def __init__(self, plugin: Plugin, cause: str) -> None:
-        super().__init__(f"{plugin} is broken: {cause}")
-        self.cause = cause
-
-
-def described(error: BaseException) -> str:
-    """Return type and text of an unexpected exception in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def check(plugin: Plugin, module: object, manager: pluggy.PluginManager) -> None:

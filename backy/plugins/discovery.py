@@ -73,6 +73,12 @@ def contenders(plugins: Iterable[Plugin]) -> list[Plugin]:
     return [plugin for plugin in enabled if plugin.core and plugin.kind is Kind.COMMAND] or enabled
 
 
+def conflict(candidates: Iterable[Plugin]) -> str:
+    """Say that several distributions claim one name."""
+    origins = " and ".join(plugin.origin for plugin in candidates)
+    return f"claimed by {origins}; uninstall all but one, or put the others into BACKY_DISABLED_PLUGINS"
+
+
 def _plugin(kind: Kind, entry_point: EntryPoint) -> Plugin:
     distribution, version = _origin(entry_point)
     switch = None if distribution == CORE_DISTRIBUTION else _switch({entry_point.name, distribution})

@@ -8,7 +8,7 @@ import pluggy
 
 from backy.api import ConsoleCommand, Job
 from backy.errors import BackyError, PluginError
-from backy.plugins.contract import described
+from backy.plugins.broken import described
 from backy.plugins.discovery import Kind, advertised, contenders
 from backy.plugins.loading import load
 

@@ -12,8 +12,9 @@ import pluggy
 from backy import hookspecs
 from backy.errors import BackyError, PluginError
 from backy.plugins import tracing
-from backy.plugins.contract import BrokenPluginError, check, described
-from backy.plugins.discovery import Kind, Plugin, advertised, contenders
+from backy.plugins.broken import BrokenPluginError, described
+from backy.plugins.contract import check
+from backy.plugins.discovery import Kind, Plugin, advertised, conflict, contenders
 
 
 def call(kind: Kind, name: str, hook: str, **arguments: object) -> Any:  # noqa: ANN401  # the hook says what it is
@@ -126,32 +127,14 @@ def trouble(plugin: Plugin, claims: Iterable[Plugin]) -> str | None:
         return conflict(candidates)
     try:
         if plugin.kind is Kind.COMMAND:
+            from backy.plugins.commands import imported_command
+
             imported_command(plugin)
         else:
             managed(plugin)
     except BrokenPluginError as error:
         return error.cause
     return None
-
-
-def imported_command(plugin: Plugin) -> Any:  # noqa: ANN401  # importing click here would cost those who need none
-    """Import the click command that `plugin` names.
-
-    Raises:
-        BrokenPluginError: that failed, or it is something else.
-    """
-    import click
-
-    command = imported(plugin)
-    if not isinstance(command, click.Command):
-        raise BrokenPluginError(plugin, f"'{plugin.entry_point.value}' is no click command")
-    return command
-
-
-def conflict(candidates: Iterable[Plugin]) -> str:
-    """Say that several distributions claim one name."""
-    origins = " and ".join(plugin.origin for plugin in candidates)
-    return f"claimed by {origins}; uninstall all but one, or put the others into BACKY_DISABLED_PLUGINS"
 
 
 def install_hint(kind: Kind) -> str:

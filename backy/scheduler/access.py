@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from backy.api import ConsoleCommand
 from backy.errors import BackyError
-from backy.plugins.contract import described
+from backy.plugins.broken import described
 from backy.plugins.events import Events
 from backy.scheduler import control
 from backy.scheduler.commands import COMMANDS, Answer, Command, Scheduler, execute

@@ -322,7 +322,8 @@ def imported_by(*arguments: object) -> set[str]:
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_imports_nothing_heavy(option: str) -> None:
-    assert imported_by(option) <= {"msgspec", "yaml"}
+    # the packages of other distributions' commands import pluggy, which takes two milliseconds
+    assert imported_by(option) <= {"msgspec", "pluggy", "yaml"}
 
 
 def test_find_imports_no_plugin_and_no_codec(repository: Repository) -> None:
