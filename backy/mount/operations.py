@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import stat
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,6 +27,12 @@ os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
 import mfusepy  # reads the variable
 
 log = logging.getLogger(__name__)
+OPTIONS = (
+    {"max_threads": 16, "max_idle_threads": 16}
+    if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12)
+    else {}
+)
+"""Of libfuse: how many requests are answered at a time. Versions before 3.12 can not be told."""
 _READ_AHEAD = 2**20
 """Bytes that the kernel asks for at a time when a file is read from front to back: as many as FUSE takes."""
 _BLOCK = 512
@@ -52,8 +59,11 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     use_ns = True
 
-    def __init__(self, names: Names, cache: ChunkCache, mountpoint: Path) -> None:
+    def __init__(
+        self, names: Names, cache: ChunkCache, mountpoint: Path, began: Callable[[], None] | None = None
+    ) -> None:
         self._names = names
+        self._began = began
         self._mountpoint = mountpoint
         self._cache = cache
         self._images = OpenImages(cache)
@@ -66,6 +76,8 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         self._cache.start()
         if read_ahead(self._mountpoint, _READ_AHEAD):
             connection.max_readahead = _READ_AHEAD
+        if self._began is not None:
+            self._began()
 
     def destroy(self, path: str) -> None:
         """End the threads."""

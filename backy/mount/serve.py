@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from backy.errors import BackyError, TargetError
@@ -13,11 +14,22 @@ from backy.mount.cache import ChunkCache
 from backy.mount.tree import Forest, Tree
 
 log = logging.getLogger(__name__)
+_ENDED_BY_SIGNAL = 8
+"""What fuse_main (fuse.h) returns when its loop ended other than by an unmount."""
 _SYSTEM_LOG = Path("/dev/log")
 
 
-def serve(tree: Tree | Forest, mountpoint: Path, *, cache: int, foreground: bool) -> None:
+def serve(
+    tree: Tree | Forest,
+    mountpoint: Path,
+    *,
+    cache: int,
+    foreground: bool,
+    began: Callable[[], None] | None = None,
+) -> None:
     """Mount `tree` and answer the kernel until the end of the mount; in the background, return at once.
+
+    `began` is called when the kernel has asked for the first time; it must not look at the mount itself.
 
     Raises:
         TargetError: `mountpoint` is no folder, or something is mounted there.
@@ -26,13 +38,15 @@ def serve(tree: Tree | Forest, mountpoint: Path, *, cache: int, foreground: bool
     mountpoint = mountpoint.resolve()
     _check(mountpoint)
     try:
-        from backy.mount.operations import FileSystem, Operations
+        from backy.mount.operations import OPTIONS, FileSystem, Operations
     except (OSError, AttributeError) as error:
         raise BackyError(f"there is no libfuse 3: {error}; Debian has it in the package 'fuse3'") from error
-    operations = Operations(tree, ChunkCache(cache), mountpoint)
+    operations = Operations(tree, ChunkCache(cache), mountpoint, began)
     if not foreground:
         _log_to_system()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # libfuse ends the mount on signals that nobody else handles
+    handler = signal.signal(
+        signal.SIGTERM, signal.SIG_DFL
+    )  # libfuse ends the mount on signals that nobody else handles
     try:
         FileSystem(
             operations,
@@ -43,10 +57,14 @@ def serve(tree: Tree | Forest, mountpoint: Path, *, cache: int, foreground: bool
             subtype=SUBTYPE,
             default_permissions=True,
             kernel_cache=True,
+            **OPTIONS,
         )
     except RuntimeError as error:
+        if error.args == (_ENDED_BY_SIGNAL,):
+            return
         raise BackyError(f"{mountpoint}: FUSE does not mount (libfuse says why, its code is {error})") from error
     finally:
+        signal.signal(signal.SIGTERM, handler)
         if operations.open_files:
             log.warning("%s was unmounted while %d files were open", mountpoint, operations.open_files)
 

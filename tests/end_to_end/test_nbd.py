@@ -1,0 +1,194 @@
+"""A real NBD server and its real clients, a machine that boots from it among them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backy.api import CHUNK_SIZE
+from backy.backup import Backup
+from backy.purging import purge
+from backy.repository import Repository
+
+BACKY = Path(sys.executable).parent / "backy"
+MODULES = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk")
+INIT = """\
+#!/bin/busybox sh
+/bin/busybox mkdir /dev /disk
+/bin/busybox mount -t devtmpfs dev /dev
+for module in {modules}; do /bin/busybox insmod /$module.ko; done
+/bin/busybox mount -t ext4 /dev/vda /disk
+echo "read: $(/bin/busybox cat /disk/file)"
+echo changed >/disk/file
+/bin/busybox umount /disk
+/bin/busybox mount -t ext4 /dev/vda /disk
+echo "read again: $(/bin/busybox cat /disk/file)"
+/bin/busybox umount /disk
+/bin/busybox poweroff -f
+"""
+
+
+def output(*command: object) -> str:
+    return subprocess.run(
+        [str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True, timeout=120
+    ).stdout
+
+
+class Servers:
+    """Starts NBD servers of a repository's newest revision."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self.running: list[subprocess.Popen[str]] = []
+
+    def __call__(self, *options: str) -> str:
+        """Start one and return its URI."""
+        command = [BACKY, "-b", self.repository.directory, "nbd-server", *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.running.append(process)
+        assert process.stdout is not None
+        return process.stdout.readline().strip()
+
+    def stop(self) -> None:
+        """End all of them."""
+        for process in self.running:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+            assert process.returncode == 0
+        self.running.clear()
+
+
+@pytest.fixture
+def nbd(repository: Repository) -> Iterator[Servers]:
+    """Start servers as `nbd(*options)`; they are ended after the test."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("NOT TESTED: there is no FUSE")
+    servers = Servers(repository)
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture(autouse=True)
+def revision(repository: Repository) -> str:
+    return Backup(repository, ("daily",)).run().id
+
+
+def test_clients_find_the_image_with_its_holes(nbd: Servers, image: Path, tmp_path: Path) -> None:
+    uri = nbd()
+    (export,) = json.loads(output("nbdinfo", "--json", uri))["exports"]
+    holes = json.loads(output("nbdinfo", "--map", "--json", uri))
+
+    assert uri.startswith("nbd+unix:///?socket=/")
+    assert (export["export-size"], export["is_read_only"]) == (image.stat().st_size, True)
+    assert [(part["offset"], part["description"]) for part in holes] == [
+        (0, "data"),
+        (CHUNK_SIZE, "hole,zero"),
+        (2 * CHUNK_SIZE, "data"),
+    ]
+    assert "identical" in output("qemu-img", "compare", "-f", "raw", "-F", "raw", uri, image)
+    output("nbdcopy", uri, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == image.read_bytes()
+    output("qemu-img", "convert", "-f", "raw", "-O", "qcow2", uri, tmp_path / "copy.qcow2")
+    assert "identical" in output("qemu-img", "compare", "-f", "qcow2", "-F", "raw", tmp_path / "copy.qcow2", image)
+
+
+def test_an_image_is_served_on_a_chosen_socket_or_port(nbd: Servers, image: Path, tmp_path: Path) -> None:
+    socket = tmp_path / "socket"
+    port = 20_000 + os.getpid() % 30_000
+
+    assert nbd("--socket", str(socket)) == f"nbd+unix:///?socket={socket}"
+    assert nbd("--port", str(port)) == f"nbd://127.0.0.1:{port}"
+    for uri in (f"nbd+unix:///?socket={socket}", f"nbd://127.0.0.1:{port}"):
+        assert int(output("nbdinfo", "--size", uri)) == image.stat().st_size
+
+
+def test_a_read_only_image_takes_no_writes(nbd: Servers) -> None:
+    assert subprocess.run(["nbdinfo", "--can", "write", nbd()], check=False).returncode == 2
+
+
+def test_no_purge_takes_away_what_is_served(nbd: Servers, backy, repository: Repository) -> None:
+    nbd()
+    assert backy("-b", repository.directory, "purge").code == 75
+
+
+def test_everything_is_tidied_up_at_the_end(nbd: Servers, repository: Repository) -> None:
+    uri = nbd("--writable")
+    folder = Path(uri.partition("=")[2]).parent
+    assert folder.stat().st_mode & 0o777 == 0o700
+    nbd.stop()
+    assert not folder.exists()
+    purge(repository)
+
+
+def test_an_address_that_can_not_be_had_is_told_in_one_line(repository: Repository) -> None:
+    done = subprocess.run(
+        [BACKY, "-b", repository.directory, "nbd-server", "--host", "192.0.2.1"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("Error: nbdkit ended with exit code 1: bind: ")
+
+
+def initial_ram_disk(folder: Path) -> Path:
+    """Make what a kernel begins with: busybox, the drivers of the disk, and a script."""
+    root = folder / "root"
+    (root / "bin").mkdir(parents=True)
+    (root / "bin/busybox").write_bytes(Path("/bin/busybox").read_bytes())
+    (root / "init").write_text(INIT.format(modules=" ".join(MODULES)))
+    for name in ("bin/busybox", "init"):
+        (root / name).chmod(0o755)
+    for name in MODULES:
+        (module,) = Path("/lib/modules").glob(f"*-cloud-*/kernel/drivers/*/{name}.ko")
+        (root / f"{name}.ko").write_bytes(module.read_bytes())
+    names = "\n".join(path.relative_to(root).as_posix() for path in root.rglob("*"))
+    with (folder / "initrd").open("wb") as stream:
+        subprocess.run(
+            ["cpio", "--quiet", "-o", "-H", "newc"], cwd=root, input=names.encode(), stdout=stream, check=True
+        )
+    return folder / "initrd"
+
+
+def test_a_machine_runs_from_a_revision_and_leaves_it_as_it_was(
+    repository: Repository, image: Path, tmp_path: Path, nbd: Servers, backy
+) -> None:
+    kernels = list(Path("/boot").glob("vmlinuz-*-cloud-*"))
+    if not kernels:
+        pytest.skip("NOT TESTED: there is no Debian cloud kernel")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/file").write_text("original")
+    image.unlink()
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-d", tmp_path / "files", image, "32M"], check=True, capture_output=True)
+    Backup(repository, ("daily",)).run()
+    machine = ["qemu-system-x86_64", "-machine", "q35,accel=tcg", "-m", "256", "-nographic", "-no-reboot"]
+    boot = ["-kernel", kernels[0], "-append", "console=ttyS0 quiet panic=-1", "-initrd", initial_ram_disk(tmp_path)]
+    console = output(*machine, *boot, "-drive", f"file={nbd('--writable')},format=raw,if=virtio")
+
+    assert "read: original" in console
+    assert "read again: changed" in console
+    assert backy("-b", repository.directory, "restore", tmp_path / "restored").code == 0
+    assert (tmp_path / "restored").read_bytes() == image.read_bytes()
+
+
+def test_options_that_do_not_go_together_are_refused(backy, repository: Repository) -> None:
+    done = backy("-b", repository.directory, "nbd-server", "--socket", "x", "--port", "99")
+
+    assert done.code == 2
+    assert "--socket, or --host and --port: not both" in done.err
+
+
+def test_a_missing_nbdkit_is_told(backy, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    done = backy("-b", repository.directory, "nbd-server")
+
+    assert (done.code, done.err) == (1, "Error: there is no nbdkit; Debian has it in the package 'nbdkit'\n")
