@@ -10,10 +10,10 @@ import random
 import shutil
 import subprocess
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate, count
+from itertools import accumulate, count, groupby
+from operator import itemgetter
 from pathlib import Path
 
 import zstandard
@@ -120,28 +120,37 @@ def change(image: Path, share: float, run: int, seed: int, *, noise: bool = Fals
     The new content is that of other places in the image, moved by less than a page so that no page equals another;
     with `noise` it is random.
     """
-    choice = random.Random(seed)
+    compressor = zstandard.ZstdCompressor(level=1)
+    changed = compressed = 0
     descriptor = os.open(image, os.O_RDWR)
     try:
-        # whole runs of data only, and one to spare to read moved content from
-        places = [range(-(-start // PAGE), end // PAGE - 2 * run, run) for start, end in extents(descriptor)]
-        starts = list(accumulate((len(place) for place in places), initial=0))
-        wanted = min(max(int(os.fstat(descriptor).st_size * share) // PAGE // run, 1), starts[-1])
-
-        def page(number: int) -> int:
-            index = bisect_right(starts, number) - 1
-            return places[index][number - starts[index]]
-
-        changed: dict[int, list[bytes]] = defaultdict(list)
-        for number in sorted(choice.sample(range(starts[-1]), wanted)):
-            origin = page(choice.randrange(starts[-1])) * PAGE + choice.randrange(1, PAGE)
-            content = choice.randbytes(run * PAGE) if noise else os.pread(descriptor, run * PAGE, origin)
-            os.pwrite(descriptor, content, page(number) * PAGE)
-            for offset in range(0, run * PAGE, PAGE):
-                changed[(page(number) * PAGE + offset) // CHUNK].append(content[offset : offset + PAGE])
+        pages = _overwrite(descriptor, share, run, random.Random(seed), noise=noise)
+        for _, group in groupby(pages, key=itemgetter(0)):
+            content = b"".join(page for _, page in group)
+            changed += len(content)
+            compressed += len(compressor.compress(content))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    compressor = zstandard.ZstdCompressor(level=1)
-    compressed = sum(len(compressor.compress(b"".join(pages))) for pages in changed.values())
-    return Change(wanted * run * PAGE, compressed)
+    return Change(changed, compressed)
+
+
+def _overwrite(
+    descriptor: int, share: float, run: int, choice: random.Random, *, noise: bool
+) -> Iterator[tuple[int, bytes]]:
+    """Do it; yield the new pages in their order, each with the number of its chunk. There is one run in memory."""
+    # whole runs of data only, and one to spare to read moved content from
+    places = [range(-(-start // PAGE), end // PAGE - 2 * run, run) for start, end in extents(descriptor)]
+    starts = list(accumulate((len(place) for place in places), initial=0))
+    wanted = min(max(int(os.fstat(descriptor).st_size * share) // PAGE // run, 1), starts[-1])
+
+    def position(number: int) -> int:
+        index = bisect_right(starts, number) - 1
+        return places[index][number - starts[index]] * PAGE
+
+    for number in sorted(choice.sample(range(starts[-1]), wanted)):
+        origin = position(choice.randrange(starts[-1])) + choice.randrange(1, PAGE)
+        content = choice.randbytes(run * PAGE) if noise else os.pread(descriptor, run * PAGE, origin)
+        os.pwrite(descriptor, content, position(number))
+        for offset in range(0, run * PAGE, PAGE):
+            yield (position(number) + offset) // CHUNK, content[offset : offset + PAGE]
