@@ -28,7 +28,7 @@ def durable_ceph(ceph: Cluster) -> Iterator[Cluster]:
 
 
 class Disk:
-    """An image in a real cluster."""
+    """An image in a real cluster, in the namespace that `ioctx` has."""
 
     def __init__(self, cluster: Cluster, pool: str, ioctx: Any, name: str) -> None:
         self.cluster = cluster
@@ -39,15 +39,30 @@ class Disk:
     @property
     def config(self) -> dict[str, Any]:
         """The section `source` of a job that backs it up."""
-        return {"type": "ceph-rbd", "pool": self.pool, "image": self.name, "conf": str(self.cluster.configuration)}
+        return {
+            "type": "ceph-rbd",
+            "pool": self.pool,
+            "namespace": self.ioctx.get_namespace(),
+            "image": self.name,
+            "conf": str(self.cluster.configuration),
+        }
 
-    @contextmanager
-    def opened(self, snapshot: str | None = None) -> Iterator[Any]:
-        """Open it as its virtual machine does."""
+    @property
+    def specification(self) -> str:
+        """What `rbd` calls it."""
+        return "/".join(filter(None, (self.pool, self.ioctx.get_namespace(), self.name)))
+
+    def opened(self, snapshot: str | None = None) -> Any:
+        """Open it as its virtual machine does: a context that gives an `rbd.Image`."""
         import rbd
 
-        with rbd.Image(self.ioctx, self.name, snapshot=snapshot) as image:
-            yield image
+        return rbd.Image(self.ioctx, self.name, snapshot=snapshot)
+
+    @contextmanager
+    def reconnected(self) -> Iterator[Disk]:
+        """Connect anew: whoever knew where a daemon was before it died looks for it much later."""
+        with self.cluster.connected() as connection, connection.open_ioctx(self.pool) as ioctx:
+            yield Disk(self.cluster, self.pool, ioctx, self.name)
 
     def write(self, offset: int, data: bytes) -> None:
         with self.opened() as image:
@@ -57,29 +72,51 @@ class Disk:
         with self.opened() as image:
             return [snapshot["name"] for snapshot in image.list_snaps()]
 
+    def metadata(self) -> dict[str, str]:
+        with self.opened() as image:
+            return dict(image.metadata_list())
+
     def rbd(self, *words: str) -> bytes:
         """Run the program `rbd`."""
-        command = ["rbd", "-c", str(self.cluster.configuration), "--no-progress", *words]
+        command = ["rbd", "-c", str(self.cluster.configuration), *words]
         return subprocess.run(command, check=True, capture_output=True).stdout
 
-    def exported(self, snapshot: str) -> str:
-        """Return the SHA-256 of what `rbd export` gives for a snapshot."""
-        return hashlib.sha256(self.rbd("export", f"{self.pool}/{self.name}@{snapshot}", "-")).hexdigest()
+    def exported(self, revision: Revision) -> str:
+        """Return the SHA-256 of what `rbd export` gives for a revision's snapshot."""
+        exported = self.rbd("export", "--no-progress", f"{self.specification}@backy-{revision.id}", "-")
+        return hashlib.sha256(exported).hexdigest()
+
+
+@contextmanager
+def disks_in(cluster: Cluster, pool: str) -> Iterator[Callable[..., Disk]]:
+    import rbd
+
+    with cluster.connected() as connection, connection.open_ioctx(pool) as ioctx:
+
+        def make(size: int, namespace: str = "", **options: Any) -> Disk:
+            name = f"disk{next(NUMBERS)}"
+            ioctx.set_namespace(namespace)
+            rbd.RBD().create(ioctx, name, size, old_format=False, **options)
+            return Disk(cluster, pool, ioctx, name)
+
+        yield make
 
 
 @pytest.fixture
 def disks(ceph: Cluster, ceph_pool: str) -> Iterator[Callable[..., Disk]]:
-    """Make images as `disks(size, features=..., ...)`, in a pool of the test's own."""
-    import rbd
-
-    with ceph.connected() as connection, connection.open_ioctx(ceph_pool) as ioctx:
-
-        def make(size: int, **options: Any) -> Disk:
-            name = f"disk{next(NUMBERS)}"
-            rbd.RBD().create(ioctx, name, size, old_format=False, **options)
-            return Disk(ceph, ceph_pool, ioctx, name)
-
+    """Make images as `disks(size, features=..., ...)` in a pool of the test's own, all in one namespace."""
+    with disks_in(ceph, ceph_pool) as make:
         yield make
+
+
+@pytest.fixture
+def durable_disks(durable_ceph: Cluster) -> Iterator[Callable[..., Disk]]:
+    """Make images in the cluster whose daemons can be killed, as `durable_disks(size)`; they are left running."""
+    pool = f"durable-{next(NUMBERS)}"
+    durable_ceph.create_pool(pool)
+    with disks_in(durable_ceph, pool) as make:
+        yield make
+    durable_ceph.remove_pool(pool)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +12,11 @@ from backy_sources_ceph.config import CephConfig
 
 TIMEOUT = 60
 """Seconds until a cluster that does not answer is given up, unless its configuration says otherwise."""
+
+
+class UnreachableError(SourceError):
+    """The cluster does not answer: there is no sense in asking it for anything more."""
+
 
 # each with Ceph's own default, which waits for ever or nearly so
 _TIMEOUTS = {"client_mount_timeout": 300, "rados_osd_op_timeout": 0, "rados_mon_op_timeout": 0}
@@ -41,9 +45,10 @@ def bindings() -> tuple[Any, Any]:
     return rados, rbd
 
 
-def reason(code: int) -> str:
-    """Say in words what an error number of Ceph means here."""
-    return _REASONS.get(code, os.strerror(code))
+def failure(what: str, code: int | None, otherwise: object) -> SourceError:
+    """Make an error of an error number of Ceph: `what` begins its text, `otherwise` ends it if nothing better does."""
+    kind = UnreachableError if code == errno.ETIMEDOUT else SourceError
+    return kind(f"{what}: {_REASONS.get(code or 0, otherwise)}")
 
 
 @contextmanager
@@ -53,8 +58,7 @@ def reported(what: str) -> Iterator[None]:
     try:
         yield
     except (rados.Error, rbd.Error) as error:
-        code = getattr(error, "errno", None)
-        raise SourceError(f"{what}: {reason(code) if code in _REASONS else error}") from error
+        raise failure(what, getattr(error, "errno", None), error) from error
 
 
 @contextmanager

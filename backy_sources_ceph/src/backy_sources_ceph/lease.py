@@ -1,8 +1,8 @@
 """Leases: an image is backed up by one backup server at a time.
 
 A lease is an exclusive lock on an object of backy's own, which the OSD lets go of by itself when it is not renewed:
-that of a dead server runs out. The image's own lock is left alone, as a running virtual machine holds it. All images of
-a pool and namespace share the object; the lock's name is the image's id.
+that of a dead server runs out. The image's own lock is left alone, as a running virtual machine holds it. The object is
+named by the image's id, which stays when the image is renamed; it holds the owner, and is removed with the lease.
 """
 
 from __future__ import annotations
@@ -19,19 +19,23 @@ from backy_sources_ceph.connection import bindings, reported
 from backy_sources_ceph.owner import Owner
 
 log = logging.getLogger(__name__)
-OBJECT = "backy.leases"
+PREFIX = "backy.lease."
+"""How the name of the object begins; the image's id follows."""
+
 SECONDS = 60
 """How long a lease lasts that is not renewed; it is renewed three times as often."""
 
+_LOCK = "backy"
 _MAY_RENEW = 1  # LIBRADOS_LOCK_FLAG_MAY_RENEW of librados.h
 
 
 class Lease:
     """A lease on the image with the id `image`; `leased` takes, renews and returns it."""
 
-    def __init__(self, pool: Any, image: str, what: str, seconds: int) -> None:
+    def __init__(self, pool: Any, image: str, owner: Owner, what: str, seconds: int) -> None:
         self._pool = pool
-        self._image = image
+        self._object = PREFIX + image
+        self._owner = owner
         self._what = what
         self._seconds = seconds
         self._cookie = str(uuid.uuid4())
@@ -42,24 +46,23 @@ class Lease:
         if self._lost:
             raise SourceError(f"{self._what} was taken over by another backup while the cluster could not be reached")
 
-    def take(self, owner: Owner) -> None:
+    def take(self) -> None:
         """Take the lease and note who has it; raises SourceBusyError if somebody else does."""
         rados, _ = bindings()
         with reported(f"{self._what}: taking a lease on it"):
             try:
-                self._lock(owner)
+                self._lock()
             except rados.ObjectBusy:
-                raise SourceBusyError(
-                    f"{self._what} is being backed up by {self._holder() or 'another one'}; try again later"
-                ) from None
-            self._pool.set_xattr(OBJECT, self._image, owner.encode().encode())
+                holder = self._holder() or "another job"
+                raise SourceBusyError(f"{self._what} is being backed up by {holder}; try again later") from None
+            self._pool.write_full(self._object, self._owner.encode().encode())
 
-    def keep(self, owner: Owner, ended: threading.Event) -> None:
+    def keep(self, ended: threading.Event) -> None:
         """Renew the lease until `ended` is set."""
         rados, _ = bindings()
         while not ended.wait(self._seconds / 3):
             try:
-                self._lock(owner)
+                self._lock()
             except rados.ObjectBusy:
                 self._lost = True
                 return
@@ -69,24 +72,21 @@ class Lease:
     def release(self) -> None:
         """Let others take the lease at once; if that fails, it runs out."""
         rados, _ = bindings()
-        if self._lost:
-            return
         try:
-            self._pool.rm_xattr(OBJECT, self._image)
-            self._pool.unlock(OBJECT, self._image, self._cookie)
+            # it may have run out and be somebody else's, whose it has to stay
+            self._lock()
+            self._pool.remove_object(self._object)
         except rados.Error as error:
-            log.warning(
-                "%s: the lease runs out in %d s, as it could not be given back: %s", self._what, self._seconds, error
-            )
+            log.warning("%s: the lease was not given back: %s", self._what, error)
 
-    def _lock(self, owner: Owner) -> None:
-        self._pool.lock_exclusive(OBJECT, self._image, self._cookie, str(owner), self._seconds, _MAY_RENEW)
+    def _lock(self) -> None:
+        self._pool.lock_exclusive(self._object, _LOCK, self._cookie, str(self._owner), self._seconds, _MAY_RENEW)
 
     def _holder(self) -> Owner | None:
         rados, _ = bindings()
         try:
-            return Owner.decode(self._pool.get_xattr(OBJECT, self._image))
-        except rados.NoData:  # it was given back this instant
+            return Owner.decode(self._pool.read(self._object))
+        except rados.ObjectNotFound:  # it was given back this instant
             return None
 
 
@@ -97,10 +97,10 @@ def leased(pool: Any, image: str, owner: Owner, what: str, seconds: int = SECOND
     Raises:
         SourceBusyError: somebody else holds it; the text says who.
     """
-    lease = Lease(pool, image, what, seconds)
-    lease.take(owner)
+    lease = Lease(pool, image, owner, what, seconds)
+    lease.take()
     ended = threading.Event()
-    renewal = threading.Thread(target=lease.keep, args=(owner, ended), name="backy-lease", daemon=True)
+    renewal = threading.Thread(target=lease.keep, args=(ended,), name="backy-lease", daemon=True)
     renewal.start()
     try:
         yield lease

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 
 from backy.api import Extent, SourceError
 from backy_sources_ceph.config import CephConfig
-from backy_sources_ceph.connection import bindings, reason, reported
+from backy_sources_ceph.connection import bindings, failure, reported
 from backy_sources_ceph.extents import filled, merged
 from backy_sources_ceph.read_ahead import ReadAhead
 
@@ -101,8 +102,8 @@ class RbdSnapshot:
             if data is not None and result == length:
                 future.set_result(data)
             else:
-                cause = reason(-result) if result < 0 else f"only {result} of {length} bytes can be read"
-                future.set_exception(SourceError(f"{self._what}: {cause} at {offset}"))
+                found = os.strerror(-result) if result < 0 else f"there are only {result} of {length} bytes"
+                future.set_exception(failure(f"{self._what}: reading at {offset}", -result, found))
 
         with reported(self._what):
             self._handle.aio_read(offset, length, done, self._advice)

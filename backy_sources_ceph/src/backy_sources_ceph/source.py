@@ -9,7 +9,7 @@ from typing import Any
 
 from backy.api import Job, Snapshot, SourceError
 from backy_sources_ceph.config import CephConfig
-from backy_sources_ceph.connection import opened_pool
+from backy_sources_ceph.connection import UnreachableError, opened_pool
 from backy_sources_ceph.image import PREFIX, Image, opened_image
 from backy_sources_ceph.lease import Lease, leased
 from backy_sources_ceph.owner import Owner
@@ -50,6 +50,8 @@ class CephSource:
                 with opened_snapshot(pool, self.config, name, known, lease.check) as snapshot:
                     snapshot.consistent = consistent
                     yield snapshot
+            except UnreachableError:
+                raise  # the next backup cleans up
             except BaseException:
                 self._clean_up(pool, lambda own: own == name)
                 raise

@@ -65,6 +65,8 @@ osd_data = {folder}/osd
 osd_objectstore = {store}
 memstore_device_bytes = {size}
 bluestore_block_size = {size}
+# clients that died are waited for no longer than this
+osd_client_watch_timeout = 5
 # the least that is accepted
 osd_memory_target = 939524096
 bluestore_cache_autotune = false
