@@ -62,6 +62,8 @@ mon_cluster_log_file = {folder}/cluster.log
 
 [osd]
 osd_data = {folder}/osd
+# without it, the OSD does not answer commands either
+admin_socket = {folder}/osd.socket
 osd_objectstore = {store}
 memstore_device_bytes = {size}
 bluestore_block_size = {size}
