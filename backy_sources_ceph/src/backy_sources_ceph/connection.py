@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +44,11 @@ def bindings() -> tuple[Any, Any]:
             "python3-rbd, and see to it that backy's interpreter finds them"
         ) from error
     return rados, rbd
+
+
+def reason(code: int) -> str:
+    """Say in words what an error number of Ceph means here."""
+    return _REASONS.get(code, os.strerror(code))
 
 
 def failure(what: str, code: int | None, otherwise: object) -> SourceError:

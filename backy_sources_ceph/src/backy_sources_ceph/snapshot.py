@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Any
 
 from backy.api import Extent, SourceError
 from backy_sources_ceph.config import CephConfig
-from backy_sources_ceph.connection import bindings, failure, reported
+from backy_sources_ceph.connection import bindings, failure, reason, reported
 from backy_sources_ceph.extents import filled, merged
 from backy_sources_ceph.read_ahead import ReadAhead
 
@@ -102,7 +101,7 @@ class RbdSnapshot:
             if data is not None and result == length:
                 future.set_result(data)
             else:
-                found = os.strerror(-result) if result < 0 else f"there are only {result} of {length} bytes"
+                found = reason(-result) if result < 0 else f"there are only {result} of {length} bytes"
                 future.set_exception(failure(f"{self._what}: reading at {offset}", -result, found))
 
         with reported(self._what):
