@@ -5,7 +5,13 @@ from backy.exitcodes import ExitCode
 
 
 def test_exit_codes_are_a_contract() -> None:
-    assert {code.name: int(code) for code in ExitCode} == {"DONE": 0, "FAILED": 1, "USAGE": 2, "BUSY": 75}
+    assert {code.name: int(code) for code in ExitCode} == {
+        "DONE": 0,
+        "FAILED": 1,
+        "USAGE": 2,
+        "UNAVAILABLE": 69,
+        "BUSY": 75,
+    }
 
 
 def test_an_error_fails_the_command_and_only_a_busy_repository_may_be_tried_again() -> None:

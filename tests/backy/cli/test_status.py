@@ -66,10 +66,7 @@ def test_an_unfinished_revision_is_shown_when_asked_for(backy, repository: Repos
 
 
 def test_an_image_as_after_a_power_loss_is_told(backy, repository: Repository, monkeypatch) -> None:
-    class Restless(OpenFile):
-        consistent = False
-
-    monkeypatch.setattr("backy_sources_file.source.OpenFile", Restless)
+    monkeypatch.setattr(OpenFile, "consistent", False, raising=False)
     backy("-b", repository.directory, "backup", "daily")
 
     assert "| verified, not consistent |" in backy("-b", repository.directory, "status").out
