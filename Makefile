@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 # what is needed to run backy and its demonstration, and what else the tests call
 DEMO_PACKAGES := python3 python3-venv e2fsprogs
-TEST_PACKAGES := $(DEMO_PACKAGES) btrfs-progs busybox-static ceph-common ceph-mon ceph-osd cpio fdisk fio fish fuse3 libnbd-bin \
-    linux-image-cloud-amd64 man-db nbdkit procps python3-libnbd python3-rados python3-rbd qemu-system-common qemu-system-x86 \
-    qemu-utils rsync util-linux xfsprogs zsh zstd
+TEST_PACKAGES := $(DEMO_PACKAGES) btrfs-progs busybox-static ceph-common ceph-mon ceph-osd cpio fdisk fio fish fuse3 \
+    libnbd-bin linux-image-cloud-amd64 logrotate man-db nbdkit procps python3-libnbd python3-rados python3-rbd \
+    qemu-system-common qemu-system-x86 qemu-utils rsync systemd telnet util-linux xfsprogs zsh zstd
 
 export PYTHON VENV
 # mkfs and its like are not in the PATH of users

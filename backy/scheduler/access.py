@@ -37,7 +37,8 @@ class Access:
     async def open(self, configuration: Configuration) -> None:
         """Open the socket and the console, or the console anew if it is another one now; load the plugins' commands."""
         settings = configuration.settings
-        added = {name: self._added(command) for name, command in Events.installed().console_commands().items()}
+        offered = await asyncio.to_thread(lambda: Events.installed().console_commands())
+        added = {name: self._added(command) for name, command in offered.items()}
         for name in added.keys() & COMMANDS.keys():
             log.warning("the console has a command '%s' of its own; that of a plugin is left out", name)
         self._commands = {**added, **COMMANDS, "help": Command(self._help, "List the commands.")}

@@ -53,6 +53,7 @@ class Document:
         """
         self.path = path
         self.problems: list[Problem] = []
+        self._searched: dict[int, dict[str, tuple[int, yaml.Node]]] = {}
         try:
             with path.open("rb") as stream:
                 fcntl.flock(stream.fileno(), fcntl.LOCK_SH)
@@ -79,12 +80,17 @@ class Document:
         for part in key:
             if not isinstance(node, yaml.MappingNode):
                 break
-            found = [(name, value) for name, value in node.value if name.value == part]
-            if not found:
+            found = self._entries(node).get(part)
+            if found is None:
                 break
-            name, node = found[-1]
-            line = name.start_mark.line + 1
+            line, node = found
         return line
+
+    def _entries(self, node: yaml.MappingNode) -> dict[str, tuple[int, yaml.Node]]:
+        """Return line and value of every key of a mapping, which is searched once however many jobs it has."""
+        if id(node) not in self._searched:
+            self._searched[id(node)] = {name.value: (name.start_mark.line + 1, value) for name, value in node.value}
+        return self._searched[id(node)]
 
 
 class _Loader(_LOADER):  # type: ignore[misc]  # whichever of the two there is

@@ -118,7 +118,8 @@ def test_every_file_of_a_repository_is_explained(repository: Repository, image: 
     next(repository.directory.glob("chunks/*/*.delta")).chmod(0o600)
     with next(repository.directory.glob("chunks/*/*.delta")).open("r+b") as stream:
         stream.truncate(50)
-    assert backy("-b", repository.directory, "scrub", "deep").code == ExitCode.FAILED
+    logged = ("-l", repository.directory / "backy.log")
+    assert backy("-b", repository.directory, *logged, "scrub", "deep").code == ExitCode.FAILED
     assert CHUNK_SIZE > 50
     raw = mount("btrfs") / "vm"
     assert backy("-b", raw, "init", "file", image, "--storage", "cow").code == ExitCode.DONE

@@ -1,0 +1,146 @@
+"""The pages about the scheduler say all that it has, and nothing that it does not have."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from backy.scheduler import console
+from backy.scheduler.agenda import Phase
+from backy.scheduler.check import MOST_LINES, State, judge
+from backy.scheduler.commands import COMMANDS
+from backy.scheduler.metrics import JOB_METRICS, POOL_METRICS, render
+from backy.scheduler.scanner import ROUND
+from backy.scheduler.status import JobStatus, PoolStatus, Status, age_allowed
+
+DOCS = Path(__file__).parents[3] / "docs"
+REFERENCE = DOCS / "reference"
+EXAMPLES = DOCS / "examples"
+
+
+def table(page: str, heading: str) -> dict[str, list[str]]:
+    """Return the rows below a heading of a page by their first cell, the text in backticks."""
+    _, found, section = (REFERENCE / page).read_text().partition(f"\n## {heading}\n")
+    assert found, f"{page} has no heading '## {heading}'"
+    lines = re.findall(r"^\| (.*) \|$", section.partition("\n## ")[0], re.MULTILINE)
+    return {cells[0].strip("`"): cells[1:] for cells in (re.split(r" \| ?", line) for line in lines[1:])}
+
+
+def type_of(schema: dict[str, Any]) -> str:
+    """Say what a JSON schema says."""
+    if "anyOf" in schema:
+        return ", ".join(sorted(map(type_of, schema["anyOf"]), key="null".__eq__))
+    if schema.get("type") == "array":
+        return f"list of {type_of(schema['items'])}s"
+    words = {"string": "text", "integer": "number", "number": "number", "boolean": "true, false", "null": "null"}
+    return words.get(schema.get("type", ""), "object")
+
+
+@pytest.mark.parametrize(("heading", "struct"), [("The object", Status), ("pools", PoolStatus), ("jobs", JobStatus)])
+def test_every_member_of_the_status_file_is_explained_with_its_type(heading: str, struct: type[msgspec.Struct]) -> None:
+    members = msgspec.json.schema(struct)["$defs"][struct.__name__]["properties"]
+    documented = table("scheduler-status.md", heading)
+    assert {name: cells[0] for name, cells in documented.items()} == {
+        name: type_of(schema) for name, schema in members.items()
+    }
+    assert list(documented) == list(struct.__struct_fields__)
+
+
+def test_every_status_is_explained() -> None:
+    assert set(table("scheduler-status.md", "status")) == set(Phase)
+
+
+def test_every_metric_is_explained(status) -> None:
+    text = render(status({"vm1": {}}))
+    written = set(re.findall(r"^(\w+)", text, re.MULTILINE))
+    documented = {name: heading for heading in ("Scheduler", "Pools", "Jobs") for name in table("metrics.md", heading)}
+    assert set(documented) == written
+    assert {name for name, heading in documented.items() if heading == "Jobs"} == set(JOB_METRICS)
+    assert {name for name, heading in documented.items() if heading == "Pools"} == set(POOL_METRICS)
+
+
+def test_every_figure_of_the_check_is_explained(status) -> None:
+    figures = re.findall(r"(\w+)=", judge(status({}), age_allowed(30)).performance)
+    assert list(table("check.md", "Performance data")) == figures
+
+
+def test_every_state_of_the_check_is_explained() -> None:
+    rows = re.findall(r"^\| (\d) \| `(\w+)` \|", (REFERENCE / "check.md").read_text(), re.MULTILINE)
+    assert {int(code): name for code, name in rows} == {state.value: state.name for state in State}
+    assert f"{MOST_LINES} lines of each kind" in (REFERENCE / "check.md").read_text()
+
+
+def test_every_warning_of_the_check_is_explained(status) -> None:
+    everything = {
+        "quarantine_reports": 1,
+        "partly_verified": True,
+        "verification": "verified partly",
+        "consistent": False,
+        "distrusted": 1,
+        "unreadable": 1,
+    }
+    problems = ("the console can not listen at 1 port 2: why", "vm1: the repository can not be looked at: why")
+    found = status({"vm1": everything}, configuration_error="why", problems=problems, plugins=("why",))
+    verdict = judge(found, age_allowed(30))
+    patterns = [re.escape(text).replace(r"\.\.\.", ".*") for text in table("check.md", "Warnings")]
+    assert verdict.state is State.WARNING
+    assert [line for line in verdict.details if not any(re.match(pattern, line) for pattern in patterns)] == []
+    assert [pattern for pattern in patterns if not any(re.match(pattern, line) for line in verdict.details)] == []
+
+
+def test_every_command_of_the_console_is_explained() -> None:
+    documented = table("console.md", "Commands")
+    written = {f"{name} {command.arguments}".rstrip(): command for name, command in COMMANDS.items()}
+    assert list(documented) == [*written, "help"]
+    for usage, command in written.items():
+        assert documented[usage][0] == command.help
+        assert (documented[usage][1:] == ["yes"]) is command.changes
+
+
+def test_the_limits_of_the_console_are_those_that_are_told() -> None:
+    page = " ".join((REFERENCE / "console.md").read_text().split())
+    assert f"nothing for {console.SILENCE.seconds // 60} minutes" in page
+    assert f"more than {console.SLOWNESS.seconds} seconds" in page
+    assert f"more than {console.LONGEST_LINE} bytes" in page
+    assert f"{console.MOST_CLIENTS} clients at most" in page
+
+
+def test_where_the_page_of_the_scheduler_has_figures_they_are_right() -> None:
+    assert ROUND.seconds == 600
+    assert "within\nten minutes" in (DOCS / "explanation/scheduler.md").read_text()
+
+
+def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    unit = (EXAMPLES / "backy.service").read_text()
+    program = Path(sys.executable).with_name("backy")
+    (tmp_path / "backy.service").write_text(unit.replace("/usr/local/bin/backy", str(program)))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", tmp_path / "backy.service"], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "backy" in line]) == (0, [])
+
+
+def test_the_logs_are_what_logrotate_rotates(tmp_path: Path) -> None:
+    text = (EXAMPLES / "backy.logrotate").read_text()
+    for name in ("var/log", "srv/backy/vm1"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "backy.log").write_text("something\n")
+    path = tmp_path / "backy"
+    path.write_text(re.sub(r"(?<=[ \n])/(?=srv|var)", f"{tmp_path}/", text).replace("su root root\n", ""))
+    path.chmod(0o644)
+    command = ["logrotate", "--force", "--state", tmp_path / "state", path]
+    subprocess.run(command, check=True, capture_output=True)
+    assert sorted(str(log.relative_to(tmp_path)) for log in tmp_path.rglob("*.log*")) == [
+        "srv/backy/vm1/backy.log.1",
+        "var/log/backy.log.1",
+    ]
+    debugged = subprocess.run(
+        ["logrotate", "-d", EXAMPLES / "backy.logrotate"], check=True, capture_output=True, text=True
+    )
+    assert "error" not in debugged.stderr
