@@ -37,8 +37,8 @@ CHANGED = 40 * MIB
 
 @click.command()
 @click.option("--whole", default=2048, show_default=True, help="MiB of the image that is read as a whole.")
-@click.option("--partly", default=10, show_default=True, help="GiB of the image of which little changes.")
-@click.option("--sparse", default=50, show_default=True, help="GiB of the sparse image; the other one has 1 GiB.")
+@click.option("--partly", default=10240, show_default=True, help="MiB of the image of which little changes.")
+@click.option("--sparse", default=51200, show_default=True, help="MiB of the sparse image; the other one has 1 GiB.")
 @click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Rounds; medians are shown.")
 def main(whole: int, partly: int, sparse: int, runs: int) -> None:
     """Measure backups of RBD images."""
@@ -47,8 +47,8 @@ def main(whole: int, partly: int, sparse: int, runs: int) -> None:
         bench = Bench(cluster, Path(folder))
         click.echo("| Goal | Wanted | Found |\n|---|---|---|")
         click.echo(bench.reading(whole * MIB, runs))
-        click.echo(bench.changes(partly * GIB))
-        click.echo(bench.sizes(sparse * GIB, runs))
+        click.echo(bench.changes(partly * MIB))
+        click.echo(bench.sizes(sparse * MIB, runs))
 
 
 class Bench:
@@ -73,18 +73,19 @@ class Bench:
 
     def changes(self, size: int) -> str:
         """Back up an image of which little has changed, and count what the OSD gave out."""
-        config = self._image("partly", size, GIB)
+        full = min(size, GIB)
+        config = self._image("partly", size, full)
         lines = []
         for verifier in ("none", "sample"):
             repository = self._repository(config, verifier)
             backup(repository)
-            changed = self._change("partly", GIB)
+            changed = self._change("partly", full)
             before = self._given_out()
             backup(repository)
             found = f"{(self._given_out() - before) / changed:.2f}"
             wanted = "at most 1.3" if verifier == "none" else ""
             lines.append(
-                f"| {CHANGED // MIB} MiB changed in {size // GIB} GiB, verifier {verifier}: "
+                f"| {CHANGED // MIB} MiB changed in {size / GIB:g} GiB, verifier {verifier}: "
                 f"bytes read / bytes of changed objects | {wanted} | {found} |"
             )
         return "\n".join(lines)
@@ -103,7 +104,7 @@ class Bench:
                 walls[name].append(seconds(partial(backup, repository)))
         large, small = median(walls["large"]), median(walls["small"])
         return (
-            f"| {CHANGED // MIB} MiB changed: time for {size // GIB} GiB / time for 1 GiB | 1 "
+            f"| {CHANGED // MIB} MiB changed: time for {size / GIB:g} GiB / time for 1 GiB | 1 "
             f"| {large / small:.2f} ({large:.2f} and {small:.2f} s) |"
         )
 
