@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from backy.config import schedule_of
+from backy.keeping import retain
 from backy.locking import BACKUP_LOCK, exclusive
 from backy.repository import Repository
 from backy.retention import Expiry, expiries
@@ -37,4 +38,6 @@ def expire(repository: Repository, clock: Callable[[], datetime]) -> list[Expiry
             else:
                 repository.remove(expiry.revision.id)
             log.info("%s: expired %s, remaining %s", expiry.revision.id, expiry.lost, expiry.remaining)
+        if any(not expiry.remaining for expiry in done):
+            retain(repository)
     return done

@@ -63,7 +63,7 @@ def expiries(schedule: Schedule, history: Sequence[Revision], now: datetime) -> 
     rules = _Rules(schedule, now)
     found = []
     for revision, newest in rules.standings(history):
-        if newest or (revision.tags and revision.timestamp >= rules.young):
+        if newest or (revision.tags and now - revision.timestamp <= rules.shortest):
             continue
         remaining = tuple([tag for tag in revision.tags if rules.held(tag, revision.timestamp)])
         if len(remaining) < len(revision.tags) or not remaining:
@@ -92,8 +92,8 @@ class _Rules:
         self._now = now
         self._windows = {name: tag.interval * tag.keep for name, tag in schedule.items()}
         self._longest = max(self._windows.values())
-        self.young = now - min(self._windows.values())
-        """From when on no tag expires."""
+        self.shortest = min(self._windows.values())
+        """Up to what age no tag expires."""
         self._wanted = {name: tag.keep for name, tag in schedule.items()}
         """How many trusted revisions of each tag are wanted still, those newer than the present one being there."""
 
@@ -117,11 +117,20 @@ class _Rules:
     def hold(self, tag: str, timestamp: datetime, shift: timedelta) -> Hold:
         """Say why a tag of the present revision does not expire yet."""
         if tag in self._wanted:
-            until, wanted = timestamp + self._windows[tag], self._wanted[tag]
+            interval, wanted = self._schedule[tag].interval, self._wanted[tag]
+            until = _after(timestamp, self._windows[tag])
             if wanted <= 0:
                 return Hold(tag, Rule.WINDOW, until)
-            interval = self._schedule[tag].interval
-            return Hold(tag, Rule.COUNT, max(until, next_ideal(interval, shift, self._now) + (wanted - 1) * interval))
+            last_wanted = _after(next_ideal(interval, shift, self._now), (wanted - 1) * interval)
+            return Hold(tag, Rule.COUNT, max(until, last_wanted) if until and last_wanted else None)
         if tag.startswith(MANUAL):
             return Hold(tag, Rule.MANUAL, None)
-        return Hold(tag, Rule.FORMER, timestamp + self._longest)
+        return Hold(tag, Rule.FORMER, _after(timestamp, self._longest))
+
+
+def _after(time: datetime, length: timedelta) -> datetime | None:
+    """Return the time so much later; None if the calendar ends before."""
+    try:
+        return time + length
+    except OverflowError:
+        return None

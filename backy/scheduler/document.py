@@ -64,8 +64,8 @@ class Document:
             raise ConfigurationError(path, [_not_yaml(error)]) from error
         try:
             self._root: yaml.Node | None = loader.get_single_node()
-            self.content: object = None if self._root is None else loader.construct_document(self._root)
-        except yaml.YAMLError as error:
+            self.content: object = None if self._root is None else loader.construct_object(self._root, deep=True)
+        except (yaml.YAMLError, RecursionError) as error:  # the latter for what is nested too deep
             raise ConfigurationError(path, [_not_yaml(error)]) from error
         finally:
             loader.dispose()

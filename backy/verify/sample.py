@@ -16,8 +16,7 @@ import msgspec
 from backy.api import CHUNK_SIZE, Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier
 from backy.chunkmap import chunk_count
 from backy.config import typed
-from backy.duration import parse_duration
-from backy.errors import ConfigError
+from backy.duration import Duration
 from backy.hookspecs import hookimpl
 from backy.verify.comparison import compare
 
@@ -30,7 +29,7 @@ class SampleConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     type: str
     percent: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
     """How many of a hundred chunks are compared; at least one is."""
-    longest: str | int = "5m"
+    longest: Duration = Duration(minutes=5)
     """When to stop even if not all of them were compared; a number is seconds."""
 
 
@@ -77,8 +76,4 @@ class SampleVerifier:
 def backy_verifier(config: Config) -> Verifier:
     """Make the verifier from its section."""
     section = typed(config, SampleConfig, "config.verifier")
-    try:
-        longest = parse_duration(str(section.longest)).total_seconds()
-    except ValueError as error:
-        raise ConfigError(f"config.verifier.longest: {error}") from error
-    return SampleVerifier(section.percent, longest)
+    return SampleVerifier(section.percent, section.longest.total_seconds())

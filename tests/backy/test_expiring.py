@@ -30,6 +30,19 @@ def test_expired_tags_go_and_revisions_without_any(scheduled: Repository, clock)
     assert expire(scheduled, clock) == []
 
 
+def test_the_source_lets_go_of_what_it_keeps_for_revisions_that_are_gone(
+    scheduled: Repository, clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[str]] = []
+    monkeypatch.setattr(
+        "backy.expiring.retain", lambda repository: told.append([one.id for one in repository.history()])
+    )
+    expire(scheduled, clock)
+    expire(scheduled, clock)
+
+    assert told == [[one.id for one in scheduled.history()]]
+
+
 def test_looking_changes_nothing(scheduled: Repository, clock, tree) -> None:
     before = tree(scheduled.directory)
 

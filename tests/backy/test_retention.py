@@ -118,6 +118,15 @@ def test_why_says_until_when_a_revision_is_kept() -> None:
     assert holds(DAILY, SHIFT, lonely, lonely[0], NOW) == [Hold(None, Rule.NEWEST, None)]
 
 
+def test_what_is_kept_beyond_the_end_of_the_calendar_is_kept_for_ever() -> None:
+    for schedule in ({"daily": Interval(3650 * DAY, 100_000)}, {"daily": Interval(30 * DAY, 100_000)}):
+        history = made((1000, "former"), (900, "daily"), (0, "daily"))
+
+        assert expiries(schedule, history, NOW) == []
+        assert holds(schedule, SHIFT, history, history[0], NOW) == [Hold("former", Rule.FORMER, None)]
+        assert holds(schedule, SHIFT, history, history[1], NOW) == [Hold("daily", Rule.COUNT, None)]
+
+
 tags = st.sets(st.sampled_from(["daily", "weekly", "former", "manual:x"])).map(" ".join)
 histories = st.lists(st.tuples(st.floats(0, 400), tags, st.sampled_from(list(Trust))), max_size=30).map(
     lambda revisions: made(*revisions)

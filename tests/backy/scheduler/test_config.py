@@ -151,6 +151,8 @@ MISTAKES = {
     "two documents": (f"{SMALL}---\n{SMALL}", "line 8: not YAML: but found another document"),
     "python object": (f"{SMALL}x: !!python/name:os.system ''", "line 8: not YAML: could not determine a constructor"),
     "key that is a list": ("? [a]\n: b\n", "line 1: not YAML: a key is not a plain word"),
+    "alias in its own anchor": ("jobs: &a {b: *a}", "line 1: not YAML: found unconstructable recursive node"),
+    "nested a thousand times": ("[" * 9999, "line 1: not YAML: "),
     "jobs missing": (
         SMALL.partition("jobs")[0],
         "line 1: the section 'jobs' is missing; it has the jobs by their names",

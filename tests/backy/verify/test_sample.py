@@ -162,7 +162,7 @@ def test_nothing_is_read_any_more_when_a_difference_ends_it() -> None:
         ({"percent": 101}, "config.verifier.percent"),
         ({"percent": "all"}, "config.verifier.percent"),
         ({"longest": "soon"}, "config.verifier.longest: 'soon' is no duration"),
-        ({"longest": -1}, "config.verifier.longest: '-1' is no duration"),
+        ({"longest": -1}, "config.verifier.longest: -1 is no duration"),
         ({"seed": 1}, "config.verifier"),
     ],
 )
