@@ -125,7 +125,14 @@ def backy(context: click.Context, verbose: bool, logfile: Path | None, backupdir
     set_up_logging(logfile, verbose=verbose)
     context.obj = backupdir
     if logfile:
-        log.info("$ %s", shlex.join(sys.argv))
+        log.info("$ %s", _shown(sys.argv))
+
+
+def _shown(words: list[str]) -> str:
+    """Return a command line without what is given to `init`: a source may have a password in it."""
+    if "init" in words:
+        words = [*words[: words.index("init") + 1], "..."]
+    return shlex.join(words)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,75 @@
+"""The section `source` of a job, and where the token of Consul comes from."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+
+from backy.api import ConfigError, SourceError
+from backy.duration import Duration
+from backy_sources_ceph import CephConfig, parse_specification
+
+log = logging.getLogger(__name__)
+TOKEN_VARIABLE = "CONSUL_HTTP_TOKEN"  # noqa: S105  # the name of a variable, not a token
+_LONGEST_NAME = 255
+
+
+class FlyingCircusConfig(CephConfig, frozen=True, kw_only=True):
+    """An image as for `ceph-rbd`, the virtual machine that it belongs to, and how to ask its host for a snapshot."""
+
+    vm: str
+    """Name of the virtual machine."""
+    consul: str | None = None
+    """Address of the Consul agent, as HOST:PORT or a URL; None stands for CONSUL_HTTP_ADDR or localhost:8500."""
+    consul_acl_token: str | None = msgspec.field(default=None, name="consul_acl_token")
+    """What Consul shall let backy in by."""
+    consul_acl_token_file: Path | None = msgspec.field(default=None, name="consul_acl_token_file")
+    """A file that has the token, in place of `consul_acl_token`."""
+    snapshot_timeout: Duration = Duration(seconds=90)
+    """How long to wait for the virtual machine's host."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no host could understand."""
+        super().__post_init__()
+        if not self.vm.strip() or not self.vm.isprintable() or len(self.vm) > _LONGEST_NAME:
+            raise ValueError(f"vm is a name of up to {_LONGEST_NAME} printable characters, not {self.vm!r}")
+        if self.consul_acl_token is not None and self.consul_acl_token_file is not None:
+            raise ValueError("there are consul_acl_token and consul_acl_token_file: leave one of them out")
+
+    def token(self) -> str | None:
+        """Return the token, from the configuration, its file, or the environment; None if there is none.
+
+        Raises:
+            SourceError: the file can not be read.
+        """
+        if self.consul_acl_token_file is None:
+            return self.consul_acl_token or os.environ.get(TOKEN_VARIABLE)
+        try:
+            warn_if_open_to_all(self.consul_acl_token_file)
+            return self.consul_acl_token_file.read_text().strip()
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise SourceError(f"consul_acl_token_file {self.consul_acl_token_file}: {reason}") from None
+
+
+def warn_if_open_to_all(path: Path) -> None:
+    """Tell if everybody on this machine can read a file that has a token in it."""
+    if path.stat().st_mode & 0o004:
+        log.warning("%s has a token of Consul and can be read by everybody: 'chmod o= %s'", path, path)
+
+
+def parse_source(words: str) -> dict[str, str]:
+    """Turn POOL/IMAGE,VM[,TOKEN] into keys of `FlyingCircusConfig`.
+
+    Raises:
+        ConfigError: it is something else. The text does not repeat what may be a token.
+    """
+    image, *names = (word.strip() for word in words.split(","))
+    if len(names) not in {1, 2} or not all(names):
+        raise ConfigError(
+            f"SOURCE of the type 'flyingcircus' is POOL/IMAGE,VM or POOL/IMAGE,VM,TOKEN; got '{image},...'"
+        )
+    return {**parse_specification(image), **dict(zip(("vm", "consul_acl_token"), names, strict=False))}
