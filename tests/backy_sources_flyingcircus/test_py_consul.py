@@ -1,4 +1,4 @@
-"""py-consul, which goes on where python-consul ended, has the same module `consul`: only one of them can be installed."""
+"""py-consul goes on where python-consul ended and has the same module `consul`: only one of them can be installed."""
 
 from __future__ import annotations
 
