@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backy import durable
+from backy import durable, reflink
 from backy.testing.operations import Sync, SyncAll
 from backy.testing.recording import Fault, IncompleteRecordingError, record
 from backy.testing.tree import Tree
@@ -168,3 +168,28 @@ def test_on_a_disk_that_stays_full_removals_work(directory: Path) -> None:
         (directory / "link").unlink()
 
     assert [path.name for path in directory.iterdir()] == ["old"]
+
+
+def test_clones_and_holes_are_recorded_and_can_fail(mount) -> None:
+    folder = mount("btrfs")
+    (folder / "origin").write_bytes(b"content" * 10_000)
+
+    def work() -> None:
+        origin = os.open(folder / "origin", os.O_RDONLY)
+        clone = os.open(folder / "clone", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            reflink.clone(origin, clone)
+            reflink.punch_hole(clone, 4096, 4096)
+            reflink.punch_hole(clone, 65_536, 2**20)
+        finally:
+            os.close(clone)
+            os.close(origin)
+
+    with record(folder) as recording:
+        work()
+    assert recording.calls == ["open", "clone", "punch", "punch"]
+    assert not replayed(recording).differences(Tree.read(folder))
+    for call in (1, 2):
+        (folder / "clone").unlink()
+        with pytest.raises(OSError, match="No space"), record(folder, Fault(call, errno.ENOSPC)):
+            work()
