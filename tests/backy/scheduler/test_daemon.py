@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from datetime import timedelta
@@ -276,3 +277,58 @@ def test_systemd_is_kept_up_to_date(scheduler, monkeypatch: pytest.MonkeyPatch) 
     scheduler.start()
     scheduler.wait_for("WATCHDOG=1")
     scheduler.wait_for("STATUS=1 jobs, 0 running, 0 waiting for a slot")
+
+
+def test_operators_get_at_it_by_the_client_and_by_telnet(scheduler, eventually: Eventually, backy) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    scheduler.content["global"] |= {"telnet-addrs": "127.0.0.1", "telnet-port": port, "telnet-read-only": True}
+    scheduler.plugin("drives", DRIVES)
+    scheduler.job("vm1")
+    scheduler.start()
+    assert scheduler.status().console == (f"127.0.0.1:{port}",)
+    assert backy("client", "-c", scheduler.configuration, "run", "vm1").out == "Triggered immediate run for vm1\n"
+    assert json.loads(backy("client", "-c", scheduler.configuration, "--json", "status").out)["pid"]
+    assert backy("client", "-c", scheduler.configuration, "run", "vm2").err.startswith("Error: Unknown job vm2")
+    assert backy("client", "-c", scheduler.configuration, "drives", "2").out == "2 drives\n"
+    scheduler.done("vm1")
+
+    with subprocess.Popen(["telnet", "127.0.0.1", str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as telnet:
+        telnet.stdin.write(b"jobs ^vm\nrun vm1\ndrives 3\nquit\n")
+        telnet.stdin.flush()
+        said = telnet.stdout.read().decode().replace("\r", "")
+    assert "| vm1 | OK  |" in said
+    assert "1 jobs shown\nbacky> 'run' is switched off here" in said
+    assert "3 drives\nbacky> Goodbye.\n" in said
+
+    scheduler.content["global"]["telnet-addrs"] = ""
+    scheduler.reload()
+    with pytest.raises(ConnectionError):
+        socket.create_connection(("127.0.0.1", port), timeout=60)
+
+
+DRIVES = """
+    from backy.api import ConsoleCommand
+    from backy.hookspecs import hookimpl
+
+    @hookimpl
+    def backy_console_commands():
+        yield ConsoleCommand("drives", "Count drives.", lambda words: f"{words[0]} drives")
+"""
+
+
+def test_metrics_are_written_where_they_are_wanted(scheduler, eventually: Eventually) -> None:
+    scheduler.content["global"]["metrics-file"] = str(scheduler.folder / "backy.prom")
+    scheduler.job("vm1")
+    scheduler.start()
+    assert 'backy_job_failures{job="vm1"} 0' in (scheduler.folder / "backy.prom").read_text()
+
+
+def test_a_status_that_can_not_be_written_is_told_once_and_stops_nothing(scheduler, eventually: Eventually) -> None:
+    scheduler.content["global"]["status-file"] = str(scheduler.folder / "missing/status")
+    scheduler.job("vm1")
+    scheduler.start()
+    scheduler.ask("run", "vm1")
+    scheduler.done("vm1")
+    assert scheduler.log.read_text().count("the status can not be written") == 1

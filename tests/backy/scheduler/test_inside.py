@@ -1,0 +1,239 @@
+"""A scheduler in this process, with real children: what only its inside shows."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backy.errors import BackyError
+from backy.scheduler import children, reporter, runner
+from backy.scheduler.agenda import Phase
+from backy.scheduler.base import BaseDirectory, SchedulerRunningError
+from backy.scheduler.config import load
+from backy.scheduler.daemon import Daemon
+from backy.scheduler.ledger import Job
+from backy.scheduler.notify import Notifier
+from backy.scheduler.status import known_before, read
+
+Scenario = Callable[[Daemon], Awaitable[Any]]
+
+
+@pytest.fixture
+def inside(scheduler) -> Callable[..., None]:
+    """Run a scheduler and, beside it, `scenario(daemon)`; then end it."""
+
+    def run(scenario: Scenario, program: Path | None = None) -> None:
+        scheduler.write()
+        configuration = load(scheduler.configuration)
+        backy = [str(program or Path(sys.executable).with_name("backy"))]
+
+        async def schedule() -> None:
+            with BaseDirectory.held(configuration.settings.base_dir) as base:
+                daemon = Daemon(configuration, base, backy, Notifier(None, timedelta(seconds=1)))
+                work = asyncio.create_task(daemon.run(known_before(configuration.status_file)))
+                try:
+                    await until(lambda: known(daemon))
+                    await scenario(daemon)
+                finally:
+                    daemon._stop.set()
+                    await work
+
+        asyncio.run(schedule())
+
+    return run
+
+
+def known(daemon: Daemon) -> bool:
+    """Tell whether all jobs were entered and looked at, and the scheduler works."""
+    jobs = len(daemon.ledger.jobs) == len(daemon.configuration.jobs)
+    return bool(
+        jobs and daemon._access._listens and all(one.phase is not Phase.UNKNOWN for one in daemon.ledger.agenda)
+    )
+
+
+async def until(true: Callable[[], Any]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(60):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def run(daemon: Daemon, name: str) -> Job:
+    """Run a job to its end."""
+    job = daemon.ledger.jobs[name]
+    daemon.trigger([name])
+    await until(lambda: not job.entry.urgent)
+    return job
+
+
+def test_a_run_with_all_that_follows(scheduler, inside) -> None:
+    callback = scheduler.folder / "callback"
+    callback.write_text("#!/bin/sh\necho called with $1\ngrep -c revisions\n")
+    callback.chmod(0o700)
+    scheduler.content["global"] |= {
+        "backup-completed-callback": str(callback),
+        "metrics-file": str(scheduler.folder / "backy.prom"),
+    }
+    scheduler.job("vm1")
+
+    async def scenario(daemon: Daemon) -> None:
+        job = await run(daemon, "vm1")
+        assert (job.error, job.entry.failures, job.summary.revisions) == (None, 0, 1)
+        await until(lambda: read(scheduler.base / "status").jobs[0].revisions == 1)
+
+    inside(scenario)
+    assert "called with vm1\n1\n" in (scheduler.base / "vm1/backy.log").read_text()
+    assert 'backy_job_revisions{job="vm1"} 1' in (scheduler.folder / "backy.prom").read_text()
+
+
+def test_failures_of_every_kind(scheduler, inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = scheduler.folder / "program"
+    program.write_text(
+        "#!/bin/sh\nwhile [ $# -gt 1 ] && [ $1 != backup ]; do last=$1; shift; done\n"
+        f"case $(cat {scheduler.folder}/how) in\n"
+        "fails) echo Error: on purpose; exit 1;;\nsilent) exit 3;;\nkilled) kill -KILL $$;;\nbusy) exit 75;;\nesac\n"
+    )
+    program.chmod(0o700)
+    scheduler.job("vm1")
+    expected = {
+        "fails": "on purpose",
+        "silent": f"exit code 3; {scheduler.base}/vm1/backy.log may tell more",
+        "killed": "ended by signal 9",
+        "nothing": "the backup ended well, but there is no new revision",
+    }
+
+    async def scenario(daemon: Daemon) -> None:
+        for number, (how, error) in enumerate(expected.items(), 1):
+            (scheduler.folder / "how").write_text(how)
+            log = scheduler.base / "vm1/backy.log"
+            log.unlink(missing_ok=True)
+            job = await run(daemon, "vm1")
+            assert (job.error, job.entry.failures) == (error, number)
+        (scheduler.folder / "how").write_text("busy")
+        assert (await run(daemon, "vm1")).entry.failures == len(expected)
+        daemon._runner.prepare = lambda _: 1 / 0
+        job = await run(daemon, "vm1")
+        assert job.error == "internal error; the log of the scheduler tells more"
+
+    (scheduler.folder / "how").write_text("plugins")
+    inside(scenario, program)
+
+
+def test_what_fails_after_a_backup_does_not_make_it_bad(scheduler, inside) -> None:
+    scheduler.job("vm1")
+
+    async def scenario(daemon: Daemon) -> None:
+        job = await run(daemon, "vm1")
+        with (scheduler.base / "vm1/.purge").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            job = await run(daemon, "vm1")
+        assert job.error.startswith("'backy purge' failed after the backup: ")
+        assert (job.entry.failures, job.summary.revisions) == (0, 2)
+        daemon._runner.callback = scheduler.folder / "missing"
+        job = await run(daemon, "vm1")
+        assert job.error.startswith("what follows a backup failed: [Errno 2]")
+
+    inside(scenario)
+
+
+def test_what_follows_a_backup_has_a_time_limit_too(scheduler, inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "CALLBACK_LIMIT", timedelta(seconds=2))
+    callback = scheduler.folder / "callback"
+    callback.write_text("#!/bin/sh\nexec sleep 1000\n")
+    callback.chmod(0o700)
+    scheduler.content["global"]["backup-completed-callback"] = str(callback)
+    scheduler.job("vm1")
+
+    async def scenario(daemon: Daemon) -> None:
+        job = await run(daemon, "vm1")
+        assert job.error == "what follows a backup took longer than 0:00:02 and was ended"
+
+    inside(scenario)
+
+
+def test_a_reload_and_its_errors(scheduler, inside, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("vm1", "vm2"):
+        scheduler.job(name, **{"time-limit": "1h"})
+    scheduler.hold()
+
+    async def scenario(daemon: Daemon) -> None:
+        before = daemon.ledger.jobs["vm1"]
+        daemon.trigger(["vm1"])
+        await until(lambda: before.task)
+        del scheduler.content["jobs"]["vm1"]
+        scheduler.content["schedules"]["default"] = {"weekly": {"interval": "3640d", "keep": 1}}
+        scheduler.write()
+        assert await daemon.reload() == "1 jobs, 0 of them new; 1 are gone"
+        await until(lambda: not daemon._tasks)
+        assert daemon.ledger.jobs["vm2"].entry.due.tags == ("weekly",)
+
+        scheduler.content["global"]["base-dir"] = "/elsewhere"
+        scheduler.write()
+        with pytest.raises(BackyError, match="restart it to change that"):
+            await daemon.reload()
+        assert daemon.status().configuration_error
+        scheduler.configuration.write_text("nonsense: [")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: "nonsense" in caplog.text or "not YAML" in caplog.text)
+        assert list(daemon.ledger.jobs) == ["vm2"]
+
+    inside(scenario)
+
+
+def test_jobs_are_shown_as_they_were_before_until_they_are_looked_at(scheduler, inside) -> None:
+    scheduler.job("vm1")
+
+    async def once(daemon: Daemon) -> None:
+        await run(daemon, "vm1")
+        await until(lambda: read(scheduler.base / "status").jobs[0].revisions == 1)
+
+    async def again(daemon: Daemon) -> None:
+        job = daemon.ledger.jobs["vm1"]
+        job.summary = job.row = None
+        (row,) = daemon.ledger.rows(daemon._clock())
+        assert (row.revisions, row.next_time, row.last_tags) == (1, None, ("daily",))
+
+    inside(once)
+    inside(again)
+
+
+def test_that_plugins_can_not_be_looked_at_is_told(
+    scheduler, inside, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reporter, "PLUGINS_INTERVAL", timedelta(seconds=0.1))
+    scheduler.content["global"]["status-file"] = str(scheduler.folder / "missing/status")
+
+    async def scenario(daemon: Daemon) -> None:
+        await until(lambda: "nobody knows which plugins are broken" in caplog.text)
+
+    inside(scenario, Path("/bin/true"))
+    assert caplog.text.count("the status can not be written") == 1
+
+
+def test_one_scheduler_holds_a_base_directory(tmp_path: Path) -> None:
+    with BaseDirectory.held(tmp_path) as base:
+        base.check()
+        with pytest.raises(SchedulerRunningError), BaseDirectory.held(tmp_path):
+            pass
+        (tmp_path / ".lock").unlink()
+        with pytest.raises(BackyError, match="is it mounted"):
+            base.check()
+    with pytest.raises(BackyError, match="is it mounted"), BaseDirectory.held(tmp_path / "missing"):
+        pass
+
+
+def test_the_grace_of_a_child_is_shorter_than_systemd_s_patience() -> None:
+    unit = (Path(__file__).parents[3] / "docs/examples/backy.service").read_text()
+    assert "TimeoutStopSec=90s" in unit
+    assert timedelta(seconds=90) > children.GRACE * 2
