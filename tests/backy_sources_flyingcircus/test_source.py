@@ -121,6 +121,29 @@ def test_whatever_consul_does_there_is_a_backup(
     assert consul.keys == {}
 
 
+@pytest.mark.parametrize("token", ["two\nlines", "日本"])
+def test_what_can_be_no_token_is_not_shown_either(
+    machine: Callable, caplog: pytest.LogCaptureFixture, token: str
+) -> None:
+    _, repository, _ = machine(consul_acl_token=token)
+
+    assert backup(repository).consistent is False
+    assert "no consistent snapshot" in caplog.text
+    assert token not in caplog.text
+
+
+def test_a_config_with_a_token_that_everybody_can_read_is_told(
+    machine: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, repository, _ = machine(consul_acl_token=TOKEN)
+    backup(repository)
+    assert "can be read by everybody" not in caplog.text
+
+    (repository.directory / "config").chmod(0o644)
+    assert backup(repository).consistent
+    assert "vm/config has a token" in caplog.text.replace(repository.directory.name, "vm")
+
+
 def test_a_wrong_token_is_told(machine: Callable, consul, caplog: pytest.LogCaptureFixture) -> None:
     consul.token = "another"
     _, repository, _ = machine(consul_acl_token=TOKEN)

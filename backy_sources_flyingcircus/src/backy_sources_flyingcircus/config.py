@@ -57,7 +57,7 @@ class FlyingCircusConfig(CephConfig, frozen=True, kw_only=True):
 
 def warn_if_open_to_all(path: Path) -> None:
     """Tell if everybody on this machine can read a file that has a token in it."""
-    if path.stat().st_mode & 0o004:
+    if path.exists() and path.stat().st_mode & 0o004:
         log.warning("%s has a token of Consul and can be read by everybody: 'chmod o= %s'", path, path)
 
 
