@@ -121,11 +121,15 @@ def durable_disks(durable_ceph: Cluster) -> Iterator[Callable[..., Disk]]:
 
 @pytest.fixture
 def repositories(tmp_path: Path) -> Callable[..., Repository]:
-    """Make repositories for disks, as `repositories(disk, key=value)`: keys of the source."""
+    """Make repositories for disks, as `repositories(disk, key=value)`: keys of the source.
 
-    def make(disk: Disk, **keys: Any) -> Repository:
+    Verification would mend what changes leave out; tests compare all by themselves.
+    """
+
+    def make(disk: Disk, verifier: str | None = "none", **keys: Any) -> Repository:
         folder = tmp_path / f"vm{next(NUMBERS)}"
-        return Repository.initialize(folder, JobConfig(format=FORMAT, source={**disk.config, **keys}))
+        chosen = {"type": verifier} if verifier else None
+        return Repository.initialize(folder, JobConfig(format=FORMAT, source={**disk.config, **keys}, verifier=chosen))
 
     return make
 

@@ -36,7 +36,17 @@ def test_the_first_backup_reads_what_was_written_and_the_next_ones_what_changed(
         assert revision.size == 20 * CHUNK_SIZE + 1000
         assert disk.snapshots() == list(disk.metadata()) == [f"backy-{revision.id}"]
         assert stored(repository, revision) == disk.exported(revision)
-    assert revision.verification.verifier == "sample"
+
+
+def test_a_sample_is_verified_unless_the_job_chooses_otherwise(disks, repositories, backup) -> None:
+    disk = disks(300 * CHUNK_SIZE + 1000)
+    disk.write(0, noise(CHUNK_SIZE))
+
+    sample = backup(repositories(disk, verifier=None)).verification
+    assert (sample.verifier, sample.total) == ("sample", 301)
+    assert sample.checked in {4, 5}  # the last one is always among them, as it is a short one
+    full = backup(repositories(disk, verifier="full")).verification
+    assert (full.verifier, full.checked) == ("full", 301)
 
 
 @pytest.mark.parametrize("features", [LAYERING, DEFAULT], ids=["exact", "fast-diff"])
