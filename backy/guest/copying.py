@@ -1,0 +1,110 @@
+"""Copying out of a guest's file system: below the target only, and never through a link."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+
+from backy.durable import write_all
+from backy.errors import BackyError
+from backy.guest.filesystem import Node, printable
+from backy.guest.guard import GuestError
+
+log = logging.getLogger(__name__)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEEPEST = 200
+
+
+class Copy:
+    """A copy of files and folders; what can not be copied is counted, and the rest is."""
+
+    def __init__(self) -> None:
+        self.copied = 0
+        self.problems: list[str] = []
+        self._above: set[int] = set()
+
+    def to(self, node: Node, target: Path) -> None:
+        """Copy `node` into the folder `target`, or, if nothing is there, under that name.
+
+        Raises:
+            GuestError: something was not copied; the rest was.
+            OSError: the target can not be had, or is there already.
+        """
+        into = target.is_dir()
+        folder, name = (target, node.name) if into else (target.absolute().parent, target.name)
+        if into and name == "/":
+            raise GuestError("the root has no name: give one that is not there yet")
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._copy(node, descriptor, name, str(folder / name))
+        finally:
+            os.close(descriptor)
+        if self.problems:
+            raise GuestError(f"{len(self.problems)} files were not copied, {self.copied} were; {self.problems[0]}")
+
+    def _copy(self, node: Node, folder: int, name: str, shown: str) -> None:
+        try:
+            if node.kind == stat.S_IFDIR:
+                self._folder(node, folder, name, shown)
+            elif node.kind == stat.S_IFREG:
+                _file(node, folder, name)
+            elif node.kind == stat.S_IFLNK:
+                os.symlink(node.target, name, dir_fd=folder)
+            else:
+                log.warning("%s is neither a file, a folder nor a link: it is left out", printable(shown))
+                return
+            self.copied += 1
+        except (BackyError, OSError) as error:
+            cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self.problems.append(f"{printable(shown)}: {cause}")
+            log.error("%s", self.problems[-1])  # noqa: TRY400  # the error's text says all
+
+    def _folder(self, node: Node, folder: int, name: str, shown: str) -> None:
+        if node.number in self._above or len(self._above) >= _DEEPEST:
+            raise GuestError("folders lead in circles")
+        os.mkdir(name, 0o700, dir_fd=folder)
+        descriptor = os.open(name, _FOLDER, dir_fd=folder)
+        self._above.add(node.number)
+        try:
+            for child in node.children():
+                self._copy(child, descriptor, child.name, f"{shown}/{child.name}")
+            os.fchmod(descriptor, node.mode & 0o777)
+            os.utime(descriptor, ns=(node.modified, node.modified))
+        finally:
+            self._above.remove(node.number)
+            os.close(descriptor)
+
+
+def _file(node: Node, folder: int, name: str) -> None:
+    """Copy a file with its holes, mode and time; one that can not be copied as a whole is removed again."""
+    descriptor = os.open(name, _NEW, 0o600, dir_fd=folder)
+    try:
+        os.ftruncate(descriptor, node.size)
+        for extent in node.extents():
+            if extent.data:
+                for offset, data in node.read(extent):
+                    os.lseek(descriptor, offset, os.SEEK_SET)
+                    write_all(descriptor, data)
+        os.fchmod(descriptor, node.mode & 0o777)
+        os.utime(descriptor, ns=(node.modified, node.modified))
+    except BaseException:
+        os.unlink(name, dir_fd=folder)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def stream(node: Node, descriptor: int) -> None:
+    """Write a file's content, holes as zeroes."""
+    if node.kind != stat.S_IFREG:
+        raise GuestError(f"'{printable(node.name)}' is no file")
+    for extent in node.extents():
+        if extent.data:
+            for _, data in node.read(extent):
+                write_all(descriptor, data)
+        else:
+            for offset in range(0, extent.length, 2**20):
+                write_all(descriptor, bytes(min(2**20, extent.length - offset)))
