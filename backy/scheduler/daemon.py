@@ -22,7 +22,7 @@ from backy.scheduler.base import BaseDirectory
 from backy.scheduler.config import Configuration, JobEntry, load
 from backy.scheduler.ledger import Job, Ledger
 from backy.scheduler.notify import Notifier
-from backy.scheduler.reporter import Reporter
+from backy.scheduler.reporter import GATHER, Reporter
 from backy.scheduler.repositories import configure
 from backy.scheduler.runner import Result, Runner
 from backy.scheduler.scanner import Scanner
@@ -59,7 +59,7 @@ class Daemon:
         self._reloading = asyncio.Lock()
         self._runner = Runner(backy, self._prepare)
         self._scanner = Scanner(lambda job: self.configuration.repository(job.settings), self._learn)
-        self._reporter = Reporter(self.status, lambda: self.configuration, backy, notifier)
+        self._reporter = Reporter(self.status, lambda: self.configuration, self._interval, backy, notifier)
         self._access = Access(self)
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -130,7 +130,8 @@ class Daemon:
         return await asyncio.shield(self._keep(self._reload()))
 
     def _interval(self) -> timedelta:
-        return self.configuration.settings.status_interval
+        """Return how often to write and to look at the least, which is not without a pause."""
+        return max(self.configuration.settings.status_interval, GATHER)
 
     # configuration ----------------------------------------------------------------------------------------------------
 

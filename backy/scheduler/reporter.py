@@ -34,11 +34,13 @@ class Reporter:
         self,
         current: Callable[[], Status],
         configuration: Callable[[], Configuration],
+        interval: Callable[[], timedelta],
         backy: Sequence[str],
         notifier: Notifier,
     ) -> None:
         self._current = current
         self._configuration = configuration
+        self._interval = interval
         self._backy = backy
         self._notifier = notifier
         self._changed = asyncio.Event()
@@ -65,7 +67,7 @@ class Reporter:
 
     async def _write_status(self) -> None:
         while True:
-            if await happened(self._changed, self._configuration().settings.status_interval):
+            if await happened(self._changed, self._interval()):
                 await asyncio.sleep(GATHER.total_seconds())
             await self.write()
 

@@ -208,6 +208,15 @@ def test_jobs_are_shown_as_they_were_before_until_they_are_looked_at(scheduler, 
     inside(again)
 
 
+def test_an_interval_of_nothing_is_a_second(scheduler, inside) -> None:
+    scheduler.content["global"]["status-interval"] = 0
+
+    async def scenario(daemon: Daemon) -> None:
+        assert daemon._interval() == timedelta(seconds=1)
+
+    inside(scenario)
+
+
 def test_that_plugins_can_not_be_looked_at_is_told(
     scheduler, inside, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
