@@ -71,7 +71,7 @@ class RbdSnapshot:
                     include_parent=since is None,
                     whole_object=self._fast,
                 )
-            # in an image with stripes, objects do not follow each other as the image does
+            # Ceph does not promise an order, and in an image with stripes that of the objects is another one
             yield from merged(sorted(found))
 
     def pread(self, offset: int, length: int) -> bytes:
