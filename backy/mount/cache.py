@@ -36,7 +36,7 @@ class ChunkCache:
             self._pool.shutdown(cancel_futures=True)
 
     def get(self, identity: bytes, read: Callable[[], bytes]) -> Future[bytes]:
-        """Return chunk `identity` as it is, will be, or failed to be read; `read` is called if nobody has done so."""
+        """Return chunk `identity` as it is or will be; `read` is called unless it is kept or being read."""
         with self._lock:
             future = self._chunks.get(identity)
             if future is not None:
@@ -44,16 +44,18 @@ class ChunkCache:
                 return future
             if self._pool is None:
                 raise RuntimeError("the cache is not started")
-            future = self._chunks[identity] = self._pool.submit(read)
+            future = self._chunks[identity] = self._pool.submit(self._read, identity, read)
         future.add_done_callback(self._account)
         return future
 
-    def forget_failures(self) -> None:
-        """Let chunks that could not be read be tried again."""
-        with self._lock:
-            for identity, future in list(self._chunks.items()):
-                if future.done() and _size(future) == 0:
-                    del self._chunks[identity]
+    def _read(self, identity: bytes, read: Callable[[], bytes]) -> bytes:
+        """Read a chunk; a failure is for those who wait for it only: the next to ask may know of a sound copy."""
+        try:
+            return read()
+        except BaseException:
+            with self._lock:
+                del self._chunks[identity]
+            raise
 
     def _account(self, future: Future[bytes]) -> None:
         """Count a chunk that was read, and drop those that were not used for longest."""

@@ -137,7 +137,6 @@ class OpenImages:
         Raises:
             BackyError: its map is damaged, or its storage can not be opened.
         """
-        self._cache.forget_failures()
         key = repository, revision.id
         with self._lock:
             image, users = self._images.get(key) or (OpenImage(repository, revision, self._cache), 0)

@@ -86,22 +86,33 @@ def test_who_asks_meanwhile_waits_for_the_same_read(cache: ChunkCache) -> None:
     assert (first.result(), second.result(), len(reads)) == (b"data", b"data", 1)
 
 
-def test_a_failure_is_remembered_until_it_is_to_be_forgotten(cache: ChunkCache) -> None:
-    reads = []
-
+def test_a_failure_is_not_kept(cache: ChunkCache) -> None:
     def fail() -> bytes:
-        reads.append(1)
         raise OSError(5, "no")
 
-    for _ in range(2):
-        with pytest.raises(OSError, match="no"):
-            cache.get(b"x", fail).result()
-    cache.get(b"y", lambda: b"good").result()
-    cache.forget_failures()
+    with pytest.raises(OSError, match="no"):
+        cache.get(b"x", fail).result()
+    assert cache.get(b"x", lambda: b"sound").result() == b"sound"
+    assert cache.get(b"x", fail).result() == b"sound"
 
-    assert len(reads) == 1
-    assert cache.get(b"x", lambda: b"now").result() == b"now"
-    assert cache.get(b"y", fail).result() == b"good"
+
+def test_who_waits_for_a_read_that_fails_gets_the_failure(cache: ChunkCache) -> None:
+    started, finish = threading.Event(), threading.Event()
+
+    def fail() -> bytes:
+        started.set()
+        assert finish.wait(10)
+        raise OSError(5, "no")
+
+    waiting = cache.get(b"x", fail)
+    assert started.wait(10)
+    also = cache.get(b"x", lambda: b"sound")
+    finish.set()
+
+    for future in (waiting, also):
+        with pytest.raises(OSError, match="no"):
+            future.result()
+    assert cache.get(b"x", lambda: b"sound").result() == b"sound"
 
 
 def test_many_readers_get_what_they_ask_for_and_memory_stays_bounded(cache: ChunkCache, rounds) -> None:

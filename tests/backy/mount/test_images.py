@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,19 +124,29 @@ def test_a_missing_chunk_is_like_a_damaged_one(
     assert raised.value.errno == errno.EIO
 
 
-def test_what_was_mended_can_be_read_by_those_who_open_it_again(
-    repository: Repository, revision: Revision, cache: ChunkCache, image: Path, spoil
+def test_what_was_mended_can_be_read_at_once(
+    opened: OpenImage, repository: Repository, revision: Revision, image: Path, spoil
 ) -> None:
-    path = spoil(repository, revision, 0)
-    images = OpenImages(cache)
-    with images.open(repository, revision) as handle:
-        with pytest.raises(OSError, match="chunk"):
-            handle.read(0, 1)
-        path.unlink()
-        Backup(repository, ("daily",)).run()
-        repository.storage().repair(revision.id, 0, handle.image.chunks[0], image.read_bytes()[:CHUNK_SIZE])
-        with images.open(repository, revision) as again:
-            assert again.read(0, 4) == image.read_bytes()[:4]
+    spoil(repository, revision, 0)
+    with pytest.raises(OSError, match="chunk"):
+        opened.read(0, 1)
+    repository.storage().repair(revision.id, 0, opened.chunks[0], image.read_bytes()[:CHUNK_SIZE])
+
+    assert opened.read(0, 4) == image.read_bytes()[:4]
+
+
+def test_a_sound_copy_in_another_repository_is_read_after_a_damaged_one(
+    opened: OpenImage, repository: Repository, cache: ChunkCache, image: Path, spoil
+) -> None:
+    (revision,) = repository.history()
+    copy = shutil.copytree(repository.directory, image.parent / "copy")
+    sound = OpenImage(Repository.open(copy), revision, cache)
+    spoil(repository, revision, 0)
+    with pytest.raises(OSError, match="chunk"):
+        opened.read(0, 1)
+
+    assert sound.read(0, 4) == image.read_bytes()[:4]
+    sound.close()
 
 
 def test_a_removed_revision_is_stale_once_its_chunks_are_gone(
