@@ -52,7 +52,7 @@ class Runner:
         """Back up a job, and after a success remove what has expired. To cancel this ends what runs."""
         try:
             repository = await asyncio.to_thread(self.prepare, job)
-            code = await self._backy(job, repository, "backup", ",".join(tags))
+            code = await self._backy(job, repository, "backup", "--", ",".join(tags))
         except (BackyError, OSError) as error:
             return Result(Outcome.FAILED, str(error))
         except TimeLimitError:

@@ -96,6 +96,17 @@ def test_a_run_with_all_that_follows(scheduler, inside) -> None:
     assert 'backy_job_revisions{job="vm1"} 1' in (scheduler.folder / "backy.prom").read_text()
 
 
+def test_a_tag_that_looks_like_an_option_is_a_tag(scheduler, inside) -> None:
+    scheduler.content["schedules"]["default"] = {"-odd": {"interval": "3650d", "keep": 3}}
+    scheduler.job("vm1")
+
+    async def scenario(daemon: Daemon) -> None:
+        job = await run(daemon, "vm1")
+        assert (job.error, job.summary.revisions) == (None, 1)
+
+    inside(scenario)
+
+
 def test_failures_of_every_kind(scheduler, inside, monkeypatch: pytest.MonkeyPatch) -> None:
     program = scheduler.folder / "program"
     program.write_text(
