@@ -123,7 +123,7 @@ def decode(content: bytes, identity: str) -> Revision:
     body = content.rpartition(_SEAL)[0]
     try:
         found = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"{identity}.rev is not a revision of backy 3: {error}") from error
     if not isinstance(found, dict) or content != body + _SEAL + hashlib.sha256(body).hexdigest().encode() + _END:
         raise DamageError(f"{identity}.rev is damaged: it fails its own checksum")

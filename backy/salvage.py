@@ -34,18 +34,22 @@ class SalvagedImage(StoredImage):
 
 
 @contextmanager
-def salvaged(image: StoredImage, path: Path | None, repository: Repository) -> Iterator[StoredImage]:
+def salvaged(image: StoredImage, path: Path | None, target: str, repository: Repository) -> Iterator[StoredImage]:
     """Give an image that can be read from the first byte to the last, and write to `path` what that is worth.
 
-    Without a path it is the image itself.
+    Without a path it is the image itself. `target` is where the image goes to.
 
     Raises:
-        ConfigError: `path` lies inside of the repository.
+        ConfigError: `path` lies inside of the repository, is no file, or is the target.
         DamageError: at the end, if anything could not be read.
     """
     if path is None:
         yield image
         return
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no file: the list of what could be read has to be one of its own")
+    if path.resolve() == Path(target).resolve() or (path.exists() and Path(target).exists() and path.samefile(target)):
+        raise ConfigError(f"{path} is the target: the list of what could be read has to be a file of its own")
     if path.resolve().is_relative_to(repository.directory.resolve()):
         raise ConfigError(f"{path} lies inside of the repository: write the list to another place")
     path.write_text(mapfile(image.size, (), _NOT_TRIED))

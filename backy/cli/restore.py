@@ -73,7 +73,7 @@ def command(
 
     repository = Repository.open(directory)
     revision = repository.select(specification)
-    with steps() as show, repository.image(revision) as stored, salvaged(stored, salvage, repository) as image:
+    with steps() as show, repository.image(revision) as stored, salvaged(stored, salvage, target, repository) as image:
         if resume:
             with open_again(target, image.size, repository) as opened:
                 write_the_rest(image, opened, show("restore", image.size))

@@ -32,11 +32,11 @@ class Look:
     known: Stamp | None
     """Its stamp when it was read; one that has the same now is not read again."""
 
-    def __call__(self) -> Summary | OSError | None:
+    def __call__(self) -> Summary | Exception | None:
         """Return what the repository holds, None if nothing has changed, or why it can not be looked at."""
         try:
             return None if stamp(self.directory) == self.known else summarize(self.directory, self.since)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  # whatever is in one repository, the others are looked at
             return error
 
 
@@ -83,7 +83,7 @@ class Scanner:
         loop = asyncio.get_running_loop()
         results = await loop.run_in_executor(self._thread, lambda: [look() for look in looks])
         for job, found in zip(jobs, results, strict=True):
-            if isinstance(found, OSError):
+            if isinstance(found, Exception):
                 self._note(job.settings.name, found)
                 continue
             self._trouble.pop(job.settings.name, None)
@@ -94,8 +94,8 @@ class Scanner:
         """End the thread; what it has not begun yet is dropped."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _note(self, name: str, error: OSError) -> None:
-        text = f"{name}: the repository can not be looked at: {error}"
+    def _note(self, name: str, error: Exception) -> None:
+        text = f"{name}: the repository can not be looked at: {error or type(error).__name__}"
         if self._trouble.get(name) != text:
             log.error("%s", text)
         self._trouble[name] = text

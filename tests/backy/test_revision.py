@@ -91,6 +91,7 @@ def test_a_record_under_another_name_is_refused() -> None:
         (b"uuid: KpXqR4vTn8sWzYb2Lm6HcD\ntimestamp: 2015-08-01T20:00:00\n", "not a revision of backy 3"),
         (b"[]", "fails its own checksum"),
         (b"\xff", "not a revision of backy 3"),
+        (b"[" * 100_000, "not a revision of backy 3"),
         (sealed({"format": 4}), "has format 4"),
         (sealed({"format": 3, "id": "x"}), "is damaged: Object missing required field"),
     ],

@@ -29,7 +29,7 @@ def test_damaged_chunks_are_zeroes_and_all_others_are_as_they_were(
     with (
         pytest.raises(DamageError, match=f"3 of 5 chunks could not be read.*first is at byte {2 * CHUNK_SIZE}: chunk"),
         repository.image(revision) as stored,
-        salvaged(stored, tmp_path / "map", repository) as readable,
+        salvaged(stored, tmp_path / "map", "target", repository) as readable,
     ):
         found = readable.pread(0, readable.size)
 
@@ -41,7 +41,7 @@ def test_damaged_chunks_are_zeroes_and_all_others_are_as_they_were(
 
 
 def test_a_sound_image_is_read_as_a_whole(repository: Repository, revision: Revision, tmp_path: Path) -> None:
-    with repository.image(revision) as stored, salvaged(stored, tmp_path / "map", repository) as readable:
+    with repository.image(revision) as stored, salvaged(stored, tmp_path / "map", "target", repository) as readable:
         readable.pread(0, readable.size)
 
     assert (tmp_path / "map").read_text().splitlines()[-1] == "0x00000000  0x010003E8  +"
@@ -53,7 +53,7 @@ def test_nothing_is_said_to_be_read_by_a_salvage_that_was_interrupted(
     with (
         pytest.raises(KeyboardInterrupt),
         repository.image(revision) as stored,
-        salvaged(stored, tmp_path / "map", repository),
+        salvaged(stored, tmp_path / "map", "target", repository),
     ):
         raise KeyboardInterrupt
 
@@ -61,7 +61,7 @@ def test_nothing_is_said_to_be_read_by_a_salvage_that_was_interrupted(
 
 
 def test_without_a_list_nothing_is_salvaged(repository: Repository, revision: Revision) -> None:
-    with repository.image(revision) as stored, salvaged(stored, None, repository) as readable:
+    with repository.image(revision) as stored, salvaged(stored, None, "target", repository) as readable:
         assert readable is stored
 
 
@@ -70,10 +70,36 @@ def test_the_list_does_not_go_into_the_repository(repository: Repository, revisi
     with (
         pytest.raises(ConfigError, match="lies inside of the repository"),
         repository.image(revision) as stored,
-        salvaged(stored, repository.directory / "config", repository),
+        salvaged(stored, repository.directory / "config", "target", repository),
     ):
         pass
     assert (repository.directory / "config").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["target", "./target", "symbolic", "hard"])
+def test_the_list_does_not_go_into_the_target(
+    repository: Repository, revision: Revision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("target").write_text("as it was")
+    Path("symbolic").symlink_to("target")
+    Path("hard").hardlink_to("target")
+    with (
+        pytest.raises(ConfigError, match="is the target"),
+        repository.image(revision) as stored,
+        salvaged(stored, Path(name), "target", repository),
+    ):
+        pass
+    assert Path("target").read_text() == "as it was"
+
+
+def test_the_list_is_a_file(repository: Repository, revision: Revision) -> None:
+    with (
+        pytest.raises(ConfigError, match="/dev/null is no file"),
+        repository.image(revision) as stored,
+        salvaged(stored, Path("/dev/null"), "target", repository),
+    ):
+        pass
 
 
 @given(st.integers(0, 9 * CHUNK_SIZE), st.sets(st.integers(0, 9)))

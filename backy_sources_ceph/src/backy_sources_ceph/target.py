@@ -84,7 +84,8 @@ def opened_target(target: TargetPlan, size: int, *, force: bool) -> Iterator[Res
     """Make the image, or empty it if it is there and `force` is set, and open it.
 
     Raises:
-        TargetError: the image is there, or in use, or can not be made; nothing in it was changed then.
+        TargetError: the image is there, or in use, or can not be made, and nothing in it was changed; or it can not be
+            emptied, and the text says that it is incomplete.
     """
     with ExitStack() as stack:
         with _told(target.title):
@@ -119,9 +120,10 @@ def _empty(handle: Any, title: str, size: int) -> None:
     """Let an image have `size` bytes, all zeroes, unless somebody uses it."""
     if len(list(handle.watchers_list())) > 1:
         raise TargetError(f"{title} is in use; is a virtual machine running on it, or a backup under way?")
-    # to discard and to write zeroes would take a request for every object, and would leave a parent in place
-    handle.resize(0)
-    handle.resize(size)
+    with _told(f"{title} is incomplete, for it could not be emptied"):
+        # to discard and to write zeroes would take a request for every object, and would leave a parent in place
+        handle.resize(0)
+        handle.resize(size)
 
 
 class RbdTarget:

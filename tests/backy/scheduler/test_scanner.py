@@ -89,14 +89,15 @@ def test_a_repository_that_has_not_changed_is_not_read_again(
     assert vm.summary.revisions == 1
 
 
+@pytest.mark.parametrize("trouble", [OSError(5, "Input/output error"), RecursionError("too deep")])
 def test_a_repository_that_can_not_be_looked_at_is_told_once(
-    job, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    job, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: Exception
 ) -> None:
     broken = True
 
     def read(directory: Path, since: datetime) -> Summary:
         if broken:
-            raise OSError(5, "Input/output error")
+            raise trouble
         return summarize(directory, since)
 
     monkeypatch.setattr(module, "summarize", read)
@@ -107,9 +108,7 @@ def test_a_repository_that_can_not_be_looked_at_is_told_once(
         vm = job("vm")
         await scanner.look([vm])
         await scanner.look([vm])
-        assert list(scanner.trouble({"vm"})) == [
-            "vm: the repository can not be looked at: [Errno 5] Input/output error"
-        ]
+        assert list(scanner.trouble({"vm"})) == [f"vm: the repository can not be looked at: {trouble}"]
         assert list(scanner.trouble(set())) == []
         broken = False
         await scanner.look([vm])
