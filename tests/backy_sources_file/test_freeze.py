@@ -198,6 +198,14 @@ def test_what_is_kept_for_other_revisions_is_let_go_of(xfs) -> None:
     assert clones(xfs) == []
 
 
+def test_a_link_that_leads_to_itself_is_no_image_and_has_no_clones(tmp_path) -> None:
+    (tmp_path / "link").symlink_to("link")
+    source = FileSource(tmp_path / "link", JOB, "keep")
+    with pytest.raises(SourceError, match="symbolic links"):
+        back_up(source, FIRST)
+    source.retain(())
+
+
 def test_there_is_nothing_to_let_go_of_where_there_is_no_folder(tmp_path) -> None:
     FileSource(tmp_path / "nowhere" / "disk.img", JOB, "keep").retain(())
 

@@ -26,7 +26,11 @@ PAGES = sorted(
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("backy_sources_*/README.md")]
 )
 CEPH_PAGES = ["docs/how-to/ceph.md", "docs/how-to/import.md"]
-MOUNTING_PAGES = ["docs/how-to/restore.md", "docs/how-to/btrfs-and-xfs.md"]
+MOUNTING_PAGES = [
+    "docs/how-to/btrfs-and-xfs.md",
+    "docs/how-to/incremental-image-files.md",
+    "docs/how-to/restore.md",
+]
 """Pages whose commands find a Ceph cluster with a pool `vms` by the variable CEPH_CONF."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "=== end of command, exit code "

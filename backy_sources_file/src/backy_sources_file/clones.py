@@ -50,8 +50,9 @@ class Clones:
         os.fsync(descriptor)
         folder = os.open(self._folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            # with a folder given, linkat(2) is called and follows the link to the file without a name
-            os.link(f"/proc/self/fd/{descriptor}", self._name(revision), src_dir_fd=folder, dst_dir_fd=folder)
+            # Python calls linkat(2), which can follow the link to a file without a name, only if it is given a folder
+            origin = f"/proc/self/fd/{descriptor}"
+            os.link(origin, self._name(revision), src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
         finally:
             os.close(folder)
         self.remove_others([revision])
@@ -87,7 +88,7 @@ class Clones:
             return []
 
     def _folder(self) -> Path:
-        return self._path.resolve().parent
+        return Path(os.path.realpath(self._path)).parent
 
     def _name(self, revision: str) -> str:
         return f"{self._prefix}{revision}"
