@@ -8,9 +8,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from backy.api import CHUNK_SIZE
+from backy.api import CHUNK_SIZE, Storage
 from backy.chunkmap import ZERO
-from backy.errors import BackyError
+from backy.errors import BackyError, DamageError
 from backy.image import StoredImage
 from backy.locking import PURGE_LOCK, shared
 from backy.mount.cache import ChunkCache
@@ -25,7 +25,8 @@ class OpenImage:
     """A revision while somebody has it open. Nothing is locked: a purge is never kept waiting by a mount.
 
     What a purge removes is no part of a revision that is there, so a read during one gets the right bytes or none: a
-    chunk is compared with its id, and one that fails is read once more while no purge goes on. Only then is it damaged.
+    chunk is compared with its id, and one that fails is read once more, from the storage that keeps the revision
+    by then, while no purge goes on. Only then is it damaged.
     """
 
     def __init__(self, repository: Repository, revision: Revision, cache: ChunkCache) -> None:
@@ -74,11 +75,21 @@ class OpenImage:
             pass  # whether it is damaged is found out by looking again: this error is forgotten, and what it holds
         cause = ""
         try:
-            with shared(self._repository.directory, PURGE_LOCK), self._storage.open(self._revision.id) as reader:
+            with (
+                shared(self._repository.directory, PURGE_LOCK),
+                self._current_storage().open(self._revision.id) as reader,
+            ):
                 return StoredImage(self.chunks, reader).chunk(index)
         except (BackyError, OSError) as error:
             cause = str(error)
         raise self._failure(index, cause)
+
+    def _current_storage(self) -> Storage:
+        """Return what keeps the revision now: it may have been converted while it is open."""
+        try:
+            return self._repository.storage_of(self._repository.record(self._revision.id))
+        except (FileNotFoundError, DamageError):
+            return self._storage
 
     def _failure(self, index: int, cause: str) -> OSError:
         """Tell damage from a revision that is no more; log each damaged chunk once."""

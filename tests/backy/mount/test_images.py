@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, ImageReader
 from backy.backup import Backup
+from backy.conversion import Conversion
 from backy.errors import DamageError
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
 from backy.mount.cache import ChunkCache
@@ -210,6 +211,18 @@ def test_a_delta_that_a_purge_removes_for_a_full_chunk_is_no_damage(
     monkeypatch.setattr(reader, "read", too_late)
     assert opened.read(0, CHUNK_SIZE) == image.read_bytes()[:CHUNK_SIZE]
     assert not delta.exists()
+    opened.close()
+
+
+def test_what_was_converted_can_be_read_by_those_who_have_it_open(
+    mount: Callable[..., Path], repository: Repository, image: Path, cache: ChunkCache
+) -> None:
+    repository = Repository.initialize(mount("btrfs") / "vm", repository.config)
+    opened = OpenImage(repository, Backup(repository, ("daily",)).run(), cache)
+    Conversion(Repository.open(repository.directory), "cow").run()
+    assert not (repository.directory / "chunks").exists()
+
+    assert opened.read(0, SIZE) == image.read_bytes()
     opened.close()
 
 
