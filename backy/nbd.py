@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 from backy.errors import BackyError
 from backy.locking import PURGE_LOCK, shared
 from backy.mount.serve import serve as serve_mount
-from backy.mount.tree import Tree
+from backy.mount.tree import ImageFile, Single
 from backy.mount.unmount import unmount
 from backy.repository import Repository
 from backy.revision import Revision
@@ -59,22 +59,24 @@ class Server(NamedTuple):
 def serve(repository: Repository, revision: Revision, server: Server, ready: Callable[[str], None]) -> None:
     """Serve a revision until SIGTERM or Ctrl-C; `ready` is told the URI as soon as clients can connect.
 
-    No purge is done meanwhile, lest it take away what a machine runs from.
+    No purge is done meanwhile, and what is served can be read to its end when somebody removes its revision, lest that
+    take away what a machine runs from.
 
     Raises:
-        BackyError: there is no FUSE or no nbdkit, or the address can not be had.
+        BackyError: there is no FUSE or no nbdkit, the address can not be had, or the revision can not be opened.
     """
     if shutil.which("nbdkit") is None:
         raise BackyError("there is no nbdkit; Debian has it in the package 'nbdkit'")
     with tempfile.TemporaryDirectory(prefix="backy-nbd-") as name, shared(repository.directory, PURGE_LOCK):
         folder = Path(name)
         (folder / "mount").mkdir()
+        single = Single(ImageFile(repository, repository.current(revision)))
         address = server.address or Address(folder / "socket")
         kind = ["--filter=cow"] if server.writable else ["--readonly"]
         image = folder / "mount" / revision.id
         arguments = [*address.options, *kind, "file", f"file={image}"]
         with _Program(folder, arguments, lambda: ready(address.uri)) as nbdkit:
-            serve_mount(Tree(repository), folder / "mount", cache=server.cache, foreground=True, began=nbdkit.begin)
+            serve_mount(single, folder / "mount", cache=server.cache, foreground=True, began=nbdkit.begin)
     nbdkit.check()
 
 

@@ -11,8 +11,8 @@ import itertools
 import logging
 import os
 import stat
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -70,6 +70,17 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         self._numbers = itertools.count(1)
         self._handles: dict[int, _OpenFile] = {}
         self._data: dict[str, int] = {}
+
+    @contextmanager
+    def held(self, file: ImageFile) -> Iterator[None]:
+        """Keep an image open, so that it can be opened again and read when its revision is removed.
+
+        Raises:
+            BackyError: its map is damaged, or its storage can not be opened.
+        """
+        with self._images.open(file.repository, file.revision):
+            self._blocks(file)
+            yield
 
     def init_with_config(self, connection: Any, config: Any) -> None:  # noqa: ANN401  # structures of ctypes
         """Start the threads: the program is in the background by now, if it is to be."""

@@ -6,12 +6,13 @@ import logging
 import logging.handlers
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from backy.errors import BackyError, TargetError
 from backy.mount.active import SUBTYPE, mounts
 from backy.mount.cache import ChunkCache
-from backy.mount.tree import Forest, Tree
+from backy.mount.tree import Forest, Single, Tree
 
 log = logging.getLogger(__name__)
 _ENDED_BY_SIGNAL = 8
@@ -20,7 +21,7 @@ _SYSTEM_LOG = Path("/dev/log")
 
 
 def serve(
-    tree: Tree | Forest,
+    tree: Tree | Forest | Single,
     mountpoint: Path,
     *,
     cache: int,
@@ -33,7 +34,7 @@ def serve(
 
     Raises:
         TargetError: `mountpoint` is no folder, or something is mounted there.
-        BackyError: there is no FUSE, or it does not mount.
+        BackyError: there is no FUSE, or it does not mount; or a single image can not be opened.
     """
     mountpoint = mountpoint.resolve()
     _check(mountpoint)
@@ -48,17 +49,18 @@ def serve(
         signal.SIGTERM, signal.SIG_DFL
     )  # libfuse ends the mount on signals that nobody else handles
     try:
-        FileSystem(
-            operations,
-            str(mountpoint),
-            foreground=foreground,
-            ro=True,
-            fsname=SUBTYPE,
-            subtype=SUBTYPE,
-            default_permissions=True,
-            kernel_cache=True,
-            **OPTIONS,
-        )
+        with operations.held(tree.file) if isinstance(tree, Single) else nullcontext():
+            FileSystem(
+                operations,
+                str(mountpoint),
+                foreground=foreground,
+                ro=True,
+                fsname=SUBTYPE,
+                subtype=SUBTYPE,
+                default_permissions=True,
+                kernel_cache=True,
+                **OPTIONS,
+            )
     except RuntimeError as error:
         if error.args == (_ENDED_BY_SIGNAL,):
             return

@@ -124,6 +124,19 @@ class Tree:
         return [revision for revision in self._repository.survey()[0] if revision.complete]
 
 
+class Single:
+    """One revision by its id, whatever becomes of it in the repository. It is open as long as it is mounted."""
+
+    def __init__(self, file: ImageFile) -> None:
+        self.file = file
+
+    def find(self, path: list[str]) -> Entry | None:
+        """Return what a path stands for, None if there is nothing of that name."""
+        if not path:
+            return Folder(lambda: [self.file.revision.id])
+        return self.file if path == [self.file.revision.id] else None
+
+
 class Forest:
     """Several repositories, each in a folder of its own. One that is not there, or not yet, has no folder."""
 

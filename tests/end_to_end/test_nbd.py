@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +117,23 @@ def test_a_read_only_image_takes_no_writes(nbd: Servers) -> None:
 def test_no_purge_takes_away_what_is_served(nbd: Servers, backy, repository: Repository) -> None:
     nbd()
     assert backy("-b", repository.directory, "purge").code == 75
+
+
+@pytest.mark.parametrize("storage", ["chunked", "cow"])
+def test_what_is_served_can_be_read_when_its_revision_is_forgotten(
+    mount: Callable[..., Path], backy: Callable[..., Any], image: Path, storage: str
+) -> None:
+    directory = mount("btrfs") / "vm"
+    backy("-b", directory, "init", "file", image, "--storage", storage)
+    backy("-b", directory, "backup", "daily")
+    servers = Servers(Repository.open(directory))
+    uri = servers()
+    try:
+        assert backy("-b", directory, "forget", "-r", "latest").code == 0
+        for _ in range(2):
+            assert "identical" in output("qemu-img", "compare", "-f", "raw", "-F", "raw", uri, image)
+    finally:
+        servers.stop()
 
 
 def test_everything_is_tidied_up_at_the_end(nbd: Servers, repository: Repository) -> None:

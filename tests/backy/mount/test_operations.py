@@ -14,7 +14,7 @@ from backy.backup import Backup
 from backy.chunkmap import ZERO, ChunkMap
 from backy.mount.cache import ChunkCache
 from backy.mount.operations import Operations
-from backy.mount.tree import Tree
+from backy.mount.tree import ImageFile, Single, Tree
 from backy.repository import Repository
 from backy.revision import Revision
 
@@ -94,6 +94,22 @@ def test_an_open_file_outlives_its_name(operations: Operations, repository: Repo
     assert refused(lambda: operations.getattr(f"/{revision.id}")) == errno.ENOENT
     assert operations.getattr(f"/{revision.id}", handle) == before
     assert len(operations.read(f"/{revision.id}", 10, 0, handle)) == 10
+
+
+def test_a_held_image_can_be_opened_when_its_revision_is_removed(
+    repository: Repository, revision: Revision, cache: ChunkCache, image: Path
+) -> None:
+    operations = Operations(Single(ImageFile(repository, revision)), cache, image.parent / "mountpoint")
+    operations.init_with_config(None, None)
+    before = operations.getattr(f"/{revision.id}")
+    with operations.held(ImageFile(repository, revision)):
+        repository.remove(revision.id)
+        handle = operations.open(f"/{revision.id}", os.O_RDONLY)
+        assert operations.read(f"/{revision.id}", 2**30, 0, handle) == image.read_bytes()
+        assert operations.getattr(f"/{revision.id}") == before
+        assert operations.readdir("/", 0) == [".", "..", revision.id]
+        assert refused(lambda: operations.getattr("/last")) == errno.ENOENT
+        operations.release(f"/{revision.id}", handle)
 
 
 def test_a_damaged_map_is_told_when_a_file_is_opened(
