@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Set as AbstractSet
+
 from backy.api import Purged
-from backy.errors import DamageError
+from backy.errors import DamageError, StorageError
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
 from backy.repository import Repository
+
+log = logging.getLogger(__name__)
 
 
 def purge(repository: Repository) -> Purged:
@@ -29,8 +34,21 @@ def purge(repository: Repository) -> Purged:
                 raise DamageError(
                     f"{error}; nothing is purged, for its chunks are not known: 'backy forget -r {path.stem}' first"
                 ) from error
-        purged = [
-            storage.purge(live.get(name, set()) | live[None])
-            for name, storage in repository.storages(revisions).items()
-        ]
+        named = repository.storages(revisions)
+        purged = [storage.purge(live.get(name, set()) | live[None]) for name, storage in named.items()]
+        previous = repository.config.previous_storage
+        if previous is not None and previous["type"] not in named:
+            purged.append(_purge_previous(repository, previous["type"], live[None]))
     return Purged(sum(found.files for found in purged), sum(found.bytes for found in purged))
+
+
+def _purge_previous(repository: Repository, name: str, live: AbstractSet[bytes]) -> Purged:
+    """Purge the storage that the job had before and no record names any more.
+
+    An interrupted conversion may have disposed of it, which is no reason to fail: to convert again goes on.
+    """
+    try:
+        return repository.storage(name).purge(live)
+    except StorageError as error:
+        log.warning("%s; no revision is kept there, 'backy convert' gives it up", error)
+        return Purged(0, 0)

@@ -84,18 +84,33 @@ class Repository:
     def configure(self, config: JobConfig) -> None:
         """Replace `config`, unless it says the same already.
 
-        Another storage is for revisions to come; those that there are stay where they are.
+        Another storage is for revisions to come; those that there are stay where they are, and the storage that the job
+        had becomes the previous one, lest nobody knows of what it keeps once the last of them is gone.
 
         Raises:
             ConfigError, PluginError, StorageError: a plugin refuses its section; the file is left as it is.
+            RepositoryError: it would be the third storage; the file is left as it is, too.
         """
         if config == self.config:
             return
+        moved = config.storage["type"] != self.config.storage["type"]
+        if moved:
+            self._check_previous(config.storage["type"])
+            config = msgspec.structs.replace(config, previous_storage=self.config.storage)
         changed = type(self)(self.directory, config)
         changed.check_plugins()
-        if config.storage["type"] != self.config.storage["type"]:
+        if moved:
             changed.storage().initialize()
         self.write_config(config)
+
+    def _check_previous(self, new: str) -> None:
+        """Make sure that the previous storage is not forgotten when the job's becomes the previous one."""
+        present, previous = self.config.storage["type"], self.config.previous_storage
+        if previous is not None and previous["type"] not in (new, present):
+            raise RepositoryError(
+                f"{self.directory} has data in '{previous['type']}' still, which it had before '{present}': "
+                f"'backy convert --storage {present}' first, then change to '{new}'"
+            )
 
     def write_config(self, config: JobConfig) -> None:
         """Replace `config`, whatever it says."""

@@ -202,6 +202,21 @@ def test_a_storage_that_was_edited_into_config_is_converted_to_as_well(laborator
     check_files(laboratory, new)
 
 
+@pytest.mark.parametrize("partly", [True, False])
+def test_purge_works_after_a_conversion_that_ended_while_it_disposed(laboratory: Laboratory, partly: bool) -> None:
+    convert(laboratory)
+    repository = laboratory.open()
+    old = laboratory.storage["type"]
+    if partly and old == "chunked":
+        (laboratory.directory / "chunks/00").mkdir(parents=True)
+        (laboratory.directory / "chunks/00/dead").touch()
+    repository.write_config(msgspec.structs.replace(repository.config, previous_storage={"type": old}))
+    assert purge(repository).files == 0
+    convert(laboratory)
+    check_files(laboratory, OTHER[old])
+    laboratory.check(laboratory.state(0))
+
+
 def test_a_third_storage_has_to_wait(laboratory: Laboratory) -> None:
     convert_partly(laboratory, 1)
     before = Tree.read(laboratory.directory)

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from backy.config import ScheduledTag
+from backy.conversion import Conversion
 from backy.duration import Duration
 from backy.errors import ConfigError, PluginError, RepositoryError, StorageError
+from backy.purging import purge
 from backy.repository import Repository
 from backy.scheduler.config import Configuration, load
 from backy.scheduler.repositories import configure
@@ -128,7 +130,64 @@ def test_another_storage_is_made_ready_before_it_is_written(written, base: Path,
     (base / "vm/full").unlink()
     made(written(settings="storage: other"))
     assert (base / "vm/other").exists()
-    assert Repository.open(base / "vm").config.storage == {"type": "other"}
+    config = Repository.open(base / "vm").config
+    assert (config.storage, config.previous_storage) == ({"type": "other"}, {"type": "chunked"})
+
+
+def test_a_third_storage_has_to_wait(written, base: Path, tree, distribution) -> None:
+    distribution("acme", {"backy.storages": ["other", "third"]}, OTHER_STORAGE)
+    made(written())
+    made(written("storage: other"))
+    before = tree(base)
+    with pytest.raises(RepositoryError, match=r"in 'chunked' still.*'backy convert --storage other' first"):
+        made(written("storage: third"))
+    assert tree(base) == before
+    assert made(written()).config.previous_storage == {"type": "other"}
+
+
+@pytest.fixture
+def reflinking(base: Path, mount: Callable[..., Path]) -> Path:
+    """Let the base directory be one in which both storages work."""
+    base.rmdir()
+    base.symlink_to(mount("btrfs"))
+    return base
+
+
+def test_the_last_chunked_revision_leaves_nothing_after_a_change_to_cow(written, reflinking: Path, backy) -> None:
+    vm = reflinking / "vm"
+    made(written("storage: {type: chunked, compression: 3}"))
+    assert backy("-b", vm, "backup", "daily").code == 0
+    repository = made(written("storage: cow"))
+    assert repository.config.previous_storage == {"type": "chunked", "compression": 3}
+    assert backy("-b", vm, "backup", "daily").code == 0
+    repository.forget(repository.history()[0].id)
+    assert list(vm.glob("chunks/??/*"))
+
+    assert purge(repository).files > 0
+    assert not list(vm.glob("chunks/??/*"))
+    Conversion(made(written("storage: cow")), "cow").run()
+    assert not (vm / "chunks").exists()
+    assert made(written("storage: cow")).config.previous_storage is None
+
+
+def test_a_conversion_that_backy_conf_turns_back_leaves_no_copy(written, reflinking: Path, backy, monkeypatch) -> None:
+    vm = reflinking / "vm"
+    repository = made(written())
+    assert backy("-b", vm, "backup", "daily").code == 0
+    (revision,) = repository.history()
+    monkeypatch.setattr(Conversion, "_check", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Conversion(repository, "cow").run()
+    assert (vm / revision.id).exists()
+
+    repository = made(written())
+    assert (repository.config.storage, repository.config.previous_storage) == ({"type": "chunked"}, {"type": "cow"})
+    repository.forget(revision.id)
+    assert not (vm / revision.id).exists()
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
