@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -13,6 +14,7 @@ from typing import NamedTuple, Self
 
 from backy.errors import BackyError
 from backy.locking import PURGE_LOCK, shared
+from backy.mount.active import mounts
 from backy.mount.serve import serve as serve_mount
 from backy.mount.tree import ImageFile, Single
 from backy.mount.unmount import unmount
@@ -121,14 +123,34 @@ class _Program:
         self._begin.wait()
         if self._stopping:
             return
+        try:
+            failure = self._serve()
+        except OSError as error:
+            failure = f"nbdkit can not be run: {error}"
+        if not self._stopping:
+            self._failure = failure
+            self._end_mount()
+
+    def _serve(self) -> str:
+        """Run nbdkit to its end, and tell how it ended."""
         log = self._folder / "log"
         with log.open("wb") as output:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stderr=output)  # noqa: S603  # no shell
-        while self._process.poll() is None and not (self._folder / "pid").exists():
+            process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stderr=output)  # noqa: S603  # no shell
+        self._process = process
+        if self._stopping:
+            process.terminate()  # who set that may have seen no process yet
+        while process.poll() is None and not (self._folder / "pid").exists():
             time.sleep(0.01)
-        if self._process.poll() is None:
+        if process.poll() is None:
             self._ready()
-        code = self._process.wait()
-        if not self._stopping:
-            self._failure = f"nbdkit ended with exit code {code}: {' '.join(log.read_text(errors='replace').split())}"
-            unmount(self._folder / "mount")
+        code = process.wait()
+        return f"nbdkit ended with exit code {code}: {' '.join(log.read_text(errors='replace').split())}"
+
+    def _end_mount(self) -> None:
+        """Let the main thread go on; where somebody is in the way of an unmount, as SIGTERM from outside does."""
+        mountpoint = self._folder / "mount"
+        try:
+            unmount(mountpoint)
+        except (BackyError, OSError):
+            if any(mount.path == mountpoint.resolve() for mount in mounts()):
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)

@@ -158,6 +158,39 @@ def test_an_address_that_can_not_be_had_is_told_in_one_line(repository: Reposito
     assert done.stderr.startswith("Error: nbdkit ended with exit code 1: bind: ")
 
 
+def failing(repository: Repository, folder: Path, script: str, path: str = "") -> str:
+    """Run a server with this in the place of nbdkit; return what it says when it ends."""
+    (folder / "bin").mkdir()
+    (folder / "bin/nbdkit").write_text(script)
+    (folder / "bin/nbdkit").chmod(0o755)
+    environment = os.environ | {"PATH": f"{folder / 'bin'}:{path}"}
+    command = [BACKY, "-b", repository.directory, "nbd-server"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30, env=environment)
+    assert done.returncode == 1
+    return done.stderr
+
+
+def test_an_nbdkit_that_can_not_be_started_is_told_in_one_line(repository: Repository, tmp_path: Path) -> None:
+    error = failing(repository, tmp_path, "#!/no/such/interpreter\n")
+    assert error == "Error: nbdkit can not be run: [Errno 2] No such file or directory: 'nbdkit'\n"
+
+
+def test_an_nbdkit_that_ends_while_the_mount_is_in_use_is_told_in_one_line(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """Another program stands in the mount, so that it can not be unmounted."""
+    script = """#!/bin/sh
+    for word; do case $word in file=*) image=${word#file=};; esac; done
+    exec sleep 5 <"$image" 2>/dev/null >/dev/null &
+    until ls -l /proc/$!/fd/0 | grep -q "$image"; do :; done
+    echo went away >&2
+    exit 3
+    """
+    warning, error = failing(repository, tmp_path, script, os.environ["PATH"]).splitlines()
+    assert warning.endswith("/mount was unmounted while 1 files were open")
+    assert error == "Error: nbdkit ended with exit code 3: went away"
+
+
 def initial_ram_disk(folder: Path) -> Path:
     """Make what a kernel begins with: busybox, the drivers of the disk, and a script."""
     root = folder / "root"
