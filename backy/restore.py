@@ -6,11 +6,9 @@ from backy.api import CHUNK_SIZE, Progress, RestoreTarget
 from backy.chunkmap import identify
 from backy.durable import write_all
 from backy.image import StoredImage
-from backy.pages import differing_pages, runs
+from backy.pages import pages_with_data, runs
 from backy.pipeline import in_parallel
 from backy.target import ReadableTarget
-
-_ZEROES = bytes(CHUNK_SIZE)
 
 
 def restore(image: StoredImage, target: RestoreTarget, progress: Progress) -> None:
@@ -57,7 +55,7 @@ def resume(image: StoredImage, target: ReadableTarget, progress: Progress) -> in
 def _write(target: RestoreTarget, start: int, data: bytes) -> int:
     """Write a chunk, or zero what is zero in it; return its length."""
     end = 0
-    for offset, length in runs(differing_pages(data, _ZEROES[: len(data)]), len(data)):
+    for offset, length in runs(pages_with_data(data), len(data)):
         if offset > end:
             target.zero(start + end, offset - end)
         target.pwrite(data[offset : offset + length], start + offset)

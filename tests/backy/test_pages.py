@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import PAGE_SIZE
-from backy.pages import differing_pages, runs
+from backy.pages import differing_pages, pages_with_data, runs
 
 
 @st.composite
@@ -31,6 +31,18 @@ def test_one_changed_byte_is_one_page() -> None:
     new[17 * PAGE_SIZE + 4095] = 1
 
     assert differing_pages(bytes(new), old) == [17]
+
+
+@given(contents())
+def test_pages_with_data_are_those_that_differ_from_zeroes(content: bytes) -> None:
+    assert pages_with_data(content) == differing_pages(content, bytes(len(content)))
+
+
+def test_one_byte_at_the_end_of_a_page_is_data() -> None:
+    content = bytearray(3 * PAGE_SIZE + 5)
+    content[2 * PAGE_SIZE - 1] = content[-1] = 1
+
+    assert pages_with_data(bytes(content)) == [1, 3]
 
 
 @given(st.sets(st.integers(0, 40)), st.integers(1, PAGE_SIZE))
