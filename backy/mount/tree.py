@@ -167,7 +167,7 @@ class Forest:
 
 def _dated(revision: Revision) -> str:
     """Return a name that sorts by time and tells the id. It has no colon, which some programs take for a protocol."""
-    return f"{revision.timestamp.astimezone(UTC):%Y-%m-%dT%H%M%SZ}-{revision.id}"
+    return f"{revision.timestamp.astimezone(UTC):%Y-%m-%dT%H%M%S.%fZ}-{revision.id}"
 
 
 def _folders(revision: Revision) -> set[str]:

@@ -46,7 +46,7 @@ def test_every_revision_is_found_by_id_date_and_tag(tree: Tree, repository: Repo
     new = Backup(repository, ("daily",), clock=clock).run()
     found = walk(tree)
 
-    dated = [f"{revision.timestamp:%Y-%m-%dT%H%M%SZ}-{revision.id}" for revision in (old, new)]
+    dated = [f"{revision.timestamp:%Y-%m-%dT%H%M%S.%fZ}-{revision.id}" for revision in (old, new)]
     assert {name: entry.revision for name, entry in found.items() if isinstance(entry, ImageFile)} == {
         old.id: old,
         new.id: new,
@@ -67,7 +67,7 @@ def test_names_of_dates_are_in_utc(tree: Tree, repository: Repository) -> None:
     Backup(repository, (), clock=lambda: datetime(2026, 7, 1, 3, 4, 5, 678, tzinfo=UTC)).run()
 
     assert [name.partition("-0")[0] for name in names(tree, "by-date")] == ["2026"]
-    assert names(tree, "by-date")[0].startswith("2026-07-01T030405Z-")
+    assert names(tree, "by-date")[0].startswith("2026-07-01T030405.000678Z-")
 
 
 def test_a_removed_revision_vanishes(tree: Tree, repository: Repository, clock) -> None:
