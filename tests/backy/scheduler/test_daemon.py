@@ -30,7 +30,7 @@ def test_a_job_is_run_when_it_is_told_to(scheduler, eventually: Eventually) -> N
     assert (done.last_tags, done.failures, done.error, done.revisions) == (("daily",), 0, None, 1)
     assert scheduler.revisions("vm1") == 1
     log = (scheduler.base / "vm1/backy.log").read_text()
-    for command in ("backup daily", "expire", "purge"):
+    for command in ("backup -- daily", "expire", "purge"):
         assert f"-b {scheduler.base}/vm1 -l {scheduler.base}/vm1/backy.log {command}\n" in log
     assert eventually(lambda: scheduler.status().jobs[0].revisions == 1)
     assert "vm1: backing up as daily" in scheduler.log.read_text()
@@ -132,7 +132,7 @@ def test_a_scheduler_that_is_killed_leaves_a_backup_that_the_next_one_notices(
     scheduler.hold()
     scheduler.start()
     (child,) = eventually(scheduler.children)
-    eventually(lambda: "backup daily" in (scheduler.base / "vm1/backy.log").read_text())
+    eventually(lambda: "backup -- daily" in (scheduler.base / "vm1/backy.log").read_text())
     scheduler.process.kill()
     scheduler.process.communicate()
     assert scheduler.children() == [child]
