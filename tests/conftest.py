@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, settings
 
 from backy.backup import Backup
 from backy.cli.main import main
@@ -28,6 +29,11 @@ from backy.testing.images import write_image
 from backy_sources_ceph.testing.cluster import Cluster, missing
 
 POOLS = itertools.count()
+
+
+# how long an example takes says something about the machine, and nothing about backy
+settings.register_profile("backy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("backy")
 
 
 def pytest_configure() -> None:
