@@ -212,11 +212,12 @@ def test_many_lines_at_once_are_answered_one_by_one(server: Server) -> None:
 def test_who_does_not_take_what_he_asked_for_is_disconnected(
     server: Server, monkeypatch: pytest.MonkeyPatch, eventually: Callable
 ) -> None:
-    monkeypatch.setattr(module, "SLOWNESS", module.SLOWNESS / 100)
-    with server.connect() as connection:
-        connection.sendall(b"long 50000000\n")
-        eventually(lambda: not server.console.clients)
-        assert len(end(connection)) < 50_000_000
+    with monkeypatch.context() as impatient:
+        impatient.setattr(module, "SLOWNESS", module.SLOWNESS / 100)
+        with server.connect() as connection:
+            connection.sendall(b"long 50000000\n")
+            eventually(lambda: not server.console.clients)
+            assert len(end(connection)) < 50_000_000
     assert server.works()
 
 
@@ -229,13 +230,14 @@ def test_who_says_nothing_is_disconnected(server: Server, monkeypatch: pytest.Mo
 def test_half_open_connections_take_no_place_for_ever(
     server: Server, monkeypatch: pytest.MonkeyPatch, rounds, eventually: Callable
 ) -> None:
-    monkeypatch.setattr(module, "SILENCE", module.SILENCE / 1000)
-    for _ in range(rounds(50, 1000)):
-        connection = server.connect()
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.close()  # by a reset
-    quiet = [server.connect() for _ in range(module.MOST_CLIENTS)]
-    eventually(lambda: not server.console.clients)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(module, "SILENCE", module.SILENCE / 1000)
+        for _ in range(rounds(50, 1000)):
+            connection = server.connect()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()  # by a reset
+        quiet = [server.connect() for _ in range(module.MOST_CLIENTS)]
+        eventually(lambda: not server.console.clients)
     assert server.works()
     for connection in quiet:
         connection.close()
