@@ -37,8 +37,9 @@ def limits() -> Iterator[None]:
 
 
 def progress() -> None:
-    """Note that something was achieved: the time begins anew."""
-    signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
+    """Note that something was achieved: the time begins anew, unless nothing is bounded any more."""
+    if signal.getsignal(signal.SIGVTALRM) is _too_long:
+        signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
 
 
 def guarded(what: str, function: Callable[[], Result]) -> Result:
