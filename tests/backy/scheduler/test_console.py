@@ -217,7 +217,6 @@ def test_who_does_not_take_what_he_asked_for_is_disconnected(
         with server.connect() as connection:
             connection.sendall(b"long 50000000\n")
             eventually(lambda: not server.console.clients)
-            assert len(end(connection)) < 50_000_000
     assert server.works()
 
 
