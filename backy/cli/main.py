@@ -213,7 +213,7 @@ def _describe(error: OSError) -> str:
     return ": ".join(str(part) for part in (error.filename, error.strerror or str(error)) if part)
 
 
-def _terminate(_number: int, _frame: Any) -> None:  # noqa: ANN401
+def _terminate(_number: int, _frame: Any) -> None:  # noqa: ANN401  # a frame
     """Let SIGTERM unwind the stack as Ctrl-C does, so that an unfinished revision is removed; once is enough."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
