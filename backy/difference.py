@@ -89,7 +89,7 @@ def joined(extents: Iterable[Extent]) -> Iterator[Extent]:
     last: Extent | None = None
     for extent in extents:
         if last is not None and last.end == extent.offset and last.data == extent.data:
-            last = Extent(last.offset, last.length + extent.length, last.data)
+            last = last._replace(length=last.length + extent.length)
             continue
         if last is not None:
             yield last

@@ -36,7 +36,7 @@ def main() -> None:
     print("| step | file system | storage | s | MiB on the disk |\n|---|---|---|---|---|")  # noqa: T201  # the result
     for labels, samples in found.items():
         walls, spaces = zip(*samples, strict=True)
-        print("|", " | ".join([*labels, f"{median(walls):.2f}", f"{median(spaces) / 2**20:.1f}"]), "|")  # noqa: T201
+        print("|", " | ".join([*labels, f"{median(walls):.2f}", f"{median(spaces) / 2**20:.1f}"]), "|")  # noqa: T201  # likewise
 
 
 def _round(folder: Path, file_system: str, storage: str) -> Iterator[tuple[str, float, int]]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from backy.cli.options import cache_option
+
 
 @click.command("mount")
 @click.option(
@@ -17,14 +19,7 @@ import click
     help="Show the repositories of all jobs in this configuration of the scheduler, each in a folder of its own.",
 )
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, until Ctrl-C or SIGTERM.")
-@click.option(
-    "--cache",
-    type=click.IntRange(min=0),
-    metavar="MIB",
-    default=256,
-    show_default=True,
-    help="Keep so many MiB of what was read lately in memory.",
-)
+@cache_option
 @click.argument("mountpoint", metavar="MOUNTPOINT", type=click.Path(path_type=Path))
 @click.pass_obj
 def command(directory: Path, configuration: Path | None, foreground: bool, cache: int, mountpoint: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from backy.cli.options import revision_option
+from backy.cli.options import cache_option, revision_option
 
 
 @click.command("nbd-server")
@@ -20,14 +20,7 @@ from backy.cli.options import revision_option
 @click.option("--host", metavar="HOST", help="Listen on this address; 127.0.0.1 if there is only --port.")
 @click.option("--port", metavar="PORT", type=click.IntRange(1, 65535), help="Listen on this port; 10809 with --host.")
 @click.option("--writable", is_flag=True, help="Take writes, which are kept in a temporary file and gone at the end.")
-@click.option(
-    "--cache",
-    type=click.IntRange(min=0),
-    metavar="MIB",
-    default=256,
-    show_default=True,
-    help="Keep so many MiB of what was read lately in memory.",
-)
+@cache_option
 @click.pass_obj
 def command(
     directory: Path,

@@ -42,3 +42,12 @@ configuration_option = click.option(
     show_default=True,
     help="The scheduler's configuration.",
 )
+
+cache_option = click.option(
+    "--cache",
+    type=click.IntRange(min=0),
+    metavar="MIB",
+    default=256,
+    show_default=True,
+    help="Keep so many MiB of what was read lately in memory.",
+)

@@ -7,6 +7,7 @@ never written. The journal is not replayed, for that would be to write.
 from __future__ import annotations
 
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ _MOST_LINKS = 40
 _PIECE = 2**20
 
 
-class Node:
+class Node(ABC):
     """A file, folder or link."""
 
     def __init__(self, name: str, inode: Any) -> None:  # noqa: ANN401  # of one of the libraries
@@ -72,9 +73,9 @@ class Node:
         if end < self.size:
             yield Extent(end, self.size - end, data=False)
 
+    @abstractmethod
     def _runs(self) -> list[tuple[bool, int]]:
         """Return data and holes with their lengths in bytes."""
-        raise NotImplementedError
 
     def read(self, extent: Extent) -> Iterator[tuple[int, bytes]]:
         """Yield offset and content of the pieces of an extent of data."""

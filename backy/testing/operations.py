@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -85,7 +86,7 @@ class Rename:
 
 
 @dataclass(frozen=True)
-class Change:
+class Change(ABC):
     """An operation on a file's own content or mode."""
 
     number: int
@@ -100,9 +101,9 @@ class Change:
         node = tree.nodes[self.number]
         tree.nodes[self.number] = self.changed(node)
 
+    @abstractmethod
     def changed(self, node: Node) -> Node:
         """Return what it makes of the node."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

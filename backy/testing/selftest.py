@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,10 @@ def selftest(folder: Path, storage: dict[str, Any], count: int) -> Iterator[str]
 
         yield f"backup, forget, purge, restore: {trial(_whole_job)} revisions read back"
         for action in ACTIONS:
-            states = trial(lambda laboratory: power_losses(laboratory, action, count))  # noqa: B023  # called at once
+            states = trial(partial(power_losses, action=action, count=count))
             yield f"power loss during {action}: {states} states, nothing lost"
             for lasting, what in ((False, "failing disk"), (True, "full disk")):
-                calls = trial(lambda laboratory: failing_calls(laboratory, action, count, lasting=lasting))  # noqa: B023
+                calls = trial(partial(failing_calls, action=action, count=count, lasting=lasting))
                 yield f"{what} during {action}: {calls} calls, nothing lost"
 
 

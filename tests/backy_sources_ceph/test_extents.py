@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import itertools
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import Extent
-from backy_sources_ceph.extents import filled, merged
+from backy_sources_ceph.extents import filled
 
 
 @st.composite
@@ -25,15 +23,6 @@ def bytes_of(extents: list[Extent], size: int) -> list[bool | None]:
         assert covered[extent.offset : extent.end] == [None] * extent.length
         covered[extent.offset : extent.end] = [extent.data] * extent.length
     return covered
-
-
-@given(ascending())
-def test_merged_extents_say_the_same_and_are_as_few_as_can_be(extents: list[Extent]) -> None:
-    result = list(merged(extents))
-    size = max((extent.end for extent in extents), default=0)
-
-    assert bytes_of(result, size) == bytes_of(extents, size)
-    assert not any(one.end == other.offset and one.data == other.data for one, other in itertools.pairwise(result))
 
 
 @given(ascending(), st.integers(0, 20), st.integers(0, 10))

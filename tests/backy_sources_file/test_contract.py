@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,19 +20,23 @@ def written(path: Path) -> Callable[[int, bytes], None]:
     return write
 
 
+def image_file(path: Path, **more: Any) -> SourceUnderTest:
+    return SourceUnderTest(
+        "file",
+        str(path),
+        path.read_bytes,
+        write=written(path),
+        resize=lambda size: os.truncate(path, size),
+        remove=path.unlink,
+        **more,
+    )
+
+
 class TestImageFile(SourceContract):
     @pytest.fixture
     def subject(self, backy_image: Callable[..., Path]) -> SourceUnderTest:
         path = backy_image(1, None, 2, tail=5000)
-        return SourceUnderTest(
-            "file",
-            str(path),
-            path.read_bytes,
-            write=written(path),
-            resize=lambda size: os.truncate(path, size),
-            remove=path.unlink,
-            wrong_argument="",
-        )
+        return image_file(path, wrong_argument="")
 
 
 class TestFrozenFile(SourceContract):
@@ -39,16 +44,7 @@ class TestFrozenFile(SourceContract):
     def subject(self, request: pytest.FixtureRequest, mount: Callable[..., Path]) -> SourceUnderTest:
         kind, freeze = request.param
         path = write_image(mount(kind, 300 * 2**20) / "disk.img", 1, None, 2, tail=5000)
-        return SourceUnderTest(
-            "file",
-            str(path),
-            path.read_bytes,
-            write=written(path),
-            resize=lambda size: os.truncate(path, size),
-            remove=path.unlink,
-            frozen=True,
-            options={"freeze": freeze},
-        )
+        return image_file(path, frozen=True, options={"freeze": freeze})
 
 
 class TestBlockDevice(SourceContract):

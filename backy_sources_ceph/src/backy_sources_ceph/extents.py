@@ -7,20 +7,6 @@ from collections.abc import Iterable, Iterator
 from backy.api import Extent
 
 
-def merged(extents: Iterable[Extent]) -> Iterator[Extent]:
-    """Join what lies side by side and is of one kind; the extents ascend and do not overlap."""
-    last: Extent | None = None
-    for extent in extents:
-        if last is not None and (last.end, last.data) == (extent.offset, extent.data):
-            last = last._replace(length=last.length + extent.length)
-            continue
-        if last is not None:
-            yield last
-        last = extent
-    if last is not None:
-        yield last
-
-
 def filled(extents: Iterable[Extent], start: int, stop: int) -> Iterator[Extent]:
     """Hand on ascending extents, with a hole wherever they leave a gap between `start` and `stop`."""
     position = start

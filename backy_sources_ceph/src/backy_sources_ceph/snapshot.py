@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from backy.api import Extent, SourceError
+from backy.difference import joined
 from backy_sources_ceph.config import CephConfig
 from backy_sources_ceph.connection import bindings, failure, reason, reported
-from backy_sources_ceph.extents import filled, merged
+from backy_sources_ceph.extents import filled
 from backy_sources_ceph.read_ahead import ReadAhead
 
 _WINDOW = 256 * 2**30
@@ -67,12 +68,12 @@ class RbdSnapshot:
                     start,
                     min(_WINDOW, self.size - start),
                     since,
-                    lambda offset, length, exists: found.append(Extent(offset, length, bool(exists))),  # noqa: B023
+                    lambda offset, length, data: found.append(Extent(offset, length, bool(data))),  # noqa: B023  # called at once
                     include_parent=since is None,
                     whole_object=self._fast,
                 )
             # Ceph does not promise an order, and in an image with stripes that of the objects is another one
-            yield from merged(sorted(found))
+            yield from joined(sorted(found))
 
     def pread(self, offset: int, length: int) -> bytes:
         """Read `length` bytes at `offset`.
