@@ -61,6 +61,14 @@ def write_all(descriptor: int, content: bytes | bytearray | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def pwrite_all(descriptor: int, content: bytes | memoryview, offset: int) -> None:
+    """Write all of `content` at `offset`, however many calls that takes."""
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
 def write_sparse(descriptor: int, content: bytes | bytearray | mmap.mmap) -> None:
     """Write `content` to a new file, long runs of zeroes as holes: the map of a sparse image is mostly that."""
     os.ftruncate(descriptor, len(content))

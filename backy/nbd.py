@@ -135,7 +135,10 @@ class _Program:
         """Run nbdkit to its end, and tell how it ended."""
         log = self._folder / "log"
         with log.open("wb") as output:
-            process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stderr=output)  # noqa: S603  # no shell
+            # Ctrl-C is for this process, which then ends nbdkit: that would count as its failure if it came first
+            process = subprocess.Popen(  # noqa: S603  # no shell
+                self._command, stdin=subprocess.DEVNULL, stderr=output, process_group=0
+            )
         self._process = process
         if self._stopping:
             process.terminate()  # who set that may have seen no process yet

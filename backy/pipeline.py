@@ -20,8 +20,8 @@ Result = TypeVar("Result")
 
 
 def thread_count() -> int:
-    """Return how many threads to use: one a processor that this process may run on, two at least, eight at most."""
-    return min(max(len(os.sched_getaffinity(0)), 2), 8)
+    """Return how many threads to use: two a processor, for half of them may wait for a disk, and eight at most."""
+    return min(2 * len(os.sched_getaffinity(0)), 8)
 
 
 def keep_freed_memory() -> None:

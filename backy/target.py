@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, RestoreTarget
+from backy.direct import DirectWriter, reopened
+from backy.durable import pwrite_all
 from backy.errors import BackyError, ConfigError, PluginError, TargetError
 from backy.reflink import punch
 from backy.repository import Repository
@@ -93,7 +95,11 @@ def _offered(kind: str, repository: Repository, **arguments: object) -> Abstract
 
 @contextmanager
 def _path(
-    path: Path, size: int, repository: Path, as_file: Callable[[int], Opened], as_device: Callable[[int], Opened]
+    path: Path,
+    size: int,
+    repository: Path,
+    as_file: Callable[[int, int | None], Opened],
+    as_device: Callable[[int, int | None], Opened],
 ) -> Iterator[Opened]:
     if path.resolve().is_relative_to(repository.resolve()):
         raise TargetError(f"{path} lies inside of the repository: restore to another place")
@@ -102,13 +108,14 @@ def _path(
     device = path.is_block_device()
     descriptor = _open_device(path, size) if device else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        opened = as_device(descriptor) if device else as_file(descriptor)
-        if not device:
-            with _told_if_incomplete(str(path)):
-                if not isinstance(opened, _KeptFile):
-                    os.ftruncate(descriptor, 0)
-                os.ftruncate(descriptor, size)
-        yield opened
+        with reopened(descriptor) as direct:
+            opened = as_device(descriptor, direct) if device else as_file(descriptor, direct)
+            if not device:
+                with _told_if_incomplete(str(path)):
+                    if not isinstance(opened, _KeptFile):
+                        os.ftruncate(descriptor, 0)
+                    os.ftruncate(descriptor, size)
+            yield opened
     finally:
         os.close(descriptor)
 
@@ -144,11 +151,14 @@ def _open_device(path: Path, size: int) -> int:
 class _SparseFile:
     """A new or emptied file: what is not written is a hole."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, direct: int | None) -> None:
         self._descriptor = descriptor
+        self._direct = direct
+        self._writer = DirectWriter()
 
     def pwrite(self, data: bytes, offset: int) -> None:
-        _pwrite_all(self._descriptor, data, offset)
+        written = self._writer.pwrite(self._direct, data, offset)
+        pwrite_all(self._descriptor, memoryview(data)[written:], offset + written)
 
     def zero(self, offset: int, length: int) -> None:
         pass
@@ -164,7 +174,7 @@ class _Device(_SparseFile):
         whole = length - length % PAGE_SIZE
         if whole:
             fcntl.ioctl(self._descriptor, _BLKZEROOUT, struct.pack("QQ", offset, whole))
-        _pwrite_all(self._descriptor, bytes(length - whole), offset + whole)
+        pwrite_all(self._descriptor, bytes(length - whole), offset + whole)
 
 
 class _KeptFile(_SparseFile):
@@ -196,11 +206,3 @@ def _not_zero(target: ReadableTarget, offset: int, length: int) -> Iterator[tupl
         piece = min(offset + length - start, CHUNK_SIZE)
         if target.pread(start, piece) != bytes(piece):
             yield start, piece
-
-
-def _pwrite_all(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view = view[written:]
-        offset += written

@@ -55,7 +55,7 @@ class Node(ABC):
         for inode in guarded_items(self._what, self._entries):
             name = inode.filename
             if name and name not in {".", ".."} and "/" not in name and "\0" not in name:
-                yield Node(name, inode)
+                yield type(self)(name, inode)
 
     def _entries(self) -> Iterator[Any]:
         yield from self._inode.iterdir()
@@ -96,10 +96,6 @@ class Node(ABC):
 class _ExtNode(Node):
     """One of ext2, ext3 or ext4."""
 
-    def children(self) -> Iterator[Node]:
-        for child in super().children():
-            yield _ExtNode(child.name, child._inode)  # noqa: SLF001  # its own kind
-
     def _entries(self) -> Iterator[Any]:
         # the library takes no entry that begins 12 bytes before the end, where a short name may well be
         inode = type(self._inode)(self._inode.extfs, self._inode.inum)
@@ -117,10 +113,6 @@ class _ExtNode(Node):
 
 class _XfsNode(Node):
     """One of XFS."""
-
-    def children(self) -> Iterator[Node]:
-        for child in super().children():
-            yield _XfsNode(child.name, child._inode)  # noqa: SLF001  # its own kind
 
     def _runs(self) -> list[tuple[bool, int]]:
         # the library takes blocks that were reserved and not written for data: it would show what was there before

@@ -52,15 +52,15 @@ class Servers:
     def __call__(self, *options: str) -> str:
         """Start one and return its URI."""
         command = [BACKY, "-b", self.repository.directory, "nbd-server", *options]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0)
         self.running.append(process)
         assert process.stdout is not None
         return process.stdout.readline().strip()
 
-    def stop(self) -> None:
-        """End all of them."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End all of them as a service manager does, or by another signal as a terminal does."""
         for process in self.running:
-            process.send_signal(signal.SIGTERM)
+            os.killpg(process.pid, number)
             process.communicate(timeout=30)
             assert process.returncode == 0
         self.running.clear()
@@ -143,6 +143,12 @@ def test_everything_is_tidied_up_at_the_end(nbd: Servers, repository: Repository
     nbd.stop()
     assert not folder.exists()
     purge(repository)
+
+
+def test_ctrl_c_at_a_terminal_is_no_failure(nbd: Servers) -> None:
+    for _ in range(5):
+        output("nbdinfo", "--size", nbd())
+        nbd.stop(signal.SIGINT)
 
 
 def test_an_address_that_can_not_be_had_is_told_in_one_line(repository: Repository) -> None:

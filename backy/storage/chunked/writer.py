@@ -9,7 +9,8 @@ from collections.abc import Container
 from typing import Literal, NamedTuple
 
 from backy.api import PAGE_SIZE, Stored
-from backy.durable import READ_ONLY, naming, sync_file_system, sync_folder, write_all
+from backy.direct import DirectWriter, switched
+from backy.durable import READ_ONLY, naming, pwrite_all, sync_file_system, sync_folder
 from backy.errors import ChunkDamageError
 from backy.pages import differing_pages, runs
 from backy.storage.chunked.codec import Codec, apply_delta, encode_delta, make_delta
@@ -51,6 +52,7 @@ class ChunkWriter:
         self._durability = durability
         self._referenced = referenced
         self._reader = ChunkReader(files, codec)
+        self._direct = DirectWriter()
         self._lock = threading.Lock()
         self._claimed: set[bytes] = set()
         self._folders: set[str] = set()
@@ -160,6 +162,15 @@ class ChunkWriter:
             return None
         return self._codec.compress(encode_delta(make_delta(data, pages, origin.spent)))
 
+    def _write(self, descriptor: int, frame: bytes) -> None:
+        """Write a new file: past the cache, if it is to be on the disk at the end anyway."""
+        if self._durability == "none":
+            pwrite_all(descriptor, frame, 0)
+            return
+        with switched(descriptor) as direct:
+            written = self._direct.pwrite(direct, frame, 0)
+        pwrite_all(descriptor, memoryview(frame)[written:], written)
+
     def _store(self, file: ChunkFile, frame: bytes) -> None:
         """Put `frame` in place under its final name; a file that has this id already is not trusted.
 
@@ -172,7 +183,7 @@ class ChunkWriter:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, READ_ONLY)
         try:
             with naming(path):
-                write_all(descriptor, frame)
+                self._write(descriptor, frame)
                 if self._durability == "file" or replaces:
                     os.fsync(descriptor)
                 elif self._durability == "filesystem":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Stored
 from backy.chunkmap import identify
-from backy.durable import READ_ONLY, naming, sync_folder
+from backy.durable import READ_ONLY, naming, pwrite_all, sync_folder
 from backy.errors import ChunkDamageError
 from backy.pages import differing_pages, runs
 from backy.reflink import punch_hole
@@ -87,7 +87,7 @@ def lay_over(descriptor: int, offset: int, data: bytes, old: bytes) -> tuple[int
     zeroes = [page for page in pages if _is_zero(data[page * PAGE_SIZE : (page + 1) * PAGE_SIZE])]
     written = 0
     for start, length in runs(sorted(set(pages).difference(zeroes)), len(data)):
-        _write_all(descriptor, data[start : start + length], offset + start)
+        pwrite_all(descriptor, data[start : start + length], offset + start)
         written += length
     for start, length in runs(zeroes, len(data)):
         # up to the end of the page: a block that the image's end leaves incomplete is given back, too
@@ -97,11 +97,3 @@ def lay_over(descriptor: int, offset: int, data: bytes, old: bytes) -> tuple[int
 
 def _is_zero(page: bytes) -> bool:
     return page == _ZEROES[: len(page)]
-
-
-def _write_all(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view = view[written:]
-        offset += written
