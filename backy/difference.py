@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Extent
 from backy.chunkmap import ChunkMap
 from backy.errors import ChunkDamageError
+from backy.extents import joined
 from backy.image import StoredImage
 from backy.pages import differing_pages
 from backy.pipeline import in_parallel
@@ -82,17 +83,3 @@ def _pages(index: int, new: bytes, old: bytes) -> Iterator[Extent]:
     for page in differing_pages(new, old):
         content = new[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
         yield Extent(index * CHUNK_SIZE + page * PAGE_SIZE, len(content), content != _ZEROES[: len(content)])
-
-
-def joined(extents: Iterable[Extent]) -> Iterator[Extent]:
-    """Join extents of one kind that follow each other without a gap."""
-    last: Extent | None = None
-    for extent in extents:
-        if last is not None and last.end == extent.offset and last.data == extent.data:
-            last = last._replace(length=last.length + extent.length)
-            continue
-        if last is not None:
-            yield last
-        last = extent
-    if last is not None:
-        yield last

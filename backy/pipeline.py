@@ -19,6 +19,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def processor_count() -> int:
+    """Return how many processors this process may run on; two at least and eight at most."""
+    return min(max(len(os.sched_getaffinity(0)), 2), 8)
+
+
 def thread_count() -> int:
     """Return how many threads to use: two a processor, for half of them may wait for a disk, and eight at most."""
     return min(2 * len(os.sched_getaffinity(0)), 8)

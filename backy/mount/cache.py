@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from backy.pipeline import keep_freed_memory, thread_count
+from backy.pipeline import keep_freed_memory, processor_count
 
 
 class ChunkCache:
@@ -28,7 +28,7 @@ class ChunkCache:
     def start(self) -> None:
         """Start the threads: not before a program that goes to the background has done so."""
         keep_freed_memory()
-        self._pool = ThreadPoolExecutor(thread_count(), thread_name_prefix="backy")
+        self._pool = ThreadPoolExecutor(processor_count(), thread_name_prefix="backy")
 
     def stop(self) -> None:
         """End the threads; what they have not begun is dropped."""

@@ -14,7 +14,7 @@ from backy.errors import BackyError, DamageError
 from backy.image import StoredImage
 from backy.locking import PURGE_LOCK, shared
 from backy.mount.cache import ChunkCache
-from backy.pipeline import thread_count
+from backy.pipeline import processor_count
 from backy.repository import Repository
 from backy.revision import Revision
 
@@ -127,7 +127,7 @@ class Handle:
         """Read as `OpenImage.read` does."""
         index = offset // CHUNK_SIZE
         if index == self._latest + 1:
-            for ahead in range(index, index + 1 + thread_count()):
+            for ahead in range(index, index + 1 + processor_count()):
                 self.image.fetch(ahead)
         self._latest = index
         return self.image.read(offset, length)

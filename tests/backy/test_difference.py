@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Extent
 from backy.chunkmap import ChunkMap, identify
-from backy.difference import compare, differing_chunks, joined
+from backy.difference import compare, differing_chunks
 from backy.errors import ChunkDamageError
+from backy.extents import joined
 from backy.image import StoredImage
 from backy.steps import quiet
 

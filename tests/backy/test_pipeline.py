@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from backy.pipeline import in_parallel, thread_count
+from backy.pipeline import in_parallel, processor_count, thread_count
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -31,6 +31,7 @@ def test_threads_follow_the_processors_within_limits(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(processors)))
 
     assert thread_count() == threads
+    assert processor_count() == min(max(processors, 2), 8)
 
 
 def test_items_are_taken_only_as_fast_as_results_are() -> None:

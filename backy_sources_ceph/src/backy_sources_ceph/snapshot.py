@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from backy.api import Extent, SourceError
-from backy.difference import joined
+from backy.extents import joined
 from backy_sources_ceph.config import CephConfig
 from backy_sources_ceph.connection import bindings, failure, reason, reported
 from backy_sources_ceph.extents import filled

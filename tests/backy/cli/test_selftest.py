@@ -24,7 +24,7 @@ def test_a_sound_machine_passes_and_nothing_is_left(backy, tmp_path: Path) -> No
 
 
 def test_a_broken_promise_is_told(backy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lost(*_arguments: object) -> int:
+    def lost(*_arguments: object, **_more: object) -> int:
         raise BrokenPromiseError("power loss after 7 calls: a complete revision is lost")
 
     monkeypatch.setattr("backy.testing.selftest.power_losses", lost)
