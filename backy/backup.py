@@ -100,7 +100,7 @@ class Backup:
                 self.repository.remove(revision.id)
                 raise
             # the revision is good: what could not be linked or tidied up afterwards is no reason to lose it
-            log.error("%s is complete, but what follows a backup failed: %s", revision.id, error)  # noqa: TRY400  # one line
+            log.error("%s is complete, but what follows a backup failed: %s", revision.id, error)  # noqa: TRY400  # an operator gets one line, no traceback
         return revision
 
     def _trusted(self, history: list[Revision]) -> list[Revision]:

@@ -120,7 +120,7 @@ class ChunkMap:
         """Return the ids of the chunks that hold data; what `known` has at the same place may be left out."""
         if known is None:
             return set(chain.from_iterable(self._identities())) - {ZERO}
-        pairs = list(zip(self._rows(), known._rows(), strict=False))  # noqa: SLF001  # its own kind
+        pairs = list(zip(self._rows(), known._rows(), strict=False))  # noqa: SLF001  # of another ChunkMap
         changed = [row for (row,), (other,) in pairs if row != other]
         rest = self._content[_HEADER.size + len(pairs) * _ROW.size : -ID_SIZE]
         return set(chain.from_iterable(_ID.iter_unpack(b"".join([*changed, rest])))) - {ZERO}

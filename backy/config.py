@@ -88,7 +88,7 @@ def convert(value: object, wanted: type[Converted]) -> Converted:
     return msgspec.convert(value, wanted, dec_hook=_decode)
 
 
-def _decode(wanted: type, value: object) -> Any:  # noqa: ANN401  # an instance of `wanted`
+def _decode(wanted: type, value: object) -> Any:  # noqa: ANN401  # an instance of what `wanted` is
     if wanted is Duration and isinstance(value, str | int) and not isinstance(value, bool):
         return Duration(seconds=parse_duration(value).total_seconds())
     if wanted is Path and isinstance(value, str):

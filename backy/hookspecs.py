@@ -36,7 +36,7 @@ def backy_source(config: Config, job: Job) -> Source:  # type: ignore[empty-body
 
 
 @hookspec(firstresult=True)
-def backy_source_config(argument: str) -> Config:  # type: ignore[empty-body]  # likewise
+def backy_source_config(argument: str) -> Config:  # type: ignore[empty-body]  # a specification has no body
     """Turn SOURCE of `backy init TYPE SOURCE` into a section `source` without `type`; called by `init`.
 
     Required in `backy.sources`. Raises ConfigError if `argument` is wrong, naming the form that it should have;
@@ -45,7 +45,7 @@ def backy_source_config(argument: str) -> Config:  # type: ignore[empty-body]  #
 
 
 @hookspec(firstresult=True)
-def backy_restore_target(  # type: ignore[empty-body]  # likewise
+def backy_restore_target(  # type: ignore[empty-body]  # a specification has no body
     argument: str, options: Mapping[str, str], config: Config, size: int, force: bool
 ) -> AbstractContextManager[RestoreTarget]:
     """Open the place that `backy restore TYPE:ARGUMENT` names, for an image of `size` bytes; called by `restore`.
@@ -57,7 +57,7 @@ def backy_restore_target(  # type: ignore[empty-body]  # likewise
 
 
 @hookspec(firstresult=True)
-def backy_storage(config: Config, job: Job) -> Storage:  # type: ignore[empty-body]  # likewise
+def backy_storage(config: Config, job: Job) -> Storage:  # type: ignore[empty-body]  # a specification has no body
     """Make the storage of `job` from its section `storage`; called by every command that needs stored data.
 
     Required in `backy.storages`. Touches no file. Raises ConfigError if `config` is wrong; the command ends.
@@ -65,7 +65,7 @@ def backy_storage(config: Config, job: Job) -> Storage:  # type: ignore[empty-bo
 
 
 @hookspec(firstresult=True)
-def backy_verifier(config: Config, job: Job) -> Verifier:  # type: ignore[empty-body]  # likewise
+def backy_verifier(config: Config, job: Job) -> Verifier:  # type: ignore[empty-body]  # a specification has no body
     """Make the verifier of `job` from its section `verifier`; called by `backup`.
 
     Required in `backy.verifiers`. Raises ConfigError if `config` is wrong; the backup fails and leaves no revision.
@@ -115,7 +115,7 @@ def backy_restore_finished(job: Job, revision: str, target: str) -> None:
 
 
 @hookspec
-def backy_console_commands() -> Iterable[ConsoleCommand]:  # type: ignore[empty-body]  # likewise
+def backy_console_commands() -> Iterable[ConsoleCommand]:  # type: ignore[empty-body]  # a specification has no body
     """Offer commands for the scheduler's console; called by `scheduler` when it starts and when it reloads.
 
     An observer, no veto: an exception is logged, and the plugin then adds no commands.

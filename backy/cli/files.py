@@ -45,7 +45,7 @@ def _volumes(directory: Path, specification: str) -> Iterator[list[Volume]]:
     try:
         import dissect.extfs  # to know that it is there
         import dissect.volume  # likewise
-        import dissect.xfs  # noqa: F401  # likewise
+        import dissect.xfs  # noqa: F401  # to see whether it is there
 
         from backy.guest.disk import ImageStream, volumes
         from backy.guest.guard import limits

@@ -11,7 +11,7 @@ import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -213,7 +213,7 @@ def _describe(error: OSError) -> str:
     return ": ".join(str(part) for part in (error.filename, error.strerror or str(error)) if part)
 
 
-def _terminate(_number: int, _frame: Any) -> None:  # noqa: ANN401  # a frame
+def _terminate(_number: int, _frame: object) -> None:
     """Let SIGTERM unwind the stack as Ctrl-C does, so that an unfinished revision is removed; once is enough."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -92,7 +92,7 @@ def _partitions(stream: ImageStream) -> Iterator[Volume]:
         yield _volume(str(partition.number), size, partial(RangeStream, stream, partition.offset, size))
 
 
-def _size(partition: Any) -> int:  # noqa: ANN401  # of the library
+def _size(partition: Any) -> int:  # noqa: ANN401  # the library has no types
     """Return the bytes of a partition: the library leaves out the last sector of those of a GPT."""
     last: int | None = getattr(partition.raw, "last_lba", None)
     size: int = partition.size if last is None else (last + 1) * _SECTOR - partition.offset
@@ -126,7 +126,7 @@ def _volume(name: str, size: int, opened: Callable[[], Any]) -> Volume:
     return Volume(name, kind, size, opened)
 
 
-def _kind(file: Any) -> str:  # noqa: ANN401  # any binary file
+def _kind(file: Any) -> str:  # noqa: ANN401  # the library has no type for its files
     for kind, (offset, magic) in {"ext": _EXT_MAGIC, "xfs": _XFS_MAGIC}.items():
         file.seek(offset)
         if file.read(len(magic)) == magic:

@@ -6,7 +6,7 @@ import resource
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from backy.errors import BackyError
 
@@ -66,5 +66,5 @@ def guarded_items(what: str, function: Callable[[], Iterable[Result]]) -> Iterat
         yield item
 
 
-def _too_long(_number: int, _frame: Any) -> None:  # noqa: ANN401  # a frame
+def _too_long(_number: int, _frame: object) -> None:
     raise GuestError("what the guest has written leads in circles: nothing came of it for a long time")

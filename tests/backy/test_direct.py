@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,15 +12,6 @@ from hypothesis import strategies as st
 
 from backy.direct import ALIGNMENT, SMALLEST, DirectWriter, reopened, switched
 from backy.durable import pwrite_all
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def write(descriptor: int, direct: int | None, data: bytes, offset: int) -> int:
@@ -34,20 +23,20 @@ def write(descriptor: int, direct: int | None, data: bytes, offset: int) -> int:
 @pytest.mark.parametrize("kind", ["btrfs", "btrfs zstd", "xfs"])
 def test_whole_blocks_go_past_the_cache_and_an_odd_end_through_it(mount, kind) -> None:
     data = os.urandom(SMALLEST + 777)
-    with opened(mount(kind) / "file") as descriptor, reopened(descriptor) as direct:
-        assert write(descriptor, direct, data, ALIGNMENT) == SMALLEST
-        assert os.pread(descriptor, 2 * len(data), 0) == bytes(ALIGNMENT) + data
+    with (mount(kind) / "file").open("w+b") as file, reopened(file.fileno()) as direct:
+        assert write(file.fileno(), direct, data, ALIGNMENT) == SMALLEST
+        assert os.pread(file.fileno(), 2 * len(data), 0) == bytes(ALIGNMENT) + data
 
 
 @pytest.mark.parametrize("kind", ["btrfs", "btrfs zstd", "xfs"])
 def test_a_descriptor_is_direct_for_a_while(mount, kind) -> None:
     data = os.urandom(2 * SMALLEST + 1)
-    with opened(mount(kind) / "file") as descriptor:
-        with switched(descriptor) as direct:
+    with (mount(kind) / "file").open("w+b") as file:
+        with switched(file.fileno()) as direct:
             written = DirectWriter().pwrite(direct, data, 0)
         assert written == 2 * SMALLEST
-        pwrite_all(descriptor, data[written:], written)  # an odd end, which O_DIRECT would not take
-        assert os.pread(descriptor, 2 * len(data), 0) == data
+        pwrite_all(file.fileno(), data[written:], written)  # an odd end, which O_DIRECT would not take
+        assert os.pread(file.fileno(), 2 * len(data), 0) == data
 
 
 def test_a_read_only_file_that_is_being_made_can_be_switched(mount) -> None:
@@ -61,7 +50,7 @@ def test_a_read_only_file_that_is_being_made_can_be_switched(mount) -> None:
 
 @pytest.mark.parametrize(("length", "offset"), [(SMALLEST - 1, 0), (SMALLEST, 512), (0, 0)])
 def test_little_and_what_is_not_aligned_is_left_to_the_cache(mount, length: int, offset: int) -> None:
-    with opened(mount("xfs") / "file") as descriptor, reopened(descriptor) as direct:
+    with (mount("xfs") / "file").open("w+b") as file, reopened(file.fileno()) as direct:
         assert direct is not None
         assert DirectWriter().pwrite(direct, bytes(length), offset) == 0
 
@@ -81,19 +70,19 @@ def test_a_file_system_may_refuse_when_it_is_written(tmp_path: Path, monkeypatch
     def refuse(*_: object) -> int:
         raise OSError(errno.EINVAL, "Invalid argument")
 
-    with opened(tmp_path / "file") as descriptor:
+    with (tmp_path / "file").open("w+b") as file:
         monkeypatch.setattr(os, "pwrite", refuse)
-        assert DirectWriter().pwrite(descriptor, bytes(SMALLEST), 0) == 0
+        assert DirectWriter().pwrite(file.fileno(), bytes(SMALLEST), 0) == 0
 
 
-def test_an_error_of_the_disk_is_an_error(tmp_path: Path) -> None:
-    with opened(tmp_path / "file") as descriptor:
-        os.close(descriptor)
-        try:
-            with pytest.raises(OSError, match="Bad file descriptor"):
-                DirectWriter().pwrite(descriptor, bytes(SMALLEST), 0)
-        finally:
-            assert os.open(tmp_path / "file", os.O_RDONLY) == descriptor
+def test_an_error_of_the_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with (tmp_path / "file").open("w+b") as file:
+        monkeypatch.setattr(os, "pwrite", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            DirectWriter().pwrite(file.fileno(), bytes(SMALLEST), 0)
 
 
 @given(pieces=st.lists(st.tuples(st.integers(0, 200), st.integers(1, 3 * SMALLEST)), min_size=1, max_size=6))
@@ -101,13 +90,13 @@ def test_both_ways_into_a_file_agree(tmp_path_factory, pieces: list[tuple[int, i
     path = tmp_path_factory.mktemp("direct") / "file"
     expected = bytearray()
     try:
-        with opened(path) as descriptor, reopened(descriptor) as direct:
+        with path.open("w+b") as file, reopened(file.fileno()) as direct:
             for number, (page, length) in enumerate(pieces):
                 data = bytes([number + 1]) * length
                 end = page * ALIGNMENT + length
                 expected.extend(bytes(max(end - len(expected), 0)))
                 expected[page * ALIGNMENT : end] = data
-                write(descriptor, direct, data, page * ALIGNMENT)
-            assert os.pread(descriptor, len(expected) + 1, 0) == expected
+                write(file.fileno(), direct, data, page * ALIGNMENT)
+            assert os.pread(file.fileno(), len(expected) + 1, 0) == expected
     finally:
         path.unlink()
