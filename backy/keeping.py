@@ -1,30 +1,64 @@
-"""What a source keeps for revisions outside of the repository, and when it lets go of that."""
+"""Removing a revision, and what a source keeps for revisions outside of the repository."""
 
 from __future__ import annotations
 
 import logging
 
 from backy.api import KeepingSource
+from backy.errors import DamageError
+from backy.locking import BACKUP_LOCK, exclusive
 from backy.repository import Repository
 
 log = logging.getLogger(__name__)
 
 
-def release(repository: Repository) -> bool:
-    """Let the source drop all that it keeps for the job; tell whether it ever keeps anything.
+def forget(repository: Repository, specification: str) -> str:
+    """Remove the revision that SPEC stands for and what the source keeps for it; return its id.
+
+    The full id also removes a revision whose record is damaged or lost.
 
     Raises:
+        RepositoryBusyError: a backup is running.
+        RevisionNotFoundError: there is no such revision.
+        DamageError: a record is damaged, and the revision is not named by its full id.
+    """
+    with exclusive(repository.directory, BACKUP_LOCK):
+        revision_id = _chosen(repository, specification)
+        repository.remove(revision_id)
+        retain(repository)
+    return revision_id
+
+
+def _chosen(repository: Repository, specification: str) -> str:
+    """Return the id of the revision to remove."""
+    if repository.holds(specification):
+        return specification
+    # a revision whose record is damaged has no place in the order of time: '0' or 'last' may stand for another one now
+    for error in repository.survey()[1]:
+        raise DamageError(f"{error}; until it is forgotten, revisions are forgotten by their full ids only")
+    return repository.select(specification).id
+
+
+def release(repository: Repository) -> bool:
+    """Have the source drop all that it keeps for the job; return whether it ever keeps anything.
+
+    Raises:
+        RepositoryBusyError: a backup is running.
         BackyError: the plugin can not be loaded, or its source can not be reached.
     """
-    source = repository.source()
-    if not isinstance(source, KeepingSource):
-        return False
-    source.retain(())
+    with exclusive(repository.directory, BACKUP_LOCK):
+        source = repository.source()
+        if not isinstance(source, KeepingSource):
+            return False
+        source.retain(())
     return True
 
 
 def retain(repository: Repository) -> None:
-    """Let the source drop what it keeps for revisions that are gone. It may be out of reach, which harms nothing."""
+    """Have the source drop what it keeps for revisions that are gone; log a warning if it can not.
+
+    The caller holds the lock `.backup`.
+    """
     try:
         source = repository.source()
         if isinstance(source, KeepingSource):

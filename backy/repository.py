@@ -235,21 +235,12 @@ class Repository:
         names |= {revision.storage for revision in self.survey()[0] if revision.id == identity}
         return [self.storage(name) for name in sorted(names)]
 
-    def forget(self, specification: str) -> str:
-        """Remove the revision that SPEC stands for, or, by its full id, one that is damaged; return its id.
-
-        Raises:
-            RevisionNotFoundError: there is none.
-            DamageError: it is not named by its full id while a record is damaged, so that it may be another one.
-        """
-        files = self._record_path(specification), self._map_path(specification)
-        named = records.ID_PATTERN.fullmatch(specification) and any(path.exists() for path in files)
-        damaged = self.survey()[1]
-        if damaged and not named:
-            raise DamageError(f"{damaged[0]}; until it is forgotten, revisions are forgotten by their full ids only")
-        identity = specification if named else self.select(specification).id
-        self.remove(identity)
-        return identity
+    def holds(self, identity: str) -> bool:
+        """Tell whether there is a record, sound or not, or a chunk map of a revision; `identity` is its full id."""
+        # the pattern comes first: anything else might lead out of the directory
+        return records.ID_PATTERN.fullmatch(identity) is not None and any(
+            path.exists() for path in (self._record_path(identity), self._map_path(identity))
+        )
 
     def link_last(self) -> None:
         """Let `last.rev`, and `last` where its image is raw, lead to the newest complete revision."""

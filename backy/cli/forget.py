@@ -19,11 +19,7 @@ import click
 @click.pass_obj
 def command(directory: Path, specification: str) -> None:
     """Remove one revision; 'backy purge' then frees the space that only it used."""
-    from backy.keeping import retain
-    from backy.locking import BACKUP_LOCK, exclusive
+    from backy.keeping import forget
     from backy.repository import Repository
 
-    repository = Repository.open(directory)
-    with exclusive(repository.directory, BACKUP_LOCK):
-        click.echo(f"Forgot {repository.forget(specification)}")
-        retain(repository)
+    click.echo(f"Forgot {forget(Repository.open(directory), specification)}")

@@ -15,10 +15,8 @@ def command(directory: Path) -> None:
     To be run before a job is given up. Revisions stay as they are; if there is a backup after all, it reads everything.
     """
     from backy.keeping import release
-    from backy.locking import BACKUP_LOCK, exclusive
     from backy.repository import Repository
 
     repository = Repository.open(directory)
-    with exclusive(repository.directory, BACKUP_LOCK):
-        released = release(repository)
+    released = release(repository)
     click.echo("Released" if released else f"The source '{repository.config.source['type']}' keeps nothing")

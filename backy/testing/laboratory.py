@@ -20,7 +20,7 @@ from blake3 import blake3
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
 from backy.durable import TEMPORARY_SUFFIX
-from backy.locking import BACKUP_LOCK, exclusive
+from backy.keeping import forget
 from backy.purging import purge
 from backy.referenced import relied_upon
 from backy.repository import Repository
@@ -93,8 +93,7 @@ class Laboratory:
         repository = self.open()
         identity = repository.select(specification).id
         self.promise("open", identity)
-        with exclusive(repository.directory, BACKUP_LOCK):
-            repository.forget(identity)
+        forget(repository, identity)
         self.promise("gone", identity)
 
     def purge(self) -> None:

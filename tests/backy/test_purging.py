@@ -6,6 +6,7 @@ import pytest
 
 from backy.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError
+from backy.keeping import forget
 from backy.purging import purge
 from backy.repository import Repository
 
@@ -26,7 +27,7 @@ def test_purge_removes_what_only_forgotten_revisions_had(repository: Repository,
     first, second = histories
     assert purge(repository).files == 0
     before = chunk_files(repository)
-    repository.forget(first.id)
+    forget(repository, first.id)
     size = sum(path.stat().st_size for path in before)
     purged = purge(repository)
 
@@ -60,7 +61,7 @@ def test_nothing_is_purged_while_a_map_can_not_be_read(repository: Repository, h
     with pytest.raises(DamageError, match=f"nothing is purged.*'backy forget -r {first.id}' first"):
         purge(repository)
     assert chunk_files(repository) == before
-    repository.forget(first.id)
+    forget(repository, first.id)
     assert purge(repository).files == 3
     assert repository.history() == [second]
 

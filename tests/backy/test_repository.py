@@ -11,6 +11,7 @@ import pytest
 from backy.backup import Backup
 from backy.config import JobConfig
 from backy.errors import DamageError, RepositoryError, StorageError
+from backy.keeping import forget
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision
 
@@ -154,35 +155,15 @@ def test_a_damaged_record_does_not_stop_backups_and_its_map_is_kept(repository: 
     assert (repository.directory / f"{damaged.id}.map").exists()
 
 
-def test_while_a_record_is_damaged_revisions_are_forgotten_by_full_ids_only(repository: Repository, back_up) -> None:
-    damaged, good = back_up("old"), back_up("new")
-    overwrite(repository.directory / f"{damaged.id}.rev", b"{}")
-    # what these stand for may be another revision than it was
-    for specification in ("0", "last", "new", good.id[:10], "1", "old", damaged.id[:10], "../../etc", "no-such-id"):
-        with pytest.raises(DamageError, match=f"{damaged.id}.rev .* by their full ids only"):
-            repository.forget(specification)
-    assert repository.forget(damaged.id) == damaged.id
-    assert repository.survey() == ([good], [])
-    assert not (repository.directory / f"{damaged.id}.map").exists()
-
-
-def test_forget_removes_a_map_that_lost_its_record(repository: Repository, back_up) -> None:
-    revision = back_up()
-    (repository.directory / f"{revision.id}.rev").unlink()
-
-    assert repository.forget(revision.id) == revision.id
-    assert not list(repository.directory.glob("*.map"))
-
-
 def test_last_rev_leads_to_the_newest_complete_revision(repository: Repository, back_up) -> None:
     link = repository.directory / "last.rev"
     first, second = back_up(), back_up()
     assert link.readlink() == Path(f"{second.id}.rev")
     assert not (repository.directory / "last").is_symlink()
 
-    repository.forget(second.id)
+    forget(repository, second.id)
     assert link.readlink() == Path(f"{first.id}.rev")
-    repository.forget(first.id)
+    forget(repository, first.id)
     assert not link.is_symlink()
 
 

@@ -19,6 +19,7 @@ from backy.api import CHUNK_SIZE, ChunkDamageError, Held, Job, Purged, Stored
 from backy.backup import Backup
 from backy.chunkmap import identify
 from backy.config import JobConfig
+from backy.keeping import forget
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Trust, utc_now
 from backy.scrub import Scrub, Scrubbed
@@ -206,7 +207,7 @@ def test_an_old_copy_without_its_content_in_the_source_stays_damaged_every_night
         assert tree(repository.directory / quarantine.FOLDER) == kept
 
     with repository.directory.joinpath(".backup").open():
-        repository.forget(repository.history()[OLD].id)
+        forget(repository, repository.history()[OLD].id)
     caplog.clear()
     backup(repository)
     assert caplog.text == ""
@@ -234,7 +235,7 @@ def test_a_copy_that_is_forgotten_while_it_is_read_is_no_damage(repository: RawR
     last = max(repository.history(), key=lambda revision: revision.id)
 
     def step(_name: str, _total: int) -> Callable[[int], None]:
-        repository.forget(last.id)
+        forget(repository, last.id)
         return lambda _length: None
 
     found = scrub(repository, steps=step)

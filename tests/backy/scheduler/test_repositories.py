@@ -11,6 +11,7 @@ from backy.config import ScheduledTag
 from backy.conversion import Conversion
 from backy.duration import Duration
 from backy.errors import ConfigError, PluginError, RepositoryError, StorageError
+from backy.keeping import forget
 from backy.purging import purge
 from backy.repository import Repository
 from backy.scheduler.config import Configuration, load
@@ -160,7 +161,7 @@ def test_the_last_chunked_revision_leaves_nothing_after_a_change_to_cow(written,
     repository = made(written("storage: cow"))
     assert repository.config.previous_storage == {"type": "chunked", "compression": 3}
     assert backy("-b", vm, "backup", "daily").code == 0
-    repository.forget(repository.history()[0].id)
+    forget(repository, repository.history()[0].id)
     assert list(vm.glob("chunks/??/*"))
 
     assert purge(repository).files > 0
@@ -182,7 +183,7 @@ def test_a_conversion_that_backy_conf_turns_back_leaves_no_copy(written, reflink
 
     repository = made(written())
     assert (repository.config.storage, repository.config.previous_storage) == ({"type": "chunked"}, {"type": "cow"})
-    repository.forget(revision.id)
+    forget(repository, revision.id)
     assert not (vm / revision.id).exists()
 
 

@@ -16,6 +16,7 @@ from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
 from backy.chunkmap import ChunkMap
 from backy.config import JobConfig
+from backy.keeping import forget
 from backy.plugins.events import Events
 from backy.purging import purge
 from backy.repository import Repository
@@ -103,7 +104,7 @@ class Store(RuleBasedStateMachine):
     @rule(number=st.integers(0, 20))
     def forget(self, number: int) -> None:
         identity = list(self.revisions)[number % len(self.revisions)]
-        self.repository.forget(identity)
+        forget(self.repository, identity)
         del self.revisions[identity]
 
     @rule()

@@ -11,6 +11,7 @@ import pytest
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
 from backy.conversion import Conversion
+from backy.keeping import forget
 from backy.purging import purge
 from backy.scrub import Scrub
 from backy.testing.memory import MemoryRepository
@@ -56,7 +57,7 @@ class Model:
     def forget(self) -> None:
         if len(self.expected) > 3:
             identity = self.chance.choice(sorted(self.expected))
-            self.repository.forget(identity)
+            forget(self.repository, identity)
             del self.expected[identity]
             purge(self.repository)
 

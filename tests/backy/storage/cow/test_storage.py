@@ -16,6 +16,7 @@ import pytest
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
 from backy.errors import StorageError
+from backy.keeping import forget
 from backy.repository import Repository
 from backy.revision import Revision
 from backy.testing.memory import MemoryRepository
@@ -101,7 +102,7 @@ def test_a_forgotten_image_gives_its_space_back(repository, back_up) -> None:
     back_up()
     before = used(repository.directory)
     second = back_up({0: random.Random(4).randbytes(CHUNK_SIZE)})
-    repository.forget(second.id)
+    forget(repository, second.id)
 
     deadline = time.monotonic() + 30  # XFS frees the blocks of removed files in the background
     while used(repository.directory) - before > CHUNK_SIZE // 2:
@@ -148,7 +149,7 @@ def test_an_image_that_is_missing_or_not_whole_is_not_built_upon(repository, bac
     path.unlink()
     newest = back_up()
     assert newest.parent == repository.history()[1].id
-    repository.forget(first.id)
+    forget(repository, first.id)
     assert backy("-b", repository.directory, "scrub", "deep").code == 0
 
 
