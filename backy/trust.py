@@ -4,28 +4,103 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
 import msgspec
 
 from backy.api import Progress
-from backy.errors import ChunkDamageError
+from backy.errors import ChunkDamageError, DamageError, RevisionNotFoundError
 from backy.image import StoredImage
 from backy.locking import BACKUP_LOCK, exclusive
 from backy.mending import Mender, damaged_chunks, identities, mark_damaged, report_damage, settle
 from backy.repository import Repository
-from backy.revision import Revision, Trust
+from backy.revision import Revision, Trust, utc_now
 from backy.steps import Steps, quiet
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What came of reading one revision."""
+
+    revision: Revision
+    """Its record as it is now; as it was if somebody forgot it."""
+    forgotten: str | None = None
+    """The text for operators if somebody forgot it meanwhile; else None."""
+
+
+def distrust(
+    repository: Repository, specification: str | None = None, *, first: date = date.min, last: date = date.max
+) -> list[Revision]:
+    """Mark revisions as distrusted and return their new records.
+
+    Chooses the one that SPEC stands for, or all if it is None; of these, those made on the days from `first` to `last`
+    (UTC, both included).
+
+    Raises:
+        RepositoryBusyError: a backup is running.
+        RevisionNotFoundError: there is no revision that SPEC stands for.
+    """
+    with exclusive(repository.directory, BACKUP_LOCK):
+        revisions = repository.history() if specification is None else [repository.select(specification)]
+        return [
+            mark(repository, revision, Trust.DISTRUSTED)
+            for revision in revisions
+            if first <= revision.timestamp.astimezone(UTC).date() <= last
+        ]
+
+
 def mark(repository: Repository, revision: Revision, trust: Trust) -> Revision:
-    """Give a revision another state of trust, and forget which of its chunks were damaged."""
+    """Give a revision another state of trust, and forget which of its chunks were damaged.
+
+    The caller holds the lock `.backup`.
+    """
     changed = msgspec.structs.replace(revision, trust=trust, damaged=())
     if changed != revision:
         repository.write_record(changed)
     return changed
+
+
+def verify_all(
+    repository: Repository,
+    specification: str | None,
+    tell: Callable[[Verdict], None],
+    clock: Callable[[], datetime] = utc_now,
+    steps: Steps = quiet,
+) -> int:
+    """Verify the revision that SPEC stands for, or all distrusted ones if it is None; return how many these are.
+
+    Calls `tell` as soon as a revision is judged. One that is damaged keeps no other from being read.
+
+    Raises:
+        DamageError: at the end, if anything is damaged; the text names every revision that is.
+        RevisionNotFoundError: there is no revision that SPEC stands for, or somebody forgot it meanwhile.
+    """
+    if specification is None:
+        revisions = [revision for revision in repository.history() if revision.trust is Trust.DISTRUSTED]
+    else:
+        revisions = [repository.select(specification)]
+    problems = []
+    for revision in revisions:
+        try:
+            judged = verify(repository, revision, clock, steps("verify", revision.size))
+        except DamageError as error:
+            problems.append(str(error))
+            continue
+        except RevisionNotFoundError as error:
+            # whoever asked for this one has to know; of many, one that is gone needs no verdict any more
+            if specification is not None:
+                raise
+            tell(Verdict(revision, forgotten=str(error)))
+            continue
+        tell(Verdict(judged))
+        if judged.damaged:
+            problems.append(f"revision {judged.id} has {len(judged.damaged)} damaged chunks")
+    if problems:
+        raise DamageError(f"{'; '.join(problems)}; 'backy reports list' tells more")
+    return len(revisions)
 
 
 def verify(repository: Repository, revision: Revision, clock: Callable[[], datetime], progress: Progress) -> Revision:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import datetime
 from pathlib import Path
 
 import click
 
 _DATE = click.DateTime(formats=["%Y-%m-%d"])
-
-
-def _day(value: datetime | None) -> date | None:
-    return None if value is None else value.date()
 
 
 @click.command("distrust")
@@ -25,22 +21,11 @@ def command(directory: Path, specification: str | None, first: datetime | None, 
     While a revision is distrusted, the next backup is a full one and stores everything anew; after each backup one
     distrusted revision is verified.
     """
-    from backy.locking import BACKUP_LOCK, exclusive
     from backy.repository import Repository
-    from backy.revision import Trust
-    from backy.trust import mark
+    from backy.trust import distrust
 
     if specification is not None and (first or last):
         raise click.UsageError("--revision does not go with --from and --until")
-    repository = Repository.open(directory)
-    with exclusive(repository.directory, BACKUP_LOCK):
-        revisions = repository.history() if specification is None else [repository.select(specification)]
-        begin, end = _day(first) or date.min, _day(last) or date.max
-        chosen = [
-            revision
-            for revision in revisions
-            if specification is not None or begin <= revision.timestamp.astimezone(UTC).date() <= end
-        ]
-        for revision in chosen:
-            mark(repository, revision, Trust.DISTRUSTED)
-    click.echo(f"Distrusted {len(chosen)} revisions")
+    days = {name: day.date() for name, day in (("first", first), ("last", last)) if day}
+    distrusted = distrust(Repository.open(directory), specification, **days)
+    click.echo(f"Distrusted {len(distrusted)} revisions")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from backy.errors import DamageError, RevisionNotFoundError
+if TYPE_CHECKING:
+    from backy.trust import Verdict
 
 
 @click.command("verify")
@@ -19,31 +21,17 @@ def command(directory: Path, specification: str | None) -> None:
     """
     from backy.cli.progress import steps
     from backy.repository import Repository
-    from backy.revision import Trust, utc_now
-    from backy.trust import verify
+    from backy.trust import verify_all
 
     repository = Repository.open(directory)
-    if specification is None:
-        revisions = [revision for revision in repository.history() if revision.trust is Trust.DISTRUSTED]
-        if not revisions:
-            click.echo("No revision is distrusted; 'backy verify -r SPEC' reads one all the same")
-    else:
-        revisions = [repository.select(specification)]
-    bad = []
     with steps() as show:
-        for revision in revisions:
-            try:
-                judged = verify(repository, revision, utc_now, show("verify", revision.size))
-            except DamageError as error:
-                bad.append(str(error))
-                continue
-            except RevisionNotFoundError as error:
-                if specification is not None:
-                    raise
-                click.echo(str(error), err=True)
-                continue
-            click.echo(f"{judged.id} {judged.trust}")
-            if judged.damaged:
-                bad.append(f"revision {judged.id} has {len(judged.damaged)} damaged chunks")
-    if bad:
-        raise DamageError(f"{'; '.join(bad)}; 'backy reports list' tells more")
+        found = verify_all(repository, specification, _tell, steps=show)
+    if not found:
+        click.echo("No revision is distrusted; 'backy verify -r SPEC' reads one all the same")
+
+
+def _tell(verdict: Verdict) -> None:
+    if verdict.forgotten is None:
+        click.echo(f"{verdict.revision.id} {verdict.revision.trust}")
+    else:
+        click.echo(verdict.forgotten, err=True)

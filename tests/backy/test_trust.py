@@ -3,19 +3,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from backy import quarantine
 from backy.backup import Backup
-from backy.errors import DamageError, RepositoryBusyError
+from backy.errors import DamageError, RepositoryBusyError, RevisionNotFoundError
+from backy.keeping import forget
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
 from backy.mending import identities, mark_damaged, settle
 from backy.repository import Repository
 from backy.revision import Revision, Trust, utc_now
 from backy.steps import quiet
-from backy.trust import mark, recheck, verify
+from backy.trust import Verdict, distrust, mark, recheck, verify, verify_all
 
 
 def nothing(_length: int) -> None:
@@ -223,3 +226,97 @@ def test_the_evidence_of_much_damage_does_not_stay_in_memory(
     assert [index for index, _ in found] == [0, 2, 3, 4]
     assert [error.evidence is not None for _, error in found] == [True, False, False, False]
     assert [error.__traceback__ is not None for _, error in found] == [True, False, False, False]
+
+
+@pytest.fixture
+def days(stored: Repository) -> Repository:
+    """The same revisions, made a second before midnight UTC of the first and the second of May."""
+    for day, revision in enumerate(stored.history(), 1):
+        time = datetime(2027, 5, day, 23, 59, 59, tzinfo=UTC)
+        stored.write_record(msgspec.structs.replace(revision, timestamp=time))
+    return stored
+
+
+FIRST, SECOND = date(2027, 5, 1), date(2027, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, {0, 1}),
+        ({"specification": "1"}, {0}),
+        ({"first": SECOND}, {1}),
+        ({"last": FIRST}, {0}),
+        ({"first": FIRST, "last": SECOND}, {0, 1}),
+        ({"first": SECOND, "last": FIRST}, set()),
+        ({"specification": "1", "first": SECOND}, set()),
+    ],
+)
+def test_what_is_named_is_distrusted_and_returned(days: Repository, arguments: dict, expected: set[int]) -> None:
+    distrusted = distrust(days, **arguments)
+
+    assert distrusted == [revision for revision in days.history() if revision.trust is Trust.DISTRUSTED]
+    assert {number for number, (trust, _) in enumerate(states(days)) if trust is Trust.DISTRUSTED} == expected
+
+
+def test_nothing_is_distrusted_while_a_backup_runs(stored: Repository) -> None:
+    with exclusive(stored.directory, BACKUP_LOCK), pytest.raises(RepositoryBusyError):
+        distrust(stored)
+    assert states(stored) == [(Trust.TRUSTED, ())] * 2
+
+
+def test_without_a_name_the_distrusted_revisions_are_verified_and_no_other(stored: Repository) -> None:
+    assert verify_all(stored, None, lambda _: pytest.fail("nothing is distrusted")) == 0
+    distrust(stored, "1")
+    told: list[Verdict] = []
+
+    assert verify_all(stored, None, told.append) == 1
+    assert told == [Verdict(stored.history()[0])]
+    assert states(stored) == [(Trust.VERIFIED, ()), (Trust.TRUSTED, ())]
+
+
+def test_a_revision_that_is_named_is_verified_whatever_is_thought_of_it(stored: Repository) -> None:
+    assert verify_all(stored, "0", lambda _: None) == 1
+    assert states(stored) == [(Trust.TRUSTED, ()), (Trust.VERIFIED, ())]
+
+
+def test_all_revisions_are_judged_before_the_damage_of_any_is_raised(stored: Repository) -> None:
+    old, new = distrust(stored)
+    stored.map_path(old).unlink()
+    told: list[Verdict] = []
+
+    with pytest.raises(DamageError, match=f"{old.id}.map is missing.*; 'backy reports list' tells more$"):
+        verify_all(stored, None, told.append)
+    assert [verdict.revision.id for verdict in told] == [new.id]
+
+
+def test_every_damaged_revision_is_named(stored: Repository) -> None:
+    old, new = distrust(stored)
+    chunk_file(stored, 2).unlink()
+    told: list[Verdict] = []
+
+    with pytest.raises(DamageError, match=f"revision {old.id} has 2 damaged chunks; revision {new.id} has 2"):
+        verify_all(stored, None, told.append)
+    assert [verdict.revision for verdict in told] == stored.history()
+
+
+def test_one_of_many_that_is_forgotten_meanwhile_is_told_and_no_error(stored: Repository) -> None:
+    old, new = distrust(stored)
+    told: list[Verdict] = []
+
+    def tell(verdict: Verdict) -> None:
+        told.append(verdict)
+        if verdict.revision.id == old.id:
+            forget(stored, new.id)
+
+    assert verify_all(stored, None, tell) == 2
+    assert told[1] == Verdict(new, f"revision {new.id} was forgotten meanwhile")
+
+
+def test_the_one_that_was_asked_for_is_missed_if_it_is_forgotten_meanwhile(stored: Repository) -> None:
+    def steps(_name: str, _total: int) -> Callable[[int], None]:
+        forget(stored, "0")
+        return nothing
+
+    with pytest.raises(RevisionNotFoundError, match="was forgotten meanwhile"):
+        verify_all(stored, "0", lambda _: None, steps=steps)
