@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from backy.config import JobConfig
-from backy.errors import UnknownTagError
+from backy.errors import RevisionNotFoundError, UnknownTagError
+from backy.locking import BACKUP_LOCK, exclusive
 from backy.repository import Repository
 from backy.revision import Revision
 from backy.schedule import MANUAL, unknown_tags
@@ -30,8 +31,59 @@ def check_tags(config: JobConfig, tags: Iterable[str]) -> None:
         )
 
 
+def set_tags(repository: Repository, specification: str, tags: Iterable[str], *, force: bool = False) -> Revision:
+    """Replace the tags of the revision that SPEC stands for; return its new record.
+
+    Raises:
+        UnknownTagError: a tag is not in the schedule, unless `force` is given.
+        RepositoryBusyError: a backup is running.
+        RevisionNotFoundError: there is no such revision.
+    """
+    given = set(tags)
+    if not force:
+        check_tags(repository.config, given)
+    return _change(repository, specification, lambda _: given)
+
+
+def add_tags(repository: Repository, specification: str, tags: Iterable[str], *, force: bool = False) -> Revision:
+    """Add tags to those of the revision that SPEC stands for; return its new record.
+
+    Raises what `set_tags` raises.
+    """
+    given = set(tags)
+    if not force:
+        check_tags(repository.config, given)
+    return _change(repository, specification, lambda old: old | given)
+
+
+def remove_tags(repository: Repository, specification: str, tags: Iterable[str]) -> Revision:
+    """Remove tags of the revision that SPEC stands for; return its new record.
+
+    Raises:
+        RepositoryBusyError: a backup is running.
+        RevisionNotFoundError: there is no such revision, or it does not have one of the tags.
+    """
+    given = set(tags)
+
+    def without(old: set[str]) -> set[str]:
+        if missing := given - old:
+            raise RevisionNotFoundError(
+                f"the revision does not have '{min(missing)}'; its tags are: {', '.join(sorted(old)) or 'none'}"
+            )
+        return old - given
+
+    return _change(repository, specification, without)
+
+
+def _change(repository: Repository, specification: str, change: Callable[[set[str]], set[str]]) -> Revision:
+    with exclusive(repository.directory, BACKUP_LOCK):
+        # SPEC is looked up only now: which revision it stands for may change until nobody else may write
+        revision = repository.select(specification)
+        return retag(repository, revision, change(set(revision.tags)))
+
+
 def retag(repository: Repository, revision: Revision, tags: Iterable[str]) -> Revision:
-    """Give a revision other tags; nobody else may change the repository meanwhile."""
+    """Replace the tags of a revision; the caller holds the lock `.backup`."""
     changed = msgspec.structs.replace(revision, tags=tuple(sorted(set(tags))))
     if changed != revision:
         repository.write_record(changed)

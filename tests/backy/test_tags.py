@@ -2,14 +2,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from backy.backup import Backup
 from backy.config import JobConfig, ScheduledTag
 from backy.duration import Duration
-from backy.errors import UnknownTagError
+from backy.errors import RepositoryBusyError, RevisionNotFoundError, UnknownTagError
+from backy.locking import BACKUP_LOCK, exclusive
 from backy.repository import Repository
-from backy.tags import check_tags, retag
+from backy.tags import add_tags, check_tags, remove_tags, retag, set_tags
 
 DAILY = {"daily": ScheduledTag(Duration(days=1), 7)}
 
@@ -48,3 +50,49 @@ def test_other_tags_change_nothing_else(repository: Repository, clock) -> None:
     assert repository.history() == [after]
     assert after.timestamp - before.timestamp == timedelta()
     assert record.stat().st_mode == written.st_mode
+
+
+@pytest.fixture
+def stored(repository: Repository, clock) -> Repository:
+    """Two revisions of a job with a schedule."""
+    for tag in ("old", "new"):
+        Backup(repository, ("daily", tag), clock=clock).run()
+    repository.write_config(msgspec.structs.replace(repository.config, schedule=DAILY))
+    return repository
+
+
+def test_tags_are_replaced_added_and_removed_and_the_new_record_is_returned(stored: Repository) -> None:
+    old, new = stored.history()
+
+    assert set_tags(stored, "0", ["manual:x"]).tags == ("manual:x",)
+    assert add_tags(stored, "0", iter(["daily", "manual:x"])).tags == ("daily", "manual:x")
+    after = remove_tags(stored, new.id, ["daily", "manual:x"])
+    assert after.tags == ()
+    assert stored.history() == [old, after]
+
+
+@pytest.mark.parametrize("change", [set_tags, add_tags])
+def test_only_by_force_a_revision_gets_tags_that_the_schedule_does_not_have(stored: Repository, change) -> None:
+    before = stored.history()
+
+    with pytest.raises(UnknownTagError, match="unknown tag 'hourly'"):
+        change(stored, "0", ["hourly"])
+    assert stored.history() == before
+    assert "hourly" in change(stored, "0", ["hourly"], force=True).tags
+
+
+def test_a_tag_that_a_revision_does_not_have_is_not_removed(stored: Repository) -> None:
+    before = stored.history()
+
+    with pytest.raises(RevisionNotFoundError, match="does not have 'old'; its tags are: daily, new"):
+        remove_tags(stored, "0", ["daily", "old"])
+    assert stored.history() == before
+
+
+@pytest.mark.parametrize("change", [set_tags, add_tags, remove_tags])
+def test_no_tags_change_while_a_backup_runs(stored: Repository, change) -> None:
+    before = stored.history()
+
+    with exclusive(stored.directory, BACKUP_LOCK), pytest.raises(RepositoryBusyError):
+        change(stored, "0", ["daily"])
+    assert stored.history() == before
