@@ -5,15 +5,15 @@
     quarantine/<report>/stored       what is stored, as far as it can be read
 
 A report about a damaged chunk is named by the chunk's id, so that finding it again adds nothing; one about a chunk that
-differs from the source is named by the revision and the chunk's number. Whoever adds or deletes reports holds the lock
-`.backup`.
+differs from the source is named by the revision and the chunk's number. Whoever adds reports holds the lock `.backup`;
+deleting them takes it.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import msgspec
 
 from backy.durable import sync_folder, write_file
 from backy.errors import BackyError
+from backy.locking import BACKUP_LOCK, exclusive
 
 log = logging.getLogger(__name__)
 FOLDER = "quarantine"
@@ -105,9 +106,28 @@ def find(repository: Path, name: str) -> Finding:
     raise BackyError(f"{found} report begins with '{name}'; 'backy reports list' shows their names")
 
 
-def delete(repository: Path, finding: Finding) -> None:
-    """Remove a report and its blocks."""
-    shutil.rmtree(_folder(repository, finding.name))
+def delete(repository: Path, names: Iterable[str]) -> list[Finding]:
+    """Remove the reports of these names, or whose names begin so, and their blocks; return what the reports said.
+
+    Raises:
+        RepositoryBusyError: a backup is running, which may add to them.
+        BackyError: no report has one of the names, or more than one has; nothing is removed.
+    """
+    with exclusive(repository, BACKUP_LOCK):
+        # all are found before the first one is removed; two names may be of the same report
+        return _remove(repository, list(dict.fromkeys(find(repository, name) for name in names)))
+
+
+def delete_all(repository: Path) -> list[Finding]:
+    """Remove all reports and their blocks, return what the reports said; raises RepositoryBusyError."""
+    with exclusive(repository, BACKUP_LOCK):
+        return _remove(repository, list(findings(repository)))
+
+
+def _remove(repository: Path, reports: list[Finding]) -> list[Finding]:
+    for finding in reports:
+        shutil.rmtree(_folder(repository, finding.name))
+    return reports
 
 
 def _read(folder: Path) -> Finding | None:

@@ -60,17 +60,10 @@ def show(directory: Path, name: str, as_json: bool) -> None:
 def delete(directory: Path, names: tuple[str, ...], everything: bool) -> None:
     """Delete reports and their evidence; this changes no revision."""
     from backy import quarantine
-    from backy.locking import BACKUP_LOCK, exclusive
     from backy.repository import Repository
 
     if bool(names) == everything:
         raise click.UsageError("name the reports to delete, or give --all")
     repository = Repository.open(directory).directory
-    with exclusive(repository, BACKUP_LOCK):
-        if everything:
-            found = list(quarantine.findings(repository))
-        else:
-            found = list(dict.fromkeys(quarantine.find(repository, name) for name in names))
-        for finding in found:
-            quarantine.delete(repository, finding)
-    click.echo(f"Deleted {len(found)} reports")
+    deleted = quarantine.delete_all(repository) if everything else quarantine.delete(repository, names)
+    click.echo(f"Deleted {len(deleted)} reports")

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from backy import quarantine
-from backy.errors import BackyError
+from backy.errors import BackyError, RepositoryBusyError
+from backy.locking import BACKUP_LOCK, exclusive
 from backy.quarantine import Finding
 
 
@@ -93,7 +94,7 @@ def test_a_report_that_claims_another_name_is_called_by_its_folder(tmp_path: Pat
     report.unlink()
     report.write_bytes(msgspec.json.encode(forged))
 
-    quarantine.delete(tmp_path, quarantine.find(tmp_path, "one"))
+    quarantine.delete(tmp_path, ["one"])
 
     assert (tmp_path / "precious").exists()
     assert quarantine.count(tmp_path) == 0
@@ -109,13 +110,48 @@ def test_a_report_that_can_not_be_read_hides_no_other(tmp_path: Path) -> None:
     assert (bad.name, bad.cause) == ("bad", "the report can not be read")
     assert good == finding("good")
     assert quarantine.count(tmp_path) == 2
-    quarantine.delete(tmp_path, bad)
+    quarantine.delete(tmp_path, ["bad"])
     assert quarantine.count(tmp_path) == 1
 
 
 def test_a_deleted_report_is_gone_with_its_blocks(tmp_path: Path) -> None:
     folder = quarantine.keep(tmp_path, finding("one"), b"x", b"y")
-    quarantine.delete(tmp_path, finding("one"))
 
+    assert quarantine.delete(tmp_path, ["one"]) == [finding("one")]
     assert not folder.exists()
     assert quarantine.count(tmp_path) == 0
+
+
+def test_reports_are_deleted_once_however_often_they_are_named(tmp_path: Path) -> None:
+    for name in ("aa", "ab", "b"):
+        quarantine.keep(tmp_path, finding(name), None, None)
+
+    assert quarantine.delete(tmp_path, ["b", "aa", "b"]) == [finding("b"), finding("aa")]
+    assert list(quarantine.findings(tmp_path)) == [finding("ab")]
+
+
+def test_nothing_is_deleted_if_one_name_is_of_no_report(tmp_path: Path) -> None:
+    quarantine.keep(tmp_path, finding("a"), None, None)
+
+    with pytest.raises(BackyError, match="no report begins with 'b'"):
+        quarantine.delete(tmp_path, ["a", "b"])
+    assert quarantine.count(tmp_path) == 1
+
+
+def test_all_reports_are_deleted(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        quarantine.keep(tmp_path, finding(name), None, None)
+
+    assert quarantine.delete_all(tmp_path) == [finding("a"), finding("b")]
+    assert quarantine.count(tmp_path) == 0
+
+
+def test_nothing_is_deleted_while_a_backup_may_add_to_it(tmp_path: Path) -> None:
+    quarantine.keep(tmp_path, finding("a"), None, None)
+
+    with exclusive(tmp_path, BACKUP_LOCK):
+        with pytest.raises(RepositoryBusyError):
+            quarantine.delete(tmp_path, ["a"])
+        with pytest.raises(RepositoryBusyError):
+            quarantine.delete_all(tmp_path)
+    assert quarantine.count(tmp_path) == 1
