@@ -19,7 +19,6 @@ from backy.chunkmap import ChunkMap
 from backy.durable import sync_file_system_of
 from backy.errors import DamageError, HintError, SourceBusyError, VerificationError
 from backy.findings import Findings
-from backy.hints import Unhinted
 from backy.image import StoredImage
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.mending import identities, report_damage, settle
@@ -29,7 +28,7 @@ from backy.repository import Repository
 from backy.revision import Revision, Statistics, Verification, utc_now
 from backy.steps import Steps, quiet
 from backy.tidying import tidy
-from backy.transfer import Transferred, transfer
+from backy.transfer import Transferred, Unhinted, transfer
 from backy.trust import recheck
 
 log = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from backy.repository import Repository
 from backy.revision import Revision, Trust
 from backy.steps import Steps, quiet
 from backy.tags import check_tags
+from backy.transfer import Unhinted
 
 
 def import_image(directory: Path, image: Import, tags: tuple[str, ...], steps: Steps = quiet) -> Revision:
@@ -45,7 +46,8 @@ class _ImportSource:
         base = self._base(self._image.since)
         with self._repository.image(base) as image:
             snapshot = self._image.snapshot(image)
-            yield snapshot if base.id == since else _Unrelated(snapshot)
+            # nobody knows how it differs from a parent that is not its base
+            yield snapshot if base.id == since else Unhinted(snapshot)
 
     def _base(self, name: str) -> Revision:
         for revision in reversed(self._repository.history()):
@@ -61,15 +63,3 @@ class _ImportSource:
             f"the image to import is what differs from the snapshot '{name}', of which there is no revision: "
             "import what leads to that snapshot first, or a whole image"
         )
-
-
-class _Unrelated:
-    """A snapshot of which nobody knows how it differs from the newest revision: it is read as a whole."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.size = snapshot.size
-        self.extents = snapshot.extents
-        self.pread = snapshot.pread
-
-    def changes(self) -> None:
-        """Tell nothing."""

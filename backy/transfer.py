@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from backy.api import CHUNK_SIZE, ImageWriter, Progress, Snapshot
+from backy.api import CHUNK_SIZE, Extent, ImageWriter, Progress, Snapshot
 from backy.chunkmap import ZERO, ChunkMap, identify
 from backy.errors import SourceError
 from backy.pipeline import in_parallel
 from backy.plan import spans, whole
 
 _ZEROES = bytes(CHUNK_SIZE)
+
+
+class Unhinted:
+    """A snapshot that does not tell what changed since the parent, so that core and verifiers read all of it."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    @property
+    def size(self) -> int:
+        """Bytes from the first to the last."""
+        return self._snapshot.size
+
+    def extents(self) -> Iterable[Extent]:
+        """Yield data and holes as the snapshot does."""
+        return self._snapshot.extents()
+
+    def changes(self) -> None:
+        """Tell nothing."""
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Read as the snapshot does."""
+        return self._snapshot.pread(offset, length)
 
 
 @dataclass
