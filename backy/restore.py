@@ -1,14 +1,89 @@
-"""Writing a revision to where it is wanted: a target with random access, or a stream."""
+"""One restore: writing a revision to where it is wanted, a target with random access or a stream."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from backy.api import CHUNK_SIZE, Progress, RestoreTarget
 from backy.chunkmap import identify
 from backy.durable import write_all
+from backy.errors import ConfigError
 from backy.image import StoredImage
 from backy.pages import pages_with_data, runs
 from backy.pipeline import in_parallel
-from backy.target import ReadableTarget
+from backy.plugins.events import Events
+from backy.repository import Repository
+from backy.revision import Revision
+from backy.salvage import salvaged
+from backy.steps import Steps, quiet
+from backy.target import ReadableTarget, open_again, open_target
+
+STANDARD_OUTPUT = "-"
+"""The target that stands for a descriptor which is open already."""
+
+
+@dataclass
+class Restore:
+    """A restore of one revision; `run` does it."""
+
+    repository: Repository
+    specification: str
+    target: str
+    """Path of a file or a block device, TYPE:ARGUMENT, or `-` for `descriptor`."""
+    resume: bool = False
+    """Whether the target, a file or a block device, is read, and only what is not right yet is written."""
+    salvage: Path | None = None
+    """Where to write what could be read and what could not; None ends the restore at the first damaged chunk."""
+    force: bool = False
+    """Whether to replace what TYPE:ARGUMENT names if it exists."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """What TYPE takes beside ARGUMENT."""
+    descriptor: int | None = None
+    """What the caller opened for the target `-`; None stands for standard output."""
+    events: Events | None = None
+    """Who is told of the end; None stands for the installed plugins."""
+    steps: Steps = quiet
+
+    def run(self) -> Revision:
+        """Write the revision to the target, checking every chunk, and return its record; a purge waits meanwhile.
+
+        Raises:
+            RevisionNotFoundError: there is no revision that SPEC stands for.
+            ConfigError, PluginError: the target, an option or the path in `salvage` can not be used.
+            TargetError: the target can not be had or resumed, or is incomplete.
+            DamageError: the chunk map is damaged, or a chunk in a stream; or, once all else is restored and `salvage`
+                written, some chunks became zeroes.
+            OSError: nobody reads the stream any more, or `salvage` can not be written.
+        """
+        repository = self.repository
+        revision = repository.select(self.specification)
+        with (
+            repository.image(revision) as stored,
+            salvaged(stored, self.salvage, self.target, repository) as image,
+        ):
+            self._write(image)
+        # plugins are loaded only now: one that hangs or is broken must not keep anybody from getting an image back
+        events = self.events or Events.installed()
+        events.restore_finished(repository.job, revision.id, self.target)
+        return revision
+
+    def _write(self, image: StoredImage) -> None:
+        """Open the target in the way that was asked for and fill it."""
+        if self.resume:
+            with open_again(self.target, image.size, self.repository) as again:
+                resume(image, again, self.steps("restore", image.size))
+        elif self.target == STANDARD_OUTPUT:
+            if self.options:
+                raise ConfigError("options are for targets like TYPE:ARGUMENT; '-' is standard output")
+            # not simply 1: where standard output is closed, that may be any file opened since, such as a lock
+            descriptor = sys.stdout.fileno() if self.descriptor is None else self.descriptor
+            stream(image, descriptor, self.steps("restore", image.size))
+        else:
+            with open_target(self.target, image.size, self.repository, self.options, force=self.force) as opened:
+                restore(image, opened, self.steps("restore", image.size))
 
 
 def restore(image: StoredImage, target: RestoreTarget, progress: Progress) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -63,25 +62,18 @@ def command(
     GNU ddrescue's mapfiles, in which '+' is a range that was read and '-' one that was not.
     """
     from backy.cli.progress import steps
-    from backy.errors import ConfigError
-    from backy.plugins.events import Events
     from backy.repository import Repository
-    from backy.restore import restore, stream
-    from backy.restore import resume as write_the_rest
-    from backy.salvage import salvaged
-    from backy.target import open_again, open_target
+    from backy.restore import Restore
 
     repository = Repository.open(directory)
-    revision = repository.select(specification)
-    with steps() as show, repository.image(revision) as stored, salvaged(stored, salvage, target, repository) as image:
-        if resume:
-            with open_again(target, image.size, repository) as opened:
-                write_the_rest(image, opened, show("restore", image.size))
-        elif target == "-":
-            if options:
-                raise ConfigError("options are for targets like TYPE:ARGUMENT; '-' is standard output")
-            stream(image, sys.stdout.fileno(), show("restore", image.size))
-        else:
-            with open_target(target, image.size, repository, options, force=force) as opened:
-                restore(image, opened, show("restore", image.size))
-    Events.installed().restore_finished(repository.job, revision.id, target)
+    with steps() as show:
+        Restore(
+            repository,
+            specification,
+            target,
+            resume=resume,
+            salvage=salvage,
+            force=force,
+            options=options,
+            steps=show,
+        ).run()

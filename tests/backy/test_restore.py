@@ -6,13 +6,27 @@ import subprocess
 import threading
 from pathlib import Path
 
+import pluggy
 import pytest
 
+from backy import hookspecs
 from backy.api import CHUNK_SIZE
 from backy.backup import Backup
-from backy.errors import ChunkDamageError, TargetError
+from backy.errors import (
+    BackyError,
+    ChunkDamageError,
+    ConfigError,
+    DamageError,
+    RepositoryBusyError,
+    RevisionNotFoundError,
+    TargetError,
+)
+from backy.hookspecs import hookimpl
+from backy.locking import PURGE_LOCK, exclusive
+from backy.plugins.events import Events
 from backy.repository import Repository
-from backy.restore import restore, stream
+from backy.restore import Restore, restore, stream
+from backy.revision import Revision
 from backy.target import open_target
 
 OLD = b"\xaa"
@@ -208,3 +222,120 @@ def test_a_stream_ends_before_a_damaged_chunk(repository: Repository, revision, 
     ):
         stream(stored, out.fileno(), silent)
     assert (tmp_path / "out").read_bytes() == image.read_bytes()[: 4 * CHUNK_SIZE]
+
+
+class Whole:
+    """Whole restores of the newest revision to a file, and what was told of them."""
+
+    def __init__(self, repository: Repository, target: Path) -> None:
+        self.repository = repository
+        self.target = target
+        self.told: list[tuple[str, str]] = []
+        manager = pluggy.PluginManager("backy")
+        manager.add_hookspecs(hookspecs)
+        manager.register(self)
+        self.events = Events({"observer": manager})
+
+    @hookimpl
+    def backy_restore_finished(self, revision: str, target: str) -> None:
+        self.told.append((revision, target))
+
+    def run(self, **arguments: object) -> Revision:
+        wanted = {"specification": "0", "target": str(self.target), "events": self.events} | arguments
+        return Restore(self.repository, **wanted).run()
+
+
+@pytest.fixture
+def whole(repository: Repository, revision, tmp_path: Path) -> Whole:
+    return Whole(repository, tmp_path / "out")
+
+
+def test_a_restore_is_told_and_returns_the_revision(whole: Whole, revision, image: Path) -> None:
+    assert whole.run(specification="last") == revision
+    assert whole.target.read_bytes() == image.read_bytes()
+    assert whole.told == [(revision.id, str(whole.target))]
+
+
+def test_a_restore_to_a_descriptor_is_told_as_a_dash(whole: Whole, revision, image: Path) -> None:
+    with whole.target.open("wb") as out:
+        whole.run(target="-", descriptor=out.fileno())
+
+    assert whole.target.read_bytes() == image.read_bytes()
+    assert whole.told == [(revision.id, "-")]
+
+
+def test_a_restore_that_is_resumed_reads_only_what_is_missing(whole: Whole, revision, image: Path) -> None:
+    whole.target.write_bytes(image.read_bytes()[: 2 * CHUNK_SIZE])
+    damage(whole.repository, revision, 0)
+    whole.run(resume=True)
+
+    assert whole.target.read_bytes() == image.read_bytes()
+    assert whole.told == [(revision.id, str(whole.target))]
+
+
+def test_a_restore_that_damage_ends_is_not_told_as_finished(whole: Whole, revision) -> None:
+    damage(whole.repository, revision, 0)
+
+    with pytest.raises(TargetError, match="out is incomplete"):
+        whole.run()
+    assert whole.told == []
+
+
+def test_what_is_salvaged_is_restored_but_not_told_as_finished(
+    whole: Whole, revision, image: Path, tmp_path: Path
+) -> None:
+    damage(whole.repository, revision, 0)
+
+    with pytest.raises(DamageError, match="1 of 5 chunks could not be read and are zeroes now"):
+        whole.run(salvage=tmp_path / "list")
+    assert whole.target.read_bytes() == bytes(CHUNK_SIZE) + image.read_bytes()[CHUNK_SIZE:]
+    assert "0x00000000  0x00400000  -" in (tmp_path / "list").read_text()
+    assert whole.told == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"specification": "1"}, RevisionNotFoundError, "no revision 1"),
+        ({"target": "-", "options": {"a": "b"}}, ConfigError, "'-' is standard output"),
+        ({"target": "-", "resume": True}, TargetError, "'-' can not be read back"),
+        ({"options": {"a": "b"}}, ConfigError, "options are for targets like TYPE:ARGUMENT"),
+    ],
+)
+def test_what_can_not_be_restored_is_an_error_and_not_told(
+    whole: Whole, arguments: dict[str, object], error: type[BackyError], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        whole.run(**arguments)
+    assert whole.told == []
+    assert not whole.target.exists()
+
+
+def test_nobody_purges_what_is_being_restored(whole: Whole, revision) -> None:
+    begun: list[tuple[str, int]] = []
+
+    def steps(name: str, total: int):
+        with pytest.raises(RepositoryBusyError), exclusive(whole.repository.directory, PURGE_LOCK):
+            pass
+        begun.append((name, total))
+        return silent
+
+    whole.run(steps=steps)
+    assert begun == [("restore", revision.size)]
+
+
+def test_event_plugins_are_loaded_once_the_image_is_there(
+    whole: Whole, revision, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is broken must not keep anybody from getting an image back."""
+    restored: list[bool] = []
+
+    def installed() -> Events:
+        restored.append(whole.target.read_bytes() == image.read_bytes())
+        return whole.events
+
+    monkeypatch.setattr(Events, "installed", installed)
+    whole.run(events=None)
+
+    assert restored == [True]
+    assert whole.told == [(revision.id, str(whole.target))]
