@@ -86,7 +86,7 @@ def _details(revision: Revision) -> dict[str, Any]:
 
 def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
     """Print the table: plain where it is piped, so that it greps like that of backy 2."""
-    from backy.cli.table import table
+    from backy.text.table import table
 
     zone = revisions[-1].timestamp.astimezone().tzname() if revisions else "UTC"
     headings = [f"Date ({zone})", "ID", "Size", "Stored", "Durat", "Verification", "Trust", "Tags"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from backy.cli.table import table
 from backy.scheduler.patterns import matcher
 from backy.scheduler.status import JobStatus
+from backy.text.table import table
 
 
 def selected(jobs: Iterable[JobStatus], pattern: str = "") -> list[JobStatus]:

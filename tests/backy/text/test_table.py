@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from backy.cli.table import table
+from backy.text.table import table
 
 
 def test_columns_are_as_wide_as_their_widest_text() -> None:
