@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -13,6 +12,7 @@ from backy.locking import BACKUP_LOCK, exclusive
 from backy.repository import Repository
 from backy.revision import Revision
 from backy.schedule import MANUAL, unknown_tags
+from backy.text.phrases import did_you_mean
 
 
 def check_tags(config: JobConfig, tags: Iterable[str]) -> None:
@@ -23,10 +23,8 @@ def check_tags(config: JobConfig, tags: Iterable[str]) -> None:
     """
     schedule = config.schedule or {}
     for tag in unknown_tags(schedule, tags) if schedule else []:
-        near = difflib.get_close_matches(tag, schedule, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
         raise UnknownTagError(
-            f"unknown tag '{tag}'; {hint}the schedule has: {', '.join(schedule)}. "
+            f"unknown tag '{tag}'; {did_you_mean(tag, schedule)}the schedule has: {', '.join(schedule)}. "
             f"'{MANUAL}{tag}' never expires, and --force takes '{tag}' as it is"
         )
 

@@ -19,6 +19,7 @@ from backy.cli.logs import logs_to_file, set_up_logging
 from backy.errors import BackyError, PluginError
 from backy.exitcodes import ExitCode
 from backy.plugins.discovery import CORE_DISTRIBUTION, Kind, Plugin, advertised, conflict, contenders
+from backy.text.phrases import did_you_mean
 
 log = logging.getLogger(__name__)
 STANDARD_OUTPUT = 1
@@ -49,11 +50,8 @@ class Commands(click.Group):
         """Find the command, or say which ones are near."""
         name = args[0]
         if name not in _offered(ctx) and not name.startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(name, _offered(ctx), n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            ctx.fail(f"No such command '{name}'.{hint}")
+            hint = did_you_mean(name, _offered(ctx))
+            ctx.fail(f"No such command '{name}'; {hint}'backy --help' lists all")
         return super().resolve_command(ctx, args)
 
 

@@ -11,6 +11,7 @@ import click
 
 from backy.errors import PluginError
 from backy.plugins.discovery import Kind, Plugin, advertised
+from backy.text.phrases import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,7 @@ def show(name: str) -> None:
     installed = list(_installed())
     found = [(plugin, claims) for plugin, claims in installed if plugin.name == name]
     if not found:
-        import difflib
-
-        near = difflib.get_close_matches(name, [plugin.name for plugin, _ in installed], n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        hint = did_you_mean(name, [plugin.name for plugin, _ in installed])
         raise PluginError(f"no plugin '{name}'; {hint}'backy plugins' lists what is installed")
     for plugin, claims in found:
         line = _listed(plugin, claims)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from typing import Any
@@ -12,6 +11,7 @@ import pluggy
 from backy import hookspecs
 from backy.plugins.broken import BrokenPluginError
 from backy.plugins.discovery import Kind, Plugin
+from backy.text.phrases import alternatives
 
 KINDS_WITH_FACTORIES = (Kind.SOURCE, Kind.STORAGE, Kind.VERIFIER)
 ARGUMENTS = {
@@ -71,9 +71,7 @@ def _allowed(kind: Kind) -> set[str]:
 def _not_allowed(kind: Kind, name: str) -> str:
     if name in ARGUMENTS:
         return f"implements the hook {name}, which is not one of a {kind.word}"
-    near = difflib.get_close_matches(name, ARGUMENTS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"implements the hook {name}, which does not exist{hint}"
+    return f"implements the hook {name}, which does not exist; {alternatives(name, sorted(_allowed(kind)))}"
 
 
 def _wrong_signature(name: str, implementation: pluggy.HookImpl) -> str | None:

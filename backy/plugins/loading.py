@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -15,6 +14,7 @@ from backy.plugins import tracing
 from backy.plugins.broken import BrokenPluginError, described
 from backy.plugins.contract import check
 from backy.plugins.discovery import Kind, Plugin, advertised, conflict, contenders
+from backy.text.phrases import did_you_mean
 
 
 def call(kind: Kind, name: str, hook: str, **arguments: object) -> Any:  # noqa: ANN401  # the hook says what it is
@@ -149,9 +149,7 @@ def _unknown(kind: Kind, name: str, plugins: Mapping[str, list[Plugin]]) -> str:
     text = f"no {kind.word} '{name}'"
     if not plugins:
         return f"{text}: no {kind.word} is installed{install_hint(kind)}"
-    near = difflib.get_close_matches(name, plugins, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"{text}; {hint}{_inventory(plugins)}"
+    return f"{text}; {did_you_mean(name, plugins)}{_inventory(plugins)}"
 
 
 def _inventory(plugins: Mapping[str, list[Plugin]]) -> str:

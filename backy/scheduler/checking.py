@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ import msgspec
 
 from backy.config import convert
 from backy.scheduler.document import Document
+from backy.text.phrases import alternatives
 
 Section = TypeVar("Section", bound=msgspec.Struct)
 Key = tuple[str, ...]
@@ -79,14 +79,6 @@ class Checker:
                 convert(content[name], field.type)
             except msgspec.ValidationError as error:
                 self.report((*key, name), _complaint(error, content[name]))
-
-
-def alternatives(name: str, known: Iterable[str]) -> str:
-    """Say what there is instead of `name`."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"{hint}there are: {', '.join(known) or 'none'}"
 
 
 def _message(error: msgspec.ValidationError) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import msgspec
 from backy.errors import BackyError
 from backy.scheduler.jobtable import job_table, selected
 from backy.scheduler.status import Status
+from backy.text.phrases import alternatives, did_you_mean
 
 
 class Scheduler(Protocol):
@@ -70,9 +70,7 @@ async def execute(
     name, *arguments = words or [""]
     command = commands.get(name)
     if command is None:
-        near = difflib.get_close_matches(name, commands, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise CommandError(f"no such command '{name}'; {hint}there are: {', '.join(commands)}")
+        raise CommandError(f"no such command '{name}'; {alternatives(name, commands)}")
     if not command.takes(len(arguments)):
         raise CommandError(f"write: {name} {command.arguments}".rstrip())
     if command.changes and not may_change:
@@ -105,8 +103,8 @@ async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
     (name,) = arguments
     names = [job.job for job in scheduler.status().jobs]
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        raise CommandError(f"Unknown job {name}" + (f"; did you mean '{near[0]}'?" if near else ""))
+        # A list of all jobs may be ten thousand names long.
+        raise CommandError(f"Unknown job {name}; {did_you_mean(name, names)}'jobs' lists all")
     triggered = scheduler.trigger([name])
     return Answer(
         f"Triggered immediate run for {name}" if triggered else f"{name} runs already", {"triggered": triggered}

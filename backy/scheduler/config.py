@@ -14,8 +14,9 @@ import msgspec
 from backy.config import MOST_KEPT, ScheduledTag, schedule_of
 from backy.duration import Duration
 from backy.schedule import MANUAL, Schedule
-from backy.scheduler.checking import Checker, Key, alternatives
+from backy.scheduler.checking import Checker, Key
 from backy.scheduler.document import ConfigurationError, Document, Problem
+from backy.text.phrases import alternatives
 
 __all__ = ["Configuration", "ConfigurationError", "Global", "JobEntry", "Problem", "examine", "load"]
 

@@ -91,7 +91,8 @@ def test_a_third_partys_source_backs_up_and_restores(third_party, tmp_path: Path
 
 
 def test_a_third_partys_broken_parts_harm_only_who_uses_them(third_party, tmp_path: Path) -> None:
-    cause = "implements the hook backy_verifer, which does not exist; did you mean backy_verifier?"
+    near = "did you mean 'backy_verifier'? there are: backy_verifier"
+    cause = f"implements the hook backy_verifer, which does not exist; {near}"
     line = f"verifier 'misspelt' of backy-sources-pattern 0.1 is broken: {cause}"
     listed = {(line["kind"], line["name"]): line for line in json.loads(third_party.backy("plugins", "--json").stdout)}
     assert listed["verifier", "misspelt"]["state"] == "failed"

@@ -120,8 +120,8 @@ def test_an_unknown_command_points_to_a_near_one(backy: Callable) -> None:
     result = backy("bakup", "daily")
 
     assert result.code == 2
-    assert "Error: No such command 'bakup'. Did you mean 'backup'?\n" in result.err
-    assert backy("xyzzy").err.endswith("Error: No such command 'xyzzy'.\n")
+    assert "Error: No such command 'bakup'; did you mean 'backup'? 'backy --help' lists all\n" in result.err
+    assert backy("xyzzy").err.endswith("Error: No such command 'xyzzy'; 'backy --help' lists all\n")
     assert backy("--xyzzy").code == 2
 
 

@@ -23,11 +23,17 @@ BREACHES = {
     "syntax": ("def", "SyntaxError: invalid syntax"),
     "misspelt": (
         f"{HEAD}{CONFIG}@hookimpl\ndef backy_sorce(config): ...",
-        "implements the hook backy_sorce, which does not exist; did you mean backy_source?",
+        (
+            "implements the hook backy_sorce, which does not exist; did you mean 'backy_source'? there are: "
+            "backy_restore_target, backy_source, backy_source_config"
+        ),
     ),
     "nowhere near": (
         f"{HEAD}{CONFIG}@hookimpl\ndef xyzzy(config): ...",
-        "implements the hook xyzzy, which does not exist",
+        (
+            "implements the hook xyzzy, which does not exist; there are: backy_restore_target, backy_source, "
+            "backy_source_config"
+        ),
     ),
     "wrong argument": (
         f"{HEAD}{CONFIG}@hookimpl\ndef backy_source(config, jbo): ...",

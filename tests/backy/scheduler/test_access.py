@@ -118,8 +118,8 @@ def test_a_job_is_run(asked: Callable[..., Reply], scheduler: Scheduler) -> None
     assert scheduler.triggered == ["db1"]
     scheduler.triggered.clear()
     assert asked("run", "web2").text == "web2 runs already"
-    assert asked("run", "db2") == Reply(ok=False, text="Unknown job db2; did you mean 'db1'?")
-    assert asked("run", "xyz") == Reply(ok=False, text="Unknown job xyz")
+    assert asked("run", "db2") == Reply(ok=False, text="Unknown job db2; did you mean 'db1'? 'jobs' lists all")
+    assert asked("run", "xyz") == Reply(ok=False, text="Unknown job xyz; 'jobs' lists all")
 
 
 def test_all_jobs_are_run(asked: Callable[..., Reply]) -> None:

@@ -1,0 +1,70 @@
+"""Phrases that many texts have: near misses, counts, sizes, times and lengths of time, each of them said once.
+
+Every function is pure. Slow modules are imported by the function that needs them, so that `backy --help` and `find` do
+not pay for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+NOTHING = "-"
+"""Stands in a table for what there is not."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question for the one of `known` that is most like `word`, or nothing if none is.
+
+    A blank ends the question, so that what there is can follow in any case.
+    """
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean '{near[0]}'? " if near else ""
+
+
+def alternatives(word: str, known: Iterable[str]) -> str:
+    """Return what there is instead of `word`: a near miss, if any, and the list of all."""
+    known = list(known)
+    return f"{did_you_mean(word, known)}there are: {', '.join(known) or 'none'}"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return `count` with the phrase that agrees with it.
+
+    Args:
+        count: How many there are.
+        one: The phrase for a single thing, such as 'file' or 'chunk is damaged'.
+        many: The phrase for all other counts; `one` with an 's' by default.
+    """
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
+def size(count: int) -> str:
+    """Return `count` bytes in the largest binary unit of which there is one, such as '12.0 MiB'."""
+    import humanize
+
+    return humanize.naturalsize(count, binary=True)
+
+
+def local_time(moment: datetime | None, *, zone: bool = False) -> str:
+    """Return `moment` in the local time zone to the second, with the name of that zone if `zone` is true."""
+    if moment is None:
+        return NOTHING
+    # The same format as in the log, so that both can be searched for one time.
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}" if zone else f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def local_zone(moments: Iterable[datetime | None]) -> str:
+    """Return the name of the local time zone at the first of `moments` that is known, for the heading of a column."""
+    # Without a moment there is no telling summer from winter.
+    return next((moment.astimezone().tzname() for moment in moments if moment), None) or "UTC"
+
+
+def length_of_time(seconds: float | None) -> str:
+    """Return a length of time in days, hours, minutes and seconds; one below a minute in tenths of a second."""
+    if seconds is None:
+        return NOTHING
+    length = timedelta(seconds=round(seconds))
+    return str(length) if length >= timedelta(minutes=1) else f"{seconds:.1f} s"
