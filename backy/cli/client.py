@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import configuration_option
+from backy.cli.output import print_json
 from backy.errors import BackyError
 
 
@@ -27,8 +28,6 @@ def command(configuration: Path, as_json: bool, words: tuple[str, ...]) -> None:
     if not reply.ok:
         raise BackyError(reply.text)
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.format(msgspec.json.encode(reply.data), indent=2))
+        print_json(reply.data)
     else:
         click.echo(reply.text)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.output import print_json
 from backy.errors import DamageError
 
 
@@ -30,8 +31,6 @@ def command(directory: Path, as_json: bool, old: str, new: str) -> None:
     with steps() as show, repository.image(before) as first, repository.image(after) as second:
         found = compare(first, second, show)
     if as_json:
-        import msgspec
-
         content = {
             "old": {"id": before.id, "size": before.size},
             "new": {"id": after.id, "size": after.size},
@@ -40,7 +39,7 @@ def command(directory: Path, as_json: bool, old: str, new: str) -> None:
             "damaged": len(found.damaged),
             "extents": [{"offset": offset, "length": length, "data": data} for offset, length, data in found.extents],
         }
-        click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))
+        print_json(content)
     else:
         import humanize
 

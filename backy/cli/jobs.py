@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import configuration_option
+from backy.cli.output import print_json
 from backy.errors import BackyError
 
 
@@ -30,8 +31,6 @@ def command(configuration: Path, as_json: bool, pattern: str) -> None:
     except FileNotFoundError:
         raise BackyError(f"there is no status file {path}; 'backy scheduler' writes it") from None
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.format(msgspec.json.encode(jobs), indent=2))
+        print_json(jobs)
     else:
         click.echo(job_table(jobs, round_corners=sys.stdout.isatty()))

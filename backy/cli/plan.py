@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backy.cli.options import revision_option
+from backy.cli.output import print_json
 from backy.errors import DamageError
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ def restore(directory: Path, specification: str, as_json: bool) -> None:
     with steps() as show, repository.image(revision) as image:
         found = forecast(image, show, time.monotonic)
     if as_json:
-        import msgspec
-
         content = {
             "revision": revision.id,
             "size": found.size,
@@ -50,7 +49,7 @@ def restore(directory: Path, specification: str, as_json: bool) -> None:
             "seconds": found.estimate,
             "damaged": sorted(found.damaged),
         }
-        click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))
+        print_json(content)
     else:
         click.echo(f"Revision  {revision.id} of {revision.timestamp.astimezone():%Y-%m-%d %H:%M:%S %Z}")
         _show(found)

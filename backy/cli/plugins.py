@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.output import print_json
 from backy.errors import PluginError
 from backy.plugins.discovery import Kind, Plugin, advertised
 from backy.text.phrases import did_you_mean
@@ -39,9 +40,7 @@ def command(context: click.Context, as_json: bool) -> None:
         return
     listed = [_listed(plugin, claims) for plugin, claims in _installed()]
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.format(msgspec.json.encode([asdict(line) for line in listed]), indent=2))
+        print_json([asdict(line) for line in listed])
         return
     _print_table(listed)
     if not any(line.kind == Kind.SOURCE.word for line in listed):

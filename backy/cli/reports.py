@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from backy.cli.output import print_json
+
 
 @click.group("reports")
 def command() -> None:
@@ -22,9 +24,7 @@ def list_(directory: Path, as_json: bool) -> None:
 
     found = list(quarantine.findings(Repository.open(directory).directory))
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        print_json(found)
         return
     for finding in found:
         mended = ", mended" if finding.mended else ""
@@ -46,7 +46,7 @@ def show(directory: Path, name: str, as_json: bool) -> None:
     repository = Repository.open(directory).directory
     finding = quarantine.find(repository, name)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(finding), indent=2))
+        print_json(finding)
         return
     for key, value in msgspec.to_builtins(finding).items():
         click.echo(f"{key}: {'-' if value is None else value}")

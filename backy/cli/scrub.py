@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.output import print_json
 from backy.errors import DamageError
 
 
@@ -50,8 +51,6 @@ def command(
         speed = rate and rate * 2**20
         result = Scrub(repository, mode == "deep", utc_now, only, speed, max_duration, show).run()
     if as_json:
-        import msgspec
-
         content = {
             "mode": mode,
             "total": result.total,
@@ -62,7 +61,7 @@ def command(
             "distrusted": result.distrusted,
             "problems": result.problems,
         }
-        click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))
+        print_json(content)
     else:
         rest = "" if result.complete else f" of {result.total}, then the time was over"
         click.echo(f"Scrubbed {result.chunks} chunks{rest}: {len(result.damaged)} are damaged")

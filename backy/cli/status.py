@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backy.api import Held
+from backy.cli.output import print_json
 from backy.errors import DamageError
 from backy.revision import Revision
 
@@ -36,14 +37,12 @@ def command(directory: Path, as_json: bool, everything: bool) -> None:
     held = _held(repository, sound)
     reports = quarantine.count(repository.directory)
     if as_json:
-        import msgspec
-
         content = {
             "revisions": [_details(revision) for revision in revisions],
             "held": asdict(held),
             "reports": reports,
         }
-        click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))
+        print_json(content)
     else:
         _print_table(revisions, held, reports)
     if damaged:

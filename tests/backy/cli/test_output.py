@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from backy.cli.output import print_json
+from backy.revision import Verification
+
+
+def test_json_is_indented_and_takes_records_and_times(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"at": datetime(2026, 1, 2, tzinfo=UTC), "of": [Verification("full", 1, 2)]})
+    printed = capsys.readouterr().out
+
+    assert printed.startswith('{\n  "at": "2026-01-02T00:00:00Z",\n')
+    assert json.loads(printed)["of"] == [{"verifier": "full", "checked": 1, "total": 2, "out_of_time": False}]
+
+
+def test_nothing_is_imported_for_commands_that_print_no_json() -> None:
+    code = "import sys, backy.cli.output; print('msgspec' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
