@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from backy.exitcodes import ExitCode
 
+MOST_FINDINGS = 16
+"""Of how many damaged or differing chunks one command keeps the evidence. All others are only counted."""
+
 
 class BackyError(Exception):
     """Something an operator can understand and act on: its text is the one line that is shown."""

@@ -9,11 +9,12 @@ from datetime import datetime
 from backy import quarantine
 from backy.api import Mismatch, Storage
 from backy.chunkmap import identify
-from backy.errors import ChunkDamageError, VerificationError
+from backy.errors import MOST_FINDINGS, ChunkDamageError, VerificationError
 from backy.image import StoredImage
 from backy.mending import damage_of, identities, report_damage
 from backy.quarantine import Finding
 from backy.repository import Repository
+from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Findings:
             self._storage.repair(self._revision, mismatch.index, identity, mismatch.expected)
             mended = damage_of(self._image, mismatch.index) is None
         self._reported += 1
-        if self._reported <= quarantine.MOST_FINDINGS:
+        if self._reported <= MOST_FINDINGS:
             report_damage(self._repository, [damage], self._clock, mended=mended)
         else:
             log.warning("%s; %s", damage, "mended from the source" if mended else "not mended")
@@ -74,7 +75,7 @@ class Findings:
 
     def _report_difference(self, mismatch: Mismatch) -> None:
         self._differences += 1
-        if self._differences > quarantine.MOST_FINDINGS:
+        if self._differences > MOST_FINDINGS:
             return
         finding = Finding(
             name=f"{self._revision}-{mismatch.index}",
@@ -91,6 +92,7 @@ class Findings:
         """Raise `error` if the stored image is not what the source has."""
         if self.failures:
             raise error(
-                f"verification found {self.failures} chunks that are not what the source has, {self._first}; did "
+                f"verification found {counted(self.failures, 'chunk that is', 'chunks that are')} not what the source "
+                f"has, {self._first}; did "
                 "the source change during the backup? The new revision is removed, 'backy reports list' has evidence"
             )

@@ -14,12 +14,13 @@ import msgspec
 from backy import quarantine
 from backy.api import Progress, Storage
 from backy.chunkmap import ChunkMap
-from backy.errors import BackyError, ChunkDamageError, StorageError
+from backy.errors import MOST_FINDINGS, BackyError, ChunkDamageError, StorageError
 from backy.image import StoredImage
 from backy.pipeline import in_parallel
 from backy.quarantine import Finding
 from backy.repository import Repository
 from backy.revision import Revision, Trust
+from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def damaged_chunks(
     for index, error in in_parallel(check, indexes):
         progress(image.chunks.length(index))
         if error is not None:
-            found.append((index, error if len(found) < quarantine.MOST_FINDINGS else error.without_evidence()))
+            found.append((index, error if len(found) < MOST_FINDINGS else error.without_evidence()))
     return found
 
 
@@ -53,7 +54,7 @@ def report_damage(
     repository: Repository, errors: Sequence[ChunkDamageError], clock: Callable[[], datetime], *, mended: bool
 ) -> None:
     """Keep the evidence of the first few damaged chunks and say all that in the log; the caller holds `.backup`."""
-    for error in errors[: quarantine.MOST_FINDINGS]:
+    for error in errors[:MOST_FINDINGS]:
         finding = Finding(
             name=error.identity.hex(),
             timestamp=clock(),
@@ -65,8 +66,9 @@ def report_damage(
         )
         where = quarantine.keep_if_possible(repository.directory, finding, None, error.evidence)
         log.warning("%s; %s; %s", error, "mended from the source" if mended else "not mended", where)
-    if len(errors) > quarantine.MOST_FINDINGS:
-        log.warning("%d more chunks are damaged, of which no evidence is kept", len(errors) - quarantine.MOST_FINDINGS)
+    if len(errors) > MOST_FINDINGS:
+        more = counted(len(errors) - MOST_FINDINGS, "more chunk is", "more chunks are")
+        log.warning("%s damaged, without evidence being kept", more)
 
 
 def identities(errors: Iterable[ChunkDamageError]) -> set[bytes]:

@@ -26,8 +26,6 @@ from backy.locking import BACKUP_LOCK, exclusive
 log = logging.getLogger(__name__)
 FOLDER = "quarantine"
 REPORT = "report.json"
-MOST_FINDINGS = 16
-"""Evidence is kept of so many findings of one command; the rest is counted."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

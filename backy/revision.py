@@ -15,6 +15,7 @@ from enum import StrEnum
 import msgspec
 
 from backy.errors import DamageError, RevisionNotFoundError
+from backy.text.phrases import counted
 
 FORMAT = 3
 """Version of the repository's layout and of the records in it."""
@@ -50,10 +51,10 @@ class Verification(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         if self.out_of_time:
-            return f"verified partly, {self.checked} of {self.total} chunks"
+            return f"verified partly, {self.checked} of {counted(self.total, 'chunk')}"
         if self.checked >= self.total:
             return "verified"
-        return f"verified {self.checked} of {self.total} chunks" if self.checked else "not verified"
+        return f"verified {self.checked} of {counted(self.total, 'chunk')}" if self.checked else "not verified"
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from backy.api import CHUNK_SIZE
 from backy.errors import ChunkDamageError, ConfigError, DamageError
 from backy.image import StoredImage
 from backy.repository import Repository
+from backy.text.phrases import counted
 
 _NOT_TRIED, _READ, _BAD = "?", "+", "-"
 """Status of a range, as in section "Mapfile structure" of GNU ddrescue's manual."""
@@ -59,8 +60,8 @@ def salvaged(image: StoredImage, path: Path | None, target: str, repository: Rep
     if found.damaged:
         first = min(found.damaged)
         raise DamageError(
-            f"{len(found.damaged)} of {len(image.chunks)} chunks could not be read and are zeroes now, see {path}; the "
-            f"first is at byte {first * CHUNK_SIZE}: {found.damaged[first]}"
+            f"{len(found.damaged)} of {counted(len(image.chunks), 'chunk')} could not be read, zeroes are in their "
+            f"place, see {path}; the first is at byte {first * CHUNK_SIZE}: {found.damaged[first]}"
         )
 
 

@@ -15,10 +15,9 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 
-from backy import quarantine
 from backy.api import CHUNK_SIZE, ImageReader
 from backy.chunkmap import identify
-from backy.errors import ChunkDamageError
+from backy.errors import MOST_FINDINGS, ChunkDamageError
 from backy.inventory import Inventory, Item, read_position, write_position
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, SCRUB_LOCK, exclusive, shared
 from backy.mending import identities, report_damage, settle
@@ -26,6 +25,7 @@ from backy.pipeline import in_parallel
 from backy.repository import Repository
 from backy.revision import Revision
 from backy.steps import Steps, quiet
+from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class Scrub:
                 with closing(self._look(items)) as looks:
                     for _, _, error in looks:
                         if error is not None:
-                            few = len(result.damaged) < quarantine.MOST_FINDINGS
+                            few = len(result.damaged) < MOST_FINDINGS
                             result.damaged.append(error if few else error.without_evidence())
                 report_damage(self.repository, result.damaged, self.clock, mended=False)
                 result.distrusted = settle(self.repository, identities(result.damaged), None)
@@ -177,5 +177,6 @@ class Scrub:
         except OSError as error:
             found = ", ".join(item.identity.hex() for item in self._suspects[:3])
             result.problems.append(
-                f"{len(self._suspects)} chunks seem to be damaged, such as {found}, which could not be noted: {error}"
+                f"{counted(len(self._suspects), 'chunk seems', 'chunks seem')} to be damaged, such as {found}, "
+                f"which could not be noted: {error}"
             )

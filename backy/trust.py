@@ -17,6 +17,7 @@ from backy.mending import Mender, damaged_chunks, identities, mark_damaged, repo
 from backy.repository import Repository
 from backy.revision import Revision, Trust, utc_now
 from backy.steps import Steps, quiet
+from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def verify_all(
             continue
         tell(Verdict(judged))
         if judged.damaged:
-            problems.append(f"revision {judged.id} has {len(judged.damaged)} damaged chunks")
+            problems.append(f"revision {judged.id} has {counted(len(judged.damaged), 'damaged chunk')}")
     if problems:
         raise DamageError(f"{'; '.join(problems)}; 'backy reports list' tells more")
     return len(revisions)
@@ -185,10 +186,10 @@ def _look_at_damage(repository: Repository, mender: Mender, revision: Revision) 
         return
     mark_damaged(repository, revision, bad)
     log.warning(
-        "revision %s is distrusted: %d of its chunks are damaged, the first is chunk %d (%s); 'backy reports list' "
+        "revision %s is distrusted: %s damaged, the first is chunk %d (%s); 'backy reports list' "
         "tells more, 'backy forget -r %s' gives the revision up",
         revision.id,
-        len(bad),
+        counted(len(bad), "of its chunks is", "of its chunks are"),
         bad[0],
         chunks[bad[0]].hex(),
         revision.id,

@@ -8,6 +8,7 @@ import click
 
 from backy.cli.options import configuration_option
 from backy.errors import ConfigError
+from backy.text.phrases import counted
 
 
 @click.command("check-config")
@@ -29,5 +30,7 @@ def command(configuration: Path) -> None:
     for problem in problems:
         click.echo(f"{configuration}:{problem.line}: {f'{problem.key}: ' if problem.key else ''}{problem.message}")
     if problems:
-        raise ConfigError(f"{configuration} has {len(problems)} problems")
-    click.echo(f"{configuration} is sound: {len(found.jobs)} jobs, {len(found.schedules)} schedules")
+        raise ConfigError(f"{configuration} has {counted(len(problems), 'problem')}")
+    click.echo(
+        f"{configuration} is sound: {counted(len(found.jobs), 'job')}, {counted(len(found.schedules), 'schedule')}"
+    )

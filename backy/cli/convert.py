@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from backy.errors import DamageError
+from backy.text.phrases import counted
 
 
 @click.command("convert")
@@ -25,11 +26,11 @@ def command(directory: Path, storage: str) -> None:
 
     with steps() as show:
         done = Conversion(Repository.open(directory), storage, steps=show).run()
-    click.echo(f"Converted {len(done.revisions)} revisions to '{storage}'")
+    click.echo(f"Converted {counted(len(done.revisions), 'revision')} to '{storage}'")
     if done.failed:
         ids = ", ".join(done.failed)
         first = next(iter(done.failed.values()))
         raise DamageError(
-            f"{len(done.failed)} revisions are damaged and stay as they are: {ids}; {first}. Convert again once they "
-            "are mended, or given up by 'backy forget'"
+            f"{counted(len(done.failed), 'revision is', 'revisions are')} damaged and left alone: {ids}; {first}. "
+            "Convert again after they are repaired, or given up by 'backy forget'"
         )

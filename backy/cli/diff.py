@@ -8,6 +8,7 @@ import click
 
 from backy.cli.output import print_json
 from backy.errors import DamageError
+from backy.text.phrases import counted, size
 
 
 @click.command("diff")
@@ -41,14 +42,16 @@ def command(directory: Path, as_json: bool, old: str, new: str) -> None:
         }
         print_json(content)
     else:
-        import humanize
-
         for extent in found.extents:
             click.echo(f"{extent.offset:>16} {extent.length:>16} {'data' if extent.data else 'zeroes'}")
-        size = humanize.naturalsize(found.bytes, binary=True)
-        click.echo(f"{size} in {len(found.extents)} ranges of {found.chunks} chunks changed")
+        where = f"{counted(len(found.extents), 'range')} of {counted(found.chunks, 'chunk')}"
+        click.echo(f"{size(found.bytes)} in {where} changed")
     if found.damaged:
-        count, first_cause = len(found.damaged), found.damaged[0]
         raise DamageError(
-            f"{count} chunks can not be compared and count as changed as a whole, the first: {first_cause}"
+            counted(
+                len(found.damaged),
+                "chunk can not be compared and counts as changed as a whole",
+                "chunks can not be compared and count as changed as a whole",
+            )
+            + f", the first: {found.damaged[0]}"
         )

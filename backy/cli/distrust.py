@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from backy.text.phrases import counted
+
 _DATE = click.DateTime(formats=["%Y-%m-%d"])
 
 
@@ -28,4 +30,4 @@ def command(directory: Path, specification: str | None, first: datetime | None, 
         raise click.UsageError("--revision does not go with --from and --until")
     days = {name: day.date() for name, day in (("first", first), ("last", last)) if day}
     distrusted = distrust(Repository.open(directory), specification, **days)
-    click.echo(f"Distrusted {len(distrusted)} revisions")
+    click.echo(f"Distrusted {counted(len(distrusted), 'revision')}")

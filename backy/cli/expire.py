@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from backy.text.phrases import counted, local_time
+
 
 @click.command("expire")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
@@ -31,9 +33,7 @@ def command(directory: Path, dry_run: bool) -> None:
     done = due(repository, utc_now()) if dry_run else expire(repository, utc_now)
     for revision, remaining in done:
         what = f"loses {','.join(tag for tag in revision.tags if tag not in remaining)}" if remaining else "is removed"
-        click.echo(
-            f"{revision.id}  {revision.timestamp.astimezone():%Y-%m-%d %H:%M:%S}  {','.join(revision.tags)}: {what}"
-        )
+        click.echo(f"{revision.id}  {local_time(revision.timestamp)}  {','.join(revision.tags)}: {what}")
     removed = sum(not expiry.remaining for expiry in done)
     verb = "Would remove" if dry_run else "Removed"
-    click.echo(f"{verb} {removed} revisions, and tags of {len(done) - removed} others")
+    click.echo(f"{verb} {counted(removed, 'revision')}, and tags of {counted(len(done) - removed, 'other')}")

@@ -13,6 +13,7 @@ import click
 
 from backy.cli.options import revision_option
 from backy.errors import BackyError
+from backy.text.phrases import local_time, size
 
 if TYPE_CHECKING:
     from backy.guest.disk import Volume
@@ -84,11 +85,9 @@ def _found(directory: Path, specification: str, partition: str | None, path: str
 @click.pass_obj
 def partitions(directory: Path, specification: str) -> None:
     """List where in the image file systems may be: name, kind, and size."""
-    import humanize
-
     with _volumes(directory, specification) as there:
         for volume in there:
-            click.echo(f"{volume.name:<8} {volume.kind or '-':<4} {humanize.naturalsize(volume.size, binary=True)}")
+            click.echo(f"{volume.name:<8} {volume.kind or '-':<4} {size(volume.size)}")
 
 
 @command.command("ls")
@@ -112,7 +111,7 @@ def _line(node: Node) -> str:
     from backy.guest.filesystem import printable
 
     try:
-        time = f"{datetime.fromtimestamp(node.modified // 10**9, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+        time = local_time(datetime.fromtimestamp(node.modified // 10**9, UTC))
     except (ValueError, OverflowError, OSError):
         time = "?"
     link = f" -> {printable(node.target)}" if node.kind == stat.S_IFLNK else ""

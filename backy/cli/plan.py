@@ -10,6 +10,7 @@ import click
 from backy.cli.options import revision_option
 from backy.cli.output import print_json
 from backy.errors import DamageError
+from backy.text.phrases import counted, length_of_time, local_time, size
 
 if TYPE_CHECKING:
     from backy.forecast import Forecast
@@ -51,25 +52,20 @@ def restore(directory: Path, specification: str, as_json: bool) -> None:
         }
         print_json(content)
     else:
-        click.echo(f"Revision  {revision.id} of {revision.timestamp.astimezone():%Y-%m-%d %H:%M:%S %Z}")
+        click.echo(f"Revision  {revision.id} of {local_time(revision.timestamp, zone=True)}")
         _show(found)
     if found.damaged:
         first = min(found.damaged)
         raise DamageError(
-            f"{len(found.damaged)} chunks can not be restored, the first is {found.damaged[first]}; 'backy restore "
-            "--salvage FILE' restores the rest"
+            f"{counted(len(found.damaged), 'chunk')} can not be restored, the first is {found.damaged[first]}; 'backy "
+            "restore --salvage FILE' restores the rest"
         )
 
 
 def _show(found: Forecast) -> None:
-    import humanize
-
-    def size(number: int) -> str:
-        return humanize.naturalsize(number, binary=True)
-
     click.echo(f"Image     {size(found.size)}, of which {size(found.data)} are data")
     click.echo(f"Stored    {'not known' if found.stored is None else size(found.stored)}")
     if found.estimate is not None:
         rate = size(int(found.sampled / max(found.seconds, 1e-6)))
-        about = humanize.precisedelta(max(round(found.estimate), 1))
+        about = length_of_time(max(found.estimate, 1))
         click.echo(f"Estimate  {about} to read, at {rate}/s as {size(found.sampled)} were read just now")

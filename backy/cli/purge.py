@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
+from backy.text.phrases import counted, size
+
 
 @click.command("purge")
 @click.pass_obj
 def command(directory: Path) -> None:
     """Free the space of chunks that no revision refers to any more."""
-    import humanize
-
     from backy.purging import purge
     from backy.repository import Repository
 
     purged = purge(Repository.open(directory))
-    click.echo(f"Purged: {purged.files} files, {humanize.naturalsize(purged.bytes, binary=True)}")
+    click.echo(f"Purged: {counted(purged.files, 'file')}, {size(purged.bytes)}")

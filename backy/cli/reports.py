@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from backy.cli.output import print_json
+from backy.text.phrases import counted, local_time
 
 
 @click.group("reports")
@@ -28,8 +29,8 @@ def list_(directory: Path, as_json: bool) -> None:
         return
     for finding in found:
         mended = ", mended" if finding.mended else ""
-        click.echo(f"{finding.timestamp.astimezone():%Y-%m-%d %H:%M:%S}  {finding.name}  {finding.cause}{mended}")
-    click.echo(f"{len(found)} reports")
+        click.echo(f"{local_time(finding.timestamp)}  {finding.name}  {finding.cause}{mended}")
+    click.echo(counted(len(found), "report"))
 
 
 @command.command("show")
@@ -66,4 +67,4 @@ def delete(directory: Path, names: tuple[str, ...], everything: bool) -> None:
         raise click.UsageError("name the reports to delete, or give --all")
     repository = Repository.open(directory).directory
     deleted = quarantine.delete_all(repository) if everything else quarantine.delete(repository, names)
-    click.echo(f"Deleted {len(deleted)} reports")
+    click.echo(f"Deleted {counted(len(deleted), 'report')}")

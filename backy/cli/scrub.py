@@ -9,6 +9,7 @@ import click
 
 from backy.cli.output import print_json
 from backy.errors import DamageError
+from backy.text.phrases import counted
 
 
 def _duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
@@ -63,12 +64,15 @@ def command(
         }
         print_json(content)
     else:
+        damaged = counted(len(result.damaged), "is damaged", "are damaged")
         rest = "" if result.complete else f" of {result.total}, then the time was over"
-        click.echo(f"Scrubbed {result.chunks} chunks{rest}: {len(result.damaged)} are damaged")
+        click.echo(f"Scrubbed {counted(result.chunks, 'chunk')}{rest}: {damaged}")
     if result.damaged or result.problems:
         texts = list(result.problems)
         if result.damaged:
-            texts.append(f"{len(result.damaged)} chunks are damaged, the first is {result.damaged[0]}")
+            texts.append(
+                f"{counted(len(result.damaged), 'chunk is', 'chunks are')} damaged, the first is {result.damaged[0]}"
+            )
         if result.distrusted:
             texts.append(f"distrusted for it: {', '.join(result.distrusted)}; 'backy reports list' has the evidence")
         raise DamageError("; ".join(texts))

@@ -13,6 +13,7 @@ from backy.api import Held
 from backy.cli.output import print_json
 from backy.errors import DamageError
 from backy.revision import Revision
+from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone, size
 
 if TYPE_CHECKING:
     from backy.repository import Repository
@@ -87,26 +88,29 @@ def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
     """Print the table: plain where it is piped, so that it greps like that of backy 2."""
     from backy.text.table import table
 
-    zone = revisions[-1].timestamp.astimezone().tzname() if revisions else "UTC"
+    zone = local_zone(revision.timestamp for revision in reversed(revisions))
     headings = [f"Date ({zone})", "ID", "Size", "Stored", "Durat", "Verification", "Trust", "Tags"]
     right = ["Size", "Stored", "Durat"]
     click.echo(table(headings, [_row(revision) for revision in revisions], right, round_corners=sys.stdout.isatty()))
     if held.files:
-        click.echo(f"{_size(held.bytes)} in {held.files} files are held only for what differs from them")
+        files = counted(
+            held.files, "file is held only for what differs from it", "files are held only for what differs from them"
+        )
+        click.echo(f"{size(held.bytes)} in {files}")
     if reports:
-        click.echo(f"{reports} reports of damage or differences; 'backy reports list' shows them")
+        click.echo(f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
     written = sum(revision.statistics.bytes_written for revision in revisions if revision.statistics)
-    click.echo(f"{len(revisions)} revisions containing {_size(written)} data (estimated)")
+    click.echo(f"{counted(len(revisions), 'revision')} containing {size(written)} data (estimated)")
 
 
 def _row(revision: Revision) -> list[str]:
     statistics = revision.statistics
     return [
-        f"{revision.timestamp.astimezone():%Y-%m-%d %H:%M:%S}",
+        local_time(revision.timestamp),
         revision.id,
-        _size(statistics.bytes_written) if statistics else "-",
-        _size(statistics.bytes_stored) if statistics else "-",
-        f"{statistics.duration:.1f} s" if statistics else "-",
+        size(statistics.bytes_written) if statistics else NOTHING,
+        size(statistics.bytes_stored) if statistics else NOTHING,
+        length_of_time(statistics.duration if statistics else None),
         _verification(revision),
         _trust(revision),
         ",".join(revision.tags),
@@ -114,17 +118,11 @@ def _row(revision: Revision) -> list[str]:
 
 
 def _verification(revision: Revision) -> str:
-    text = str(revision.verification or "-")
+    text = str(revision.verification or NOTHING)
     return text if revision.consistent else f"{text}, not consistent"
 
 
 def _trust(revision: Revision) -> str:
     if revision.damaged:
-        return f"{revision.trust}, {len(revision.damaged)} damaged chunks"
+        return f"{revision.trust}, {counted(len(revision.damaged), 'damaged chunk')}"
     return revision.trust
-
-
-def _size(count: int) -> str:
-    import humanize
-
-    return humanize.naturalsize(count, binary=True, format="%.2f")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from backy.cli.options import revision_option
+from backy.text.phrases import counted, local_time
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
     from backy.retention import Hold
@@ -30,7 +30,7 @@ def command(directory: Path, specification: str) -> None:
     history = repository.history()
     revision = select(history, specification)
     config = repository.config
-    click.echo(f"{revision.id} of {_local(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}")
+    click.echo(f"{revision.id} of {local_time(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}")
     if not config.schedule or not config.expire:
         cause = "config says 'expire: false'" if config.schedule else "config has no schedule"
         click.echo(f"kept for ever: the repository's {cause}")
@@ -38,7 +38,7 @@ def command(directory: Path, specification: str) -> None:
     schedule = schedule_of(config.schedule)
     reasons = holds(schedule, spread(repository.job.name, schedule), history, revision, utc_now())
     for reason in reasons:
-        until = f"until {_local(reason.until)}" if reason.until else "for ever"
+        until = f"until {local_time(reason.until)}" if reason.until else "for ever"
         click.echo(f"{reason.tag or 'kept'} {until}: {_because(reason, schedule)}")
     if not reasons:
         click.echo("not kept: 'backy expire' removes it")
@@ -57,9 +57,6 @@ def _because(reason: Hold, schedule: Schedule) -> str:
         return f"the schedule does not have it, and keeps nothing longer than {format_duration(longest)}"
     interval, keep = schedule[reason.tag or ""]
     if reason.rule is Rule.WINDOW:
-        return f"{keep} newer ones have it, but it is younger than {keep} times {format_duration(interval)}"
+        newer, times = counted(keep, "newer one has", "newer ones have"), counted(keep, "time")
+        return f"{newer} it, but it is younger than {times} {format_duration(interval)}"
     return f"it is one of the newest {keep}"
-
-
-def _local(time: datetime) -> str:
-    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"

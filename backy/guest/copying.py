@@ -11,6 +11,7 @@ from backy.durable import write_all
 from backy.errors import BackyError
 from backy.guest.filesystem import Node, printable
 from backy.guest.guard import GuestError
+from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,7 +44,10 @@ class Copy:
         finally:
             os.close(descriptor)
         if self.problems:
-            raise GuestError(f"{len(self.problems)} files were not copied, {self.copied} were; {self.problems[0]}")
+            raise GuestError(
+                f"{counted(len(self.problems), 'file was', 'files were')} not copied, "
+                f"{counted(self.copied, 'was', 'were')}; {self.problems[0]}"
+            )
 
     def _copy(self, node: Node, folder: int, name: str, shown: str) -> None:
         try:

@@ -13,6 +13,7 @@ from backy.errors import BackyError, TargetError
 from backy.mount.active import SUBTYPE, mounts
 from backy.mount.cache import ChunkCache
 from backy.mount.tree import Forest, Single, Tree
+from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
 _ENDED_BY_SIGNAL = 8
@@ -68,7 +69,9 @@ def serve(
     finally:
         signal.signal(signal.SIGTERM, handler)
         if operations.open_files:
-            log.warning("%s was unmounted while %d files were open", mountpoint, operations.open_files)
+            log.warning(
+                "%s was unmounted while %s open", mountpoint, counted(operations.open_files, "file was", "files were")
+            )
 
 
 def _check(mountpoint: Path) -> None:

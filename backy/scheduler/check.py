@@ -12,6 +12,7 @@ from backy.errors import BackyError
 from backy.revision import utc_now
 from backy.scheduler.settings import load_settings
 from backy.scheduler.status import JobStatus, Status, age_allowed, read
+from backy.text.phrases import counted, local_time
 
 MOST_LINES = 50
 """Details are told of so many jobs; the rest is counted."""
@@ -58,16 +59,18 @@ def judge(status: Status, age: timedelta) -> Verdict:
     allowed = age_allowed(status.interval)
     if age > allowed:
         minutes = allowed // timedelta(minutes=1)
-        return Verdict(State.CRITICAL, f"Status file is older than {minutes} minutes", performance)
+        return Verdict(State.CRITICAL, f"Status file is older than {counted(minutes, 'minute')}", performance)
     overdue = [job for job in status.jobs if job.sla_overdue]
     warnings = [*_general(status), *(line for job in status.jobs for line in _warnings(job))]
     if overdue:
         late = [f"{job.job} (last time: {_time(job.last_time)}{_why(job)})" for job in overdue]
-        summary = f"{len(overdue)} jobs not within SLA"
+        summary = f"{counted(len(overdue), 'job')} not within SLA"
         return Verdict(State.CRITICAL, summary, performance, (*_first(late), *_first(warnings)))
-    summary = f"{len(status.jobs)} jobs within SLA"
+    summary = f"{counted(len(status.jobs), 'job')} within SLA"
     if warnings:
-        return Verdict(State.WARNING, f"{summary}, {len(warnings)} warnings", performance, tuple(_first(warnings)))
+        return Verdict(
+            State.WARNING, f"{summary}, {counted(len(warnings), 'warning')}", performance, tuple(_first(warnings))
+        )
     return Verdict(State.OK, summary, performance)
 
 
@@ -84,15 +87,15 @@ def _general(status: Status) -> Iterator[str]:
 def _warnings(job: JobStatus) -> Iterator[str]:
     """Tell what somebody ought to look at though the job keeps its SLA."""
     if job.quarantine_reports:
-        yield f"{job.job}: {job.quarantine_reports} reports of damage or differences in quarantine"
+        yield f"{job.job}: {counted(job.quarantine_reports, 'report')} of damage or differences in quarantine"
     if job.partly_verified:
         yield f"{job.job}: the newest revision is {job.verification}"
     if not job.consistent:
         yield f"{job.job}: the newest revision is inconsistent: the source could not be brought to rest"
     if job.distrusted:
-        yield f"{job.job}: {job.distrusted} revisions are distrusted"
+        yield f"{job.job}: {counted(job.distrusted, 'revision is', 'revisions are')} distrusted"
     if job.unreadable:
-        yield f"{job.job}: {job.unreadable} records are damaged"
+        yield f"{job.job}: {counted(job.unreadable, 'record is', 'records are')} damaged"
 
 
 def _performance(status: Status) -> str:
@@ -112,11 +115,11 @@ def _performance(status: Status) -> str:
 
 
 def _why(job: JobStatus) -> str:
-    return f", {job.failures} failures: {job.error}" if job.failures and job.error else ""
+    return f", {counted(job.failures, 'failure')}: {job.error}" if job.failures and job.error else ""
 
 
 def _time(moment: datetime | None) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}" if moment else "-"
+    return local_time(moment, zone=True)
 
 
 def _first(lines: list[str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ import msgspec
 from backy.errors import BackyError
 from backy.scheduler.jobtable import job_table, selected
 from backy.scheduler.status import Status
-from backy.text.phrases import alternatives, did_you_mean
+from backy.text.phrases import alternatives, counted, did_you_mean
 
 
 class Scheduler(Protocol):
@@ -113,7 +113,7 @@ async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
 
 async def _run_all(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
     triggered = scheduler.trigger([job.job for job in scheduler.status().jobs])
-    return Answer(f"Triggered immediate run for {triggered} jobs", {"triggered": triggered})
+    return Answer(f"Triggered immediate run for {counted(triggered, 'job')}", {"triggered": triggered})
 
 
 async def _reload(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:

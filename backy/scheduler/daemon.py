@@ -29,6 +29,7 @@ from backy.scheduler.scanner import Scanner
 from backy.scheduler.status import JobStatus, Status
 from backy.scheduler.summary import Summary
 from backy.scheduler.waiting import happened
+from backy.text.phrases import counted, local_time
 
 log = logging.getLogger(__name__)
 Returned = TypeVar("Returned")
@@ -80,7 +81,7 @@ class Daemon:
                     *(group.create_task(part) for part in self._reporter.parts()),
                 ]
                 self._notifier.ready()
-                log.info("scheduling %d jobs of %s", len(self.ledger.jobs), self.configuration.path)
+                log.info("scheduling %s of %s", counted(len(self.ledger.jobs), "job"), self.configuration.path)
                 await self._stop.wait()
                 log.info("stopping")
                 self._notifier.stopping()
@@ -180,7 +181,8 @@ class Daemon:
         self._end(ended)
         self._wake.set()
         removed = sum(job.settings.name not in self.ledger.jobs for job in changes.ended)
-        return f"{len(self.ledger.jobs)} jobs, {len(changes.added)} of them new; {removed} are gone"
+        gone = counted(removed, "is gone", "are gone")
+        return f"{counted(len(self.ledger.jobs), 'job')}, {len(changes.added)} of them new; {gone}"
 
     def _keep(self, work: Coroutine[Any, Any, Returned]) -> asyncio.Task[Returned]:
         """Do something on the side, to its end."""
@@ -228,7 +230,7 @@ class Daemon:
         job.task, job.error, job.row = None, result.error, None
         past, duration = (job.summary.past, job.summary.duration) if job.summary else (entry.past, None)
         self.ledger.agenda.finish(entry, result.outcome, past, duration, self._clock())
-        upcoming = f"{entry.due.time.astimezone():%Y-%m-%d %H:%M:%S %Z}" if entry.due else "never"
+        upcoming = local_time(entry.due.time, zone=True) if entry.due else "never"
         if result.outcome is Outcome.FAILED:
             log.error("%s: failed, %d in a row: %s; next attempt %s", name, entry.failures, result.error, upcoming)
         elif result.error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
 
 from backy.scheduler.patterns import matcher
 from backy.scheduler.status import JobStatus
+from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone
 from backy.text.table import table
 
 
@@ -20,32 +20,23 @@ def selected(jobs: Iterable[JobStatus], pattern: str = "") -> list[JobStatus]:
 
 def job_table(jobs: Sequence[JobStatus], *, round_corners: bool = False) -> str:
     """Return a table of jobs and how many there are."""
-    zone = next((job.last_time.astimezone().tzname() for job in jobs if job.last_time), None) or "UTC"
+    zone = local_zone(job.last_time for job in jobs)
     headings = ["Job", "SLA", "SLA overdue", "Status", f"Last Backup ({zone})", "Last Tags", "Last Duration"]
     headings += [f"Next Backup ({zone})", "Next Tags"]
     right = ["SLA overdue", "Last Duration"]
-    return f"{table(headings, [_row(job) for job in jobs], right, round_corners=round_corners)}\n{len(jobs)} jobs shown"
+    lines = table(headings, [_row(job) for job in jobs], right, round_corners=round_corners)
+    return f"{lines}\n{counted(len(jobs), 'job')} shown"
 
 
 def _row(job: JobStatus) -> list[str]:
     return [
         job.job,
         job.sla,
-        _length(job.sla_overdue) if job.sla_overdue else "-",
+        length_of_time(job.sla_overdue or None),
         job.status,
-        _time(job.last_time),
-        ",".join(job.last_tags) or "-",
-        "-" if job.last_duration is None else _length(job.last_duration),
-        _time(job.next_time),
-        ",".join(job.next_tags) or "-",
+        local_time(job.last_time),
+        ",".join(job.last_tags) or NOTHING,
+        length_of_time(job.last_duration),
+        local_time(job.next_time),
+        ",".join(job.next_tags) or NOTHING,
     ]
-
-
-def _time(moment: datetime | None) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}" if moment else "-"
-
-
-def _length(seconds: float) -> str:
-    """Return a length of time as days, hours, minutes and seconds, a short one with a digit more."""
-    length = timedelta(seconds=round(seconds))
-    return str(length) if length >= timedelta(minutes=1) else f"{seconds:.1f} s"

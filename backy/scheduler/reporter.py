@@ -15,6 +15,7 @@ from backy.scheduler.config import Configuration
 from backy.scheduler.notify import Notifier
 from backy.scheduler.status import Status
 from backy.scheduler.waiting import happened
+from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
 GATHER = timedelta(seconds=1)
@@ -62,7 +63,7 @@ class Reporter:
         found = self._current()
         running = sum(pool.running for pool in found.pools.values())
         queued = sum(pool.queued for pool in found.pools.values())
-        self._notifier.status(f"{len(found.jobs)} jobs, {running} running, {queued} waiting for a slot")
+        self._notifier.status(f"{counted(len(found.jobs), 'job')}, {running} running, {queued} waiting for a slot")
         await asyncio.to_thread(self._write, self._configuration(), found)
 
     async def _write_status(self) -> None:

@@ -12,6 +12,7 @@ from backy.errors import BackyError
 from backy.testing.clock import Clock
 from backy.testing.laboratory import BrokenPromiseError, Laboratory
 from backy.testing.trials import ACTIONS, failing_calls, power_losses, prepare
+from backy.text.phrases import counted
 
 
 class SelfTestError(BackyError):
@@ -36,13 +37,13 @@ def selftest(folder: Path, storage: dict[str, Any], count: int) -> Iterator[str]
             except BrokenPromiseError as error:
                 raise SelfTestError(f"{error}: do not trust images to this machine, and report this") from error
 
-        yield f"backup, forget, purge, restore: {trial(_whole_job)} revisions read back"
+        yield f"backup, forget, purge, restore: {counted(trial(_whole_job), 'revision')} read back"
         for action in ACTIONS:
             states = trial(partial(power_losses, action=action, count=count))
-            yield f"power loss during {action}: {states} states, nothing lost"
+            yield f"power loss during {action}: {counted(states, 'state')}, nothing lost"
             for lasting, what in ((False, "failing disk"), (True, "full disk")):
                 calls = trial(partial(failing_calls, action=action, count=count, lasting=lasting))
-                yield f"{what} during {action}: {calls} calls, nothing lost"
+                yield f"{what} during {action}: {counted(calls, 'call')}, nothing lost"
 
 
 def _whole_job(laboratory: Laboratory) -> int:

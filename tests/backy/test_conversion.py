@@ -291,7 +291,7 @@ def test_a_damaged_revision_stays_until_it_is_given_up(folder: Path, clock: Call
         for _ in range(2):
             done = backy("-b", laboratory.directory, "convert", "--storage", new)
             assert (done.code, done.err.count("\n")) == (1, 2)  # a line of the log, and the error
-            assert f"1 revisions are damaged and stay as they are: {bad}; chunk " in done.err
+            assert f"1 revision is damaged and left alone: {bad}; chunk " in done.err
             history = laboratory.open().history()
             assert [revision.storage for revision in history] == [new, old, new]
             assert history[1].damaged == (2,)

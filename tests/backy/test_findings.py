@@ -42,7 +42,7 @@ def test_no_finding_is_no_error(findings: Findings) -> None:
 def test_a_difference_fails_the_verification_and_both_blocks_are_kept(findings: Findings) -> None:
     findings.add(Mismatch(2, "stored and source differ", b"source", b"stored"))
 
-    with pytest.raises(VerificationError, match=r"found 1 chunks .* the first is chunk 2: stored and source differ"):
+    with pytest.raises(VerificationError, match=r"found 1 chunk .* the first is chunk 2: stored and source differ"):
         findings.judge()
     folder = findings._repository.directory / quarantine.FOLDER / f"{findings._revision}-2"
     assert (folder / "source").read_bytes() == b"source"
@@ -99,7 +99,7 @@ def test_the_chunk_that_another_is_made_of_counts_as_damaged(findings: Findings)
 def test_much_damage_leaves_room_for_the_evidence_of_a_difference(
     findings: Findings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quarantine, "MOST_FINDINGS", 1)
+    monkeypatch.setattr("backy.findings.MOST_FINDINGS", 1)
     contents = {index: findings._image.chunk(index) for index in (0, 2)}
     for index, content in contents.items():
         chunk_file(findings, index).unlink()

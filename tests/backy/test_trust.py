@@ -169,7 +169,7 @@ def test_the_damage_of_all_revisions_is_looked_at_every_night(
 
     caplog.clear()
     look_again(stored)
-    assert caplog.text.count("is distrusted: 1 of its chunks are damaged, the first is chunk 0") == 2
+    assert caplog.text.count("is distrusted: 1 of its chunks is damaged, the first is chunk 0") == 2
     assert states(stored) == [(Trust.DISTRUSTED, (0,))] * 2
 
     chunk_file(stored, 0).write_bytes(content)
@@ -213,7 +213,7 @@ def test_the_evidence_of_much_damage_does_not_stay_in_memory(
     from backy.image import StoredImage
     from backy.mending import damaged_chunks
 
-    monkeypatch.setattr(quarantine, "MOST_FINDINGS", 1)
+    monkeypatch.setattr("backy.mending.MOST_FINDINGS", 1)
     for index in (0, 2, 4):
         path = chunk_file(stored, index)
         path.chmod(0o600)

@@ -331,7 +331,7 @@ def test_every_night_succeeds_and_tells_of_the_damaged_old_chunk_until_its_revis
     for _ in range(3):
         done = call("backup", "daily")
         assert done.code == 0
-        assert f"revision {old.id} is distrusted: 1 of its chunks are damaged, the first is chunk 2 ({bad})" in done.err
+        assert f"revision {old.id} is distrusted: 1 of its chunks is damaged, the first is chunk 2 ({bad})" in done.err
         assert evidence(repository, tree) == kept
         assert repository.history()[-1].parent is not None
 
@@ -413,9 +413,7 @@ def test_a_source_that_changes_meanwhile_fails_the_backup_and_keeps_the_evidence
     before = [revision.id for revision in repository.history()]
     old = own_image.read_bytes()[CHUNK_SIZE : 2 * CHUNK_SIZE]
 
-    with pytest.raises(
-        Exception, match=r"1 chunks .* the first is chunk 1: .* did the source change during the backup"
-    ):
+    with pytest.raises(Exception, match=r"1 chunk .* the first is chunk 1: .* did the source change during the backup"):
         Backup(repository, ("daily",), steps=Changing(own_image)).run()
 
     assert [revision.id for revision in repository.history()] == before
@@ -425,7 +423,7 @@ def test_a_source_that_changes_meanwhile_fails_the_backup_and_keeps_the_evidence
     assert (folder / "source").read_bytes() == content("meanwhile")
     assert (folder / "stored").read_bytes() == old
     assert finding.chunk == 1
-    assert "1 reports" in call("status").out
+    assert "1 report" in call("status").out
     assert call("scrub", "deep").code == 0
     assert call("backup", "daily").code == 0
 
@@ -433,7 +431,7 @@ def test_a_source_that_changes_meanwhile_fails_the_backup_and_keeps_the_evidence
 def test_damage_that_the_changed_source_can_not_mend_fails_the_backup(repository: Repository, own_image: Path) -> None:
     chunk_file(repository, identity(repository, NEW, "b")).unlink()
 
-    with pytest.raises(Exception, match="1 chunks that are not what the source has"):
+    with pytest.raises(Exception, match="1 chunk that is not what the source has"):
         Backup(repository, ("daily",), steps=Changing(own_image)).run()
 
     assert distrusted(repository) == EVERY
@@ -460,12 +458,13 @@ def test_no_defect_in_an_old_revision_fails_a_complete_backup(
 def test_more_damage_than_evidence_is_kept_of_is_counted(
     call: Callable, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quarantine, "MOST_FINDINGS", 1)
+    for module in ("mending", "scrub"):
+        monkeypatch.setattr(f"backy.{module}.MOST_FINDINGS", 1)
     damage(repository, CASES["old"], "swap")
 
     done = call("scrub", "deep", "--json")
 
-    assert "1 more chunks are damaged" in done.err
+    assert "1 more chunk is damaged" in done.err
     assert len(json.loads(done.out)["damaged"]) == 2
     assert quarantine.count(repository.directory) == 1
 

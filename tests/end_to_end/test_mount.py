@@ -205,7 +205,7 @@ def test_sigterm_ends_a_mount_even_while_it_is_in_use(fuse, repository: Reposito
         process = next(int(line) for line in output("pgrep", "-f", f"mount -f {folder}").split())
         os.kill(process, signal.SIGTERM)
         until(lambda: not os.path.ismount(folder))
-    until(lambda: (tmp_path / "log").read_text().endswith("was unmounted while 1 files were open\n"))
+    until(lambda: (tmp_path / "log").read_text().endswith("was unmounted while 1 file was open\n"))
     assert "Error" not in (tmp_path / "log").read_text()
     assert folder not in [mount.path for mount in mounts()]
 

@@ -193,7 +193,7 @@ def test_an_nbdkit_that_ends_while_the_mount_is_in_use_is_told_in_one_line(
     exit 3
     """
     warning, error = failing(repository, tmp_path, script, os.environ["PATH"]).splitlines()
-    assert warning.endswith("/mount was unmounted while 1 files were open")
+    assert warning.endswith("/mount was unmounted while 1 file was open")
     assert error == "Error: nbdkit ended with exit code 3: went away"
 
 

@@ -11,15 +11,13 @@ from typing import Literal, NamedTuple
 from backy.api import PAGE_SIZE, Stored
 from backy.direct import DirectWriter, switched
 from backy.durable import READ_ONLY, naming, pwrite_all, sync_file_system, sync_folder
-from backy.errors import ChunkDamageError
+from backy.errors import MOST_FINDINGS, ChunkDamageError
 from backy.pages import differing_pages, runs
 from backy.storage.chunked.codec import Codec, apply_delta, encode_delta, make_delta
 from backy.storage.chunked.files import ChunkFile, ChunkFiles
 from backy.storage.chunked.reader import ChunkReader, checked
 
 log = logging.getLogger(__name__)
-FEW = 16
-"""Of so many damaged chunks the evidence is held in memory."""
 Durability = Literal["none", "filesystem", "file"]
 
 
@@ -109,7 +107,7 @@ class ChunkWriter:
                 cause = f"it is made of a damaged one: {error}"
                 error = ChunkDamageError(previous, cause, error.evidence, error.identity)
             with self._lock:
-                self._damaged.append(error if len(self._damaged) < FEW else error.without_evidence())
+                self._damaged.append(error if len(self._damaged) < MOST_FINDINGS else error.without_evidence())
             return None
 
     def _read_parent(self, file: ChunkFile) -> Parent:

@@ -10,14 +10,12 @@ from pathlib import Path
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Stored
 from backy.chunkmap import identify
 from backy.durable import READ_ONLY, naming, pwrite_all, sync_folder
-from backy.errors import ChunkDamageError
+from backy.errors import MOST_FINDINGS, ChunkDamageError
 from backy.pages import differing_pages, runs
 from backy.reflink import punch_hole
 from backy.storage.cow.reader import read_chunk
 
 log = logging.getLogger(__name__)
-FEW = 16
-"""Of so many damaged chunks the evidence is held in memory."""
 _ZEROES = bytes(CHUNK_SIZE)
 
 
@@ -75,7 +73,7 @@ class RawWriter:
     def _note(self, damage: ChunkDamageError) -> None:
         log.warning("%s; what changed in it is stored in full", damage)
         with self._lock:
-            self._damaged.append(damage if len(self._damaged) < FEW else damage.without_evidence())
+            self._damaged.append(damage if len(self._damaged) < MOST_FINDINGS else damage.without_evidence())
 
 
 def lay_over(descriptor: int, offset: int, data: bytes, old: bytes) -> tuple[int, int]:

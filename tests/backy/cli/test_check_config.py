@@ -29,7 +29,7 @@ def add(conf: Path, *jobs: str) -> None:
 
 def test_a_sound_configuration_is_counted(backy, conf: Path) -> None:
     done = backy("check-config", "-c", conf)
-    assert (done.code, done.out, done.err) == (0, f"{conf} is sound: 2 jobs, 1 schedules\n", "")
+    assert (done.code, done.out, done.err) == (0, f"{conf} is sound: 2 jobs, 1 schedule\n", "")
 
 
 def test_all_problems_are_told_at_once(backy, conf: Path) -> None:

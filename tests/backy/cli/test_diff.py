@@ -56,4 +56,4 @@ def test_damage_is_told(backy, repository: Repository, revisions: list[Revision]
 
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert f"{CHUNK_SIZE:>16} {CHUNK_SIZE:>16} data\n" in done.out
-    assert done.err.startswith("Error: 1 chunks can not be compared and count as changed as a whole, the first: chunk ")
+    assert done.err.startswith("Error: 1 chunk can not be compared and counts as changed as a whole, the first: chunk ")

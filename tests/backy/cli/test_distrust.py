@@ -44,7 +44,8 @@ def test_the_named_revisions_are_distrusted(
 ) -> None:
     done = backy("-b", days.directory, "distrust", *options)
 
-    assert (done.code, done.out) == (0, f"Distrusted {len(expected)} revisions\n")
+    count = "1 revision" if len(expected) == 1 else f"{len(expected)} revisions"
+    assert (done.code, done.out) == (0, f"Distrusted {count}\n")
     assert distrusted() == expected
 
 

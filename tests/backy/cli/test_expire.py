@@ -16,7 +16,7 @@ def test_expire_says_what_it_does_and_does_it(backy, scheduled: Repository) -> N
     assert [line.split()[0] for line in lines[:2]] == [weekly.id, oldest.id]
     assert lines[0].endswith("  daily,weekly: loses daily")
     assert lines[1].endswith("  daily: is removed")
-    assert lines[2:] == ["Removed 1 revisions, and tags of 1 others"]
+    assert lines[2:] == ["Removed 1 revision, and tags of 1 other"]
     assert scheduled.history() == [by_hand, former, msgspec.structs.replace(weekly, tags=("weekly",)), *rest]
 
 

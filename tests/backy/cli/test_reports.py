@@ -60,9 +60,9 @@ def test_one_is_shown_with_the_place_of_its_evidence(backy, kept: Repository) ->
 
 
 def test_deleted_ones_are_gone_and_the_others_are_there(backy, kept: Repository) -> None:
-    assert backy("-b", kept.directory, "reports", "delete", "aa", "aa11").out == "Deleted 1 reports\n"
+    assert backy("-b", kept.directory, "reports", "delete", "aa", "aa11").out == "Deleted 1 report\n"
     assert [finding.name for finding in quarantine.findings(kept.directory)] == ["bb22"]
-    assert backy("-b", kept.directory, "reports", "delete", "--all").out == "Deleted 1 reports\n"
+    assert backy("-b", kept.directory, "reports", "delete", "--all").out == "Deleted 1 report\n"
     assert quarantine.count(kept.directory) == 0
 
 

@@ -163,7 +163,7 @@ def test_salvage_goes_on_over_damage_and_says_so(
 
     restored = done.stdout if target == ["-"] else (tmp_path / "out").read_bytes()
     assert done.returncode == 1
-    assert done.stderr.decode().startswith("Error: 1 of 5 chunks could not be read and are zeroes now, see ")
+    assert done.stderr.decode().startswith("Error: 1 of 5 chunks could not be read, zeroes are in their place, see ")
     assert done.stderr.count(b"\n") == 1
     assert restored == bytes(CHUNK_SIZE) + image.read_bytes()[CHUNK_SIZE:]
     assert (tmp_path / "map").read_text().splitlines()[-2:] == [

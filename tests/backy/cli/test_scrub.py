@@ -30,9 +30,9 @@ def test_damage_is_exit_code_1_and_names_chunk_revision_and_evidence(backy, stor
     lost = lose_a_chunk(stored)
     done = backy("-b", stored.directory, "scrub", mode)
 
-    assert (done.code, done.out) == (1, "Scrubbed 3 chunks: 1 are damaged\n")
+    assert (done.code, done.out) == (1, "Scrubbed 3 chunks: 1 is damaged\n")
     last = done.err.splitlines()[-1]
-    assert last.startswith(f"Error: 1 chunks are damaged, the first is chunk {lost}: ")
+    assert last.startswith(f"Error: 1 chunk is damaged, the first is chunk {lost}: ")
     assert f"distrusted for it: {stored.history()[0].id}; 'backy reports list' has the evidence" in last
 
 
@@ -59,7 +59,7 @@ def test_json_has_all_that_was_found(backy, stored: Repository) -> None:
 
 def test_one_that_runs_out_of_time_says_how_far_it_came(backy, stored: Repository) -> None:
     done = backy("-b", stored.directory, "scrub", "deep", "--max-duration", "0s")
-    assert (done.code, done.out) == (0, "Scrubbed 1 chunks of 3, then the time was over: 0 are damaged\n")
+    assert (done.code, done.out) == (0, "Scrubbed 1 chunk of 3, then the time was over: 0 are damaged\n")
     found = json.loads(backy("-b", stored.directory, "scrub", "deep", "--max-duration", "0", "--json").out)
     assert (found["complete"], found["chunks"], found["total"]) == (False, 1, 3)
 

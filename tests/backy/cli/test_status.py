@@ -26,7 +26,7 @@ def test_status_lists_the_oldest_first(backy, repository: Repository) -> None:
     assert "| old" in lines[0]
     assert "| daily,new" in lines[1]
     assert "verified" in lines[0]
-    assert "2 revisions containing 12.00 MiB data (estimated)" in done.out
+    assert "2 revisions containing 12.0 MiB data (estimated)" in done.out
 
 
 def test_status_of_nothing_is_an_empty_table(backy, repository: Repository) -> None:
@@ -111,6 +111,6 @@ def test_a_revision_with_damage_says_how_much(backy, repository: Repository) -> 
     backy("-b", repository.directory, "scrub", "light")
     revision = repository.history()[0]
 
-    assert f"| distrusted, {len(revision.damaged)} damaged chunks |" in backy("-b", repository.directory, "status").out
+    assert "| distrusted, 1 damaged chunk |" in backy("-b", repository.directory, "status").out
     (found,) = json.loads(backy("-b", repository.directory, "status", "--json").out)["revisions"]
     assert (found["trust"], found["damaged"]) == ("distrusted", list(revision.damaged))

@@ -170,7 +170,7 @@ def test_nothing_is_overwritten_and_no_link_is_followed_at_the_target(simple: Pa
     (tmp_path / "victim").write_text("untouched")
     for existing in (lambda: (target / "precious").symlink_to(tmp_path / "victim"), (target / "precious").touch):
         existing()
-        with pytest.raises(GuestError, match=r"1 files were not copied, 0 were; .*precious: File exists"):
+        with pytest.raises(GuestError, match=r"1 file was not copied, 0 were; .*precious: File exists"):
             Copy().to(node, target)
         (target / "precious").unlink()
 
@@ -197,7 +197,7 @@ def test_folders_that_contain_themselves_end(simple: Path, image: Path, top, tmp
     make_ext(image, simple, "-O", "^metadata_csum", size="8M")
     subprocess.run(["debugfs", "-w", "-R", "ln /folder /folder/again", image], check=True, capture_output=True)
 
-    with pytest.raises(GuestError, match=r"1 files were not copied, .*folder/again: folders lead in circles"):
+    with pytest.raises(GuestError, match=r"1 file was not copied, .*folder/again: folders lead in circles"):
         Copy().to(top(), tmp_path / "copy")
     assert (tmp_path / "copy/folder/inner").read_text() == "inner"
 

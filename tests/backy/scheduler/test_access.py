@@ -123,7 +123,7 @@ def test_a_job_is_run(asked: Callable[..., Reply], scheduler: Scheduler) -> None
 
 
 def test_all_jobs_are_run(asked: Callable[..., Reply]) -> None:
-    assert asked("runall") == Reply(ok=True, text="Triggered immediate run for 1 jobs", data={"triggered": 1})
+    assert asked("runall") == Reply(ok=True, text="Triggered immediate run for 1 job", data={"triggered": 1})
 
 
 def test_a_reload_says_what_came_of_it(asked: Callable[..., Reply], scheduler: Scheduler) -> None:
@@ -182,7 +182,7 @@ def test_a_plugin_can_not_take_the_place_of_a_command(
     asked: Callable[..., Reply], offered, caplog: pytest.LogCaptureFixture
 ) -> None:
     offered["runall"] = ConsoleCommand("runall", "Nonsense.", lambda words: "nonsense")
-    assert asked("runall").text == "Triggered immediate run for 1 jobs"
+    assert asked("runall").text == "Triggered immediate run for 1 job"
     assert "the console has a command 'runall' of its own" in caplog.text
 
 

@@ -37,7 +37,7 @@ def test_a_job_that_does_not_keep_its_sla_is_critical(status, monkeypatch: pytes
     assert re.fullmatch(r"vm1 \(last time: 2026-01-01 ..:..:.. \w+\)", details[0])
     assert details[1:] == [
         "vm2 (last time: -, 3 failures: no space / left)",
-        "vm3: 1 reports of damage or differences in quarantine",
+        "vm3: 1 report of damage or differences in quarantine",
     ]
 
 
@@ -50,15 +50,15 @@ def test_a_job_that_does_not_keep_its_sla_is_critical(status, monkeypatch: pytes
             "vm1: the newest revision is verified partly, 3 of 9 chunks",
         ),
         ({"consistent": False}, "vm1: the newest revision is inconsistent: the source could not be brought to rest"),
-        ({"distrusted": 1}, "vm1: 1 revisions are distrusted"),
-        ({"unreadable": 1}, "vm1: 1 records are damaged"),
+        ({"distrusted": 1}, "vm1: 1 revision is distrusted"),
+        ({"unreadable": 1}, "vm1: 1 record is damaged"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_somebody_ought_to_look_at_is_a_warning(status, job: dict, said: str) -> None:
     verdict = judge(status({"vm1": job}), NEW)
     assert verdict.state == 1
-    assert verdict.summary == "1 jobs within SLA, 1 warnings"
+    assert verdict.summary == "1 job within SLA, 1 warning"
     assert verdict.details == (said,)
 
 

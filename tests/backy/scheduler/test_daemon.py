@@ -196,7 +196,7 @@ def test_a_reload_takes_jobs_away_and_adds_some_while_others_go_on(scheduler, ev
     assert scheduler.jobs()["changes"].error == "the backup was ended by the scheduler"
     scheduler.release()
     scheduler.done("stays")
-    assert "reloaded the configuration: 3 jobs, 1 of them new; 1 are gone" in scheduler.log.read_text()
+    assert "reloaded the configuration: 3 jobs, 1 of them new; 1 is gone" in scheduler.log.read_text()
 
 
 def test_a_configuration_that_is_wrong_changes_nothing_and_everybody_is_told(
@@ -276,7 +276,7 @@ def test_systemd_is_kept_up_to_date(scheduler, monkeypatch: pytest.MonkeyPatch) 
     scheduler.job("vm1")
     scheduler.start()
     scheduler.wait_for("WATCHDOG=1")
-    scheduler.wait_for("STATUS=1 jobs, 0 running, 0 waiting for a slot")
+    scheduler.wait_for("STATUS=1 job, 0 running, 0 waiting for a slot")
 
 
 def test_operators_get_at_it_by_the_client_and_by_telnet(scheduler, eventually: Eventually, backy) -> None:
@@ -299,7 +299,7 @@ def test_operators_get_at_it_by_the_client_and_by_telnet(scheduler, eventually: 
         telnet.stdin.flush()
         said = telnet.stdout.read().decode().replace("\r", "")
     assert "| vm1 | OK  |" in said
-    assert "1 jobs shown\nbacky> 'run' is switched off here" in said
+    assert "1 job shown\nbacky> 'run' is switched off here" in said
     assert "3 drives\nbacky> Goodbye.\n" in said
 
     scheduler.content["global"]["telnet-addrs"] = ""

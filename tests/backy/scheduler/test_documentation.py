@@ -78,12 +78,12 @@ def test_every_state_of_the_check_is_explained() -> None:
 
 def test_every_warning_of_the_check_is_explained(status) -> None:
     everything = {
-        "quarantine_reports": 1,
+        "quarantine_reports": 2,
         "partly_verified": True,
         "verification": "verified partly",
         "consistent": False,
-        "distrusted": 1,
-        "unreadable": 1,
+        "distrusted": 2,
+        "unreadable": 2,
     }
     problems = ("the console can not listen at 1 port 2: why", "vm1: the repository can not be looked at: why")
     found = status({"vm1": everything}, configuration_error="why", problems=problems, plugins=("why",))

@@ -185,7 +185,7 @@ def test_a_reload_and_its_errors(scheduler, inside, caplog: pytest.LogCaptureFix
         del scheduler.content["jobs"]["vm1"]
         scheduler.content["schedules"]["default"] = {"weekly": {"interval": "3640d", "keep": 1}}
         scheduler.write()
-        assert await daemon.reload() == "1 jobs, 0 of them new; 1 are gone"
+        assert await daemon.reload() == "1 job, 0 of them new; 1 is gone"
         await until(lambda: not daemon._tasks)
         assert daemon.ledger.jobs["vm2"].entry.due.tags == ("weekly",)
 

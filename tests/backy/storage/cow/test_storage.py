@@ -159,7 +159,7 @@ def test_what_an_interrupted_backup_left_is_removed_by_the_next_one_or_a_purge(r
     mine = repository.directory / ".notes"
     for path in (left, mine):
         path.write_bytes(b"0123456789")
-    assert backy("-b", repository.directory, "purge").out == "Purged: 1 files, 10 Bytes\n"
+    assert backy("-b", repository.directory, "purge").out == "Purged: 1 file, 10 Bytes\n"
     assert not left.exists()
 
     left.write_bytes(b"0123456789")
