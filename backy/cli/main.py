@@ -66,7 +66,7 @@ def _offered(context: click.Context) -> dict[str, list[Plugin]]:
 
 def _foreign_command(claims: list[Plugin]) -> click.Command:
     """Import another distribution's command; one that is broken stays in the help and tells its cause when called."""
-    from backy.plugins.commands import imported_command
+    from backy.plugins.importing import imported_command
 
     name = claims[0].name
     if len(claims) > 1:

@@ -116,7 +116,7 @@ def _documentation(plugin: Plugin) -> str | None:
     """Return what the plugin's author wrote about it."""
     import inspect
 
-    from backy.plugins.loading import imported
+    from backy.plugins.importing import imported
 
     found = imported(plugin)
     return found.help if isinstance(found, click.Command) else inspect.getdoc(found)

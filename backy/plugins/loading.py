@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib.metadata import EntryPoint
 from typing import Any
 
 import pluggy
@@ -14,6 +13,7 @@ from backy.plugins import tracing
 from backy.plugins.broken import BrokenPluginError, described
 from backy.plugins.contract import check
 from backy.plugins.discovery import Kind, Plugin, advertised, conflict, contenders
+from backy.plugins.importing import imported, imported_command
 from backy.text.phrases import did_you_mean
 
 
@@ -90,34 +90,6 @@ def managed(plugin: Plugin) -> pluggy.PluginManager:
     return manager
 
 
-def imported(plugin: Plugin) -> Any:  # noqa: ANN401  # an entry point may name anything
-    """Import what the entry point of `plugin` names.
-
-    Raises:
-        BrokenPluginError: importing it failed; the text says how.
-    """
-    from stevedore.extension import ExtensionManager
-
-    class OneExtension(ExtensionManager):  # type: ignore[type-arg]  # 5.2 is not generic
-        """Loads the entry point that was chosen. Its own search knows no distributions and may find a stale cache."""
-
-        def list_entry_points(self) -> list[EntryPoint]:
-            return [plugin.entry_point]
-
-    failures: list[BaseException] = []
-    try:
-        manager = OneExtension(
-            plugin.kind.group, on_load_failure_callback=lambda _manager, _entry_point, error: failures.append(error)
-        )
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # AssertionError, SystemExit and the panics of compiled modules pass stevedore
-        raise BrokenPluginError(plugin, described(error)) from error
-    if failures:
-        raise BrokenPluginError(plugin, described(failures[0])) from failures[0]
-    return manager.extensions[0].plugin
-
-
 def trouble(plugin: Plugin, claims: Iterable[Plugin]) -> str | None:
     """Load `plugin`, one of `claims` to its name, and return why a job can not use it, or None where it can."""
     candidates = contenders(claims)
@@ -127,8 +99,6 @@ def trouble(plugin: Plugin, claims: Iterable[Plugin]) -> str | None:
         return conflict(candidates)
     try:
         if plugin.kind is Kind.COMMAND:
-            from backy.plugins.commands import imported_command
-
             imported_command(plugin)
         else:
             managed(plugin)

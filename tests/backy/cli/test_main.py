@@ -309,7 +309,7 @@ IMPORTED = """
 import sys
 from backy.cli import main
 main._run(sys.argv[1:])
-print(*(name for name in ("stevedore", "pluggy", "zstandard", "blake3", "rich", "yaml", "msgspec", "backy.backup")
+print(*(name for name in ("pluggy", "zstandard", "blake3", "rich", "yaml", "msgspec", "backy.backup")
         if name in sys.modules), file=sys.stderr)
 """
 

@@ -10,7 +10,8 @@ import pytest
 from backy.errors import ConfigError, PluginError
 from backy.plugins import loading
 from backy.plugins.discovery import Kind
-from backy.plugins.loading import call, chosen, imported, load
+from backy.plugins.importing import imported
+from backy.plugins.loading import call, chosen, load
 
 HEAD = "from backy.api import ConfigError\nfrom backy.hookspecs import hookimpl\n"
 CONFIG = "@hookimpl\ndef backy_source_config(argument): return {}\n"
