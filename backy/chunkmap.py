@@ -48,7 +48,7 @@ def chunk_count(size: int) -> int:
     return -(-size // CHUNK_SIZE)
 
 
-def room(length: int) -> bytearray | mmap.mmap:
+def buffer(length: int) -> bytearray | mmap.mmap:
     """Return memory to read a map into: huge pages for a large one, as touching small ones takes most of the time."""
     if length < _HUGE_PAGE:
         return bytearray(length)

@@ -14,7 +14,7 @@ import msgspec
 
 from backy import revision as records
 from backy.api import Job, Source, Storage, Verifier
-from backy.chunkmap import ChunkMap, room
+from backy.chunkmap import ChunkMap, buffer
 from backy.config import JobConfig, dump_job, load_job, plugin_type
 from backy.durable import READ_ONLY, replace_link, sync_folder, write_file
 from backy.errors import DamageError, RepositoryError, RevisionNotFoundError
@@ -279,7 +279,7 @@ class Repository:
         """Read any chunk map; raises DamageError if it is missing, unreadable or damaged."""
         try:
             with path.open("rb") as stream:
-                content = room(os.fstat(stream.fileno()).st_size)
+                content = buffer(os.fstat(stream.fileno()).st_size)
                 stream.readinto(content)
             return ChunkMap.decode(content)
         except FileNotFoundError:

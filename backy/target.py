@@ -141,10 +141,10 @@ def _open_device(path: Path, size: int) -> int:
     except OSError as error:
         hint = "; is it mounted?" if error.errno == errno.EBUSY else ""
         raise TargetError(f"{path}: {error.strerror}{hint}") from error
-    room = os.lseek(descriptor, 0, os.SEEK_END)
-    if room < size:
+    capacity = os.lseek(descriptor, 0, os.SEEK_END)
+    if capacity < size:
         os.close(descriptor)
-        raise TargetError(f"{path} has {room} bytes, the image needs {size}")
+        raise TargetError(f"{path} has {capacity} bytes, the image needs {size}")
     return descriptor
 
 

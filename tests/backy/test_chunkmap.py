@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import CHUNK_SIZE, Extent
-from backy.chunkmap import ZERO, ChunkMap, chunk_count, identify, room
+from backy.chunkmap import ZERO, ChunkMap, buffer, chunk_count, identify
 from backy.errors import DamageError
 
 IDENTITIES = [bytes([number]) * 32 for number in range(1, 4)]
@@ -163,18 +163,18 @@ def test_what_another_map_has_at_the_same_place_is_all_that_may_be_left_out(size
 
 
 @pytest.mark.parametrize("length", [0, 1, 100_000, 5 * 2**20])
-def test_there_is_room_for_as_much_as_was_asked_for_and_it_is_zero(length: int) -> None:
-    memory = room(length)
+def test_a_buffer_has_the_length_that_was_asked_for_and_is_zero(length: int) -> None:
+    memory = buffer(length)
 
     assert len(memory) == length
     assert memory[:] == bytes(length)
 
 
-def test_a_large_map_in_a_room_is_read_changed_and_written_like_any() -> None:
+def test_a_large_map_in_a_buffer_is_read_changed_and_written_like_any() -> None:
     chunks = ChunkMap(2**18 * CHUNK_SIZE)
     chunks[2**18 - 1] = IDENTITIES[0]
     content = chunks.encode()
-    memory = room(len(content))
+    memory = buffer(len(content))
     memory[:] = content[:]
     found = ChunkMap.decode(memory)
 

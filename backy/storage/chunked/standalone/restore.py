@@ -214,9 +214,9 @@ def open_target(target: str, size: int) -> BinaryIO:
     path = Path(target).resolve()
     if path.is_block_device():
         stream = os.fdopen(os.open(path, os.O_RDWR | os.O_EXCL), "r+b")  # O_EXCL: not one that is mounted
-        room = stream.seek(0, os.SEEK_END)
-        if room < size:
-            raise Trouble(f"{target} has {room} bytes, the image needs {size}")
+        capacity = stream.seek(0, os.SEEK_END)
+        if capacity < size:
+            raise Trouble(f"{target} has {capacity} bytes, the image needs {size}")
     elif path.exists() and not path.is_file():
         raise Trouble(f"{target} is neither a file nor a block device; '-' writes to a pipe")
     elif REPOSITORY in path.parents:
