@@ -101,12 +101,12 @@ def _installed() -> Iterator[tuple[Plugin, list[Plugin]]]:
 
 def _listed(plugin: Plugin, claims: list[Plugin]) -> Listed:
     """Load `plugin`, unless it is switched off, to see how it is."""
-    from backy.plugins.loading import trouble
+    from backy.plugins.loading import problem
 
     if plugin.switch:
         state, cause = "disabled", f"switched off by {plugin.switch}"
-    elif trouble_found := trouble(plugin, claims):
-        state, cause = "failed", trouble_found
+    elif found := problem(plugin, claims):
+        state, cause = "failed", found
     else:
         state, cause = "ok", None
     return Listed(plugin.kind.word, plugin.name, plugin.distribution, plugin.version, state, cause)

@@ -1,4 +1,4 @@
-"""A plugin that can not be used, and how its exceptions are told in one line."""
+"""The error for a plugin that can not be used, and one-line descriptions of exceptions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from backy.plugins.discovery import Plugin
 
 
 class BrokenPluginError(PluginError):
-    """A plugin can not be imported, breaks the contract, or failed where nobody expects it to."""
+    """A plugin can not be imported, breaks the contract, or failed unexpectedly."""
 
     def __init__(self, plugin: Plugin, cause: str) -> None:
         super().__init__(f"{plugin} is broken: {cause}")
@@ -16,5 +16,6 @@ class BrokenPluginError(PluginError):
 
 def described(error: BaseException) -> str:
     """Return type and text of an unexpected exception in one line."""
+    # Texts of foreign exceptions have line breaks; an error of backy is one line.
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

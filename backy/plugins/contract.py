@@ -1,4 +1,4 @@
-"""What a plugin's module must look like; each breach is refused in words that its author can act on."""
+"""Checks a plugin's module against the contract, and says of each breach how its author repairs it."""
 
 from __future__ import annotations
 
@@ -19,21 +19,28 @@ ARGUMENTS = {
     for name, function in vars(hookspecs).items()
     if name.startswith("backy_")
 }
-"""Every hook and the arguments that it is called with."""
+"""The arguments of each hook, by its name."""
 
 
 def check(plugin: Plugin, module: object, manager: pluggy.PluginManager) -> None:
-    """Check what `module` registered in `manager`, which has no specifications yet and so took whatever there is.
+    """Check the hooks that `module` registered in `manager`.
+
+    Args:
+        plugin: Names the module in errors.
+        module: What the plugin's entry point names.
+        manager: A manager without specifications, which has accepted every function that is marked as a hook.
 
     Raises:
-        BrokenPluginError: it was written for another contract, has hooks that it must not have, lacks one, or asks for
-            arguments that nobody gives.
+        BrokenPluginError: the module was written for another contract, has a hook that its kind does not have, lacks a
+            required one, or asks for arguments that a hook is not given.
     """
+    # The version comes first: under another contract all other findings would mislead.
     if cause := _wrong_version(getattr(module, "BACKY_CONTRACT", "1.0")):
         raise BrokenPluginError(plugin, cause)
     callers = {caller.name: caller for caller in manager.get_hookcallers(module) or []}
     allowed = _allowed(plugin.kind)
     for name in sorted(callers):
+        # Also hooks that exist: a storage that implements a source's hook would never be asked for it.
         if name not in allowed:
             raise BrokenPluginError(plugin, _not_allowed(plugin.kind, name))
         for implementation in callers[name].get_hookimpls():
@@ -48,7 +55,7 @@ def check(plugin: Plugin, module: object, manager: pluggy.PluginManager) -> None
 
 
 def _wrong_version(wanted: object) -> str | None:
-    """Tell why this version of backy can not keep the contract that a plugin was written for."""
+    """Return why this version of backy does not offer the contract `wanted`, or None if it does."""
     numbers = re.fullmatch(r"(\d+)\.(\d+)", wanted) if isinstance(wanted, str) else None
     if numbers is None:
         return f"its BACKY_CONTRACT is {wanted!r}; it should be text like '1.0'"
@@ -56,6 +63,7 @@ def _wrong_version(wanted: object) -> str | None:
     known = f"this version of backy has the contract {'.'.join(map(str, hookspecs.CONTRACT))}"
     if major != hookspecs.CONTRACT[0]:
         return f"was written for the contract {wanted}, but {known}"
+    # A smaller minor version is fine: minor versions only add to the contract.
     if minor > hookspecs.CONTRACT[1]:
         return f"needs the contract {wanted}, but {known}: install a newer backy"
     return None
@@ -75,7 +83,8 @@ def _not_allowed(kind: Kind, name: str) -> str:
 
 
 def _wrong_signature(name: str, implementation: pluggy.HookImpl) -> str | None:
-    """Tell what is wrong with one function. pluggy would let a default stand silently and trip over the rest late."""
+    """Return what is wrong with the signature of one function, or None."""
+    # pluggy notices none of this at registration: it drops a default silently and fails at the call for the rest.
     expected = f"its arguments are {', '.join(ARGUMENTS[name])}"
     if implementation.wrapper or implementation.hookwrapper:
         return f"implements the hook {name} as a wrapper, but there is nothing that it could wrap"

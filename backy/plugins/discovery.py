@@ -1,4 +1,4 @@
-"""Which plugins are installed: read from the metadata of the installed distributions, without importing any."""
+"""Lists the installed plugins from the metadata of their distributions, without importing any."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SWITCHES = ("BACKY_PLUGINS", "BACKY_DISABLED_PLUGINS")
 
 
 class Kind(Enum):
-    """The kinds of plugin: the word that users see, the entry-point group, its required and its optional factories."""
+    """The kinds of plugin: the word that users see, the entry-point group, required and optional factories."""
 
     SOURCE = ("source", "backy.sources", ("backy_source", "backy_source_config"), ("backy_restore_target",))
     STORAGE = ("storage", "backy.storages", ("backy_storage",))
@@ -32,7 +32,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point as its distribution advertises it."""
+    """One entry point of an installed distribution."""
 
     kind: Kind
     name: str
@@ -40,16 +40,16 @@ class Plugin:
     distribution: str
     version: str
     switch: str | None
-    """The environment variable that switches it off."""
+    """The environment variable that switches the plugin off, or None."""
 
     @property
     def core(self) -> bool:
-        """Whether it comes with backy itself."""
+        """Whether the plugin comes with backy itself."""
         return self.distribution == CORE_DISTRIBUTION
 
     @property
     def origin(self) -> str:
-        """Distribution and version as messages name them."""
+        """Distribution and version, as texts name them."""
         return f"{self.distribution} {self.version}"
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class Plugin:
 
 
 def advertised(kind: Kind) -> dict[str, list[Plugin]]:
-    """Return every plugin of `kind` by name, in order of names; several may claim one name."""
+    """Return all plugins of `kind` by name, sorted; several distributions may claim one name."""
     found = defaultdict(list)
     for entry_point in entry_points(group=kind.group):
         found[entry_point.name].append(_plugin(kind, entry_point))
@@ -65,28 +65,32 @@ def advertised(kind: Kind) -> dict[str, list[Plugin]]:
 
 
 def contenders(plugins: Iterable[Plugin]) -> list[Plugin]:
-    """Return those of one name's plugins that may answer to it; more than one is a conflict.
+    """Return which of the plugins of one name may be used; more than one is a conflict.
 
-    A plugin that is switched off may not, and no distribution may take the place of one of backy's own commands.
+    Plugins that are switched off are left out, and so is a command of another distribution that has the name of one of
+    backy's own.
     """
     enabled = [plugin for plugin in plugins if not plugin.switch]
+    # A conflict would disable the command: no distribution must be able to take `restore` away.
     return [plugin for plugin in enabled if plugin.core and plugin.kind is Kind.COMMAND] or enabled
 
 
 def conflict(candidates: Iterable[Plugin]) -> str:
-    """Say that several distributions claim one name."""
+    """Return a text that names the distributions which claim one name."""
     origins = " and ".join(plugin.origin for plugin in candidates)
     return f"claimed by {origins}; uninstall all but one, or put the others into BACKY_DISABLED_PLUGINS"
 
 
 def _plugin(kind: Kind, entry_point: EntryPoint) -> Plugin:
     distribution, version = _origin(entry_point)
+    # Switching off backy's own plugins would leave jobs without a storage; the variables are about other distributions.
     switch = None if distribution == CORE_DISTRIBUTION else _switch({entry_point.name, distribution})
     return Plugin(kind, entry_point.name, entry_point, distribution, version, switch)
 
 
 def _origin(entry_point: EntryPoint) -> tuple[str, str]:
-    """Name distribution and version; a distribution whose metadata is damaged must not end the whole program."""
+    """Return name and version of the distribution of an entry point."""
+    # Damaged metadata of one distribution must not end the whole program.
     try:
         name, version = entry_point.dist.name, entry_point.dist.version  # type: ignore[union-attr]  # caught below
     except (AttributeError, TypeError, KeyError):
@@ -95,7 +99,7 @@ def _origin(entry_point: EntryPoint) -> tuple[str, str]:
 
 
 def _switch(names: set[str]) -> str | None:
-    """Return the variable that forbids a plugin known by `names`: its own and its distribution's."""
+    """Return the variable that switches off a plugin with these `names`, or None."""
     names = {_normalized(name) for name in names}
     allowed, disabled = (_listed(variable) for variable in SWITCHES)
     if allowed is not None and not names & allowed:
@@ -104,11 +108,12 @@ def _switch(names: set[str]) -> str | None:
 
 
 def _listed(variable: str) -> set[str] | None:
-    """Return the comma-separated names in an environment variable, None where it is not set."""
+    """Return the comma-separated names in an environment variable, or None if it is not set."""
+    # Set but empty is something else: an empty BACKY_PLUGINS allows no plugin at all.
     value = os.environ.get(variable)
     return None if value is None else {_normalized(name.strip()) for name in value.split(",") if name.strip()}
 
 
 def _normalized(name: str) -> str:
-    """Spell a name as package indexes compare it: case does not matter, and dots and underscores are dashes."""
+    """Return a name as package indexes compare it: in lower case, with dashes for dots and underscores."""
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,4 +1,4 @@
-"""Telling event plugins what happens: each in a manager and a guard of its own."""
+"""Notifies event plugins, each in a manager and behind a guard of its own."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ log = logging.getLogger(__name__)
 
 
 class Events:
-    """The event plugins of this process. What an observer raises is logged; what a veto raises ends the backup."""
+    """The event plugins of this process. An error of an observer is logged; an error of a veto ends the backup."""
 
     def __init__(self, managers: dict[str, pluggy.PluginManager]) -> None:
         self._managers = managers
 
     @classmethod
     def installed(cls) -> Events:
-        """Load every event plugin; one that is broken is logged and left out."""
+        """Load all event plugins; log broken ones and leave them out."""
         managers = {}
         for name, found in advertised(Kind.HOOK).items():
             if not contenders(found):
-                continue
+                continue  # switched off, which is no reason for a warning
             try:
                 managers[name] = load(Kind.HOOK, name)
             except PluginError as error:
@@ -38,33 +38,34 @@ class Events:
         """Ask every plugin whether a backup may start.
 
         Raises:
-            BackyError: one said no; the text names it.
+            BackyError: a plugin refuses it; the text names the plugin.
         """
         for name, manager in self._managers.items():
             try:
                 manager.hook.backy_backup_starting(job=job, tags=tags)
             except (Exception, SystemExit) as error:
+                # An error counts as a refusal: a veto that is broken must not let through what it is to prevent.
                 reason = str(error) if isinstance(error, BackyError) else described(error)
                 raise BackyError(f"hook '{name}' refuses the backup: {reason}") from error
 
     def backup_finished(self, job: Job, revision: str) -> None:
-        """Tell every plugin that `revision` is complete."""
+        """Notify all plugins that `revision` is complete."""
         self._notify("backy_backup_finished", job=job, revision=revision)
 
     def backup_failed(self, job: Job, error: str) -> None:
-        """Tell every plugin that a backup failed."""
+        """Notify all plugins that a backup failed."""
         self._notify("backy_backup_failed", job=job, error=error)
 
     def verification_failed(self, job: Job, revision: str, mismatches: int) -> None:
-        """Tell every plugin that a fresh revision differs from its source."""
+        """Notify all plugins that a fresh revision differs from its source."""
         self._notify("backy_verification_failed", job=job, revision=revision, mismatches=mismatches)
 
     def restore_finished(self, job: Job, revision: str, target: str) -> None:
-        """Tell every plugin that a restore is done."""
+        """Notify all plugins that a restore is done."""
         self._notify("backy_restore_finished", job=job, revision=revision, target=target)
 
     def console_commands(self) -> dict[str, ConsoleCommand]:
-        """Collect what every plugin adds to the console, by name; of two with one name the first is there."""
+        """Return the console commands of all plugins by name; the first plugin wins a name that two claim."""
         commands: dict[str, ConsoleCommand] = {}
         for name, manager in self._managers.items():
             try:

@@ -1,4 +1,4 @@
-"""Loading the one plugin that a job names, and saying what there is if that does not work."""
+"""Loads the plugin that a job names, or says which plugins there are."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from backy.text.phrases import did_you_mean
 
 
 def call(kind: Kind, name: str, hook: str, **arguments: object) -> Any:  # noqa: ANN401  # the hook says what it is
-    """Load plugin `name` of `kind` and let it make what its factory `hook` makes.
+    """Load plugin `name` of `kind` and return what its factory `hook` makes.
 
     Raises:
-        PluginError: it can not be loaded, lacks the hook, or failed in a way that is not its user's fault.
-        BackyError: whatever the plugin says, a ConfigError above all.
+        PluginError: the plugin can not be loaded, lacks the hook, or failed unexpectedly.
+        BackyError: the plugin refuses, with a ConfigError above all.
     """
     plugin = chosen(kind, name)
     return invoke(plugin, managed(plugin), hook, **arguments)
 
 
 def invoke(plugin: Plugin, manager: pluggy.PluginManager, hook: str, **arguments: object) -> Any:  # noqa: ANN401  # ditto
-    """Let a plugin that is loaded make what its factory `hook` makes; raises what `call` raises."""
+    """Return what the factory `hook` of a loaded plugin makes. Raise the same errors as `call`."""
     caller: pluggy.HookCaller = getattr(manager.hook, hook)
     if not caller.get_hookimpls():
         raise PluginError(f"{plugin} does not offer that: it has no hook {hook}")
     try:
         result = caller(**arguments)
     except BackyError:
-        raise
+        raise  # meant for users: a wrong configuration is no defect of the plugin
     except Exception as error:
         raise BrokenPluginError(plugin, f"hook {hook} failed with {described(error)}") from error
     if result is None:
@@ -45,7 +45,7 @@ def invoke(plugin: Plugin, manager: pluggy.PluginManager, hook: str, **arguments
 
 
 def load(kind: Kind, name: str) -> pluggy.PluginManager:
-    """Load plugin `name` of `kind` into a manager of its own, in which it alone answers.
+    """Load plugin `name` of `kind` into a manager of its own.
 
     Raises:
         PluginError: there is no such plugin, two distributions claim the name, or it is broken.
@@ -54,7 +54,7 @@ def load(kind: Kind, name: str) -> pluggy.PluginManager:
 
 
 def chosen(kind: Kind, name: str) -> Plugin:
-    """Find the one plugin that `name` stands for, without importing it.
+    """Find plugin `name` of `kind` without importing it.
 
     Raises:
         PluginError: there is no such plugin, or two distributions claim the name.
@@ -69,15 +69,17 @@ def chosen(kind: Kind, name: str) -> Plugin:
 
 
 def managed(plugin: Plugin) -> pluggy.PluginManager:
-    """Import `plugin` and register it in a manager of its own, checking that it keeps the contract.
+    """Import `plugin`, register it in a manager of its own and check it against the contract.
 
     Raises:
         BrokenPluginError: it can not be imported, or its hooks are not those of its kind.
     """
     module = imported(plugin)
+    # One manager for all plugins would call each of them for a hook that is meant for one.
     manager = pluggy.PluginManager("backy")
     try:
         manager.register(module, plugin.name)
+        # Before the specifications are added, as pluggy would refuse a breach in words that name no remedy.
         check(plugin, module, manager)
         manager.add_hookspecs(hookspecs)
         manager.check_pending()
@@ -90,8 +92,13 @@ def managed(plugin: Plugin) -> pluggy.PluginManager:
     return manager
 
 
-def trouble(plugin: Plugin, claims: Iterable[Plugin]) -> str | None:
-    """Load `plugin`, one of `claims` to its name, and return why a job can not use it, or None where it can."""
+def problem(plugin: Plugin, claims: Iterable[Plugin]) -> str | None:
+    """Load `plugin` and return why a job can not use it, or None if it can.
+
+    Args:
+        plugin: One of `claims`.
+        claims: All plugins of its kind and name.
+    """
     candidates = contenders(claims)
     if plugin not in candidates:
         return "backy has a command of that name, which always comes first"
@@ -108,12 +115,12 @@ def trouble(plugin: Plugin, claims: Iterable[Plugin]) -> str | None:
 
 
 def install_hint(kind: Kind) -> str:
-    """Name the package to install where a freshly installed core finds no source."""
+    """Return which package to install if no plugin of `kind` is installed, for a text to end with."""
     return "; install backy-sources-file for image files and block devices" if kind is Kind.SOURCE else ""
 
 
 def _unknown(kind: Kind, name: str, plugins: Mapping[str, list[Plugin]]) -> str:
-    """Say what there is instead of `name`: near misses, what is installed, what failed and why."""
+    """Return a text for an unknown plugin: near misses, what is installed, what failed and why."""
     if switches := {plugin.switch for plugin in plugins.get(name, []) if plugin.switch}:
         return f"{kind.word} '{name}' is switched off by {' and '.join(sorted(switches))}"
     text = f"no {kind.word} '{name}'"
@@ -123,13 +130,14 @@ def _unknown(kind: Kind, name: str, plugins: Mapping[str, list[Plugin]]) -> str:
 
 
 def _inventory(plugins: Mapping[str, list[Plugin]]) -> str:
-    """List the plugins of a kind by how they are."""
+    """Return a text that lists plugins by their state."""
+    # Loads them all: a plugin that is broken is the likely reason why somebody does not find it.
     sound, failed, disabled = [], [], []
     for name, claims in plugins.items():
         candidates = contenders(claims)
         if not candidates:
             disabled.append(name)
-        elif cause := trouble(candidates[0], claims):
+        elif cause := problem(candidates[0], claims):
             failed.append(f"{name} ({cause})")
         else:
             sound.append(name)

@@ -1,4 +1,4 @@
-"""Showing which plugins are loaded and called, for those who write one: `BACKY_TRACE_PLUGINS=1`."""
+"""Shows the authors of plugins which plugins are loaded and called, if `BACKY_TRACE_PLUGINS=1` is set."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from backy.plugins.discovery import Plugin
 
 
 def wanted() -> bool:
-    """Tell whether the environment asks for it."""
+    """Return whether the environment asks for a trace."""
     return os.environ.get("BACKY_TRACE_PLUGINS") == "1"
 
 
 def trace(plugin: Plugin, manager: pluggy.PluginManager) -> None:
-    """Write a line to standard error now and at every call; values are left out, as configurations hold secrets."""
+    """Write a line to standard error now and at every call of `plugin`."""
 
     def before(hook: str, implementations: Any, arguments: Any) -> None:  # noqa: ANN401  # as pluggy calls it
         if implementations:
@@ -26,6 +26,7 @@ def trace(plugin: Plugin, manager: pluggy.PluginManager) -> None:
     def after(outcome: Any, hook: str, implementations: Any, _arguments: Any) -> None:  # noqa: ANN401  # likewise
         if implementations:
             ended = "raised" if outcome.exception else "returned"
+            # Its type only: a configuration may hold secrets, and so may what is made of it.
             value = outcome.exception or outcome.get_result()
             _write(f"{plugin}: {hook} {ended} {type(value).__name__}")
 
