@@ -1,4 +1,4 @@
-"""The scheduler: it reads /etc/backy.conf and runs the ordinary commands when their time has come."""
+"""The scheduler. It reads /etc/backy.conf and runs the ordinary commands when they are due."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How operators get at a scheduler that runs: the console, and the socket of `backy client`, with the same commands."""
+"""Access to a running scheduler: the console and the socket of `backy client`, with the same commands."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from backy.scheduler.console import Console
 
 log = logging.getLogger(__name__)
 PLUGIN_LIMIT = timedelta(seconds=30)
-"""How long a command of a plugin may take."""
+"""How long a plugin's command may take."""
 
 
 class Access:
-    """Lets operators in."""
+    """Opens console and socket, and executes what operators ask for."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -35,12 +35,17 @@ class Access:
         self.console = Console(self._answer_console)
 
     async def open(self, configuration: Configuration) -> None:
-        """Open the socket and the console, or the console anew if it is another one now; load the plugins' commands."""
+        """Open the socket and the console, and load the plugins' commands. Call it again after each reload.
+
+        Only a console whose addresses have changed is opened again, so that a reload disconnects nobody.
+        """
         settings = configuration.settings
+        # Importing plugins takes long, and the loop has a watchdog to feed.
         offered = await asyncio.to_thread(lambda: Events.installed().console_commands())
         added = {name: self._added(command) for name, command in offered.items()}
         for name in added.keys() & COMMANDS.keys():
             log.warning("the console has a command '%s' of its own; that of a plugin is left out", name)
+        # Later entries win: no plugin can replace a command of backy.
         self._commands = {**added, **COMMANDS, "help": Command(self._help, "List the commands.")}
         if self._server is None:
             self._server = await control.serve(settings.base_dir, self._answer)
@@ -51,18 +56,20 @@ class Access:
             await self.console.listen(*wanted)
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Close console and socket."""
         self.console.close()
         if self._server:
             self._server.close()
+        # A plugin's command that hangs must not keep the scheduler from stopping.
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, words: Sequence[str]) -> Answer:
-        """Answer the owner of the scheduler."""
+        """Execute a command that came through the socket."""
+        # Only the owner of the scheduler can connect there, and may do everything.
         return await execute(self._commands, self._scheduler, words, may_change=True)
 
     async def _answer_console(self, words: Sequence[str]) -> str:
-        """Answer whoever can connect to the console."""
+        """Execute a command that came through the console, and log it if it changes anything."""
         if any(command.changes for name, command in self._commands.items() if name == words[0]):
             log.info("console: %s", " ".join(words))
         return (await execute(self._commands, self._scheduler, words, may_change=self._may_change)).text
@@ -73,7 +80,7 @@ class Access:
         return Answer("\n".join(f"{usage:{width}}  {text}" for usage, text in usages.items()), usages)
 
     def _added(self, command: ConsoleCommand) -> Command:
-        """Make a command of what a plugin offers: it runs in a thread, and nobody waits for it for ever."""
+        """Wrap the command of a plugin: it runs in a thread and is given up after `PLUGIN_LIMIT`."""
 
         async def run(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
             work = asyncio.get_running_loop().run_in_executor(self._threads, command.run, list(arguments))
@@ -85,6 +92,7 @@ class Access:
             except BackyError:
                 raise
             except (Exception, SystemExit) as error:
+                # A defect of a plugin ends its command, and neither the connection nor the scheduler.
                 log.debug("this is where it happened:", exc_info=error)
                 raise BackyError(f"'{command.name}' failed with {described(error)}") from error
             return Answer(text, text)

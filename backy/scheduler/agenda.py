@@ -1,8 +1,8 @@
-"""Which job runs when: the whole decision of the scheduler, without a clock, a process or a file.
+"""Decides which job runs when. Pure: it uses no clock, no process and no file.
 
-A job waits for its time, then for a slot of its pool, runs, and waits again. Whoever drives an agenda tells it the
-time, starts what `start` returns, and says by `finish` how that ended: the daemon does so with real processes, a
-simulation without any. Within a pool those go first whose service level is in danger first.
+A job waits for its time, then for a slot of its pool, runs, and waits again. The driver of an agenda passes the time,
+starts what `start` returns, and reports the end of each run to `finish`. The daemon drives it with real processes, a
+simulation without any. Within a pool the job that violates its service level first runs first.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from enum import Enum, StrEnum
 from backy.schedule import EPOCH, Due, Past, Schedule, backoff, missed, next_due, sla, spread
 
 BUSY_RETRY = timedelta(minutes=2)
-"""When to try again a job whose repository another command holds."""
+"""Pause before the next attempt if another command holds the repository."""
 
 FAST = timedelta(minutes=10)
-"""A job whose newest revision took less runs in the pool of the fast ones."""
+"""A job whose newest revision took less time runs in the fast pool."""
 
 
 class Pool(StrEnum):
-    """Slots of their own for quick jobs, so that they need not wait behind slow ones."""
+    """Pools of slots. Fast jobs have slots of their own, so that they do not wait for slow ones."""
 
     FAST = "fast"
     SLOW = "slow"
 
 
 class Phase(StrEnum):
-    """What a job is about, in the words that users see."""
+    """The state of a job, in the words that users see."""
 
     UNKNOWN = "looking at its revisions"
     WAITING = "waiting for deadline"
     FAILED = "failed"
-    """It waits as well, but for its next attempt."""
+    """Waiting for the next attempt."""
     QUEUED = "waiting for worker slot"
     RUNNING = "running"
 
@@ -47,7 +47,7 @@ class Outcome(Enum):
     DONE = "done"
     FAILED = "failed"
     BUSY = "busy"
-    """Another command held the repository: no fault of the job."""
+    """Another command held the repository. This is no failure of the job."""
 
 
 @dataclass(eq=False)
@@ -58,31 +58,33 @@ class Entry:
     schedule: Schedule
     shift: timedelta
     past: Past
-    """What it has done, once its repository was looked at."""
+    """The revisions that count for the schedule; without any until the repository was scanned."""
     pool: Pool = Pool.SLOW
     phase: Phase = Phase.UNKNOWN
     due: Due | None = None
-    """Its next run, or the one that it waits for or makes."""
+    """The next run, or the current one if the job is queued or running."""
     failures: int = 0
-    """In a row."""
+    """Consecutive failed runs."""
     retry: datetime | None = None
-    """When it is tried again after a failure, due or not; before this it is not tried if it could not be done."""
+    """Time of the next attempt after a failure, due or not. After a busy repository: no attempt before this time."""
     urgent: bool = False
-    """Somebody wants it to run now."""
+    """Whether an operator asked for a run now."""
     ticket: int = field(default=0, repr=False)
-    """Where it stands: a line of a heap that has another ticket is void."""
+    """Number of its only valid entry in the heaps; entries with another ticket are void."""
 
     def __str__(self) -> str:
         return f"{self.phase} ({self.pool})" if self.phase in {Phase.QUEUED, Phase.RUNNING} else str(self.phase)
 
 
 class Agenda:
-    """All jobs of a scheduler."""
+    """All jobs of a scheduler, with their states and times."""
 
     def __init__(self, worker_limit: int) -> None:
         self.worker_limit = worker_limit
-        """Slots of each pool; may be changed at any time, what runs goes on."""
+        """Slots of each pool. May be changed at any time; running jobs continue."""
         self._entries: dict[str, Entry] = {}
+        # Entries are not removed from the middle of a heap, which would take a search. They become void by their
+        # ticket and are dropped when they reach the top.
         self._tickets = itertools.count(1)
         self._waiting: list[tuple[datetime, int, Entry]] = []
         self._queues: dict[Pool, list[tuple[bool, datetime, int, Entry]]] = {pool: [] for pool in Pool}
@@ -101,7 +103,7 @@ class Agenda:
         return self._entries[name]
 
     def running(self, pool: Pool) -> int:
-        """Return how many slots of a pool are taken."""
+        """Return how many slots of a pool are in use."""
         return len(self._running[pool])
 
     def queued(self, pool: Pool) -> int:
@@ -109,31 +111,31 @@ class Agenda:
         return sum(ticket == entry.ticket for _, _, ticket, entry in self._queues[pool])
 
     def add(self, name: str, schedule: Schedule, since: datetime) -> Entry:
-        """Enter a job that is known `since` then; it runs only once `learn` was told of its past."""
+        """Add a job that exists since `since`. It does not run before the first call of `learn`."""
         entry = Entry(name, schedule, spread(name, schedule), Past(since, None, {}))
         self._entries[name] = entry
         return entry
 
     def remove(self, name: str) -> None:
-        """Take a job off the agenda; if it runs, its slot is free once `finish` was told so."""
+        """Remove a job. If it is running, its slot stays in use until `finish` is called."""
         self._entries.pop(name).ticket = 0
 
     def reschedule(self, name: str, schedule: Schedule, now: datetime) -> None:
-        """Give a job another schedule."""
+        """Change the schedule of a job."""
         entry = self._entries[name]
         entry.schedule, entry.shift = schedule, spread(name, schedule)
         self._place(entry, now)
 
     def learn(self, name: str, past: Past, duration: float | None, now: datetime) -> None:
-        """Take note of what a job has done, by whomever; `duration` is that of its newest revision in seconds."""
+        """Record the past of a job; `duration` is that of its newest revision, in seconds."""
         entry = self._entries[name]
         if entry.phase is Phase.RUNNING:
-            return  # `finish` will tell
+            return  # `finish` records the past after the run, and only then is the slot free
         self._note(entry, past, duration)
         self._place(entry, now)
 
     def trigger(self, name: str, now: datetime) -> bool:
-        """Let a job run as soon as there is a slot, whatever its schedule says; tell whether it did not run already."""
+        """Queue a job regardless of its schedule. Return False if it is running already."""
         entry = self._entries[name]
         if entry.phase is Phase.RUNNING:
             return False
@@ -142,7 +144,7 @@ class Agenda:
         return True
 
     def start(self, now: datetime) -> list[Entry]:
-        """Take the slots that are free for what is due, and return what has to be started: its `due` says how."""
+        """Assign free slots to due jobs and return the jobs to start, each with its tags in `due`."""
         while self._waiting and self._waiting[0][0] <= now:
             _, ticket, entry = heapq.heappop(self._waiting)
             if ticket == entry.ticket:
@@ -150,10 +152,10 @@ class Agenda:
         return [entry for pool, queue in self._queues.items() if queue for entry in self._fill(pool, now)]
 
     def finish(self, entry: Entry, outcome: Outcome, past: Past, duration: float | None, now: datetime) -> None:
-        """Take note of how a run ended and of what the job has done by now."""
+        """Record the outcome of a run and the past of its job, and free the slot."""
         self._running[entry.pool].discard(entry)
         if self._entries.get(entry.name) is not entry:
-            return
+            return  # removed, or replaced by a new job of its name, during the run
         self._note(entry, past, duration)
         entry.urgent = False
         entry.retry = None
@@ -165,14 +167,15 @@ class Agenda:
         self._place(entry, now)
 
     def next_time(self) -> datetime | None:
-        """Return when `start` is to be called next, unless something is finished or triggered before."""
+        """Return when to call `start` next, unless `finish` or `trigger` is called before."""
         while self._waiting and self._waiting[0][1] != self._waiting[0][2].ticket:
             heapq.heappop(self._waiting)
         return self._waiting[0][0] if self._waiting else None
 
     @staticmethod
     def _note(entry: Entry, past: Past, duration: float | None) -> None:
-        """Take note of a job's past. A new revision ends its failures, whoever made it."""
+        """Record the past of a job, choose its pool and reset its failures if there is a new revision."""
+        # Also one that an operator made by hand: it proves that the job works.
         if past.newest and past.newest > (entry.past.newest or EPOCH):
             entry.failures, entry.retry = 0, None
         entry.past = past
@@ -180,7 +183,7 @@ class Agenda:
         entry.phase = Phase.WAITING
 
     def _place(self, entry: Entry, now: datetime) -> None:
-        """Let a job that does not run wait for its time."""
+        """Put a job that is not running into the heap of waiting jobs, or into the queue if it is urgent."""
         if entry.phase in {Phase.UNKNOWN, Phase.RUNNING}:
             return
         entry.ticket = next(self._tickets)
@@ -189,18 +192,19 @@ class Agenda:
             self._queue(entry)
             return
         entry.phase = Phase.FAILED if entry.failures else Phase.WAITING
+        # A failed job is tried again even if it is not due: its tags are still missed. A busy one only waits longer.
         if entry.retry and (entry.failures or entry.retry > entry.due.time):
             entry.due = entry.due._replace(time=entry.retry)
         heapq.heappush(self._waiting, (entry.due.time, entry.ticket, entry))
 
     def _queue(self, entry: Entry) -> None:
-        """Let a job wait for a slot."""
+        """Put a job into the queue of its pool."""
         entry.phase = Phase.QUEUED
         danger = (entry.past.newest or entry.past.since) + sla(entry.schedule)
         heapq.heappush(self._queues[entry.pool], (not entry.urgent, danger, entry.ticket, entry))
 
     def _fill(self, pool: Pool, now: datetime) -> Iterator[Entry]:
-        """Take the free slots of a pool."""
+        """Assign the free slots of a pool and yield the jobs to start."""
         queue, running = self._queues[pool], self._running[pool]
         while queue and len(running) < self.worker_limit:
             _, _, ticket, entry = heapq.heappop(queue)
@@ -208,9 +212,10 @@ class Agenda:
                 continue
             tags = missed(entry.schedule, entry.shift, entry.past, now)
             if not tags and not (entry.urgent or entry.failures):
-                self._place(entry, now)  # the clock was set back
+                self._place(entry, now)  # due when it was queued: the clock was set back since
                 continue
-            # what has waited for a slot does not wait again for a run that is near: it might do so for ever
+            # A job that has waited for a slot is not sent back to wait for a near run with more tags: that could
+            # repeat for ever.
             entry.due = Due(now, tuple(sorted(tags)) or next_due(entry.schedule, entry.shift, entry.past, now).tags)
             entry.phase = Phase.RUNNING
             running.add(entry)

@@ -1,4 +1,4 @@
-"""The base directory: one scheduler at a time, and only as long as it is the directory that was there at the start."""
+"""The base directory: locked by one scheduler at a time, and checked to be still the same directory."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ class BaseDirectory:
     @classmethod
     @contextmanager
     def held(cls, path: Path) -> Iterator[BaseDirectory]:
-        """Hold a base directory.
+        """Lock a base directory.
 
         Raises:
-            SchedulerRunningError: another scheduler does.
-            BackyError: there is no such directory. Nobody makes it here: the disk that belongs there may be missing.
+            SchedulerRunningError: another scheduler holds the lock.
+            BackyError: the directory is missing or can not be used.
         """
+        # The directory is not created: more likely its disk is not mounted, and backups would fill the one below.
         try:
             lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         except OSError as error:
@@ -49,11 +50,12 @@ class BaseDirectory:
             os.close(lock)
 
     def check(self) -> None:
-        """See that this is the directory that is held, and not an empty one where its disk was mounted.
+        """Check that the path still leads to the locked directory.
 
         Raises:
-            BackyError: it is another one.
+            BackyError: it leads elsewhere.
         """
+        # After the disk was unmounted there is an empty directory of the same name.
         try:
             there = os.path.samestat((self.path / LOCK).stat(), os.fstat(self._lock))
         except FileNotFoundError:

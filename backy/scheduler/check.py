@@ -1,4 +1,4 @@
-"""The judgement of `backy check`: a state, a line, performance data and details, as Nagios and its kin read them."""
+"""The verdict of `backy check`: state, summary, performance data and details in the format of Nagios plugins."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from backy.scheduler.status import JobStatus, Status, age_allowed, read
 from backy.text.phrases import counted, local_time
 
 MOST_LINES = 50
-"""Details are told of so many jobs; the rest is counted."""
+"""Details of this many jobs are printed; the others are counted."""
 
 
 class State(IntEnum):
-    """The states of a check, and its exit codes."""
+    """The states of a check. Each value is an exit code."""
 
     OK = 0
     WARNING = 1
@@ -28,7 +28,7 @@ class State(IntEnum):
 
 
 class Verdict(NamedTuple):
-    """What a check says."""
+    """The result of a check."""
 
     state: State
     summary: str
@@ -41,9 +41,10 @@ class Verdict(NamedTuple):
 
 
 def examine(configuration: Path, clock: Callable[[], datetime] = utc_now) -> Verdict:
-    """Judge the status file that a configuration names."""
+    """Return the verdict on the status file that `configuration` names."""
     try:
         path = load_settings(configuration).status_file
+        # Taken before the content: a file that is replaced in between counts as older than it is, never as newer.
         written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         status = read(path)
     except FileNotFoundError as error:
@@ -54,15 +55,17 @@ def examine(configuration: Path, clock: Callable[[], datetime] = utc_now) -> Ver
 
 
 def judge(status: Status, age: timedelta) -> Verdict:
-    """Judge a status file that is so old."""
+    """Return the verdict on a status file of this age."""
     performance = _performance(status)
     allowed = age_allowed(status.interval)
+    # An outdated file says nothing about the jobs, however good they look in it.
     if age > allowed:
         minutes = allowed // timedelta(minutes=1)
         return Verdict(State.CRITICAL, f"Status file is older than {counted(minutes, 'minute')}", performance)
     overdue = [job for job in status.jobs if job.sla_overdue]
     warnings = [*_general(status), *(line for job in status.jobs for line in _warnings(job))]
     if overdue:
+        # Late jobs decide the state, but the warnings are printed as well: one may be the cause.
         late = [f"{job.job} (last time: {_time(job.last_time)}{_why(job)})" for job in overdue]
         summary = f"{counted(len(overdue), 'job')} not within SLA"
         return Verdict(State.CRITICAL, summary, performance, (*_first(late), *_first(warnings)))
@@ -75,7 +78,7 @@ def judge(status: Status, age: timedelta) -> Verdict:
 
 
 def _general(status: Status) -> Iterator[str]:
-    """Tell what is wrong with the scheduler itself."""
+    """Yield the warnings about the scheduler itself."""
     if status.configuration_error:
         since = _time(status.loaded)
         yield f"the configuration as of {since} is in force, for the newer one is wrong: {status.configuration_error}"
@@ -85,7 +88,7 @@ def _general(status: Status) -> Iterator[str]:
 
 
 def _warnings(job: JobStatus) -> Iterator[str]:
-    """Tell what somebody ought to look at though the job keeps its SLA."""
+    """Yield the warnings about a job, which may keep its SLA all the same."""
     if job.quarantine_reports:
         yield f"{job.job}: {counted(job.quarantine_reports, 'report')} of damage or differences in quarantine"
     if job.partly_verified:
@@ -99,7 +102,8 @@ def _warnings(job: JobStatus) -> Iterator[str]:
 
 
 def _performance(status: Status) -> str:
-    """Return the figures as `name=value[unit]`, in an order that stays."""
+    """Return the figures as `name=value[unit]`."""
+    # Programs that draw graphs match figures by position: add new ones at the end.
     jobs = status.jobs
     figures = {
         "jobs": len(jobs),
@@ -123,7 +127,8 @@ def _time(moment: datetime | None) -> str:
 
 
 def _first(lines: list[str]) -> Iterator[str]:
-    """Yield as many lines as anybody reads; a vertical bar would begin performance data."""
+    """Yield the first `MOST_LINES` lines and how many more there are."""
+    # A vertical bar would begin performance data.
     yield from (line.replace("|", "/") for line in lines[:MOST_LINES])
     if len(lines) > MOST_LINES:
         yield f"... and {len(lines) - MOST_LINES} more; 'backy jobs' shows all"

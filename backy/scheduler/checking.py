@@ -1,4 +1,4 @@
-"""Turning what is written into types, and saying of every key that is wrong what it should be."""
+"""Converts the content of a document to types and reports each wrong key with what it should be."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backy.text.phrases import alternatives
 
 Section = TypeVar("Section", bound=msgspec.Struct)
 Key = tuple[str, ...]
-"""The way to a value, such as `("jobs", "web1", "schedule")`."""
+"""Path of a value, such as `("jobs", "web1", "schedule")`."""
 
 _WORDS = {
     "int": "a whole number",
@@ -25,44 +25,45 @@ _WORDS = {
     "array": "a list",
     "null": "nothing",
 }
-"""What msgspec calls the kinds of values, and what people do."""
+"""What msgspec calls the kinds of values, and what users call them."""
 
 _RETIRED = {
     "api": "the HTTP interface of an unreleased backy 2.6 is not there",
     "peers": "backup servers of an unreleased backy 2.6 do not know each other here",
 }
-"""Keys of other versions of backy, and what became of them."""
+"""Keys of other versions of backy, and what happened to them."""
 
 
 class Checker:
-    """Reports what is wrong with a document."""
+    """Reports the problems of a document."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
         self.report = document.report
 
     def mapping(self, value: object, key: Key) -> Mapping[str, Any]:
-        """Return keys and values, none if there are not any, which is reported."""
+        """Return `value` if it is a mapping. Report anything else and return an empty mapping."""
         if isinstance(value, dict):
             return value
         self.report(key, f"expected keys and values, got {_shown(value)}")
         return {}
 
     def section(self, value: object, wanted: type[Section], key: Key) -> Section | None:
-        """Turn keys and values into `wanted`; None if anything is wrong with them, all of which is reported."""
+        """Convert keys and values to `wanted`. Report all problems and return None if there are any."""
         try:
             return convert(value, wanted)
         except msgspec.ValidationError as error:
+            # msgspec stops at the first problem, but users want to see all: convert field by field.
             before = len(self._document.problems)
             content = self.mapping(value, key)
             if isinstance(value, dict):
                 self._fields(content, wanted, key)
             if len(self._document.problems) == before:
-                self.report(key, _message(error))
+                self.report(key, _problem(error))  # wrong as a whole, as two fields that exclude each other
             return None
 
     def keys(self, content: Iterable[str], known: Sequence[str], key: Key, also: Sequence[str] = ()) -> None:
-        """Report keys that are neither `known` nor, though nobody is told so, taken `also`."""
+        """Report keys that are neither in `known` nor in `also`; the latter are accepted but not offered."""
         for name in content:
             if name not in known and name not in also:
                 self.report((*key, name), f"unknown key; {_RETIRED.get(name) or alternatives(name, known)}")
@@ -78,11 +79,12 @@ class Checker:
             try:
                 convert(content[name], field.type)
             except msgspec.ValidationError as error:
-                self.report((*key, name), _complaint(error, content[name]))
+                self.report((*key, name), _problem_of(error, content[name]))
 
 
-def _message(error: msgspec.ValidationError) -> str:
-    """Return what msgspec says in plain words, without the path, which is told otherwise, and without what it got."""
+def _problem(error: msgspec.ValidationError) -> str:
+    """Return what msgspec says, in the words of users."""
+    # Its path and the value are cut off: the report has the path as users write it, `_problem_of` adds the value.
     text = str(error).partition(" - at `")[0].partition(", got `")[0]
     text = re.sub(
         "`([^`]*)`", lambda kinds: " or ".join(_WORDS.get(kind, kind) for kind in kinds[1].split(" | ")), text
@@ -90,17 +92,18 @@ def _message(error: msgspec.ValidationError) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _complaint(error: msgspec.ValidationError, value: object) -> str:
-    """Say what is wrong with a value, and what it may have been meant to be."""
-    message, shown = _message(error), _shown(value)
-    text = message if shown in message else f"{message}, got {shown}"
+def _problem_of(error: msgspec.ValidationError, value: object) -> str:
+    """Return what is wrong with a value, and a hint at the likely cause."""
+    problem, shown = _problem(error), _shown(value)
+    text = problem if shown in problem else f"{problem}, got {shown}"
+    # Two mistakes that cost people hours, as YAML shows neither.
     if isinstance(value, str) and value.rstrip().endswith(","):
         return f"{text}; the comma at its end belongs to the value"
-    if isinstance(value, bool) and _WORDS["str"] in message:
+    if isinstance(value, bool) and _WORDS["str"] in problem:
         return f"{text}; to YAML yes, no, on and off are no words unless they are in quotes"
     return text
 
 
 def _shown(value: object) -> str:
-    """Return a value as users wrote it, cut short."""
+    """Return a value for a text: shortened, and None as nothing."""
     return "nothing" if value is None else reprlib.repr(value)

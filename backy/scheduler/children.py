@@ -1,4 +1,4 @@
-"""Child processes: plain commands, each in a session of its own, that end when they are told to."""
+"""Runs commands as child processes, each in a session of its own so that it can be ended with all its children."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 GRACE = timedelta(seconds=30)
-"""How long a child may take to tidy up after SIGTERM."""
+"""How long a child may take to clean up after SIGTERM."""
 
 
 class TimeLimitError(Exception):
-    """A child took longer than it may, and was ended."""
+    """A child exceeded its time limit and was ended."""
 
 
 async def run(
@@ -29,15 +29,22 @@ async def run(
     grace: timedelta = GRACE,
     given: bytes | None = None,
 ) -> int:
-    """Run a command and return its exit code, that of a signal being negative.
+    """Run a command and return its exit code; the negative number of a signal that ended it.
 
-    What it prints is appended to `logfile`, which is opened anew for each command: it may have been rotated.
-    `given` is what it can read from its standard input. Cancelling this ends the command and all that it has started.
+    Cancelling this ends the command and all processes that it has started.
+
+    Args:
+        command: Program and arguments.
+        logfile: What the command prints is appended to this file.
+        limit: Time after which the command is ended, or None.
+        grace: Time between SIGTERM and SIGKILL.
+        given: Content of its standard input.
 
     Raises:
-        TimeLimitError: it took longer than `limit`.
-        OSError: it can not be started, or there is no logfile to be had.
+        TimeLimitError: the command took longer than `limit`.
+        OSError: the command can not be started, or the logfile can not be opened.
     """
+    # Opened again for each command, as it may have been rotated.
     output = await asyncio.to_thread(open_log, logfile)
     try:
         process = await asyncio.create_subprocess_exec(
@@ -51,7 +58,7 @@ async def run(
 
 
 async def output_of(command: Sequence[str], *, limit: timedelta, grace: timedelta = GRACE) -> tuple[int, bytes]:
-    """Run a command and return its exit code and what it printed to its standard output; raises as `run` does."""
+    """Run a command and return its exit code and its standard output. Raise the same errors as `run`."""
     process = await asyncio.create_subprocess_exec(
         *command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True
     )
@@ -60,7 +67,7 @@ async def output_of(command: Sequence[str], *, limit: timedelta, grace: timedelt
 
 
 async def _end(process: Process, limit: timedelta | None, grace: timedelta, given: bytes | None) -> bytes:
-    """Wait for the end of a process, or bring it about."""
+    """Wait for the end of a process and return its output; terminate it at the limit or if cancelled."""
     try:
         async with asyncio.timeout(limit.total_seconds() if limit else None):
             printed, _ = await process.communicate(given)
@@ -74,23 +81,26 @@ async def _end(process: Process, limit: timedelta | None, grace: timedelta, give
 
 
 async def _terminate(process: Process, grace: timedelta) -> None:
-    """End a process and all of its group: kindly first, then for sure."""
+    """End a process and its group: SIGTERM, then SIGKILL after `grace`."""
     _signal_group(process, signal.SIGTERM)
     try:
         async with asyncio.timeout(grace.total_seconds()):
             await process.wait()
     except TimeoutError:
         log.warning("process %d did not end within %s of SIGTERM and is killed", process.pid, grace)
+    # Also after a clean end: children of the process may have ignored SIGTERM.
     _signal_group(process, signal.SIGKILL)
     await process.wait()
 
 
 def _signal_group(process: Process, number: signal.Signals) -> None:
-    """Signal what is left of a process's group; its leader may have ended before the others."""
+    """Send a signal to the group of a process."""
+    # The leader of the group may have ended before the others, or all of them may be gone.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
 
 
 def open_log(path: Path) -> int:
-    """Open a job's log so that what is written goes to its end."""
+    """Open a job's log for appending and return the descriptor."""
+    # O_NOFOLLOW: who may write to a repository must not direct the scheduler to a file elsewhere.
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)

@@ -1,4 +1,4 @@
-"""The commands of the console and of `backy client`: each answers with a text for people and data for programs."""
+"""The commands of the console and of `backy client`. Each returns a text for people and data for programs."""
 
 from __future__ import annotations
 
@@ -17,55 +17,56 @@ from backy.text.phrases import alternatives, counted, did_you_mean
 
 
 class Scheduler(Protocol):
-    """What commands may ask of a scheduler."""
+    """What commands need of a scheduler."""
 
     def status(self) -> Status:
-        """Return what is known of everything now."""
+        """Return the current status of scheduler and jobs."""
 
     def trigger(self, names: Iterable[str]) -> int:
-        """Let jobs run as soon as there are slots; return how many do not run already."""
+        """Queue jobs and return how many of them were not running already."""
 
     async def reload(self) -> str:
-        """Read the configuration again and say what came of it; raises BackyError if it is wrong."""
+        """Reload the configuration and return a summary. Raise BackyError if it is wrong."""
 
 
 class Answer(NamedTuple):
-    """What a command says."""
+    """The answer to a command."""
 
     text: str
     data: Any = None
-    """What becomes JSON."""
+    """Converted to JSON."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command."""
+    """A command of the console."""
 
     run: Callable[[Scheduler, Sequence[str]], Awaitable[Answer]]
     help: str
     arguments: str = ""
-    """Shown after the name; what is in brackets may be left out."""
+    """Names of the arguments; those in brackets are optional."""
     changes: bool = False
-    """Whether it changes anything, so that it can be switched off."""
+    """Whether the command changes anything. Such commands can be switched off for the console."""
 
     def takes(self, count: int) -> bool:
-        """Tell whether it can be called with so many arguments."""
+        """Return whether the command takes `count` arguments."""
         names = self.arguments.split()
+        # A plugin's command takes any number of arguments, and says itself which.
         most = float("inf") if self.arguments.endswith("...") else len(names)
         return sum(not name.startswith("[") for name in names) <= count <= most
 
 
 class CommandError(BackyError):
-    """A command was not understood."""
+    """A command is unknown, incomplete or not allowed."""
 
 
 async def execute(
     commands: Mapping[str, Command], scheduler: Scheduler, words: Sequence[str], *, may_change: bool
 ) -> Answer:
-    """Run the command that `words` call.
+    """Execute the command that `words` name, with its arguments.
 
     Raises:
-        BackyError: there is no such command, it can not be had here, or it failed.
+        BackyError: the command is unknown, not allowed here, or failed.
     """
     name, *arguments = words or [""]
     command = commands.get(name)
@@ -85,6 +86,7 @@ async def _jobs(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
         found = selected(jobs, *arguments)
         return Answer(job_table(found), msgspec.to_builtins(found))
 
+    # A table of ten thousand jobs takes too long for the loop.
     return await asyncio.to_thread(answer)
 
 
@@ -95,7 +97,7 @@ async def _status(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
     counts = Counter(job.status for job in status.jobs)
     rows = [[name, str(count)] for name, count in sorted(counts.items())]
     data = msgspec.to_builtins(status)
-    data["jobs"] = dict(counts)
+    data["jobs"] = dict(counts)  # `jobs` has the details
     return Answer(table(["Status", "#"], rows, ["#"], round_corners=False), data)
 
 

@@ -1,7 +1,7 @@
-"""The console: telnet on local addresses, line by line, without any trust in who is there.
+"""The console: telnet on local addresses, line by line, for untrusted clients.
 
-A client may be slow, silent, loud, half gone or malicious. So there are limits: of what is read before a line ends, of
-how long nothing may happen, of how long a client may take to receive what it asked for, and of how many there are.
+A client may be slow, silent, flooding, half closed or malicious. So there are limits: for the length of a line, for
+silence, for the time to receive an answer, and for the number of clients.
 """
 
 from __future__ import annotations
@@ -23,57 +23,59 @@ from backy.errors import BackyError
 from backy.plugins.discovery import CORE_DISTRIBUTION
 
 log = logging.getLogger(__name__)
-logging.getLogger("telnetlib3").setLevel(logging.CRITICAL)  # or whoever can connect could fill the log
+logging.getLogger("telnetlib3").setLevel(logging.CRITICAL)  # anybody who can connect could fill the log
 
 MOST_CLIENTS = 100
 LONGEST_LINE = 4096
 MOST_UNANSWERED = 64 * 1024
-"""Bytes that a client may send until a line of it is answered, the protocol's own included."""
+"""Bytes that a client may send before a line of it is answered, including those of the protocol."""
 
 RECEIVE_BUFFER = 16 * 1024
-"""Of the system, for each connection: no more than this is dealt with at once."""
+"""Bytes that the system buffers for a connection. They are processed in one piece, which must not take long."""
 
 SILENCE = timedelta(minutes=10)
-"""How long a client may send nothing."""
+"""Longest time without a line from a client."""
 
 SLOWNESS = timedelta(seconds=30)
-"""How long it may take to receive a piece of an answer."""
+"""Longest time for a client to receive a piece of an answer."""
 
 PIECE = 64 * 1024
+"""Bytes of an answer that are sent at once."""
 
 Answering = Callable[[Sequence[str]], Awaitable[str]]
-"""Runs the command that some words call, and returns what it says; raises BackyError."""
+"""Executes the command in some words and returns its text. Raises BackyError."""
 
 
 class Console:
-    """Listens, and talks with all clients."""
+    """Listens for clients and keeps their connections."""
 
     def __init__(self, answering: Answering) -> None:
         self.answering = answering
         self.clients: set[Connection] = set()
         self.addresses: tuple[str, ...] = ()
-        """Where it listens."""
-        self.trouble: tuple[str, ...] = ()
-        """Where it should and can not."""
+        """Addresses at which the console listens."""
+        self.problems: tuple[str, ...] = ()
+        """Why it does not listen at other configured addresses."""
         self._servers: list[asyncio.Server] = []
 
     async def listen(self, addresses: Iterable[str], port: int) -> None:
-        """Listen at these addresses alone. The scheduler does its work all the same if one can not be had."""
+        """Listen at these addresses and close all others. Log addresses that can not be opened."""
         self.close()
-        listening, trouble = [], []
+        listening, problems = [], []
         for address in addresses:
             try:
                 opened = _listening(address, port)
             except OSError as error:
-                trouble.append(f"the console can not listen at {address} port {port}: {error.strerror}")
-                log.error("%s", trouble[-1])  # noqa: TRY400  # the cause says all
+                # Backups must go on if a port is taken, and the other addresses must work.
+                problems.append(f"the console can not listen at {address} port {port}: {error.strerror}")
+                log.error("%s", problems[-1])  # noqa: TRY400  # the cause says all
                 continue
             self._servers.append(await asyncio.get_running_loop().create_server(lambda: Connection(self), sock=opened))
             listening.append(_name(opened.getsockname()))
-        self.addresses, self.trouble = tuple(listening), tuple(trouble)
+        self.addresses, self.problems = tuple(listening), tuple(problems)
 
     def close(self) -> None:
-        """Listen no more and drop all clients."""
+        """Stop listening and drop all clients."""
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -82,14 +84,16 @@ class Console:
 
 
 class _Writer(TelnetWriter):
-    """Answers the options of telnet. It has no sub-negotiations: nobody needs them here, and one can be a zip bomb."""
+    """Negotiates the options of telnet, but ignores all sub-negotiations."""
+
+    # The console needs none of them, and one that is compressed can be a zip bomb.
 
     def handle_subnegotiation(self, buf: Any) -> None:  # noqa: ANN401  # as it is declared there
-        """Ignore it."""
+        """Ignore a sub-negotiation."""
 
 
 class Connection(BaseServer):
-    """One client."""
+    """The connection of one client."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(encoding=False, writer_factory=_Writer, limit=LONGEST_LINE)
@@ -101,7 +105,7 @@ class Connection(BaseServer):
     # what asyncio and telnetlib3 call ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to talk."""
+        """Start to serve the client, or to refuse it if there are too many."""
         super().connection_made(transport)
         self._socket = cast(asyncio.Transport, transport)
         cast(TelnetReader, self.reader).set_transport(transport)
@@ -111,31 +115,31 @@ class Connection(BaseServer):
         self._talk = asyncio.get_running_loop().create_task(self._refuse() if full else self._serve())
 
     def begin_negotiation(self) -> None:
-        """Ask for nothing: a client that knows how edits its lines itself."""
+        """Request no options: a client edits its lines itself."""
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sends, unless it is too much."""
+        """Process received bytes, and drop a client that sends too many."""
         super().data_received(data)
         if self.rx_bytes - self._answered > MOST_UNANSWERED:
             log.debug("console: %s sends too much", self)
             self.drop()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes both
-        """Go on to answer a client that sends no more."""
+        """Keep the connection open to answer a client that has closed its side."""
         cast(TelnetReader, self.reader).feed_eof()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Talk no more."""
+        """Stop serving the client."""
         super().connection_lost(exc)
         self._console.clients.discard(self)
         if self._talk:
             self._talk.cancel()
 
-    # the talk ---------------------------------------------------------------------------------------------------------
+    # talking ----------------------------------------------------------------------------------------------------------
 
     def drop(self) -> None:
-        """End the connection at once."""
+        """Close the connection without sending what is left."""
         if self._socket:
             self._socket.abort()
 
@@ -144,7 +148,7 @@ class Connection(BaseServer):
         self._hang_up()
 
     async def _serve(self) -> None:
-        """Answer line after line."""
+        """Answer line by line."""
         try:
             await self._send(f"backy {version(CORE_DISTRIBUTION)}\nReady.\n")
             while True:
@@ -156,25 +160,26 @@ class Connection(BaseServer):
                     break
                 if words:
                     await self._send(f"{await self._answer(words)}\n")
-        except (EOFError, TimeoutError, OSError) as error:
+        except (EOFError, TimeoutError, OSError) as error:  # the ways in which clients leave
             log.debug("console: %s has ended: %r", self, error)
         except Exception:
             log.exception("console: internal error")
         self._hang_up()
 
     async def _answer(self, words: Sequence[str]) -> str:
-        """Run a command to its end, even if the client does not wait for it."""
+        """Execute a command and return its text."""
+        # Shielded: a command that changes something is not to be interrupted because its client has gone.
         try:
             return await asyncio.shield(asyncio.ensure_future(self._console.answering(words)))
         except BackyError as error:
             return str(error)
 
     async def _line(self) -> str:
-        """Return the next line.
+        """Return the next line without control characters.
 
         Raises:
-            EOFError: there is none, or it is too long.
-            TimeoutError: it does not come.
+            EOFError: the client has sent its last line, or the line is too long.
+            TimeoutError: no line comes within `SILENCE`.
         """
         reader = cast(TelnetReader, self.reader)
         async with asyncio.timeout(SILENCE.total_seconds()):
@@ -182,10 +187,11 @@ class Connection(BaseServer):
                 line = await reader.readuntil_pattern(_END_OF_LINE)
             except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
                 raise EOFError from error
+        # The words of a line come back in answers and in the log, where they must not control a terminal.
         return _UNPRINTABLE.sub("", line.decode(errors="replace"))
 
     async def _send(self, text: str) -> None:
-        """Send a text, as fast as the client takes it; raises TimeoutError if that is too slow."""
+        """Send a text as fast as the client receives it. Raise TimeoutError if that is too slow."""
         writer = cast(TelnetWriter, self.writer)
         content = text.replace("\n", "\r\n").encode(errors="replace")
         for start in range(0, len(content), PIECE):
@@ -194,7 +200,7 @@ class Connection(BaseServer):
                 await writer.drain()
 
     def _hang_up(self) -> None:
-        """Close the connection once all is sent, but do not wait for long."""
+        """Close the connection after all is sent, or after `SLOWNESS`."""
         if self._socket:
             self._socket.close()
             asyncio.get_running_loop().call_later(SLOWNESS.total_seconds(), self._socket.abort)
@@ -205,15 +211,17 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _listening(address: str, port: int) -> socket.socket:
-    """Open a socket that listens; the connections inherit its buffer."""
+    """Open a listening socket."""
     family, kind, protocol, _, where = socket.getaddrinfo(
         address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
     )[0]
     opened = socket.socket(family, kind, protocol)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit the size of the buffer.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         if family == socket.AF_INET6:
+            # Or `::` would take the port of 0.0.0.0 as well, and only one of both addresses could be configured.
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.bind(where)
     except BaseException:

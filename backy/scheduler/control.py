@@ -1,10 +1,9 @@
-"""The socket for `backy client`: one question and one answer for each connection, each a JSON object on one line.
+"""The socket for `backy client`. A connection has one question and one answer, each a JSON object on one line.
 
     {"command": ["jobs", "web"]}
     {"ok": true, "text": "...", "data": [...]}          or          {"ok": false, "text": "what is wrong"}
 
-The socket is in the base directory and its owner's alone, so whoever can connect may do everything. Its path can be too
-long for the system's call; so it is reached by way of an open directory.
+The socket is in the base directory and belongs to the owner of the scheduler alone, so every client may do everything.
 """
 
 from __future__ import annotations
@@ -27,31 +26,32 @@ from backy.scheduler.commands import Answer
 log = logging.getLogger(__name__)
 SOCKET = ".socket"
 LONGEST_QUESTION = 64 * 1024
+"""Longest line of a client, in bytes."""
 PATIENCE = timedelta(seconds=30)
-"""How long a question may take to arrive, and its answer to be taken."""
+"""Time limit for receiving a question, and for sending an answer."""
 
 Answering = Callable[[Sequence[str]], Awaitable[Answer]]
-"""Runs the command that some words call; raises BackyError."""
+"""Executes the command in some words. Raises BackyError."""
 
 
 class Question(msgspec.Struct):
-    """What a client wants."""
+    """The request of a client."""
 
     command: list[str]
 
 
 class Reply(msgspec.Struct, omit_defaults=True):
-    """What it gets."""
+    """The response to a `Question`."""
 
     ok: bool
     text: str
-    """For people: an answer, or what is wrong."""
+    """For people: the answer, or an error."""
     data: Any = None
     """For programs."""
 
 
 async def serve(directory: Path, answering: Answering) -> asyncio.Server:
-    """Answer clients at the socket in a directory."""
+    """Start to answer clients at the socket in `directory`."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -70,7 +70,9 @@ async def serve(directory: Path, answering: Answering) -> asyncio.Server:
 
 
 def _bound(directory: Path) -> socket.socket:
-    """Make the socket, anew if there is one: whoever holds the base directory owns it."""
+    """Create the socket, replacing an existing one."""
+    # An existing one is a leftover: this scheduler holds the lock of the directory. The new one gets its name only
+    # after its permissions, so that clients find a socket at any time.
     opened = socket.socket(socket.AF_UNIX)
     with _short(directory) as folder:
         temporary = Path(folder) / f"{SOCKET}.tmp"
@@ -82,7 +84,8 @@ def _bound(directory: Path) -> socket.socket:
 
 
 async def _reply(question: bytes, answering: Answering) -> Reply:
-    """Run a client's command to its end, even if the client does not wait for it."""
+    """Execute the command of a client."""
+    # Shielded: a command that changes something is not to be interrupted because its client has gone.
     try:
         words = msgspec.json.decode(question, type=Question).command
         answer = await asyncio.shield(asyncio.ensure_future(answering(words)))
@@ -94,10 +97,10 @@ async def _reply(question: bytes, answering: Answering) -> Reply:
 
 
 def ask(directory: Path, command: Sequence[str]) -> Reply:
-    """Ask the scheduler of a base directory.
+    """Send a command to the scheduler of a base directory and return its reply.
 
     Raises:
-        BackyError: nobody answers.
+        BackyError: no scheduler answers.
     """
     try:
         with socket.socket(socket.AF_UNIX) as connection, _short(directory) as folder:
@@ -114,7 +117,8 @@ def ask(directory: Path, command: Sequence[str]) -> Reply:
 
 @contextmanager
 def _short(directory: Path) -> Iterator[str]:
-    """Give a short path of a directory."""
+    """Yield a short path of a directory."""
+    # The address of a socket has 108 bytes at most, and a path can be longer.
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{descriptor}"

@@ -1,4 +1,4 @@
-"""The scheduler as a process: starts what is due, reads the configuration again, and ends, when it is told to."""
+"""The process of the scheduler: starts jobs that are due, reloads the configuration, and stops on request."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from backy.text.phrases import counted, local_time
 log = logging.getLogger(__name__)
 Returned = TypeVar("Returned")
 LONGEST_SLEEP = timedelta(minutes=1)
-"""The clock may be set: the agenda is looked at this often even if nothing is due."""
+"""Longest pause between two looks at the agenda: the clock may be set meanwhile."""
 
 
 class Daemon:
-    """One scheduler."""
+    """Runs the jobs of a configuration and answers operators."""
 
     def __init__(
         self,
@@ -65,7 +65,11 @@ class Daemon:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, before: Mapping[str, JobStatus]) -> None:
-        """Schedule until SIGTERM, SIGINT or SIGQUIT; no child is left then. `before` is what is known of the jobs."""
+        """Schedule until SIGTERM, SIGINT or SIGQUIT, then end all children.
+
+        Args:
+            before: The status of the jobs as an earlier scheduler left it.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number, self._stop.set)
@@ -73,6 +77,7 @@ class Daemon:
         self._apply(self.configuration, before)
         try:
             await self._access.open(self.configuration)
+            # Before `ready`: who waits for it finds a status file.
             await self._reporter.write()
             async with asyncio.TaskGroup() as group:
                 work = [
@@ -88,16 +93,18 @@ class Daemon:
                 for task in work:
                     task.cancel()
         finally:
+            # In this order: nobody can trigger jobs when the running ones are ended, and their repositories are scanned
+            # before the scanner is closed.
             self._access.close()
             self._end(self.ledger.jobs.values())
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._scanner.close()
         log.info("stopped")
 
-    # what others may ask for ------------------------------------------------------------------------------------------
+    # for operators and reports ----------------------------------------------------------------------------------------
 
     def status(self) -> Status:
-        """Return what is known of everything now."""
+        """Return the current status of scheduler and jobs."""
         now = self._clock()
         return Status(
             version=version(CORE_DISTRIBUTION),
@@ -109,29 +116,31 @@ class Daemon:
             loaded=self._loaded,
             configuration_error=self._error,
             console=self._access.console.addresses,
-            problems=(*self._access.console.trouble, *self._scanner.trouble(self.ledger.jobs)),
+            problems=(*self._access.console.problems, *self._scanner.problems(self.ledger.jobs)),
             plugins=self._reporter.broken_plugins,
             pools=self.ledger.pools(),
             jobs=tuple(self.ledger.rows(now)),
         )
 
     def trigger(self, names: Iterable[str]) -> int:
-        """Let jobs run as soon as there are slots; return how many do not run already."""
+        """Queue jobs and return how many of them were not running already."""
         now = self._clock()
         started = sum(self.ledger.agenda.trigger(name, now) for name in names)
         self._wake.set()
         return started
 
     async def reload(self) -> str:
-        """Read the configuration again and say what came of it; whoever asked need not wait for it.
+        """Reload the configuration and return a summary of the changes.
 
         Raises:
-            BackyError: it is wrong; the one that is in force stays so.
+            BackyError: the configuration is wrong. The old one stays in force.
         """
+        # Shielded: the reload is completed even if the client that asked for it has gone.
         return await asyncio.shield(self._keep(self._reload()))
 
     def _interval(self) -> timedelta:
-        """Return how often to write and to look at the least, which is not without a pause."""
+        """Return the longest pause between two status files and between two scans."""
+        # An interval of 0 would keep the loop busy.
         return max(self.configuration.settings.status_interval, GATHER)
 
     # configuration ----------------------------------------------------------------------------------------------------
@@ -161,13 +170,14 @@ class Daemon:
                 self._notifier.ready()
 
     def _check_new(self, configuration: Configuration) -> None:
-        """Refuse what a running scheduler can not change."""
+        """Raise BackyError if a running scheduler can not apply the configuration."""
+        # The lock of the base directory, the socket and the running children belong to the old one.
         old = self.configuration.settings.base_dir
         if configuration.settings.base_dir != old:
             raise BackyError(f"global.base-dir is {old} for a scheduler that runs; restart it to change that")
 
     def _apply(self, configuration: Configuration, before: Mapping[str, JobStatus]) -> str:
-        """Put a configuration into force and say what that means."""
+        """Put a configuration into force and return a summary of the changes."""
         self.configuration = configuration
         self._loaded = self._clock()
         self._runner.callback = configuration.settings.backup_completed_callback
@@ -185,7 +195,8 @@ class Daemon:
         return f"{counted(len(self.ledger.jobs), 'job')}, {len(changes.added)} of them new; {gone}"
 
     def _keep(self, work: Coroutine[Any, Any, Returned]) -> asyncio.Task[Returned]:
-        """Do something on the side, to its end."""
+        """Start a task that is awaited before the scheduler stops."""
+        # The loop itself holds tasks only weakly, so that they could vanish while they wait.
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -194,7 +205,7 @@ class Daemon:
     # runs -------------------------------------------------------------------------------------------------------------
 
     async def _start_what_is_due(self) -> None:
-        """Start jobs when their time has come, for ever."""
+        """Start jobs when they are due, until cancelled."""
         while True:
             self._wake.clear()
             now = self._clock()
@@ -206,13 +217,14 @@ class Daemon:
             await happened(self._wake, pause)
 
     async def _run(self, job: Job) -> None:
-        """Run a job, and enter what came of it."""
+        """Run a job, scan its repository and record the result."""
         name, tags = job.settings.name, job.entry.due.tags if job.entry.due else ()
         log.info("%s: backing up as %s", name, ",".join(tags))
         newest = job.newest
         try:
             result = await self._runner.run(job.settings, tags)
             await self._scanner.look([job], again=True)
+            # Do not trust the exit code alone: a job that never has a new revision would be run again and again.
             if result.outcome is Outcome.DONE and job.newest == newest:
                 result = Result(Outcome.FAILED, "the backup ended well, but there is no new revision")
         except asyncio.CancelledError:
@@ -225,7 +237,7 @@ class Daemon:
             self._finish(job, result)
 
     def _finish(self, job: Job, result: Result) -> None:
-        """Enter how a run ended."""
+        """Record the result of a run, log it and schedule the next one."""
         name, entry = job.settings.name, job.entry
         job.task, job.error, job.row = None, result.error, None
         past, duration = (job.summary.past, job.summary.duration) if job.summary else (entry.past, None)
@@ -242,19 +254,20 @@ class Daemon:
 
     @staticmethod
     def _end(jobs: Iterable[Job]) -> None:
-        """Begin to end what runs for these jobs."""
+        """Cancel the runs of these jobs without waiting for them."""
         for job in jobs:
             if job.task:
                 job.task.cancel()
-                job.task = None  # it is not to be told twice: that would cut short how it ends
+                job.task = None  # cancelled once only: a second time would cut short its clean end
 
     def _prepare(self, job: JobEntry) -> Path:
-        """Make a job's repository ready for its backup."""
+        """Write the configuration of a job's repository and return the directory. Called in a thread."""
+        # Before anything is written: the disk may have been unmounted since the start.
         self._base.check()
         return configure(self.configuration, job).directory
 
     def _learn(self, job: Job, summary: Summary) -> None:
-        """Take note of what a repository holds, unless its job is gone."""
+        """Record the summary of a repository, unless its job has been removed."""
         if self.ledger.jobs.get(job.settings.name) is job:
             self.ledger.learn(job, summary, self._clock())
             self._wake.set()

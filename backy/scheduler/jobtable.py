@@ -1,4 +1,4 @@
-"""The table of jobs, as the console, `backy client` and `backy jobs` print it."""
+"""The table of jobs, for the console, `backy client` and `backy jobs`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backy.text.table import table
 
 
 def selected(jobs: Iterable[JobStatus], pattern: str = "") -> list[JobStatus]:
-    """Return the jobs whose name has a match of a regular expression; raises BackyError if it is none."""
+    """Return the jobs whose name contains a match of `pattern`. Raise BackyError if that is no regular expression."""
     if not pattern:
         return list(jobs)
     matches = matcher(pattern)
@@ -19,7 +19,8 @@ def selected(jobs: Iterable[JobStatus], pattern: str = "") -> list[JobStatus]:
 
 
 def job_table(jobs: Sequence[JobStatus], *, round_corners: bool = False) -> str:
-    """Return a table of jobs and how many there are."""
+    """Return a table of jobs and their number."""
+    # The zone is in the heading: in each line it would cost a column.
     zone = local_zone(job.last_time for job in jobs)
     headings = ["Job", "SLA", "SLA overdue", "Status", f"Last Backup ({zone})", "Last Tags", "Last Duration"]
     headings += [f"Next Backup ({zone})", "Next Tags"]
@@ -32,7 +33,7 @@ def _row(job: JobStatus) -> list[str]:
     return [
         job.job,
         job.sla,
-        length_of_time(job.sla_overdue or None),
+        length_of_time(job.sla_overdue or None),  # 0 means in time
         job.status,
         local_time(job.last_time),
         ",".join(job.last_tags) or NOTHING,

@@ -1,4 +1,4 @@
-"""What the scheduler knows of its jobs: what is configured, what is planned, what their repositories hold."""
+"""The jobs of the scheduler, each with its configuration, its place on the agenda and the summary of its repository."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from backy.scheduler.summary import Summary
 
 @dataclass(eq=False)
 class Job:
-    """A job while it is configured."""
+    """A job of the configuration in force."""
 
     settings: JobEntry
     entry: Entry
     before: JobStatus | None
-    """What an earlier scheduler knew of it, which is shown until its repository was looked at."""
+    """Status of the job from an earlier scheduler, shown until the first scan of its repository."""
     summary: Summary | None = None
     error: str | None = None
-    """Why the last run failed, or what could not be done after it."""
+    """Why the last run, or what follows a backup, failed."""
     task: asyncio.Task[None] | None = None
-    """The run that is under way."""
+    """The current run."""
     row: JobStatus | None = field(default=None, repr=False)
-    """The last status, to be used again as long as nothing has changed."""
+    """The last status, reused as long as nothing has changed."""
 
     @property
     def newest(self) -> str | None:
@@ -40,22 +40,22 @@ class Job:
 
 
 class Changes(NamedTuple):
-    """What a new configuration means for the jobs."""
+    """What a new configuration changes."""
 
     added: list[Job]
     ended: list[Job]
-    """Jobs that are gone, or have another source or storage: what runs for them is to be ended."""
+    """Jobs that were removed, or have another source or storage: their runs must be ended."""
 
 
 class Ledger:
-    """All jobs of the configuration that is in force."""
+    """All jobs of the configuration in force."""
 
     def __init__(self, worker_limit: int) -> None:
         self.agenda = Agenda(worker_limit)
         self.jobs: dict[str, Job] = {}
 
     def apply(self, configuration: Configuration, before: Mapping[str, JobStatus], now: datetime) -> Changes:
-        """Put a configuration into force; jobs that are not there yet are shown as `before` has them."""
+        """Apply a configuration and return the changes. `before` has what to show of new jobs until their scan."""
         self.agenda.worker_limit = configuration.settings.worker_limit
         wanted = configuration.jobs
         ended = [self._remove(name) for name in self.jobs.keys() - wanted.keys()]
@@ -64,35 +64,38 @@ class Ledger:
         ]
         for name, settings in wanted.items():
             job = self.jobs[name]
+            # A backup that is running would be of the old source, or in the old storage.
             if (settings.source, settings.storage) != (job.settings.source, job.settings.storage):
                 ended.append(job)
             if settings.schedule != job.settings.schedule:
                 self.agenda.reschedule(name, settings.schedule, now)
             if settings != job.settings:
                 job.settings, job.row = settings, None
+        # Sorted once here, so that no status has to be.
         self.jobs = {name: self.jobs[name] for name in sorted(self.jobs)}
         return Changes(added, ended)
 
     def learn(self, job: Job, summary: Summary, now: datetime) -> None:
-        """Take note of what a job's repository holds."""
+        """Record the summary of a job's repository."""
         job.summary = summary
         self.agenda.learn(job.settings.name, summary.past, summary.duration, now)
         job.row = None
 
     def rows(self, now: datetime) -> Iterator[JobStatus]:
-        """Yield the status of every job, in order of their names."""
+        """Yield the status of every job, sorted by name."""
+        # Most of ten thousand jobs are as they were: only those that time or an event has changed are made anew.
         for job in self.jobs.values():
             if job.row is None or job.row.sla_overdue or job.row.status != str(job.entry) or _is_late(job, now):
                 job.row = _row(job, now)
             yield job.row
 
     def pools(self) -> dict[str, PoolStatus]:
-        """Return how the pools are used."""
+        """Return the use of each pool."""
         agenda = self.agenda
         return {str(pool): PoolStatus(agenda.running(pool), agenda.queued(pool), agenda.worker_limit) for pool in Pool}
 
     def _add(self, settings: JobEntry, before: JobStatus | None, now: datetime) -> Job:
-        since = before.since if before else now
+        since = before.since if before else now  # a restart gives no job more time for its first backup
         job = Job(settings, self.agenda.add(settings.name, settings.schedule, since), before)
         self.jobs[settings.name] = job
         return job
@@ -107,9 +110,10 @@ def _is_late(job: Job, now: datetime) -> bool:
 
 
 def _row(job: Job, now: datetime) -> JobStatus:
-    """Return a job's status; one whose repository was not looked at yet is shown as it was before."""
+    """Return the status of a job; until its repository was scanned, as it was before."""
     entry, found = job.entry, job.summary
     due = entry.due if found else None
+    # Without this a restart would show all jobs as if they had no revisions.
     if found is None and job.before:
         return msgspec.structs.replace(job.before, status=str(entry), next_time=None, next_tags=())
     newest = found.newest if found else None

@@ -13,7 +13,7 @@ class Metric(NamedTuple):
 
     help: str
     value: Callable[[JobStatus], float | None]
-    """None where the job has no such value."""
+    """Returns None if the job has no such value."""
 
 
 JOB_METRICS = {
@@ -27,11 +27,11 @@ JOB_METRICS = {
     "backy_job_quarantine_reports": Metric("Reports of damage or differences.", lambda job: job.quarantine_reports),
     "backy_job_distrusted_revisions": Metric("Revisions that are distrusted.", lambda job: job.distrusted),
 }
-"""What is told of each job, with the label `job`."""
+"""The metrics of each job, with the label `job`."""
 
 
 def render(status: Status) -> str:
-    """Return the content of the file."""
+    """Return the content of the metrics file."""
     return "".join(f"{line}\n" for line in _lines(status))
 
 
@@ -52,10 +52,12 @@ def _lines(status: Status) -> Iterator[str]:
     for name, (text, value) in scheduler.items():
         yield from _gauge(name, text)
         yield f"{name} {value}"
+    # The last word of a name is the field of `PoolStatus`.
     for name, text in POOL_METRICS.items():
         yield from _gauge(name, text)
         for pool, slots in status.pools.items():
             yield f'{name}{{pool="{pool}"}} {getattr(slots, name.rpartition("_")[2])}'
+    # All samples of a metric have to follow its heading, so the loop over the jobs is the inner one.
     labels = [f'{{job="{_escaped(job.job)}"}}' for job in status.jobs]
     for name, metric in JOB_METRICS.items():
         yield from _gauge(name, metric.help)
@@ -69,7 +71,7 @@ POOL_METRICS = {
     "backy_pool_queued": "Jobs that wait for a slot.",
     "backy_pool_limit": "Slots.",
 }
-"""What is told of each pool, with the label `pool`."""
+"""The metrics of each pool, with the label `pool`."""
 
 
 def _gauge(name: str, text: str) -> Iterator[str]:
@@ -78,4 +80,5 @@ def _gauge(name: str, text: str) -> Iterator[str]:
 
 
 def _escaped(label: str) -> str:
+    # The order matters: the other two add backslashes.
     return label.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

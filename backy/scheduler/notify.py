@@ -1,4 +1,4 @@
-"""What systemd is told of the scheduler: one datagram for each message, as sd_notify(3) describes them."""
+"""Notifies systemd of the state of the scheduler, one datagram per message as in sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ log = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Tells the service manager that started this process how it is; says nothing where there is none."""
+    """Sends notifications to the service manager that started this process; does nothing if there is none."""
 
     def __init__(self, address: str | None, watchdog: timedelta | None = None) -> None:
         self._address = address
         self.watchdog = watchdog
-        """Within which time the manager wants to hear `alive` again; None if it does not watch."""
+        """Longest time between two calls of `alive`; None if the manager has no watchdog."""
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notifier:
-        """Take the address out of the environment, so that children do not speak for the scheduler."""
+        """Create a notifier from the variables of systemd and remove them from the environment."""
+        # Children would inherit them, and could report in the name of the scheduler.
         address = environment.pop("NOTIFY_SOCKET", None)
         microseconds = environment.pop("WATCHDOG_USEC", None)
         meant = environment.pop("WATCHDOG_PID", None) in {None, str(os.getpid())}
@@ -30,19 +31,19 @@ class Notifier:
         return cls(address, timedelta(microseconds=int(microseconds)) if microseconds and watched else None)
 
     def ready(self) -> None:
-        """Say that the scheduler works, or works again after a reload."""
+        """Report that the scheduler is ready, at the start or after a reload."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """Say that the configuration is read anew; `ready` follows."""
+        """Report that the configuration is being reloaded. Call `ready` afterwards."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """Say that the scheduler ends."""
+        """Report that the scheduler is stopping."""
         self._send("STOPPING=1")
 
     def alive(self) -> None:
-        """Keep the watchdog calm."""
+        """Reset the watchdog."""
         self._send("WATCHDOG=1")
 
     def status(self, text: str) -> None:
@@ -58,4 +59,5 @@ class Notifier:
                 connection.connect(address)
                 connection.send(message.encode())
         except OSError as error:
+            # Backups are more important than telling of them.
             log.debug("systemd can not be told %r: %s", message, error)

@@ -1,4 +1,4 @@
-"""Regular expressions of strangers: matched in time that grows with the text alone, whatever the expression."""
+"""Matches regular expressions of untrusted users, in time that is linear in the length of the text."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Callable
 from backy.errors import BackyError
 
 LONGEST = 1000
-"""Characters of an expression."""
+"""Longest expression, in characters."""
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """Return what tells whether a text has a match of `pattern` anywhere.
+    """Return a function that tells whether a text contains a match of `pattern`.
 
-    The syntax is that of RE2: what Python has, but for references back and looking around.
+    The syntax is that of RE2, which is Python's without backreferences and lookaround.
 
     Raises:
-        BackyError: it is no such expression.
+        BackyError: `pattern` is not a valid expression.
     """
-    import re2
+    import re2  # not Python's `re`: that can be kept busy for years by a few characters
 
     if len(pattern) > LONGEST:
         raise BackyError(f"a regular expression has at most {LONGEST} characters")
+    # The library would write to standard error by itself.
     options = re2.Options()
     options.log_errors = False
     try:

@@ -1,4 +1,4 @@
-"""Whether the plugins that jobs name can be used, and take the sections that the jobs have for them."""
+"""Checks whether the plugins that jobs name can be loaded and accept their sections."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class _Loaded(NamedTuple):
 
 
 class PluginCheck:
-    """Asks the plugins of many jobs; each is loaded once."""
+    """Checks the plugins of all jobs. Each plugin is loaded once."""
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self._loaded: dict[tuple[Kind, str], _Loaded | PluginError] = {}
 
     def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong, in the order of the jobs."""
+        """Yield the problems of all jobs, in their order."""
         for job in self._configuration.jobs.values():
             for text in self.job(job):
                 yield Problem(job.line, f"jobs.{job.name}", text)
 
     def job(self, job: JobEntry) -> Iterator[str]:
-        """Yield what is wrong with the plugins of one job."""
+        """Yield the problems with the plugins of one job."""
         sections = {
             Kind.SOURCE: job.source,
             Kind.STORAGE: job.storage,
@@ -41,23 +41,25 @@ class PluginCheck:
         }
         named = Job(job.name, job.name, self._configuration.repository(job))
         for kind, section in sections.items():
-            if section is not None and (text := self._trouble(kind, section, named)):
+            if section is not None and (text := self._problem(kind, section, named)):
                 yield text
 
-    def _trouble(self, kind: Kind, section: Mapping[str, Any], job: Job) -> str | None:
+    def _problem(self, kind: Kind, section: Mapping[str, Any], job: Job) -> str | None:
         name = section.get("type")
         if not isinstance(name, str):
-            return None  # that is a problem of its own
+            return None  # reported by the check of the configuration itself
         loaded = self._load(kind, name)
         if isinstance(loaded, PluginError):
             return str(loaded)
         try:
+            # To make a plugin is all that can be asked of it: no source is touched.
             invoke(*loaded, f"backy_{kind.word}", config=section, job=job)
         except BackyError as error:
             return str(error).removeprefix("config.")
         return None
 
     def _load(self, kind: Kind, name: str) -> _Loaded | PluginError:
+        # Also a failure is remembered: thousands of jobs may name the same broken plugin.
         if (kind, name) not in self._loaded:
             try:
                 plugin = chosen(kind, name)

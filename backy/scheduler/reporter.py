@@ -1,4 +1,4 @@
-"""Tells others how the scheduler is: the status file, metrics, systemd."""
+"""Reports the status of the scheduler: status file, metrics, systemd."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
 GATHER = timedelta(seconds=1)
-"""How long to wait after a change for others, before it is told."""
+"""Pause after a change before it is reported, as more changes follow often."""
 
 PLUGINS_INTERVAL = timedelta(hours=1)
-"""How often is looked for broken plugins."""
+"""Pause between two searches for broken plugins."""
 
 PLUGINS_LIMIT = timedelta(minutes=2)
-"""How long that may take."""
+"""Time limit of such a search."""
 
 
 class Reporter:
-    """Writes the status whenever something has changed, and every status interval."""
+    """Writes the status after each change, and at least once per status interval."""
 
     def __init__(
         self,
@@ -46,24 +46,25 @@ class Reporter:
         self._notifier = notifier
         self._changed = asyncio.Event()
         self._plugins_may_have_changed = asyncio.Event()
-        self._trouble: str | None = None
+        self._write_problem: str | None = None
         self.broken_plugins: tuple[str, ...] = ()
 
     def report(self) -> None:
-        """Let the status be written soon."""
+        """Request that the status is written soon."""
         self._changed.set()
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what is to be done at the same time, for ever."""
+        """Return the coroutines to run concurrently until cancelled."""
         return [self._write_status(), self._look_for_broken_plugins(), self._keep_watchdog_calm()]
 
     async def write(self) -> None:
-        """Tell how it is now."""
+        """Write the current status."""
         self._changed.clear()
         found = self._current()
         running = sum(pool.running for pool in found.pools.values())
         queued = sum(pool.queued for pool in found.pools.values())
         self._notifier.status(f"{counted(len(found.jobs), 'job')}, {running} running, {queued} waiting for a slot")
+        # The status is complete here, as only the loop may look at jobs; encoding and writing it takes long.
         await asyncio.to_thread(self._write, self._configuration(), found)
 
     async def _write_status(self) -> None:
@@ -73,21 +74,23 @@ class Reporter:
             await self.write()
 
     def _write(self, configuration: Configuration, found: Status) -> None:
-        """Write the files; what can not be written is told once."""
+        """Write the files. Log an error once, and again only after a success or if it is another one."""
         try:
             status.write(configuration.status_file, msgspec.json.encode(found))
             if configuration.settings.metrics_file:
                 status.write(configuration.settings.metrics_file, metrics.render(found).encode())
         except OSError as error:
+            # A full disk must not stop the backups; `backy check` notices the old file.
             text = f"the status can not be written: {error}"
-            if text != self._trouble:
+            if text != self._write_problem:
                 log.error("%s", text)  # noqa: TRY400  # the cause says all
-            self._trouble = text
+            self._write_problem = text
         else:
-            self._trouble = None
+            self._write_problem = None
 
     async def _look_for_broken_plugins(self) -> None:
-        """Let the command `plugins` load all of them: this process has none, and each may have been changed."""
+        """Search for broken plugins by the command `plugins`, until cancelled."""
+        # In a process of its own: a plugin may have been changed, or may crash the process that loads it.
         while True:
             self._plugins_may_have_changed.clear()
             try:
@@ -106,7 +109,8 @@ class Reporter:
             await happened(self._plugins_may_have_changed, PLUGINS_INTERVAL)
 
     async def _keep_watchdog_calm(self) -> None:
-        """Show systemd that the loop goes round, twice as often as it wants to know."""
+        """Reset the watchdog until cancelled."""
+        # From the loop itself, so that it stops if the loop hangs; twice as often as needed, see sd_notify(3).
         while self._notifier.watchdog:
             self._notifier.alive()
             await asyncio.sleep(self._notifier.watchdog.total_seconds() / 2)

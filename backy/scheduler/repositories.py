@@ -1,4 +1,4 @@
-"""The repositories of the jobs: each has a `config` that says what the job's entry says."""
+"""Writes the configuration of jobs into their repositories."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from backy.scheduler.config import Configuration, JobEntry
 
 
 def configure(configuration: Configuration, job: JobEntry) -> Repository:
-    """Write `config` of a job's repository, which is made if it is new; one that says the same is left alone.
+    """Write the `config` of a job's repository, if it differs, and return the repository, which is created if missing.
 
-    Format, id and the time when it was made stay. The base directory is never made: a disk that is not mounted is no
-    reason to fill the one below it.
+    Format, id and creation time of an existing repository are kept.
 
     Raises:
-        RepositoryError: the base directory is missing, or the repository is none of this version.
+        RepositoryError: the base directory is missing, or the repository has another version.
         ConfigError, PluginError, StorageError: a plugin refuses its section.
     """
     directory = configuration.repository(job)
+    # The base directory is not created: if its disk is not mounted, backups would fill the one below.
     if not configuration.settings.base_dir.is_dir():
         raise RepositoryError(
             f"there is no folder {configuration.settings.base_dir}: is its disk mounted? A base-dir that is new is to "
             "be made by hand"
         )
     if not (directory / CONFIG).exists():
+        # Without its parents, and not readable for others: it holds the data of guests.
         directory.mkdir(mode=0o750, exist_ok=True)
         return Repository.initialize(directory, _config(job, None))
     repository = Repository.open(directory)

@@ -1,4 +1,4 @@
-"""One run of a job: the ordinary commands `backup`, `expire` and `purge`, one after the other."""
+"""Runs a job: the ordinary commands `backup`, `expire` and `purge`, one after the other."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ from backy.scheduler.config import JobEntry
 
 log = logging.getLogger(__name__)
 LOGFILE = "backy.log"
-"""A job's log, in its repository."""
+"""Name of a job's log in its repository."""
 
 CALLBACK_LIMIT = timedelta(minutes=10)
-"""How long `backup-completed-callback` may take."""
+"""Time limit of `backup-completed-callback`."""
 
 _TAIL = 4096
-"""Bytes at the end of a log in which the cause of a failure is looked for."""
+"""Bytes at the end of a log that are searched for the cause of a failure."""
 
 
 class Result(NamedTuple):
-    """How a run ended."""
+    """The result of a run."""
 
     outcome: Outcome
     error: str | None = None
-    """What went wrong, even if the backup itself is done."""
+    """What failed; set also if the backup is done and only a later step failed."""
 
 
 @dataclass
 class Runner:
-    """Runs jobs."""
+    """Runs jobs as child processes."""
 
     backy: Sequence[str]
-    """The program `backy` with what stands before its options."""
+    """The command line of the program `backy`, without options."""
     prepare: Callable[[JobEntry], Path]
-    """Writes a job's `config` where it is not as it should be, and returns its repository; called in a thread."""
+    """Writes a job's `config` if it differs and returns the repository. Called in a thread."""
     callback: Path | None = None
     grace: timedelta = children.GRACE
 
     async def run(self, job: JobEntry, tags: Sequence[str]) -> Result:
-        """Back up a job, and after a success remove what has expired. To cancel this ends what runs."""
+        """Back up a job and, after a success, expire and purge. Cancelling this ends the current command."""
         try:
             repository = await asyncio.to_thread(self.prepare, job)
+            # After `--`, as a tag may begin with a dash.
             code = await self._backy(job, repository, "backup", "--", ",".join(tags))
         except (BackyError, OSError) as error:
             return Result(Outcome.FAILED, str(error))
@@ -63,7 +64,8 @@ class Runner:
         return Result(Outcome.DONE, await self._follow(job, repository))
 
     async def _follow(self, job: JobEntry, repository: Path) -> str | None:
-        """Do what follows a backup; return what went wrong. The backup is good in any case."""
+        """Expire, purge and call the callback. Return what failed, or None."""
+        # None of it makes the backup a failure: the job would be backed up again for nothing.
         try:
             for command in ("expire", "purge"):
                 code = await self._backy(job, repository, command)
@@ -79,7 +81,7 @@ class Runner:
         return None
 
     async def _call_back(self, callback: Path, job: JobEntry, repository: Path) -> None:
-        """Tell the callback of a new revision: the job's name as an argument, the status as its input."""
+        """Run the callback with the job's name as its argument and the repository's status as its input."""
         status = [*self.backy, "-b", str(repository), "status", "--json"]
         _, printed = await children.output_of(status, limit=CALLBACK_LIMIT, grace=self.grace)
         command = [str(callback), job.name]
@@ -89,15 +91,17 @@ class Runner:
 
     async def _backy(self, job: JobEntry, repository: Path, *arguments: str) -> int:
         """Run a command of backy on a job's repository and return its exit code."""
+        # `-l` has the lines of the log dated; what a crash prints goes to the same file as it is.
         logfile = repository / LOGFILE
         command = [*self.backy, "-b", str(repository), "-l", str(logfile), *arguments]
         return await children.run(command, logfile, limit=job.time_limit, grace=self.grace)
 
 
 def _cause(logfile: Path, code: int) -> str:
-    """Find what a command that failed has printed as its error."""
+    """Return the error that a failed command has printed last."""
     if code < 0:
         return f"ended by signal {-code}"
+    # Only the end: a log may have grown for years.
     with logfile.open("rb") as stream:
         stream.seek(max(stream.seek(0, os.SEEK_END) - _TAIL, 0))
         lines = stream.read().decode(errors="replace").splitlines()

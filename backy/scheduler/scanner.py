@@ -1,4 +1,4 @@
-"""Looks at repositories in a thread of its own, a few at a time, for ever: what others do to them is noticed, too."""
+"""Scans repositories in a thread, a few at a time, so that the scheduler notices what other commands do to them."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from backy.scheduler.waiting import happened
 
 log = logging.getLogger(__name__)
 ROUND = timedelta(minutes=10)
-"""Within this time every repository is looked at: two calls of the system each, and more only if it was changed."""
+"""Time in which all repositories are scanned once. An unchanged one costs two system calls."""
 
 BATCH = 50
-"""Repositories that are looked at without a pause."""
+"""Number of repositories that are scanned without a pause."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What has to be known to look at a repository."""
+    """The scan of one repository, with all that it needs: it runs in another thread."""
 
     directory: Path
     since: datetime
     known: Stamp | None
-    """Its stamp when it was read; one that has the same now is not read again."""
+    """Stamp of the last scan; a repository that still has it is not read again."""
 
     def __call__(self) -> Summary | Exception | None:
-        """Return what the repository holds, None if nothing has changed, or why it can not be looked at."""
+        """Return the summary of the repository, None if it is unchanged, or the error that prevents the scan."""
         try:
             return None if stamp(self.directory) == self.known else summarize(self.directory, self.since)
-        except Exception as error:  # noqa: BLE001  # whatever is in one repository, the others are looked at
+        except Exception as error:  # noqa: BLE001  # a defect of one repository must not keep the others from being scanned
             return error
 
 
 class Scanner:
-    """Keeps what the scheduler knows of repositories up to date."""
+    """Keeps the summaries of repositories up to date."""
 
     def __init__(self, directory: Callable[[Job], Path], learn: Callable[[Job, Summary], None]) -> None:
         self._directory = directory
@@ -49,25 +49,29 @@ class Scanner:
         self._thread = ThreadPoolExecutor(1, "scanner")
         self._new: deque[Job] = deque()
         self._there_are_new = asyncio.Event()
-        self._trouble: dict[str, str] = {}
+        self._problems: dict[str, str] = {}
 
     def add(self, jobs: Iterable[Job]) -> None:
-        """Look at these before all others: they are not known yet."""
+        """Scan the repositories of new jobs before all others."""
+        # A job does not run before its first scan.
         self._new.extend(jobs)
         self._there_are_new.set()
 
-    def trouble(self, names: Container[str]) -> Iterator[str]:
-        """Yield which repositories, of jobs with these names, can not be looked at, and why."""
-        return (text for name, text in self._trouble.items() if name in names)
+    def problems(self, names: Container[str]) -> Iterator[str]:
+        """Yield why repositories of jobs with these names can not be scanned."""
+        return (text for name, text in self._problems.items() if name in names)
 
     async def run(self, jobs: Callable[[], Sequence[Job]], longest: Callable[[], timedelta]) -> None:
-        """Look at one repository after the other, for ever.
+        """Scan all repositories again and again until cancelled.
 
-        `jobs` returns those that there are at the time, `longest` the longest pause on the way.
+        Args:
+            jobs: Returns the current jobs.
+            longest: Returns the longest pause between two batches.
         """
         left: deque[Job] = deque()
         while True:
             if not self._new:
+                # A new round begins with the jobs of its time; pauses spread it over `ROUND`.
                 left = left or deque(jobs())
                 await happened(self._there_are_new, min(longest(), ROUND * BATCH / max(len(left), 1)))
                 self._there_are_new.clear()
@@ -75,7 +79,8 @@ class Scanner:
             await self.look([queue.popleft() for _ in range(min(BATCH, len(queue)))])
 
     async def look(self, jobs: Sequence[Job], *, again: bool = False) -> None:
-        """Look at the repositories of these jobs now; at those that seem unchanged, too, if `again`."""
+        """Scan the repositories of these jobs now; read those that seem unchanged, too, if `again` is set."""
+        # What the thread needs is taken from the jobs here: only the loop may touch them.
         looks = [
             Look(self._directory(job), job.entry.past.since, job.summary.stamp if job.summary and not again else None)
             for job in jobs
@@ -86,16 +91,17 @@ class Scanner:
             if isinstance(found, Exception):
                 self._note(job.settings.name, found)
                 continue
-            self._trouble.pop(job.settings.name, None)
+            self._problems.pop(job.settings.name, None)
             if found is not None:
                 self._learn(job, found)
 
     def close(self) -> None:
-        """End the thread; what it has not begun yet is dropped."""
+        """End the thread and drop scans that have not begun."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _note(self, name: str, error: Exception) -> None:
         text = f"{name}: the repository can not be looked at: {error or type(error).__name__}"
-        if self._trouble.get(name) != text:
+        # Once, and not in every round as long as a disk is missing.
+        if self._problems.get(name) != text:
             log.error("%s", text)
-        self._trouble[name] = text
+        self._problems[name] = text

@@ -1,6 +1,6 @@
-"""The status file: what the scheduler knows of all jobs, as JSON, for `backy check`, `backy jobs` and whoever else.
+"""The status file: the state of all jobs as JSON, for `backy check`, `backy jobs` and other programs.
 
-It is replaced as a whole, so whoever reads it sees one state. Its members are in docs/reference/scheduler-status.md.
+It is replaced as a whole, so readers see one consistent state. Its members are in docs/reference/scheduler-status.md.
 """
 
 from __future__ import annotations
@@ -16,50 +16,50 @@ from backy.errors import BackyError
 
 log = logging.getLogger(__name__)
 READABLE = 0o644
-"""Monitoring may read it: it has names of jobs and tags, and nothing of any guest."""
+"""Mode of the file. Monitoring may read it: it contains names of jobs and tags, but no data of guests."""
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A job at the time when the file was written."""
+    """The status of a job."""
 
     job: str
     sla: str
     """`OK` or `TOO OLD`, as backy 2 says it."""
     sla_overdue: float
-    """Seconds that the job is behind its SLA, 0 while it keeps it."""
+    """Seconds by which the job violates its SLA; 0 if it does not."""
     status: str
     since: datetime
-    """When the job became known."""
+    """When the job was first seen."""
     revisions: int
     last_time: datetime | None
     """Start of the newest complete revision."""
     last_tags: tuple[str, ...]
     last_duration: float | None
-    """Seconds that it took."""
+    """Duration of the newest backup, in seconds."""
     next_time: datetime | None
-    """When it runs next; None as long as its revisions were not looked at."""
+    """Time of the next run; None until the repository was scanned."""
     next_tags: tuple[str, ...]
     failures: int
-    """In a row."""
+    """Consecutive failed runs."""
     error: str | None
     """Why the last run failed."""
     manual_tags: tuple[str, ...]
-    """Tags that expire by hand only."""
+    """Tags that are removed by hand only."""
     quarantine_reports: int
     distrusted: int
-    """Revisions that are distrusted."""
+    """Number of distrusted revisions."""
     unreadable: int
-    """Records that are damaged."""
+    """Number of damaged records."""
     verification: str | None
-    """How far the newest revision was compared with its source."""
+    """How much of the newest revision was compared with its source."""
     partly_verified: bool
-    """Whether that was less than it was meant to be."""
+    """Whether the verifier ran out of time."""
     consistent: bool
-    """False if the newest revision is of a source that could not be brought to rest."""
+    """False if the source of the newest revision could not be quiesced."""
 
 
 class PoolStatus(msgspec.Struct, frozen=True):
-    """The slots of one pool."""
+    """The use of one pool's slots."""
 
     running: int
     queued: int
@@ -70,37 +70,40 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The content of the status file."""
 
     version: str
-    """Of backy."""
+    """Version of backy."""
     pid: int
     started: datetime
     written: datetime
     interval: float
-    """Seconds until the file is written again, at the latest."""
+    """Longest time until the file is written again, in seconds."""
     configuration: str
-    """Path of the configuration that is in force."""
+    """Path of the configuration."""
     loaded: datetime
-    """When that was read."""
+    """When the configuration in force was read."""
     configuration_error: str | None
-    """Why a newer one is not in force."""
+    """Why a newer configuration is not in force, or None."""
     console: tuple[str, ...]
-    """Where it listens."""
+    """Addresses at which the console listens."""
     problems: tuple[str, ...]
-    """What the scheduler itself can not do."""
+    """Problems of the scheduler itself."""
     plugins: tuple[str, ...]
-    """Plugins that are broken, and why."""
+    """Broken plugins, each with the cause."""
     pools: dict[str, PoolStatus]
     jobs: tuple[JobStatus, ...]
-    """In order of their names."""
+    """Sorted by name."""
 
 
 def write(path: Path, content: bytes, mode: int = READABLE) -> None:
-    """Replace a file in one step. It is not synced: after a crash there will be a new one soon."""
+    """Replace a file atomically, without syncing it."""
+    # After a crash there will be a new one soon, and a sync every few seconds would slow down the backups.
     temporary = path.with_name(f".{path.name}.tmp")
+    # A leftover of a crash. O_EXCL and O_NOFOLLOW below: nobody can direct this to another file meanwhile.
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
+            # Not by open(), whose mode the umask restricts.
             os.fchmod(stream.fileno(), mode)
         temporary.rename(path)
     except BaseException:
@@ -112,8 +115,8 @@ def read(path: Path) -> Status:
     """Read the status file.
 
     Raises:
-        FileNotFoundError: there is none.
-        BackyError: it is none of this version.
+        FileNotFoundError: there is no such file.
+        BackyError: the file is not a status file of this version.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Status)
@@ -122,14 +125,16 @@ def read(path: Path) -> Status:
 
 
 def known_before(path: Path) -> dict[str, JobStatus]:
-    """Return what an earlier scheduler knew of the jobs; nothing if it left no status that can be read."""
+    """Return the statuses of the jobs as an earlier scheduler left them; nothing if they can not be read."""
     try:
         return {job.job: job for job in read(path).jobs}
     except (OSError, BackyError) as error:
-        log.info("nothing is known from before: %s", error)
+        # The first start, or an update: all is found again in the repositories.
+        log.info("no earlier status: %s", error)
         return {}
 
 
 def age_allowed(interval: float) -> timedelta:
-    """Return how old a status file may be before the scheduler counts as dead."""
+    """Return the age of a status file from which on the scheduler counts as dead."""
+    # Three intervals: a machine under load may miss one.
     return max(timedelta(minutes=5), timedelta(seconds=3 * interval))

@@ -1,4 +1,4 @@
-"""What a repository holds, as far as the scheduler has to know it: read once, and again when it has changed."""
+"""Summaries of repositories for the scheduler, read again only if a repository has changed."""
 
 from __future__ import annotations
 
@@ -13,46 +13,48 @@ from backy.revision import Revision, Trust
 from backy.schedule import MANUAL, Past
 
 Stamp = tuple[int, int]
-"""When a repository and its quarantine were changed; another one means that it has to be looked at again."""
+"""Times of the last change of a repository and of its quarantine, in nanoseconds."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The revisions of a repository in a few words."""
+    """What the scheduler needs to know of a repository."""
 
     past: Past
     newest: Revision | None = None
     """The newest complete revision."""
     revisions: int = 0
-    """Complete ones."""
+    """Number of complete revisions."""
     manual_tags: tuple[str, ...] = ()
-    """Tags that nobody but an operator takes away."""
+    """Tags that are removed by hand only."""
     distrusted: int = 0
-    """Revisions that are distrusted."""
+    """Number of distrusted revisions."""
     unreadable: int = 0
-    """Records that are damaged."""
+    """Number of damaged records."""
     reports: int = 0
-    """Reports in the quarantine."""
+    """Number of reports in the quarantine."""
     stamp: Stamp = (0, 0)
 
     @property
     def duration(self) -> float | None:
-        """How many seconds the newest revision took."""
+        """Duration of the newest backup, in seconds."""
         return self.newest.statistics.duration if self.newest and self.newest.statistics else None
 
 
 def stamp(directory: Path) -> Stamp:
-    """Tell when a repository was changed; two zeroes where there is none."""
+    """Return when a repository was changed; zeroes if there is none."""
+    # Every change of a record creates, renames or removes a file, which changes the time of its directory.
     return _changed(directory), _changed(directory / quarantine.FOLDER)
 
 
 def summarize(directory: Path, since: datetime) -> Summary:
-    """Read all records of a repository; one that is not there yet has none.
+    """Read all records of a repository, which may be missing still.
 
-    A job without revisions is known since its repository was made, or else `since` then.
+    A job without revisions exists since its repository was created, or since `since` if there is none.
     """
-    before = stamp(directory)  # what changes from here on is seen the next time
+    before = stamp(directory)  # first, so that a change during this scan is noticed by the next one
     sound, damaged = survey(directory)
+    # Backups that are under way or were interrupted count for nothing.
     complete = [revision for revision in sound if revision.complete]
     return Summary(
         past=Past.of(complete, since if complete else _made(directory) or since),

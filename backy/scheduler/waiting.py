@@ -1,4 +1,4 @@
-"""Waiting for an event, but not for ever."""
+"""Waits for an event with a time limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 
 async def happened(event: asyncio.Event, within: timedelta) -> bool:
-    """Wait until `event` is set or the time is over; tell which."""
+    """Wait until `event` is set or the time is over. Return whether it is set."""
     try:
         async with asyncio.timeout(within.total_seconds()):
             return await event.wait()

@@ -303,7 +303,7 @@ def test_an_address_that_can_not_be_had_is_told_and_the_others_are_used(caplog: 
 
     console = asyncio.run(listen())
     assert [address.partition(":")[0] for address in console.addresses] == ["127.0.0.1"]
-    assert [text.rpartition(": ")[0] for text in console.trouble] == [
+    assert [text.rpartition(": ")[0] for text in console.problems] == [
         "the console can not listen at 192.0.2.1 port 0",
         "the console can not listen at nowhere port 0",
     ]

@@ -108,11 +108,11 @@ def test_a_repository_that_can_not_be_looked_at_is_told_once(
         vm = job("vm")
         await scanner.look([vm])
         await scanner.look([vm])
-        assert list(scanner.trouble({"vm"})) == [f"vm: the repository can not be looked at: {trouble}"]
-        assert list(scanner.trouble(set())) == []
+        assert list(scanner.problems({"vm"})) == [f"vm: the repository can not be looked at: {trouble}"]
+        assert list(scanner.problems(set())) == []
         broken = False
         await scanner.look([vm])
-        assert list(scanner.trouble({"vm"})) == []
+        assert list(scanner.problems({"vm"})) == []
         scanner.close()
 
     caplog.set_level(logging.ERROR)
