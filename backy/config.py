@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-import yaml
 
 from backy.duration import Duration, format_duration, parse_duration
 from backy.errors import ConfigError, RepositoryError
 from backy.revision import FORMAT
+from backy.safeyaml import dump_yaml, load_yaml
 from backy.schedule import Interval, Schedule
 
 Section = TypeVar("Section", bound=msgspec.Struct)
@@ -19,9 +19,6 @@ Converted = TypeVar("Converted")
 NOT_UPGRADED = "this version can not read it yet; restore it with the backy that made it"
 _SHORTENED = ("storage", "previous_storage", "verifier")
 """Sections for which the name of a plugin alone may stand."""
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
 
 LONGEST_INTERVAL = Duration(days=3650)
 MOST_KEPT = 100_000
@@ -141,25 +138,6 @@ def load_job(path: Path) -> JobConfig:
     return job
 
 
-def load_yaml(path: Path) -> object:
-    """Read one YAML document by the safe loader.
-
-    Raises:
-        ConfigError: it is not YAML; the text names line and column.
-    """
-    loader = None
-    try:
-        loader = _LOADER(path.read_bytes())
-        return loader.get_single_data()
-    except (yaml.YAMLError, ValueError) as error:  # the latter for 2026-02-30: it looks like a date, and is none
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    finally:
-        if loader is not None:
-            loader.dispose()
-
-
 def dump_job(job: JobConfig) -> bytes:
     """Return the content of `config`."""
-    content = msgspec.to_builtins(job, enc_hook=format_duration)
-    text: str = yaml.dump(content, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, default_flow_style=False)
-    return text.encode()
+    return dump_yaml(msgspec.to_builtins(job, enc_hook=format_duration))

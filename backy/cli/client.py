@@ -21,10 +21,10 @@ def command(configuration: Path, as_json: bool, words: tuple[str, ...]) -> None:
     'jobs [REGEX]' lists the jobs, 'status' counts them, 'run JOB' and 'runall' run some at once, 'reload' reads the
     configuration again. 'help' lists all commands. Only who owns the scheduler may do that.
     """
+    from backy.scheduler.config import load_location
     from backy.scheduler.control import ask
-    from backy.scheduler.settings import load_settings
 
-    reply = ask(load_settings(configuration).base_dir, words)
+    reply = ask(load_location(configuration).base_dir, words)
     if not reply.ok:
         raise BackyError(reply.text)
     if as_json:

@@ -21,11 +21,11 @@ def command(configuration: Path, as_json: bool, pattern: str) -> None:
 
     This reads the scheduler's status file, so it needs no scheduler that runs, and may be some seconds old.
     """
+    from backy.scheduler.config import load_location
     from backy.scheduler.jobtable import job_table, selected
-    from backy.scheduler.settings import load_settings
     from backy.scheduler.status import read
 
-    path = load_settings(configuration).status_file
+    path = load_location(configuration).status_path
     try:
         jobs = selected(read(path).jobs, pattern)
     except FileNotFoundError:

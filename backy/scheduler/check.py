@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from backy.errors import BackyError
 from backy.revision import utc_now
-from backy.scheduler.settings import load_settings
+from backy.scheduler.config import load_location
 from backy.scheduler.status import JobStatus, Status, age_allowed, read
 from backy.text.phrases import counted, local_time
 
@@ -43,7 +43,7 @@ class Verdict(NamedTuple):
 def examine(configuration: Path, clock: Callable[[], datetime] = utc_now) -> Verdict:
     """Return the verdict on the status file that `configuration` names."""
     try:
-        path = load_settings(configuration).status_file
+        path = load_location(configuration).status_path
         # Taken before the content: a file that is replaced in between counts as older than it is, never as newer.
         written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         status = read(path)

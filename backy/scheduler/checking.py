@@ -70,7 +70,8 @@ class Checker:
 
     def _fields(self, content: Mapping[str, Any], wanted: type[msgspec.Struct], key: Key) -> None:
         fields = {field.encode_name: field for field in msgspec.structs.fields(wanted)}
-        self.keys(content, list(fields), key)
+        if wanted.__struct_config__.forbid_unknown_fields:
+            self.keys(content, list(fields), key)
         for name, field in fields.items():
             if name not in content:
                 if field.required:

@@ -18,20 +18,42 @@ from backy.scheduler.checking import Checker, Key
 from backy.scheduler.document import ConfigurationError, Document, Problem
 from backy.text.phrases import alternatives
 
-__all__ = ["Configuration", "ConfigurationError", "Global", "JobEntry", "Problem", "examine", "load"]
+__all__ = [
+    "Configuration",
+    "ConfigurationError",
+    "Global",
+    "JobEntry",
+    "Location",
+    "Problem",
+    "examine",
+    "load",
+    "load_location",
+]
 
+_GLOBAL = ("global", "config")
+"""The names of the section `global`; backy 2.2 has the latter."""
 _JOB_NAME = re.compile(r"\w[\w.@+:-]{0,199}")
 
 
-class Global(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
-    """The section `global`: the scheduler itself, and what jobs have unless they say otherwise."""
+class Location(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """Where a scheduler is to be found: the keys of `global` that the commands beside it need."""
 
     base_dir: Path = Path("/srv/backy")
     """Where the repositories are, each in a folder with its job's name; the scheduler never makes it."""
+    status_file: Path | None = None
+    """What `backy check` reads; None for `status` in the base directory."""
+
+    @property
+    def status_path(self) -> Path:
+        """Where the scheduler's status is written."""
+        return self.status_file or self.base_dir / "status"
+
+
+class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
+    """The section `global`: the scheduler itself, and what jobs have unless they say otherwise."""
+
     worker_limit: Annotated[int, msgspec.Meta(ge=1)] = 1
     """How many backups run at a time, for fast and for slow jobs each."""
-    status_file: Path | None = None
-    """What `backy check` reads; None for `status` in the base directory, see `Configuration.status_file`."""
     status_interval: Duration = Duration(seconds=30)
     """How often that is written."""
     telnet_addrs: str | tuple[str, ...] = "::1, 127.0.0.1"
@@ -98,7 +120,7 @@ class Configuration:
     @property
     def status_file(self) -> Path:
         """Where the scheduler's status is written."""
-        return self.settings.status_file or self.settings.base_dir / "status"
+        return self.settings.status_path
 
     @property
     def telnet_addresses(self) -> tuple[str, ...]:
@@ -134,6 +156,22 @@ def examine(path: Path) -> tuple[Configuration, list[Problem]]:
     return _Reader(document).read(), document.problems
 
 
+def load_location(path: Path) -> Location:
+    """Read where the scheduler of a configuration is to be found, and no more of the file than that needs.
+
+    To read all of a configuration of ten thousand jobs takes most of a second, and one that has a mistake can not be
+    used. Neither keeps `backy check` from its work.
+
+    Raises:
+        ConfigurationError: the file can not be read, is not YAML up to there, or one of the keys is wrong.
+    """
+    document = Document(path, only=_GLOBAL)
+    location = _Reader(document).location()
+    if location is None:
+        raise ConfigurationError(path, document.problems)
+    return location
+
+
 def section(value: Mapping[str, Any] | str) -> Mapping[str, Any]:
     """Return a plugin's section, of which the name alone may be written."""
     return {"type": value} if isinstance(value, str) else value
@@ -145,6 +183,12 @@ class _Reader:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._checker = Checker(document)
+
+    def location(self) -> Location | None:
+        """Return where the scheduler is to be found; None if that is wrong, which is reported."""
+        sections = self._document.content if isinstance(self._document.content, dict) else {}
+        name = next((name for name in _GLOBAL if sections.get(name)), _GLOBAL[0])
+        return self._checker.section(sections.get(name) or {}, Location, (name,))
 
     def read(self) -> Configuration:
         """Return the configuration; it is good for nothing if problems were reported."""
@@ -221,7 +265,7 @@ class _Reader:
                 "a job's name is that of its folder: letters, digits and _ . @ + : -, the first a letter, a digit or "
                 "_, 200 at most",
             )
-        if settings.base_dir / name == (settings.status_file or settings.base_dir / "status"):
+        if settings.base_dir / name == settings.status_path:
             self._checker.report(
                 ("jobs", name), "is the name of the status file; call the job otherwise, or set global.status-file"
             )

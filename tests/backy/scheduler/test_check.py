@@ -100,7 +100,10 @@ def test_nobody_reads_ten_thousand_lines(status) -> None:
 def test_the_command_ends_with_the_state(status, tmp_path: Path, backy) -> None:
     configuration = tmp_path / "backy.conf"
     none = backy("check", "-c", configuration)
-    assert (none.code, none.out) == (3, f"UNKNOWN: {configuration} can not be read: No such file or directory\n")
+    assert (none.code, none.out) == (
+        3,
+        f"UNKNOWN: {configuration}, line 1: can not be read: No such file or directory\n",
+    )
     configuration.write_text(f"global: {{base-dir: {tmp_path}}}")
     file = tmp_path / "status"
     none = backy("check", "-c", configuration)
