@@ -1,64 +1,48 @@
-"""Typed configuration: what users write, checked with the path of the key that is wrong."""
+"""Typed configuration: what users write, checked with the path of the key that is wrong. Plugins may use it, too."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from backy.duration import Duration, format_duration, parse_duration
-from backy.errors import ConfigError, RepositoryError
-from backy.revision import FORMAT
-from backy.safeyaml import dump_yaml, load_yaml
-from backy.schedule import Interval, Schedule
+from backy.errors import ConfigError
 
 Section = TypeVar("Section", bound=msgspec.Struct)
 Converted = TypeVar("Converted")
-NOT_UPGRADED = "this version can not read it yet; restore it with the backy that made it"
-_SHORTENED = ("storage", "previous_storage", "verifier")
-"""Sections for which the name of a plugin alone may stand."""
-
-LONGEST_INTERVAL = Duration(days=3650)
-MOST_KEPT = 100_000
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-class ScheduledTag(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One tag of a schedule."""
+class Duration(timedelta):
+    """A length of time in a configuration: text such as '30m', or a whole number of seconds.
 
-    interval: Duration
-    """How far apart backups with the tag are, at least a second and at most ten years."""
-    keep: Annotated[int, msgspec.Meta(ge=1, le=MOST_KEPT)]
-    """How many of them are kept, and for how many intervals each."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no schedule can be made of."""
-        if not Duration(seconds=1) <= self.interval <= LONGEST_INTERVAL:
-            raise ValueError("an interval is at least a second and at most 3650 days")
+    As the type of a section's field, `typed` takes both.
+    """
 
 
-class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """The file `config` of a repository."""
+def parse_duration(text: str | int) -> timedelta:
+    """Read a whole number with a unit s, m, h, d or w; without one it is seconds.
 
-    format: int
-    """Version of the repository's layout."""
-    id: str | None = None
-    """What names the repository wherever it is moved to; made by `init`, the directory's name where it is missing."""
-    created: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
-    """When the repository was made: from then on the job has to keep its SLA."""
-    source: dict[str, Any]
-    """What is backed up: `type` names the source, the other keys are the source's own."""
-    storage: dict[str, Any] = msgspec.field(default_factory=lambda: {"type": "chunked"})
-    """How images are kept: `type` names the storage, the other keys are its own. A name alone stands for its type."""
-    previous_storage: dict[str, Any] | None = None
-    """The storage that `convert` moves revisions away from, until none is left; a section like `storage`."""
-    verifier: dict[str, Any] | None = None
-    """How fresh revisions are checked; None leaves the choice to the source."""
-    schedule: dict[str, ScheduledTag] | None = None
-    """When each tag is due and how long it is kept, as the scheduler wrote it; None outside of its care."""
-    expire: bool = True
-    """Whether revisions expire by the schedule."""
+    Raises:
+        ValueError: it is something else; the text says what it should be.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})([smhdw]?)", str(text).strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no duration; write a number and s, m, h, d or w, as in '30m'")
+    try:
+        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    except OverflowError:
+        raise ValueError(f"{text!r} is too long") from None
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write whole seconds so that `parse_duration` reads them, in the largest unit that needs no fraction."""
+    seconds = duration // timedelta(seconds=1)
+    unit = next(unit for unit in "wdhms" if seconds % _UNITS[unit] == 0)
+    return f"{seconds // _UNITS[unit]}{unit}"
 
 
 def typed(config: object, section: type[Section], path: str) -> Section:
@@ -94,50 +78,3 @@ def _decode(wanted: type, value: object) -> Any:  # noqa: ANN401  # an instance 
         return Path(value)
     expected = "a duration such as '30m', or seconds" if wanted is Duration else "a path"
     raise ValueError(f"expected {expected}, got {'nothing' if value is None else repr(value)}")
-
-
-def schedule_of(section: dict[str, ScheduledTag]) -> Schedule:
-    """Return a section `schedule` as the schedule that it describes."""
-    return {name: Interval(tag.interval, tag.keep) for name, tag in section.items()}
-
-
-def plugin_type(config: dict[str, Any], path: str) -> str:
-    """Return the `type` of a section, which names the plugin.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    name = config.get("type")
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"{path}.type: missing; it names the plugin, as in 'type: file'")
-    return name
-
-
-def load_job(path: Path) -> JobConfig:
-    """Read a repository's `config`.
-
-    Raises:
-        RepositoryError: it belongs to the 2.x line or to a newer version.
-        ConfigError: it is not YAML or a key is wrong.
-    """
-    content = load_yaml(path)
-    if isinstance(content, dict):
-        version = content.get("format")
-        if version is None and content.keys() & {"type", "source", "source-type"}:
-            raise RepositoryError(f"{path.parent} is a repository of backy 2: {NOT_UPGRADED}")
-        if isinstance(version, int) and version != FORMAT:
-            raise RepositoryError(f"{path} has format {version}; this version of backy reads {FORMAT}")
-        content |= {key: {"type": content[key]} for key in _SHORTENED if isinstance(content.get(key), str)}
-    job = typed(content, JobConfig, "config")
-    plugin_type(job.source, "config.source")
-    plugin_type(job.storage, "config.storage")
-    if job.previous_storage is not None:
-        plugin_type(job.previous_storage, "config.previous_storage")
-    if job.verifier is not None:
-        plugin_type(job.verifier, "config.verifier")
-    return job
-
-
-def dump_job(job: JobConfig) -> bytes:
-    """Return the content of `config`."""
-    return dump_yaml(msgspec.to_builtins(job, enc_hook=format_duration))

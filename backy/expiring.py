@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from backy.config import schedule_of
+from backy.jobconfig import schedule_of
 from backy.keeping import retain
 from backy.locking import BACKUP_LOCK, exclusive
 from backy.repository import Repository

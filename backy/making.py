@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call
 from backy.repository import Repository

@@ -15,10 +15,10 @@ import msgspec
 from backy import revision as records
 from backy.api import Job, Source, Storage, Verifier
 from backy.chunkmap import ChunkMap, buffer
-from backy.config import JobConfig, dump_job, load_job, plugin_type
 from backy.durable import READ_ONLY, replace_link, sync_folder, write_file
 from backy.errors import DamageError, RepositoryError, RevisionNotFoundError
 from backy.image import StoredImage
+from backy.jobconfig import JobConfig, dump_job, load_job, plugin_type
 from backy.locking import PURGE_LOCK, shared
 from backy.plugins.discovery import Kind
 from backy.revision import Revision

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from backy.config import JobConfig
 from backy.errors import RevisionNotFoundError, UnknownTagError
+from backy.jobconfig import JobConfig
 from backy.locking import BACKUP_LOCK, exclusive
 from backy.repository import Repository
 from backy.revision import Revision

@@ -19,7 +19,7 @@ import click
 
 from backy.api import CHUNK_SIZE
 from backy.backup import Backup
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.pipeline import in_parallel
 from backy.plan import spans
 from backy.repository import Repository

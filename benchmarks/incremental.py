@@ -18,7 +18,7 @@ from statistics import median
 
 import click
 
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT
 from backy_sources_file import fiemap

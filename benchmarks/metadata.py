@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from backy.chunkmap import ChunkMap, identify
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Statistics, Verification
 from benchmarks.measure import Command, measure

@@ -22,7 +22,7 @@ import click
 import yaml
 
 from backy.chunkmap import ChunkMap
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Statistics, Verification, utc_now
 from backy.scheduler.control import ask

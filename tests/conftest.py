@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 
 from backy.backup import Backup
 from backy.cli.main import main
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision
 from backy.testing.clock import Clock

@@ -13,7 +13,7 @@ from backy.text.phrases import counted
 
 
 def _duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
-    from backy.duration import parse_duration
+    from backy.config import parse_duration
 
     try:
         return None if value is None else parse_duration(value)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # at run time they would cost a command that only shows its h
 @click.pass_obj
 def command(directory: Path, specification: str) -> None:
     """Say why a revision is kept, and until when if all goes by the schedule."""
-    from backy.config import schedule_of
+    from backy.jobconfig import schedule_of
     from backy.repository import Repository
     from backy.retention import holds
     from backy.revision import select, utc_now
@@ -45,7 +45,7 @@ def command(directory: Path, specification: str) -> None:
 
 
 def _because(reason: Hold, schedule: Schedule) -> str:
-    from backy.duration import format_duration
+    from backy.config import format_duration
     from backy.retention import Rule
 
     if reason.rule is Rule.MANUAL:

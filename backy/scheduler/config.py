@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from backy.config import MOST_KEPT, ScheduledTag, schedule_of
-from backy.duration import Duration
+from backy.config import Duration
+from backy.jobconfig import MOST_KEPT, ScheduledTag, schedule_of
 from backy.schedule import MANUAL, Schedule
 from backy.scheduler.checking import Checker, Key
 from backy.scheduler.document import ConfigurationError, Document, Problem

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from backy.config import JobConfig, ScheduledTag
-from backy.duration import Duration
+from backy.config import Duration
 from backy.errors import RepositoryError
+from backy.jobconfig import JobConfig, ScheduledTag
 from backy.repository import CONFIG, Repository
 from backy.revision import FORMAT
 from backy.scheduler.config import Configuration, JobEntry

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backy.api import Extent, Snapshot, Source, SourceError
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT
 

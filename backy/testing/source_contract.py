@@ -16,7 +16,7 @@ import yaml
 
 from backy.api import CHUNK_SIZE, BackyError, ConfigError, Extent, Image, Job, Snapshot, Source, SourceError
 from backy.backup import Backup
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.plugins.discovery import Kind, advertised
 from backy.plugins.loading import call, load
 from backy.repository import Repository

@@ -15,8 +15,7 @@ import msgspec
 
 from backy.api import CHUNK_SIZE, Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier
 from backy.chunkmap import chunk_count
-from backy.config import typed
-from backy.duration import Duration
+from backy.config import Duration, typed
 from backy.hookspecs import hookimpl
 from backy.verify.comparison import compare
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from backy.config import ScheduledTag
-from backy.duration import Duration
+from backy.config import Duration
 from backy.errors import RepositoryBusyError
 from backy.expiring import due, expire
+from backy.jobconfig import ScheduledTag
 from backy.locking import BACKUP_LOCK, exclusive
 from backy.repository import Repository
 

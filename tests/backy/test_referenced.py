@@ -5,7 +5,7 @@ from pathlib import Path
 
 from backy.backup import Backup
 from backy.chunkmap import ChunkMap
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.referenced import Referenced
 from backy.repository import Repository
 from backy.revision import Revision

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from backy.backup import Backup
-from backy.config import JobConfig
 from backy.errors import DamageError, RepositoryError, StorageError
+from backy.jobconfig import JobConfig
 from backy.keeping import forget
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from backy.backup import Backup
-from backy.config import JobConfig, ScheduledTag
-from backy.duration import Duration
+from backy.config import Duration
 from backy.errors import RepositoryBusyError, RevisionNotFoundError, UnknownTagError
+from backy.jobconfig import JobConfig, ScheduledTag
 from backy.locking import BACKUP_LOCK, exclusive
 from backy.repository import Repository
 from backy.tags import add_tags, check_tags, remove_tags, retag, set_tags

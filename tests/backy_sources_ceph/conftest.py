@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backy.backup import Backup
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision
 from backy_sources_ceph.testing.cluster import Cluster

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE, SourceError
-from backy.config import JobConfig
 from backy.exitcodes import ExitCode
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT
 from backy_sources_ceph.lease import PREFIX

@@ -12,7 +12,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, ConfigError, TargetError
 from backy.backup import Backup
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT
 from backy_sources_ceph.target import FEATURES, opened_target, plan_target

@@ -18,7 +18,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE
 from backy.backup import Backup
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision
 from backy_sources_file import fiemap

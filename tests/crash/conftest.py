@@ -13,7 +13,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE
 from backy.chunkmap import ChunkMap
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Trust
 from backy.storage.chunked.files import parse_name

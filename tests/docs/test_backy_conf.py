@@ -9,7 +9,8 @@ import msgspec
 import pytest
 import yaml
 
-from backy.config import ScheduledTag, convert
+from backy.config import convert
+from backy.jobconfig import ScheduledTag
 from backy.scheduler.config import Global, _Entry, load
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -13,8 +13,8 @@ import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
-from backy.config import JobConfig, ScheduledTag
 from backy.exitcodes import ExitCode
+from backy.jobconfig import JobConfig, ScheduledTag
 from backy.plugins.discovery import Kind, Plugin, advertised
 from backy.repository import Repository
 from backy.testing.memory import MemoryImage

@@ -23,7 +23,7 @@ import pytest
 from backy import quarantine
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Trust
 

@@ -18,7 +18,7 @@ from backy import quarantine
 from backy.api import CHUNK_SIZE, ChunkDamageError, Held, Job, Purged, Stored
 from backy.backup import Backup
 from backy.chunkmap import identify
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.keeping import forget
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Trust, utc_now

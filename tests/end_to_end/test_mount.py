@@ -19,7 +19,7 @@ import pytest
 from backy.api import CHUNK_SIZE
 from backy.backup import Backup
 from backy.chunkmap import identify
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.mount.active import mounts
 from backy.purging import purge
 from backy.repository import Repository

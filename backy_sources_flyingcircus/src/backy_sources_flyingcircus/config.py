@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from backy.api import ConfigError, SourceError
-from backy.duration import Duration
+from backy.config import Duration
 from backy_sources_ceph import CephConfig, parse_specification
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from backy.config import ScheduledTag
-from backy.duration import Duration
+from backy.config import Duration
+from backy.jobconfig import ScheduledTag
 from backy.repository import Repository
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from backy.config import JobConfig
 from backy.exitcodes import ExitCode
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT, utc_now
 from backy.scheduler.agenda import BUSY_RETRY

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from backy.config import ScheduledTag
+from backy.config import Duration
 from backy.conversion import Conversion
-from backy.duration import Duration
 from backy.errors import ConfigError, PluginError, RepositoryError, StorageError
+from backy.jobconfig import ScheduledTag
 from backy.keeping import forget
 from backy.purging import purge
 from backy.repository import Repository

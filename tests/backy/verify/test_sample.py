@@ -10,8 +10,8 @@ import pytest
 
 from backy.api import CHUNK_SIZE, Mismatch
 from backy.backup import Backup
-from backy.config import JobConfig
 from backy.errors import ConfigError
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import Verification
 from backy.verify.sample import SampleVerifier, backy_verifier

@@ -23,8 +23,8 @@ import pytest
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
 from backy.chunkmap import identify
-from backy.config import JobConfig
 from backy.errors import DamageError, RevisionNotFoundError
+from backy.jobconfig import JobConfig
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Statistics, Trust, select
 from backy.storage.chunked.codec import Codec, decode_delta

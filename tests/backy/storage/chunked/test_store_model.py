@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
 from backy.chunkmap import ChunkMap
-from backy.config import JobConfig
+from backy.jobconfig import JobConfig
 from backy.keeping import forget
 from backy.plugins.events import Events
 from backy.purging import purge
