@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from backy.jobconfig import schedule_of
 from backy.keeping import retain
 from backy.locking import BACKUP_LOCK, exclusive
 from backy.repository import Repository
@@ -21,7 +20,7 @@ def due(repository: Repository, now: datetime) -> list[Expiry]:
     config = repository.config
     if not config.schedule or not config.expire:
         return []
-    return expiries(schedule_of(config.schedule), repository.history(), now)
+    return expiries(config.schedule, repository.history(), now)
 
 
 def expire(repository: Repository, clock: Callable[[], datetime]) -> list[Expiry]:

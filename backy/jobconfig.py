@@ -12,7 +12,6 @@ from backy.config import Duration, format_duration, typed
 from backy.errors import ConfigError, RepositoryError
 from backy.revision import FORMAT
 from backy.safeyaml import dump_yaml, load_yaml
-from backy.schedule import Interval, Schedule
 
 NOT_UPGRADED = "this version can not read it yet; restore it with the backy that made it"
 _SHORTENED = ("storage", "previous_storage", "verifier")
@@ -27,7 +26,7 @@ class ScheduledTag(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     interval: Duration
     """How far apart backups with the tag are, at least a second and at most ten years."""
     keep: Annotated[int, msgspec.Meta(ge=1, le=MOST_KEPT)]
-    """How many of them are kept, and for how many intervals each."""
+    """How many of them are kept, and for how many intervals each: see `backy.retention`."""
 
     def __post_init__(self) -> None:
         """Refuse what no schedule can be made of."""
@@ -56,11 +55,6 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     """When each tag is due and how long it is kept, as the scheduler wrote it; None outside of its care."""
     expire: bool = True
     """Whether revisions expire by the schedule."""
-
-
-def schedule_of(section: dict[str, ScheduledTag]) -> Schedule:
-    """Return a section `schedule` as the schedule that it describes."""
-    return {name: Interval(tag.interval, tag.keep) for name, tag in section.items()}
 
 
 def plugin_type(config: dict[str, Any], path: str) -> str:

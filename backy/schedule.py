@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from backy.jobconfig import ScheduledTag
 from backy.revision import Revision
 
 EPOCH = datetime(1, 1, 1, tzinfo=UTC)
@@ -32,16 +33,7 @@ _LONGEST_BACKOFF = 360
 _SECOND = timedelta(seconds=1)
 
 
-class Interval(NamedTuple):
-    """What a schedule says of one tag."""
-
-    interval: timedelta
-    """How far apart the runs are."""
-    keep: int
-    """How many revisions are kept, and for how many intervals each: see `backy.retention`."""
-
-
-Schedule = Mapping[str, Interval]
+Schedule = Mapping[str, ScheduledTag]
 """The tags of a job. There is at least one."""
 
 

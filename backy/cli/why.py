@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # at run time they would cost a command that only shows its h
 @click.pass_obj
 def command(directory: Path, specification: str) -> None:
     """Say why a revision is kept, and until when if all goes by the schedule."""
-    from backy.jobconfig import schedule_of
     from backy.repository import Repository
     from backy.retention import holds
     from backy.revision import select, utc_now
@@ -35,7 +34,7 @@ def command(directory: Path, specification: str) -> None:
         cause = "config says 'expire: false'" if config.schedule else "config has no schedule"
         click.echo(f"kept for ever: the repository's {cause}")
         return
-    schedule = schedule_of(config.schedule)
+    schedule = config.schedule
     reasons = holds(schedule, spread(repository.job.name, schedule), history, revision, utc_now())
     for reason in reasons:
         until = f"until {local_time(reason.until)}" if reason.until else "for ever"
@@ -55,8 +54,8 @@ def _because(reason: Hold, schedule: Schedule) -> str:
     if reason.rule is Rule.FORMER:
         longest = max(tag.interval * tag.keep for tag in schedule.values())
         return f"the schedule does not have it, and keeps nothing longer than {format_duration(longest)}"
-    interval, keep = schedule[reason.tag or ""]
+    tag = schedule[reason.tag or ""]
     if reason.rule is Rule.WINDOW:
-        newer, times = counted(keep, "newer one has", "newer ones have"), counted(keep, "time")
-        return f"{newer} it, but it is younger than {times} {format_duration(interval)}"
-    return f"it is one of the newest {keep}"
+        newer, times = counted(tag.keep, "newer one has", "newer ones have"), counted(tag.keep, "time")
+        return f"{newer} it, but it is younger than {times} {format_duration(tag.interval)}"
+    return f"it is one of the newest {tag.keep}"

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from backy.config import Duration
-from backy.jobconfig import MOST_KEPT, ScheduledTag, schedule_of
+from backy.jobconfig import MOST_KEPT, ScheduledTag
 from backy.schedule import MANUAL, Schedule
 from backy.scheduler.checking import Checker, Key
 from backy.scheduler.document import ConfigurationError, Document, Problem
@@ -232,7 +232,7 @@ class _Reader:
                 found[name] = tag
         if value == {}:
             self._checker.report(key, "has no tag; write one as in 'daily: {interval: 1d, keep: 7}'")
-        return schedule_of(found)
+        return found
 
     def _job(self, name: str, value: object, settings: Global, schedules: Mapping[str, Schedule]) -> JobEntry | None:
         key = ("jobs", name)
@@ -249,7 +249,9 @@ class _Reader:
             name=name,
             source=entry.source,
             schedule_name=entry.schedule,
-            schedule={tag: one._replace(keep=entry.keep.get(tag, one.keep)) for tag, one in schedule.items()},
+            schedule={
+                tag: msgspec.structs.replace(one, keep=entry.keep.get(tag, one.keep)) for tag, one in schedule.items()
+            },
             storage=section(entry.storage or settings.storage),
             verifier=section(verifier) if verifier else None,
             expire=settings.expire if entry.expire is None else entry.expire,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from backy.config import Duration
 from backy.errors import RepositoryError
-from backy.jobconfig import JobConfig, ScheduledTag
+from backy.jobconfig import JobConfig
 from backy.repository import CONFIG, Repository
 from backy.revision import FORMAT
 from backy.scheduler.config import Configuration, JobEntry
@@ -44,9 +43,6 @@ def _config(job: JobEntry, existing: JobConfig | None) -> JobConfig:
         storage=dict(job.storage),
         previous_storage=existing.previous_storage if existing else None,
         verifier=dict(job.verifier) if job.verifier else None,
-        schedule={
-            name: ScheduledTag(Duration(seconds=tag.interval.total_seconds()), tag.keep)
-            for name, tag in job.schedule.items()
-        },
+        schedule=dict(job.schedule),
         expire=job.expire,
     )

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backy.jobconfig import ScheduledTag
 from backy.retention import Expiry, Hold, Rule, expiries, holds
 from backy.revision import Revision, Trust
-from backy.schedule import Interval, Schedule, next_ideal
+from backy.schedule import Schedule, next_ideal
 
 DAY = timedelta(days=1)
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 SHIFT = timedelta(seconds=100)
-DAILY: Schedule = {"daily": Interval(DAY, 5)}
+DAILY: Schedule = {"daily": ScheduledTag(DAY, 5)}
 
 
 def made(*revisions: tuple[float, str] | tuple[float, str, Trust]) -> list[Revision]:
@@ -59,7 +60,7 @@ def test_what_is_old_and_has_enough_newer_ones_expires() -> None:
 
 
 def test_a_revision_lives_until_its_last_tag_has_expired() -> None:
-    schedule = DAILY | {"weekly": Interval(7 * DAY, 2)}
+    schedule = DAILY | {"weekly": ScheduledTag(7 * DAY, 2)}
     history = made((40, "daily weekly"), (8, "daily weekly"), *((age, "daily") for age in range(6)))
 
     assert expiries(schedule, history, NOW) == [Expiry(history[1], ("weekly",)), Expiry(history[0], ("weekly",))]
@@ -72,7 +73,7 @@ def test_manual_tags_never_expire() -> None:
 
 
 def test_tags_that_the_schedule_lost_are_kept_as_long_as_its_longest() -> None:
-    schedule = DAILY | {"weekly": Interval(7 * DAY, 4)}
+    schedule = DAILY | {"weekly": ScheduledTag(7 * DAY, 4)}
     history = made((28.1, "former"), (28, "former"), (0, "daily"))
     assert after(schedule, history) == history[1:]
 
@@ -102,7 +103,7 @@ def test_no_revisions_no_expiry() -> None:
 
 
 def test_why_says_until_when_a_revision_is_kept() -> None:
-    schedule = DAILY | {"weekly": Interval(7 * DAY, 2)}
+    schedule = DAILY | {"weekly": ScheduledTag(7 * DAY, 2)}
     history = made((30, "former"), (6, "daily weekly"), (2, "daily former manual:x"), (1, "daily"), (0, "daily"))
     run = next_ideal(DAY, SHIFT, NOW)
 
@@ -119,7 +120,7 @@ def test_why_says_until_when_a_revision_is_kept() -> None:
 
 
 def test_what_is_kept_beyond_the_end_of_the_calendar_is_kept_for_ever() -> None:
-    for schedule in ({"daily": Interval(3650 * DAY, 100_000)}, {"daily": Interval(30 * DAY, 100_000)}):
+    for schedule in ({"daily": ScheduledTag(3650 * DAY, 100_000)}, {"daily": ScheduledTag(30 * DAY, 100_000)}):
         history = made((1000, "former"), (900, "daily"), (0, "daily"))
 
         assert expiries(schedule, history, NOW) == []
@@ -133,8 +134,8 @@ histories = st.lists(st.tuples(st.floats(0, 400), tags, st.sampled_from(list(Tru
 )
 schedules = st.fixed_dictionaries(
     {
-        "daily": st.builds(Interval, st.just(DAY), st.integers(1, 8)),
-        "weekly": st.builds(Interval, st.just(7 * DAY), st.integers(1, 8)),
+        "daily": st.builds(ScheduledTag, st.just(DAY), st.integers(1, 8)),
+        "weekly": st.builds(ScheduledTag, st.just(7 * DAY), st.integers(1, 8)),
     }
 )
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backy.jobconfig import ScheduledTag
 from backy.revision import Revision
 from backy.schedule import (
     EPOCH,
     Due,
-    Interval,
     Past,
     Schedule,
     backoff,
@@ -26,11 +26,15 @@ from backy.schedule import (
 
 DAY = timedelta(days=1)
 NOW = datetime(2015, 9, 1, 7, 6, 47, tzinfo=UTC)
-DEFAULT: Schedule = {"daily": Interval(DAY, 10), "weekly": Interval(7 * DAY, 4), "monthly": Interval(30 * DAY, 4)}
+DEFAULT: Schedule = {
+    "daily": ScheduledTag(DAY, 10),
+    "weekly": ScheduledTag(7 * DAY, 4),
+    "monthly": ScheduledTag(30 * DAY, 4),
+}
 SHIFT = timedelta(seconds=100)
 intervals = st.integers(1, 3650 * 86400).map(lambda seconds: timedelta(seconds=seconds))
 times = st.integers(0, 10**15).map(lambda number: NOW + timedelta(microseconds=number))
-schedules = st.dictionaries(st.sampled_from("abcde"), st.builds(Interval, intervals, st.just(1)), min_size=1)
+schedules = st.dictionaries(st.sampled_from("abcde"), st.builds(ScheduledTag, intervals, st.just(1)), min_size=1)
 
 
 def revision(time: datetime, *tags: str) -> Revision:
@@ -54,7 +58,7 @@ def past(now: datetime = NOW, **ages: timedelta) -> Past:
     ],
 )
 def test_the_spread_is_that_of_backy_2(job: str, limit: int, seconds: int) -> None:
-    schedule = {"short": Interval(timedelta(seconds=60), 1), "long": Interval(timedelta(seconds=limit), 1)}
+    schedule = {"short": ScheduledTag(timedelta(seconds=60), 1), "long": ScheduledTag(timedelta(seconds=limit), 1)}
     assert spread(job, schedule) == timedelta(seconds=seconds)
 
 
@@ -146,7 +150,7 @@ def test_a_restart_between_a_run_and_its_start_does_not_skip_it() -> None:
 
 
 def test_runs_minutes_apart_do_not_wait_for_each_other_for_ever() -> None:
-    quick = {"often": Interval(timedelta(minutes=2), 1)}
+    quick = {"often": ScheduledTag(timedelta(minutes=2), 1)}
     run = next_ideal(timedelta(minutes=2), SHIFT, NOW)
     woken = run + timedelta(seconds=1)
 

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.schedule import Interval, Past, next_ideal
+from backy.jobconfig import ScheduledTag
+from backy.schedule import Past, next_ideal
 from backy.scheduler.agenda import BUSY_RETRY, Agenda, Entry, Outcome, Phase, Pool
 
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
-DAILY = {"daily": Interval(DAY, 7)}
-HOURLY = {"hourly": Interval(timedelta(hours=1), 7)}
+DAILY = {"daily": ScheduledTag(DAY, 7)}
+HOURLY = {"hourly": ScheduledTag(timedelta(hours=1), 7)}
 
 
 def done(*times: datetime, tag: str = "daily") -> Past:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.schedule import Interval
+from backy.jobconfig import ScheduledTag
 from backy.scheduler.config import Configuration, ConfigurationError, load
 
 SMALL = """\
@@ -56,7 +56,7 @@ def test_what_is_not_written_has_its_default(read) -> None:
     assert (configuration.telnet_addresses, settings.telnet_port) == (("::1", "127.0.0.1"), 6023)
     assert (settings.backup_completed_callback, settings.storage, settings.verifier) == (None, "chunked", None)
     job = configuration.jobs["web1"]
-    assert (job.name, job.schedule_name, job.schedule) == ("web1", "default", {"daily": Interval(timedelta(1), 7)})
+    assert (job.name, job.schedule_name, job.schedule) == ("web1", "default", {"daily": ScheduledTag(timedelta(1), 7)})
     assert (job.storage, job.verifier, job.expire, job.time_limit) == ({"type": "chunked"}, None, True, None)
     assert configuration.repository(job) == Path("/srv/backy/web1")
 
@@ -86,10 +86,10 @@ def test_everything_that_is_written_counts(read) -> None:
     assert configuration.telnet_addresses == ("::1", "10.0.0.1")
     assert configuration.settings.backup_completed_callback == Path("/bin/true")
     web1, other = configuration.jobs.values()
-    assert web1.schedule == {"daily": Interval(timedelta(1), 3)}
+    assert web1.schedule == {"daily": ScheduledTag(timedelta(1), 3)}
     assert (web1.storage, web1.verifier, web1.expire) == ({"type": "cow"}, {"type": "none"}, False)
     assert web1.time_limit == timedelta(seconds=90)
-    assert other.schedule == configuration.schedules["default"] == {"daily": Interval(timedelta(1), 7)}
+    assert other.schedule == configuration.schedules["default"] == {"daily": ScheduledTag(timedelta(1), 7)}
     assert (other.storage, other.verifier) == ({"type": "chunked", "compression": 3}, {"type": "sample"})
     assert (other.expire, other.time_limit) == (True, timedelta(hours=6))
     assert configuration.repository(other) == Path("/backups/other")
@@ -138,7 +138,7 @@ def test_anchors_aliases_and_merges_are_taken(read) -> None:
     configuration = read(text)
 
     assert [job.expire for job in configuration.jobs.values()] == [True, False, True]
-    assert configuration.schedules["rare"] == {"weekly": Interval(timedelta(7), 7)}
+    assert configuration.schedules["rare"] == {"weekly": ScheduledTag(timedelta(7), 7)}
 
 
 MISTAKES = {

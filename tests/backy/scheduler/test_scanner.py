@@ -11,10 +11,10 @@ import pytest
 
 from backy import quarantine
 from backy.backup import Backup
+from backy.jobconfig import ScheduledTag
 from backy.quarantine import Finding
 from backy.repository import Repository
 from backy.revision import Trust
-from backy.schedule import Interval
 from backy.scheduler import scanner as module
 from backy.scheduler.agenda import Agenda
 from backy.scheduler.config import JobEntry
@@ -23,7 +23,7 @@ from backy.scheduler.scanner import Scanner
 from backy.scheduler.summary import Summary, summarize
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
-SCHEDULE = {"daily": Interval(timedelta(days=1), 7)}
+SCHEDULE = {"daily": ScheduledTag(timedelta(days=1), 7)}
 
 
 @pytest.fixture

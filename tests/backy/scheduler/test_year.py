@@ -20,9 +20,10 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
+from backy.jobconfig import ScheduledTag
 from backy.retention import expiries
 from backy.revision import Revision
-from backy.schedule import Interval, Past, Schedule, overdue
+from backy.schedule import Past, Schedule, overdue
 from backy.scheduler.agenda import Agenda, Entry, Outcome, Pool
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -35,9 +36,9 @@ SLOW = (900, 2700)
 FAST = (10, 120)
 """Seconds that backups of slow and of fast jobs take on average; some take 0.7 of that, others 1.3 times as long."""
 SCHEDULES: list[Schedule] = [
-    {"daily": Interval(DAY, 10), "weekly": Interval(7 * DAY, 4), "monthly": Interval(30 * DAY, 4)},
-    {"daily": Interval(DAY, 8), "weekly": Interval(7 * DAY, 3), "monthly": Interval(30 * DAY, 2)},
-    {"daily": Interval(DAY, 30), "monthly": Interval(30 * DAY, 12)},
+    {"daily": ScheduledTag(DAY, 10), "weekly": ScheduledTag(7 * DAY, 4), "monthly": ScheduledTag(30 * DAY, 4)},
+    {"daily": ScheduledTag(DAY, 8), "weekly": ScheduledTag(7 * DAY, 3), "monthly": ScheduledTag(30 * DAY, 2)},
+    {"daily": ScheduledTag(DAY, 30), "monthly": ScheduledTag(30 * DAY, 12)},
 ]
 
 
@@ -156,7 +157,8 @@ def see_what_is_kept(disk: Disk) -> None:
             assert revision.tags
             for tag in revision.tags:
                 found[tag].append(revision.timestamp)
-        for tag, (interval, keep) in disk.schedule.items():
+        for tag, scheduled in disk.schedule.items():
+            interval, keep = scheduled.interval, scheduled.keep
             made = times[tag]
             first = min(bisect_left(made, ended - keep * interval), len(made) - keep)
             assert found[tag] == made[max(first, 0) :]
@@ -214,7 +216,8 @@ def test_each_tag_is_made_once_an_interval_and_made_up_for_once_an_outage(year) 
     server, periods = year
     length = periods[-1][1] - BEGIN
     for disk in server.disks.values():
-        for tag, (interval, _) in disk.schedule.items():
+        for tag, scheduled in disk.schedule.items():
+            interval = scheduled.interval
             made = sum(tag in success.tags for success in disk.made)
             lost = len(periods[1:]) * (OUTAGE // interval + 1)
             assert length // interval - lost <= made <= length // interval + len(periods)
