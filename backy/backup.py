@@ -112,7 +112,7 @@ class Backup:
 
     def _parent(self, trusted: list[Revision]) -> tuple[Revision | None, ChunkMap | None]:
         """Choose the revision that source and storage build upon: the newest one that seems to be whole, or none."""
-        storage = self.repository.config.storage["type"]
+        storage = self.repository.config.storage.type
         for revision in reversed(trusted):
             try:
                 if revision.storage == storage:
@@ -133,7 +133,7 @@ class Backup:
             timestamp=now,
             tags=self.tags,
             parent=parent.id if parent else None,
-            storage=self.repository.config.storage["type"],
+            storage=self.repository.config.storage.type,
             size=0,
             snapshot=self.snapshot,
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -21,6 +22,13 @@ class Duration(timedelta):
 
     As the type of a section's field, `typed` takes both.
     """
+
+    @classmethod
+    def from_plain(cls, value: object) -> Self:
+        """Make a duration of what was read; raises ValueError."""
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise unexpected("a duration such as '30m', or seconds", value)
+        return cls(seconds=parse_duration(value).total_seconds())
 
 
 def parse_duration(text: str | int) -> timedelta:
@@ -61,7 +69,9 @@ def typed(config: object, section: type[Section], path: str) -> Section:
 
 
 def convert(value: object, wanted: type[Converted]) -> Converted:
-    """Turn plain values into `wanted`, in which a `Duration` may be text or seconds and a `Path` is an absolute one.
+    """Turn plain values into `wanted`, in which a `Path` is an absolute one.
+
+    A type that has a class method `from_plain`, as `Duration` has, makes itself of what was written.
 
     Raises:
         msgspec.ValidationError: they do not fit.
@@ -69,12 +79,17 @@ def convert(value: object, wanted: type[Converted]) -> Converted:
     return msgspec.convert(value, wanted, dec_hook=_decode)
 
 
+def unexpected(wanted: str, value: object) -> ValueError:
+    """Make the error that says what is wanted and what was written."""
+    return ValueError(f"expected {wanted}, got {'nothing' if value is None else reprlib.repr(value)}")
+
+
 def _decode(wanted: type, value: object) -> Any:  # noqa: ANN401  # an instance of what `wanted` is
-    if wanted is Duration and isinstance(value, str | int) and not isinstance(value, bool):
-        return Duration(seconds=parse_duration(value).total_seconds())
-    if wanted is Path and isinstance(value, str):
-        if not value.startswith("/") or "\0" in value:
-            raise ValueError(f"{value!r} is no absolute path")
-        return Path(value)
-    expected = "a duration such as '30m', or seconds" if wanted is Duration else "a path"
-    raise ValueError(f"expected {expected}, got {'nothing' if value is None else repr(value)}")
+    if wanted is not Path:
+        # a type of our own: it knows itself how it is written
+        return wanted.from_plain(value)  # type: ignore[attr-defined]  # or there is a mistake in a section's class
+    if not isinstance(value, str):
+        raise unexpected("a path", value)
+    if not value.startswith("/") or "\0" in value:
+        raise ValueError(f"{value!r} is no absolute path")
+    return Path(value)

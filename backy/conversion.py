@@ -21,6 +21,7 @@ from backy.chunkmap import ZERO, ChunkMap
 from backy.durable import sync_file_system_of
 from backy.errors import BackyError, ChunkDamageError, DamageError, RepositoryBusyError, StorageError
 from backy.image import StoredImage
+from backy.jobconfig import ShortSection
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.mending import damage_of, damaged_chunks, identities, report_damage, settle
 from backy.referenced import Referenced, relied_upon
@@ -86,16 +87,16 @@ class Conversion:
         """Let `config` name the new storage, and the old one as the previous one, as it may do already."""
         config = self.repository.config
         new, old = config.storage, config.previous_storage
-        if old is not None and old["type"] == new["type"]:
+        if old is not None and old.type == new.type:
             old = None  # config was edited
-        if new["type"] != self.name:
-            if old is not None and old["type"] != self.name:
+        if new.type != self.name:
+            if old is not None and old.type != self.name:
                 raise BackyError(
-                    f"the conversion from '{old['type']}' to '{new['type']}' is not finished: convert to either first"
+                    f"the conversion from '{old.type}' to '{new.type}' is not finished: convert to either first"
                 )
-            new, old = old or {"type": self.name}, new
+            new, old = old or ShortSection.named(self.name), new
         elif old is None and waiting:
-            old = {"type": waiting[0].storage}  # likewise
+            old = ShortSection.named(waiting[0].storage)  # likewise
         changed = msgspec.structs.replace(config, storage=new, previous_storage=old)
         if waiting or changed != config:
             self.repository.storage(self.name).initialize()
@@ -180,7 +181,7 @@ class Conversion:
         """Remove what the old storage has of revisions that are converted; nobody reads."""
         previous = self.repository.config.previous_storage
         if previous is not None:
-            storage = self.repository.storage(previous["type"])
+            storage = self.repository.storage(previous.type)
             for revision in revisions:
                 if revision not in self._result.failed:
                     storage.remove(revision)
@@ -190,7 +191,7 @@ class Conversion:
         previous = self.repository.config.previous_storage
         if previous is not None:
             self._remove_old([revision.id for revision in self.repository.history()])
-            storage = self.repository.storage(previous["type"])
+            storage = self.repository.storage(previous.type)
             if isinstance(storage, DisposableStorage):
                 storage.dispose()
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection, ShortSection
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call
 from backy.repository import Repository
@@ -22,5 +22,6 @@ def make_repository(directory: Path, source: str, argument: str, storage: str = 
     """
     # the plugin knows what its argument means, and says it as the keys of its section
     section = call(Kind.SOURCE, source, "backy_source_config", argument=argument)
-    job = JobConfig(format=FORMAT, source={"type": source, **section}, storage={"type": storage})
+    chosen = PluginSection({"type": source, **section})
+    job = JobConfig(format=FORMAT, source=chosen, storage=ShortSection.named(storage))
     return Repository.initialize(directory, job)

@@ -37,8 +37,8 @@ def purge(repository: Repository) -> Purged:
         named = repository.storages(revisions)
         purged = [storage.purge(live.get(name, set()) | live[None]) for name, storage in named.items()]
         previous = repository.config.previous_storage
-        if previous is not None and previous["type"] not in named:
-            purged.append(_purge_previous(repository, previous["type"], live[None]))
+        if previous is not None and previous.type not in named:
+            purged.append(_purge_previous(repository, previous.type, live[None]))
     return Purged(sum(found.files for found in purged), sum(found.bytes for found in purged))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
@@ -18,7 +18,7 @@ from backy.chunkmap import ChunkMap, buffer
 from backy.durable import READ_ONLY, replace_link, sync_folder, write_file
 from backy.errors import DamageError, RepositoryError, RevisionNotFoundError
 from backy.image import StoredImage
-from backy.jobconfig import JobConfig, dump_job, load_job, plugin_type
+from backy.jobconfig import JobConfig, PluginSection, dump_job, load_job
 from backy.locking import PURGE_LOCK, shared
 from backy.plugins.discovery import Kind
 from backy.revision import Revision
@@ -93,9 +93,9 @@ class Repository:
         """
         if config == self.config:
             return
-        moved = config.storage["type"] != self.config.storage["type"]
+        moved = config.storage.type != self.config.storage.type
         if moved:
-            self._check_previous(config.storage["type"])
+            self._check_previous(config.storage.type)
             config = msgspec.structs.replace(config, previous_storage=self.config.storage)
         changed = type(self)(self.directory, config)
         changed.check_plugins()
@@ -105,10 +105,10 @@ class Repository:
 
     def _check_previous(self, new: str) -> None:
         """Make sure that the previous storage is not forgotten when the job's becomes the previous one."""
-        present, previous = self.config.storage["type"], self.config.previous_storage
-        if previous is not None and previous["type"] not in (new, present):
+        present, previous = self.config.storage.type, self.config.previous_storage
+        if previous is not None and previous.type not in (new, present):
             raise RepositoryError(
-                f"{self.directory} has data in '{previous['type']}' still, which it had before '{present}': "
+                f"{self.directory} has data in '{previous.type}' still, which it had before '{present}': "
                 f"'backy convert --storage {present}' first, then change to '{new}'"
             )
 
@@ -129,8 +129,8 @@ class Repository:
         """Make the job's source; raises ConfigError or PluginError."""
         from backy.plugins.loading import call
 
-        name = plugin_type(self.config.source, "config.source")
-        source: Source = call(Kind.SOURCE, name, "backy_source", config=self.config.source, job=self.job)
+        section = self.config.source
+        source: Source = call(Kind.SOURCE, section.type, "backy_source", config=section.written, job=self.job)
         return source
 
     def storage(self, name: str | None = None) -> Storage:
@@ -142,14 +142,14 @@ class Repository:
         """
         from backy.plugins.loading import call
 
-        name = name or plugin_type(self.config.storage, "config.storage")
+        name = name or self.config.storage.type
         if name not in self._storages:
-            sections = {section["type"]: section for section in self._storage_sections()}
-            config = sections.get(name, {"type": name})
-            self._storages[name] = call(Kind.STORAGE, name, "backy_storage", config=config, job=self.job)
+            sections = {section.type: section for section in self._storage_sections()}
+            section = sections.get(name) or PluginSection.named(name)
+            self._storages[name] = call(Kind.STORAGE, name, "backy_storage", config=section.written, job=self.job)
         return self._storages[name]
 
-    def _storage_sections(self) -> list[dict[str, Any]]:
+    def _storage_sections(self) -> list[PluginSection]:
         return [section for section in (self.config.storage, self.config.previous_storage) if section is not None]
 
     def storage_of(self, revision: Revision) -> Storage:
@@ -158,16 +158,15 @@ class Repository:
 
     def storages(self, revisions: Iterable[Revision]) -> dict[str, Storage]:
         """Make the job's storage and those that keep `revisions`, by name; raises ConfigError or PluginError."""
-        names = {self.config.storage["type"], *(revision.storage for revision in revisions)}
+        names = {self.config.storage.type, *(revision.storage for revision in revisions)}
         return {name: self.storage(name) for name in sorted(names)}
 
     def verifier(self, default: str) -> Verifier:
         """Make the job's verifier, or the one named `default` if it chooses none; raises ConfigError or PluginError."""
         from backy.plugins.loading import call
 
-        config = self.config.verifier or {"type": default}
-        name = plugin_type(config, "config.verifier")
-        verifier: Verifier = call(Kind.VERIFIER, name, "backy_verifier", config=config, job=self.job)
+        section = self.config.verifier or PluginSection.named(default)
+        verifier: Verifier = call(Kind.VERIFIER, section.type, "backy_verifier", config=section.written, job=self.job)
         return verifier
 
     def check_plugins(self) -> None:
@@ -175,7 +174,7 @@ class Repository:
         self.source()
         self.storage()
         if self.config.verifier is not None:
-            self.verifier(plugin_type(self.config.verifier, "config.verifier"))
+            self.verifier(self.config.verifier.type)
 
     # records ----------------------------------------------------------------------------------------------------------
 
@@ -231,7 +230,7 @@ class Repository:
 
     def _all_storages(self, identity: str) -> list[Storage]:
         """Make every storage that may have something of a revision, a copy of an interrupted conversion included."""
-        names = {section["type"] for section in self._storage_sections()}
+        names = {section.type for section in self._storage_sections()}
         names |= {revision.storage for revision in self.survey()[0] if revision.id == identity}
         return [self.storage(name) for name in sorted(names)]
 

@@ -19,7 +19,7 @@ import click
 
 from backy.api import CHUNK_SIZE
 from backy.backup import Backup
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection, ShortSection
 from backy.pipeline import in_parallel
 from backy.plan import spans
 from backy.repository import Repository
@@ -133,7 +133,7 @@ class Bench:
 
     def _repository(self, config: CephConfig, verifier: str) -> Repository:
         source = {"type": config.type, "pool": config.pool, "image": config.image, "conf": config.conf}
-        job = JobConfig(format=FORMAT, source=source, verifier={"type": verifier})
+        job = JobConfig(format=FORMAT, source=PluginSection(source), verifier=ShortSection.named(verifier))
         return Repository.initialize(self._folder / f"{config.image}-{verifier}", job)
 
     def _rbd(self, *words: str) -> None:

@@ -18,7 +18,7 @@ from statistics import median
 
 import click
 
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection
 from backy.repository import Repository
 from backy.revision import FORMAT
 from backy_sources_file import fiemap
@@ -42,7 +42,7 @@ class Subject:
         if (directory / "config").exists():
             self._repository = Repository.open(directory)
         else:
-            self._repository = Repository.initialize(directory, JobConfig(format=FORMAT, source=source))
+            self._repository = Repository.initialize(directory, JobConfig(format=FORMAT, source=PluginSection(source)))
         backy = Path(sys.executable).with_name("backy")
         self._backup = Command([str(backy), "-b", str(directory), "backup", "benchmark"])
 

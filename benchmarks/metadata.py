@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from backy.chunkmap import ChunkMap, identify
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Statistics, Verification
 from benchmarks.measure import Command, measure
@@ -46,7 +46,7 @@ def report(folder: Path) -> str:
 
 
 def _repository(directory: Path) -> Repository:
-    config = JobConfig(format=FORMAT, source={"type": "file", "filename": "/nowhere"})
+    config = JobConfig(format=FORMAT, source=PluginSection({"type": "file", "filename": "/nowhere"}))
     return Repository.initialize(directory, config)
 
 

@@ -22,7 +22,7 @@ import click
 import yaml
 
 from backy.chunkmap import ChunkMap
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Statistics, Verification, utc_now
 from backy.scheduler.control import ask
@@ -75,7 +75,7 @@ def prepare(folder: Path, jobs: int, revisions: int) -> Path:
     }
     configuration = folder / "backy.conf"
     configuration.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper))
-    model = Repository.initialize(base / names[0], JobConfig(format=FORMAT, source=source))
+    model = Repository.initialize(base / names[0], JobConfig(format=FORMAT, source=PluginSection(source)))
     for number in range(revisions):
         identity = f"revision{number}"
         model.write_record(

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 
 from backy.backup import Backup
 from backy.cli.main import main
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision
 from backy.testing.clock import Clock
@@ -121,7 +121,7 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture
 def repository(tmp_path: Path, image: Path) -> Repository:
     """A chunked repository for `image`, without revisions."""
-    config = JobConfig(format=FORMAT, source={"type": "file", "filename": str(image)})
+    config = JobConfig(format=FORMAT, source=PluginSection({"type": "file", "filename": str(image)}))
     return Repository.initialize(tmp_path / "vm", config)
 
 

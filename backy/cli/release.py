@@ -19,4 +19,4 @@ def command(directory: Path) -> None:
 
     repository = Repository.open(directory)
     released = release(repository)
-    click.echo("Released" if released else f"The source '{repository.config.source['type']}' keeps nothing")
+    click.echo("Released" if released else f"The source '{repository.config.source.type}' keeps nothing")

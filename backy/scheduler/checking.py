@@ -96,7 +96,8 @@ def _problem(error: msgspec.ValidationError) -> str:
 def _problem_of(error: msgspec.ValidationError, value: object) -> str:
     """Return what is wrong with a value, and a hint at the likely cause."""
     problem, shown = _problem(error), _shown(value)
-    text = problem if shown in problem else f"{problem}, got {shown}"
+    # What was expected is half of the message; any other one tells all by itself.
+    text = problem if shown in problem or not problem.startswith("expected") else f"{problem}, got {shown}"
     # Two mistakes that cost people hours, as YAML shows neither.
     if isinstance(value, str) and value.rstrip().endswith(","):
         return f"{text}; the comma at its end belongs to the value"

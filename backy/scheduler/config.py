@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from backy.config import Duration
-from backy.jobconfig import MOST_KEPT, ScheduledTag
+from backy.jobconfig import MOST_KEPT, PluginSection, ScheduledTag, ShortSection
 from backy.schedule import MANUAL, Schedule
 from backy.scheduler.checking import Checker, Key
 from backy.scheduler.document import ConfigurationError, Document, Problem
@@ -66,9 +66,9 @@ class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, re
     """Where the status is written for Prometheus, if anywhere: `*.prom` for node_exporter's textfile collector."""
     backup_completed_callback: Path | None = None
     """A program that is called after each backup."""
-    storage: dict[str, Any] | str = "chunked"
+    storage: ShortSection = ShortSection.named("chunked")
     """How images are kept."""
-    verifier: dict[str, Any] | str | None = None
+    verifier: ShortSection | None = None
     """How fresh revisions are checked; None leaves the choice to the source."""
     expire: bool = True
     """Whether revisions expire by the schedule."""
@@ -79,14 +79,14 @@ class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, re
 class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
     """A job as it is written below `jobs`."""
 
-    source: dict[str, Any]
+    source: PluginSection
     """What is backed up: `type` names the source, the other keys are its own."""
     schedule: str
     """The name of a schedule."""
     keep: dict[str, Annotated[int, msgspec.Meta(ge=1, le=MOST_KEPT)]] = {}
     """Other numbers of revisions to keep than the schedule's, by tag."""
-    storage: dict[str, Any] | str | None = None
-    verifier: dict[str, Any] | str | None = None
+    storage: ShortSection | None = None
+    verifier: ShortSection | None = None
     expire: bool | None = None
     time_limit: Duration | None = None
 
@@ -97,11 +97,11 @@ class JobEntry:
 
     name: str
     """Also that of its folder in the base directory."""
-    source: Mapping[str, Any]
+    source: PluginSection
     schedule_name: str
     schedule: Schedule
-    storage: Mapping[str, Any]
-    verifier: Mapping[str, Any] | None
+    storage: ShortSection
+    verifier: ShortSection | None
     expire: bool
     time_limit: timedelta | None
     line: int = field(compare=False)
@@ -172,11 +172,6 @@ def load_location(path: Path) -> Location:
     return location
 
 
-def section(value: Mapping[str, Any] | str) -> Mapping[str, Any]:
-    """Return a plugin's section, of which the name alone may be written."""
-    return {"type": value} if isinstance(value, str) else value
-
-
 class _Reader:
     """Turns a document into a configuration and reports what is wrong on the way."""
 
@@ -243,7 +238,6 @@ class _Reader:
         if entry is None or schedule is None:
             return None
         self._checker.keys(entry.keep, list(schedule), (*key, "keep"))
-        verifier = entry.verifier or settings.verifier
         limit = settings.time_limit if entry.time_limit is None else entry.time_limit
         return JobEntry(
             name=name,
@@ -252,8 +246,8 @@ class _Reader:
             schedule={
                 tag: msgspec.structs.replace(one, keep=entry.keep.get(tag, one.keep)) for tag, one in schedule.items()
             },
-            storage=section(entry.storage or settings.storage),
-            verifier=section(verifier) if verifier else None,
+            storage=entry.storage or settings.storage,
+            verifier=entry.verifier or settings.verifier,
             expire=settings.expire if entry.expire is None else entry.expire,
             time_limit=limit or None,
             line=self._document.line(key),
@@ -282,14 +276,10 @@ class _Reader:
         return schedules.get(name)
 
     def _plugins(self, content: object, key: Key, names: list[str]) -> None:
-        """See that the sections of plugins have a type, and nothing of backy 2 beside it."""
+        """See that the sections of plugins have nothing of backy 2."""
         for name in names:
             value = content.get(name) if isinstance(content, dict) else None
-            if not isinstance(value, dict):
-                continue
-            if not isinstance(value.get("type"), str) or not value["type"]:
-                self._checker.report((*key, name), "the key 'type' is missing; it names the plugin, as in 'type: file'")
-            if "backend" in value:
+            if isinstance(value, dict) and "backend" in value:
                 self._checker.report(
                     (*key, name, "backend"), "write 'storage: chunked' or 'storage: cow' beside 'source', not in it"
                 )

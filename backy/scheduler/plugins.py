@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import pluggy
 
 from backy.api import Job
 from backy.errors import BackyError, PluginError
+from backy.jobconfig import PluginSection
 from backy.plugins.discovery import Kind, Plugin
 from backy.plugins.loading import chosen, invoke, managed
 from backy.scheduler.config import Configuration, JobEntry, Problem
@@ -44,16 +45,13 @@ class PluginCheck:
             if section is not None and (text := self._problem(kind, section, named)):
                 yield text
 
-    def _problem(self, kind: Kind, section: Mapping[str, Any], job: Job) -> str | None:
-        name = section.get("type")
-        if not isinstance(name, str):
-            return None  # reported by the check of the configuration itself
-        loaded = self._load(kind, name)
+    def _problem(self, kind: Kind, section: PluginSection, job: Job) -> str | None:
+        loaded = self._load(kind, section.type)
         if isinstance(loaded, PluginError):
             return str(loaded)
         try:
             # To make a plugin is all that can be asked of it: no source is touched.
-            invoke(*loaded, f"backy_{kind.word}", config=section, job=job)
+            invoke(*loaded, f"backy_{kind.word}", config=section.written, job=job)
         except BackyError as error:
             return str(error).removeprefix("config.")
         return None

@@ -39,10 +39,10 @@ def _config(job: JobEntry, existing: JobConfig | None) -> JobConfig:
         format=existing.format if existing else FORMAT,
         id=existing.id if existing else None,
         created=existing.created if existing else None,
-        source=dict(job.source),
-        storage=dict(job.storage),
+        source=job.source,
+        storage=job.storage,
         previous_storage=existing.previous_storage if existing else None,
-        verifier=dict(job.verifier) if job.verifier else None,
+        verifier=job.verifier,
         schedule=dict(job.schedule),
         expire=job.expire,
     )

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from backy.api import Extent, Snapshot, Source, SourceError
-from backy.jobconfig import JobConfig
+from backy.api import Config, Extent, Snapshot, Source, SourceError
+from backy.jobconfig import JobConfig, PluginSection, ShortSection
 from backy.repository import Repository
 from backy.revision import FORMAT
 
@@ -66,11 +65,11 @@ class MemoryRepository(Repository):
         """The source: set its content before a backup."""
 
     @classmethod
-    def make(cls, directory: Path, storage: dict[str, Any] | None = None) -> MemoryRepository:
+    def make(cls, directory: Path, storage: Config | None = None) -> MemoryRepository:
         """Initialize one with the section `storage`, or with the default one."""
-        config = JobConfig(format=FORMAT, source={"type": "memory"}, verifier={"type": "full"})
+        config = JobConfig(format=FORMAT, source=PluginSection.named("memory"), verifier=ShortSection.named("full"))
         if storage is not None:
-            config.storage = storage
+            config.storage = ShortSection(storage)
         return cls.initialize(directory, config)
 
     def source(self) -> Source:

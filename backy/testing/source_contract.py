@@ -16,7 +16,7 @@ import yaml
 
 from backy.api import CHUNK_SIZE, BackyError, ConfigError, Extent, Image, Job, Snapshot, Source, SourceError
 from backy.backup import Backup
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection, ShortSection
 from backy.plugins.discovery import Kind, advertised
 from backy.plugins.loading import call, load
 from backy.repository import Repository
@@ -207,7 +207,7 @@ class SourceContract:
 
     def test_backups_read_back_what_the_source_held(self, subject: SourceUnderTest, tmp_path: Path) -> None:
         """Three backups into a real repository, changes between them, and every revision is right afterwards."""
-        config = JobConfig(format=FORMAT, source=_config(subject), verifier={"type": "full"})
+        config = JobConfig(format=FORMAT, source=PluginSection(_config(subject)), verifier=ShortSection.named("full"))
         repository = Repository.initialize(tmp_path / "repository", config)
         images: list[bytes] = []
         for number in range(3):

@@ -19,6 +19,7 @@ from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
 from backy.conversion import Conversion
 from backy.errors import BackyError, DamageError, RepositoryBusyError, StorageError
+from backy.jobconfig import ShortSection
 from backy.purging import purge
 from backy.revision import Revision, Trust
 from backy.scrub import Scrub
@@ -76,7 +77,7 @@ def check_files(laboratory: Laboratory, name: str) -> None:
     expected = COMMON | {f"{identity}.{suffix}" for identity in ids for suffix in ("map", "rev")}
     expected |= {"cow": {*ids, "last"}, "chunked": {"restore.py", "chunks"}}[name]
     assert {path.name for path in laboratory.directory.iterdir()} - {".scrub", "quarantine"} == expected
-    assert laboratory.open().config.storage["type"] == name
+    assert laboratory.open().config.storage.type == name
     assert laboratory.open().config.previous_storage is None
 
 
@@ -159,7 +160,7 @@ def test_a_repository_works_between_storages(laboratory: Laboratory, backy: Call
     convert_partly(laboratory, done)
     repository = laboratory.open()
     old, new = laboratory.storage["type"], OTHER[laboratory.storage["type"]]
-    assert (repository.config.storage["type"], repository.config.previous_storage) == (new, {"type": old})
+    assert (repository.config.storage.type, repository.config.previous_storage.type) == (new, old)
     history = repository.history()
     assert [revision.storage for revision in history] == [old] * (COUNT - done) + [new] * done
 
@@ -197,7 +198,7 @@ def test_what_was_begun_can_be_turned_back(laboratory: Laboratory) -> None:
 def test_a_storage_that_was_edited_into_config_is_converted_to_as_well(laboratory: Laboratory) -> None:
     repository = laboratory.open()
     new = OTHER[laboratory.storage["type"]]
-    repository.configure(msgspec.structs.replace(repository.config, storage={"type": new}))
+    repository.configure(msgspec.structs.replace(repository.config, storage=ShortSection.named(new)))
     assert len(convert(laboratory)) == COUNT
     check_files(laboratory, new)
 
@@ -210,7 +211,7 @@ def test_purge_works_after_a_conversion_that_ended_while_it_disposed(laboratory:
     if partly and old == "chunked":
         (laboratory.directory / "chunks/00").mkdir(parents=True)
         (laboratory.directory / "chunks/00/dead").touch()
-    repository.write_config(msgspec.structs.replace(repository.config, previous_storage={"type": old}))
+    repository.write_config(msgspec.structs.replace(repository.config, previous_storage=ShortSection.named(old)))
     assert purge(repository).files == 0
     convert(laboratory)
     check_files(laboratory, OTHER[old])
@@ -295,7 +296,7 @@ def test_a_damaged_revision_stays_until_it_is_given_up(folder: Path, clock: Call
             history = laboratory.open().history()
             assert [revision.storage for revision in history] == [new, old, new]
             assert history[1].damaged == (2,)
-            assert laboratory.open().config.previous_storage == {"type": old}
+            assert laboratory.open().config.previous_storage.written == {"type": old}
         purge(laboratory.open())
         laboratory.read_back(laboratory.open(), {history[0].id, history[2].id})
 
@@ -368,7 +369,7 @@ def test_a_copy_that_can_take_no_backups_is_converted(mount: Callable, laborator
 def finish(laboratory: Laboratory) -> None:
     """Work with what there is, then go on, and see that all is as if nothing had happened."""
     unfinished = laboratory.directory / "chunks/.store.tmp"
-    if laboratory.open().config.storage["type"] == "cow" and unfinished.exists():
+    if laboratory.open().config.storage.type == "cow" and unfinished.exists():
         unfinished.rename(laboratory.directory / "chunks/unfinished")  # nobody looks there before the next conversion
     laboratory.check(laboratory.state(0))
     convert(laboratory)

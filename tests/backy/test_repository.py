@@ -10,7 +10,7 @@ import pytest
 
 from backy.backup import Backup
 from backy.errors import DamageError, RepositoryError, StorageError
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection
 from backy.keeping import forget
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision
@@ -23,7 +23,7 @@ def back_up(repository: Repository, clock):
 
 
 def config(image: Path) -> JobConfig:
-    return JobConfig(format=FORMAT, source={"type": "file", "filename": str(image)})
+    return JobConfig(format=FORMAT, source=PluginSection({"type": "file", "filename": str(image)}))
 
 
 def overwrite(path: Path, content: bytes) -> None:

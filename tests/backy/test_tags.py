@@ -8,7 +8,7 @@ import pytest
 from backy.backup import Backup
 from backy.config import Duration
 from backy.errors import RepositoryBusyError, RevisionNotFoundError, UnknownTagError
-from backy.jobconfig import JobConfig, ScheduledTag
+from backy.jobconfig import JobConfig, PluginSection, ScheduledTag
 from backy.locking import BACKUP_LOCK, exclusive
 from backy.repository import Repository
 from backy.tags import add_tags, check_tags, remove_tags, retag, set_tags
@@ -17,7 +17,7 @@ DAILY = {"daily": ScheduledTag(Duration(days=1), 7)}
 
 
 def config(**keys: object) -> JobConfig:
-    return JobConfig(format=3, source={"type": "file"}, **keys)
+    return JobConfig(format=3, source=PluginSection.named("file"), **keys)
 
 
 def test_tags_of_the_schedule_and_those_given_by_hand_are_known() -> None:

@@ -16,6 +16,7 @@ from backy.backup import Backup
 from backy.chunkmap import ZERO, ChunkMap, chunk_count, identify
 from backy.errors import HintError, VerificationError
 from backy.hookspecs import hookimpl
+from backy.jobconfig import ShortSection
 from backy.plugins.events import Events
 from backy.repository import Repository
 from backy.testing.laboratory import patterned
@@ -268,7 +269,7 @@ def test_a_hint_that_is_right_is_relied_on(repository, clock) -> None:
 
 
 def test_a_hint_that_was_not_asked_for_is_relied_on_by_nobody(repository, clock) -> None:
-    repository.config.verifier = {"type": "changed"}
+    repository.config.verifier = ShortSection.named("changed")
     first = Backup(repository, ("one",), clock=clock).run()
 
     assert first.statistics.bytes_read == len(repository.memory.content)
@@ -294,7 +295,7 @@ def test_a_source_that_is_never_the_same_fails_the_second_time_too(repository, c
 
 
 def test_after_a_crash_between_both_a_chunk_that_is_wrong_is_found_again(repository, clock, monkeypatch) -> None:
-    repository.config.verifier = {"type": "changed"}
+    repository.config.verifier = ShortSection.named("changed")
     first = Backup(repository, ("one",), clock=clock).run()
     repository.memory.content = b"".join([NEW, *CHUNKS[1:]])
     attempt = Backup._attempt

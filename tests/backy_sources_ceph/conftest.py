@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backy.backup import Backup
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection, ShortSection
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision
 from backy_sources_ceph.testing.cluster import Cluster
@@ -128,8 +128,9 @@ def repositories(tmp_path: Path) -> Callable[..., Repository]:
 
     def make(disk: Disk, verifier: str | None = "none", **keys: Any) -> Repository:
         folder = tmp_path / f"vm{next(NUMBERS)}"
-        chosen = {"type": verifier} if verifier else None
-        return Repository.initialize(folder, JobConfig(format=FORMAT, source={**disk.config, **keys}, verifier=chosen))
+        chosen = ShortSection.named(verifier) if verifier else None
+        source = PluginSection({**disk.config, **keys})
+        return Repository.initialize(folder, JobConfig(format=FORMAT, source=source, verifier=chosen))
 
     return make
 

@@ -12,7 +12,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, SourceError
 from backy.exitcodes import ExitCode
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection
 from backy.repository import Repository
 from backy.revision import FORMAT
 from backy_sources_ceph.lease import PREFIX
@@ -151,7 +151,7 @@ def test_a_user_without_the_right_to_make_snapshots(disks, repositories, backy, 
 
 
 def test_the_modules_of_ceph_may_be_missing(tmp_path: Path) -> None:
-    config = JobConfig(format=FORMAT, source={"type": "ceph-rbd", "pool": "vms", "image": "web1"})
+    config = JobConfig(format=FORMAT, source=PluginSection({"type": "ceph-rbd", "pool": "vms", "image": "web1"}))
     repository = Repository.initialize(tmp_path / "vm", config)
     program = """
 import sys

@@ -12,7 +12,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, ConfigError, TargetError
 from backy.backup import Backup
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection, ShortSection
 from backy.repository import Repository
 from backy.revision import FORMAT
 from backy_sources_ceph.target import FEATURES, opened_target, plan_target
@@ -254,7 +254,11 @@ def test_rbd_imports_the_raw_images_of_a_repository(
     mount: Callable, image: Path, target: Target, backy: Callable, kind: str
 ) -> None:
     folder = mount(kind) / "vm"
-    config = JobConfig(format=FORMAT, source={"type": "file", "filename": str(image)}, storage={"type": "cow"})
+    config = JobConfig(
+        format=FORMAT,
+        source=PluginSection({"type": "file", "filename": str(image)}),
+        storage=ShortSection.named("cow"),
+    )
     Backup(Repository.initialize(folder, config), ()).run()
     target.rbd("import", backy("-b", folder, "find").out.strip(), target.specification)
 

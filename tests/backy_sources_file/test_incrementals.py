@@ -18,7 +18,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE
 from backy.backup import Backup
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection, ShortSection
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision
 from backy_sources_file import fiemap
@@ -208,7 +208,9 @@ class Lab:
         source = {"type": "file", "filename": str(image), "freeze": "keep"}
         storage = {"type": "chunked", "durability": "none"}
         self.image = image
-        self.repository = Repository.initialize(directory, JobConfig(format=FORMAT, source=source, storage=storage))
+        self.repository = Repository.initialize(
+            directory, JobConfig(format=FORMAT, source=PluginSection(source), storage=ShortSection(storage))
+        )
         self.digests: dict[str, str] = {}
         self._caplog = caplog
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection
 from backy.repository import Repository
 from backy.revision import FORMAT
 from backy_sources_ceph.testing.cluster import Cluster
@@ -201,7 +201,9 @@ def machine(consul: Consul, disks: Callable, tmp_path, passing: PassingClock) ->
         with disk.opened() as opened:
             opened.write(b"running".ljust(512), 0)
         source = {**disk.config, "type": "flyingcircus", "vm": vm, "consul": consul.address, **keys}
-        repository = Repository.initialize(tmp_path / f"fc{next(NUMBERS)}", JobConfig(format=FORMAT, source=source))
+        repository = Repository.initialize(
+            tmp_path / f"fc{next(NUMBERS)}", JobConfig(format=FORMAT, source=PluginSection(source))
+        )
         host = None if delay is None else Host(consul, vm, disk, delay)
         if host:
             passing.watchers.append(host)

@@ -13,7 +13,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE
 from backy.chunkmap import ChunkMap
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection, ShortSection
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Trust
 from backy.storage.chunked.files import parse_name
@@ -46,13 +46,15 @@ class Lab(Laboratory):
     def initialize(self, durability: str = "filesystem") -> None:
         storage = {**self.storage, "durability": durability}
         source = {"type": "file", "filename": str(self.image)}
-        Repository.initialize(self.directory, JobConfig(format=FORMAT, source=source, storage=storage))
+        Repository.initialize(
+            self.directory, JobConfig(format=FORMAT, source=PluginSection(source), storage=ShortSection(storage))
+        )
 
     def open(self, durability: str | None = None) -> Repository:
         """Open it, by another durability than the job's if one is named."""
         repository = Repository.open(self.directory)
         if durability is not None:
-            repository.config.storage["durability"] = durability
+            repository.config.storage.written["durability"] = durability
         return repository
 
     def backup(self, durability: str | None = None) -> Revision:

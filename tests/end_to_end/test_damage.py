@@ -23,7 +23,7 @@ import pytest
 from backy import quarantine
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Trust
 
@@ -109,7 +109,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     folder = tmp_path_factory.mktemp("damage")
     image = folder / "disk.img"
     image.write_bytes(b"".join(content(name) for name in CHUNKS) + b"the short one")
-    config = JobConfig(format=FORMAT, source={"type": "file", "filename": str(image)})
+    config = JobConfig(format=FORMAT, source=PluginSection({"type": "file", "filename": str(image)}))
     repository = Repository.initialize(folder / "vm", config)
     Backup(repository, ("daily",)).run()
     write(image, c=content("new c"), d=content("new d"), e=b"1" * PAGE_SIZE, f=b"2" * PAGE_SIZE)
@@ -234,7 +234,7 @@ def test_a_backup_mends_what_the_source_still_has(
     done = call("backup", "daily")
 
     assert done.code == 0, done.err
-    image = Path(repository.config.source["filename"])
+    image = Path(repository.config.source.written["filename"])
     assert call("restore", tmp_path / "restored").code == 0
     assert (tmp_path / "restored").read_bytes() == image.read_bytes()
     if case.mended:
@@ -401,8 +401,8 @@ class Changing:
 @pytest.fixture
 def own_image(repository: Repository, tmp_path: Path) -> Path:
     """Let the repository have an image that may be changed."""
-    image = shutil.copy(repository.config.source["filename"], tmp_path / "own.img")
-    repository.config.source["filename"] = str(image)
+    image = shutil.copy(repository.config.source.written["filename"], tmp_path / "own.img")
+    repository.config.source.written["filename"] = str(image)
     return Path(image)
 
 

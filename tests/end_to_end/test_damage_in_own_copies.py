@@ -18,7 +18,7 @@ from backy import quarantine
 from backy.api import CHUNK_SIZE, ChunkDamageError, Held, Job, Purged, Stored
 from backy.backup import Backup
 from backy.chunkmap import identify
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection, ShortSection
 from backy.keeping import forget
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Trust, utc_now
@@ -139,11 +139,11 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture(params=["copies", "btrfs", "xfs"])
 def repository(request: pytest.FixtureRequest, tmp_path: Path, mount: Callable, image: Path) -> RawRepository:
     """Two revisions, of which only the second chunk differs: copies of a file as above, or clones by `cow`."""
-    config = JobConfig(format=FORMAT, source={"type": "file", "filename": str(image)})
+    config = JobConfig(format=FORMAT, source=PluginSection({"type": "file", "filename": str(image)}))
     if request.param == "copies":
         repository: RawRepository = CopyingRepository.initialize(tmp_path / "vm", config)
     else:
-        config.storage = {"type": "cow"}
+        config.storage = ShortSection.named("cow")
         repository = RawRepository.initialize(mount(request.param) / "vm", config)
     backup(repository)
     with image.open("r+b") as stream:

@@ -19,7 +19,7 @@ import pytest
 from backy.api import CHUNK_SIZE
 from backy.backup import Backup
 from backy.chunkmap import identify
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection
 from backy.mount.active import mounts
 from backy.purging import purge
 from backy.repository import Repository
@@ -91,7 +91,7 @@ def file_system(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def disk(tmp_path: Path, file_system: Path) -> Repository:
-    config = JobConfig(format=FORMAT, source={"type": "file", "filename": str(file_system)})
+    config = JobConfig(format=FORMAT, source=PluginSection({"type": "file", "filename": str(file_system)}))
     made = Repository.initialize(tmp_path / "vm", config)
     Backup(made, ("daily",)).run()
     return made

@@ -13,8 +13,8 @@ def test_init_makes_a_repository_that_can_be_backed_up(backy, tmp_path: Path, im
 
     assert (done.code, done.out, done.err) == (0, f"Made a repository in {tmp_path}/vm\n", "")
     config = Repository.open(tmp_path / "vm").config
-    assert config.source == {"type": "file", "filename": str(image)}
-    assert config.storage == {"type": "chunked"}
+    assert config.source.written == {"type": "file", "filename": str(image)}
+    assert config.storage.written == {"type": "chunked"}
     assert backy("-b", "vm", "backup", "daily").code == 0
 
 

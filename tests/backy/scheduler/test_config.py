@@ -54,10 +54,10 @@ def test_what_is_not_written_has_its_default(read) -> None:
     assert (settings.base_dir, configuration.status_file) == (Path("/srv/backy"), Path("/srv/backy/status"))
     assert (settings.worker_limit, settings.status_interval) == (1, timedelta(seconds=30))
     assert (configuration.telnet_addresses, settings.telnet_port) == (("::1", "127.0.0.1"), 6023)
-    assert (settings.backup_completed_callback, settings.storage, settings.verifier) == (None, "chunked", None)
+    assert (settings.backup_completed_callback, settings.storage.type, settings.verifier) == (None, "chunked", None)
     job = configuration.jobs["web1"]
     assert (job.name, job.schedule_name, job.schedule) == ("web1", "default", {"daily": ScheduledTag(timedelta(1), 7)})
-    assert (job.storage, job.verifier, job.expire, job.time_limit) == ({"type": "chunked"}, None, True, None)
+    assert (job.storage.written, job.verifier, job.expire, job.time_limit) == ({"type": "chunked"}, None, True, None)
     assert configuration.repository(job) == Path("/srv/backy/web1")
 
 
@@ -87,10 +87,11 @@ def test_everything_that_is_written_counts(read) -> None:
     assert configuration.settings.backup_completed_callback == Path("/bin/true")
     web1, other = configuration.jobs.values()
     assert web1.schedule == {"daily": ScheduledTag(timedelta(1), 3)}
-    assert (web1.storage, web1.verifier, web1.expire) == ({"type": "cow"}, {"type": "none"}, False)
+    assert (web1.storage.written, web1.verifier.written, web1.expire) == ({"type": "cow"}, {"type": "none"}, False)
     assert web1.time_limit == timedelta(seconds=90)
     assert other.schedule == configuration.schedules["default"] == {"daily": ScheduledTag(timedelta(1), 7)}
-    assert (other.storage, other.verifier) == ({"type": "chunked", "compression": 3}, {"type": "sample"})
+    assert other.storage.written == {"type": "chunked", "compression": 3}
+    assert other.verifier.written == {"type": "sample"}
     assert (other.expire, other.time_limit) == (True, timedelta(hours=6))
     assert configuration.repository(other) == Path("/backups/other")
     assert (web1.line, other.line) == (17, 25)
@@ -189,7 +190,7 @@ GLOBAL_MISTAKES = {
     "telnet-port: 0": "global.telnet-port: expected a whole number >= 1, got 0",
     "backup-completed-callback: notify me": "global.backup-completed-callback: 'notify me' is no absolute path",
     "storage: {compression: 3}": "global.storage: the key 'type' is missing; it names the plugin, as in 'type: file'",
-    "verifier: 3": "global.verifier: expected text or keys and values or nothing, got 3",
+    "verifier: 3": "global.verifier: expected text or keys and values, got 3",
     "expire: maybe": "global.expire: expected true or false, got 'maybe'",
     "time-limit: 1h30m": "global.time-limit: '1h30m' is no duration",
 }
@@ -229,7 +230,7 @@ JOB_MISTAKES = {
     "{source: {type: x}, schedule: no}": "schedule: expected text, got False; to YAML yes, no, on and off are no words",
     "{source: {type: x}, schedule: default, keep: {dayly: 1}}": "keep.dayly: unknown key; did you mean 'daily'? there",
     "{source: {type: x}, schedule: default, keep: {daily: 0}}": "keep: expected a whole number >= 1, got {'daily': 0}",
-    "{source: {type: x}, schedule: default, storage: 3}": "storage: expected text or keys and values or nothing, got 3",
+    "{source: {type: x}, schedule: default, storage: 3}": "storage: expected text or keys and values, got 3",
     "{source: {type: x}, schedule: default, time-limit: x}": "time-limit: 'x' is no duration",
 }
 NAME_MISTAKES = {

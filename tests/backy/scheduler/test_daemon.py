@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from backy.exitcodes import ExitCode
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection
 from backy.repository import Repository
 from backy.revision import FORMAT, utc_now
 from backy.scheduler.agenda import BUSY_RETRY
@@ -120,7 +120,9 @@ def make_due(scheduler, name: str) -> None:
     image = scheduler.job(name)
     scheduler.content["schedules"]["default"] = {"daily": {"interval": "1d", "keep": 3}}
     config = JobConfig(
-        format=FORMAT, source={"type": "file", "filename": str(image)}, created=utc_now() - timedelta(days=3)
+        format=FORMAT,
+        source=PluginSection({"type": "file", "filename": str(image)}),
+        created=utc_now() - timedelta(days=3),
     )
     Repository.initialize(scheduler.base / name, config)
 

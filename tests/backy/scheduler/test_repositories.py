@@ -49,7 +49,7 @@ def test_a_new_job_gets_a_repository_that_commands_can_use(written, base: Path, 
 
     assert repository.directory == base / "vm"
     found = Repository.open(base / "vm").config
-    assert found.source == {"type": "file", "filename": str(image)}
+    assert found.source.written == {"type": "file", "filename": str(image)}
     assert found.schedule == {
         "daily": ScheduledTag(Duration(days=1), 7),
         "weekly": ScheduledTag(Duration(days=7), 4),
@@ -77,8 +77,8 @@ def test_a_changed_entry_is_written_and_the_rest_stays(written, base: Path, tmp_
     ).config
 
     assert (second.format, second.id, second.created) == (first.format, first.id, first.created)
-    assert second.source["filename"] == str(other)
-    assert (second.verifier, second.storage) == ({"type": "none"}, {"type": "chunked", "compression": 3})
+    assert second.source.written["filename"] == str(other)
+    assert (second.verifier.type, second.storage.written) == ("none", {"type": "chunked", "compression": 3})
     assert second.schedule is not None
     assert (second.schedule["daily"].keep, second.schedule["weekly"].keep) == (3, 4)
     assert Repository.open(base / "vm").config == second
@@ -132,7 +132,7 @@ def test_another_storage_is_made_ready_before_it_is_written(written, base: Path,
     made(written(settings="storage: other"))
     assert (base / "vm/other").exists()
     config = Repository.open(base / "vm").config
-    assert (config.storage, config.previous_storage) == ({"type": "other"}, {"type": "chunked"})
+    assert (config.storage.type, config.previous_storage.type) == ("other", "chunked")
 
 
 def test_a_third_storage_has_to_wait(written, base: Path, tree, distribution) -> None:
@@ -143,7 +143,7 @@ def test_a_third_storage_has_to_wait(written, base: Path, tree, distribution) ->
     with pytest.raises(RepositoryError, match=r"in 'chunked' still.*'backy convert --storage other' first"):
         made(written("storage: third"))
     assert tree(base) == before
-    assert made(written()).config.previous_storage == {"type": "other"}
+    assert made(written()).config.previous_storage.written == {"type": "other"}
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_the_last_chunked_revision_leaves_nothing_after_a_change_to_cow(written,
     made(written("storage: {type: chunked, compression: 3}"))
     assert backy("-b", vm, "backup", "daily").code == 0
     repository = made(written("storage: cow"))
-    assert repository.config.previous_storage == {"type": "chunked", "compression": 3}
+    assert repository.config.previous_storage.written == {"type": "chunked", "compression": 3}
     assert backy("-b", vm, "backup", "daily").code == 0
     forget(repository, repository.history()[0].id)
     assert list(vm.glob("chunks/??/*"))
@@ -182,7 +182,7 @@ def test_a_conversion_that_backy_conf_turns_back_leaves_no_copy(written, reflink
     assert (vm / revision.id).exists()
 
     repository = made(written())
-    assert (repository.config.storage, repository.config.previous_storage) == ({"type": "chunked"}, {"type": "cow"})
+    assert (repository.config.storage.type, repository.config.previous_storage.type) == ("chunked", "cow")
     forget(repository, revision.id)
     assert not (vm / revision.id).exists()
 

@@ -7,6 +7,7 @@ import pytest
 from backy.backup import Backup
 from backy.chunkmap import chunk_count
 from backy.errors import ConfigError
+from backy.jobconfig import ShortSection
 from backy.repository import Repository
 from backy.revision import Verification
 
@@ -54,7 +55,7 @@ def test_commands_call_the_revision_not_verified(unverified: Repository, backy: 
 
 
 def test_takes_no_options(repository: Repository):
-    config = msgspec.structs.replace(repository.config, verifier={"type": "none", "chunks": 5})
+    config = msgspec.structs.replace(repository.config, verifier=ShortSection({"type": "none", "chunks": 5}))
     with pytest.raises(ConfigError, match=r"config\.verifier: .*chunks"):
         Repository(repository.directory, config).verifier("none")
 

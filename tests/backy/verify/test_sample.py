@@ -11,7 +11,7 @@ import pytest
 from backy.api import CHUNK_SIZE, Mismatch
 from backy.backup import Backup
 from backy.errors import ConfigError
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, ShortSection
 from backy.repository import Repository
 from backy.revision import Verification
 from backy.verify.sample import SampleVerifier, backy_verifier
@@ -181,7 +181,9 @@ def test_time_is_written_with_a_unit_or_in_seconds(longest: object) -> None:
 def test_how_much_was_compared_is_in_the_revision_and_shown(
     tmp_path: Path, image: Path, backy: Callable, repository: Repository
 ) -> None:
-    config = JobConfig(format=3, source=repository.config.source, verifier={"type": "sample", "percent": 1})
+    config = JobConfig(
+        format=3, source=repository.config.source, verifier=ShortSection({"type": "sample", "percent": 1})
+    )
     sampled = Repository.initialize(tmp_path / "sampled", config)
 
     revision = Backup(sampled, ("daily",)).run()

@@ -24,7 +24,7 @@ from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
 from backy.chunkmap import identify
 from backy.errors import DamageError, RevisionNotFoundError
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection, ShortSection
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Statistics, Trust, select
 from backy.storage.chunked.codec import Codec, decode_delta
@@ -74,8 +74,8 @@ def make_stock(directory: Path, **storage: object) -> Stock:
     path = directory / "disk.img"
     config = JobConfig(
         format=FORMAT,
-        source={"type": "file", "filename": str(path)},
-        storage={"type": "chunked", **storage},
+        source=PluginSection({"type": "file", "filename": str(path)}),
+        storage=ShortSection({"type": "chunked", **storage}),
     )
     repository = Repository.initialize(directory / "vm", config)
     stock = Stock(repository.directory)

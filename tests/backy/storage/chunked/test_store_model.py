@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup import Backup
 from backy.chunkmap import ChunkMap
-from backy.jobconfig import JobConfig
+from backy.jobconfig import JobConfig, PluginSection
 from backy.keeping import forget
 from backy.plugins.events import Events
 from backy.purging import purge
@@ -53,7 +53,7 @@ class Store(RuleBasedStateMachine):
         self.image = bytearray()
         self.revisions: dict[str, bytes] = {}
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
-        config = JobConfig(format=FORMAT, source={"type": "file", "filename": str(self.source)})
+        config = JobConfig(format=FORMAT, source=PluginSection({"type": "file", "filename": str(self.source)}))
         self.repository = Repository.initialize(self.folder / "vm", config)
 
     def teardown(self) -> None:
