@@ -17,6 +17,13 @@ Converted = TypeVar("Converted")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
+class BareConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The section of a plugin that has no options."""
+
+    type: str
+    """The name of the plugin."""
+
+
 class Duration(timedelta):
     """A length of time in a configuration: text such as '30m', or a whole number of seconds.
 

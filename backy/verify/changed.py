@@ -13,11 +13,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from backy.api import CHUNK_SIZE, Config, Image, Job, MismatchHandler, Progress, Report, Snapshot, Verifier
 from backy.chunkmap import chunk_count
-from backy.config import typed
+from backy.config import BareConfig, typed
 from backy.durable import write_file
 from backy.hookspecs import hookimpl
 from backy.plan import spans
@@ -27,12 +25,6 @@ log = logging.getLogger(__name__)
 STATE: Final = ".changed"
 TURNS: Final = 100
 """After so many backups every chunk was looked at."""
-
-
-class ChangedConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The section `verifier` of a job."""
-
-    type: str
 
 
 class ChangedVerifier:
@@ -107,5 +99,5 @@ def rotation(turn: int, total: int, changed: set[int]) -> list[int]:
 @hookimpl
 def backy_verifier(config: Config, job: Job) -> Verifier:
     """Make the verifier; it has no options."""
-    typed(config, ChangedConfig, "config.verifier")
+    typed(config, BareConfig, "config.verifier")
     return ChangedVerifier(job.directory / STATE)

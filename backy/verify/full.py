@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from contextlib import closing
 
-import msgspec
-
 from backy.api import Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier
 from backy.chunkmap import chunk_count
-from backy.config import typed
+from backy.config import BareConfig, typed
 from backy.hookspecs import hookimpl
 from backy.verify.comparison import chunks_with_data, compare
-
-
-class FullConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The section `verifier` of a job."""
-
-    type: str
 
 
 class FullVerifier:
@@ -36,5 +28,5 @@ class FullVerifier:
 @hookimpl
 def backy_verifier(config: Config) -> Verifier:
     """Make the verifier; it has no options."""
-    typed(config, FullConfig, "config.verifier")
+    typed(config, BareConfig, "config.verifier")
     return FullVerifier()

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from backy.api import Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier
 from backy.chunkmap import chunk_count
-from backy.config import typed
+from backy.config import BareConfig, typed
 from backy.hookspecs import hookimpl
-
-
-class NoneConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The section `verifier` of a job."""
-
-    type: str
 
 
 class NoneVerifier:
@@ -27,5 +19,5 @@ class NoneVerifier:
 @hookimpl
 def backy_verifier(config: Config) -> Verifier:
     """Make the verifier; it has no options."""
-    typed(config, NoneConfig, "config.verifier")
+    typed(config, BareConfig, "config.verifier")
     return NoneVerifier()

@@ -7,10 +7,8 @@ from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import msgspec
-
 from backy.api import CHUNK_SIZE, Config, Held, Job, Purged, Storage
-from backy.config import typed
+from backy.config import BareConfig, typed
 from backy.durable import READ_ONLY, TEMPORARY_SUFFIX, naming, sync_folder, write_if_different
 from backy.errors import StorageError
 from backy.hookspecs import hookimpl
@@ -20,12 +18,6 @@ from backy.storage.cow.reader import RawReader
 from backy.storage.cow.writer import RawWriter, lay_over
 
 README = Path(__file__).with_name("README")
-
-
-class CowConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The section `storage` of a job."""
-
-    type: str
 
 
 class CowStorage:
@@ -151,5 +143,5 @@ def _opened(files: ExitStack, path: Path, flags: int) -> int:
 @hookimpl
 def backy_storage(config: Config, job: Job) -> Storage:
     """Make the storage; it has no options."""
-    typed(config, CowConfig, "config.storage")
+    typed(config, BareConfig, "config.storage")
     return CowStorage(job)
