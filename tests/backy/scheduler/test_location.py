@@ -59,8 +59,8 @@ def test_daemon_check_jobs_and_client_meet(scheduler, eventually, backy, monkeyp
     scheduler.start()
     eventually((scheduler.base / "status").exists)
 
-    assert "1 jobs" in backy("check", "-c", scheduler.configuration).out
-    assert backy("jobs", "-c", scheduler.configuration).out.endswith("1 jobs shown\n")
+    assert "OK: 1 job within" in backy("check", "-c", scheduler.configuration).out
+    assert backy("jobs", "-c", scheduler.configuration).out.endswith("1 job shown\n")
     client = backy("client", "-c", scheduler.configuration, "jobs")
     assert (client.code, "vm1" in client.out) == (0, True)
 
