@@ -91,7 +91,7 @@ class Backup:
             with source.snapshot(revision.id, since) as snapshot:
                 making = _Making(self, revision, snapshot, storage, hinted=since is not None)
                 revision = making.run(self.repository.verifier(source.verifier), trusted, parent_map)
-                self.repository.write_record(revision)
+                self.repository.records.write(revision)
                 recorded = True
                 self.repository.link_last()
         except BaseException as error:
@@ -117,7 +117,7 @@ class Backup:
             try:
                 if revision.storage == storage:
                     self.repository.raw_path(revision)
-                    return revision, self.repository.read_map(revision)
+                    return revision, self.repository.records.read_map(revision)
             except DamageError as error:
                 log.warning("%s; it is not built upon", error)
         return None, None
@@ -137,7 +137,7 @@ class Backup:
             size=0,
             snapshot=self.snapshot,
         )
-        self.repository.write_record(revision)
+        self.repository.records.write(revision)
         return revision
 
 
@@ -158,7 +158,7 @@ class _Making:
         """Store and verify the snapshot; return the complete record, which is still to be written."""
         started = self._backup.clock()
         done, stored = self._store(trusted, parent)
-        digest = self._repository.write_map(self._revision.id, done.chunks)
+        digest = self._repository.records.write_map(self._revision.id, done.chunks)
         with self._storage.open(self._revision.id) as reader:
             image = StoredImage(done.chunks, reader)
             report, damaged = self._verify(verifier, image, done, stored)
@@ -175,7 +175,7 @@ class _Making:
     def _store(self, trusted: list[Revision], parent: ChunkMap | None) -> tuple[Transferred, Stored]:
         size = self._snapshot.size
         stored_alike = [revision for revision in trusted if revision.storage == self._revision.storage]
-        referenced = Referenced(self._repository, stored_alike)
+        referenced = Referenced(self._repository.records, stored_alike)
         with self._storage.create(self._revision.id, self._revision.parent, size, referenced) as writer:
             done = transfer(self._snapshot, writer, parent, self._backup.steps("backup", size))
             stored = writer.commit()
@@ -202,7 +202,7 @@ class _Making:
     def _sync_earlier(self) -> None:
         """Bring to the disk what this revision may share with earlier ones that were not synced themselves."""
         now = boot_id()
-        if any(earlier.boot == now for earlier in self._repository.survey()[0]):
+        if any(earlier.boot == now for earlier in self._repository.records.survey()[0]):
             sync_file_system_of(self._repository.directory)
 
     def _statistics(self, started: datetime, done: Transferred, stored: Stored) -> Statistics:

@@ -69,7 +69,7 @@ class Conversion:
         """
         directory = self.repository.directory
         with exclusive(directory, BACKUP_LOCK):
-            for error in self.repository.survey()[1]:
+            for error in self.repository.records.survey()[1]:
                 raise DamageError(f"{error}; nothing is converted before it is forgotten by its full id")
             waiting = [revision for revision in reversed(tidy(self.repository)) if revision.storage != self.name]
             self._switch(waiting)
@@ -119,7 +119,7 @@ class Conversion:
             self._result.revisions.append(revision.id)
 
     def _convert(self, revision: Revision) -> None:
-        chunks = self.repository.read_map(revision)
+        chunks = self.repository.records.read_map(revision)
         base, base_map = self._base(revision)
         with self.repository.storage_of(revision).open(revision.id) as reader:
             snapshot = _StoredSnapshot(chunks, reader, base_map)
@@ -130,7 +130,7 @@ class Conversion:
         statistics = revision.statistics and msgspec.structs.replace(revision.statistics, bytes_stored=stored.bytes)
         converted = msgspec.structs.replace(revision, storage=self.name, boot=None, statistics=statistics)
         self.repository.raw_path(converted)
-        self.repository.write_record(converted)
+        self.repository.records.write(converted)
         self.repository.link_last()
         log.info("revision %s is kept by the storage '%s' now", revision.id, self.name)
 
@@ -140,21 +140,21 @@ class Conversion:
         for near in sorted(history, key=lambda other: abs(other.timestamp - revision.timestamp)):
             try:
                 self.repository.raw_path(near)
-                return near, self.repository.read_map(near)
+                return near, self.repository.records.read_map(near)
             except DamageError as error:
                 log.warning("%s; it is not built upon", error)
         return None, None
 
     def _relied_upon(self) -> list[Revision]:
         """Return what the new storage keeps and can be built upon."""
-        history = self.repository.history()
+        history = self.repository.records.history()
         return [revision for revision in history if revision.storage == self.name and relied_upon(revision)]
 
     def _copy(
         self, revision: Revision, base: Revision | None, base_map: ChunkMap | None, snapshot: _StoredSnapshot
     ) -> Stored:
         """Store the revision in the new storage; every chunk is compared with its id on the way."""
-        referenced = Referenced(self.repository, self._relied_upon())
+        referenced = Referenced(self.repository.records, self._relied_upon())
         progress = self.steps("convert", snapshot.size)
         storage = self.repository.storage(self.name)
         with storage.create(revision.id, base.id if base else None, snapshot.size, referenced) as writer:
@@ -190,7 +190,7 @@ class Conversion:
         """Remove all that the old storage has left, and its name from `config`; nobody reads."""
         previous = self.repository.config.previous_storage
         if previous is not None:
-            self._remove_old([revision.id for revision in self.repository.history()])
+            self._remove_old([revision.id for revision in self.repository.records.history()])
             storage = self.repository.storage(previous.type)
             if isinstance(storage, DisposableStorage):
                 storage.dispose()

@@ -20,7 +20,7 @@ def due(repository: Repository, now: datetime) -> list[Expiry]:
     config = repository.config
     if not config.schedule or not config.expire:
         return []
-    return expiries(config.schedule, repository.history(), now)
+    return expiries(config.schedule, repository.records.history(), now)
 
 
 def expire(repository: Repository, clock: Callable[[], datetime]) -> list[Expiry]:

@@ -50,7 +50,7 @@ class _ImportSource:
             yield snapshot if base.id == since else Unhinted(snapshot)
 
     def _base(self, name: str) -> Revision:
-        for revision in reversed(self._repository.history()):
+        for revision in reversed(self._repository.records.history()):
             if name not in {f"backy-{revision.id}", revision.snapshot}:
                 continue
             if revision.trust is Trust.DISTRUSTED:

@@ -44,7 +44,7 @@ class Inventory:
         for revision in sorted(revisions, key=lambda revision: (revision.storage, revision.id)):
             try:
                 shares_chunks = repository.storage_of(revision).shares_chunks
-                chunks = repository.read_map(revision)
+                chunks = repository.records.read_map(revision)
             except BackyError as error:
                 self.problems.append(str(error))
                 continue
@@ -81,7 +81,7 @@ class Inventory:
     def _own(self, revisions: Iterable[Revision]) -> Iterator[Item]:
         for revision in revisions:
             try:
-                chunks = self._repository.read_map(revision)
+                chunks = self._repository.records.read_map(revision)
             except DamageError:
                 continue  # forgotten meanwhile: a moment ago it was sound
             for index in chunks.data():

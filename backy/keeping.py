@@ -31,12 +31,12 @@ def forget(repository: Repository, specification: str) -> str:
 
 def _chosen(repository: Repository, specification: str) -> str:
     """Return the id of the revision to remove."""
-    if repository.holds(specification):
+    if repository.records.holds(specification):
         return specification
     # a revision whose record is damaged has no place in the order of time: '0' or 'last' may stand for another one now
-    for error in repository.survey()[1]:
+    for error in repository.records.survey()[1]:
         raise DamageError(f"{error}; until it is forgotten, revisions are forgotten by their full ids only")
-    return repository.select(specification).id
+    return repository.records.select(specification).id
 
 
 def release(repository: Repository) -> bool:
@@ -62,7 +62,7 @@ def retain(repository: Repository) -> None:
     try:
         source = repository.source()
         if isinstance(source, KeepingSource):
-            source.retain([revision.id for revision in repository.history()])
+            source.retain([revision.id for revision in repository.records.history()])
     except Exception as error:  # whatever a plugin does: the revision is gone
         log.warning("what the source keeps for forgotten revisions may still be there: %s", error)
         log.debug("this is where it happened:", exc_info=error)

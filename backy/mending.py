@@ -86,13 +86,13 @@ def settle(repository: Repository, damaged: Collection[bytes], donor: StoredImag
     if not damaged:
         return []
     mender = Mender(repository, damaged, donor)
-    return [revision.id for revision in repository.history() if _settle(repository, revision, mender, damaged)]
+    return [revision.id for revision in repository.records.history() if _settle(repository, revision, mender, damaged)]
 
 
 def _settle(repository: Repository, revision: Revision, mender: Mender, damaged: Collection[bytes]) -> bool:
     """Tell whether a revision refers to damage; then it is distrusted."""
     try:
-        chunks = repository.read_map(revision)
+        chunks = repository.records.read_map(revision)
         bad = mender.damaged(revision, chunks, chunks.places(damaged))
         if bad and not revision.suspect:  # one that is doubted as a whole is yet to be read as a whole
             mark_damaged(repository, revision, [*revision.damaged, *bad])
@@ -106,7 +106,7 @@ def mark_damaged(repository: Repository, revision: Revision, chunks: Iterable[in
     """Distrust a revision for its damaged `chunks`."""
     changed = msgspec.structs.replace(revision, trust=Trust.DISTRUSTED, damaged=tuple(sorted(set(chunks))))
     if changed != revision:
-        repository.write_record(changed)
+        repository.records.write(changed)
     return changed
 
 

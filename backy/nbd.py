@@ -72,7 +72,7 @@ def serve(repository: Repository, revision: Revision, server: Server, ready: Cal
     with tempfile.TemporaryDirectory(prefix="backy-nbd-") as name, shared(repository.directory, PURGE_LOCK):
         folder = Path(name)
         (folder / "mount").mkdir()
-        single = Single(ImageFile(repository, repository.current(revision)))
+        single = Single(ImageFile(repository, repository.records.current(revision)))
         address = server.address or Address(folder / "socket")
         kind = ["--filter=cow"] if server.writable else ["--readonly"]
         image = folder / "mount" / revision.id

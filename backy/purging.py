@@ -24,12 +24,14 @@ def purge(repository: Repository) -> Purged:
         DamageError: a chunk map is damaged or missing, so what it refers to is not known; nothing is removed.
     """
     with exclusive(repository.directory, BACKUP_LOCK), exclusive(repository.directory, PURGE_LOCK):
-        revisions = repository.survey()[0]
+        records = repository.records
+        revisions = records.survey()[0]
         storages = {revision.id: revision.storage for revision in revisions}
         live: dict[str | None, set[bytes]] = {None: set()}
-        for path in {*repository.maps(), *map(repository.map_path, repository.history())}:
+        # maps without a record count, and so do those that a record promises and that are missing
+        for path in {*records.maps(), *(records.map_path(revision.id) for revision in records.history())}:
             try:
-                live.setdefault(storages.get(path.stem), set()).update(repository.load_map(path).distinct())
+                live.setdefault(storages.get(path.stem), set()).update(records.load_map(path).distinct())
             except DamageError as error:
                 raise DamageError(
                     f"{error}; nothing is purged, for its chunks are not known: 'backy forget -r {path.stem}' first"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backy.chunkmap import ChunkMap
 from backy.errors import DamageError
-from backy.repository import Repository
+from backy.records import Records
 from backy.revision import Revision, Trust
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ def relied_upon(revision: Revision) -> bool:
 class Referenced(Container[bytes]):
     """The ids that some revisions refer to; their maps are read at the first question, which few backups ask."""
 
-    def __init__(self, repository: Repository, revisions: Iterable[Revision]) -> None:
-        self._repository = repository
+    def __init__(self, records: Records, revisions: Iterable[Revision]) -> None:
+        self._records = records
         self._revisions = revisions
         self._identities: set[bytes] | None = None
         self._lock = threading.Lock()
@@ -49,7 +49,7 @@ class Referenced(Container[bytes]):
         before: ChunkMap | None = None
         for revision in self._revisions:
             try:
-                chunks = self._repository.read_map(revision)
+                chunks = self._records.read_map(revision)
             except DamageError as error:
                 log.warning("%s", error)
                 continue

@@ -1,9 +1,7 @@
-"""A repository: the directory in which everything of one job lies, and the files of its revisions."""
+"""A repository: the directory in which everything of one job lies, and the plugins that its `config` names."""
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,28 +10,28 @@ from typing import Self
 
 import msgspec
 
-from backy import revision as records
 from backy.api import Job, Source, Storage, Verifier
-from backy.chunkmap import ChunkMap, buffer
-from backy.durable import READ_ONLY, replace_link, sync_folder, write_file
-from backy.errors import DamageError, RepositoryError, RevisionNotFoundError
+from backy.chunkmap import ChunkMap
+from backy.durable import replace_link, sync_folder, write_file
+from backy.errors import DamageError, RepositoryError
 from backy.image import StoredImage
 from backy.jobconfig import JobConfig, PluginSection, dump_job, load_job
 from backy.locking import PURGE_LOCK, shared
 from backy.plugins.discovery import Kind
-from backy.revision import Revision
+from backy.records import Records
+from backy.revision import Revision, utc_now
 
-log = logging.getLogger(__name__)
 CONFIG = "config"
 LAST = "last"
 
 
 class Repository:
-    """One job's directory. Reads and writes records, maps and links; what images are made of is the storage's."""
+    """One job's directory: its `config`, its plugins, the links to its newest revision. `records` has the revisions."""
 
     def __init__(self, directory: Path, config: JobConfig) -> None:
         self.directory = directory
         self.config = config
+        self.records = Records(directory)
         self.job = Job(directory.name, config.id or directory.name, directory)
         self._storages: dict[str, Storage] = {}
 
@@ -69,10 +67,10 @@ class Repository:
             raise RepositoryError(f"{directory} has a repository already: its file 'config' is left as it is")
         made = {
             "id": config.id or shortuuid.uuid(),
-            "created": config.created or records.utc_now().replace(microsecond=0),
+            "created": config.created or utc_now().replace(microsecond=0),
         }
         repository = cls(directory, msgspec.structs.replace(config, **made))
-        _, damaged = repository.survey()
+        _, damaged = repository.records.survey()
         if damaged:
             raise RepositoryError(f"{directory} has revisions that this version can not read: {damaged[0]}")
         repository.check_plugins()
@@ -176,41 +174,7 @@ class Repository:
         if self.config.verifier is not None:
             self.verifier(self.config.verifier.type)
 
-    # records ----------------------------------------------------------------------------------------------------------
-
-    def record(self, identity: str) -> Revision:
-        """Read one record; raises DamageError, or FileNotFoundError if there is none."""
-        return _record(self._record_path(identity))
-
-    def survey(self) -> tuple[list[Revision], list[DamageError]]:
-        """Read all records, as `survey` does."""
-        return survey(self.directory)
-
-    def history(self) -> list[Revision]:
-        """Return the complete revisions in order of time; damaged records are left out with a warning."""
-        sound, damaged = self.survey()
-        for error in damaged:
-            log.warning("%s: %s", self.directory, error)
-        return [revision for revision in sound if revision.complete]
-
-    def select(self, specification: str) -> Revision:
-        """Find the complete revision that SPEC stands for; raises RevisionNotFoundError."""
-        return records.select(self.history(), specification)
-
-    def current(self, revision: Revision) -> Revision:
-        """Read the record of a revision once more: it may have been converted or forgotten since.
-
-        Raises:
-            RevisionNotFoundError: somebody forgot it.
-        """
-        try:
-            return self.record(revision.id)
-        except FileNotFoundError:
-            raise RevisionNotFoundError(f"revision {revision.id} was forgotten meanwhile") from None
-
-    def write_record(self, revision: Revision) -> None:
-        """Replace a revision's record."""
-        write_file(self._record_path(revision.id), records.encode(revision), READ_ONLY if revision.complete else 0o640)
+    # revisions --------------------------------------------------------------------------------------------------------
 
     def remove(self, identity: str) -> None:
         """Remove a revision: its record first, so that what is left after a crash is no revision.
@@ -218,7 +182,7 @@ class Repository:
         The map goes last, so that what is left is found; without a map the record does.
         """
         storages = self._all_storages(identity)
-        files = [self._record_path(identity), self._map_path(identity)]
+        files = [self.records.record_path(identity), self.records.map_path(identity)]
         if files[1].exists():
             files.pop(0).unlink(missing_ok=True)
             sync_folder(self.directory)
@@ -231,20 +195,13 @@ class Repository:
     def _all_storages(self, identity: str) -> list[Storage]:
         """Make every storage that may have something of a revision, a copy of an interrupted conversion included."""
         names = {section.type for section in self._storage_sections()}
-        names |= {revision.storage for revision in self.survey()[0] if revision.id == identity}
+        names |= {revision.storage for revision in self.records.survey()[0] if revision.id == identity}
         return [self.storage(name) for name in sorted(names)]
-
-    def holds(self, identity: str) -> bool:
-        """Tell whether there is a record, sound or not, or a chunk map of a revision; `identity` is its full id."""
-        # the pattern comes first: anything else might lead out of the directory
-        return records.ID_PATTERN.fullmatch(identity) is not None and any(
-            path.exists() for path in (self._record_path(identity), self._map_path(identity))
-        )
 
     def link_last(self) -> None:
         """Let `last.rev`, and `last` where its image is raw, lead to the newest complete revision."""
         targets: dict[str, str | None] = {f"{LAST}.rev": None, LAST: None}
-        for newest in [revision for revision in self.survey()[0] if revision.complete][-1:]:
+        for newest in [revision for revision in self.records.survey()[0] if revision.complete][-1:]:
             targets = {f"{LAST}.rev": f"{newest.id}.rev", LAST: newest.id if self.storage_of(newest).raw else None}
         for name, target in targets.items():
             link = self.directory / name
@@ -254,54 +211,14 @@ class Repository:
             elif not link.is_symlink() or str(link.readlink()) != target:
                 replace_link(link, target)
 
-    # maps and images --------------------------------------------------------------------------------------------------
-
-    def write_map(self, identity: str, chunks: ChunkMap) -> str:
-        """Write a revision's chunk map and return its digest for the record."""
-        write_file(self._map_path(identity), chunks.encode())
-        return chunks.digest
-
-    def read_map(self, revision: Revision) -> ChunkMap:
-        """Read a complete revision's chunk map.
-
-        Raises:
-            DamageError: it is missing, damaged, or not the one that the record names.
-        """
-        path = self._map_path(revision.id)
-        chunks = self.load_map(path)
-        if chunks.digest != revision.map_digest or chunks.size != revision.size:
-            raise DamageError(f"{path} is not the chunk map that {revision.id}.rev names")
-        return chunks
-
-    @staticmethod
-    def load_map(path: Path) -> ChunkMap:
-        """Read any chunk map; raises DamageError if it is missing, unreadable or damaged."""
-        try:
-            with path.open("rb") as stream:
-                content = buffer(os.fstat(stream.fileno()).st_size)
-                stream.readinto(content)
-            return ChunkMap.decode(content)
-        except FileNotFoundError:
-            raise DamageError(f"{path} is missing: revision {path.stem} can not be read") from None
-        except OSError as error:
-            raise DamageError(f"{path} can not be read: {error.strerror}") from error
-        except DamageError as error:
-            raise DamageError(f"{path}: {error}") from error
-
-    def map_path(self, revision: Revision) -> Path:
-        """Return where a revision's chunk map lies."""
-        return self._map_path(revision.id)
-
-    def maps(self) -> Iterator[Path]:
-        """Yield the path of every chunk map, that of revisions with damaged records included."""
-        return (path for path in self.directory.glob("*.map") if not path.name.startswith("."))
+    # images -----------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def image(self, revision: Revision) -> Iterator[StoredImage]:
         """Open a revision for reading; purge waits meanwhile."""
         with shared(self.directory, PURGE_LOCK):
-            current = self.current(revision)
-            chunks = self.read_map(current)
+            current = self.records.current(revision)
+            chunks = self.records.read_map(current)
             with self.storage_of(current).open(current.id) as reader:
                 yield StoredImage(chunks, reader)
 
@@ -319,34 +236,3 @@ class Repository:
             found = "is missing" if size is None else f"has {size} bytes instead of {revision.size}"
             raise DamageError(f"the raw image {path} {found}")
         return path
-
-    def _record_path(self, identity: str) -> Path:
-        return self.directory / f"{identity}.rev"
-
-    def _map_path(self, identity: str) -> Path:
-        return self.directory / f"{identity}.map"
-
-
-def survey(directory: Path) -> tuple[list[Revision], list[DamageError]]:
-    """Read all records in a directory: the sound ones, complete or not, in order of time, and what is wrong else."""
-    sound: list[Revision] = []
-    damaged: list[DamageError] = []
-    for path in directory.glob("*.rev"):
-        if path.name.startswith(".") or path.is_symlink():
-            continue
-        try:
-            sound.append(_record(path))
-        except FileNotFoundError:
-            continue  # forgotten since it was listed
-        except DamageError as error:
-            damaged.append(error)
-    return sorted(sound, key=lambda revision: (revision.timestamp, revision.id)), damaged
-
-
-def _record(path: Path) -> Revision:
-    try:
-        return records.decode(path.read_bytes(), path.name.removesuffix(".rev"))
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise DamageError(f"{path.name} can not be read: {error.strerror}") from error

@@ -59,7 +59,7 @@ class Restore:
             OSError: nobody reads the stream any more, or `salvage` can not be written.
         """
         repository = self.repository
-        revision = repository.select(self.specification)
+        revision = repository.records.select(self.specification)
         with (
             repository.image(revision) as stored,
             salvaged(stored, self.salvage, self.target, repository) as image,

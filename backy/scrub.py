@@ -100,8 +100,8 @@ class Scrub:
     def _revisions(self) -> list[Revision]:
         """Return the complete revisions that are to be looked at."""
         if self.only is not None:
-            return [self.repository.current(self.only)]
-        sound, damaged = self.repository.survey()
+            return [self.repository.records.current(self.only)]
+        sound, damaged = self.repository.records.survey()
         self._result.problems += [str(error) for error in damaged]
         return [revision for revision in sound if revision.complete]
 
@@ -164,7 +164,7 @@ class Scrub:
         result = self._result
         try:
             with exclusive(self.repository.directory, BACKUP_LOCK, wait=True):
-                known = {(revision.storage, revision.id) for revision in self.repository.history()}
+                known = {(revision.storage, revision.id) for revision in self.repository.records.history()}
                 items = [item for item in self._suspects if not item.revision or item[:2] in known]
                 with closing(self._look(items)) as looks:
                     for _, _, error in looks:

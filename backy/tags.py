@@ -76,7 +76,7 @@ def remove_tags(repository: Repository, specification: str, tags: Iterable[str])
 def _change(repository: Repository, specification: str, change: Callable[[set[str]], set[str]]) -> Revision:
     with exclusive(repository.directory, BACKUP_LOCK):
         # SPEC is looked up only now: which revision it stands for may change until nobody else may write
-        revision = repository.select(specification)
+        revision = repository.records.select(specification)
         return retag(repository, revision, change(set(revision.tags)))
 
 
@@ -84,5 +84,5 @@ def retag(repository: Repository, revision: Revision, tags: Iterable[str]) -> Re
     """Replace the tags of a revision; the caller holds the lock `.backup`."""
     changed = msgspec.structs.replace(revision, tags=tuple(sorted(set(tags))))
     if changed != revision:
-        repository.write_record(changed)
+        repository.records.write(changed)
     return changed

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 def tidy(repository: Repository) -> list[Revision]:
     """Remove what earlier backups did not finish; return the complete revisions. The caller holds `.backup`."""
-    sound, damaged = repository.survey()
+    sound, damaged = repository.records.survey()
     for error in damaged:
         log.warning("%s; 'backy forget -r ID' removes it", error)
     for revision in sound:
@@ -22,7 +22,7 @@ def tidy(repository: Repository) -> list[Revision]:
             repository.remove(revision.id)
     known = {revision.id for revision in sound if revision.complete}
     known |= {path.name.removesuffix(".rev") for path in repository.directory.glob("*.rev")}
-    for identity in {path.stem for path in repository.maps()} - known:
+    for identity in {path.stem for path in repository.records.maps()} - known:
         log.info("removing what is left of revision %s", identity)
         repository.remove(identity)
     for path in repository.directory.glob(f".*{TEMPORARY_SUFFIX}"):

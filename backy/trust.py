@@ -45,7 +45,9 @@ def distrust(
         RevisionNotFoundError: there is no revision that SPEC stands for.
     """
     with exclusive(repository.directory, BACKUP_LOCK):
-        revisions = repository.history() if specification is None else [repository.select(specification)]
+        revisions = (
+            repository.records.history() if specification is None else [repository.records.select(specification)]
+        )
         return [
             mark(repository, revision, Trust.DISTRUSTED)
             for revision in revisions
@@ -60,7 +62,7 @@ def mark(repository: Repository, revision: Revision, trust: Trust) -> Revision:
     """
     changed = msgspec.structs.replace(revision, trust=trust, damaged=())
     if changed != revision:
-        repository.write_record(changed)
+        repository.records.write(changed)
     return changed
 
 
@@ -80,9 +82,9 @@ def verify_all(
         RevisionNotFoundError: there is no revision that SPEC stands for, or somebody forgot it meanwhile.
     """
     if specification is None:
-        revisions = [revision for revision in repository.history() if revision.trust is Trust.DISTRUSTED]
+        revisions = [revision for revision in repository.records.history() if revision.trust is Trust.DISTRUSTED]
     else:
-        revisions = [repository.select(specification)]
+        revisions = [repository.records.select(specification)]
     problems = []
     for revision in revisions:
         try:
@@ -114,7 +116,7 @@ def verify(repository: Repository, revision: Revision, clock: Callable[[], datet
     with repository.image(revision) as image:
         found = damaged_chunks(image, image.chunks.data(), progress)
         with exclusive(repository.directory, BACKUP_LOCK, wait=True):
-            current = repository.current(revision)
+            current = repository.records.current(revision)
             # a backup may have mended meanwhile what was damaged, so those chunks are looked at again
             return _judge(repository, current, _look(repository, current, found), clock)
 
@@ -126,7 +128,7 @@ def _look(
     if not found:
         return []
     with repository.storage_of(revision).open(revision.id) as reader:
-        image = StoredImage(repository.read_map(revision), reader)
+        image = StoredImage(repository.records.read_map(revision), reader)
         return damaged_chunks(image, [index for index, _ in found], quiet("", 0))
 
 
@@ -153,10 +155,10 @@ def recheck(repository: Repository, clock: Callable[[], datetime], steps: Steps)
     The backup just made may have stored anew what was damaged; then a revision is whole again. Says what is still
     wrong. That backup is complete: nothing that is wrong with older revisions fails it.
     """
-    for revision in [revision for revision in repository.history() if revision.suspect][-1:]:
+    for revision in [revision for revision in repository.records.history() if revision.suspect][-1:]:
         _guarded(revision, lambda found: _read_all(repository, found, clock, steps))
     mender = Mender(repository)
-    for revision in repository.history():
+    for revision in repository.records.history():
         if revision.damaged:
             _guarded(revision, lambda found: _look_at_damage(repository, mender, found))
 
@@ -170,7 +172,7 @@ def _guarded(revision: Revision, look: Callable[[Revision], object]) -> None:
 
 
 def _read_all(repository: Repository, revision: Revision, clock: Callable[[], datetime], steps: Steps) -> None:
-    chunks = repository.read_map(revision)
+    chunks = repository.records.read_map(revision)
     with repository.storage_of(revision).open(revision.id) as reader:
         found = damaged_chunks(StoredImage(chunks, reader), chunks.data(), steps("recheck", chunks.size))
     _judge(repository, revision, found, clock)
@@ -178,7 +180,7 @@ def _read_all(repository: Repository, revision: Revision, clock: Callable[[], da
 
 def _look_at_damage(repository: Repository, mender: Mender, revision: Revision) -> None:
     """Trust a revision again if what was damaged in it is sound; else say what is wrong."""
-    chunks = repository.read_map(revision)
+    chunks = repository.records.read_map(revision)
     bad = mender.damaged(revision, chunks, revision.damaged)
     if not bad:
         log.warning("revision %s is whole again: what was damaged is stored anew", revision.id)

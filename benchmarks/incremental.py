@@ -48,7 +48,7 @@ class Subject:
 
     def prepare(self) -> None:
         """Fill the image with content of programs, no two chunks alike, and back it up, unless that was done before."""
-        if self._repository.history():
+        if self._repository.records.history():
             return
         block = _content()
         with self._image.open("wb") as stream:
@@ -92,7 +92,7 @@ class Subject:
 
     def note(self) -> str:
         """Tell what the newest backup read and verified."""
-        revision = self._repository.history()[-1]
+        revision = self._repository.records.history()[-1]
         read = revision.statistics.bytes_read if revision.statistics else 0
         return f"{self.size} MiB: {read / 2**20:.0f} MiB read, {revision.verification}"
 

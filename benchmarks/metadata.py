@@ -22,7 +22,7 @@ import sys, time
 from pathlib import Path
 from backy.repository import Repository
 repository = Repository.open(Path(sys.argv[1]))
-revision = repository.select("last")
+revision = repository.records.select("last")
 repository.storage()
 start = time.perf_counter()
 with repository.image(revision) as image:
@@ -63,11 +63,11 @@ def _fill(repository: Repository, revisions: int, size: int) -> None:
             parent=f"revision{number - 1:04}" if number else None,
             storage="chunked",
             size=size,
-            map_digest=repository.write_map(f"revision{number:04}", chunks),
+            map_digest=repository.records.write_map(f"revision{number:04}", chunks),
             statistics=Statistics(duration=1.0, bytes_read=size, bytes_written=size // 100, bytes_stored=size // 300),
             verification=Verification("none", 0, len(chunks)),
         )
-        repository.write_record(revision)
+        repository.records.write(revision)
 
 
 def _status(repository: Repository) -> Command:

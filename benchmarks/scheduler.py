@@ -78,7 +78,7 @@ def prepare(folder: Path, jobs: int, revisions: int) -> Path:
     model = Repository.initialize(base / names[0], JobConfig(format=FORMAT, source=PluginSection(source)))
     for number in range(revisions):
         identity = f"revision{number}"
-        model.write_record(
+        model.records.write(
             Revision(
                 id=identity,
                 timestamp=utc_now() - timedelta(minutes=revisions - number),
@@ -86,7 +86,7 @@ def prepare(folder: Path, jobs: int, revisions: int) -> Path:
                 parent=None,
                 storage="chunked",
                 size=0,
-                map_digest=model.write_map(identity, ChunkMap(0)),
+                map_digest=model.records.write_map(identity, ChunkMap(0)),
                 verification=Verification("none", 0, 0),
                 statistics=Statistics(duration=1.0, bytes_read=0, bytes_written=0, bytes_stored=0),
             )

@@ -134,7 +134,7 @@ def old_revisions(clock: Clock) -> Callable[[Repository, dict[float, str]], list
 
     def make(repository: Repository, ages: dict[float, str], now: datetime | None = None) -> list[Revision]:
         model = Backup(repository, ("model",), clock=clock).run()
-        chunks = repository.read_map(model)
+        chunks = repository.records.read_map(model)
         made = []
         for number, (age, tags) in enumerate(sorted(ages.items(), reverse=True)):
             identity = f"revision-{number}"
@@ -142,8 +142,8 @@ def old_revisions(clock: Clock) -> Callable[[Repository, dict[float, str]], list
             made.append(
                 msgspec.structs.replace(model, id=identity, timestamp=timestamp, tags=tuple(sorted(tags.split())))
             )
-            repository.write_map(identity, chunks)
-            repository.write_record(made[-1])
+            repository.records.write_map(identity, chunks)
+            repository.records.write(made[-1])
         repository.remove(model.id)
         return made
 
@@ -155,7 +155,7 @@ def spoil() -> Callable[[Repository, Revision, int], Path]:
     """Change a byte of a chunk's file, as `spoil(repository, revision, index)`; returns the file."""
 
     def spoiled(repository: Repository, revision: Revision, index: int) -> Path:
-        identity = repository.read_map(revision)[index].hex()
+        identity = repository.records.read_map(revision)[index].hex()
         path = next(repository.directory.glob(f"chunks/??/{identity}.*"))
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1

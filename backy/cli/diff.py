@@ -28,7 +28,7 @@ def command(directory: Path, as_json: bool, old: str, new: str) -> None:
     from backy.repository import Repository
 
     repository = Repository.open(directory)
-    before, after = repository.select(old), repository.select(new)
+    before, after = repository.records.select(old), repository.records.select(new)
     with steps() as show, repository.image(before) as first, repository.image(after) as second:
         found = compare(first, second, show)
     if as_json:

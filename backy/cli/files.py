@@ -55,7 +55,7 @@ def _volumes(directory: Path, specification: str) -> Iterator[list[Volume]]:
     except ImportError as error:
         raise BackyError(f"{error}; install backy with its extra 'files'") from error
     repository = Repository.open(directory)
-    revision = repository.select(specification)
+    revision = repository.records.select(specification)
     cache = ChunkCache(64 * 2**20)
     cache.start()
     try:

@@ -23,7 +23,7 @@ def command(directory: Path, specification: str, only_id: bool) -> None:
     from backy.repository import Repository
 
     repository = Repository.open(directory)
-    revision = repository.select(specification)
+    revision = repository.records.select(specification)
     if only_id:
         click.echo(revision.id)
         return

@@ -38,7 +38,7 @@ def restore(directory: Path, specification: str, as_json: bool) -> None:
     from backy.repository import Repository
 
     repository = Repository.open(directory)
-    revision = repository.select(specification)
+    revision = repository.records.select(specification)
     with steps() as show, repository.image(revision) as image:
         found = forecast(image, show, time.monotonic)
     if as_json:

@@ -47,7 +47,7 @@ def command(
     from backy.scrub import Scrub
 
     repository = Repository.open(directory)
-    only = None if specification is None else repository.select(specification)
+    only = None if specification is None else repository.records.select(specification)
     with steps() as show:
         speed = rate and rate * 2**20
         result = Scrub(repository, mode == "deep", utc_now, only, speed, max_duration, show).run()

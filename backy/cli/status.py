@@ -33,7 +33,7 @@ def command(directory: Path, as_json: bool, everything: bool) -> None:
     from backy.repository import Repository
 
     repository = Repository.open(directory)
-    sound, damaged = repository.survey()
+    sound, damaged = repository.records.survey()
     revisions = [revision for revision in sound if revision.complete or everything]
     held = _held(repository, sound)
     reports = quarantine.count(repository.directory)
@@ -55,7 +55,7 @@ def _held(repository: Repository, revisions: list[Revision]) -> Held:
     from backy.referenced import Referenced
 
     held = [
-        storage.held(Referenced(repository, [revision for revision in revisions if revision.storage == name]))
+        storage.held(Referenced(repository.records, [revision for revision in revisions if revision.storage == name]))
         for name, storage in repository.storages(revisions).items()
     ]
     return Held(sum(found.files for found in held), sum(found.bytes for found in held))

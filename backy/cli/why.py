@@ -26,7 +26,7 @@ def command(directory: Path, specification: str) -> None:
     from backy.schedule import spread
 
     repository = Repository.open(directory)
-    history = repository.history()
+    history = repository.records.history()
     revision = select(history, specification)
     config = repository.config
     click.echo(f"{revision.id} of {local_time(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}")

@@ -36,7 +36,7 @@ class OpenImage:
         self._storage = repository.storage_of(revision)
         self._reported: set[bytes] = set()
         self._resources = ExitStack()
-        self.chunks = repository.read_map(revision)
+        self.chunks = repository.records.read_map(revision)
         self._image = StoredImage(self.chunks, self._resources.enter_context(self._storage.open(revision.id)))
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class OpenImage:
     def _current_storage(self) -> Storage:
         """Return what keeps the revision now: it may have been converted while it is open."""
         try:
-            return self._repository.storage_of(self._repository.record(self._revision.id))
+            return self._repository.storage_of(self._repository.records.read(self._revision.id))
         except (FileNotFoundError, DamageError):
             return self._storage
 
@@ -104,7 +104,7 @@ class OpenImage:
 
     def _is_removed(self) -> bool:
         try:
-            self._repository.record(self._revision.id)
+            self._repository.records.read(self._revision.id)
         except FileNotFoundError:
             return True
         except BackyError:

@@ -121,7 +121,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         identity = file.revision.id
         if identity not in self._data:
             try:
-                self._data[identity] = file.repository.read_map(file.revision).data_size()
+                self._data[identity] = file.repository.records.read_map(file.revision).data_size()
             except BackyError:
                 return -(-file.revision.size // _BLOCK)  # opening the file tells what is wrong
         return -(-self._data[identity] // _BLOCK)

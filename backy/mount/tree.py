@@ -115,13 +115,13 @@ class Tree:
         if not ID_PATTERN.fullmatch(identity):
             return None
         try:
-            revision = self._repository.record(identity)
+            revision = self._repository.records.read(identity)
         except (FileNotFoundError, DamageError):
             return None
         return revision if revision.complete else None
 
     def _history(self) -> list[Revision]:
-        return [revision for revision in self._repository.survey()[0] if revision.complete]
+        return [revision for revision in self._repository.records.survey()[0] if revision.complete]
 
 
 class Single:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from backy import quarantine
 from backy.errors import BackyError
-from backy.repository import Repository, survey
+from backy.records import Records
+from backy.repository import Repository
 from backy.revision import Revision, Trust
 from backy.schedule import MANUAL, Past
 
@@ -53,7 +54,7 @@ def summarize(directory: Path, since: datetime) -> Summary:
     A job without revisions exists since its repository was created, or since `since` if there is none.
     """
     before = stamp(directory)  # first, so that a change during this scan is noticed by the next one
-    sound, damaged = survey(directory)
+    sound, damaged = Records(directory).survey()
     # Backups that are under way or were interrupted count for nothing.
     complete = [revision for revision in sound if revision.complete]
     return Summary(

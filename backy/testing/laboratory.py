@@ -91,7 +91,7 @@ class Laboratory:
     def forget(self, specification: str) -> None:
         """Remove a revision."""
         repository = self.open()
-        identity = repository.select(specification).id
+        identity = repository.records.select(specification).id
         self.promise("open", identity)
         forget(repository, identity)
         self.promise("gone", identity)
@@ -141,7 +141,7 @@ class Laboratory:
             BrokenPromiseError: something is not; whatever else is raised is as bad.
         """
         repository = self.open()
-        history = {revision.id: revision for revision in repository.history()}
+        history = {revision.id: revision for revision in repository.records.history()}
         kept = {identity for identity, kind in state.items() if kind == "kept"}
         self._demand(kept <= history.keys(), "a complete revision is lost")
         gone = {identity for identity, kind in state.items() if kind == "gone"}
@@ -159,7 +159,7 @@ class Laboratory:
         """Read revisions from end to end."""
         for identity in identities:
             digest = blake3()
-            with repository.image(repository.record(identity)) as image:
+            with repository.image(repository.records.read(identity)) as image:
                 for index in range(len(image.chunks)):
                     digest.update(image.chunk(index))
             self._demand(digest.digest() == self.expected[identity], f"revision {identity} has another content")
@@ -171,7 +171,7 @@ class Laboratory:
         maps = {path.stem for path in self.directory.glob("*.map")}
         records = {path.stem for path in self.directory.glob("*.rev") if not path.is_symlink()}
         self._demand(maps == records, f"maps {sorted(maps)}, but records {sorted(records)}")
-        newest = self.open().history()[-1].id
+        newest = self.open().records.history()[-1].id
         self._demand((self.directory / "last.rev").readlink() == Path(f"{newest}.rev"), "last.rev leads elsewhere")
 
     def digest(self) -> bytes:

@@ -51,4 +51,4 @@ def _whole_job(laboratory: Laboratory) -> int:
     for action in ACTIONS.values():
         action(laboratory)
     laboratory.check(laboratory.state(0))
-    return len(laboratory.open().history())
+    return len(laboratory.open().records.history())

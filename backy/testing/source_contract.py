@@ -218,7 +218,7 @@ class SourceContract:
                 subject.resize(len(images[-1]) + 12288)
             images.append(subject.content())
             Backup(repository, ("test",)).run()
-        for content, revision in zip(images, repository.history(), strict=True):
+        for content, revision in zip(images, repository.records.history(), strict=True):
             with repository.image(revision) as image:
                 assert not difference(_read(image), content)
 

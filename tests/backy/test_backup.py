@@ -44,7 +44,7 @@ class Fickle:
 def test_backup_makes_a_complete_verified_revision(repository: Repository, clock) -> None:
     revision = Backup(repository, ("daily",), clock=clock).run()
 
-    assert repository.history() == [revision]
+    assert repository.records.history() == [revision]
     assert revision.complete
     assert str(revision.verification) == "verified"
 
@@ -58,7 +58,7 @@ def test_a_source_that_changes_while_it_is_read_gives_no_revision_but_evidence(
     with pytest.raises(VerificationError, match=r"20 chunks .* did the source change during the backup"):
         Backup(repository, ("bad",), clock=clock).run()
 
-    assert repository.survey() == ([good], [])
+    assert repository.records.survey() == ([good], [])
     assert (repository.directory / "last.rev").readlink() == Path(f"{good.id}.rev")
     assert [path.name for path in repository.directory.glob("*.map")] == [f"{good.id}.map"]
     folders = list((repository.directory / "quarantine").iterdir())
@@ -121,7 +121,7 @@ def test_a_source_that_shrinks_while_it_is_read_gives_no_revision(repository: Re
 
     with pytest.raises(SourceError, match="shrank"):
         Backup(repository, ("daily",), clock=clock, steps=steps).run()
-    assert repository.survey() == ([], [])
+    assert repository.records.survey() == ([], [])
 
 
 def test_a_trailing_hole_that_shrinks_while_it_is_verified_gives_no_revision(
@@ -138,7 +138,7 @@ def test_a_trailing_hole_that_shrinks_while_it_is_verified_gives_no_revision(
 
     with pytest.raises(SourceError, match="shrank"):
         Backup(repository, ("daily",), clock=clock, steps=steps).run()
-    assert repository.survey() == ([], [])
+    assert repository.records.survey() == ([], [])
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE, 2 * CHUNK_SIZE + 7, 9 * CHUNK_SIZE])
@@ -158,7 +158,7 @@ def test_a_clock_that_stands_still_or_runs_back_keeps_the_order(repository: Repo
     times = iter([datetime(2026, 1, 2, tzinfo=UTC) - timedelta(days=day) for day in range(40)])
     made = [Backup(repository, ("daily",), clock=lambda: next(times)).run() for _ in range(3)]
 
-    assert repository.history() == made
+    assert repository.records.history() == made
 
 
 def test_a_store_of_another_version_is_refused_by_name(repository: Repository) -> None:
@@ -168,7 +168,7 @@ def test_a_store_of_another_version_is_refused_by_name(repository: Repository) -
 
     with pytest.raises(StorageError, match="store says b'v2'"):
         Backup(repository, ("daily",)).run()
-    assert repository.survey() == ([], [])
+    assert repository.records.survey() == ([], [])
 
 
 def test_what_is_left_of_a_removed_revision_goes_at_the_next_backup(repository: Repository, clock) -> None:

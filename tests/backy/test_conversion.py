@@ -73,7 +73,7 @@ def stored(revision: Revision) -> Revision:
 
 def check_files(laboratory: Laboratory, name: str) -> None:
     """All is there that a repository of the storage has, and nothing else."""
-    ids = {revision.id for revision in laboratory.open().history()}
+    ids = {revision.id for revision in laboratory.open().records.history()}
     expected = COMMON | {f"{identity}.{suffix}" for identity in ids for suffix in ("map", "rev")}
     expected |= {"cow": {*ids, "last"}, "chunked": {"restore.py", "chunks"}}[name]
     assert {path.name for path in laboratory.directory.iterdir()} - {".scrub", "quarantine"} == expected
@@ -85,11 +85,11 @@ def check_files(laboratory: Laboratory, name: str) -> None:
 @pytest.mark.parametrize("old", OTHER)
 def test_all_but_the_storage_stays_as_it_is(mount: Callable, clock: Callable, kind: str, old: str) -> None:
     laboratory = make(Laboratory(mount(kind) / "vm", clock, {"type": old}))
-    before = laboratory.open().history()
+    before = laboratory.open().records.history()
     for name in (OTHER[old], old):
         assert convert(laboratory, name) == [revision.id for revision in reversed(before)]
 
-        after = laboratory.open().history()
+        after = laboratory.open().records.history()
         assert [stored(revision) for revision in after] == [stored(revision) for revision in before]
         assert {revision.storage for revision in after} == {name}
         laboratory.read_back(laboratory.open(), {revision.id for revision in after})
@@ -107,7 +107,9 @@ def test_copies_share_what_the_originals_share(folder: Path, clock: Callable) ->
             laboratory.content = patterned(0, number) + patterned(100)
             laboratory.backup()
         convert(laboratory)
-        stored = [revision.statistics.bytes_stored for revision in laboratory.open().history() if revision.statistics]
+        stored = [
+            revision.statistics.bytes_stored for revision in laboratory.open().records.history() if revision.statistics
+        ]
         assert stored[2] >= {"cow": 2 * CHUNK_SIZE, "chunked": 2 * 16 * PAGE_SIZE}[new]
         assert max(stored[:2]) <= 2 * PAGE_SIZE + 100
 
@@ -131,10 +133,10 @@ def test_an_empty_repository_gets_another_storage(folder: Path, clock: Callable)
 def test_trust_is_kept(laboratory: Laboratory) -> None:
     repository = laboratory.open()
     wanted = [Trust.DISTRUSTED, Trust.VERIFIED, Trust.TRUSTED, Trust.DISTRUSTED]
-    for revision, trust in zip(repository.history(), wanted, strict=True):
+    for revision, trust in zip(repository.records.history(), wanted, strict=True):
         mark(repository, revision, trust)
     convert(laboratory)
-    assert [revision.trust for revision in laboratory.open().history()] == wanted
+    assert [revision.trust for revision in laboratory.open().records.history()] == wanted
 
 
 class KilledError(Exception):
@@ -161,7 +163,7 @@ def test_a_repository_works_between_storages(laboratory: Laboratory, backy: Call
     repository = laboratory.open()
     old, new = laboratory.storage["type"], OTHER[laboratory.storage["type"]]
     assert (repository.config.storage.type, repository.config.previous_storage.type) == (new, old)
-    history = repository.history()
+    history = repository.records.history()
     assert [revision.storage for revision in history] == [old] * (COUNT - done) + [new] * done
 
     for number, revision in enumerate(reversed(history)):
@@ -178,7 +180,7 @@ def test_a_repository_works_between_storages(laboratory: Laboratory, backy: Call
     purge(repository)
     laboratory.check(laboratory.state(0))
 
-    revision = laboratory.open().history()[-1]
+    revision = laboratory.open().records.history()[-1]
     assert (revision.storage, revision.parent) == (new, history[-1].id if done else None)
     laboratory.forget("1")
     assert len(convert(laboratory)) == COUNT - max(done, 1)
@@ -228,19 +230,19 @@ def test_a_third_storage_has_to_wait(laboratory: Laboratory) -> None:
 
 def test_who_reads_is_waited_for_with_old_data(laboratory: Laboratory) -> None:
     for number in (0, COUNT - 1):
-        revision = laboratory.open().history()[number]
+        revision = laboratory.open().records.history()[number]
         with laboratory.open().image(revision) as image:
             with pytest.raises(RepositoryBusyError, match=r"another backy command holds \.purge"):
                 convert(laboratory)
             assert all(len(image.chunk(index)) == image.chunks.length(index) for index in range(len(image.chunks)))
-    assert {revision.storage for revision in laboratory.open().history()} == {OTHER[laboratory.storage["type"]]}
+    assert {revision.storage for revision in laboratory.open().records.history()} == {OTHER[laboratory.storage["type"]]}
     convert(laboratory)
     check_files(laboratory, OTHER[laboratory.storage["type"]])
 
 
 def test_a_revision_converted_since_it_was_chosen_is_read_from_where_it_is(laboratory: Laboratory) -> None:
     repository = laboratory.open()
-    chosen = repository.history()
+    chosen = repository.records.history()
     convert(laboratory)
     laboratory.read_back(repository, {revision.id for revision in chosen})
     for revision in chosen:
@@ -267,10 +269,10 @@ def test_a_backup_in_progress_is_told_at_once(laboratory: Laboratory, backy: Cal
 def damage(laboratory: Laboratory, number: int) -> str:
     """Damage the third chunk of a revision, which no other has, and return the revision's id."""
     repository = laboratory.open()
-    revision = repository.history()[number]
+    revision = repository.records.history()[number]
     path = laboratory.directory / revision.id
     if revision.storage == "chunked":
-        identity = repository.read_map(revision)[2].hex()
+        identity = repository.records.read_map(revision)[2].hex()
         (path,) = laboratory.directory.glob(f"chunks/??/{identity}.*")
     path.chmod(0o600)
     with path.open("r+b") as stream:
@@ -293,7 +295,7 @@ def test_a_damaged_revision_stays_until_it_is_given_up(folder: Path, clock: Call
             done = backy("-b", laboratory.directory, "convert", "--storage", new)
             assert (done.code, done.err.count("\n")) == (1, 2)  # a line of the log, and the error
             assert f"1 revision is damaged and left alone: {bad}; chunk " in done.err
-            history = laboratory.open().history()
+            history = laboratory.open().records.history()
             assert [revision.storage for revision in history] == [new, old, new]
             assert history[1].damaged == (2,)
             assert laboratory.open().config.previous_storage.written == {"type": old}
@@ -313,17 +315,17 @@ def test_what_the_new_storage_has_and_is_damaged_is_written_again(laboratory: La
             path.chmod(0o600)
             os.truncate(path, 10)
     else:
-        path = laboratory.directory / laboratory.open().history()[-2].id
+        path = laboratory.directory / laboratory.open().records.history()[-2].id
         path.chmod(0o600)
         path.write_bytes(bytes(path.stat().st_size))
     convert(laboratory)
-    old = {revision.id for revision in laboratory.open().history()[:2]}
+    old = {revision.id for revision in laboratory.open().records.history()[:2]}
     laboratory.read_back(laboratory.open(), old)
 
 
 def test_nothing_is_converted_while_a_record_or_a_map_is_damaged(laboratory: Laboratory) -> None:
-    first, second = laboratory.open().history()[:2]
-    laboratory.open().map_path(second).unlink()
+    first, second = laboratory.open().records.history()[:2]
+    laboratory.open().records.map_path(second.id).unlink()
     failed = Conversion(laboratory.open(), OTHER[laboratory.storage["type"]]).run().failed
     assert list(failed) == [second.id]
     assert "is missing" in failed[second.id]

@@ -21,11 +21,11 @@ def scheduled(repository: Repository, old_revisions) -> Repository:
 
 
 def test_expired_tags_go_and_revisions_without_any(scheduled: Repository, clock) -> None:
-    oldest, by_hand, weekly, *rest = scheduled.history()
+    oldest, by_hand, weekly, *rest = scheduled.records.history()
     done = expire(scheduled, clock)
 
     assert [expiry.lost for expiry in done] == [("daily",), ("daily",)]
-    assert scheduled.history() == [by_hand, msgspec.structs.replace(weekly, tags=("weekly",)), *rest]
+    assert scheduled.records.history() == [by_hand, msgspec.structs.replace(weekly, tags=("weekly",)), *rest]
     assert not list(scheduled.directory.glob(f"{oldest.id}*"))
     assert expire(scheduled, clock) == []
 
@@ -35,12 +35,12 @@ def test_the_source_lets_go_of_what_it_keeps_for_revisions_that_are_gone(
 ) -> None:
     told: list[list[str]] = []
     monkeypatch.setattr(
-        "backy.expiring.retain", lambda repository: told.append([one.id for one in repository.history()])
+        "backy.expiring.retain", lambda repository: told.append([one.id for one in repository.records.history()])
     )
     expire(scheduled, clock)
     expire(scheduled, clock)
 
-    assert told == [[one.id for one in scheduled.history()]]
+    assert told == [[one.id for one in scheduled.records.history()]]
 
 
 def test_looking_changes_nothing(scheduled: Repository, clock, tree) -> None:
@@ -55,25 +55,29 @@ def test_nothing_expires_without_a_schedule_or_where_it_is_switched_off(
     scheduled: Repository, clock, keys: dict[str, object]
 ) -> None:
     scheduled.configure(msgspec.structs.replace(scheduled.config, **keys))
-    before = scheduled.history()
+    before = scheduled.records.history()
 
     assert expire(scheduled, clock) == []
-    assert scheduled.history() == before
+    assert scheduled.records.history() == before
 
 
 def test_nothing_expires_while_a_backup_runs(scheduled: Repository, clock) -> None:
-    before = scheduled.history()
+    before = scheduled.records.history()
     with exclusive(scheduled.directory, BACKUP_LOCK), pytest.raises(RepositoryBusyError):
         expire(scheduled, clock)
-    assert scheduled.history() == before
+    assert scheduled.records.history() == before
 
 
 def test_a_damaged_record_is_left_alone_and_counts_for_nothing(scheduled: Repository, clock) -> None:
-    newest = scheduled.history()[-1]
+    newest = scheduled.records.history()[-1]
     record = scheduled.directory / f"{newest.id}.rev"
     record.unlink()
     record.write_bytes(b"no JSON")
 
     expire(scheduled, clock)
     assert record.read_bytes() == b"no JSON"
-    assert [revision.tags for revision in scheduled.history()] == [("manual:x",), ("daily", "weekly"), ("daily",)]
+    assert [revision.tags for revision in scheduled.records.history()] == [
+        ("manual:x",),
+        ("daily", "weekly"),
+        ("daily",),
+    ]

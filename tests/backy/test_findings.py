@@ -21,7 +21,9 @@ def findings(repository: Repository, clock) -> Iterator[Findings]:
     revision = Backup(repository, ("daily",), clock=clock).run()
     storage = repository.storage()
     with storage.open(revision.id) as reader:
-        yield Findings(repository, storage, revision.id, StoredImage(repository.read_map(revision), reader), clock)
+        yield Findings(
+            repository, storage, revision.id, StoredImage(repository.records.read_map(revision), reader), clock
+        )
 
 
 def chunk_file(findings: Findings, index: int) -> Path:

@@ -54,7 +54,7 @@ def content(repository: Repository) -> Iterator[Callable[[str], bytes]]:
     """Read a revision."""
 
     def read(identity: str) -> bytes:
-        with repository.image(repository.record(identity)) as image:
+        with repository.image(repository.records.read(identity)) as image:
             return image.pread(0, image.size)
 
     return read
@@ -107,7 +107,7 @@ def test_imports_follow_each_other_by_the_names_of_their_snapshots(repository: R
 def test_a_difference_from_what_is_not_there_makes_nothing(repository: Repository, first, since: str) -> None:
     with pytest.raises(BackyError, match=f"differs from the snapshot '{since}', of which there is no revision"):
         import_image(repository.directory, Patched(since=since, name="s2"), ())
-    assert repository.survey() == ([first], [])
+    assert repository.records.survey() == ([first], [])
 
 
 def test_a_distrusted_revision_is_not_built_upon(repository: Repository, first, backy) -> None:
@@ -115,4 +115,4 @@ def test_a_distrusted_revision_is_not_built_upon(repository: Repository, first, 
 
     with pytest.raises(BackyError, match=f"revision {first.id}, .*, is distrusted; 'backy verify' looks at it"):
         import_image(repository.directory, Patched(since=f"backy-{first.id}"), ())
-    assert [revision.id for revision in repository.history()] == [first.id]
+    assert [revision.id for revision in repository.records.history()] == [first.id]

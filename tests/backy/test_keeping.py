@@ -42,10 +42,10 @@ def keeper(backy_repository: MemoryRepository) -> Keeper:
 
 
 def test_to_forget_is_to_remove_and_to_have_the_source_let_go(keeper: Keeper) -> None:
-    old, new = keeper.repository.history()
+    old, new = keeper.repository.records.history()
 
     assert forget(keeper.repository, "1") == old.id
-    assert keeper.repository.history() == [new]
+    assert keeper.repository.records.history() == [new]
     assert keeper.kept == [[new.id]]
 
 
@@ -58,7 +58,7 @@ def test_what_is_not_there_is_not_forgotten(keeper: Keeper) -> None:
 def test_to_release_is_to_keep_nothing(keeper: Keeper) -> None:
     assert release(keeper.repository)
     assert keeper.kept == [[]]
-    assert len(keeper.repository.history()) == 2
+    assert len(keeper.repository.records.history()) == 2
 
 
 def test_a_source_that_keeps_nothing_releases_nothing(backy_repository: MemoryRepository) -> None:
@@ -66,13 +66,13 @@ def test_a_source_that_keeps_nothing_releases_nothing(backy_repository: MemoryRe
 
 
 def test_nothing_is_forgotten_or_released_while_a_backup_runs(keeper: Keeper) -> None:
-    before = keeper.repository.history()
+    before = keeper.repository.records.history()
     with exclusive(keeper.repository.directory, BACKUP_LOCK):
         with pytest.raises(RepositoryBusyError):
             forget(keeper.repository, "0")
         with pytest.raises(RepositoryBusyError):
             release(keeper.repository)
-    assert keeper.repository.history() == before
+    assert keeper.repository.records.history() == before
     assert keeper.kept == []
 
 
@@ -86,7 +86,7 @@ def test_while_a_record_is_damaged_revisions_are_forgotten_by_full_ids_only(repo
         with pytest.raises(DamageError, match=f"{damaged.id}.rev .* by their full ids only"):
             forget(repository, specification)
     assert forget(repository, damaged.id) == damaged.id
-    assert repository.survey() == ([good], [])
+    assert repository.records.survey() == ([good], [])
     assert not (repository.directory / f"{damaged.id}.map").exists()
 
 

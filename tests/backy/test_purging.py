@@ -54,16 +54,16 @@ def test_chunks_of_a_damaged_record_are_kept(repository: Repository, histories) 
 def test_nothing_is_purged_while_a_map_can_not_be_read(repository: Repository, histories, missing: bool) -> None:
     first, second = histories
     before = chunk_files(repository)
-    repository.map_path(first).unlink()
+    repository.records.map_path(first.id).unlink()
     if not missing:
-        repository.map_path(first).write_bytes(b"torn")
+        repository.records.map_path(first.id).write_bytes(b"torn")
 
     with pytest.raises(DamageError, match=f"nothing is purged.*'backy forget -r {first.id}' first"):
         purge(repository)
     assert chunk_files(repository) == before
     forget(repository, first.id)
     assert purge(repository).files == 3
-    assert repository.history() == [second]
+    assert repository.records.history() == [second]
 
 
 def test_purge_does_not_start_while_somebody_reads(repository: Repository, histories) -> None:

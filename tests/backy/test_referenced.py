@@ -6,16 +6,17 @@ from pathlib import Path
 from backy.backup import Backup
 from backy.chunkmap import ChunkMap
 from backy.jobconfig import JobConfig
+from backy.records import Records
 from backy.referenced import Referenced
 from backy.repository import Repository
 from backy.revision import Revision
 
 
-class Asked(Repository):
-    """A repository of which another thread asks for the same ids while they are read."""
+class Asked(Records):
+    """Records of which another thread asks for the same ids while they are read."""
 
-    def __init__(self, directory: Path, config: JobConfig, pool: ThreadPoolExecutor) -> None:
-        super().__init__(directory, config)
+    def __init__(self, directory: Path, pool: ThreadPoolExecutor) -> None:
+        super().__init__(directory)
         self.pool = pool
         self.answers: list[Future[bool]] = []
         self.referenced = Referenced(self, self.history())
@@ -29,8 +30,8 @@ class Asked(Repository):
 
 def test_a_question_during_the_reading_gets_the_whole_answer(repository: Repository, clock) -> None:
     revision = Backup(repository, ("test",), clock=clock).run()
-    identity = next(iter(repository.read_map(revision).distinct()))
+    identity = next(iter(repository.records.read_map(revision).distinct()))
     with ThreadPoolExecutor(1) as pool:
-        asked = Asked(repository.directory, repository.config, pool)
+        asked = Asked(repository.directory, pool)
         assert identity in asked.referenced
         assert [answer.result() for answer in asked.answers] == [True]

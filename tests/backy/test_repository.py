@@ -45,7 +45,7 @@ def test_what_init_made_can_be_opened(repository: Repository, image: Path) -> No
     found = Repository.open(repository.directory)
     assert msgspec.structs.replace(found.config, id=None, created=None) == config(image)
     assert repository.job.name == "vm"
-    assert repository.history() == []
+    assert repository.records.history() == []
 
 
 def test_a_repository_keeps_its_id_when_it_is_moved(repository: Repository, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_init_can_bring_back_a_lost_config(repository: Repository, image: Path, 
     revision = back_up()
     (repository.directory / "config").unlink()
 
-    assert Repository.initialize(repository.directory, config(image)).history() == [revision]
+    assert Repository.initialize(repository.directory, config(image)).records.history() == [revision]
 
 
 def test_init_leaves_the_revisions_of_backy_2_alone(tmp_path: Path, image: Path) -> None:
@@ -96,7 +96,7 @@ def test_records_that_are_no_files_of_their_own_are_no_revisions(repository: Rep
     revision = back_up()
     (repository.directory / f".{revision.id}.rev").write_bytes(b"left over")
 
-    assert repository.survey() == ([revision], [])
+    assert repository.records.survey() == ([revision], [])
 
 
 def test_damaged_records_are_told_and_the_others_are_read(repository: Repository, back_up, caplog) -> None:
@@ -105,11 +105,11 @@ def test_damaged_records_are_told_and_the_others_are_read(repository: Repository
     overwrite(repository.directory / f"{second.id}.rev", b"uuid: x\n")
     (repository.directory / f"{third.id}.rev").unlink()
     (repository.directory / f"{third.id}.rev").mkdir()
-    sound, damaged = repository.survey()
+    sound, damaged = repository.records.survey()
 
     assert sound == [fourth]
     assert all(any(str(error).startswith(f"{r.id}.rev ") for error in damaged) for r in (first, second, third))
-    assert repository.history() == [fourth]
+    assert repository.records.history() == [fourth]
     assert first.id in caplog.text
 
 
@@ -117,23 +117,23 @@ def test_a_record_that_goes_while_it_is_listed_is_no_damage(
     repository: Repository, back_up, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = back_up(), back_up()
-    read = repository.record
+    read = repository.records.read
 
     def forgotten_meanwhile(identity: str) -> Revision:
         (repository.directory / f"{first.id}.rev").unlink(missing_ok=True)
         return read(identity)
 
-    monkeypatch.setattr(repository, "record", forgotten_meanwhile)
+    monkeypatch.setattr(repository.records, "read", forgotten_meanwhile)
 
-    assert repository.survey()[1] == []
-    assert second in repository.survey()[0]
+    assert repository.records.survey()[1] == []
+    assert second in repository.records.survey()[0]
 
 
 def test_the_next_backup_removes_everything_unfinished(repository: Repository, back_up, image: Path) -> None:
     good = back_up()
     left = [f"{number}unfinished" for number in range(3)]
     for identity in left:
-        repository.write_record(
+        repository.records.write(
             Revision(id=identity, timestamp=good.timestamp, tags=(), parent=None, storage="chunked", size=0)
         )
         (repository.directory / f"{identity}.map").write_bytes(b"")
@@ -141,7 +141,7 @@ def test_the_next_backup_removes_everything_unfinished(repository: Repository, b
     (repository.directory / "orphan00.map").write_bytes(b"")
     newest = back_up()
 
-    assert repository.survey() == ([good, newest], [])
+    assert repository.records.survey() == ([good, newest], [])
     assert {path.name for path in repository.directory.glob("*.map")} == {f"{good.id}.map", f"{newest.id}.map"}
     assert not list(repository.directory.glob(".*.tmp"))
 
@@ -151,7 +151,7 @@ def test_a_damaged_record_does_not_stop_backups_and_its_map_is_kept(repository: 
     overwrite(repository.directory / f"{damaged.id}.rev", b"{}")
     newest = back_up()
 
-    assert repository.history() == [newest]
+    assert repository.records.history() == [newest]
     assert (repository.directory / f"{damaged.id}.map").exists()
 
 
@@ -212,10 +212,10 @@ def test_a_map_that_is_not_sound_is_refused_by_name(
     with image.open("r+b") as stream:
         stream.write(b"changed")
     other = back_up()
-    spoil(repository.map_path(revision), repository.map_path(other))
+    spoil(repository.records.map_path(revision.id), repository.records.map_path(other.id))
 
     with pytest.raises(DamageError, match=rf"{revision.id}\.map.*{cause}"):
-        repository.read_map(revision)
+        repository.records.read_map(revision)
     assert back_up().complete
 
 

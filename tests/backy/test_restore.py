@@ -70,7 +70,7 @@ def restored(repository: Repository, revision):
 
 def damage(repository: Repository, revision, index: int) -> str:
     """Spoil one stored chunk and return its id."""
-    identity = repository.read_map(revision)[index].hex()
+    identity = repository.records.read_map(revision)[index].hex()
     path = next((repository.directory / "chunks").glob(f"??/{identity}.*"))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

@@ -102,13 +102,13 @@ def test_one_revision_is_read_from_its_begin_and_moves_no_position(stored: Repos
     scrub(stored, longest=timedelta(0))
     before = position(stored)
 
-    assert scrub(stored, only=stored.history()[0]).chunks == 3
+    assert scrub(stored, only=stored.records.history()[0]).chunks == 3
     assert position(stored) == before
 
 
 def test_what_else_is_broken_does_not_concern_one_revision(stored: Repository) -> None:
     Backup(stored, ("daily",)).run()
-    first, second = stored.history()
+    first, second = stored.records.history()
     (stored.directory / f"{first.id}.rev").unlink()
     (stored.directory / f"{first.id}.rev").write_bytes(b"broken")
 
@@ -155,7 +155,7 @@ def test_only_one_deep_scrub_runs_at_a_time(stored: Repository) -> None:
         with pytest.raises(RepositoryBusyError):
             scrub(stored)
         assert scrub(stored, deep=False).complete
-        assert scrub(stored, only=stored.history()[0]).complete
+        assert scrub(stored, only=stored.records.history()[0]).complete
 
 
 def test_a_purge_can_not_run_meanwhile_but_a_backup_can(stored: Repository) -> None:
@@ -166,7 +166,7 @@ def test_a_purge_can_not_run_meanwhile_but_a_backup_can(stored: Repository) -> N
         return lambda _length: None
 
     assert scrub(stored, steps=step).complete
-    assert len(stored.history()) == 2
+    assert len(stored.records.history()) == 2
 
 
 def test_conclusions_wait_for_a_backup_that_may_mend_meanwhile(stored: Repository) -> None:
@@ -187,7 +187,7 @@ def test_conclusions_wait_for_a_backup_that_may_mend_meanwhile(stored: Repositor
             path.write_bytes(content)
         found = scrubbing.result(timeout=60)
     assert (found.damaged, found.distrusted) == ([], [])
-    assert stored.history()[0].trust is Trust.TRUSTED
+    assert stored.records.history()[0].trust is Trust.TRUSTED
 
 
 def test_damage_that_can_not_be_noted_is_told_all_the_same(stored: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,19 +205,19 @@ def test_damage_that_can_not_be_noted_is_told_all_the_same(stored: Repository, m
 
 
 def test_maps_that_can_not_be_read_are_problems(stored: Repository) -> None:
-    revision = stored.history()[0]
-    stored.map_path(revision).unlink()
+    revision = stored.records.history()[0]
+    stored.records.map_path(revision.id).unlink()
 
-    inventory = Inventory(stored, stored.history())
+    inventory = Inventory(stored, stored.records.history())
 
     assert (inventory.count, list(inventory.items(None))) == (0, [])
     assert revision.id in inventory.problems[0]
     with pytest.raises(DamageError):
-        stored.read_map(revision)
+        stored.records.read_map(revision)
 
 
 def test_every_chunk_comes_once_wherever_the_last_scrub_stopped(stored: Repository) -> None:
-    inventory = Inventory(stored, stored.history())
+    inventory = Inventory(stored, stored.records.history())
     everything = list(inventory.items(None))
 
     assert len(everything) == inventory.count == 3

@@ -47,7 +47,7 @@ def test_other_tags_change_nothing_else(repository: Repository, clock) -> None:
     assert record.stat().st_ino == written.st_ino
     after = retag(repository, before, ["weekly", "a", "weekly"])
     assert after.tags == ("a", "weekly")
-    assert repository.history() == [after]
+    assert repository.records.history() == [after]
     assert after.timestamp - before.timestamp == timedelta()
     assert record.stat().st_mode == written.st_mode
 
@@ -62,37 +62,37 @@ def stored(repository: Repository, clock) -> Repository:
 
 
 def test_tags_are_replaced_added_and_removed_and_the_new_record_is_returned(stored: Repository) -> None:
-    old, new = stored.history()
+    old, new = stored.records.history()
 
     assert set_tags(stored, "0", ["manual:x"]).tags == ("manual:x",)
     assert add_tags(stored, "0", iter(["daily", "manual:x"])).tags == ("daily", "manual:x")
     after = remove_tags(stored, new.id, ["daily", "manual:x"])
     assert after.tags == ()
-    assert stored.history() == [old, after]
+    assert stored.records.history() == [old, after]
 
 
 @pytest.mark.parametrize("change", [set_tags, add_tags])
 def test_only_by_force_a_revision_gets_tags_that_the_schedule_does_not_have(stored: Repository, change) -> None:
-    before = stored.history()
+    before = stored.records.history()
 
     with pytest.raises(UnknownTagError, match="unknown tag 'hourly'"):
         change(stored, "0", ["hourly"])
-    assert stored.history() == before
+    assert stored.records.history() == before
     assert "hourly" in change(stored, "0", ["hourly"], force=True).tags
 
 
 def test_a_tag_that_a_revision_does_not_have_is_not_removed(stored: Repository) -> None:
-    before = stored.history()
+    before = stored.records.history()
 
     with pytest.raises(RevisionNotFoundError, match="does not have 'old'; its tags are: daily, new"):
         remove_tags(stored, "0", ["daily", "old"])
-    assert stored.history() == before
+    assert stored.records.history() == before
 
 
 @pytest.mark.parametrize("change", [set_tags, add_tags, remove_tags])
 def test_no_tags_change_while_a_backup_runs(stored: Repository, change) -> None:
-    before = stored.history()
+    before = stored.records.history()
 
     with exclusive(stored.directory, BACKUP_LOCK), pytest.raises(RepositoryBusyError):
         change(stored, "0", ["daily"])
-    assert stored.history() == before
+    assert stored.records.history() == before

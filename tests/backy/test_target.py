@@ -78,7 +78,7 @@ PROGRAM = [sys.executable, "-c", "from backy.cli.main import main; main()"]
 def revision(backy: Callable, repository: Repository) -> str:
     """The id of the only revision."""
     assert backy("-b", repository.directory, "backup", "daily").code == 0
-    return repository.history()[0].id
+    return repository.records.history()[0].id
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_a_target_that_fails_is_called_incomplete(restore: Callable, tape: Path,
 
 
 def test_a_damaged_chunk_ends_it(restore: Callable, repository: Repository, revision: str, tape: Path) -> None:
-    chunks = repository.read_map(repository.record(revision))
+    chunks = repository.records.read_map(repository.records.read(revision))
     next(repository.directory.glob(f"chunks/*/{chunks[4].hex()}.*")).unlink()
     done = restore(f"tape:{tape}")
 

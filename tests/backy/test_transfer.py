@@ -224,7 +224,7 @@ def repository(backy_repository: MemoryRepository) -> MemoryRepository:
 
 
 def content(repository: Repository, number: int = -1) -> bytes:
-    with repository.image(repository.history()[number]) as image:
+    with repository.image(repository.records.history()[number]) as image:
         return image.pread(0, image.size)
 
 
@@ -236,7 +236,7 @@ def test_a_hint_that_leaves_out_a_change_is_found_out_and_all_is_read_at_once(re
     assert repository.memory.asked == [None, first.id, None]
     assert content(repository) == repository.memory.content
     assert content(repository, 0) == b"".join(CHUNKS)
-    assert repository.history() == [first, second]
+    assert repository.records.history() == [first, second]
     assert second.parent == first.id
     assert second.statistics.bytes_read == len(repository.memory.content)
     assert str(second.verification) == "verified"
@@ -291,7 +291,7 @@ def test_a_source_that_is_never_the_same_fails_the_second_time_too(repository, c
         Backup(repository, ("two",), clock=clock).run()
     assert not isinstance(failed.value, HintError)
     assert len(repository.memory.asked) == 3
-    assert repository.survey() == ([first], [])
+    assert repository.records.survey() == ([first], [])
 
 
 def test_after_a_crash_between_both_a_chunk_that_is_wrong_is_found_again(repository, clock, monkeypatch) -> None:
@@ -309,7 +309,7 @@ def test_after_a_crash_between_both_a_chunk_that_is_wrong_is_found_again(reposit
         patch.setattr(Backup, "_attempt", crash)
         with pytest.raises(KeyboardInterrupt):
             Backup(repository, ("two",), clock=clock).run()
-    assert repository.history() == [first]
+    assert repository.records.history() == [first]
 
     Backup(repository, ("two",), clock=clock).run()
     assert content(repository) == repository.memory.content

@@ -34,16 +34,16 @@ def stored(repository: Repository) -> Repository:
 
 
 def chunk_file(repository: Repository, index: int) -> Path:
-    name = repository.read_map(repository.history()[0])[index].hex()
+    name = repository.records.read_map(repository.records.history()[0])[index].hex()
     return repository.directory / "chunks" / name[:2] / f"{name}.zst"
 
 
 def states(repository: Repository) -> list[tuple[Trust, tuple[int, ...]]]:
-    return [(revision.trust, revision.damaged) for revision in repository.history()]
+    return [(revision.trust, revision.damaged) for revision in repository.records.history()]
 
 
 def test_a_sound_revision_is_verified_and_no_other(stored: Repository) -> None:
-    verify(stored, stored.history()[0], utc_now, nothing)
+    verify(stored, stored.records.history()[0], utc_now, nothing)
 
     assert states(stored) == [(Trust.VERIFIED, ()), (Trust.TRUSTED, ())]
 
@@ -51,7 +51,7 @@ def test_a_sound_revision_is_verified_and_no_other(stored: Repository) -> None:
 def test_damage_in_one_revision_distrusts_all_that_share_it(stored: Repository) -> None:
     chunk_file(stored, 2).unlink()
 
-    judged = verify(stored, stored.history()[0], utc_now, nothing)
+    judged = verify(stored, stored.records.history()[0], utc_now, nothing)
 
     assert judged.damaged == (2, 3)
     assert states(stored) == [(Trust.DISTRUSTED, (2, 3))] * 2
@@ -68,11 +68,11 @@ def test_to_verify_needs_the_lock_for_records_only_at_its_end(stored: Repository
 
     with ThreadPoolExecutor(1) as pool:
         with exclusive(stored.directory, BACKUP_LOCK):
-            verifying = pool.submit(verify, stored, stored.history()[0], utc_now, progress)
+            verifying = pool.submit(verify, stored, stored.records.history()[0], utc_now, progress)
             assert reached.wait(60)
             with pytest.raises(TimeoutError):
                 verifying.result(timeout=0.2)
-            assert stored.history()[0].trust is Trust.TRUSTED
+            assert stored.records.history()[0].trust is Trust.TRUSTED
         assert verifying.result(timeout=60).trust is Trust.VERIFIED
 
 
@@ -87,41 +87,41 @@ def test_what_a_backup_mended_meanwhile_is_not_damaged(stored: Repository) -> No
         if len(seen) == 4:
             path.write_bytes(content)
 
-    assert verify(stored, stored.history()[0], utc_now, progress).trust is Trust.VERIFIED
+    assert verify(stored, stored.records.history()[0], utc_now, progress).trust is Trust.VERIFIED
     assert quarantine.count(stored.directory) == 0
 
 
 def test_a_revision_with_a_damaged_map_can_not_be_verified(stored: Repository) -> None:
-    stored.map_path(stored.history()[0]).unlink()
+    stored.records.map_path(stored.records.history()[0].id).unlink()
 
     with pytest.raises(DamageError, match="is missing"):
-        verify(stored, stored.history()[0], utc_now, nothing)
+        verify(stored, stored.records.history()[0], utc_now, nothing)
 
 
 def test_a_mark_that_changes_nothing_writes_nothing(stored: Repository) -> None:
-    revision = mark_damaged(stored, stored.history()[0], [3, 1, 3])
+    revision = mark_damaged(stored, stored.records.history()[0], [3, 1, 3])
     record = stored.directory / f"{revision.id}.rev"
     written = record.stat().st_ino
 
     assert mark_damaged(stored, revision, [1, 3]).damaged == (1, 3)
     assert record.stat().st_ino == written
     mark(stored, mark(stored, revision, Trust.TRUSTED), Trust.TRUSTED)
-    assert stored.history()[0].damaged == ()
+    assert stored.records.history()[0].damaged == ()
 
 
 def test_a_revision_that_can_not_be_dealt_with_hinders_no_other(
     stored: Repository, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bad = stored.read_map(stored.history()[0])[0]
+    bad = stored.records.read_map(stored.records.history()[0])[0]
     chunk_file(stored, 0).unlink()
-    stored.map_path(stored.history()[0]).unlink()
+    stored.records.map_path(stored.records.history()[0].id).unlink()
 
-    assert settle(stored, {bad}, None) == [stored.history()[1].id]
-    assert f"revision {stored.history()[0].id} can not be looked at" in caplog.text
+    assert settle(stored, {bad}, None) == [stored.records.history()[1].id]
+    assert f"revision {stored.records.history()[0].id} can not be looked at" in caplog.text
 
 
 def test_sound_chunks_distrust_nothing(stored: Repository) -> None:
-    assert settle(stored, stored.read_map(stored.history()[0]).distinct(), None) == []
+    assert settle(stored, stored.records.read_map(stored.records.history()[0]).distinct(), None) == []
     assert settle(stored, identities([]), None) == []
     assert states(stored) == [(Trust.TRUSTED, ())] * 2
 
@@ -131,7 +131,7 @@ def test_a_damaged_chunk_is_looked_at_once_for_all_revisions(
 ) -> None:
     from backy.storage.chunked.reader import ChunkReader
 
-    bad = stored.read_map(stored.history()[0])[2]
+    bad = stored.records.read_map(stored.records.history()[0])[2]
     chunk_file(stored, 2).unlink()
     looks: list[bytes] = []
     read = ChunkReader.read
@@ -151,7 +151,7 @@ def look_again(repository: Repository) -> None:
 
 
 def test_one_doubted_revision_a_night_is_read_the_newest_first(stored: Repository) -> None:
-    for revision in stored.history():
+    for revision in stored.records.history():
         mark(stored, revision, Trust.DISTRUSTED)
 
     look_again(stored)
@@ -165,7 +165,7 @@ def test_the_damage_of_all_revisions_is_looked_at_every_night(
 ) -> None:
     content = chunk_file(stored, 0).read_bytes()
     chunk_file(stored, 0).unlink()
-    verify(stored, stored.history()[0], utc_now, nothing)
+    verify(stored, stored.records.history()[0], utc_now, nothing)
 
     caplog.clear()
     look_again(stored)
@@ -178,7 +178,7 @@ def test_the_damage_of_all_revisions_is_looked_at_every_night(
 
 
 def test_the_progress_of_a_second_look_is_shown_in_full(stored: Repository) -> None:
-    mark(stored, stored.history()[0], Trust.DISTRUSTED)
+    mark(stored, stored.records.history()[0], Trust.DISTRUSTED)
     shown: list[int] = []
     begun: list[tuple[str, int]] = []
 
@@ -188,7 +188,7 @@ def test_the_progress_of_a_second_look_is_shown_in_full(stored: Repository) -> N
 
     recheck(stored, utc_now, steps)
 
-    size = stored.history()[0].size
+    size = stored.records.history()[0].size
     assert begun == [("recheck", size)]
     assert 0 < sum(shown) <= size
 
@@ -197,10 +197,10 @@ def test_the_progress_of_a_second_look_is_shown_in_full(stored: Repository) -> N
 def test_whatever_is_wrong_with_an_old_revision_is_told_and_no_error(
     stored: Repository, caplog: pytest.LogCaptureFixture, damaged: tuple[int, ...]
 ) -> None:
-    revision: Revision = mark(stored, stored.history()[0], Trust.DISTRUSTED)
+    revision: Revision = mark(stored, stored.records.history()[0], Trust.DISTRUSTED)
     if damaged:
         mark_damaged(stored, revision, damaged)
-    stored.map_path(revision).unlink()
+    stored.records.map_path(revision.id).unlink()
 
     look_again(stored)
 
@@ -218,9 +218,9 @@ def test_the_evidence_of_much_damage_does_not_stay_in_memory(
         path = chunk_file(stored, index)
         path.chmod(0o600)
         path.write_bytes(path.read_bytes()[:-1] + b"?")
-    revision = stored.history()[0]
+    revision = stored.records.history()[0]
     with stored.storage().open(revision.id) as reader:
-        image = StoredImage(stored.read_map(revision), reader)
+        image = StoredImage(stored.records.read_map(revision), reader)
         found = damaged_chunks(image, image.chunks.data(), nothing)
 
     assert [index for index, _ in found] == [0, 2, 3, 4]
@@ -231,9 +231,9 @@ def test_the_evidence_of_much_damage_does_not_stay_in_memory(
 @pytest.fixture
 def days(stored: Repository) -> Repository:
     """The same revisions, made a second before midnight UTC of the first and the second of May."""
-    for day, revision in enumerate(stored.history(), 1):
+    for day, revision in enumerate(stored.records.history(), 1):
         time = datetime(2027, 5, day, 23, 59, 59, tzinfo=UTC)
-        stored.write_record(msgspec.structs.replace(revision, timestamp=time))
+        stored.records.write(msgspec.structs.replace(revision, timestamp=time))
     return stored
 
 
@@ -255,7 +255,7 @@ FIRST, SECOND = date(2027, 5, 1), date(2027, 5, 2)
 def test_what_is_named_is_distrusted_and_returned(days: Repository, arguments: dict, expected: set[int]) -> None:
     distrusted = distrust(days, **arguments)
 
-    assert distrusted == [revision for revision in days.history() if revision.trust is Trust.DISTRUSTED]
+    assert distrusted == [revision for revision in days.records.history() if revision.trust is Trust.DISTRUSTED]
     assert {number for number, (trust, _) in enumerate(states(days)) if trust is Trust.DISTRUSTED} == expected
 
 
@@ -271,7 +271,7 @@ def test_without_a_name_the_distrusted_revisions_are_verified_and_no_other(store
     told: list[Verdict] = []
 
     assert verify_all(stored, None, told.append) == 1
-    assert told == [Verdict(stored.history()[0])]
+    assert told == [Verdict(stored.records.history()[0])]
     assert states(stored) == [(Trust.VERIFIED, ()), (Trust.TRUSTED, ())]
 
 
@@ -282,7 +282,7 @@ def test_a_revision_that_is_named_is_verified_whatever_is_thought_of_it(stored: 
 
 def test_all_revisions_are_judged_before_the_damage_of_any_is_raised(stored: Repository) -> None:
     old, new = distrust(stored)
-    stored.map_path(old).unlink()
+    stored.records.map_path(old.id).unlink()
     told: list[Verdict] = []
 
     with pytest.raises(DamageError, match=f"{old.id}.map is missing.*; 'backy reports list' tells more$"):
@@ -297,7 +297,7 @@ def test_every_damaged_revision_is_named(stored: Repository) -> None:
 
     with pytest.raises(DamageError, match=f"revision {old.id} has 2 damaged chunks; revision {new.id} has 2"):
         verify_all(stored, None, told.append)
-    assert [verdict.revision for verdict in told] == stored.history()
+    assert [verdict.revision for verdict in told] == stored.records.history()
 
 
 def test_one_of_many_that_is_forgotten_meanwhile_is_told_and_no_error(stored: Repository) -> None:

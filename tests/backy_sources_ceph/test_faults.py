@@ -56,7 +56,7 @@ def test_an_osd_that_dies_during_a_backup(durable_disks, repositories, backup, i
         at_read(15, patches, lambda: disk.cluster.kill("osd"))
         with pytest.raises(SourceError, match="the Ceph cluster does not answer"):
             backup(repository)
-    assert repository.survey() == ([first], [])
+    assert repository.records.survey() == ([first], [])
 
     disk.cluster.start_osd()
     with disk.reconnected() as disk:
@@ -99,7 +99,7 @@ def test_a_monitor_that_dies_before_the_snapshot(durable_disks, repositories, ba
         with pytest.raises(SourceError, match=r"the snapshot backy-\w+: the Ceph cluster does not answer"):
             backup(repository)
     disk.cluster.start_monitor()
-    assert repository.survey() == ([], [])
+    assert repository.records.survey() == ([], [])
     revision = backup(repository)
     assert disk.snapshots() == [f"backy-{revision.id}"]
 
@@ -131,7 +131,7 @@ def test_what_is_missing_is_named(disks, repositories, backy, keys: dict[str, st
 
     assert result.code == ExitCode.FAILED
     assert result.err == f"Error: source {cause.format(pool=disk.pool, image=disk.name)}\n"
-    assert repository.survey() == ([], [])
+    assert repository.records.survey() == ([], [])
 
 
 def test_a_user_without_the_right_to_make_snapshots(disks, repositories, backy, tmp_path: Path) -> None:

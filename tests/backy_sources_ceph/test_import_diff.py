@@ -50,7 +50,7 @@ def test_a_stream_from_a_file_makes_a_revision(run, write, content, repository: 
     path = write(("t", "s1"), ("s", SIZE), ("w", 5000, b"one"), ("w", SIZE - 3, b"end"), version=version)
     done = run("import-diff", path)
 
-    (revision,) = repository.history()
+    (revision,) = repository.records.history()
     assert (done.code, done.out, done.err) == (0, f"{revision.id} verified\n", "")
     assert (revision.tags, revision.snapshot, revision.size) == (("manual:import",), "s1", SIZE)
     assert content() == b"one".rjust(5003, b"\0").ljust(SIZE - 3, b"\0") + b"end"
@@ -61,7 +61,7 @@ def test_a_difference_is_laid_over_the_revision_it_names(
 ) -> None:
     run("backup", "daily")
     before = bytearray(image.read_bytes())
-    (first,) = repository.history()
+    (first,) = repository.records.history()
     path = write(
         ("f", f"backy-{first.id}"),
         ("t", "s2"),
@@ -72,7 +72,7 @@ def test_a_difference_is_laid_over_the_revision_it_names(
     done = run("import-diff", "--tags", "weekly,daily", path)
 
     assert (done.code, done.err) == (0, "")
-    assert repository.history()[-1].tags == ("daily", "weekly")
+    assert repository.records.history()[-1].tags == ("daily", "weekly")
     before[10 : 10 + CHUNK_SIZE] = bytes(CHUNK_SIZE)
     before[CHUNK_SIZE + 10 : CHUNK_SIZE + 13] = b"new"
     assert content() == before
@@ -86,10 +86,10 @@ def test_a_difference_may_have_another_size(
 ) -> None:
     run("backup", "daily")
     before = content()
-    done = run("import-diff", write(("f", f"backy-{repository.history()[0].id}"), ("s", size)))
+    done = run("import-diff", write(("f", f"backy-{repository.records.history()[0].id}"), ("s", size)))
 
     assert (done.code, done.err) == (0, "")
-    assert repository.history()[-1].size == size
+    assert repository.records.history()[-1].size == size
     assert content() == before[:size].ljust(size, b"\0")
     assert run("verify", "-r", "0").code == 0
 
@@ -152,7 +152,7 @@ def test_what_can_not_be_imported_is_one_line(
 
     assert (done.code, done.out) == (code, "")
     assert error in done.err
-    assert repository.survey() == ([], [])
+    assert repository.records.survey() == ([], [])
 
 
 def test_a_difference_without_its_revision_makes_nothing(run, write, repository: Repository) -> None:
@@ -162,7 +162,7 @@ def test_a_difference_without_its_revision_makes_nothing(run, write, repository:
     assert done.err.startswith(
         "Error: the image to import is what differs from the snapshot 's1', of which there is no"
     )
-    assert repository.survey() == ([], [])
+    assert repository.records.survey() == ([], [])
 
 
 def test_a_stream_that_shrinks_while_it_is_read_is_noticed(write, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_diff_since_the_snapshot_of_a_revision_comes_by_a_pipe(
     program = ["backy", "-b", repository.directory, "import-diff", "-"]
     change(disk, chance)
     subprocess.run(program, input=export(disk, "export-diff", "", "-"), check=True, capture_output=True)
-    name = f"backy-{repository.history()[0].id}"
+    name = f"backy-{repository.records.history()[0].id}"
     with disk.opened() as image:
         image.create_snap(name)
     change(disk, chance)
@@ -115,4 +115,4 @@ def test_a_diff_since_the_snapshot_of_a_revision_comes_by_a_pipe(
     subprocess.run(program, input=stream, check=True, capture_output=True)
 
     assert newest() == digest(disk)
-    assert repository.history()[-1].parent == repository.history()[0].id
+    assert repository.records.history()[-1].parent == repository.records.history()[0].id

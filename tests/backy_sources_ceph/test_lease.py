@@ -50,7 +50,7 @@ def test_an_image_that_another_repository_backs_up_is_busy(disks, repositories, 
         )
         assert result.err.endswith("; try again later\n")
         assert (disk.snapshots(), disk.metadata()) == during
-    assert len(other.history()) == 1
+    assert len(other.records.history()) == 1
     assert set(before[0]) < set(disk.snapshots())
     backup(other)
 

@@ -235,12 +235,12 @@ class Lab:
         return found.hexdigest()
 
     def check_all(self) -> None:
-        for revision in self.repository.history():
+        for revision in self.repository.records.history():
             assert self.stored(revision) == self.digests[revision.id]
 
     def read(self) -> int:
         """Return how many bytes of the image all backups but the first one read."""
-        return sum(revision.statistics.bytes_read for revision in self.repository.history()[1:])
+        return sum(revision.statistics.bytes_read for revision in self.repository.records.history()[1:])
 
 
 def digest(path: Path) -> str:

@@ -49,7 +49,7 @@ def change(image: Path, data: bytes) -> None:
 def test_a_clone_goes_with_the_revision_that_it_was_kept_for(job, image, tmp_path) -> None:
     for tag in ("one", "two"):
         assert job("backup", tag).code == 0
-    one, two = Repository.open(tmp_path / "vm").history()
+    one, two = Repository.open(tmp_path / "vm").records.history()
     assert clones(image) == [two.id]
     assert job("forget", "-r", "one").err == ""
     assert clones(image) == [two.id]
@@ -66,7 +66,7 @@ def test_after_the_newest_revision_is_forgotten_all_is_read_and_that_is_said(job
     job("forget", "-r", "two")
     change(image, b"changed")
     done = job("backup", "three")
-    (one, three) = Repository.open(tmp_path / "vm").history()
+    (one, three) = Repository.open(tmp_path / "vm").records.history()
     assert done.err == f"WARNING: source {image} is read from end to end: the clone of revision {one.id} is missing\n"
     assert done.out == f"{three.id} verified\n"
 
@@ -89,7 +89,7 @@ def test_what_is_distrusted_is_not_compared_with(job, image, tmp_path) -> None:
     job("backup", "one")
     job("distrust", "-r", "one")
     assert job("backup", "two").code == 0
-    one, two = Repository.open(tmp_path / "vm").history()
+    one, two = Repository.open(tmp_path / "vm").records.history()
     assert two.statistics.bytes_read == image.stat().st_size
     assert clones(image) == [two.id]
     assert one.id != two.id
@@ -115,6 +115,6 @@ def test_a_file_system_that_tells_too_little_is_found_out(job, image, tmp_path, 
     assert "now all of it is read" in outputs[2]
     assert json.loads(job("reports", "list", "--json").out)[0]["chunk"] == 2
     repository = Repository.open(tmp_path / "vm")
-    with repository.image(repository.history()[-1]) as stored:
+    with repository.image(repository.records.history()[-1]) as stored:
         assert stored.pread(0, stored.size) == image.read_bytes()
     assert job("backup", "five").err == ""

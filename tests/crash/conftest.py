@@ -62,8 +62,8 @@ class Lab(Laboratory):
 
     def distrust(self) -> None:
         repository = self.open()
-        for revision in repository.history():
-            repository.write_record(msgspec.structs.replace(revision, trust=Trust.DISTRUSTED))
+        for revision in repository.records.history():
+            repository.records.write(msgspec.structs.replace(revision, trust=Trust.DISTRUSTED))
 
     def nothing_left_over(self) -> None:
         """What holds for all storages, and no chunk that nobody needs."""

@@ -53,7 +53,7 @@ def test_a_backup_that_fails_says_so_and_one_that_does_not_is_kept(lab, history,
         lab.put(before)
         complete = []
         lab.record(lambda: complete.append(lab.backup().id), Fault(call, errno.ENOSPC))  # noqa: B023  # called at once
-        history_now = [revision.id for revision in Repository.open(lab.directory).history()]
+        history_now = [revision.id for revision in Repository.open(lab.directory).records.history()]
         assert history_now[2:] == complete
 
 
@@ -62,5 +62,5 @@ def test_forget_and_purge_need_no_space(lab, history) -> None:
     full = Fault(0, errno.ENOSPC, lasting=True)
     for action in (lambda: lab.forget("1"), lab.purge):
         assert lab.record(action, full).operations
-    assert [revision.id for revision in Repository.open(lab.directory).history()] == list(lab.state(0))[2:]
+    assert [revision.id for revision in Repository.open(lab.directory).records.history()] == list(lab.state(0))[2:]
     lab.check(lab.state(1000))

@@ -135,7 +135,7 @@ def call(backy: Callable, repository: Repository) -> Callable:
 
 
 def identity(repository: Repository, revision: int, chunk: str) -> str:
-    return repository.read_map(repository.history()[revision])[CHUNKS.index(chunk)].hex()
+    return repository.records.read_map(repository.records.history()[revision])[CHUNKS.index(chunk)].hex()
 
 
 def chunk_file(repository: Repository, name: str) -> Path:
@@ -156,11 +156,13 @@ def damage(repository: Repository, case: Case, how: str) -> set[str]:
 
 
 def distrusted(repository: Repository) -> set[int]:
-    return {number for number, revision in enumerate(repository.history()) if revision.trust is Trust.DISTRUSTED}
+    return {
+        number for number, revision in enumerate(repository.records.history()) if revision.trust is Trust.DISTRUSTED
+    }
 
 
 def ids(repository: Repository, numbers: set[int]) -> list[str]:
-    return [revision.id for number, revision in enumerate(repository.history()) if number in numbers]
+    return [revision.id for number, revision in enumerate(repository.records.history()) if number in numbers]
 
 
 def evidence(repository: Repository, tree: Callable) -> dict:
@@ -215,14 +217,14 @@ def test_verify_judges_each_revision_by_what_it_refers_to(
     call: Callable, repository: Repository, case: Case, how: str
 ) -> None:
     damage(repository, case, how)
-    revisions = repository.history()
+    revisions = repository.records.history()
 
     codes = [call("verify", "-r", revision.id).code for revision in revisions]
 
     assert codes == [int(number in case.referring) for number in range(3)]
     assert distrusted(repository) == case.referring
     for number in EVERY - case.referring:
-        assert repository.history()[number].trust is Trust.VERIFIED
+        assert repository.records.history()[number].trust is Trust.VERIFIED
 
 
 @pytest.mark.parametrize("how", DAMAGE)
@@ -256,7 +258,7 @@ def test_a_backup_mends_what_the_source_still_has(
 
 def test_a_missing_base_that_no_revision_refers_to_is_found(call: Callable, repository: Repository) -> None:
     base = chunk_file(repository, identity(repository, OLD, "e"))
-    assert call("forget", "-r", repository.history()[OLD].id).code == 0
+    assert call("forget", "-r", repository.records.history()[OLD].id).code == 0
     assert call("purge").code == 0
     base.unlink()
 
@@ -268,8 +270,8 @@ def test_a_missing_base_that_no_revision_refers_to_is_found(call: Callable, repo
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "empty", "delete", "zero", "swap"])
 def test_a_damaged_map_is_told_and_hinders_no_backup(call: Callable, repository: Repository, how: str) -> None:
-    middle, new = repository.history()[MIDDLE:]
-    DAMAGE[how](repository.map_path(middle), repository.map_path(new))
+    middle, new = repository.records.history()[MIDDLE:]
+    DAMAGE[how](repository.records.map_path(middle.id), repository.records.map_path(new.id))
 
     for mode in ("light", "deep"):
         done = call("scrub", mode)
@@ -284,7 +286,7 @@ def test_a_damaged_map_is_told_and_hinders_no_backup(call: Callable, repository:
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "empty", "zero", "swap"])
 def test_a_damaged_record_is_told_and_hinders_no_backup(call: Callable, repository: Repository, how: str) -> None:
-    middle, new = repository.history()[MIDDLE:]
+    middle, new = repository.records.history()[MIDDLE:]
     DAMAGE[how](repository.directory / f"{middle.id}.rev", repository.directory / f"{new.id}.rev")
 
     for mode in ("light", "deep"):
@@ -298,7 +300,7 @@ def test_a_damaged_record_is_told_and_hinders_no_backup(call: Callable, reposito
 
 
 def test_a_deleted_record_is_a_revision_less(call: Callable, repository: Repository) -> None:
-    (repository.directory / f"{repository.history()[MIDDLE].id}.rev").unlink()
+    (repository.directory / f"{repository.records.history()[MIDDLE].id}.rev").unlink()
 
     assert call("scrub", "deep").code == 0
     assert call("backup", "daily").code == 0
@@ -323,7 +325,7 @@ def test_a_sound_repository_stays_as_it_is(call: Callable, repository: Repositor
 def test_every_night_succeeds_and_tells_of_the_damaged_old_chunk_until_its_revision_is_forgotten(
     call: Callable, repository: Repository, tree: Callable
 ) -> None:
-    old = repository.history()[OLD]
+    old = repository.records.history()[OLD]
     (bad,) = damage(repository, CASES["old"], "flip")
     assert call("scrub", "deep").code == 1
     kept = evidence(repository, tree)
@@ -333,7 +335,7 @@ def test_every_night_succeeds_and_tells_of_the_damaged_old_chunk_until_its_revis
         assert done.code == 0
         assert f"revision {old.id} is distrusted: 1 of its chunks is damaged, the first is chunk 2 ({bad})" in done.err
         assert evidence(repository, tree) == kept
-        assert repository.history()[-1].parent is not None
+        assert repository.records.history()[-1].parent is not None
 
     assert call("forget", "-r", old.id).code == 0
     done = call("backup", "daily")
@@ -351,10 +353,10 @@ def test_what_is_distrusted_is_stored_anew_and_then_verified(call: Callable, rep
     for night, known in enumerate([Trust.VERIFIED, Trust.VERIFIED, Trust.VERIFIED]):
         done = call("backup", "daily")
         assert done.code == 0, done.err
-        assert repository.history()[-1].parent is None
-        assert repository.history()[NEW - night].trust is known
+        assert repository.records.history()[-1].parent is None
+        assert repository.records.history()[NEW - night].trust is known
     assert call("backup", "daily").err == ""
-    assert repository.history()[-1].parent is not None
+    assert repository.records.history()[-1].parent is not None
     assert call("scrub", "deep").code == 0
 
 
@@ -369,7 +371,7 @@ def test_a_damaged_revision_is_trusted_again_once_its_content_is_stored_anew(
 
     assert done.code == 0
     assert done.err.count("is whole again") == 3
-    assert {revision.trust for revision in repository.history()} == {Trust.TRUSTED}
+    assert {revision.trust for revision in repository.records.history()} == {Trust.TRUSTED}
     assert call("scrub", "deep").code == 0
 
 
@@ -377,13 +379,13 @@ def test_the_doubt_about_a_whole_revision_outlives_the_discovery_of_damage(
     call: Callable, repository: Repository
 ) -> None:
     damage(repository, CASES["old"], "delete")
-    call("distrust", "-r", repository.history()[OLD].id)
+    call("distrust", "-r", repository.records.history()[OLD].id)
 
     assert call("scrub", "light").code == 1
-    assert repository.history()[OLD].suspect
+    assert repository.records.history()[OLD].suspect
     assert call("backup", "daily").code == 0
-    assert repository.history()[-1].parent is None
-    assert repository.history()[OLD].damaged == (CHUNKS.index("c"),)
+    assert repository.records.history()[-1].parent is None
+    assert repository.records.history()[OLD].damaged == (CHUNKS.index("c"),)
 
 
 class Changing:
@@ -409,14 +411,14 @@ def own_image(repository: Repository, tmp_path: Path) -> Path:
 def test_a_source_that_changes_meanwhile_fails_the_backup_and_keeps_the_evidence(
     call: Callable, repository: Repository, own_image: Path
 ) -> None:
-    last = repository.history()[-1]
-    before = [revision.id for revision in repository.history()]
+    last = repository.records.history()[-1]
+    before = [revision.id for revision in repository.records.history()]
     old = own_image.read_bytes()[CHUNK_SIZE : 2 * CHUNK_SIZE]
 
     with pytest.raises(Exception, match=r"1 chunk .* the first is chunk 1: .* did the source change during the backup"):
         Backup(repository, ("daily",), steps=Changing(own_image)).run()
 
-    assert [revision.id for revision in repository.history()] == before
+    assert [revision.id for revision in repository.records.history()] == before
     assert (repository.directory / "last.rev").resolve().name == f"{last.id}.rev"
     (finding,) = quarantine.findings(repository.directory)
     folder = repository.directory / quarantine.FOLDER / finding.name
@@ -474,7 +476,7 @@ def test_a_revision_forgotten_meanwhile_is_no_damage(repository: Repository) -> 
     from backy.revision import utc_now
     from backy.trust import verify
 
-    revision: Revision = repository.history()[OLD]
+    revision: Revision = repository.records.history()[OLD]
 
     def forget(_length: int) -> None:
         if (repository.directory / f"{revision.id}.rev").exists():

@@ -104,12 +104,12 @@ class RawRepository(Repository):
 
     def damage(self, number: int, index: int) -> bytes:
         """Damage a chunk of a revision and return the id of what was there."""
-        revision = self.history()[number]
+        revision = self.records.history()[number]
         RawFile(self.directory / revision.id, 0).write(index, b"", b"damage", None)
-        return self.read_map(revision)[index]
+        return self.records.read_map(revision)[index]
 
     def trust(self) -> list[Trust]:
-        return [revision.trust for revision in self.history()]
+        return [revision.trust for revision in self.records.history()]
 
 
 class CopyingRepository(RawRepository):
@@ -156,7 +156,7 @@ def test_sound_copies_raise_no_alarm(repository: RawRepository) -> None:
     for deep in (False, True):
         found = scrub(repository, deep=deep)
         assert (found.total, found.chunks, found.damaged, found.problems) == (8, 8, [], [])
-    assert verify(repository, repository.history()[OLD], utc_now, lambda _length: None).trust is Trust.VERIFIED
+    assert verify(repository, repository.records.history()[OLD], utc_now, lambda _length: None).trust is Trust.VERIFIED
     assert not quarantine.count(repository.directory)
 
 
@@ -167,19 +167,19 @@ def test_damage_in_one_copy_is_no_damage_in_the_other(repository: RawRepository,
     found = scrub(repository)
 
     assert [error.identity for error in found.damaged] == [bad]
-    assert found.distrusted == [repository.history()[number].id]
-    assert repository.history()[number].damaged == (0,)
+    assert found.distrusted == [repository.records.history()[number].id]
+    assert repository.records.history()[number].damaged == (0,)
     assert repository.trust()[1 - number] is Trust.TRUSTED
-    judged = verify(repository, repository.history()[1 - number], utc_now, lambda _length: None)
+    judged = verify(repository, repository.records.history()[1 - number], utc_now, lambda _length: None)
     assert judged.trust is Trust.VERIFIED
 
 
 def test_a_light_scrub_sees_that_a_file_is_gone(repository: RawRepository) -> None:
-    old = repository.history()[OLD]
+    old = repository.records.history()[OLD]
     (repository.directory / old.id).unlink()
 
     assert scrub(repository, deep=False).distrusted == [old.id]
-    assert repository.history()[OLD].damaged == (0, 1, 3, 4)
+    assert repository.records.history()[OLD].damaged == (0, 1, 3, 4)
 
 
 def test_a_backup_mends_its_own_copy_and_that_of_its_parent(repository: RawRepository) -> None:
@@ -203,11 +203,11 @@ def test_an_old_copy_without_its_content_in_the_source_stays_damaged_every_night
     for _ in range(2):
         caplog.clear()
         assert backup(repository).parent is not None
-        assert f"revision {repository.history()[OLD].id} is distrusted: 1 of its chunks" in caplog.text
+        assert f"revision {repository.records.history()[OLD].id} is distrusted: 1 of its chunks" in caplog.text
         assert tree(repository.directory / quarantine.FOLDER) == kept
 
     with repository.directory.joinpath(".backup").open():
-        forget(repository, repository.history()[OLD].id)
+        forget(repository, repository.records.history()[OLD].id)
     caplog.clear()
     backup(repository)
     assert caplog.text == ""
@@ -216,7 +216,9 @@ def test_an_old_copy_without_its_content_in_the_source_stays_damaged_every_night
 def test_a_scrub_goes_on_where_the_one_before_stopped(repository: RawRepository) -> None:
     """Its time is over after each chunk, so eight of them see all there is, and the ninth sees the first once more."""
     everything = [
-        (revision.id, index) for revision in repository.history() for index in repository.read_map(revision).data()
+        (revision.id, index)
+        for revision in repository.records.history()
+        for index in repository.records.read_map(revision).data()
     ]
     for name, index in sorted(everything):
         RawFile(repository.directory / name, 0).write(index, b"", b"damage", None)
@@ -226,13 +228,13 @@ def test_a_scrub_goes_on_where_the_one_before_stopped(repository: RawRepository)
         assert (found.chunks, found.complete) == (1, False)
         seen += [error.identity for error in found.damaged]
 
-    revisions = sorted(repository.history(), key=lambda revision: revision.id)
-    expected = [repository.read_map(revision)[index] for revision in revisions for index in (0, 1, 3, 4)]
+    revisions = sorted(repository.records.history(), key=lambda revision: revision.id)
+    expected = [repository.records.read_map(revision)[index] for revision in revisions for index in (0, 1, 3, 4)]
     assert seen == [*expected, expected[0]]
 
 
 def test_a_copy_that_is_forgotten_while_it_is_read_is_no_damage(repository: RawRepository) -> None:
-    last = max(repository.history(), key=lambda revision: revision.id)
+    last = max(repository.records.history(), key=lambda revision: revision.id)
 
     def step(_name: str, _total: int) -> Callable[[int], None]:
         forget(repository, last.id)
@@ -245,10 +247,10 @@ def test_a_copy_that_is_forgotten_while_it_is_read_is_no_damage(repository: RawR
 
 def test_what_is_doubted_is_not_built_upon(repository: RawRepository) -> None:
     bad = repository.damage(NEW, 0)
-    mark(repository, repository.history()[NEW], Trust.DISTRUSTED)
+    mark(repository, repository.records.history()[NEW], Trust.DISTRUSTED)
 
     new = backup(repository)
 
     assert new.parent is None
-    assert repository.history()[NEW].damaged == (0,)
+    assert repository.records.history()[NEW].damaged == (0,)
     assert identify(RawFile(repository.directory / new.id, 0).read(0, bad)) == bad

@@ -140,7 +140,7 @@ def test_an_image_is_as_sparse_as_its_map(fuse, repository: Repository, image: P
     assert path.stat().st_blocks <= image.stat().st_blocks
     assert (tmp_path / "copy").stat().st_blocks <= image.stat().st_blocks
     assert (tmp_path / "copy").read_bytes() == image.read_bytes()
-    assert path.stat().st_mtime == repository.history()[0].timestamp.timestamp()
+    assert path.stat().st_mtime == repository.records.history()[0].timestamp.timestamp()
 
 
 def test_a_mount_can_not_be_written_to(fuse, repository: Repository) -> None:

@@ -21,7 +21,7 @@ def spoil_record(directory: Path) -> None:
 def test_backup_prints_the_revision_and_how_it_was_verified(backy, repository: Repository) -> None:
     done = backy("-b", repository.directory, "backup", "weekly,daily")
 
-    (revision,) = repository.history()
+    (revision,) = repository.records.history()
     assert (done.code, done.out, done.err) == (0, f"{revision.id} verified\n", "")
     assert revision.tags == ("daily", "weekly")
 
@@ -49,7 +49,7 @@ def test_a_tag_that_the_schedule_does_not_have_is_refused(backy, scheduled: Repo
 @pytest.mark.parametrize("words", [["manual:hourly,daily"], ["hourly,daily", "--force"]])
 def test_a_tag_may_be_given_by_hand_or_by_force(backy, scheduled: Repository, words: list[str]) -> None:
     assert backy("-b", scheduled.directory, "backup", *words).code == 0
-    assert scheduled.history()[-1].tags == tuple(sorted(words[0].split(",")))
+    assert scheduled.records.history()[-1].tags == tuple(sorted(words[0].split(",")))
 
 
 def test_a_missing_source_is_one_line_and_harms_nothing(backy, repository: Repository, image: Path, tree) -> None:
@@ -79,7 +79,7 @@ def test_a_backup_waits_for_a_purge_and_says_so(repository: Repository) -> None:
         process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         waiting = process.stderr.readline()
-        assert repository.survey() == ([], [])
+        assert repository.records.survey() == ([], [])
     out, err = process.communicate(timeout=60)
 
     assert "waiting for the command that holds .purge" in waiting
@@ -94,7 +94,7 @@ def test_a_damaged_record_is_a_warning_and_the_backup_is_made(backy, repository:
 
     assert done.code == 0
     assert "'backy forget -r ID' removes it" in done.err
-    assert len(repository.history()) == 1
+    assert len(repository.records.history()) == 1
 
 
 PLAIN = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []

@@ -19,7 +19,7 @@ def revisions(backy, repository: Repository, image: Path) -> list[Revision]:
         stream.seek(CHUNK_SIZE + 8192)
         stream.write(b"changed")
     assert backy("-b", repository.directory, "backup", "new").code == 0
-    return repository.history()
+    return repository.records.history()
 
 
 def test_ranges_and_their_sum_are_printed(backy, repository: Repository) -> None:

@@ -16,15 +16,15 @@ def days(backy, repository: Repository) -> Repository:
     """Revisions of the first, second and third day of a month, each made a second before midnight UTC."""
     for day in (1, 2, 3):
         backy("-b", repository.directory, "backup", f"day{day}")
-        revision = repository.history()[-1]
+        revision = repository.records.history()[-1]
         time = datetime(2027, 5, day, 23, 59, 59, tzinfo=UTC)
-        repository.write_record(msgspec.structs.replace(revision, timestamp=time))
+        repository.records.write(msgspec.structs.replace(revision, timestamp=time))
     return repository
 
 
 @pytest.fixture
 def distrusted(days: Repository) -> Callable[[], list[str]]:
-    return lambda: [revision.tags[0] for revision in days.history() if revision.trust is Trust.DISTRUSTED]
+    return lambda: [revision.tags[0] for revision in days.records.history() if revision.trust is Trust.DISTRUSTED]
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_a_day_that_is_none_is_refused(backy, days: Repository) -> None:
 
 
 def test_a_revision_that_was_looked_at_is_doubted_as_a_whole_again(backy, days: Repository) -> None:
-    revision = days.history()[0]
-    days.write_record(msgspec.structs.replace(revision, trust=Trust.DISTRUSTED, damaged=(1,)))
+    revision = days.records.history()[0]
+    days.records.write(msgspec.structs.replace(revision, trust=Trust.DISTRUSTED, damaged=(1,)))
     backy("-b", days.directory, "distrust", "-r", revision.id)
 
-    assert days.history()[0].suspect
+    assert days.records.history()[0].suspect
 
 
 def test_no_record_changes_while_a_backup_runs(backy, days: Repository, distrusted: Callable) -> None:

@@ -8,7 +8,7 @@ from backy.repository import Repository
 
 
 def test_expire_says_what_it_does_and_does_it(backy, scheduled: Repository) -> None:
-    oldest, by_hand, former, weekly, *rest = scheduled.history()
+    oldest, by_hand, former, weekly, *rest = scheduled.records.history()
     done = backy("-b", scheduled.directory, "expire")
 
     assert (done.code, done.err) == (0, "")
@@ -17,7 +17,7 @@ def test_expire_says_what_it_does_and_does_it(backy, scheduled: Repository) -> N
     assert lines[0].endswith("  daily,weekly: loses daily")
     assert lines[1].endswith("  daily: is removed")
     assert lines[2:] == ["Removed 1 revision, and tags of 1 other"]
-    assert scheduled.history() == [by_hand, former, msgspec.structs.replace(weekly, tags=("weekly",)), *rest]
+    assert scheduled.records.history() == [by_hand, former, msgspec.structs.replace(weekly, tags=("weekly",)), *rest]
 
 
 def test_a_dry_run_says_the_same_and_does_nothing_even_during_a_backup(backy, scheduled: Repository, tree) -> None:

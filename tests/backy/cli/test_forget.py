@@ -9,11 +9,11 @@ from backy.repository import Repository
 def test_forget_removes_one_revision_and_says_which(backy, repository: Repository) -> None:
     for tag in ("old", "new"):
         backy("-b", repository.directory, "backup", tag)
-    old, new = repository.history()
+    old, new = repository.records.history()
     done = backy("-b", repository.directory, "forget", "-r", "old")
 
     assert (done.code, done.out, done.err) == (0, f"Forgot {old.id}\n", "")
-    assert repository.history() == [new]
+    assert repository.records.history() == [new]
     assert not list(repository.directory.glob(f"{old.id}*"))
 
 
@@ -36,7 +36,7 @@ def test_forget_never_guesses(backy, repository: Repository) -> None:
 
 def test_a_damaged_revision_is_forgotten_by_its_full_id(backy, repository: Repository) -> None:
     backy("-b", repository.directory, "backup", "daily")
-    identity = repository.history()[0].id
+    identity = repository.records.history()[0].id
     path = repository.directory / f"{identity}.rev"
     path.unlink()
     path.write_bytes(b"no JSON")

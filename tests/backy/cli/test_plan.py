@@ -12,7 +12,7 @@ from backy.revision import Revision
 @pytest.fixture(autouse=True)
 def revision(backy, repository: Repository) -> Revision:
     assert backy("-b", repository.directory, "backup", "daily").code == 0
-    return repository.history()[0]
+    return repository.records.history()[0]
 
 
 def test_a_restore_is_foreseen(backy, repository: Repository, revision: Revision) -> None:

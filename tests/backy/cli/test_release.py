@@ -70,7 +70,7 @@ def names(kept: Path) -> set[str]:
 
 
 def test_a_source_lets_go_of_what_it_keeps_for_a_revision_that_is_forgotten(backy, keeping, kept) -> None:
-    old, new = keeping.history()
+    old, new = keeping.records.history()
     assert names(kept) == {old.id, new.id}
     done = backy("-b", keeping.directory, "forget", "-r", "new")
 
@@ -84,7 +84,7 @@ def test_a_revision_is_forgotten_even_if_the_source_is_out_of_reach(backy, keepi
 
     assert done.code == 0
     assert "what the source keeps for forgotten revisions may still be there: nobody answers" in done.err
-    assert len(keeping.history()) == 1
+    assert len(keeping.records.history()) == 1
 
 
 def test_a_revision_is_forgotten_even_if_the_plugin_of_its_source_is_gone(backy, keeping) -> None:

@@ -17,11 +17,11 @@ PROGRAM = [sys.executable, "-c", "from backy.cli.main import main; main()"]
 def revision(backy, repository: Repository) -> str:
     """The id of the only revision."""
     assert backy("-b", repository.directory, "backup", "daily").code == 0
-    return repository.history()[0].id
+    return repository.records.history()[0].id
 
 
 def damage(repository: Repository, index: int) -> str:
-    identity = repository.read_map(repository.history()[0])[index].hex()
+    identity = repository.records.read_map(repository.records.history()[0])[index].hex()
     path = next((repository.directory / "chunks").glob(f"??/{identity}.*"))
     path.unlink()
     return identity

@@ -33,7 +33,7 @@ def test_damage_is_exit_code_1_and_names_chunk_revision_and_evidence(backy, stor
     assert (done.code, done.out) == (1, "Scrubbed 3 chunks: 1 is damaged\n")
     last = done.err.splitlines()[-1]
     assert last.startswith(f"Error: 1 chunk is damaged, the first is chunk {lost}: ")
-    assert f"distrusted for it: {stored.history()[0].id}; 'backy reports list' has the evidence" in last
+    assert f"distrusted for it: {stored.records.history()[0].id}; 'backy reports list' has the evidence" in last
 
 
 def test_json_has_all_that_was_found(backy, stored: Repository) -> None:
@@ -53,7 +53,7 @@ def test_json_has_all_that_was_found(backy, stored: Repository) -> None:
         "total": 3,
         "chunks": 3,
         "complete": True,
-        "distrusted": [stored.history()[0].id],
+        "distrusted": [stored.records.history()[0].id],
     }
 
 

@@ -18,7 +18,7 @@ def test_status_lists_the_oldest_first(backy, repository: Repository) -> None:
     for tag in ("old", "daily,new"):
         backy("-b", repository.directory, "backup", tag)
     done = backy("-b", repository.directory, "status")
-    old, new = repository.history()
+    old, new = repository.records.history()
 
     lines = [line for line in done.out.splitlines() if old.id in line or new.id in line]
     assert (done.code, done.err) == (0, "")
@@ -45,7 +45,7 @@ def test_tags_are_shown_as_they_are(backy, repository: Repository, tag: str) -> 
 def test_status_for_scripts_is_json(backy, repository: Repository) -> None:
     backy("-b", repository.directory, "backup", "daily")
     (found,) = json.loads(backy("-b", repository.directory, "status", "--json").out)["revisions"]
-    revision = repository.history()[0]
+    revision = repository.records.history()[0]
 
     assert revision.statistics is not None
     assert (found["id"], found["tags"], found["size"]) == (revision.id, ["daily"], revision.size)
@@ -57,7 +57,7 @@ def test_an_unfinished_revision_is_shown_when_asked_for(backy, repository: Repos
     unfinished = Revision(
         id="unfinished", timestamp=datetime.now(UTC), tags=("daily",), parent=None, storage="chunked", size=0
     )
-    repository.write_record(unfinished)
+    repository.records.write(unfinished)
 
     assert "unfinished" not in backy("-b", repository.directory, "status").out
     assert "unfinished" in backy("-b", repository.directory, "status", "--all").out
@@ -79,7 +79,7 @@ def test_an_image_as_after_a_power_loss_is_told(backy, repository: Repository, m
 def test_damaged_records_are_named_after_the_sound_ones(backy, repository: Repository, option: list[str]) -> None:
     for tag in ("a", "b", "c"):
         backy("-b", repository.directory, "backup", tag)
-    first, second, third = repository.history()
+    first, second, third = repository.records.history()
     for revision, content in [(first, b"no JSON"), (second, b"")]:
         path = repository.directory / f"{revision.id}.rev"
         path.unlink()
@@ -109,7 +109,7 @@ def test_a_revision_with_damage_says_how_much(backy, repository: Repository) -> 
     backy("-b", repository.directory, "backup", "daily")
     next(repository.directory.glob("chunks/*/*.zst")).unlink()
     backy("-b", repository.directory, "scrub", "light")
-    revision = repository.history()[0]
+    revision = repository.records.history()[0]
 
     assert "| distrusted, 1 damaged chunk |" in backy("-b", repository.directory, "status").out
     (found,) = json.loads(backy("-b", repository.directory, "status", "--json").out)["revisions"]

@@ -19,19 +19,19 @@ from backy.repository import Repository
     ],
 )
 def test_tags_change_as_told(backy, scheduled: Repository, words: list[str], tags: tuple[str, ...]) -> None:
-    *others, newest = scheduled.history()
+    *others, newest = scheduled.records.history()
     done = backy("-b", scheduled.directory, "tags", *words, "-r", "0")
 
     assert (done.code, done.out, done.err) == (0, f"{newest.id} {','.join(tags)}\n", "")
-    assert scheduled.history()[-1].tags == tags
-    assert scheduled.history()[:-1] == others
+    assert scheduled.records.history()[-1].tags == tags
+    assert scheduled.records.history()[:-1] == others
 
 
 def test_a_revision_without_tags_is_announced_to_go(backy, scheduled: Repository) -> None:
     done = backy("-b", scheduled.directory, "tags", "remove", "daily,weekly", "-r", "0")
 
     assert done.out.endswith(" has no tags: it is removed when revisions expire\n")
-    assert scheduled.history()[-1].tags == ()
+    assert scheduled.records.history()[-1].tags == ()
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_a_revision_without_tags_is_announced_to_go(backy, scheduled: Repository
 def test_what_can_not_be_changed_is_one_line_and_nothing_is(
     backy, scheduled: Repository, words: str, code: int, error: str
 ) -> None:
-    before = scheduled.history()
+    before = scheduled.records.history()
     done = backy("-b", scheduled.directory, "tags", *words.split())
 
     assert (done.code, done.out) == (code, "")
     assert error in done.err
-    assert scheduled.history() == before
+    assert scheduled.records.history() == before
 
 
 def test_tags_are_not_changed_during_a_backup(backy, scheduled: Repository) -> None:

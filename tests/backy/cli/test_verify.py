@@ -19,21 +19,21 @@ def test_without_doubt_there_is_nothing_to_do_and_that_is_said(backy, stored: Re
 
 
 def test_the_distrusted_revisions_are_verified(backy, stored: Repository) -> None:
-    old, _ = stored.history()
+    old, _ = stored.records.history()
     backy("-b", stored.directory, "distrust", "-r", "old")
     done = backy("-b", stored.directory, "verify")
 
     assert (done.code, done.out) == (0, f"{old.id} verified\n")
-    assert [revision.trust for revision in stored.history()] == ["verified", "trusted"]
+    assert [revision.trust for revision in stored.records.history()] == ["verified", "trusted"]
 
 
 def test_one_revision_is_verified_whatever_is_thought_of_it(backy, stored: Repository) -> None:
     assert backy("-b", stored.directory, "verify", "-r", "new").code == 0
-    assert [revision.trust for revision in stored.history()] == ["trusted", "verified"]
+    assert [revision.trust for revision in stored.records.history()] == ["trusted", "verified"]
 
 
 def test_damage_is_exit_code_1_and_all_revisions_are_judged(backy, stored: Repository) -> None:
-    old, new = stored.history()
+    old, new = stored.records.history()
     next(stored.directory.glob("chunks/*/*.zst")).unlink()
     backy("-b", stored.directory, "distrust")
     done = backy("-b", stored.directory, "verify")
@@ -47,9 +47,9 @@ def test_damage_is_exit_code_1_and_all_revisions_are_judged(backy, stored: Repos
 
 
 def test_a_damaged_map_keeps_no_other_revision_from_being_verified(backy, stored: Repository) -> None:
-    old, new = stored.history()
+    old, new = stored.records.history()
     backy("-b", stored.directory, "distrust")
-    stored.map_path(old).unlink()
+    stored.records.map_path(old.id).unlink()
     done = backy("-b", stored.directory, "verify")
 
     assert (done.code, done.out) == (1, f"{new.id} verified\n")

@@ -22,7 +22,7 @@ DATE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
     ],
 )
 def test_why_tells_each_tags_reason(backy, scheduled: Repository, specification: str, lines: list[str]) -> None:
-    revision = scheduled.select(specification)
+    revision = scheduled.records.select(specification)
     done = backy("-b", scheduled.directory, "why", "-r", specification)
 
     assert (done.code, done.err) == (0, "")
@@ -33,9 +33,9 @@ def test_why_tells_each_tags_reason(backy, scheduled: Repository, specification:
 
 
 def test_the_last_revision_of_all_is_kept_without_a_tag(backy, scheduled: Repository) -> None:
-    for revision in scheduled.history()[1:]:
+    for revision in scheduled.records.history()[1:]:
         scheduled.remove(revision.id)
-    scheduled.write_record(msgspec.structs.replace(scheduled.select("0"), tags=()))
+    scheduled.records.write(msgspec.structs.replace(scheduled.records.select("0"), tags=()))
     done = backy("-b", scheduled.directory, "why")
 
     assert done.out.splitlines()[0].endswith("tags: none")

@@ -243,9 +243,9 @@ def test_an_image_of_nothing_has_no_file_systems(image: Path, opened) -> None:
 def test_damage_of_the_backup_is_told_as_such(simple: Path, repository: Repository, top, spoil) -> None:
     node = top()
     for index in range(2):
-        identity = repository.read_map(repository.history()[0])[index]
+        identity = repository.records.read_map(repository.records.history()[0])[index]
         if any(identity):
-            spoil(repository, repository.history()[0], index)
+            spoil(repository, repository.records.history()[0], index)
     node._inode.extfs.fh._handle.image._cache._chunks.clear()
 
     with pytest.raises(BackyError, match="the backup is damaged: chunk"):

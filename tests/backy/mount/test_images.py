@@ -101,7 +101,7 @@ def test_bytes_of_a_damaged_chunk_can_not_be_read_and_all_others_can(
     opened: OpenImage, repository: Repository, image: Path, spoil, caplog
 ) -> None:
     logging.getLogger("backy").propagate = True
-    (revision,) = repository.history()
+    (revision,) = repository.records.history()
     spoil(repository, revision, 2)
     content = image.read_bytes()
 
@@ -139,7 +139,7 @@ def test_what_was_mended_can_be_read_at_once(
 def test_a_sound_copy_in_another_repository_is_read_after_a_damaged_one(
     opened: OpenImage, repository: Repository, cache: ChunkCache, image: Path, spoil
 ) -> None:
-    (revision,) = repository.history()
+    (revision,) = repository.records.history()
     copy = shutil.copytree(repository.directory, image.parent / "copy")
     sound = OpenImage(Repository.open(copy), revision, cache)
     spoil(repository, revision, 0)
@@ -259,7 +259,7 @@ def test_an_image_is_open_once_as_long_as_anybody_needs_it(
 def test_an_image_with_a_damaged_map_can_not_be_opened(
     repository: Repository, revision: Revision, cache: ChunkCache
 ) -> None:
-    repository.map_path(revision).unlink()
+    repository.records.map_path(revision.id).unlink()
     images = OpenImages(cache)
 
     with pytest.raises(DamageError, match="is missing"), images.open(repository, revision):

@@ -116,7 +116,7 @@ def test_a_damaged_map_is_told_when_a_file_is_opened(
     operations: Operations, repository: Repository, revision: Revision, caplog
 ) -> None:
     logging.getLogger("backy").propagate = True
-    repository.map_path(revision).unlink()
+    repository.records.map_path(revision.id).unlink()
 
     assert operations.getattr(f"/{revision.id}")["st_blocks"] == (4 * CHUNK_SIZE + 1024) // 512
     assert refused(lambda: operations.open(f"/{revision.id}", os.O_RDONLY)) == errno.EIO
@@ -127,13 +127,13 @@ def test_a_revision_that_is_removed_while_it_is_opened_is_not_there(
     operations: Operations, repository: Repository, revision: Revision, caplog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logging.getLogger("backy").propagate = True
-    read_map = repository.read_map
+    read_map = repository.records.read_map
 
     def too_late(wanted: Revision) -> ChunkMap:
         repository.remove(wanted.id)
         return read_map(wanted)
 
-    monkeypatch.setattr(repository, "read_map", too_late)
+    monkeypatch.setattr(repository.records, "read_map", too_late)
     assert refused(lambda: operations.open(f"/{revision.id}", os.O_RDONLY)) == errno.ENOENT
     assert caplog.messages == []
 

@@ -97,7 +97,7 @@ def test_hook_backy_backup_starting_may_veto(error: BaseException, reason: str, 
     with pytest.raises(BackyError, match=f"^hook 'sentinel' refuses the backup: {reason}$"):
         Backup(repository, ("daily",), events=events(sentinel=sentinel, witness=witness)).run()
 
-    assert repository.survey() == ([], [])
+    assert repository.records.survey() == ([], [])
     assert witness.calls == [("failed", repository.job, f"hook 'sentinel' refuses the backup: {reason}")]
 
 
@@ -105,7 +105,7 @@ def test_hook_backy_backup_finished_is_told_of_the_complete_revision(repository:
     class Onlooker:
         @hookimpl
         def backy_backup_finished(self, job, revision) -> None:
-            seen.append((job, revision, repository.record(revision).complete))
+            seen.append((job, revision, repository.records.read(revision).complete))
 
     seen: list[Any] = []
     revision = Backup(repository, ("daily",), events=events(onlooker=Onlooker())).run()
@@ -137,7 +137,7 @@ def test_hook_backy_verification_failed_is_told_how_many_chunks_differ(
     event, job, revision, mismatches = recorder.calls[1]
     assert (event, job, mismatches) == ("mismatch", repository.job, 2)
     assert len(revision) > 10
-    assert repository.survey() == ([], [])
+    assert repository.records.survey() == ([], [])
 
 
 PAGER = """
@@ -169,7 +169,7 @@ def test_an_observer_that_raises_stops_neither_the_rest_nor_the_backup(
 
     revision = Backup(repository, ("daily",), events=events(broken=broken, sound=sound)).run()
 
-    assert repository.history() == [revision]
+    assert repository.records.history() == [revision]
     assert sound.calls[-1] == ("finished", repository.job, revision.id)
     (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
     assert warning.getMessage() == (

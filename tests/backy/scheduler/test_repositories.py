@@ -161,7 +161,7 @@ def test_the_last_chunked_revision_leaves_nothing_after_a_change_to_cow(written,
     repository = made(written("storage: cow"))
     assert repository.config.previous_storage.written == {"type": "chunked", "compression": 3}
     assert backy("-b", vm, "backup", "daily").code == 0
-    forget(repository, repository.history()[0].id)
+    forget(repository, repository.records.history()[0].id)
     assert list(vm.glob("chunks/??/*"))
 
     assert purge(repository).files > 0
@@ -175,7 +175,7 @@ def test_a_conversion_that_backy_conf_turns_back_leaves_no_copy(written, reflink
     vm = reflinking / "vm"
     repository = made(written())
     assert backy("-b", vm, "backup", "daily").code == 0
-    (revision,) = repository.history()
+    (revision,) = repository.records.history()
     monkeypatch.setattr(Conversion, "_check", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Conversion(repository, "cow").run()

@@ -38,7 +38,7 @@ def job() -> Callable[[str], Job]:
 def test_a_repository_in_a_few_words(repository: Repository, clock) -> None:
     Backup(repository, ("daily",), clock=clock).run()
     newest = Backup(repository, ("manual:upgrade", "weekly"), clock=clock).run()
-    repository.write_record(newest_distrusted := _distrusted(newest))
+    repository.records.write(newest_distrusted := _distrusted(newest))
     (repository.directory / "damaged00.rev").write_text("{}")
     finding = Finding(name="x", timestamp=clock(), cause="why")
     quarantine.keep(repository.directory, finding, None, None)

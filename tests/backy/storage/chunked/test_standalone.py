@@ -25,6 +25,7 @@ from backy.backup import Backup
 from backy.chunkmap import identify
 from backy.errors import DamageError, RevisionNotFoundError
 from backy.jobconfig import JobConfig, PluginSection, ShortSection
+from backy.records import Records
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Statistics, Trust, select
 from backy.storage.chunked.codec import Codec, decode_delta
@@ -49,12 +50,12 @@ class Stock:
         return Repository.open(self.directory)
 
     def revision(self, tag: str) -> Revision:
-        return self.repository.select(tag)
+        return self.repository.records.select(tag)
 
     def file(self, tag: str, index: int) -> Path:
         """Return the file of a chunk."""
         files = ChunkFiles(self.directory / "chunks")
-        found = files.find(self.repository.read_map(self.revision(tag))[index])
+        found = files.find(self.repository.records.read_map(self.revision(tag))[index])
         assert found is not None
         return Path(files.path(found))
 
@@ -368,7 +369,7 @@ def test_without_arguments_usage_and_revisions_are_shown(made: Stock, bare: Mach
     assert (done.returncode, done.stderr) == (0, "")
     assert "python3 restore.py SPEC TARGET" in done.stdout
     lines = done.stdout.splitlines()[-5:]
-    newest_first = list(reversed(made.repository.history()))
+    newest_first = list(reversed(made.repository.records.history()))
     for number, (line, revision) in enumerate(zip(lines, newest_first, strict=True)):
         assert line.split()[:2] == [str(number), revision.id]
         assert line.split()[3:] == [str(revision.size), ",".join(revision.tags)]
@@ -400,20 +401,22 @@ def load(directory: Path) -> ModuleType:
 
 
 @pytest.fixture
-def records(repository: Repository) -> Repository:
+def records(repository: Repository) -> Records:
     """Records without data; ids, tags and times that are easily mistaken for each other."""
     names = {"aaaa1111": ("last-week",), "aaaa2222": ("aaaa1", "daily"), "12345678": ("daily",), "bbbb3333": ("7",)}
     for seconds, (identity, tags) in enumerate(names.items()):
         moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds / 4)
         statistics = Statistics(duration=1, bytes_read=0, bytes_written=0, bytes_stored=0)
-        repository.write_record(
+        repository.records.write(
             Revision(
                 id=identity, timestamp=moment, tags=tags, parent=None, storage="chunked", size=0, statistics=statistics
             )
         )
-    running = msgspec.structs.replace(repository.select("last"), id="cccc4444", tags=("running",), statistics=None)
-    repository.write_record(running)
-    return repository
+    running = msgspec.structs.replace(
+        repository.records.select("last"), id="cccc4444", tags=("running",), statistics=None
+    )
+    repository.records.write(running)
+    return repository.records
 
 
 NUMBERS = ["0", "1", "2", "3", "4", "00", "7", "-1", "+1", "1.0", "\u0663"]
@@ -423,7 +426,7 @@ NONSENSE = ["../x", "aaaa1111.rev", "*", "", " ", "0\n"]
 
 
 @pytest.mark.parametrize("spec", [*NUMBERS, *IDS, *TAGS, *NONSENSE])
-def test_spec_means_the_same_as_to_backy(records: Repository, spec: str) -> None:
+def test_spec_means_the_same_as_to_backy(records: Records, spec: str) -> None:
     module = load(records.directory)
     try:
         expected = select(records.history(), spec).id
@@ -436,7 +439,7 @@ def test_spec_means_the_same_as_to_backy(records: Repository, spec: str) -> None
 
 def test_a_distrusted_revision_is_called_that(stock: Stock, bare: Machine, tmp_path: Path) -> None:
     doubted = msgspec.structs.replace(stock.revision("empty"), trust=Trust.DISTRUSTED)
-    stock.repository.write_record(doubted)
+    stock.repository.records.write(doubted)
     done = bare.restore(stock, "empty", tmp_path / "target")
     assert done.returncode == 0
     assert f"{doubted.id} is distrusted" in done.stderr
@@ -450,7 +453,7 @@ def test_an_empty_repository_has_no_revision(repository: Repository, bare: Machi
 
 
 @pytest.mark.parametrize("spec", ["0", "last", "daily", "bbbb"])
-def test_beside_a_damaged_record_only_a_full_id_is_sure(records: Repository, spec: str) -> None:
+def test_beside_a_damaged_record_only_a_full_id_is_sure(records: Records, spec: str) -> None:
     flip(records.directory / "12345678.rev", 1)
     module = load(records.directory)
     with pytest.raises(module.Trouble, match=r"12345678\.rev is damaged.*give a full id"):
@@ -458,18 +461,18 @@ def test_beside_a_damaged_record_only_a_full_id_is_sure(records: Repository, spe
     assert module.select("bbbb3333")["id"] == "bbbb3333"
 
 
-def test_a_renamed_record_is_not_believed(records: Repository) -> None:
+def test_a_renamed_record_is_not_believed(records: Records) -> None:
     (records.directory / "aaaa1111.rev").rename(records.directory / "dddd5555.rev")
     module = load(records.directory)
     with pytest.raises(module.Trouble, match=r"dddd5555\.rev .* is of aaaa1111"):
         module.select("dddd5555")
 
 
-def test_a_record_with_anything_behind_its_seal_is_refused_by_both(records: Repository) -> None:
+def test_a_record_with_anything_behind_its_seal_is_refused_by_both(records: Records) -> None:
     path = records.directory / "aaaa1111.rev"
     damage(path, path.read_bytes() + b"\n")
     with pytest.raises(DamageError, match=r"aaaa1111\.rev is damaged"):
-        records.record("aaaa1111")
+        records.read("aaaa1111")
     module = load(records.directory)
     with pytest.raises(module.Trouble, match=r"aaaa1111\.rev is damaged"):
         module.select("aaaa1111")

@@ -110,16 +110,16 @@ class Store(RuleBasedStateMachine):
     @rule()
     def purge(self) -> None:
         purge(self.repository)
-        live = set().union(*(ChunkMap.decode(path.read_bytes()).distinct() for path in self.repository.maps()))
+        live = set().union(*(ChunkMap.decode(path.read_bytes()).distinct() for path in self.repository.records.maps()))
         names = [parse_name(path.name) for path in self.repository.directory.glob("chunks/??/*")]
         bases = {file.base for file in names if file.base is not None and file.identity in live}
         assert [file for file in names if file.identity not in live and (file.base or file.identity not in bases)] == []
 
     @invariant()
     def every_revision_reads_back(self) -> None:
-        assert [revision.id for revision in self.repository.history()] == list(self.revisions)
+        assert [revision.id for revision in self.repository.records.history()] == list(self.revisions)
         for identity, expected in self.revisions.items():
-            with self.repository.image(self.repository.record(identity)) as image:
+            with self.repository.image(self.repository.records.read(identity)) as image:
                 assert image.pread(0, image.size) == expected
 
 

@@ -66,7 +66,7 @@ class Model:
             Conversion(self.repository, name).run()
 
     def check(self) -> None:
-        history = self.repository.history()
+        history = self.repository.records.history()
         assert {revision.id for revision in history} == self.expected.keys()
         for revision in history:
             assert (self.repository.directory / revision.id).read_bytes() == self.expected[revision.id], revision

@@ -56,7 +56,7 @@ def guest(tmp_path: Path, backy: Callable) -> Guest:
 
 
 def check(directory: Path, expected: dict[str, bytes]) -> None:
-    assert {revision.id for revision in Repository.open(directory).history()} == expected.keys()
+    assert {revision.id for revision in Repository.open(directory).records.history()} == expected.keys()
     for identity, content in expected.items():
         assert (directory / identity).read_bytes() == content, identity
 
@@ -152,7 +152,7 @@ def test_a_backup_killed_at_any_moment_harms_nothing(mount, guest: Guest, rounds
     with start(directory) as process:
         assert process.wait() == 0
     length = time.monotonic() - began
-    expected[Repository.open(directory).history()[-1].id] = content
+    expected[Repository.open(directory).records.history()[-1].id] = content
 
     killed, count = 0, rounds(4, 100)
     for number in range(count):
@@ -163,7 +163,7 @@ def test_a_backup_killed_at_any_moment_harms_nothing(mount, guest: Guest, rounds
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
             killed += process.wait() == -signal.SIGKILL
-        complete = {revision.id for revision in Repository.open(directory).history()}
+        complete = {revision.id for revision in Repository.open(directory).records.history()}
         expected |= dict.fromkeys(complete - expected.keys(), content)
         check(directory, expected)
 

@@ -53,5 +53,5 @@ def test_ten_revisions_take_little_more_than_image_and_changes(mount, clock, kin
     assert used(folder) - before <= 1.15 * (SIZE + changed)
     if kind.startswith("btrfs"):
         assert told_by_btrfs(repository.directory) <= 1.15 * (SIZE + changed)
-    stored = sum(revision.statistics.bytes_stored for revision in repository.history() if revision.statistics)
+    stored = sum(revision.statistics.bytes_stored for revision in repository.records.history() if revision.statistics)
     assert stored == SIZE + changed

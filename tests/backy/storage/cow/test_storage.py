@@ -108,7 +108,7 @@ def test_a_forgotten_image_gives_its_space_back(repository, back_up) -> None:
     while used(repository.directory) - before > CHUNK_SIZE // 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert (repository.directory / "last").readlink().name == repository.history()[0].id
+    assert (repository.directory / "last").readlink().name == repository.records.history()[0].id
 
 
 @pytest.mark.parametrize("size", [1, PAGE_SIZE + 1, CHUNK_SIZE, CHUNK_SIZE + 1, 6 * CHUNK_SIZE - 1, 0])
@@ -133,7 +133,7 @@ def test_damage_of_the_parent_is_reported_and_not_handed_on(repository, back_up)
     second = back_up({PAGE_SIZE: b"changed"})
 
     assert (repository.directory / second.id).read_bytes() == repository.memory.content
-    assert [revision.damaged for revision in repository.history()] == [(0,), ()]
+    assert [revision.damaged for revision in repository.records.history()] == [(0,), ()]
 
 
 def test_an_image_that_is_missing_or_not_whole_is_not_built_upon(repository, back_up, backy) -> None:
@@ -148,7 +148,7 @@ def test_an_image_that_is_missing_or_not_whole_is_not_built_upon(repository, bac
     assert f"the raw image {path} has {len(CONTENT) + 1} bytes instead of {len(CONTENT)}" in scrub.err
     path.unlink()
     newest = back_up()
-    assert newest.parent == repository.history()[1].id
+    assert newest.parent == repository.records.history()[1].id
     forget(repository, first.id)
     assert backy("-b", repository.directory, "scrub", "deep").code == 0
 
@@ -179,7 +179,7 @@ def test_an_image_that_can_not_be_repaired_stays_damaged(repository, back_up) ->
 def test_the_last_chunk_of_an_image_is_repaired_to_its_length(repository, back_up) -> None:
     revision = back_up()
     path = repository.directory / revision.id
-    identity = repository.read_map(revision)[3]
+    identity = repository.records.read_map(revision)[3]
     for size in (len(CONTENT) - 1, len(CONTENT) + 1):
         path.chmod(0o600)
         os.truncate(path, size)
@@ -215,10 +215,12 @@ def test_a_copy_where_nothing_can_be_shared_restores_but_takes_no_backup(
     for _ in range(2):
         with pytest.raises(StorageError, match=f"{copy} lies on a file system that can not share blocks"):
             Backup(opened, ("daily",)).run()
-        for revision in opened.history():  # then without a parent
-            opened.write_record(type(revision)(**{**_members(revision), "trust": "distrusted"}))
+        for revision in opened.records.history():  # then without a parent
+            opened.records.write(type(revision)(**{**_members(revision), "trust": "distrusted"}))
 
-    assert [revision.id for revision in opened.history()] == [revision.id for revision in repository.history()]
+    assert [revision.id for revision in opened.records.history()] == [
+        revision.id for revision in repository.records.history()
+    ]
     assert {path.name for path in copy.iterdir()} == {path.name for path in repository.directory.iterdir()}
     assert backy("-b", copy, "restore", tmp_path / "target").code == 0
     assert (tmp_path / "target").read_bytes() == repository.memory.content
@@ -242,4 +244,4 @@ def test_the_name_alone_chooses_it_in_config(mount, backy, image: Path) -> None:
 
     assert backy("-b", directory, "backup", "daily").code == 0
     assert (directory / "last").read_bytes() == image.read_bytes()
-    assert Repository.open(directory).history()[0].storage == "cow"
+    assert Repository.open(directory).records.history()[0].storage == "cow"
