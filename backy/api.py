@@ -7,6 +7,7 @@ may be shorter; chunk `n` starts at `n * CHUNK_SIZE` and is named by the BLAKE3-
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from backy.errors import (
 
 __all__ = [
     "CHUNK_SIZE",
+    "ID_PATTERN",
     "PAGE_SIZE",
     "AssessedSnapshot",
     "BackyError",
@@ -56,6 +58,8 @@ __all__ = [
     "Stored",
     "TargetError",
     "Verifier",
+    "chunk_count",
+    "identify",
 ]
 
 CHUNK_SIZE: Final = 4 * 2**20
@@ -64,11 +68,26 @@ CHUNK_SIZE: Final = 4 * 2**20
 PAGE_SIZE: Final = 4096
 """Bytes of a chunk that are compared together: the unit of a guest's write."""
 
+ID_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{7,63}")
+"""What a revision's id may look like: opaque to everything else, and always safe as a file name."""
+
 Progress = Callable[[int], None]
 """Called with the number of bytes just dealt with; may be called from any thread."""
 
 Config = Mapping[str, Any]
 """A plugin's section of a configuration as it was written, `type` included; `backy.config.typed` checks it."""
+
+
+def identify(data: bytes) -> bytes:
+    """Return the id of a chunk's content: BLAKE3 with 32 bytes of output, no key, as in its reference paper."""
+    from blake3 import blake3  # not above: commands that hash nothing, such as `status`, need not load it
+
+    return blake3(data).digest()
+
+
+def chunk_count(size: int) -> int:
+    """Return how many chunks an image of `size` bytes has."""
+    return -(-size // CHUNK_SIZE)
 
 
 class Extent(NamedTuple):

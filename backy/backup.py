@@ -159,8 +159,7 @@ class _Making:
         started = self._backup.clock()
         done, stored = self._store(trusted, parent)
         digest = self._repository.records.write_map(self._revision.id, done.chunks)
-        with self._storage.open(self._revision.id) as reader:
-            image = StoredImage(done.chunks, reader)
+        with self._repository.open_image(self._revision, done.chunks) as image:
             report, damaged = self._verify(verifier, image, done, stored)
             complete = msgspec.structs.replace(
                 self._revision,

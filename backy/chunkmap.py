@@ -21,8 +21,8 @@ from itertools import chain
 
 from blake3 import blake3
 
-from backy.api import CHUNK_SIZE, Extent
-from backy.errors import DamageError
+from backy.api import CHUNK_SIZE, Extent, chunk_count, identify
+from backy.errors import ChunkDamageError, DamageError
 
 ID_SIZE = 32
 ZERO = bytes(ID_SIZE)
@@ -38,14 +38,16 @@ _SKIP = bytes(_STEP * ID_SIZE)
 _HUGE_PAGE = 2 * 2**20
 
 
-def identify(data: bytes) -> bytes:
-    """Return the id of a chunk's content: BLAKE3 with 32 bytes of output, no key, as in its reference paper."""
-    return blake3(data).digest()
+def checked(chunk_id: bytes, content: bytes, length: int | None = None) -> bytes:
+    """Return `content` if `chunk_id` is its id, and `length` its length if that is given.
 
-
-def chunk_count(size: int) -> int:
-    """Return how many chunks an image of `size` bytes has."""
-    return -(-size // CHUNK_SIZE)
+    Raises:
+        ChunkDamageError: it is something else; the error has it as evidence.
+    """
+    # the length too: a map that was made of wrong parts may name a whole chunk where the image has a short one
+    if length not in (None, len(content)) or identify(content) != chunk_id:
+        raise ChunkDamageError(chunk_id, "its content is damaged: it does not have this id", content)
+    return content
 
 
 def buffer(length: int) -> bytearray | mmap.mmap:

@@ -119,12 +119,11 @@ class Conversion:
             self._result.revisions.append(revision.id)
 
     def _convert(self, revision: Revision) -> None:
-        chunks = self.repository.records.read_map(revision)
         base, base_map = self._base(revision)
-        with self.repository.storage_of(revision).open(revision.id) as reader:
-            snapshot = _StoredSnapshot(chunks, reader, base_map)
+        with self.repository.open_image(revision) as image:
+            snapshot = _StoredSnapshot(image.chunks, image.reader, base_map)
             stored = self._copy(revision, base, base_map, snapshot)
-            self._check(revision, chunks, snapshot)
+            self._check(msgspec.structs.replace(revision, storage=self.name), snapshot)
         if not stored.durable:
             sync_file_system_of(self.repository.directory)
         statistics = revision.statistics and msgspec.structs.replace(revision.statistics, bytes_stored=stored.bytes)
@@ -161,17 +160,17 @@ class Conversion:
             transfer(snapshot, writer, base_map, progress)
             return writer.commit()
 
-    def _check(self, revision: Revision, chunks: ChunkMap, original: StoredImage) -> None:
+    def _check(self, copy: Revision, original: StoredImage) -> None:
         """Read the copy back; what it lacks, as a chunk that was stored before and is damaged, it gets once more."""
         storage = self.repository.storage(self.name)
         known = self._read_back if storage.shares_chunks else set()
+        chunks = original.chunks
         places = [index for index in chunks.data() if chunks[index] not in known]
-        with storage.open(revision.id) as reader:
-            image = StoredImage(chunks, reader)
+        with self.repository.open_image(copy, chunks) as image:
             for index, _ in damaged_chunks(image, places, self.steps("verify", chunks.size)):
-                storage.repair(revision.id, index, chunks[index], original.chunk(index))
+                storage.repair(copy.id, index, chunks[index], original.chunk(index))
                 if error := damage_of(image, index):
-                    raise StorageError(f"the copy of revision {revision.id} can not be read back: {error}")
+                    raise StorageError(f"the copy of revision {copy.id} can not be read back: {error}")
         if storage.shares_chunks:
             self._read_back |= {chunks[index] for index in places}
 

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from backy import quarantine
-from backy.api import Mismatch, Storage
-from backy.chunkmap import identify
+from backy.api import Mismatch, Storage, identify
 from backy.errors import MOST_FINDINGS, ChunkDamageError, VerificationError
 from backy.image import StoredImage
 from backy.mending import damage_of, identities, report_damage

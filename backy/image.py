@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backy.api import CHUNK_SIZE, Extent, ImageReader
-from backy.chunkmap import ZERO, ChunkMap, identify
-from backy.errors import ChunkDamageError, StorageError
+from backy.chunkmap import ZERO, ChunkMap, checked
+from backy.errors import StorageError
 
 
 class StoredImage:
@@ -35,10 +35,7 @@ class StoredImage:
         length = self.chunks.length(index)
         if identity == ZERO:
             return bytes(length)
-        data = self.reader.read(index, identity)
-        if len(data) != length or identify(data) != identity:
-            raise ChunkDamageError(identity, "its content is damaged: it does not have this id", data)
-        return data
+        return checked(identity, self.reader.read(index, identity), length)
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`.

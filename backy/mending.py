@@ -128,8 +128,7 @@ class Mender:
         if not wanted:
             return []
         storage = self._repository.storage_of(revision)
-        with storage.open(revision.id) as reader:
-            image = StoredImage(chunks, reader)
+        with self._repository.open_image(revision, chunks) as image:
             return [index for index in wanted if not self._is_sound(revision, storage, image, index)]
 
     def _is_sound(self, revision: Revision, storage: Storage, image: StoredImage, index: int) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from backy.api import CHUNK_SIZE, Extent
-from backy.chunkmap import chunk_count
+from backy.api import CHUNK_SIZE, Extent, chunk_count
 from backy.errors import SourceError
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backy import revision as revisions
+from backy.api import ID_PATTERN
 from backy.chunkmap import ChunkMap, buffer
 from backy.durable import READ_ONLY, write_file
 from backy.errors import DamageError, RevisionNotFoundError
@@ -48,7 +49,7 @@ class Records:
     def holds(self, revision_id: str) -> bool:
         """Tell whether there is a record, sound or not, or a chunk map of a revision, named by its full id."""
         # the pattern comes first: anything else might lead out of the directory
-        return revisions.ID_PATTERN.fullmatch(revision_id) is not None and any(
+        return ID_PATTERN.fullmatch(revision_id) is not None and any(
             path.exists() for path in (self.record_path(revision_id), self.map_path(revision_id))
         )
 

@@ -216,11 +216,24 @@ class Repository:
     @contextmanager
     def image(self, revision: Revision) -> Iterator[StoredImage]:
         """Open a revision for reading; purge waits meanwhile."""
-        with shared(self.directory, PURGE_LOCK):
-            current = self.records.current(revision)
-            chunks = self.records.read_map(current)
-            with self.storage_of(current).open(current.id) as reader:
-                yield StoredImage(chunks, reader)
+        # under the lock the record is read anew: the revision may have been converted before it was taken
+        with shared(self.directory, PURGE_LOCK), self.open_image(self.records.current(revision)) as image:
+            yield image
+
+    @contextmanager
+    def open_image(self, revision: Revision, chunks: ChunkMap | None = None) -> Iterator[StoredImage]:
+        """Open a revision for reading in the storage that its record names; the caller keeps purge from running.
+
+        `chunks` is its map where that is in memory already, as that of a revision whose record is not complete yet.
+
+        Raises:
+            DamageError: the map is missing or damaged.
+            ConfigError, PluginError: there is no such storage.
+        """
+        if chunks is None:
+            chunks = self.records.read_map(revision)
+        with self.storage_of(revision).open(revision.id) as reader:
+            yield StoredImage(chunks, reader)
 
     def raw_path(self, revision: Revision) -> Path | None:
         """Return the file that is the raw image itself; None where images are stored otherwise.

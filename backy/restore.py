@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backy.api import CHUNK_SIZE, Progress, RestoreTarget
-from backy.chunkmap import identify
+from backy.api import CHUNK_SIZE, Progress, RestoreTarget, identify
 from backy.durable import write_all
 from backy.errors import ConfigError
 from backy.image import StoredImage

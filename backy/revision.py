@@ -20,9 +20,6 @@ from backy.text.phrases import counted
 FORMAT = 3
 """Version of the repository's layout and of the records in it."""
 
-ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{7,63}")
-"""What an id may look like: opaque to everything else, and always safe as a file name."""
-
 _SEAL = b',\n  "digest": "'
 _END = b'"\n}\n'
 

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 
 from backy.api import CHUNK_SIZE, ImageReader
-from backy.chunkmap import identify
+from backy.chunkmap import checked
 from backy.errors import MOST_FINDINGS, ChunkDamageError
 from backy.inventory import Inventory, Item, read_position, write_position
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, SCRUB_LOCK, exclusive, shared
@@ -148,10 +148,7 @@ class Scrub:
         if not self.deep:
             reader.probe(item.number, item.identity)
             return 0
-        data = reader.read(item.number, item.identity)
-        if identify(data) != item.identity:
-            raise ChunkDamageError(item.identity, "its content is damaged: it does not have this id", data)
-        return len(data)
+        return len(checked(item.identity, reader.read(item.number, item.identity)))
 
     def _slow_down(self, done: int, begin: float) -> None:
         """Wait until `done` bytes are what the rate allows."""

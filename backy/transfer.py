@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from backy.api import CHUNK_SIZE, Extent, ImageWriter, Progress, Snapshot
-from backy.chunkmap import ZERO, ChunkMap, identify
+from backy.api import CHUNK_SIZE, Extent, ImageWriter, Progress, Snapshot, identify
+from backy.chunkmap import ZERO, ChunkMap
 from backy.errors import SourceError
 from backy.pipeline import in_parallel
 from backy.plan import spans, whole

@@ -11,7 +11,6 @@ import msgspec
 
 from backy.api import Progress
 from backy.errors import ChunkDamageError, DamageError, RevisionNotFoundError
-from backy.image import StoredImage
 from backy.locking import BACKUP_LOCK, exclusive
 from backy.mending import Mender, damaged_chunks, identities, mark_damaged, report_damage, settle
 from backy.repository import Repository
@@ -127,8 +126,7 @@ def _look(
     """Return which of the chunks found damaged are so still."""
     if not found:
         return []
-    with repository.storage_of(revision).open(revision.id) as reader:
-        image = StoredImage(repository.records.read_map(revision), reader)
+    with repository.open_image(revision) as image:
         return damaged_chunks(image, [index for index, _ in found], quiet("", 0))
 
 
@@ -172,9 +170,8 @@ def _guarded(revision: Revision, look: Callable[[Revision], object]) -> None:
 
 
 def _read_all(repository: Repository, revision: Revision, clock: Callable[[], datetime], steps: Steps) -> None:
-    chunks = repository.records.read_map(revision)
-    with repository.storage_of(revision).open(revision.id) as reader:
-        found = damaged_chunks(StoredImage(chunks, reader), chunks.data(), steps("recheck", chunks.size))
+    with repository.open_image(revision) as image:
+        found = damaged_chunks(image, image.chunks.data(), steps("recheck", image.size))
     _judge(repository, revision, found, clock)
 
 

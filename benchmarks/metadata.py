@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 
-from backy.chunkmap import ChunkMap, identify
+from backy.api import identify
+from backy.chunkmap import ChunkMap
 from backy.jobconfig import JobConfig, PluginSection
 from backy.repository import Repository
 from backy.revision import FORMAT, Revision, Statistics, Verification

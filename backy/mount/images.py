@@ -8,10 +8,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from backy.api import CHUNK_SIZE, Storage
+from backy.api import CHUNK_SIZE
 from backy.chunkmap import ZERO
 from backy.errors import BackyError, DamageError
-from backy.image import StoredImage
 from backy.locking import PURGE_LOCK, shared
 from backy.mount.cache import ChunkCache
 from backy.pipeline import processor_count
@@ -33,11 +32,10 @@ class OpenImage:
         self._repository = repository
         self._revision = revision
         self._cache = cache
-        self._storage = repository.storage_of(revision)
         self._reported: set[bytes] = set()
         self._resources = ExitStack()
-        self.chunks = repository.records.read_map(revision)
-        self._image = StoredImage(self.chunks, self._resources.enter_context(self._storage.open(revision.id)))
+        self._image = self._resources.enter_context(repository.open_image(revision))
+        self.chunks = self._image.chunks
 
     def close(self) -> None:
         """Let go of the storage's files."""
@@ -77,19 +75,19 @@ class OpenImage:
         try:
             with (
                 shared(self._repository.directory, PURGE_LOCK),
-                self._current_storage().open(self._revision.id) as reader,
+                self._repository.open_image(self._current(), self.chunks) as image,
             ):
-                return StoredImage(self.chunks, reader).chunk(index)
+                return image.chunk(index)
         except (BackyError, OSError) as error:
             cause = str(error)
         raise self._failure(index, cause)
 
-    def _current_storage(self) -> Storage:
-        """Return what keeps the revision now: it may have been converted while it is open."""
+    def _current(self) -> Revision:
+        """Return the record as it is now: the revision may have been converted while it is open."""
         try:
-            return self._repository.storage_of(self._repository.records.read(self._revision.id))
+            return self._repository.records.read(self._revision.id)
         except (FileNotFoundError, DamageError):
-            return self._storage
+            return self._revision
 
     def _failure(self, index: int, cause: str) -> OSError:
         """Tell damage from a revision that is no more; log each damaged chunk once."""

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from backy.api import ID_PATTERN
 from backy.errors import BackyError, DamageError
 from backy.repository import CONFIG, LAST, Repository
-from backy.revision import ID_PATTERN, Revision
+from backy.revision import Revision
 
 log = logging.getLogger(__name__)
 BY_DATE = "by-date"

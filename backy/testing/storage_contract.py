@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from backy.api import CHUNK_SIZE, PAGE_SIZE, ConfigError, ImageReader, ImageWriter, Job, Storage
-from backy.chunkmap import ZERO, identify
+from backy.api import CHUNK_SIZE, PAGE_SIZE, ConfigError, ImageReader, ImageWriter, Job, Storage, identify
+from backy.chunkmap import ZERO
 from backy.errors import ChunkDamageError
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call, load

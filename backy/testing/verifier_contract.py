@@ -8,8 +8,20 @@ from typing import Any
 
 import pytest
 
-from backy.api import CHUNK_SIZE, ConfigError, Extent, Job, Mismatch, Report, Snapshot, SourceError, Verifier
-from backy.chunkmap import ChunkMap, chunk_count, identify
+from backy.api import (
+    CHUNK_SIZE,
+    ConfigError,
+    Extent,
+    Job,
+    Mismatch,
+    Report,
+    Snapshot,
+    SourceError,
+    Verifier,
+    chunk_count,
+    identify,
+)
+from backy.chunkmap import ChunkMap
 from backy.errors import ChunkDamageError
 from backy.image import StoredImage
 from backy.plugins.discovery import Kind

@@ -13,8 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from backy.api import CHUNK_SIZE, Config, Image, Job, MismatchHandler, Progress, Report, Snapshot, Verifier
-from backy.chunkmap import chunk_count
+from backy.api import CHUNK_SIZE, Config, Image, Job, MismatchHandler, Progress, Report, Snapshot, Verifier, chunk_count
 from backy.config import BareConfig, typed
 from backy.durable import write_file
 from backy.hookspecs import hookimpl

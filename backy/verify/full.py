@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from backy.api import Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier
-from backy.chunkmap import chunk_count
+from backy.api import Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier, chunk_count
 from backy.config import BareConfig, typed
 from backy.hookspecs import hookimpl
 from backy.verify.comparison import chunks_with_data, compare

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from backy.api import Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier
-from backy.chunkmap import chunk_count
+from backy.api import Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier, chunk_count
 from backy.config import BareConfig, typed
 from backy.hookspecs import hookimpl
 

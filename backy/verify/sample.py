@@ -13,8 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from backy.api import CHUNK_SIZE, Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier
-from backy.chunkmap import chunk_count
+from backy.api import CHUNK_SIZE, Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier, chunk_count
 from backy.config import Duration, typed
 from backy.hookspecs import hookimpl
 from backy.verify.comparison import compare

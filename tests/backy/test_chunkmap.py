@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.api import CHUNK_SIZE, Extent
-from backy.chunkmap import ZERO, ChunkMap, buffer, chunk_count, identify
+from backy.api import CHUNK_SIZE, Extent, chunk_count, identify
+from backy.chunkmap import ZERO, ChunkMap, buffer
 from backy.errors import DamageError
 
 IDENTITIES = [bytes([number]) * 32 for number in range(1, 4)]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.api import CHUNK_SIZE, PAGE_SIZE, Extent
-from backy.chunkmap import ChunkMap, identify
+from backy.api import CHUNK_SIZE, PAGE_SIZE, Extent, identify
+from backy.chunkmap import ChunkMap
 from backy.difference import compare, differing_chunks
 from backy.errors import ChunkDamageError
 from backy.extents import joined

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.api import CHUNK_SIZE, ChunkDamageError, StorageError
-from backy.chunkmap import ChunkMap, identify
+from backy.api import CHUNK_SIZE, ChunkDamageError, StorageError, identify
+from backy.chunkmap import ChunkMap
 from backy.image import StoredImage
 
 SIZE = 2 * CHUNK_SIZE + 1234

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.api import CHUNK_SIZE, Extent
-from backy.chunkmap import chunk_count
+from backy.api import CHUNK_SIZE, Extent, chunk_count
 from backy.errors import SourceError
 from backy.plan import Span, spans, whole
 

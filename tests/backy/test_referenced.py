@@ -5,7 +5,6 @@ from pathlib import Path
 
 from backy.backup import Backup
 from backy.chunkmap import ChunkMap
-from backy.jobconfig import JobConfig
 from backy.records import Records
 from backy.referenced import Referenced
 from backy.repository import Repository

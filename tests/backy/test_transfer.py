@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backy import hookspecs, quarantine
-from backy.api import CHUNK_SIZE, Extent, Snapshot, SourceError, Stored
+from backy.api import CHUNK_SIZE, Extent, Snapshot, SourceError, Stored, chunk_count, identify
 from backy.backup import Backup
-from backy.chunkmap import ZERO, ChunkMap, chunk_count, identify
+from backy.chunkmap import ZERO, ChunkMap
 from backy.errors import HintError, VerificationError
 from backy.hookspecs import hookimpl
 from backy.jobconfig import ShortSection

@@ -210,7 +210,6 @@ def test_whatever_is_wrong_with_an_old_revision_is_told_and_no_error(
 def test_the_evidence_of_much_damage_does_not_stay_in_memory(
     stored: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from backy.image import StoredImage
     from backy.mending import damaged_chunks
 
     monkeypatch.setattr("backy.mending.MOST_FINDINGS", 1)
@@ -219,8 +218,7 @@ def test_the_evidence_of_much_damage_does_not_stay_in_memory(
         path.chmod(0o600)
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     revision = stored.records.history()[0]
-    with stored.storage().open(revision.id) as reader:
-        image = StoredImage(stored.records.read_map(revision), reader)
+    with stored.open_image(revision) as image:
         found = damaged_chunks(image, image.chunks.data(), nothing)
 
     assert [index for index, _ in found] == [0, 2, 3, 4]

@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from backy import quarantine
-from backy.api import CHUNK_SIZE, ChunkDamageError, Held, Job, Purged, Stored
+from backy.api import CHUNK_SIZE, ChunkDamageError, Held, Job, Purged, Stored, identify
 from backy.backup import Backup
-from backy.chunkmap import identify
 from backy.jobconfig import JobConfig, PluginSection, ShortSection
 from backy.keeping import forget
 from backy.repository import Repository

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from backy.api import CHUNK_SIZE
+from backy.api import CHUNK_SIZE, identify
 from backy.backup import Backup
-from backy.chunkmap import identify
 from backy.jobconfig import JobConfig, PluginSection
 from backy.mount.active import mounts
 from backy.purging import purge

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from backy.chunkmap import identify
+from backy.chunkmap import checked
 from backy.errors import ChunkDamageError
 from backy.storage.chunked.codec import LARGEST_FRAME, SMALLEST_FRAME, Codec, Delta, apply_delta, decode_delta
 from backy.storage.chunked.files import ChunkFile, ChunkFiles
@@ -82,13 +82,6 @@ class ChunkReader:
             return self._codec.decompress(frame)
         except ValueError as error:
             raise ChunkDamageError(file.identity, f"{file.kind}: {error}", frame) from error
-
-
-def checked(identity: bytes, content: bytes) -> bytes:
-    """Return `content` if `identity` is its id; raises ChunkDamageError."""
-    if identify(content) != identity:
-        raise ChunkDamageError(identity, "its content is damaged: it does not have this id", content)
-    return content
 
 
 @contextmanager

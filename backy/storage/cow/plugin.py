@@ -7,13 +7,12 @@ from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from backy.api import CHUNK_SIZE, Config, Held, Job, Purged, Storage
+from backy.api import CHUNK_SIZE, ID_PATTERN, Config, Held, Job, Purged, Storage
 from backy.config import BareConfig, typed
 from backy.durable import READ_ONLY, TEMPORARY_SUFFIX, naming, sync_folder, write_if_different
 from backy.errors import StorageError
 from backy.hookspecs import hookimpl
 from backy.reflink import cannot_clone, clone, is_unsupported, require_clones
-from backy.revision import ID_PATTERN
 from backy.storage.cow.reader import RawReader
 from backy.storage.cow.writer import RawWriter, lay_over
 

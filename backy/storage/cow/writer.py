@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Stored
-from backy.chunkmap import identify
+from backy.chunkmap import checked
 from backy.durable import READ_ONLY, naming, pwrite_all, sync_folder
 from backy.errors import MOST_FINDINGS, ChunkDamageError
 from backy.pages import differing_pages, runs
@@ -61,14 +61,12 @@ class RawWriter:
     def _parent(self, origin: int, index: int, previous: bytes) -> bytes:
         """Return the parent's chunk; nothing if it is damaged, so that all of the new one is written."""
         try:
-            content = read_chunk(origin, index)
+            return checked(previous, read_chunk(origin, index))
         except OSError as error:
             self._note(ChunkDamageError(previous, f"the parent's image: {error.strerror}"))
-            return b""
-        if identify(content) != previous:
-            self._note(ChunkDamageError(previous, "its content is damaged: it does not have this id", content))
-            return b""
-        return content
+        except ChunkDamageError as error:
+            self._note(error)
+        return b""
 
     def _note(self, damage: ChunkDamageError) -> None:
         log.warning("%s; what changed in it is stored in full", damage)

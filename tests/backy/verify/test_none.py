@@ -4,8 +4,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from backy.api import chunk_count
 from backy.backup import Backup
-from backy.chunkmap import chunk_count
 from backy.errors import ConfigError
 from backy.jobconfig import ShortSection
 from backy.repository import Repository

@@ -20,9 +20,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from backy.api import CHUNK_SIZE, PAGE_SIZE
+from backy.api import CHUNK_SIZE, PAGE_SIZE, identify
 from backy.backup import Backup
-from backy.chunkmap import identify
 from backy.errors import DamageError, RevisionNotFoundError
 from backy.jobconfig import JobConfig, PluginSection, ShortSection
 from backy.records import Records

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.api import CHUNK_SIZE, PAGE_SIZE, Held, Job, Purged
-from backy.chunkmap import identify
+from backy.api import CHUNK_SIZE, PAGE_SIZE, Held, Job, Purged, identify
 from backy.errors import ChunkDamageError, ConfigError, StorageError
 from backy.storage.chunked.files import ChunkFile, ChunkFiles, parse_name
 from backy.storage.chunked.plugin import ChunkedStorage, backy_storage
