@@ -136,7 +136,7 @@ class Snapshot(Image, Protocol):
     """A source frozen for one backup."""
 
     def changes(self) -> Iterable[Extent] | None:
-        """Yield, in order, all that may differ from the revision that `Source.snapshot` was given as `since`.
+        """Yield, in order, all that may differ from the revision that `Source.snapshot` was given as `parent`.
 
         A hole is what now reads as zeroes. What the image has grown by is a change. None means that the source can
         not tell: everything is read. Asked more than once, it gives the same answer.
@@ -159,10 +159,10 @@ class Source(Protocol):
     def verifier(self) -> str:
         """Name of the verifier that suits this source unless the job chooses one."""
 
-    def snapshot(self, revision: str, since: str | None) -> AbstractContextManager[Snapshot]:
-        """Freeze the source as `revision` for the length of one backup.
+    def snapshot(self, revision_id: str, parent: str | None) -> AbstractContextManager[Snapshot]:
+        """Freeze the source as `revision_id` for the length of one backup.
 
-        `since` is the complete revision that the new one builds upon, None for a full backup. The context is left
+        `parent` is the complete revision that the new one builds upon, None for a full backup. The context is left
         without an exception once the revision is complete, and with one when it will be thrown away.
 
         Raises:
@@ -175,8 +175,8 @@ class Source(Protocol):
 class KeepingSource(Source, Protocol):
     """A source that keeps something of its own for revisions, such as a snapshot to compare the next one with."""
 
-    def retain(self, revisions: Collection[str]) -> None:
-        """Let go of all that is kept for revisions of this job other than `revisions`, the complete ones that are left.
+    def retain(self, revision_ids: Collection[str]) -> None:
+        """Let go of all that is kept for revisions of this job but `revision_ids`, the complete ones that are left.
 
         Called when a revision was forgotten, and with none when the job is given up; no backup runs meanwhile. What is
         kept is a cache: a backup that misses it reads everything.
@@ -233,10 +233,10 @@ class Stored:
 class ImageWriter(Protocol):
     """A new revision while it is stored. Chunks that are never mentioned stay as they are in the parent."""
 
-    def write(self, index: int, identity: bytes, data: bytes, previous: bytes | None) -> int:
+    def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
         """Store chunk `index`; called from several threads, once a chunk, in any order.
 
-        `identity` is the chunk's id, `previous` that of the parent's chunk at this place if it holds one. Returns how
+        `chunk_id` is the chunk's id, `previous` that of the parent's chunk at this index if it holds one. Returns how
         many bytes differ from the parent, as exactly as the storage can tell without reading more than it needs.
         """
 
@@ -250,17 +250,15 @@ class ImageWriter(Protocol):
 class ImageReader(Protocol):
     """A stored revision, chunk by chunk. The core compares each chunk with its id, so a reader need not."""
 
-    def read(self, index: int, identity: bytes) -> bytes:
-        """Return chunk `index`, whose id is `identity`; called from several threads, never for a zero chunk.
+    def read(self, index: int, chunk_id: bytes) -> bytes:
+        """Return chunk `index`, whose id is `chunk_id`; called from several threads, never for a zero chunk.
 
         Raises:
             ChunkDamageError: the chunk is missing, unreadable, or known to be damaged.
         """
 
-    def probe(self, index: int, identity: bytes) -> int | None:
-        """Look whether chunk `index` is there and may be whole, without reading it.
-
-        Returns how many bytes of files are read to get it, None if that is not known.
+    def probe(self, index: int, chunk_id: bytes) -> int | None:
+        """Return how many bytes of files are read to get chunk `index`, None if that is not known, without reading it.
 
         Raises:
             ChunkDamageError: a file of it is missing or has an impossible size.
@@ -302,24 +300,24 @@ class Storage(Protocol):
         """
 
     def create(
-        self, revision: str, parent: str | None, size: int, referenced: Container[bytes]
+        self, revision_id: str, parent: str | None, size: int, referenced: Container[bytes]
     ) -> AbstractContextManager[ImageWriter]:
-        """Begin `revision` of `size` bytes as a copy of `parent`, which may have another size, or from nothing.
+        """Begin `revision_id` of `size` bytes as a copy of `parent`, which may have another size, or from nothing.
 
         `referenced` holds the ids that complete revisions refer to: only those may be relied on to be stored. Left
         with an exception, the context removes what it wrote for this revision alone.
         """
 
-    def open(self, revision: str) -> AbstractContextManager[ImageReader]:
+    def open(self, revision_id: str) -> AbstractContextManager[ImageReader]:
         """Open a complete revision for reading; what is missing is found out by reading a chunk, and fails that alone.
 
         Where chunks are shared, a scrub opens the revision "" and reads whatever chunk is stored.
         """
 
-    def repair(self, revision: str, index: int, identity: bytes, data: bytes) -> None:
+    def repair(self, revision_id: str, index: int, chunk_id: bytes, data: bytes) -> None:
         """Replace what is stored as chunk `index` of a revision, and is damaged, by `data`, durably."""
 
-    def remove(self, revision: str) -> None:
+    def remove(self, revision_id: str) -> None:
         """Drop the files that belong to this revision alone, if there are any; space shared with others is purged."""
 
     def held(self, live: Container[bytes]) -> Held:
@@ -394,10 +392,6 @@ class ConsoleCommand:
     help: str
     """A sentence for the list of commands."""
     run: Callable[[Sequence[str]], str]
-    """Called in a thread with the words after the name; returns what is shown.
-
-    Raises:
-        BackyError: it can not be done, or the words are wrong; the text is shown.
-    """
+    """Called in a thread with the words after the name; returns what is shown, or raises BackyError, which is shown."""
     changes: bool = False
     """Whether it changes anything: then it is switched off with the others that do."""

@@ -21,7 +21,7 @@ from backy.errors import DamageError, HintError, SourceBusyError, VerificationEr
 from backy.findings import Findings
 from backy.image import StoredImage
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
-from backy.mending import identities, report_damage, settle
+from backy.mending import chunk_ids, report_damage, settle
 from backy.plugins.events import Events
 from backy.referenced import Referenced, boot_id, relied_upon
 from backy.repository import Repository
@@ -85,11 +85,11 @@ class Backup:
         trusted = self._trusted(history)
         parent, parent_map = self._parent(trusted)
         revision = self._begin(history, parent)
-        since = parent.id if parent and hinted else None
+        parent_id = parent.id if parent and hinted else None
         recorded = False
         try:
-            with source.snapshot(revision.id, since) as snapshot:
-                making = _Making(self, revision, snapshot, storage, hinted=since is not None)
+            with source.snapshot(revision.id, parent_id) as snapshot:
+                making = _Making(self, revision, snapshot, storage, hinted=parent_id is not None)
                 revision = making.run(self.repository.verifier(source.verifier), trusted, parent_map)
                 self.repository.records.write(revision)
                 recorded = True
@@ -188,7 +188,7 @@ class _Making:
         """Compare what was stored with the snapshot; return the report and the ids of chunks that were damaged."""
         backup = self._backup
         report_damage(self._repository, stored.damaged, backup.clock, mended=False)
-        damaged = identities(stored.damaged)
+        damaged = chunk_ids(stored.damaged)
         findings = Findings(self._repository, self._storage, self._revision.id, image, backup.clock)
         report = verifier.verify(self._snapshot, image, findings.add, backup.steps("verify", image.size))
         damaged |= findings.damaged

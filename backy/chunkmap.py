@@ -77,8 +77,8 @@ class ChunkMap:
     def __getitem__(self, index: int) -> bytes:
         return bytes(self._content[_position(index) : _position(index + 1)])
 
-    def __setitem__(self, index: int, identity: bytes) -> None:
-        self._content[_position(index) : _position(index + 1)] = identity
+    def __setitem__(self, index: int, chunk_id: bytes) -> None:
+        self._content[_position(index) : _position(index + 1)] = chunk_id
 
     def length(self, index: int) -> int:
         """Return how many bytes chunk `index` has: `CHUNK_SIZE`, or less for the last one."""
@@ -114,24 +114,24 @@ class ChunkMap:
 
     def data_size(self) -> int:
         """Return how many bytes are in chunks that hold data."""
-        whole = sum(identity != ZERO for (identity,) in self._identities()) * CHUNK_SIZE
+        whole = sum(chunk_id != ZERO for (chunk_id,) in self._chunk_ids()) * CHUNK_SIZE
         last = len(self) - 1
         return whole - CHUNK_SIZE + self.length(last) if whole and self[last] != ZERO else whole
 
     def distinct(self, known: ChunkMap | None = None) -> set[bytes]:
         """Return the ids of the chunks that hold data; what `known` has at the same place may be left out."""
         if known is None:
-            return set(chain.from_iterable(self._identities())) - {ZERO}
+            return set(chain.from_iterable(self._chunk_ids())) - {ZERO}
         pairs = list(zip(self._rows(), known._rows(), strict=False))  # noqa: SLF001  # of another ChunkMap
         changed = [row for (row,), (other,) in pairs if row != other]
         rest = self._content[_HEADER.size + len(pairs) * _ROW.size : -ID_SIZE]
         return set(chain.from_iterable(_ID.iter_unpack(b"".join([*changed, rest])))) - {ZERO}
 
-    def places(self, identities: Container[bytes]) -> list[int]:
-        """Return the numbers of the chunks whose id is one of `identities`."""
-        return [index for index, (identity,) in enumerate(self._identities()) if identity in identities]
+    def indexes(self, chunk_ids: Container[bytes]) -> list[int]:
+        """Return the indexes of the chunks whose id is one of `chunk_ids`."""
+        return [index for index, (chunk_id,) in enumerate(self._chunk_ids()) if chunk_id in chunk_ids]
 
-    def _identities(self) -> Iterator[tuple[bytes]]:
+    def _chunk_ids(self) -> Iterator[tuple[bytes]]:
         """Yield all ids, five times as fast as one by one."""
         return _ID.iter_unpack(memoryview(self._content)[_HEADER.size : -ID_SIZE])
 

@@ -23,7 +23,7 @@ from backy.errors import BackyError, ChunkDamageError, DamageError, RepositoryBu
 from backy.image import StoredImage
 from backy.jobconfig import ShortSection
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
-from backy.mending import damage_of, damaged_chunks, identities, report_damage, settle
+from backy.mending import chunk_ids, damage_of, damaged_chunks, report_damage, settle
 from backy.referenced import Referenced, relied_upon
 from backy.repository import Repository
 from backy.revision import Revision, utc_now
@@ -111,7 +111,7 @@ class Conversion:
             self._convert(revision)
         except ChunkDamageError as error:
             report_damage(self.repository, [error], self.clock, mended=False)
-            settle(self.repository, identities([error]), None)
+            settle(self.repository, chunk_ids([error]), None)
             self._result.failed[revision.id] = str(error)
         except DamageError as error:
             self._result.failed[revision.id] = str(error)
@@ -165,14 +165,14 @@ class Conversion:
         storage = self.repository.storage(self.name)
         known = self._read_back if storage.shares_chunks else set()
         chunks = original.chunks
-        places = [index for index in chunks.data() if chunks[index] not in known]
+        indexes = [index for index in chunks.data() if chunks[index] not in known]
         with self.repository.open_image(copy, chunks) as image:
-            for index, _ in damaged_chunks(image, places, self.steps("verify", chunks.size)):
+            for index, _ in damaged_chunks(image, indexes, self.steps("verify", chunks.size)):
                 storage.repair(copy.id, index, chunks[index], original.chunk(index))
                 if error := damage_of(image, index):
                     raise StorageError(f"the copy of revision {copy.id} can not be read back: {error}")
         if storage.shares_chunks:
-            self._read_back |= {chunks[index] for index in places}
+            self._read_back |= {chunks[index] for index in indexes}
 
     # the old storage --------------------------------------------------------------------------------------------------
 
@@ -211,6 +211,6 @@ class _StoredSnapshot(StoredImage):
 
     def _differing(self, base: ChunkMap) -> Iterator[Extent]:
         for index in range(len(self.chunks)):
-            identity = self.chunks[index]
-            if index >= len(base) or identity != base[index]:
-                yield Extent(index * CHUNK_SIZE, self.chunks.length(index), identity != ZERO)
+            chunk_id = self.chunks[index]
+            if index >= len(base) or chunk_id != base[index]:
+                yield Extent(index * CHUNK_SIZE, self.chunks.length(index), chunk_id != ZERO)

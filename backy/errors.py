@@ -61,9 +61,9 @@ class DamageError(StorageError):
 class ChunkDamageError(DamageError):
     """One stored chunk is missing, unreadable or not what its id says."""
 
-    def __init__(self, identity: bytes, cause: str, evidence: bytes | None = None, base: bytes | None = None) -> None:
-        super().__init__(f"chunk {identity.hex()}: {cause}")
-        self.identity = identity
+    def __init__(self, chunk_id: bytes, cause: str, evidence: bytes | None = None, base: bytes | None = None) -> None:
+        super().__init__(f"chunk {chunk_id.hex()}: {cause}")
+        self.chunk_id = chunk_id
         self.cause = cause
         self.evidence = evidence
         """What is stored instead, as far as it can be read."""
@@ -72,7 +72,7 @@ class ChunkDamageError(DamageError):
 
     def without_evidence(self) -> ChunkDamageError:
         """Return the same, free of what it holds in memory: for those who collect many."""
-        return ChunkDamageError(self.identity, self.cause, base=self.base)
+        return ChunkDamageError(self.chunk_id, self.cause, base=self.base)
 
 
 class VerificationError(BackyError):

@@ -10,7 +10,7 @@ from backy import quarantine
 from backy.api import Mismatch, Storage, identify
 from backy.errors import MOST_FINDINGS, ChunkDamageError, VerificationError
 from backy.image import StoredImage
-from backy.mending import damage_of, identities, report_damage
+from backy.mending import chunk_ids, damage_of, report_damage
 from backy.quarantine import Finding
 from backy.repository import Repository
 from backy.text.phrases import counted
@@ -29,13 +29,13 @@ class Findings:
         self,
         repository: Repository,
         storage: Storage,
-        revision: str,
+        revision_id: str,
         image: StoredImage,
         clock: Callable[[], datetime],
     ) -> None:
         self._repository = repository
         self._storage = storage
-        self._revision = revision
+        self._revision = revision_id
         self._image = image
         self._clock = clock
         self._first = ""
@@ -57,13 +57,13 @@ class Findings:
 
     def _is_mended(self, mismatch: Mismatch, damage: ChunkDamageError) -> bool:
         """Rewrite a damaged chunk if the source still has its content; tell whether it is sound now."""
-        identity = self._image.chunks[mismatch.index]
-        if identity in self.damaged and damage_of(self._image, mismatch.index) is None:
+        chunk_id = self._image.chunks[mismatch.index]
+        if chunk_id in self.damaged and damage_of(self._image, mismatch.index) is None:
             return True  # the same content elsewhere in the image was mended since it was read here
-        self.damaged |= identities([damage])
+        self.damaged |= chunk_ids([damage])
         mended = False
-        if mismatch.expected is not None and identify(mismatch.expected) == identity:
-            self._storage.repair(self._revision, mismatch.index, identity, mismatch.expected)
+        if mismatch.expected is not None and identify(mismatch.expected) == chunk_id:
+            self._storage.repair(self._revision, mismatch.index, chunk_id, mismatch.expected)
             mended = damage_of(self._image, mismatch.index) is None
         self._reported += 1
         if self._reported <= MOST_FINDINGS:

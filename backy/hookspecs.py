@@ -81,8 +81,8 @@ def backy_backup_starting(job: Job, tags: tuple[str, ...]) -> None:
 
 
 @hookspec
-def backy_backup_finished(job: Job, revision: str) -> None:
-    """Learn that `revision` is complete; called by `backup` under its lock, once the record is durable.
+def backy_backup_finished(job: Job, revision_id: str) -> None:
+    """Learn that `revision_id` is complete; called by `backup` under its lock, once the record is durable.
 
     An observer, no veto: an exception is logged and changes nothing.
     """
@@ -98,7 +98,7 @@ def backy_backup_failed(job: Job, error: str) -> None:
 
 
 @hookspec
-def backy_verification_failed(job: Job, revision: str, mismatches: int) -> None:
+def backy_verification_failed(job: Job, revision_id: str, mismatches: int) -> None:
     """Learn that so many chunks of a fresh revision are not what the source has; called by `backup`.
 
     The revision is removed next. If it was made by what the source said has changed, another one that is read from end
@@ -107,8 +107,8 @@ def backy_verification_failed(job: Job, revision: str, mismatches: int) -> None:
 
 
 @hookspec
-def backy_restore_finished(job: Job, revision: str, target: str) -> None:
-    """Learn that `revision` was written to `target` completely; called by `restore`, after the target is durable.
+def backy_restore_finished(job: Job, revision_id: str, target: str) -> None:
+    """Learn that `revision_id` was written to `target` completely; called by `restore`, after the target is durable.
 
     `target` is what the user wrote, `-` for standard output. An observer, no veto: an exception is logged.
     """

@@ -31,11 +31,11 @@ class StoredImage:
         Raises:
             ChunkDamageError: it is missing, or its content is not what its id says.
         """
-        identity = self.chunks[index]
+        chunk_id = self.chunks[index]
         length = self.chunks.length(index)
-        if identity == ZERO:
+        if chunk_id == ZERO:
             return bytes(length)
-        return checked(identity, self.reader.read(index, identity), length)
+        return checked(chunk_id, self.reader.read(index, chunk_id), length)
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`.

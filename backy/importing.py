@@ -38,7 +38,7 @@ class _ImportSource:
         self._image = image
 
     @contextmanager
-    def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
+    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         """Give the image, made of the revision that it is a difference from, which need not be the newest one."""
         if self._image.since is None:
             yield self._image.snapshot(None)
@@ -47,7 +47,7 @@ class _ImportSource:
         with self._repository.image(base) as image:
             snapshot = self._image.snapshot(image)
             # nobody knows how it differs from a parent that is not its base
-            yield snapshot if base.id == since else Unhinted(snapshot)
+            yield snapshot if base.id == parent else Unhinted(snapshot)
 
     def _base(self, name: str) -> Revision:
         for revision in reversed(self._repository.records.history()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -16,21 +15,21 @@ from backy.revision import Revision
 log = logging.getLogger(__name__)
 
 
-class Item(NamedTuple):
+class Item(msgspec.Struct, frozen=True, order=True):
     """One stored chunk; items are visited in their order."""
 
     storage: str
-    revision: str
+    revision_id: str
     """Empty where a chunk's id alone says where it is stored."""
-    number: int
-    identity: bytes
+    index: int
+    chunk_id: bytes
 
 
 class Inventory:
     """The stored chunks of some complete revisions.
 
     Storages come one after the other. Where revisions share chunks the order is that of the ids, of which the memory
-    holds each once; elsewhere it is that of revision and number, and of the maps there is one in memory at a time.
+    holds each once; elsewhere it is that of revision and index, and of the maps there is one in memory at a time.
     """
 
     def __init__(self, repository: Repository, revisions: Iterable[Revision]) -> None:
@@ -54,7 +53,7 @@ class Inventory:
                 self._revisions.append(revision)
                 self.count += sum(1 for _ in chunks.data())
                 self._look_at_size(revision)
-        self._shared = {name: sorted(identities) for name, identities in distinct.items()}
+        self._shared = {name: sorted(chunk_ids) for name, chunk_ids in distinct.items()}
         self.count += sum(map(len, self._shared.values()))
 
     def _look_at_size(self, revision: Revision) -> None:
@@ -74,8 +73,8 @@ class Inventory:
 
     def _in_order(self) -> Iterator[Item]:
         for name in sorted({*self._shared, *(revision.storage for revision in self._revisions)}):
-            for identity in self._shared.get(name, ()):
-                yield Item(name, "", 0, identity)
+            for chunk_id in self._shared.get(name, ()):
+                yield Item(name, "", 0, chunk_id)
             yield from self._own(revision for revision in self._revisions if revision.storage == name)
 
     def _own(self, revisions: Iterable[Revision]) -> Iterator[Item]:
@@ -92,9 +91,9 @@ class Position(msgspec.Struct, frozen=True):
     """The content of `.scrub`: the chunk that was looked at last. To lose it costs nothing but time."""
 
     storage: str
-    revision: str
-    number: int
-    identity: str
+    revision_id: str
+    index: int
+    chunk_id: str
 
 
 def read_position(path: Path) -> Item | None:
@@ -102,7 +101,7 @@ def read_position(path: Path) -> Item | None:
     content = path.read_bytes()
     try:
         position = msgspec.json.decode(content, type=Position)
-        return Item(position.storage, position.revision, position.number, bytes.fromhex(position.identity))
+        return Item(position.storage, position.revision_id, position.index, bytes.fromhex(position.chunk_id))
     except (msgspec.DecodeError, ValueError) as error:
         if content:
             log.warning("%s can not be read: %s; the scrub begins anew", path, error)
@@ -112,7 +111,7 @@ def read_position(path: Path) -> Item | None:
 def write_position(path: Path, last: Item) -> None:
     """Note which chunk was looked at last, in the file that is the lock: it is written in place."""
     try:
-        position = Position(last.storage, last.revision, last.number, last.identity.hex())
+        position = Position(last.storage, last.revision_id, last.index, last.chunk_id.hex())
         path.write_bytes(msgspec.json.encode(position))
     except OSError as error:
         log.warning("%s can not be written: %s; the next scrub begins anew", path, error.strerror)

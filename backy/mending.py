@@ -56,11 +56,11 @@ def report_damage(
     """Keep the evidence of the first few damaged chunks and say all that in the log; the caller holds `.backup`."""
     for error in errors[:MOST_FINDINGS]:
         finding = Finding(
-            name=error.identity.hex(),
+            name=error.chunk_id.hex(),
             timestamp=clock(),
             revision=None,
             chunk=None,
-            identity=error.identity.hex(),
+            identity=error.chunk_id.hex(),
             cause=error.cause,
             mended=mended,
         )
@@ -71,9 +71,9 @@ def report_damage(
         log.warning("%s damaged, without evidence being kept", more)
 
 
-def identities(errors: Iterable[ChunkDamageError]) -> set[bytes]:
+def chunk_ids(errors: Iterable[ChunkDamageError]) -> set[bytes]:
     """Return the ids of damaged chunks, those that others are made of included."""
-    return {identity for error in errors for identity in (error.identity, error.base) if identity is not None}
+    return {chunk_id for error in errors for chunk_id in (error.chunk_id, error.base) if chunk_id is not None}
 
 
 def settle(repository: Repository, damaged: Collection[bytes], donor: StoredImage | None) -> list[str]:
@@ -93,7 +93,7 @@ def _settle(repository: Repository, revision: Revision, mender: Mender, damaged:
     """Tell whether a revision refers to damage; then it is distrusted."""
     try:
         chunks = repository.records.read_map(revision)
-        bad = mender.damaged(revision, chunks, chunks.places(damaged))
+        bad = mender.damaged(revision, chunks, chunks.indexes(damaged))
         if bad and not revision.suspect:  # one that is doubted as a whole is yet to be read as a whole
             mark_damaged(repository, revision, [*revision.damaged, *bad])
     except (BackyError, OSError) as error:
@@ -118,13 +118,13 @@ class Mender:
     ) -> None:
         self._repository = repository
         self._donor = donor
-        self._offered = {donor.chunks[place]: place for place in donor.chunks.places(damaged)} if donor else {}
+        self._offered = {donor.chunks[index]: index for index in donor.chunks.indexes(damaged)} if donor else {}
         self._sound: dict[tuple[str, bytes], bool] = {}
         """What is known of shared chunks, by storage and id."""
 
-    def damaged(self, revision: Revision, chunks: ChunkMap, places: Iterable[int]) -> list[int]:
-        """Return which of the chunks at `places` of a revision are damaged now and could not be mended."""
-        wanted = list(places)
+    def damaged(self, revision: Revision, chunks: ChunkMap, indexes: Iterable[int]) -> list[int]:
+        """Return which of the chunks `indexes` of a revision are damaged now and could not be mended."""
+        wanted = list(indexes)
         if not wanted:
             return []
         storage = self._repository.storage_of(revision)
@@ -138,14 +138,14 @@ class Mender:
             self._sound[key] = damage_of(image, index) is None or self._mend(revision.id, storage, image, index)
         return self._sound[key]
 
-    def _mend(self, revision: str, storage: Storage, image: StoredImage, index: int) -> bool:
-        identity = image.chunks[index]
-        if self._donor is None or identity not in self._offered:
+    def _mend(self, revision_id: str, storage: Storage, image: StoredImage, index: int) -> bool:
+        chunk_id = image.chunks[index]
+        if self._donor is None or chunk_id not in self._offered:
             return False
         try:
-            content = self._donor.chunk(self._offered[identity])
-            storage.repair(revision, index, identity, content)
+            content = self._donor.chunk(self._offered[chunk_id])
+            storage.repair(revision_id, index, chunk_id, content)
         except (StorageError, OSError) as error:
-            log.warning("chunk %s of revision %s can not be mended: %s", identity.hex(), revision, error)
+            log.warning("chunk %s of revision %s can not be mended: %s", chunk_id.hex(), revision_id, error)
             return False
         return damage_of(image, index) is None

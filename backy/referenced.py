@@ -34,18 +34,18 @@ class Referenced(Container[bytes]):
     def __init__(self, records: Records, revisions: Iterable[Revision]) -> None:
         self._records = records
         self._revisions = revisions
-        self._identities: set[bytes] | None = None
+        self._chunk_ids: set[bytes] | None = None
         self._lock = threading.Lock()
 
-    def __contains__(self, identity: object) -> bool:
+    def __contains__(self, chunk_id: object) -> bool:
         with self._lock:
-            if self._identities is None:
-                self._identities = self._read()
-        return identity in self._identities
+            if self._chunk_ids is None:
+                self._chunk_ids = self._read()
+        return chunk_id in self._chunk_ids
 
     def _read(self) -> set[bytes]:
         """Read the maps, of which each one has little that the one before has not."""
-        identities: set[bytes] = set()
+        chunk_ids: set[bytes] = set()
         before: ChunkMap | None = None
         for revision in self._revisions:
             try:
@@ -53,6 +53,6 @@ class Referenced(Container[bytes]):
             except DamageError as error:
                 log.warning("%s", error)
                 continue
-            identities |= chunks.distinct(before)
+            chunk_ids |= chunks.distinct(before)
             before = chunks
-        return identities
+        return chunk_ids

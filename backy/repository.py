@@ -176,26 +176,26 @@ class Repository:
 
     # revisions --------------------------------------------------------------------------------------------------------
 
-    def remove(self, identity: str) -> None:
+    def remove(self, revision_id: str) -> None:
         """Remove a revision: its record first, so that what is left after a crash is no revision.
 
         The map goes last, so that what is left is found; without a map the record does.
         """
-        storages = self._all_storages(identity)
-        files = [self.records.record_path(identity), self.records.map_path(identity)]
+        storages = self._all_storages(revision_id)
+        files = [self.records.record_path(revision_id), self.records.map_path(revision_id)]
         if files[1].exists():
             files.pop(0).unlink(missing_ok=True)
             sync_folder(self.directory)
         for storage in storages:
-            storage.remove(identity)
+            storage.remove(revision_id)
         for path in files:
             path.unlink(missing_ok=True)
         self.link_last()
 
-    def _all_storages(self, identity: str) -> list[Storage]:
+    def _all_storages(self, revision_id: str) -> list[Storage]:
         """Make every storage that may have something of a revision, a copy of an interrupted conversion included."""
         names = {section.type for section in self._storage_sections()}
-        names |= {revision.storage for revision in self.records.survey()[0] if revision.id == identity}
+        names |= {revision.storage for revision in self.records.survey()[0] if revision.id == revision_id}
         return [self.storage(name) for name in sorted(names)]
 
     def link_last(self) -> None:

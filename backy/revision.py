@@ -90,7 +90,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     """The checksum at the end of `<id>.map`, in hexadecimal."""
     trust: Trust = Trust.TRUSTED
     damaged: tuple[int, ...] = ()
-    """Numbers of the chunks that were found damaged and could not be mended."""
+    """Indexes of the chunks that were found damaged and could not be mended."""
     statistics: Statistics | None = None
     verification: Verification | None = None
     format: int = FORMAT
@@ -112,8 +112,8 @@ def encode(revision: Revision) -> bytes:
     return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + _END
 
 
-def decode(content: bytes, identity: str) -> Revision:
-    """Read the content of `<identity>.rev`.
+def decode(content: bytes, revision_id: str) -> Revision:
+    """Read the content of `<revision_id>.rev`.
 
     Raises:
         DamageError: it is not a record of this format, was changed, or belongs to another id.
@@ -122,17 +122,17 @@ def decode(content: bytes, identity: str) -> Revision:
     try:
         found = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DamageError(f"{identity}.rev is not a revision of backy 3: {error}") from error
+        raise DamageError(f"{revision_id}.rev is not a revision of backy 3: {error}") from error
     if not isinstance(found, dict) or content != body + _SEAL + hashlib.sha256(body).hexdigest().encode() + _END:
-        raise DamageError(f"{identity}.rev is damaged: it fails its own checksum")
+        raise DamageError(f"{revision_id}.rev is damaged: it fails its own checksum")
     if found.get("format") != FORMAT:
-        raise DamageError(f"{identity}.rev has format {found.get('format')}; this version of backy reads {FORMAT}")
+        raise DamageError(f"{revision_id}.rev has format {found.get('format')}; this version of backy reads {FORMAT}")
     try:
         revision = msgspec.convert(found, Revision)
     except msgspec.ValidationError as error:
-        raise DamageError(f"{identity}.rev is damaged: {error}") from error
-    if revision.id != identity:
-        raise DamageError(f"{identity}.rev is the record of {revision.id}; was it renamed?")
+        raise DamageError(f"{revision_id}.rev is damaged: {error}") from error
+    if revision.id != revision_id:
+        raise DamageError(f"{revision_id}.rev is the record of {revision.id}; was it renamed?")
     return revision
 
 

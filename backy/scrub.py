@@ -20,7 +20,7 @@ from backy.chunkmap import checked
 from backy.errors import MOST_FINDINGS, ChunkDamageError
 from backy.inventory import Inventory, Item, read_position, write_position
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, SCRUB_LOCK, exclusive, shared
-from backy.mending import identities, report_damage, settle
+from backy.mending import chunk_ids, report_damage, settle
 from backy.pipeline import in_parallel
 from backy.repository import Repository
 from backy.revision import Revision
@@ -126,9 +126,9 @@ class Scrub:
 
     def _look(self, items: Iterable[Item]) -> Generator[tuple[Item, int, ChunkDamageError | None], None, None]:
         """Yield, of each of `items`, how many bytes were read and what is wrong."""
-        for (storage, revision), group in groupby(items, key=lambda item: (item.storage, item.revision)):
+        for (storage, revision_id), group in groupby(items, key=lambda item: (item.storage, item.revision_id)):
             with (
-                self.repository.storage(storage).open(revision) as reader,
+                self.repository.storage(storage).open(revision_id) as reader,
                 closing(self._checks(reader, group)) as checks,
             ):
                 yield from checks
@@ -146,9 +146,9 @@ class Scrub:
 
     def _check(self, reader: ImageReader, item: Item) -> int:
         if not self.deep:
-            reader.probe(item.number, item.identity)
+            reader.probe(item.index, item.chunk_id)
             return 0
-        return len(checked(item.identity, reader.read(item.number, item.identity)))
+        return len(checked(item.chunk_id, reader.read(item.index, item.chunk_id)))
 
     def _slow_down(self, done: int, begin: float) -> None:
         """Wait until `done` bytes are what the rate allows."""
@@ -162,17 +162,19 @@ class Scrub:
         try:
             with exclusive(self.repository.directory, BACKUP_LOCK, wait=True):
                 known = {(revision.storage, revision.id) for revision in self.repository.records.history()}
-                items = [item for item in self._suspects if not item.revision or item[:2] in known]
+                items = [
+                    item for item in self._suspects if not item.revision_id or (item.storage, item.revision_id) in known
+                ]
                 with closing(self._look(items)) as looks:
                     for _, _, error in looks:
                         if error is not None:
                             few = len(result.damaged) < MOST_FINDINGS
                             result.damaged.append(error if few else error.without_evidence())
                 report_damage(self.repository, result.damaged, self.clock, mended=False)
-                result.distrusted = settle(self.repository, identities(result.damaged), None)
+                result.distrusted = settle(self.repository, chunk_ids(result.damaged), None)
             self._suspects.clear()
         except OSError as error:
-            found = ", ".join(item.identity.hex() for item in self._suspects[:3])
+            found = ", ".join(item.chunk_id.hex() for item in self._suspects[:3])
             result.problems.append(
                 f"{counted(len(self._suspects), 'chunk seems', 'chunks seem')} to be damaged, such as {found}, "
                 f"which could not be noted: {error}"

@@ -22,9 +22,9 @@ def tidy(repository: Repository) -> list[Revision]:
             repository.remove(revision.id)
     known = {revision.id for revision in sound if revision.complete}
     known |= {path.name.removesuffix(".rev") for path in repository.directory.glob("*.rev")}
-    for identity in {path.stem for path in repository.records.maps()} - known:
-        log.info("removing what is left of revision %s", identity)
-        repository.remove(identity)
+    for revision_id in {path.stem for path in repository.records.maps()} - known:
+        log.info("removing what is left of revision %s", revision_id)
+        repository.remove(revision_id)
     for path in repository.directory.glob(f".*{TEMPORARY_SUFFIX}"):
         path.unlink()
     return [revision for revision in sound if revision.complete]

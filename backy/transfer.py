@@ -119,16 +119,16 @@ class _Transfer:
             self._done.bytes_read += length
         self._progress(length)
 
-    def _replace(self, index: int, identity: bytes, data: bytes) -> None:
-        """Let chunk `index` be `identity`, storing `data` if the parent has something else there."""
+    def _replace(self, index: int, chunk_id: bytes, data: bytes) -> None:
+        """Let chunk `index` be `chunk_id`, storing `data` if the parent has something else there."""
         previous = self._parent[index] if index < len(self._parent) else ZERO
-        self._done.chunks[index] = identity
-        if identity == previous:
+        self._done.chunks[index] = chunk_id
+        if chunk_id == previous:
             return
-        if identity == ZERO:
+        if chunk_id == ZERO:
             self._writer.zero(index)
             changed = self._done.chunks.length(index)
         else:
-            changed = self._writer.write(index, identity, data, None if previous == ZERO else previous)
+            changed = self._writer.write(index, chunk_id, data, None if previous == ZERO else previous)
         with self._lock:
             self._done.bytes_written += changed

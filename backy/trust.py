@@ -12,7 +12,7 @@ import msgspec
 from backy.api import Progress
 from backy.errors import ChunkDamageError, DamageError, RevisionNotFoundError
 from backy.locking import BACKUP_LOCK, exclusive
-from backy.mending import Mender, damaged_chunks, identities, mark_damaged, report_damage, settle
+from backy.mending import Mender, chunk_ids, damaged_chunks, mark_damaged, report_damage, settle
 from backy.repository import Repository
 from backy.revision import Revision, Trust, utc_now
 from backy.steps import Steps, quiet
@@ -143,7 +143,7 @@ def _judge(
     errors = [error for _, error in found]
     report_damage(repository, errors, clock, mended=False)
     changed = mark_damaged(repository, revision, [index for index, _ in found])
-    settle(repository, identities(errors), None)
+    settle(repository, chunk_ids(errors), None)
     return changed
 
 

@@ -137,12 +137,12 @@ def old_revisions(clock: Clock) -> Callable[[Repository, dict[float, str]], list
         chunks = repository.records.read_map(model)
         made = []
         for number, (age, tags) in enumerate(sorted(ages.items(), reverse=True)):
-            identity = f"revision-{number}"
+            revision_id = f"revision-{number}"
             timestamp = (now or clock.now) - timedelta(days=age)
             made.append(
-                msgspec.structs.replace(model, id=identity, timestamp=timestamp, tags=tuple(sorted(tags.split())))
+                msgspec.structs.replace(model, id=revision_id, timestamp=timestamp, tags=tuple(sorted(tags.split())))
             )
-            repository.records.write_map(identity, chunks)
+            repository.records.write_map(revision_id, chunks)
             repository.records.write(made[-1])
         repository.remove(model.id)
         return made
@@ -155,8 +155,8 @@ def spoil() -> Callable[[Repository, Revision, int], Path]:
     """Change a byte of a chunk's file, as `spoil(repository, revision, index)`; returns the file."""
 
     def spoiled(repository: Repository, revision: Revision, index: int) -> Path:
-        identity = repository.records.read_map(revision)[index].hex()
-        path = next(repository.directory.glob(f"chunks/??/{identity}.*"))
+        revision_id = repository.records.read_map(revision)[index].hex()
+        path = next(repository.directory.glob(f"chunks/??/{revision_id}.*"))
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.chmod(0o640)

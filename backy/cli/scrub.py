@@ -58,7 +58,7 @@ def command(
             "chunks": result.chunks,
             "bytes": result.bytes,
             "complete": result.complete,
-            "damaged": [{"chunk": error.identity.hex(), "cause": error.cause} for error in result.damaged],
+            "damaged": [{"chunk": error.chunk_id.hex(), "cause": error.cause} for error in result.damaged],
             "distrusted": result.distrusted,
             "problems": result.problems,
         }

@@ -35,38 +35,38 @@ class ChunkCache:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def get(self, identity: bytes, read: Callable[[], bytes]) -> Future[bytes]:
-        """Return chunk `identity` as it is or will be; `read` is called unless it is kept or being read."""
+    def get(self, chunk_id: bytes, read: Callable[[], bytes]) -> Future[bytes]:
+        """Return chunk `chunk_id` as it is or will be; `read` is called unless it is kept or being read."""
         with self._lock:
-            future = self._chunks.get(identity)
+            future = self._chunks.get(chunk_id)
             if future is not None:
-                self._chunks.move_to_end(identity)
+                self._chunks.move_to_end(chunk_id)
                 return future
             if self._pool is None:
                 raise RuntimeError("the cache is not started")
-            future = self._chunks[identity] = self._pool.submit(self._read, identity, read)
+            future = self._chunks[chunk_id] = self._pool.submit(self._read, chunk_id, read)
         future.add_done_callback(self._account)
         return future
 
-    def _read(self, identity: bytes, read: Callable[[], bytes]) -> bytes:
+    def _read(self, chunk_id: bytes, read: Callable[[], bytes]) -> bytes:
         """Read a chunk; a failure is for those who wait for it only: the next to ask may know of a sound copy."""
         try:
             return read()
         except BaseException:
             with self._lock:
-                del self._chunks[identity]
+                del self._chunks[chunk_id]
             raise
 
     def _account(self, future: Future[bytes]) -> None:
         """Count a chunk that was read, and drop those that were not used for longest."""
         with self._lock:
             self._size += _size(future)
-            for identity, other in list(self._chunks.items()):
+            for chunk_id, other in list(self._chunks.items()):
                 if self._size <= self._limit:
                     break
                 if other.done():
                     self._size -= _size(other)
-                    del self._chunks[identity]
+                    del self._chunks[chunk_id]
 
 
 def _size(future: Future[bytes]) -> int:

@@ -61,10 +61,10 @@ class OpenImage:
             self._cache.get(self.chunks[index], lambda: self._load(index))
 
     def _piece(self, index: int, start: int, stop: int) -> bytes:
-        identity = self.chunks[index]
-        if identity == ZERO:
+        chunk_id = self.chunks[index]
+        if chunk_id == ZERO:
             return bytes(stop - start)
-        return self._cache.get(identity, lambda: self._load(index)).result()[start:stop]
+        return self._cache.get(chunk_id, lambda: self._load(index)).result()[start:stop]
 
     def _load(self, index: int) -> bytes:
         try:
@@ -94,9 +94,9 @@ class OpenImage:
         name = f"{self._repository.job.name}: revision {self._revision.id}"
         if self._is_removed():
             return OSError(errno.ESTALE, f"{name} was removed")
-        identity = self.chunks[index]
-        if identity not in self._reported:
-            self._reported.add(identity)
+        chunk_id = self.chunks[index]
+        if chunk_id not in self._reported:
+            self._reported.add(chunk_id)
             log.error("%s can not be read from byte %d to %d: %s", name, *self._range(index), cause)
         return OSError(errno.EIO, cause)
 

@@ -118,13 +118,13 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     def _blocks(self, file: ImageFile) -> int:
         """Return how many blocks of an image are in chunks that hold data: counted once, for it never changes."""
-        identity = file.revision.id
-        if identity not in self._data:
+        revision_id = file.revision.id
+        if revision_id not in self._data:
             try:
-                self._data[identity] = file.repository.records.read_map(file.revision).data_size()
+                self._data[revision_id] = file.repository.records.read_map(file.revision).data_size()
             except BackyError:
                 return -(-file.revision.size // _BLOCK)  # opening the file tells what is wrong
-        return -(-self._data[identity] // _BLOCK)
+        return -(-self._data[revision_id] // _BLOCK)
 
     def readdir(self, path: str, fh: int) -> list[str]:
         """List a folder."""

@@ -112,11 +112,11 @@ class Tree:
             return None
         return Link(f"{'../' if tag is None else '../../'}{revision.id}")
 
-    def _revision(self, identity: str) -> Revision | None:
-        if not ID_PATTERN.fullmatch(identity):
+    def _revision(self, revision_id: str) -> Revision | None:
+        if not ID_PATTERN.fullmatch(revision_id):
             return None
         try:
-            revision = self._repository.records.read(identity)
+            revision = self._repository.records.read(revision_id)
         except (FileNotFoundError, DamageError):
             return None
         return revision if revision.complete else None

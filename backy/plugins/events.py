@@ -48,21 +48,21 @@ class Events:
                 reason = str(error) if isinstance(error, BackyError) else described(error)
                 raise BackyError(f"hook '{name}' refuses the backup: {reason}") from error
 
-    def backup_finished(self, job: Job, revision: str) -> None:
-        """Notify all plugins that `revision` is complete."""
-        self._notify("backy_backup_finished", job=job, revision=revision)
+    def backup_finished(self, job: Job, revision_id: str) -> None:
+        """Notify all plugins that `revision_id` is complete."""
+        self._notify("backy_backup_finished", job=job, revision_id=revision_id)
 
     def backup_failed(self, job: Job, error: str) -> None:
         """Notify all plugins that a backup failed."""
         self._notify("backy_backup_failed", job=job, error=error)
 
-    def verification_failed(self, job: Job, revision: str, mismatches: int) -> None:
+    def verification_failed(self, job: Job, revision_id: str, mismatches: int) -> None:
         """Notify all plugins that a fresh revision differs from its source."""
-        self._notify("backy_verification_failed", job=job, revision=revision, mismatches=mismatches)
+        self._notify("backy_verification_failed", job=job, revision_id=revision_id, mismatches=mismatches)
 
-    def restore_finished(self, job: Job, revision: str, target: str) -> None:
+    def restore_finished(self, job: Job, revision_id: str, target: str) -> None:
         """Notify all plugins that a restore is done."""
-        self._notify("backy_restore_finished", job=job, revision=revision, target=target)
+        self._notify("backy_restore_finished", job=job, revision_id=revision_id, target=target)
 
     def console_commands(self) -> dict[str, ConsoleCommand]:
         """Return the console commands of all plugins by name; the first plugin wins a name that two claim."""

@@ -91,10 +91,10 @@ class Laboratory:
     def forget(self, specification: str) -> None:
         """Remove a revision."""
         repository = self.open()
-        identity = repository.records.select(specification).id
-        self.promise("open", identity)
-        forget(repository, identity)
-        self.promise("gone", identity)
+        revision_id = repository.records.select(specification).id
+        self.promise("open", revision_id)
+        forget(repository, revision_id)
+        self.promise("gone", revision_id)
 
     def purge(self) -> None:
         """Free what no revision needs."""
@@ -122,17 +122,17 @@ class Laboratory:
 
     # what is promised -------------------------------------------------------------------------------------------------
 
-    def promise(self, kind: Promise, identity: str) -> None:
+    def promise(self, kind: Promise, revision_id: str) -> None:
         """Note what is true of a revision from now on."""
-        self.promises.append((len(self.recording.operations) if self.recording else 0, kind, identity))
+        self.promises.append((len(self.recording.operations) if self.recording else 0, kind, revision_id))
 
     def settle(self) -> None:
         """Let all promises hold from the beginning of the next recording."""
-        self.promises[:] = [(0, kind, identity) for _, kind, identity in self.promises]
+        self.promises[:] = [(0, kind, revision_id) for _, kind, revision_id in self.promises]
 
     def state(self, after: int) -> dict[str, Promise]:
         """Return what is promised of each revision after so many operations."""
-        return {identity: kind for when, kind, identity in self.promises if when <= after}
+        return {revision_id: kind for when, kind, revision_id in self.promises if when <= after}
 
     def check(self, state: dict[str, Promise]) -> None:
         """Make sure that all that is promised is true, and that the next backup and purge work as if nothing had been.
@@ -142,11 +142,11 @@ class Laboratory:
         """
         repository = self.open()
         history = {revision.id: revision for revision in repository.records.history()}
-        kept = {identity for identity, kind in state.items() if kind == "kept"}
+        kept = {revision_id for revision_id, kind in state.items() if kind == "kept"}
         self._demand(kept <= history.keys(), "a complete revision is lost")
-        gone = {identity for identity, kind in state.items() if kind == "gone"}
+        gone = {revision_id for revision_id, kind in state.items() if kind == "gone"}
         self._demand(not gone & history.keys(), "a forgotten revision is there again")
-        trusted = kept | {identity for identity, revision in history.items() if relied_upon(revision)}
+        trusted = kept | {revision_id for revision_id, revision in history.items() if relied_upon(revision)}
         self.read_back(repository, trusted)
 
         revision = Backup(repository, ("next",), clock=self.clock).run()
@@ -155,14 +155,14 @@ class Laboratory:
         self.read_back(repository, trusted | {revision.id})
         self.nothing_left_over()
 
-    def read_back(self, repository: Repository, identities: set[str]) -> None:
+    def read_back(self, repository: Repository, revision_ids: set[str]) -> None:
         """Read revisions from end to end."""
-        for identity in identities:
+        for revision_id in revision_ids:
             digest = blake3()
-            with repository.image(repository.records.read(identity)) as image:
+            with repository.image(repository.records.read(revision_id)) as image:
                 for index in range(len(image.chunks)):
                     digest.update(image.chunk(index))
-            self._demand(digest.digest() == self.expected[identity], f"revision {identity} has another content")
+            self._demand(digest.digest() == self.expected[revision_id], f"revision {revision_id} has another content")
 
     def nothing_left_over(self) -> None:
         """Look for temporary files, for maps without a record, and for a link to another than the newest revision."""

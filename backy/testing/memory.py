@@ -51,7 +51,7 @@ class MemorySource:
     """Makes of each snapshot what the test wants: one that fails, for instance."""
 
     @contextmanager
-    def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
+    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         """Freeze the content."""
         yield self.wrap(MemoryImage(self.content))
 

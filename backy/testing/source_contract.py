@@ -224,11 +224,11 @@ class SourceContract:
 
     @staticmethod
     def _check_changes(
-        subject: SourceUnderTest, source: Source, before: bytes, since: str, revision: str = SECOND
+        subject: SourceUnderTest, source: Source, before: bytes, parent: str, revision_id: str = SECOND
     ) -> bytes:
         """Make sure that the changes since a revision cover all differences; return the content now."""
         now = subject.content()
-        with source.snapshot(revision, since) as snapshot:
+        with source.snapshot(revision_id, parent) as snapshot:
             assert snapshot.size == len(now)
             changes = snapshot.changes()
             extents = None if changes is None else list(changes)
@@ -241,7 +241,7 @@ class SourceContract:
                 for at in range(0, len(now), 512)
                 if now[at : at + 512] != old[at : at + 512] and not any(covered[at : at + 512])
             ]
-            assert not missed, f"changes since {since} that the source does not tell of: {missed[:5]}"
+            assert not missed, f"changes since {parent} that the source does not tell of: {missed[:5]}"
             assert covered[len(before) :].count(0) == 0, "what the image has grown by is a change"
             holes = [extent for extent in extents if not extent.data]
             assert not any(any(now[hole.offset : hole.end]) for hole in holes), "a hole reads as zeroes"
@@ -259,9 +259,9 @@ def _made(subject: SourceUnderTest, config: dict[str, Any], folder: Path) -> Sou
     return source
 
 
-def _backed_up(subject: SourceUnderTest, source: Source, revision: str, since: str | None) -> bytes:
+def _backed_up(subject: SourceUnderTest, source: Source, revision_id: str, parent: str | None) -> bytes:
     """Let the source see a backup that is completed; return what it held."""
-    snapshot: AbstractContextManager[Snapshot] = source.snapshot(revision, since)
+    snapshot: AbstractContextManager[Snapshot] = source.snapshot(revision_id, parent)
     with snapshot as opened:
         content = _read(opened)
     assert not difference(content, subject.content())

@@ -51,43 +51,43 @@ class _Stored:
     ids: dict[str, list[bytes]] = field(default_factory=dict)
     content: dict[bytes, bytes] = field(default_factory=dict)
 
-    def put(self, revision: str, parent: str | None, *chunks: bytes) -> None:
+    def put(self, revision_id: str, parent: str | None, *chunks: bytes) -> None:
         """Store a revision of these chunks, b"" being zeroes; what the parent has at the same place is not told."""
-        with self.begin(revision, parent, *chunks) as writer:
+        with self.begin(revision_id, parent, *chunks) as writer:
             writer.commit()
 
     @contextmanager
-    def begin(self, revision: str, parent: str | None, *chunks: bytes) -> Iterator[ImageWriter]:
+    def begin(self, revision_id: str, parent: str | None, *chunks: bytes) -> Iterator[ImageWriter]:
         """Write all chunks of a revision, which is still to be committed."""
         before = self.ids[parent] if parent else []
         now = [identify(data) if data else ZERO for data in chunks]
-        referenced = {identity for ids in self.ids.values() for identity in ids}
+        referenced = {chunk_id for ids in self.ids.values() for chunk_id in ids}
         size = sum(len(data) or CHUNK_SIZE for data in chunks)
-        with self.storage.create(revision, parent, size, referenced) as writer:
-            for index, (identity, data) in enumerate(zip(now, chunks, strict=True)):
+        with self.storage.create(revision_id, parent, size, referenced) as writer:
+            for index, (chunk_id, data) in enumerate(zip(now, chunks, strict=True)):
                 previous = before[index] if index < len(before) else ZERO
-                if identity == previous:
+                if chunk_id == previous:
                     continue
-                if identity == ZERO:
+                if chunk_id == ZERO:
                     writer.zero(index)
                 else:
-                    assert writer.write(index, identity, data, None if previous == ZERO else previous) >= 0
-                    self.content[identity] = data
+                    assert writer.write(index, chunk_id, data, None if previous == ZERO else previous) >= 0
+                    self.content[chunk_id] = data
             yield writer
-        self.ids[revision] = now
+        self.ids[revision_id] = now
 
     def check(self) -> None:
         """Read all revisions."""
         for revision, ids in self.ids.items():
             with self.storage.open(revision) as reader:
-                for index, identity in enumerate(ids):
-                    if identity != ZERO:
-                        reader.probe(index, identity)
-                        assert not difference(reader.read(index, identity), self.content[identity]), (revision, index)
+                for index, chunk_id in enumerate(ids):
+                    if chunk_id != ZERO:
+                        reader.probe(index, chunk_id)
+                        assert not difference(reader.read(index, chunk_id), self.content[chunk_id]), (revision, index)
 
     @property
     def live(self) -> set[bytes]:
-        return {identity for ids in self.ids.values() for identity in ids} - {ZERO}
+        return {chunk_id for ids in self.ids.values() for chunk_id in ids} - {ZERO}
 
 
 class StorageContract:
@@ -247,10 +247,10 @@ class StorageContract:
         self._damage_everything(stored)
         damaged = 0
         for index, data in enumerate((ONE, TWO)):
-            identity = identify(data)
+            chunk_id = identify(data)
             with stored.storage.open("first") as reader:
-                damaged += self._is_damaged(reader, index, identity, data)
-            stored.storage.repair("first", index, identity, data)
+                damaged += self._is_damaged(reader, index, chunk_id, data)
+            stored.storage.repair("first", index, chunk_id, data)
         assert damaged
         stored.check()
 
@@ -263,7 +263,7 @@ class StorageContract:
             for look in (reader.probe, reader.read):
                 with pytest.raises(ChunkDamageError) as missing:
                     look(0, identify(ONE))
-                assert missing.value.identity == identify(ONE)
+                assert missing.value.chunk_id == identify(ONE)
 
     # crashes ----------------------------------------------------------------------------------------------------------
 
@@ -290,11 +290,11 @@ class StorageContract:
         return storage
 
     @staticmethod
-    def _is_damaged(reader: ImageReader, index: int, identity: bytes, data: bytes) -> bool:
+    def _is_damaged(reader: ImageReader, index: int, chunk_id: bytes, data: bytes) -> bool:
         try:
-            return reader.read(index, identity) != data
+            return reader.read(index, chunk_id) != data
         except ChunkDamageError as error:
-            return error.identity == identity
+            return error.chunk_id == chunk_id
 
     @staticmethod
     def _needs_recording(subject: StorageUnderTest) -> None:

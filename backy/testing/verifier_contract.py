@@ -48,13 +48,13 @@ class _Stored:
     def image(self) -> StoredImage:
         return StoredImage(self.chunks, self)
 
-    def read(self, index: int, identity: bytes) -> bytes:
+    def read(self, index: int, chunk_id: bytes) -> bytes:
         if index in self._missing:
-            raise ChunkDamageError(identity, "it is missing")
+            raise ChunkDamageError(chunk_id, "it is missing")
         return self._chunk(index)
 
-    def probe(self, index: int, identity: bytes) -> None:
-        self.read(index, identity)
+    def probe(self, index: int, chunk_id: bytes) -> None:
+        self.read(index, chunk_id)
 
     def _chunk(self, index: int) -> bytes:
         return self._content[index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE]
@@ -125,7 +125,7 @@ class VerifierContract:
         result = self._verified(verifier, MemoryImage(CONTENT), _Stored(CONTENT, missing=everywhere))
         for mismatch in result.mismatches:
             assert mismatch.damage is not None
-            assert mismatch.damage.identity == identify(mismatch.expected or b"")
+            assert mismatch.damage.chunk_id == identify(mismatch.expected or b"")
 
     def test_a_source_that_fails_ends_the_verification(self, verifier: Verifier) -> None:
         """What can not be read from the source was not verified, so it is an error and no report."""

@@ -27,7 +27,7 @@ class Fickle:
         self.reads = 0
 
     @contextmanager
-    def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
+    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         yield self
 
     def extents(self) -> Iterable[Extent]:
@@ -83,7 +83,7 @@ class Taken:
 
     verifier = "full"
 
-    def snapshot(self, revision: str, since: str | None) -> AbstractContextManager[Snapshot]:
+    def snapshot(self, revision_id: str, parent: str | None) -> AbstractContextManager[Snapshot]:
         raise SourceBusyError("source x is being backed up by another server")
 
 

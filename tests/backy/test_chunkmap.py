@@ -5,16 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import CHUNK_SIZE, Extent, chunk_count, identify
-from backy.chunkmap import ZERO, ChunkMap, buffer
-from backy.errors import DamageError
+from backy.chunkmap import ZERO, ChunkMap, buffer, checked
+from backy.errors import ChunkDamageError, DamageError
 
 IDENTITIES = [bytes([number]) * 32 for number in range(1, 4)]
 
 
 def build(size: int, ids: list[bytes]) -> ChunkMap:
     chunks = ChunkMap(size)
-    for index, identity in enumerate(ids):
-        chunks[index] = identity
+    for index, chunk_id in enumerate(ids):
+        chunks[index] = chunk_id
     return chunks
 
 
@@ -141,7 +141,7 @@ def test_a_resized_map_keeps_what_fits_and_grows_by_zeroes(chunks: ChunkMap, siz
 
 @given(maps(), st.sets(st.sampled_from(IDENTITIES)))
 def test_places_are_where_the_ids_are(chunks: ChunkMap, wanted: set[bytes]) -> None:
-    assert chunks.places(wanted) == [index for index in range(len(chunks)) if chunks[index] in wanted]
+    assert chunks.indexes(wanted) == [index for index in range(len(chunks)) if chunks[index] in wanted]
 
 
 @pytest.mark.parametrize("size", [0, 1, 16, 17, 40])
@@ -198,3 +198,13 @@ def test_a_hole_far_behind_is_found() -> None:
     assert chunks.hole(7) == 5000
     chunks[4000] = ZERO
     assert chunks.hole(7) == 4000
+
+
+def test_a_chunk_is_checked_by_its_id_and_its_length() -> None:
+    assert checked(identify(b"content"), b"content") == b"content"
+    assert checked(identify(b"content"), b"content", 7) == b"content"
+    for length in (None, 8):
+        wrong = b"contend" if length is None else b"content"
+        with pytest.raises(ChunkDamageError, match="does not have this id") as caught:
+            checked(identify(b"content"), wrong, length)
+        assert (caught.value.chunk_id, caught.value.evidence) == (identify(b"content"), wrong)

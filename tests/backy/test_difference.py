@@ -24,14 +24,14 @@ class Memory:
         self.missing = missing
         self.reads: list[int] = []
 
-    def read(self, index: int, identity: bytes) -> bytes:
+    def read(self, index: int, chunk_id: bytes) -> bytes:
         self.reads.append(index)
         if index == self.missing:
-            raise ChunkDamageError(identity, "gone")
+            raise ChunkDamageError(chunk_id, "gone")
         return self.content[index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE]
 
-    def probe(self, index: int, identity: bytes) -> int:
-        return len(self.read(index, identity))
+    def probe(self, index: int, chunk_id: bytes) -> int:
+        return len(self.read(index, chunk_id))
 
     def image(self) -> StoredImage:
         chunks = ChunkMap(len(self.content))

@@ -61,8 +61,8 @@ def test_a_storage_need_not_know_what_it_reads(
     opened = storage.open
 
     @contextmanager
-    def silent(identity: str):
-        with opened(identity) as reader:
+    def silent(revision_id: str):
+        with opened(revision_id) as reader:
             monkeypatch.setattr(reader, "probe", lambda _index, _identity: None)
             yield reader
 

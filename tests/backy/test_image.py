@@ -20,8 +20,8 @@ class Shelf:
     def __init__(self) -> None:
         self.chunks: dict[bytes, bytes] = {}
 
-    def read(self, index: int, identity: bytes) -> bytes:
-        return self.chunks[identity]
+    def read(self, index: int, chunk_id: bytes) -> bytes:
+        return self.chunks[chunk_id]
 
 
 def stored() -> tuple[StoredImage, Shelf]:
@@ -52,10 +52,10 @@ def test_a_range_outside_of_the_image_is_refused(offset: int, length: int) -> No
 @pytest.mark.parametrize("content", [b"", CONTENT[:-1], b"x" + CONTENT[1:CHUNK_SIZE], CONTENT[: CHUNK_SIZE + 1]])
 def test_a_chunk_that_is_not_what_its_id_says_is_never_handed_out(content: bytes) -> None:
     image, shelf = stored()
-    identity = image.chunks[0]
-    shelf.chunks[identity] = content
+    chunk_id = image.chunks[0]
+    shelf.chunks[chunk_id] = content
 
-    with pytest.raises(ChunkDamageError, match=identity.hex()):
+    with pytest.raises(ChunkDamageError, match=chunk_id.hex()):
         image.pread(5, 5)
     assert image.pread(CHUNK_SIZE, 5) == bytes(5)
 

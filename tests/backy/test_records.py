@@ -61,3 +61,17 @@ def test_a_map_has_to_be_the_one_that_the_record_names(repository: Repository, b
     revision = back_up()
     with pytest.raises(DamageError, match=rf"\.map is not the chunk map that {revision.id}\.rev names"):
         repository.records.read_map(msgspec.structs.replace(revision, size=revision.size + 1))
+
+
+def test_an_image_is_opened_by_its_record_or_by_a_map_at_hand(repository: Repository, back_up) -> None:
+    revision = back_up()
+    with repository.open_image(revision) as image, repository.image(revision) as locked:
+        assert image.chunk(0) == locked.chunk(0)
+        chunks = image.chunks
+
+    repository.records.map_path(revision.id).unlink()
+    with repository.open_image(revision, chunks) as image:
+        assert image.chunks is chunks
+        image.chunk(0)
+    with pytest.raises(DamageError, match="is missing"), repository.open_image(revision):
+        pass

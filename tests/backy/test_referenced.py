@@ -29,8 +29,8 @@ class Asked(Records):
 
 def test_a_question_during_the_reading_gets_the_whole_answer(repository: Repository, clock) -> None:
     revision = Backup(repository, ("test",), clock=clock).run()
-    identity = next(iter(repository.records.read_map(revision).distinct()))
+    chunk_id = next(iter(repository.records.read_map(revision).distinct()))
     with ThreadPoolExecutor(1) as pool:
         asked = Asked(repository.directory, pool)
-        assert identity in asked.referenced
+        assert chunk_id in asked.referenced
         assert [answer.result() for answer in asked.answers] == [True]

@@ -37,8 +37,8 @@ class RawStorage:
     raw = True
     removed: list[str] = []  # noqa: RUF012  # one of a kind
 
-    def remove(self, revision: str) -> None:
-        self.removed.append(revision)
+    def remove(self, revision_id: str) -> None:
+        self.removed.append(revision_id)
 
 
 def test_what_init_made_can_be_opened(repository: Repository, image: Path) -> None:

@@ -237,8 +237,8 @@ class Whole:
         self.events = Events({"observer": manager})
 
     @hookimpl
-    def backy_restore_finished(self, revision: str, target: str) -> None:
-        self.told.append((revision, target))
+    def backy_restore_finished(self, revision_id: str, target: str) -> None:
+        self.told.append((revision_id, target))
 
     def run(self, **arguments: object) -> Revision:
         wanted = {"specification": "0", "target": str(self.target), "events": self.events} | arguments

@@ -48,7 +48,7 @@ def files(repository: Repository) -> list[Path]:
 
 
 def position(repository: Repository) -> str:
-    found: str = json.loads((repository.directory / SCRUB_LOCK).read_bytes())["identity"]
+    found: str = json.loads((repository.directory / SCRUB_LOCK).read_bytes())["chunk_id"]
     return found
 
 
@@ -88,7 +88,9 @@ def test_a_whole_round_from_the_middle_ends_where_it_began(stored: Repository) -
     assert position(stored) == before
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"revision": "", "number": 0, "identity": "x"}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"storage": "x", "revision_id": "", "index": 0, "chunk_id": "x"}', b"\xff"]
+)
 def test_a_position_that_can_not_be_read_costs_nothing_but_time(
     stored: Repository, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:

@@ -61,10 +61,10 @@ class Shelf:
     written: dict[int, tuple[bytes, bytes, bytes | None]] = field(default_factory=dict)
     zeroed: set[int] = field(default_factory=set)
 
-    def write(self, index: int, identity: bytes, data: bytes, previous: bytes | None) -> int:
+    def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
         assert index not in self.written
-        assert identity == identify(data)
-        self.written[index] = (identity, data, previous)
+        assert chunk_id == identify(data)
+        self.written[index] = (chunk_id, data, previous)
         return 1
 
     def zero(self, index: int) -> None:
@@ -114,7 +114,7 @@ def test_a_full_backup_stores_every_chunk_that_is_not_zero(content: bytes) -> No
     done, shelf, progress = run(Memory(content))
 
     assert ids(done.chunks) == ids_of(content)
-    assert {index for index, identity in enumerate(ids_of(content)) if identity != ZERO} == set(shelf.written)
+    assert {index for index, chunk_id in enumerate(ids_of(content)) if chunk_id != ZERO} == set(shelf.written)
     assert not shelf.zeroed
     assert sum(progress) == len(content)
 
@@ -127,7 +127,7 @@ def test_an_incremental_backup_has_the_map_of_a_full_one(new: bytes, old: bytes,
     done, shelf, _ = run(memory, parent)
 
     before = [*ids_of(old), *([ZERO] * chunk_count(len(new)))]
-    changed = {index for index, identity in enumerate(ids_of(new)) if identity != before[index]}
+    changed = {index for index, chunk_id in enumerate(ids_of(new)) if chunk_id != before[index]}
     assert ids(done.chunks) == ids_of(new)
     assert set(shelf.written) == {index for index in changed if done.chunks[index] != ZERO}
     assert shelf.zeroed == changed - set(shelf.written)
@@ -211,8 +211,8 @@ class Teller(MemorySource):
     asked: list[str | None] = field(default_factory=list)
 
     @contextmanager
-    def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
-        self.asked.append(since)
+    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
+        self.asked.append(parent)
         yield self.wrap(MemoryImage(self.content, self.hint))
 
 

@@ -14,7 +14,7 @@ from backy.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError, RevisionNotFoundError
 from backy.keeping import forget
 from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
-from backy.mending import identities, mark_damaged, settle
+from backy.mending import chunk_ids, mark_damaged, settle
 from backy.repository import Repository
 from backy.revision import Revision, Trust, utc_now
 from backy.steps import quiet
@@ -122,7 +122,7 @@ def test_a_revision_that_can_not_be_dealt_with_hinders_no_other(
 
 def test_sound_chunks_distrust_nothing(stored: Repository) -> None:
     assert settle(stored, stored.records.read_map(stored.records.history()[0]).distinct(), None) == []
-    assert settle(stored, identities([]), None) == []
+    assert settle(stored, chunk_ids([]), None) == []
     assert states(stored) == [(Trust.TRUSTED, ())] * 2
 
 
@@ -136,9 +136,9 @@ def test_a_damaged_chunk_is_looked_at_once_for_all_revisions(
     looks: list[bytes] = []
     read = ChunkReader.read
 
-    def counted(reader: ChunkReader, index: int, identity: bytes) -> bytes:
-        looks.append(identity)
-        return read(reader, index, identity)
+    def counted(reader: ChunkReader, index: int, chunk_id: bytes) -> bytes:
+        looks.append(chunk_id)
+        return read(reader, index, chunk_id)
 
     monkeypatch.setattr(ChunkReader, "read", counted)
 

@@ -41,9 +41,9 @@ def clones(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name.startswith(".backy"))
 
 
-def back_up(source: FileSource, revision: str, since: str | None = None) -> list[Extent] | None:
+def back_up(source: FileSource, revision_id: str, parent: str | None = None) -> list[Extent] | None:
     """Go through the motions of a backup and return what is said to have changed."""
-    with source.snapshot(revision, since) as snapshot:
+    with source.snapshot(revision_id, parent) as snapshot:
         changes = snapshot.changes()
         return None if changes is None else list(changes)
 

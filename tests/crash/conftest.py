@@ -72,8 +72,8 @@ class Lab(Laboratory):
         live = set().union(*(ChunkMap.decode(path.read_bytes()).distinct() for path in maps))
         files = [parse_name(path.name) for path in self.directory.glob("chunks/??/*")]
         assert None not in files
-        bases = {file.base for file in files if file.base and file.identity in live}
-        assert not [file for file in files if file.identity not in live and (file.base or file.identity not in bases)]
+        bases = {file.base for file in files if file.base and file.chunk_id in live}
+        assert not [file for file in files if file.chunk_id not in live and (file.base or file.chunk_id not in bases)]
 
 
 @pytest.fixture

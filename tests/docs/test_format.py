@@ -91,8 +91,8 @@ def test_the_name_of_the_delta() -> None:
     assert found
     file = parse_name(found[2])
     assert file is not None
-    assert (file.identity, file.base) == (identify(CHANGED), identify(BASE))
-    assert f"{file.identity[0]:02x}" == found[1]
+    assert (file.chunk_id, file.base) == (identify(CHANGED), identify(BASE))
+    assert f"{file.chunk_id[0]:02x}" == found[1]
     assert file.name == found[2]
 
 
@@ -101,8 +101,8 @@ def test_the_marker() -> None:
 
 
 def test_ids_of_revisions_are_as_the_page_says() -> None:
-    for identity, sound in [("a" * 8, True), ("a" * 7, False), ("1" * 64, True), ("1" * 65, False), ("-" * 9, False)]:
-        assert bool(ID_PATTERN.fullmatch(identity)) is sound
+    for chunk_id, sound in [("a" * 8, True), ("a" * 7, False), ("1" * 64, True), ("1" * 65, False), ("-" * 9, False)]:
+        assert bool(ID_PATTERN.fullmatch(chunk_id)) is sound
     assert "8 to 64 of them" in PAGE
 
 

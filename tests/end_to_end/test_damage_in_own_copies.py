@@ -34,7 +34,7 @@ class RawFile:
         self.path = path
         self.size = size
 
-    def write(self, index: int, identity: bytes, data: bytes, previous: bytes | None) -> int:
+    def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
         with self.path.open("r+b") as stream:
             os.pwrite(stream.fileno(), data, index * CHUNK_SIZE)
         return len(data)
@@ -46,16 +46,16 @@ class RawFile:
     def commit(self) -> Stored:
         return Stored(self.size)
 
-    def read(self, index: int, identity: bytes) -> bytes:
+    def read(self, index: int, chunk_id: bytes) -> bytes:
         try:
             with self.path.open("rb") as stream:
                 return os.pread(stream.fileno(), CHUNK_SIZE, index * CHUNK_SIZE)
         except OSError as error:
-            raise ChunkDamageError(identity, f"{self.path.name}: {error.strerror}") from error
+            raise ChunkDamageError(chunk_id, f"{self.path.name}: {error.strerror}") from error
 
-    def probe(self, index: int, identity: bytes) -> None:
+    def probe(self, index: int, chunk_id: bytes) -> None:
         if not self.path.exists() or self.path.stat().st_size <= index * CHUNK_SIZE:
-            raise ChunkDamageError(identity, f"{self.path.name} is missing or cut short")
+            raise ChunkDamageError(chunk_id, f"{self.path.name} is missing or cut short")
 
 
 class RawStorage:
@@ -71,8 +71,10 @@ class RawStorage:
         pass
 
     @contextmanager
-    def create(self, revision: str, parent: str | None, size: int, referenced: Container[bytes]) -> Iterator[RawFile]:
-        path = self.directory / revision
+    def create(
+        self, revision_id: str, parent: str | None, size: int, referenced: Container[bytes]
+    ) -> Iterator[RawFile]:
+        path = self.directory / revision_id
         if parent is None:
             path.touch()
         else:
@@ -81,15 +83,15 @@ class RawStorage:
         yield RawFile(path, size)
 
     @contextmanager
-    def open(self, revision: str) -> Iterator[RawFile]:
-        yield RawFile(self.directory / revision, 0)
+    def open(self, revision_id: str) -> Iterator[RawFile]:
+        yield RawFile(self.directory / revision_id, 0)
 
-    def repair(self, revision: str, index: int, identity: bytes, data: bytes) -> None:
-        (self.directory / revision).touch()
-        RawFile(self.directory / revision, 0).write(index, identity, data, None)
+    def repair(self, revision_id: str, index: int, chunk_id: bytes, data: bytes) -> None:
+        (self.directory / revision_id).touch()
+        RawFile(self.directory / revision_id, 0).write(index, chunk_id, data, None)
 
-    def remove(self, revision: str) -> None:
-        (self.directory / revision).unlink(missing_ok=True)
+    def remove(self, revision_id: str) -> None:
+        (self.directory / revision_id).unlink(missing_ok=True)
 
     def held(self, live: Container[bytes]) -> Held:
         return Held()
@@ -165,7 +167,7 @@ def test_damage_in_one_copy_is_no_damage_in_the_other(repository: RawRepository,
 
     found = scrub(repository)
 
-    assert [error.identity for error in found.damaged] == [bad]
+    assert [error.chunk_id for error in found.damaged] == [bad]
     assert found.distrusted == [repository.records.history()[number].id]
     assert repository.records.history()[number].damaged == (0,)
     assert repository.trust()[1 - number] is Trust.TRUSTED
@@ -225,7 +227,7 @@ def test_a_scrub_goes_on_where_the_one_before_stopped(repository: RawRepository)
     for _ in range(9):
         found = scrub(repository, longest=timedelta(0))
         assert (found.chunks, found.complete) == (1, False)
-        seen += [error.identity for error in found.damaged]
+        seen += [error.chunk_id for error in found.damaged]
 
     revisions = sorted(repository.records.history(), key=lambda revision: revision.id)
     expected = [repository.records.read_map(revision)[index] for revision in revisions for index in (0, 1, 3, 4)]

@@ -23,7 +23,7 @@ _NAME = re.compile(r"([0-9a-f]{64})(?:\.zst|\.([0-9a-f]{64})(?:\.([0-9a-f]{64}))
 class ChunkFile(NamedTuple):
     """A file's name, taken apart. A full chunk has no base, and few deltas have a companion."""
 
-    identity: bytes
+    chunk_id: bytes
     base: bytes | None = None
     companion: bytes | None = None
 
@@ -41,7 +41,7 @@ class ChunkFile(NamedTuple):
     @property
     def name(self) -> str:
         """The name of the file in its folder."""
-        ids = [identity.hex() for identity in self if identity is not None]
+        ids = [chunk_id.hex() for chunk_id in self if chunk_id is not None]
         return ".".join(ids) + (FULL_SUFFIX if self.base is None else DELTA_SUFFIX)
 
 
@@ -50,8 +50,8 @@ def parse_name(name: str) -> ChunkFile | None:
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    identity, base, companion = (bytes.fromhex(digits) if digits else None for digits in match.groups())
-    return None if identity is None else ChunkFile(identity, base, companion)
+    chunk_id, base, companion = (bytes.fromhex(digits) if digits else None for digits in match.groups())
+    return None if chunk_id is None else ChunkFile(chunk_id, base, companion)
 
 
 class ChunkFiles:
@@ -64,16 +64,16 @@ class ChunkFiles:
 
     def path(self, file: ChunkFile) -> str:
         """Return where `file` lies."""
-        return os.path.join(self.directory, f"{file.identity[0]:02x}", file.name)
+        return os.path.join(self.directory, f"{file.chunk_id[0]:02x}", file.name)
 
-    def find(self, identity: bytes) -> ChunkFile | None:
+    def find(self, chunk_id: bytes) -> ChunkFile | None:
         """Return the file that holds a chunk: a full one wins over a delta. None if there is neither."""
-        full = ChunkFile(identity)
-        return full if self.exists(full) else next(iter(self.deltas(identity)), None)
+        full = ChunkFile(chunk_id)
+        return full if self.exists(full) else next(iter(self.deltas(chunk_id)), None)
 
-    def deltas(self, identity: bytes) -> list[ChunkFile]:
+    def deltas(self, chunk_id: bytes) -> list[ChunkFile]:
         """Return the delta files of a chunk as of the first look: one, unless crashes left others that nobody needs."""
-        return self._folder_deltas(identity[0]).get(identity, [])
+        return self._folder_deltas(chunk_id[0]).get(chunk_id, [])
 
     def exists(self, file: ChunkFile) -> bool:
         """Tell whether there is such a file."""
@@ -84,7 +84,7 @@ class ChunkFiles:
         try:
             return os.stat(self.path(file)).st_size
         except OSError as error:
-            raise ChunkDamageError(file.identity, f"{file.kind}: {error.strerror}") from error
+            raise ChunkDamageError(file.chunk_id, f"{file.kind}: {error.strerror}") from error
 
     def _folder_deltas(self, number: int) -> dict[bytes, list[ChunkFile]]:
         """Return the deltas in a folder by their ids."""
@@ -92,7 +92,7 @@ class ChunkFiles:
             deltas: dict[bytes, list[ChunkFile]] = {}
             for file in self.folder(number):
                 if file.base is not None:
-                    deltas.setdefault(file.identity, []).append(file)
+                    deltas.setdefault(file.chunk_id, []).append(file)
             self._deltas[number] = deltas
         return self._deltas[number]
 
@@ -117,4 +117,4 @@ class ChunkFiles:
             with open(self.path(file), "rb", buffering=0) as stream:
                 return stream.read()
         except OSError as error:
-            raise ChunkDamageError(file.identity, f"{file.kind}: {error.strerror}") from error
+            raise ChunkDamageError(file.chunk_id, f"{file.kind}: {error.strerror}") from error

@@ -59,7 +59,7 @@ class ChunkedStorage:
     @contextmanager
     def create(
         self,
-        revision: str,
+        revision_id: str,
         parent: str | None,
         size: int,
         referenced: Container[bytes],
@@ -82,20 +82,20 @@ class ChunkedStorage:
             self._clear_temporary(files)
 
     @contextmanager
-    def open(self, revision: str) -> Iterator[ChunkReader]:
+    def open(self, revision_id: str) -> Iterator[ChunkReader]:
         """Read chunks."""
         yield ChunkReader(self._files(), self._codec)
 
-    def repair(self, revision: str, index: int, identity: bytes, data: bytes) -> None:
+    def repair(self, revision_id: str, index: int, chunk_id: bytes, data: bytes) -> None:
         """Store a chunk in full, whatever is there: a full one is read in preference to a delta.
 
         Revisions that were durable refer to it, so it is made durable itself, whatever backups wait for.
         """
         with self._writer("file", ()) as writer:
-            writer.write(index, identity, data, None)
+            writer.write(index, chunk_id, data, None)
             writer.commit()
 
-    def remove(self, revision: str) -> None:
+    def remove(self, revision_id: str) -> None:
         """Nothing here belongs to one revision alone."""
 
     def held(self, live: Container[bytes]) -> Held:

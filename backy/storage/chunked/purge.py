@@ -48,6 +48,6 @@ def _ingredients(files: ChunkFiles, live: Container[bytes]) -> set[ChunkFile]:
 
 def _needed(file: ChunkFile, files: ChunkFiles, live: Container[bytes]) -> bool:
     """Tell whether a live chunk is read from this very file: beside a full one, a delta of the same id is not."""
-    if file.identity not in live:
+    if file.chunk_id not in live:
         return False
-    return file.base is None or not files.exists(ChunkFile(file.identity))
+    return file.base is None or not files.exists(ChunkFile(file.chunk_id))

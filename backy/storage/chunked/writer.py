@@ -64,19 +64,19 @@ class ChunkWriter:
         """Let go of the store."""
         os.close(self._root)
 
-    def write(self, index: int, identity: bytes, data: bytes, previous: bytes | None) -> int:
+    def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
         """Store a chunk unless it is known to be stored; return how many of its bytes the parent's chunk lacks."""
         with self._lock:
-            if identity in self._claimed:
+            if chunk_id in self._claimed:
                 return len(data)
-            self._claimed.add(identity)
-        if identity in self._referenced and self._is_stored(identity):
+            self._claimed.add(chunk_id)
+        if chunk_id in self._referenced and self._is_stored(chunk_id):
             return len(data)
         parent = None if previous is None else self._parent(previous)
         if parent is None:
-            self._store(ChunkFile(identity), self._codec.compress(data))
+            self._store(ChunkFile(chunk_id), self._codec.compress(data))
             return len(data)
-        self._store_difference(parent, identity, data)
+        self._store_difference(parent, chunk_id, data)
         return sum(length for _, length in runs(differing_pages(data, parent.content), len(data)))
 
     def zero(self, index: int) -> None:
@@ -93,9 +93,9 @@ class ChunkWriter:
             sync_folder(self._files.directory)
         return Stored(self._stored, durable=self._durability != "none", damaged=tuple(self._damaged))
 
-    def _is_stored(self, identity: bytes) -> bool:
+    def _is_stored(self, chunk_id: bytes) -> bool:
         """Tell whether the files of a referenced chunk are there; that they are whole is known."""
-        file = self._files.find(identity)
+        file = self._files.find(chunk_id)
         return file is not None and all(self._files.exists(other) for other in file.made_of)
 
     def _parent(self, previous: bytes) -> Parent | None:
@@ -104,23 +104,23 @@ class ChunkWriter:
             return self._read_parent(self._reader.locate(previous))
         except ChunkDamageError as error:
             log.warning("%s; what changed in it is stored in full", error)
-            if error.identity != previous:
+            if error.chunk_id != previous:
                 cause = f"it is made of a damaged one: {error}"
-                error = ChunkDamageError(previous, cause, error.evidence, error.identity)
+                error = ChunkDamageError(previous, cause, error.evidence, error.chunk_id)
             with self._lock:
                 self._damaged.append(error if len(self._damaged) < MOST_FINDINGS else error.without_evidence())
             return None
 
     def _read_parent(self, file: ChunkFile) -> Parent:
         """Read a chunk and what it is made of; all that a new delta may be made of is compared with its id."""
-        full = ChunkFile(file.base or file.identity)
-        content = self._reader.checked_full(full.identity)
+        full = ChunkFile(file.base or file.chunk_id)
+        content = self._reader.checked_full(full.chunk_id)
         size = self._files.size(full)
         if file.base is None:
             return Parent(content, Origin(full, content, size, 0), None)
         plain = file if file.companion is None else file.made_of[-1]
         delta = self._reader.delta(plain)
-        lent = checked(plain.identity, apply_delta(delta, content))
+        lent = checked(plain.chunk_id, apply_delta(delta, content))
         lent_size = self._files.size(plain)
         spent = delta.spent + lent_size
         if file.companion is None:
@@ -130,29 +130,29 @@ class ChunkWriter:
         base = Origin(full, content, size, spent + own_spent)
         return Parent(apply_delta(own, lent), base, Origin(plain, lent, lent_size, own_spent))
 
-    def _store_difference(self, parent: Parent, identity: bytes, data: bytes) -> None:
+    def _store_difference(self, parent: Parent, chunk_id: bytes, data: bytes) -> None:
         """Store a chunk as a delta, or in full once the deltas of its base have cost as much as a full one.
 
         A delta takes over the pages of its companion until that has saved what a delta without one costs. Whatever has
         this id already is not trusted: a full chunk is read in preference to it.
         """
-        there = self._files.find(identity)
+        there = self._files.find(chunk_id)
         known = [parent.base.file] if parent.companion is None else [parent.base.file, parent.companion.file]
         if there in known:
             return
         for origin in [parent.companion, parent.base] if there is None else []:
             if origin is None:
                 continue
-            companion = origin.file.identity if origin.file.base is not None else None
+            companion = origin.file.chunk_id if origin.file.base is not None else None
             frame = self._difference(origin, data)
             if (
                 frame is not None
                 and origin.spent + len(frame) <= origin.size
                 and parent.base.spent + len(frame) <= parent.base.size
             ):
-                self._store(ChunkFile(identity, parent.base.file.identity, companion), frame)
+                self._store(ChunkFile(chunk_id, parent.base.file.chunk_id, companion), frame)
                 return
-        self._store(ChunkFile(identity), self._codec.compress(data))
+        self._store(ChunkFile(chunk_id), self._codec.compress(data))
 
     def _difference(self, origin: Origin, data: bytes) -> bytes | None:
         """Return the frame of a delta made of `origin`; None if every page differs."""
@@ -177,7 +177,7 @@ class ChunkWriter:
         full chunk is read in preference to it, only to what is on the disk.
         """
         path = self._files.path(file)
-        replaces = self._files.find(file.identity) is not None
+        replaces = self._files.find(file.chunk_id) is not None
         temporary = f"{self._files.temporary}/{threading.get_native_id()}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, READ_ONLY)
         try:

@@ -39,14 +39,14 @@ class CowStorage:
     @contextmanager
     def create(
         self,
-        revision: str,
+        revision_id: str,
         parent: str | None,
         size: int,
         referenced: Container[bytes],
     ) -> Iterator[RawWriter]:
         """Begin an image under a temporary name; it gets its own once it is on the disk."""
         self._install()
-        path, temporary = self._path(revision), self._temporary(revision)
+        path, temporary = self._path(revision_id), self._temporary(revision_id)
         temporary.unlink(missing_ok=True)
         with ExitStack() as files:
             origin = None if parent is None else _opened(files, self._path(parent), os.O_RDONLY)
@@ -73,19 +73,19 @@ class CowStorage:
         os.ftruncate(target, size)
 
     @contextmanager
-    def open(self, revision: str) -> Iterator[RawReader]:
+    def open(self, revision_id: str) -> Iterator[RawReader]:
         """Open an image; one that can not be opened fails chunk by chunk."""
         with ExitStack() as files:
-            path = self._path(revision)
+            path = self._path(revision_id)
             try:
                 descriptor: int | OSError = _opened(files, path, os.O_RDONLY)
             except OSError as error:
                 descriptor = error
             yield RawReader(path.name, descriptor)
 
-    def repair(self, revision: str, index: int, identity: bytes, data: bytes) -> None:
+    def repair(self, revision_id: str, index: int, chunk_id: bytes, data: bytes) -> None:
         """Write the pages that are not what they should be into an image; other revisions share them no more."""
-        path = self._path(revision)
+        path = self._path(revision_id)
         try:
             path.chmod(0o600)
         except FileNotFoundError:
@@ -103,10 +103,10 @@ class CowStorage:
         finally:
             path.chmod(READ_ONLY)
 
-    def remove(self, revision: str) -> None:
+    def remove(self, revision_id: str) -> None:
         """Remove an image; blocks that other revisions share stay theirs."""
         with suppress(FileNotFoundError):
-            self._path(revision).unlink()
+            self._path(revision_id).unlink()
             sync_folder(self._directory)
 
     def held(self, live: Container[bytes]) -> Held:
@@ -125,11 +125,11 @@ class CowStorage:
             path.unlink()
         return Purged(len(left), size)
 
-    def _path(self, revision: str) -> Path:
-        return self._directory / revision
+    def _path(self, revision_id: str) -> Path:
+        return self._directory / revision_id
 
-    def _temporary(self, revision: str) -> Path:
-        return self._directory / f".{revision}{TEMPORARY_SUFFIX}"
+    def _temporary(self, revision_id: str) -> Path:
+        return self._directory / f".{revision_id}{TEMPORARY_SUFFIX}"
 
 
 def _opened(files: ExitStack, path: Path, flags: int) -> int:

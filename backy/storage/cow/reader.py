@@ -16,7 +16,7 @@ class RawReader:
         self._file = descriptor
         """Descriptor of the image, or why there is none."""
 
-    def read(self, index: int, identity: bytes) -> bytes:
+    def read(self, index: int, chunk_id: bytes) -> bytes:
         """Return a chunk; the caller compares it with the id.
 
         Raises:
@@ -25,16 +25,16 @@ class RawReader:
         try:
             return read_chunk(self._descriptor(), index)
         except OSError as error:
-            raise ChunkDamageError(identity, f"image {self._name}: {error.strerror}") from error
+            raise ChunkDamageError(chunk_id, f"image {self._name}: {error.strerror}") from error
 
-    def probe(self, index: int, identity: bytes) -> int:
+    def probe(self, index: int, chunk_id: bytes) -> int:
         """Look whether the image is there and reaches to the chunk, and return its length; raises ChunkDamageError."""
         try:
             size = os.fstat(self._descriptor()).st_size
         except OSError as error:
-            raise ChunkDamageError(identity, f"image {self._name}: {error.strerror}") from error
+            raise ChunkDamageError(chunk_id, f"image {self._name}: {error.strerror}") from error
         if size <= index * CHUNK_SIZE:
-            raise ChunkDamageError(identity, f"image {self._name} ends before it, after {size} bytes")
+            raise ChunkDamageError(chunk_id, f"image {self._name} ends before it, after {size} bytes")
         return min(size - index * CHUNK_SIZE, CHUNK_SIZE)
 
     def _descriptor(self) -> int:

@@ -32,7 +32,7 @@ class RawWriter:
         self._stored = 0
         self._damaged: list[ChunkDamageError] = []
 
-    def write(self, index: int, identity: bytes, data: bytes, previous: bytes | None) -> int:
+    def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
         """Write the pages of a chunk that the parent's chunk does not have; return how many bytes that are."""
         if self._origin is None or previous is None:
             old = _ZEROES[: len(data)]

@@ -39,14 +39,14 @@ class CephSource:
         return True
 
     @contextmanager
-    def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
+    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         """Freeze the image as the snapshot `backy-<revision>`; nobody else backs it up meanwhile."""
-        name = PREFIX + revision
-        parent = PREFIX + since if since else None
+        name = PREFIX + revision_id
+        earlier = PREFIX + parent if parent else None
         with opened_pool(self.config) as pool, self._leased(pool) as lease:
             try:
-                consistent = self._freeze(pool, name, parent)
-                known = None if self.config.full_always else parent
+                consistent = self._freeze(pool, name, earlier)
+                known = None if self.config.full_always else earlier
                 with opened_snapshot(pool, self.config, name, known, lease.check) as snapshot:
                     snapshot.consistent = consistent
                     yield snapshot
@@ -57,9 +57,9 @@ class CephSource:
                 raise
             self._clean_up(pool, lambda own: own != name or self.config.full_always)
 
-    def retain(self, revisions: Collection[str]) -> None:
-        """Remove the snapshots of this job's revisions that are not in `revisions`."""
-        kept = {PREFIX + revision for revision in revisions}
+    def retain(self, revision_ids: Collection[str]) -> None:
+        """Remove the snapshots of this job's revisions that are not in `revision_ids`."""
+        kept = {PREFIX + revision_id for revision_id in revision_ids}
         with opened_pool(self.config) as pool, opened_image(pool, self.config) as image:
             image.remove_snapshots(self._own(image.claims(), lambda own: own not in kept))
 

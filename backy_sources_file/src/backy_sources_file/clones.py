@@ -44,21 +44,21 @@ class Clones:
         finally:
             os.close(descriptor)
 
-    def keep(self, descriptor: int, revision: str) -> None:
+    def keep(self, descriptor: int, revision_id: str) -> None:
         """Give a clone its name, once it is on the disk, and remove all others."""
-        os.setxattr(descriptor, _ATTRIBUTE, _identity(descriptor, revision))
+        os.setxattr(descriptor, _ATTRIBUTE, _identity(descriptor, revision_id))
         os.fsync(descriptor)
         folder = os.open(self._folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # Python calls linkat(2), which can follow the link to a file without a name, only if it is given a folder
             origin = f"/proc/self/fd/{descriptor}"
-            os.link(origin, self._name(revision), src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
+            os.link(origin, self._name(revision_id), src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
         finally:
             os.close(folder)
-        self.remove_others([revision])
+        self.remove_others([revision_id])
 
     @contextmanager
-    def kept(self, revision: str) -> Iterator[int]:
+    def kept(self, revision_id: str) -> Iterator[int]:
         """Open the clone that was kept for a revision and yield its descriptor.
 
         Raises:
@@ -66,9 +66,9 @@ class Clones:
             ForeignCloneError: it was changed, or is another file.
         """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(self._folder() / self._name(revision), flags)
+        descriptor = os.open(self._folder() / self._name(revision_id), flags)
         try:
-            if not _is_whole(descriptor, revision):
+            if not _is_whole(descriptor, revision_id):
                 raise ForeignCloneError
             yield descriptor
         finally:
@@ -90,18 +90,18 @@ class Clones:
     def _folder(self) -> Path:
         return Path(os.path.realpath(self._path)).parent
 
-    def _name(self, revision: str) -> str:
-        return f"{self._prefix}{revision}"
+    def _name(self, revision_id: str) -> str:
+        return f"{self._prefix}{revision_id}"
 
 
-def _is_whole(descriptor: int, revision: str) -> bool:
+def _is_whole(descriptor: int, revision_id: str) -> bool:
     try:
-        return os.getxattr(descriptor, _ATTRIBUTE) == _identity(descriptor, revision)
+        return os.getxattr(descriptor, _ATTRIBUTE) == _identity(descriptor, revision_id)
     except OSError:  # it has no such attribute
         return False
 
 
-def _identity(descriptor: int, revision: str) -> bytes:
+def _identity(descriptor: int, revision_id: str) -> bytes:
     """Return what a clone is known by: writing to it changes its time, and another file has another number."""
     status = os.fstat(descriptor)
-    return f"{revision} {status.st_ino} {status.st_size} {status.st_mtime_ns}".encode()
+    return f"{revision_id} {status.st_ino} {status.st_size} {status.st_mtime_ns}".encode()

@@ -33,13 +33,13 @@ class FileSource:
         return "changed" if self._freeze == "keep" else "full"
 
     @contextmanager
-    def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
+    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         """Freeze the image for the length of a backup, or for longer, as far as that can be done."""
         with opened(self._path) as image, ExitStack() as cleaning:
             if not image.is_regular:
                 yield image
                 return
-            kept = since if self._freeze == "keep" else None
+            kept = parent if self._freeze == "keep" else None
             self._tidy([kept] if kept else [])
             clone = self._frozen(image, cleaning) if self._freeze != "off" else None
             if clone is None:
@@ -47,12 +47,12 @@ class FileSource:
                 return
             yield OpenFile(self._path, clone, self._changes(kept, clone) if kept else None)
             if self._freeze == "keep":
-                self._keep(clone, revision)
+                self._keep(clone, revision_id)
 
-    def retain(self, revisions: Collection[str]) -> None:
+    def retain(self, revision_ids: Collection[str]) -> None:
         """Remove the clones of other revisions."""
         try:
-            self._clones.remove_others(revisions)
+            self._clones.remove_others(revision_ids)
         except OSError as error:
             raise SourceError(f"source {self._path}: clones of it can not be removed: {error}") from error
 
@@ -74,15 +74,15 @@ class FileSource:
             log.log(level, "source %s is read as it lies there, for it can not be frozen: %s", self._path, cause)
             return None
 
-    def _changes(self, since: str, clone: int) -> list[Extent] | None:
-        """Compare with the clone that was kept for the revision `since`; None if that can not be done."""
+    def _changes(self, parent: str, clone: int) -> list[Extent] | None:
+        """Compare with the clone that was kept for the revision `parent`; None if that can not be done."""
         try:
-            with self._clones.kept(since) as old:
+            with self._clones.kept(parent) as old:
                 return fiemap.changes(old, clone)
         except FileNotFoundError:
-            cause = f"the clone of revision {since} is missing"
+            cause = f"the clone of revision {parent} is missing"
         except ForeignCloneError:
-            cause = f"the clone of revision {since} is not what it was"
+            cause = f"the clone of revision {parent} is not what it was"
         except fiemap.MovedError:
             cause = "its extents are being moved"
         except (OSError, ValueError) as error:
@@ -90,9 +90,9 @@ class FileSource:
         log.warning("source %s is read from end to end: %s", self._path, cause)
         return None
 
-    def _keep(self, clone: int, revision: str) -> None:
+    def _keep(self, clone: int, revision_id: str) -> None:
         """Keep the clone of a complete revision in place of that of the one before."""
         try:
-            self._clones.keep(clone, revision)
+            self._clones.keep(clone, revision_id)
         except OSError as error:
             log.warning("source %s: no clone is kept, so the next backup reads all of it: %s", self._path, error)

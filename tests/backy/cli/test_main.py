@@ -192,7 +192,7 @@ class Slow:
     verifier = "full"
     size = 4 * CHUNK_SIZE
     @contextmanager
-    def snapshot(self, revision, since): yield self
+    def snapshot(self, revision_id, parent): yield self
     def changes(self): return None
     def extents(self): return [Extent(0, self.size, True)]
     def pread(self, offset, length):

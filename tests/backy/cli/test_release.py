@@ -23,16 +23,16 @@ class Source:
         self._kept = kept
 
     @contextmanager
-    def snapshot(self, revision, since):
-        with self._file.snapshot(revision, since) as snapshot:
+    def snapshot(self, revision_id, parent):
+        with self._file.snapshot(revision_id, parent) as snapshot:
             yield snapshot
-        (self._kept / revision).touch()
+        (self._kept / revision_id).touch()
 
-    def retain(self, revisions):
+    def retain(self, revision_ids):
         if (self._kept / "away").exists():
             raise SourceError("nobody answers")
         for path in self._kept.iterdir():
-            if path.name not in revisions:
+            if path.name not in revision_ids:
                 path.unlink()
 
 @hookimpl

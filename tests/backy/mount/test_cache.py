@@ -38,7 +38,7 @@ class Reader:
 def settled(cache: ChunkCache) -> list[int]:
     """Return which chunks are kept, once all that was asked for is counted."""
     cache.stop()
-    return [identity[0] for identity in cache._chunks]
+    return [chunk_id[0] for chunk_id in cache._chunks]
 
 
 def test_a_chunk_is_read_once_while_it_is_kept(cache: ChunkCache) -> None:

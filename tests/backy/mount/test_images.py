@@ -234,8 +234,8 @@ class Closing:
         self.open_readers = 0
 
     @contextmanager
-    def open(self, revision: str) -> Iterator[ImageReader]:
-        with self._storage.open(revision) as reader:
+    def open(self, revision_id: str) -> Iterator[ImageReader]:
+        with self._storage.open(revision_id) as reader:
             self.open_readers += 1
             yield reader
         self.open_readers -= 1

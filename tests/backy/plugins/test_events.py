@@ -35,20 +35,20 @@ class Recorder:
         self._note("starting", job, tags)
 
     @hookimpl
-    def backy_backup_finished(self, job, revision) -> None:
-        self._note("finished", job, revision)
+    def backy_backup_finished(self, job, revision_id) -> None:
+        self._note("finished", job, revision_id)
 
     @hookimpl
     def backy_backup_failed(self, job, error) -> None:
         self._note("failed", job, error)
 
     @hookimpl
-    def backy_verification_failed(self, job, revision, mismatches) -> None:
-        self._note("mismatch", job, revision, mismatches)
+    def backy_verification_failed(self, job, revision_id, mismatches) -> None:
+        self._note("mismatch", job, revision_id, mismatches)
 
     @hookimpl
-    def backy_restore_finished(self, job, revision, target) -> None:
-        self._note("restored", job, revision, target)
+    def backy_restore_finished(self, job, revision_id, target) -> None:
+        self._note("restored", job, revision_id, target)
 
 
 def events(**plugins: object) -> Events:
@@ -104,8 +104,8 @@ def test_hook_backy_backup_starting_may_veto(error: BaseException, reason: str, 
 def test_hook_backy_backup_finished_is_told_of_the_complete_revision(repository: Repository) -> None:
     class Onlooker:
         @hookimpl
-        def backy_backup_finished(self, job, revision) -> None:
-            seen.append((job, revision, repository.records.read(revision).complete))
+        def backy_backup_finished(self, job, revision_id) -> None:
+            seen.append((job, revision_id, repository.records.read(revision_id).complete))
 
     seen: list[Any] = []
     revision = Backup(repository, ("daily",), events=events(onlooker=Onlooker())).run()
@@ -144,7 +144,7 @@ PAGER = """
 from pathlib import Path
 from backy.hookspecs import hookimpl
 @hookimpl
-def backy_restore_finished(job, revision, target): (job.directory / "pager").write_text(f"{revision} {target}")
+def backy_restore_finished(job, revision_id, target): (job.directory / "pager").write_text(f"{revision_id} {target}")
 @hookimpl
 def backy_backup_finished(job): raise RuntimeError("the pager\\nis broken")
 """

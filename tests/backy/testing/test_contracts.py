@@ -29,8 +29,8 @@ class Disk:
     verifier: str = "full"
 
     @contextmanager
-    def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
-        yield self.snapshot_type(self.content, self.hint if since else None)
+    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
+        yield self.snapshot_type(self.content, self.hint if parent else None)
 
     def write(self, offset: int, data: bytes) -> None:
         self.content = self.content[:offset] + data + self.content[offset + len(data) :]

@@ -19,7 +19,7 @@ class Pattern:
         self._letter = letter.encode()
 
     @contextmanager
-    def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
+    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         yield self
 
     def changes(self) -> Iterable[Extent]:

@@ -93,8 +93,8 @@ def source(guest: Guest, tmp_path: Path) -> QemuSource:
     return QemuSource(guest.qmp, "disk", tmp_path, "job")
 
 
-def changed(source: QemuSource, revision: str, since: str | None) -> list[Extent] | None:
-    with source.snapshot(revision, since) as snapshot:
+def changed(source: QemuSource, revision_id: str, parent: str | None) -> list[Extent] | None:
+    with source.snapshot(revision_id, parent) as snapshot:
         changes = snapshot.changes()
         return None if changes is None else list(changes)
 

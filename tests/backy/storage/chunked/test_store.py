@@ -54,21 +54,21 @@ class Store:
         self, content: bytes, previous: bytes | None = None, referenced: Container[bytes] = ()
     ) -> tuple[bytes, int]:
         """Store a chunk as a revision of its own; return its id and how much it differs from `previous`."""
-        identity = identify(content)
+        chunk_id = identify(content)
         with self.writing(referenced) as writer:
-            different = writer.write(0, identity, content, None if previous is None else identify(previous))
+            different = writer.write(0, chunk_id, content, None if previous is None else identify(previous))
             writer.commit()
-        return identity, different
+        return chunk_id, different
 
-    def read(self, identity: bytes) -> bytes:
+    def read(self, chunk_id: bytes) -> bytes:
         with self.storage.open("revision") as reader:
-            return reader.read(0, identity)
+            return reader.read(0, chunk_id)
 
     def files(self) -> set[ChunkFile | None]:
         return {parse_name(path.name) for path in self.directory.glob("chunks/??/*")}
 
-    def path(self, identity: bytes, base: bytes | None = None) -> Path:
-        return self.path_of(ChunkFile(identity, base))
+    def path(self, chunk_id: bytes, base: bytes | None = None) -> Path:
+        return self.path_of(ChunkFile(chunk_id, base))
 
     def path_of(self, file: ChunkFile) -> Path:
         return Path(ChunkFiles(self.directory / "chunks").path(file))
@@ -88,23 +88,23 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_a_chunk_without_a_parent_is_stored_in_full(store: Store) -> None:
-    identity, different = store.write(data(1))
+    chunk_id, different = store.write(data(1))
 
     assert different == LENGTH
-    assert store.files() == {ChunkFile(identity)}
-    assert store.path(identity).stat().st_mode & 0o777 == 0o440
-    assert store.read(identity) == data(1)
+    assert store.files() == {ChunkFile(chunk_id)}
+    assert store.path(chunk_id).stat().st_mode & 0o777 == 0o440
+    assert store.read(chunk_id) == data(1)
 
 
 def test_a_changed_page_is_stored_as_a_delta_on_the_parents_chunk(store: Store) -> None:
     base, _ = store.write(data(1))
     new = changed(data(1), 3)
-    identity, different = store.write(new, previous=data(1))
+    chunk_id, different = store.write(new, previous=data(1))
 
     assert different == PAGE_SIZE
-    assert store.files() == {ChunkFile(base), ChunkFile(identity, base)}
-    assert store.path(identity, base).stat().st_size < PAGE_SIZE + 100
-    assert store.read(identity) == new
+    assert store.files() == {ChunkFile(base), ChunkFile(chunk_id, base)}
+    assert store.path(chunk_id, base).stat().st_size < PAGE_SIZE + 100
+    assert store.read(chunk_id) == new
 
 
 def test_a_delta_takes_over_the_pages_of_the_parents_delta_and_there_is_never_a_longer_chain(store: Store) -> None:
@@ -112,12 +112,12 @@ def test_a_delta_takes_over_the_pages_of_the_parents_delta_and_there_is_never_a_
     contents = [data(1)]
     for number in range(6):
         contents.append(changed(contents[-1], number))
-        identity, different = store.write(contents[-1], previous=contents[-2])
+        chunk_id, different = store.write(contents[-1], previous=contents[-2])
         assert different == PAGE_SIZE
-        assert store.read(identity) == contents[-1]
+        assert store.read(chunk_id) == contents[-1]
 
     first = ChunkFile(identify(contents[1]), base)
-    second = ChunkFile(identify(contents[2]), base, first.identity)
+    second = ChunkFile(identify(contents[2]), base, first.chunk_id)
     assert {first, second} <= store.files()
     assert store.path_of(second).stat().st_size < 1.1 * store.path_of(first).stat().st_size
     for file in store.files():
@@ -130,10 +130,10 @@ def test_a_page_a_day_costs_a_few_times_itself_over_a_month(store: Store) -> Non
     content = data(1)
     for day in range(30):
         previous, content = content, changed(content, day % 60, seed=day)
-        identity, _ = store.write(content, previous=previous)
-    sizes = [store.path_of(file).stat().st_size for file in store.files() if file.identity != base]
+        chunk_id, _ = store.write(content, previous=previous)
+    sizes = [store.path_of(file).stat().st_size for file in store.files() if file.chunk_id != base]
 
-    assert store.read(identity) == content
+    assert store.read(chunk_id) == content
     assert sum(sizes) < 6 * 30 * PAGE_SIZE
 
 
@@ -152,10 +152,10 @@ def test_a_page_that_is_as_in_the_base_again_hides_that_of_the_companion(store: 
     store.write(data(1))
     first, second = changed(data(1), 3, 5), changed(data(1), 5)
     store.write(first, previous=data(1))
-    identity, _ = store.write(second, previous=first)
+    chunk_id, _ = store.write(second, previous=first)
 
-    assert any(file.identity == identity and file.companion == identify(first) for file in store.files())
-    assert store.read(identity) == second
+    assert any(file.chunk_id == chunk_id and file.companion == identify(first) for file in store.files())
+    assert store.read(chunk_id) == second
 
 
 @pytest.mark.parametrize("harm", ["missing", "torn", "another"])
@@ -163,32 +163,32 @@ def test_nothing_is_built_on_a_bad_companion(store: Store, harm: str) -> None:
     base, _ = store.write(data(1))
     first, second, third = changed(data(1), 3), changed(data(1), 3, 4), changed(data(1), 3, 4, 5)
     store.write(first, previous=data(1))
-    identity, _ = store.write(second, previous=first)
+    chunk_id, _ = store.write(second, previous=first)
     other, _ = store.write(changed(data(1), 9), previous=data(1))
     bad = store.path(identify(first), base)
     bad.unlink()
     if harm != "missing":
         bad.write_bytes(store.path(other, base).read_bytes() if harm == "another" else b"torn")
     with store.writing() as writer:
-        writer.write(0, identify(third), third, identity)
+        writer.write(0, identify(third), third, chunk_id)
         stored = writer.commit()
 
     assert ChunkFile(identify(third)) in store.files()
-    assert [error.identity for error in stored.damaged] == [identity]
+    assert [error.chunk_id for error in stored.damaged] == [chunk_id]
 
 
 def test_purge_keeps_a_companion_that_a_live_delta_needs_even_beside_a_full_chunk_of_its_id(store: Store) -> None:
     base, _ = store.write(data(1))
     first, second = changed(data(1), 3), changed(data(1), 3, 4)
     companion, _ = store.write(first, previous=data(1))
-    identity, _ = store.write(second, previous=first)
+    chunk_id, _ = store.write(second, previous=first)
     store.write(first)
-    assert store.storage.held({identity}).files == 2
-    store.purge({identity, companion})
+    assert store.storage.held({chunk_id}).files == 2
+    store.purge({chunk_id, companion})
 
     assert ChunkFile(companion, base) in store.files()
     assert ChunkFile(companion) in store.files()
-    assert store.read(identity) == second
+    assert store.read(chunk_id) == second
     store.purge({companion})
     assert store.files() == {ChunkFile(companion)}
 
@@ -218,63 +218,63 @@ def test_a_new_full_chunk_is_stored_once_deltas_have_cost_as_much_as_the_base(st
     parent, spent = data(1), 0
     for number in range(200):
         content = changed(parent, *range(number % 60, number % 60 + 4), seed=number)
-        identity, _ = store.write(content, previous=parent)
+        chunk_id, _ = store.write(content, previous=parent)
         parent = content
-        (file,) = (file for file in store.files() if file.identity == identity)
+        (file,) = (file for file in store.files() if file.chunk_id == chunk_id)
         if file.base is None:
             break
         spent += store.path_of(file).stat().st_size
 
     assert size - 64 * PAGE_SIZE < spent <= size
     new, _ = store.write(changed(content, 9), previous=content)
-    assert ChunkFile(new, identity) in store.files(), "the new full chunk is the base from now on"
+    assert ChunkFile(new, chunk_id) in store.files(), "the new full chunk is the base from now on"
 
 
 def test_a_chunk_that_changed_all_over_is_stored_in_full(store: Store) -> None:
     store.write(data(1))
-    identity, different = store.write(data(2), previous=data(1))
+    chunk_id, different = store.write(data(2), previous=data(1))
 
     assert different == LENGTH
-    assert ChunkFile(identity) in store.files()
+    assert ChunkFile(chunk_id) in store.files()
 
 
 @pytest.mark.parametrize("length", [LENGTH - 100, LENGTH + 100, LENGTH + 5 * PAGE_SIZE, 10])
 def test_a_chunk_of_another_length_than_its_base_reads_back(store: Store, length: int) -> None:
     store.write(data(1))
     new = data(1)[:length].ljust(length, b"\x01")
-    identity, _ = store.write(new, previous=data(1))
+    chunk_id, _ = store.write(new, previous=data(1))
 
-    assert store.read(identity) == new
+    assert store.read(chunk_id) == new
 
 
 def test_the_same_content_is_stored_once_in_a_revision(store: Store) -> None:
-    identity = identify(data(1))
+    chunk_id = identify(data(1))
     with store.writing() as writer:
-        writer.write(0, identity, data(1), None)
-        before = store.path(identity).stat().st_ino
-        assert writer.write(1, identity, data(1), None) == LENGTH
-        assert writer.commit().bytes == store.path(identity).stat().st_size
-    assert store.path(identity).stat().st_ino == before
+        writer.write(0, chunk_id, data(1), None)
+        before = store.path(chunk_id).stat().st_ino
+        assert writer.write(1, chunk_id, data(1), None) == LENGTH
+        assert writer.commit().bytes == store.path(chunk_id).stat().st_size
+    assert store.path(chunk_id).stat().st_ino == before
 
 
 # what is trusted ------------------------------------------------------------------------------------------------------
 
 
 def test_what_a_complete_revision_refers_to_is_not_written_again(store: Store) -> None:
-    identity, _ = store.write(data(1))
+    chunk_id, _ = store.write(data(1))
     with record(store.directory) as recording:
-        store.write(data(1), referenced={identity})
+        store.write(data(1), referenced={chunk_id})
 
     assert not [operation for operation in recording.operations if isinstance(operation, Write)]
 
 
 def test_what_no_complete_revision_refers_to_is_written_again(store: Store) -> None:
-    identity, _ = store.write(data(1))
-    store.path(identity).unlink()
-    store.path(identity).write_bytes(b"torn")
+    chunk_id, _ = store.write(data(1))
+    store.path(chunk_id).unlink()
+    store.path(chunk_id).write_bytes(b"torn")
     store.write(data(1))
 
-    assert store.read(identity) == data(1)
+    assert store.read(chunk_id) == data(1)
 
 
 def test_an_untrusted_full_file_gives_way_where_a_delta_would_do(store: Store) -> None:
@@ -282,24 +282,24 @@ def test_an_untrusted_full_file_gives_way_where_a_delta_would_do(store: Store) -
     new = changed(data(1), 3)
     store.path(identify(new)).parent.mkdir(exist_ok=True)
     store.path(identify(new)).write_bytes(b"torn")
-    identity, _ = store.write(new, previous=data(1))
+    chunk_id, _ = store.write(new, previous=data(1))
 
-    assert store.read(identity) == new
+    assert store.read(chunk_id) == new
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_full_chunk_is_read_in_preference_to_untrusted_deltas(store: Store, count: int) -> None:
     base, _ = store.write(data(1))
     new = changed(data(1), 3)
-    identity = identify(new)
-    store.path(identity).parent.mkdir(exist_ok=True)
+    chunk_id = identify(new)
+    store.path(chunk_id).parent.mkdir(exist_ok=True)
     for number in range(count):
-        store.path(identity, bytes([number]) * 32).write_bytes(b"torn")
+        store.path(chunk_id, bytes([number]) * 32).write_bytes(b"torn")
     store.write(new, previous=data(1))
 
-    assert store.read(identity) == new
-    store.purge({base, identity})
-    assert store.files() == {ChunkFile(base), ChunkFile(identity)}
+    assert store.read(chunk_id) == new
+    store.purge({base, chunk_id})
+    assert store.files() == {ChunkFile(base), ChunkFile(chunk_id)}
 
 
 def calls_from_the_first_write(recording: Recording) -> list[type]:
@@ -344,18 +344,18 @@ def test_nothing_is_built_on_a_bad_base_and_it_is_reported(store: Store, caplog,
     assert store.read(identify(new)) == new
     assert f"chunk {base.hex()}" in caplog.text
     assert "stored in full" in caplog.text
-    assert [error.identity for error in stored.damaged] == [base]
+    assert [error.chunk_id for error in stored.damaged] == [base]
 
 
 def test_a_referenced_delta_whose_base_is_missing_is_stored_again(store: Store) -> None:
     base, _ = store.write(data(1))
     new = changed(data(1), 3)
-    identity, _ = store.write(new, previous=data(1))
+    chunk_id, _ = store.write(new, previous=data(1))
     store.path(base).unlink()
-    store.write(new, referenced={identity, base})
+    store.write(new, referenced={chunk_id, base})
 
-    assert ChunkFile(identity) in store.files()
-    assert store.read(identity) == new
+    assert ChunkFile(chunk_id) in store.files()
+    assert store.read(chunk_id) == new
 
 
 # damage ---------------------------------------------------------------------------------------------------------------
@@ -364,38 +364,38 @@ def test_a_referenced_delta_whose_base_is_missing_is_stored_again(store: Store) 
 def test_reading_names_the_chunk_and_what_is_wrong(store: Store) -> None:
     base, _ = store.write(data(1))
     new = changed(data(1), 3)
-    identity, _ = store.write(new, previous=data(1))
+    chunk_id, _ = store.write(new, previous=data(1))
 
     with pytest.raises(ChunkDamageError, match=f"{bytes(32).hex()}: there is no file") as caught:
         store.read(bytes(32))
     store.path(base).unlink()
     with pytest.raises(
-        ChunkDamageError, match=f"{identity.hex()}: it is made of a damaged one: .*{base.hex()}"
+        ChunkDamageError, match=f"{chunk_id.hex()}: it is made of a damaged one: .*{base.hex()}"
     ) as caught:
-        store.read(identity)
-    assert caught.value.identity == identity
+        store.read(chunk_id)
+    assert caught.value.chunk_id == chunk_id
     store.path(base).mkdir()
     with pytest.raises(ChunkDamageError, match="Is a directory"):
         store.read(base)
     store.path(base).rmdir()
     store.write(data(1))
-    store.path(identity, base).unlink()
-    store.path(identity, base).write_bytes(store.path(base).read_bytes())
-    with pytest.raises(ChunkDamageError, match=rf"{identity.hex()}: .*{base.hex()}: the delta has"):
-        store.read(identity)
-    store.path(identity, base).write_bytes(b"")
-    with pytest.raises(ChunkDamageError, match=rf"{identity.hex()}: .*{base.hex()}: the zstd frame"):
-        store.read(identity)
+    store.path(chunk_id, base).unlink()
+    store.path(chunk_id, base).write_bytes(store.path(base).read_bytes())
+    with pytest.raises(ChunkDamageError, match=rf"{chunk_id.hex()}: .*{base.hex()}: the delta has"):
+        store.read(chunk_id)
+    store.path(chunk_id, base).write_bytes(b"")
+    with pytest.raises(ChunkDamageError, match=rf"{chunk_id.hex()}: .*{base.hex()}: the zstd frame"):
+        store.read(chunk_id)
 
 
 def test_a_full_chunk_is_read_in_preference_to_a_delta(store: Store) -> None:
     store.write(data(1))
     new = changed(data(1), 3)
-    identity, _ = store.write(new, previous=data(1))
-    (store.path(identity, identify(data(1)))).rename(store.path(identity, bytes(32)))
-    store.storage.repair("revision", 0, identity, new)
+    chunk_id, _ = store.write(new, previous=data(1))
+    (store.path(chunk_id, identify(data(1)))).rename(store.path(chunk_id, bytes(32)))
+    store.storage.repair("revision", 0, chunk_id, new)
 
-    assert store.read(identity) == new
+    assert store.read(chunk_id) == new
 
 
 # purge ----------------------------------------------------------------------------------------------------------------
@@ -418,20 +418,20 @@ def test_purge_keeps_what_is_live_and_the_bases_of_live_deltas(store: Store) -> 
 def test_purge_removes_a_delta_that_a_full_chunk_stands_in_for_and_its_base(store: Store) -> None:
     store.write(data(1))
     new = changed(data(1), 3)
-    identity, _ = store.write(new, previous=data(1))
-    delta = store.path(identity, identify(data(1)))
+    chunk_id, _ = store.write(new, previous=data(1))
+    delta = store.path(chunk_id, identify(data(1)))
     content = delta.read_bytes()
     store.write(new)
     delta.write_bytes(content)
 
-    assert store.purge({identity}).files == 2
-    assert store.files() == {ChunkFile(identity)}
-    assert store.read(identity) == new
+    assert store.purge({chunk_id}).files == 2
+    assert store.files() == {ChunkFile(chunk_id)}
+    assert store.read(chunk_id) == new
 
 
 def test_purge_leaves_alone_what_is_no_chunk_but_removes_temporary_files(store: Store) -> None:
-    identity, _ = store.write(data(1))
-    foreign = store.path(identity).with_name("notes.txt")
+    chunk_id, _ = store.write(data(1))
+    foreign = store.path(chunk_id).with_name("notes.txt")
     foreign.write_text("mine")
     (store.directory / "chunks/tmp").mkdir()
     (store.directory / "chunks/tmp/123").write_text("left")
@@ -533,12 +533,12 @@ def test_a_wrong_option_is_refused_by_its_path(store: Store, options: dict[str, 
 @pytest.mark.parametrize("compression", ["none", 1, 3, 19])
 def test_a_store_is_read_whatever_it_was_compressed_with(store: Store, compression: object) -> None:
     content = b"compressible " * (LENGTH // 13)
-    identity = identify(content)
+    chunk_id = identify(content)
     with store.with_options(compression=compression).create("revision", None, 0, ()) as writer:
-        writer.write(0, identity, content, None)
+        writer.write(0, chunk_id, content, None)
 
-    assert (store.path(identity).stat().st_size >= len(content)) == (compression == "none")
-    assert store.read(identity) == content
+    assert (store.path(chunk_id).stat().st_size >= len(content)) == (compression == "none")
+    assert store.read(chunk_id) == content
 
 
 def test_a_directory_without_the_stores_marker_is_refused(store: Store) -> None:
@@ -564,10 +564,10 @@ def test_an_error_while_writing_leaves_no_temporary_file(store: Store) -> None:
 
 
 def test_names_of_chunks_and_nothing_else_are_taken_apart() -> None:
-    identity, base = identify(b"one"), identify(b"two")
-    for file in (ChunkFile(identity), ChunkFile(identity, base)):
+    chunk_id, base = identify(b"one"), identify(b"two")
+    for file in (ChunkFile(chunk_id), ChunkFile(chunk_id, base)):
         assert parse_name(file.name) == file
-    name = ChunkFile(identity).name
+    name = ChunkFile(chunk_id).name
     for wrong in (name.upper(), name[1:], f"{name}.tmp", f".{name}", name + "\n", name.replace(".zst", ".delta")):
         assert parse_name(wrong) is None
 
@@ -575,7 +575,7 @@ def test_names_of_chunks_and_nothing_else_are_taken_apart() -> None:
 def test_a_whole_chunk_goes_through(store: Store) -> None:
     whole = data(1, CHUNK_SIZE)
     store.write(whole)
-    identity, different = store.write(changed(whole, 0, 1023), previous=whole)
+    chunk_id, different = store.write(changed(whole, 0, 1023), previous=whole)
 
     assert different == 2 * PAGE_SIZE
-    assert store.read(identity) == changed(whole, 0, 1023)
+    assert store.read(chunk_id) == changed(whole, 0, 1023)

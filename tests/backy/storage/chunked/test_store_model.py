@@ -103,23 +103,23 @@ class Store(RuleBasedStateMachine):
     @precondition(lambda self: self.revisions)
     @rule(number=st.integers(0, 20))
     def forget(self, number: int) -> None:
-        identity = list(self.revisions)[number % len(self.revisions)]
-        forget(self.repository, identity)
-        del self.revisions[identity]
+        revision_id = list(self.revisions)[number % len(self.revisions)]
+        forget(self.repository, revision_id)
+        del self.revisions[revision_id]
 
     @rule()
     def purge(self) -> None:
         purge(self.repository)
         live = set().union(*(ChunkMap.decode(path.read_bytes()).distinct() for path in self.repository.records.maps()))
         names = [parse_name(path.name) for path in self.repository.directory.glob("chunks/??/*")]
-        bases = {file.base for file in names if file.base is not None and file.identity in live}
-        assert [file for file in names if file.identity not in live and (file.base or file.identity not in bases)] == []
+        bases = {file.base for file in names if file.base is not None and file.chunk_id in live}
+        assert [file for file in names if file.chunk_id not in live and (file.base or file.chunk_id not in bases)] == []
 
     @invariant()
     def every_revision_reads_back(self) -> None:
         assert [revision.id for revision in self.repository.records.history()] == list(self.revisions)
-        for identity, expected in self.revisions.items():
-            with self.repository.image(self.repository.records.read(identity)) as image:
+        for revision_id, expected in self.revisions.items():
+            with self.repository.image(self.repository.records.read(revision_id)) as image:
                 assert image.pread(0, image.size) == expected
 
 

@@ -19,7 +19,7 @@ def backy_backup_starting(job: Job, tags: tuple[str, ...]) -> None:
 
 
 @hookimpl
-def backy_backup_finished(job: Job, revision: str) -> None:
+def backy_backup_finished(job: Job, revision_id: str) -> None:
     note(job, "finished")
 
 
@@ -29,10 +29,10 @@ def backy_backup_failed(job: Job, error: str) -> None:
 
 
 @hookimpl
-def backy_verification_failed(job: Job, revision: str, mismatches: int) -> None:
+def backy_verification_failed(job: Job, revision_id: str, mismatches: int) -> None:
     note(job, f"{mismatches} mismatches")
 
 
 @hookimpl
-def backy_restore_finished(job: Job, revision: str, target: str) -> None:
+def backy_restore_finished(job: Job, revision_id: str, target: str) -> None:
     note(job, f"restored to {target}")

@@ -27,7 +27,7 @@ class Pieces:
         self._folder = folder
 
     @contextmanager
-    def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
+    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         if not self._folder.is_dir():
             raise SourceError(f"{self._folder} is no folder")
         yield Frozen(b"".join(path.read_bytes() for path in sorted(self._folder.iterdir())))

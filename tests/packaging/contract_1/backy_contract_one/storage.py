@@ -32,16 +32,16 @@ class Plain:
 
     @contextmanager
     def create(
-        self, revision: str, parent: str | None, size: int, referenced: Container[bytes]
+        self, revision_id: str, parent: str | None, size: int, referenced: Container[bytes]
     ) -> Iterator[ImageWriter]:
         yield self
 
     @contextmanager
-    def open(self, revision: str) -> Iterator[ImageReader]:
+    def open(self, revision_id: str) -> Iterator[ImageReader]:
         yield self
 
-    def write(self, index: int, identity: bytes, data: bytes, previous: bytes | None) -> int:
-        (self._folder / identity.hex()).write_bytes(data)
+    def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
+        (self._folder / chunk_id.hex()).write_bytes(data)
         self._stored += len(data)
         return len(data)
 
@@ -51,19 +51,19 @@ class Plain:
     def commit(self) -> Stored:
         return Stored(self._stored)
 
-    def read(self, index: int, identity: bytes) -> bytes:
+    def read(self, index: int, chunk_id: bytes) -> bytes:
         try:
-            return (self._folder / identity.hex()).read_bytes()
+            return (self._folder / chunk_id.hex()).read_bytes()
         except FileNotFoundError:
-            raise ChunkDamageError(identity, "it is missing") from None
+            raise ChunkDamageError(chunk_id, "it is missing") from None
 
-    def probe(self, index: int, identity: bytes) -> None:
-        self.read(index, identity)
+    def probe(self, index: int, chunk_id: bytes) -> None:
+        self.read(index, chunk_id)
 
-    def repair(self, revision: str, index: int, identity: bytes, data: bytes) -> None:
-        self.write(index, identity, data, None)
+    def repair(self, revision_id: str, index: int, chunk_id: bytes, data: bytes) -> None:
+        self.write(index, chunk_id, data, None)
 
-    def remove(self, revision: str) -> None:
+    def remove(self, revision_id: str) -> None:
         pass
 
     def held(self, live: Container[bytes]) -> Held:

@@ -35,12 +35,12 @@ class QemuSource:
         self._prefix = f"backy-{job}-"
 
     @contextmanager
-    def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
-        """Hold on to a point in time. The bitmap of `revision` replaces that of `since` once the backup is complete."""
-        bitmap = self._prefix + revision
+    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
+        """Hold on to a point in time. Its bitmap replaces that of `parent` once the backup is complete."""
+        bitmap = self._prefix + revision_id
         with Machine.connected(self._socket, self._node) as machine, self._folder() as folder:
             machine.end()  # what a backup left that was killed
-            base = self._base(machine, since)
+            base = self._base(machine, parent)
             size = machine.disk()["image"]["virtual-size"]
             _make_scratch(folder / "scratch.qcow2", size)
             try:
@@ -55,20 +55,20 @@ class QemuSource:
             machine.end()
             machine.remove_bitmaps(machine.bitmaps(self._prefix).keys() - {bitmap})
 
-    def retain(self, revisions: Collection[str]) -> None:
+    def retain(self, revision_ids: Collection[str]) -> None:
         """Remove the bitmaps of other revisions."""
         with Machine.connected(self._socket, self._node) as machine:
-            kept = {self._prefix + revision for revision in revisions}
+            kept = {self._prefix + revision_id for revision_id in revision_ids}
             machine.remove_bitmaps(machine.bitmaps(self._prefix).keys() - kept)
 
-    def _base(self, machine: Machine, since: str | None) -> str | None:
-        """Return the bitmap that tells what changed since that revision, if there is one that can be relied on."""
+    def _base(self, machine: Machine, parent: str | None) -> str | None:
+        """Return the bitmap that tells what changed since `parent`, if there is one that can be relied on."""
         bitmaps = machine.bitmaps(self._prefix)
-        wanted = self._prefix + (since or "")
-        if since is not None and bitmaps.get(wanted):
+        wanted = self._prefix + (parent or "")
+        if parent is not None and bitmaps.get(wanted):
             return wanted
-        if since is not None:
-            log.warning("QEMU has no bitmap since revision %s: everything is read", since)
+        if parent is not None:
+            log.warning("QEMU has no bitmap since revision %s: everything is read", parent)
         return None
 
     @staticmethod

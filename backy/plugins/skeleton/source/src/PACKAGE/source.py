@@ -20,7 +20,7 @@ class CLASSSource:
         self._path = path
 
     @contextmanager
-    def snapshot(self, revision: str, since: str | None) -> Iterator[Snapshot]:
+    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         """Freeze the image for one backup, and let go of it whatever happens."""
         try:
             descriptor = os.open(self._path, os.O_RDONLY)
