@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backy.api import Import, Snapshot, SourceError
-from backy.backup import Backup
-from backy.repository import Repository
-from backy.revision import Revision, Trust
-from backy.steps import Steps, quiet
-from backy.tags import check_tags
-from backy.transfer import Unhinted
+from backy.backup.backup import Backup
+from backy.backup.transfer import Unhinted
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision, Trust
+from backy.retention.tags import check_tags
+from backy.system.progress import Steps, quiet
 
 
 def import_image(directory: Path, image: Import, tags: tuple[str, ...], steps: Steps = quiet) -> Revision:

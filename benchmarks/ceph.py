@@ -18,12 +18,12 @@ from statistics import median
 import click
 
 from backy.api import CHUNK_SIZE
-from backy.backup import Backup
-from backy.jobconfig import JobConfig, PluginSection, ShortSection
-from backy.pipeline import in_parallel
-from backy.plan import spans
-from backy.repository import Repository
-from backy.revision import FORMAT, Revision
+from backy.backup.backup import Backup
+from backy.image.spans import spans
+from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT, Revision
+from backy.system.parallel import in_parallel
 from backy_sources_ceph.config import CephConfig
 from backy_sources_ceph.connection import opened_pool
 from backy_sources_ceph.snapshot import opened_snapshot

@@ -18,9 +18,9 @@ from statistics import median
 
 import click
 
-from backy.jobconfig import JobConfig, PluginSection
-from backy.repository import Repository
-from backy.revision import FORMAT
+from backy.repository.config import JobConfig, PluginSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT
 from backy_sources_file import fiemap
 from benchmarks.measure import Command, Measurement, measure, run
 

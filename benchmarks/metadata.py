@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import median
 
 from backy.api import identify
-from backy.chunkmap import ChunkMap
-from backy.jobconfig import JobConfig, PluginSection
-from backy.repository import Repository
-from backy.revision import FORMAT, Revision, Statistics, Verification
+from backy.image.chunkmap import ChunkMap
+from backy.repository.config import JobConfig, PluginSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT, Revision, Statistics, Verification
 from benchmarks.measure import Command, measure
 
 REVISIONS = 1000
@@ -21,7 +21,7 @@ LARGE = 10 * 2**40
 _OPEN = """
 import sys, time
 from pathlib import Path
-from backy.repository import Repository
+from backy.repository.repository import Repository
 repository = Repository.open(Path(sys.argv[1]))
 revision = repository.records.select("last")
 repository.storage()

@@ -21,11 +21,11 @@ from statistics import median
 import click
 import yaml
 
-from backy.chunkmap import ChunkMap
-from backy.jobconfig import JobConfig, PluginSection
-from backy.repository import Repository
-from backy.revision import FORMAT, Revision, Statistics, Verification, utc_now
-from backy.scheduler.control import ask
+from backy.image.chunkmap import ChunkMap
+from backy.repository.config import JobConfig, PluginSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT, Revision, Statistics, Verification, utc_now
+from backy.scheduler.console.control import ask
 from benchmarks.measure import Command, measure
 
 BACKY = Path(sys.executable).with_name("backy")

@@ -19,11 +19,11 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 
-from backy.backup import Backup
+from backy.backup.backup import Backup
 from backy.cli.main import main
-from backy.jobconfig import JobConfig, PluginSection
-from backy.repository import Repository
-from backy.revision import FORMAT, Revision
+from backy.repository.config import JobConfig, PluginSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT, Revision
 from backy.testing.clock import Clock
 from backy.testing.images import write_image
 from backy_sources_ceph.testing.cluster import Cluster, missing

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from backy.revision import parse_tags
+from backy.repository.revision import parse_tags
 from backy.scheduler import DEFAULT_CONFIGURATION
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backy.api import Progress
-from backy.steps import Steps, quiet
+from backy.system.progress import Steps, quiet
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from backy.repository import Repository
-from backy.revision import Revision
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision
 
 SUBTYPE = "backy"
 _TYPE = f"fuse.{SUBTYPE}"

@@ -10,8 +10,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from backy.errors import BackyError, TargetError
+from backy.image.cache import ChunkCache
 from backy.mount.active import SUBTYPE, mounts
-from backy.mount.cache import ChunkCache
 from backy.mount.tree import Forest, Single, Tree
 from backy.text.phrases import counted
 

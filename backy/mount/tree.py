@@ -21,8 +21,8 @@ from urllib.parse import quote
 
 from backy.api import ID_PATTERN
 from backy.errors import BackyError, DamageError
-from backy.repository import CONFIG, LAST, Repository
-from backy.revision import Revision
+from backy.repository.repository import CONFIG, LAST, Repository
+from backy.repository.revision import Revision
 
 log = logging.getLogger(__name__)
 BY_DATE = "by-date"

@@ -15,20 +15,20 @@ from typing import Any, TypeVar
 
 from backy.errors import BackyError
 from backy.plugins.discovery import CORE_DISTRIBUTION
-from backy.revision import utc_now
-from backy.scheduler.access import Access
-from backy.scheduler.agenda import Outcome
-from backy.scheduler.base import BaseDirectory
-from backy.scheduler.config import Configuration, JobEntry, load
-from backy.scheduler.ledger import Job, Ledger
-from backy.scheduler.notify import Notifier
-from backy.scheduler.reporter import GATHER, Reporter
-from backy.scheduler.repositories import configure
-from backy.scheduler.runner import Result, Runner
-from backy.scheduler.scanner import Scanner
-from backy.scheduler.status import JobStatus, Status
-from backy.scheduler.summary import Summary
-from backy.scheduler.waiting import happened
+from backy.repository.revision import utc_now
+from backy.scheduler.configuration.configuration import Configuration, JobEntry, load
+from backy.scheduler.console.access import Access
+from backy.scheduler.jobs.agenda import Outcome
+from backy.scheduler.jobs.ledger import Job, Ledger
+from backy.scheduler.jobs.repositories import configure
+from backy.scheduler.jobs.runner import Result, Runner
+from backy.scheduler.jobs.scanner import Scanner
+from backy.scheduler.jobs.summary import Summary
+from backy.scheduler.monitoring.reporter import GATHER, Reporter
+from backy.scheduler.monitoring.status import JobStatus, Status
+from backy.scheduler.process.base_directory import BaseDirectory
+from backy.scheduler.process.systemd import Notifier
+from backy.scheduler.process.waiting import happened
 from backy.text.phrases import counted, local_time
 
 log = logging.getLogger(__name__)

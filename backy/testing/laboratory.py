@@ -18,13 +18,13 @@ from typing import Any, Literal
 from blake3 import blake3
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
-from backy.backup import Backup
+from backy.backup.backup import Backup
 from backy.durable import TEMPORARY_SUFFIX
-from backy.keeping import forget
-from backy.purging import purge
-from backy.referenced import relied_upon
-from backy.repository import Repository
-from backy.revision import Revision
+from backy.repository.referenced import relied_upon
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision
+from backy.retention.forget import forget
+from backy.retention.purge import purge
 from backy.testing.memory import MemoryRepository
 from backy.testing.recording import Fault, Recording, record
 from backy.testing.tree import Tree

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backy.api import Config, Extent, Snapshot, Source, SourceError
-from backy.jobconfig import JobConfig, PluginSection, ShortSection
-from backy.repository import Repository
-from backy.revision import FORMAT
+from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT
 
 
 @dataclass

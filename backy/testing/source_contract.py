@@ -15,12 +15,12 @@ import pytest
 import yaml
 
 from backy.api import CHUNK_SIZE, BackyError, ConfigError, Extent, Image, Job, Snapshot, Source, SourceError
-from backy.backup import Backup
-from backy.jobconfig import JobConfig, PluginSection, ShortSection
+from backy.backup.backup import Backup
 from backy.plugins.discovery import Kind, advertised
 from backy.plugins.loading import call, load
-from backy.repository import Repository
-from backy.revision import FORMAT
+from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT
 from backy.testing.images import difference
 
 FIRST, SECOND, THIRD = "firstrevision", "secondrevision", "thirdrevision"

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, ConfigError, ImageReader, ImageWriter, Job, Storage, identify
-from backy.chunkmap import ZERO
 from backy.errors import ChunkDamageError
+from backy.image.chunkmap import ZERO
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call, load
 from backy.testing.images import difference
@@ -111,7 +111,7 @@ class StorageContract:
         self, subject: StorageUnderTest, backy_clock: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
     ) -> Laboratory:
         """Return a repository with two revisions, one forgotten, and an image that has changed since."""
-        for module in ("referenced", "backup"):
+        for module in ("repository.referenced", "backup.backup"):
             monkeypatch.setattr(f"backy.{module}.boot_id", lambda: "one boot")
         made = Laboratory(subject.folder / "laboratory", backy_clock, subject.config)
         prepare(made)

@@ -21,9 +21,9 @@ from backy.api import (
     chunk_count,
     identify,
 )
-from backy.chunkmap import ChunkMap
 from backy.errors import ChunkDamageError
-from backy.image import StoredImage
+from backy.image.chunkmap import ChunkMap
+from backy.image.stored import StoredImage
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call, load
 from backy.testing.images import difference

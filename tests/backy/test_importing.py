@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE, BackyError, Extent, Image
-from backy.backup import Backup
+from backy.backup.backup import Backup
 from backy.importing import import_image
-from backy.repository import Repository
+from backy.repository.repository import Repository
 
 
 class Patched:

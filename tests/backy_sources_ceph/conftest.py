@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from backy.backup import Backup
-from backy.jobconfig import JobConfig, PluginSection, ShortSection
-from backy.repository import Repository
-from backy.revision import FORMAT, Revision
+from backy.backup.backup import Backup
+from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT, Revision
 from backy_sources_ceph.testing.cluster import Cluster
 
 NUMBERS = itertools.count()

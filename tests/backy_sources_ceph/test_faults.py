@@ -12,9 +12,9 @@ import pytest
 
 from backy.api import CHUNK_SIZE, SourceError
 from backy.exitcodes import ExitCode
-from backy.jobconfig import JobConfig, PluginSection
-from backy.repository import Repository
-from backy.revision import FORMAT
+from backy.repository.config import JobConfig, PluginSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT
 from backy_sources_ceph.lease import PREFIX
 from backy_sources_ceph.snapshot import RbdSnapshot
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE
-from backy.repository import Repository
+from backy.repository.repository import Repository
 from backy_sources_ceph.stream import opened_stream
 
 PROGRAM = [sys.executable, "-c", "from backy.cli.main import main; main()"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.repository import Repository
+from backy.repository.repository import Repository
 
 SIZE = 24 * 2**20
 

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from backy.api import CHUNK_SIZE, SourceError
-from backy.revision import Trust
-from backy.trust import mark
+from backy.integrity.verify import mark
+from backy.repository.revision import Trust
 
 MIB = 2**20
 LAYERING, STRIPING, DEFAULT = 1, 2, 61

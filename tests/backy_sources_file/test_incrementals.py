@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE
-from backy.backup import Backup
-from backy.jobconfig import JobConfig, PluginSection, ShortSection
-from backy.repository import Repository
-from backy.revision import FORMAT, Revision
+from backy.backup.backup import Backup
+from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT, Revision
 from backy_sources_file import fiemap
 
 BLOCK = 4096

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE
-from backy.repository import Repository
+from backy.repository.repository import Repository
 from backy_sources_file import fiemap
 
 

@@ -15,9 +15,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from backy.jobconfig import JobConfig, PluginSection
-from backy.repository import Repository
-from backy.revision import FORMAT
+from backy.repository.config import JobConfig, PluginSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT
 from backy_sources_ceph.testing.cluster import Cluster
 from backy_sources_flyingcircus.source import Clock
 

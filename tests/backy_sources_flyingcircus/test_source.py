@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from backy.api import SourceError
-from backy.backup import Backup
-from backy.repository import Repository
+from backy.backup.backup import Backup
+from backy.repository.repository import Repository
 
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 FROZEN, RUNNING = b"frozen", b"running"

@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from backy.api import CHUNK_SIZE
-from backy.chunkmap import ChunkMap
-from backy.jobconfig import JobConfig, PluginSection, ShortSection
-from backy.repository import Repository
-from backy.revision import FORMAT, Revision, Trust
+from backy.image.chunkmap import ChunkMap
+from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT, Revision, Trust
 from backy.storage.chunked.files import parse_name
 from backy.testing.laboratory import Laboratory, patterned
 
@@ -81,7 +81,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: Callable) -> Ite
     """A lab, in memory where that can be had: thousands of states are written there."""
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else tmp_path) as folder:
         lab = Lab(Path(folder) / "vm", clock, {"type": "chunked"})
-        for module in ("referenced", "backup"):
+        for module in ("repository.referenced", "backup.backup"):
             monkeypatch.setattr(f"backy.{module}.boot_id", lambda: lab.boot)
         yield lab
 

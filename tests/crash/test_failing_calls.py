@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from backy.repository import Repository
+from backy.repository.repository import Repository
 from backy.testing.recording import Fault
 from backy.testing.tree import Tree
 

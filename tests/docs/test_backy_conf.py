@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from backy.config import convert
-from backy.jobconfig import ScheduledTag
-from backy.scheduler.config import Global, _Entry, load
+from backy.repository.config import ScheduledTag
+from backy.scheduler.configuration.configuration import Global, _Entry, load
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "reference/backy-conf.md"

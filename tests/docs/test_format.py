@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from backy import revision as records
 from backy.api import CHUNK_SIZE, ID_PATTERN, PAGE_SIZE, identify
-from backy.backup import Backup
-from backy.chunkmap import ZERO, ChunkMap
-from backy.repository import Repository
-from backy.revision import Revision
+from backy.backup.backup import Backup
+from backy.image.chunkmap import ZERO, ChunkMap
+from backy.repository import revision as records
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision
 from backy.storage.chunked.codec import Codec, apply_delta, decode_delta, encode_delta, make_delta
 from backy.storage.chunked.files import parse_name
 from backy.storage.chunked.plugin import MARKER

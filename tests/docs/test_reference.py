@@ -12,13 +12,13 @@ import msgspec
 import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
-from backy.backup import Backup
+from backy.backup.backup import Backup
 from backy.exitcodes import ExitCode
-from backy.jobconfig import JobConfig, ScheduledTag
 from backy.plugins.discovery import Kind, Plugin, advertised
-from backy.repository import Repository
+from backy.repository.config import JobConfig, ScheduledTag
+from backy.repository.repository import Repository
 from backy.testing.memory import MemoryImage
-from backy.verify.changed import STATE, ChangedVerifier
+from backy.verifiers.changed import STATE, ChangedVerifier
 from backy_sources_ceph.target import TargetOptions
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backy.plugins.discovery import Kind, advertised
-from backy.scheduler.config import Global, _Entry
+from backy.scheduler.configuration.configuration import Global, _Entry
 
 DOCS = Path(__file__).parents[2] / "docs"
 

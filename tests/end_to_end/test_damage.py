@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pytest
 
-from backy import quarantine
 from backy.api import CHUNK_SIZE, PAGE_SIZE
-from backy.backup import Backup
-from backy.jobconfig import JobConfig, PluginSection
-from backy.repository import Repository
-from backy.revision import FORMAT, Revision, Trust
+from backy.backup.backup import Backup
+from backy.integrity import quarantine
+from backy.repository.config import JobConfig, PluginSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT, Revision, Trust
 
 CHUNKS = "abcdefgh"
 OLD, MIDDLE, NEW = range(3)
@@ -449,7 +449,7 @@ def test_no_defect_in_an_old_revision_fails_a_complete_backup(
     call: Callable, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call("distrust")
-    monkeypatch.setattr("backy.trust.damaged_chunks", broken)
+    monkeypatch.setattr("backy.integrity.verify.damaged_chunks", broken)
 
     done = call("backup", "daily")
 
@@ -460,8 +460,8 @@ def test_no_defect_in_an_old_revision_fails_a_complete_backup(
 def test_more_damage_than_evidence_is_kept_of_is_counted(
     call: Callable, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("mending", "scrub"):
-        monkeypatch.setattr(f"backy.{module}.MOST_FINDINGS", 1)
+    for module in ("damage", "scrub"):
+        monkeypatch.setattr(f"backy.integrity.{module}.MOST_FINDINGS", 1)
     damage(repository, CASES["old"], "swap")
 
     done = call("scrub", "deep", "--json")
@@ -473,8 +473,8 @@ def test_more_damage_than_evidence_is_kept_of_is_counted(
 
 def test_a_revision_forgotten_meanwhile_is_no_damage(repository: Repository) -> None:
     from backy.errors import RevisionNotFoundError
-    from backy.revision import utc_now
-    from backy.trust import verify
+    from backy.integrity.verify import verify
+    from backy.repository.revision import utc_now
 
     revision: Revision = repository.records.history()[OLD]
 

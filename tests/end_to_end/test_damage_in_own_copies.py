@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from backy import quarantine
 from backy.api import CHUNK_SIZE, ChunkDamageError, Held, Job, Purged, Stored, identify
-from backy.backup import Backup
-from backy.jobconfig import JobConfig, PluginSection, ShortSection
-from backy.keeping import forget
-from backy.repository import Repository
-from backy.revision import FORMAT, Revision, Trust, utc_now
-from backy.scrub import Scrub, Scrubbed
-from backy.trust import mark, verify
+from backy.backup.backup import Backup
+from backy.integrity import quarantine
+from backy.integrity.scrub import Scrub, Scrubbed
+from backy.integrity.verify import mark, verify
+from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT, Revision, Trust, utc_now
+from backy.retention.forget import forget
 
 OLD, NEW = range(2)
 

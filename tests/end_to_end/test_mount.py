@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE, identify
-from backy.backup import Backup
-from backy.jobconfig import JobConfig, PluginSection
+from backy.backup.backup import Backup
 from backy.mount.active import mounts
-from backy.purging import purge
-from backy.repository import Repository
-from backy.revision import FORMAT, Revision
+from backy.repository.config import JobConfig, PluginSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT, Revision
+from backy.retention.purge import purge
 
 MIB = 2**20
 ROOT_NEEDED = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: loop devices need root")

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from backy.api import CHUNK_SIZE
-from backy.backup import Backup
-from backy.purging import purge
-from backy.repository import Repository
+from backy.backup.backup import Backup
+from backy.repository.repository import Repository
+from backy.retention.purge import purge
 
 BACKY = Path(sys.executable).parent / "backy"
 MODULES = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk")

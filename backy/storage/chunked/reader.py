@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from backy.chunkmap import checked
 from backy.errors import ChunkDamageError
+from backy.image.chunkmap import checked
 from backy.storage.chunked.codec import LARGEST_FRAME, SMALLEST_FRAME, Codec, Delta, apply_delta, decode_delta
 from backy.storage.chunked.files import ChunkFile, ChunkFiles
 

@@ -9,14 +9,14 @@ from collections.abc import Container
 from typing import Literal, NamedTuple
 
 from backy.api import PAGE_SIZE, Stored
-from backy.chunkmap import checked
-from backy.direct import DirectWriter, switched
 from backy.durable import READ_ONLY, naming, pwrite_all, sync_file_system, sync_folder
 from backy.errors import MOST_FINDINGS, ChunkDamageError
-from backy.pages import differing_pages, runs
+from backy.image.chunkmap import checked
+from backy.image.pages import differing_pages, runs
 from backy.storage.chunked.codec import Codec, apply_delta, encode_delta, make_delta
 from backy.storage.chunked.files import ChunkFile, ChunkFiles
 from backy.storage.chunked.reader import ChunkReader
+from backy.system.direct import DirectWriter, switched
 
 log = logging.getLogger(__name__)
 Durability = Literal["none", "filesystem", "file"]

@@ -8,10 +8,10 @@ import threading
 from pathlib import Path
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Stored
-from backy.chunkmap import checked
 from backy.durable import READ_ONLY, naming, pwrite_all, sync_folder
 from backy.errors import MOST_FINDINGS, ChunkDamageError
-from backy.pages import differing_pages, runs
+from backy.image.chunkmap import checked
+from backy.image.pages import differing_pages, runs
 from backy.reflink import punch_hole
 from backy.storage.cow.reader import read_chunk
 

@@ -30,7 +30,7 @@ def command(directory: Path, tags: tuple[str, ...], file: str) -> None:
     """
     from backy.cli.progress import steps
     from backy.importing import import_image
-    from backy.repository import Repository
+    from backy.repository.repository import Repository
     from backy_sources_ceph.stream import opened_stream
 
     repository = Repository.open(directory)

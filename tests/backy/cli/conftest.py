@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from backy.config import Duration
-from backy.jobconfig import ScheduledTag
-from backy.repository import Repository
+from backy.repository.config import ScheduledTag
+from backy.repository.repository import Repository
 
 
 @pytest.fixture

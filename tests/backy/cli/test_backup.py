@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE
-from backy.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
-from backy.repository import Repository
+from backy.repository.repository import Repository
+from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
 
 
 def spoil_record(directory: Path) -> None:

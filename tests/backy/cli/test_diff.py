@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE
-from backy.repository import Repository
-from backy.revision import Revision
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from backy.locking import BACKUP_LOCK, exclusive
-from backy.repository import Repository
-from backy.revision import Trust
+from backy.repository.repository import Repository
+from backy.repository.revision import Trust
+from backy.system.locking import BACKUP_LOCK, exclusive
 
 
 @pytest.fixture

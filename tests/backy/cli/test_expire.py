@@ -3,8 +3,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from backy.locking import BACKUP_LOCK, exclusive
-from backy.repository import Repository
+from backy.repository.repository import Repository
+from backy.system.locking import BACKUP_LOCK, exclusive
 
 
 def test_expire_says_what_it_does_and_does_it(backy, scheduled: Repository) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.repository import Repository
+from backy.repository.repository import Repository
 
 
 @pytest.fixture(autouse=True)

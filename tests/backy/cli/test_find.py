@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backy.repository import Repository
+from backy.repository.repository import Repository
 
 
 def test_find_prints_the_id_of_a_revision(backy, repository: Repository) -> None:

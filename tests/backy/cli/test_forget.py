@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from backy.locking import BACKUP_LOCK, exclusive
-from backy.repository import Repository
+from backy.repository.repository import Repository
+from backy.system.locking import BACKUP_LOCK, exclusive
 
 
 def test_forget_removes_one_revision_and_says_which(backy, repository: Repository) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.repository import Repository
+from backy.repository.repository import Repository
 
 
 def test_init_makes_a_repository_that_can_be_backed_up(backy, tmp_path: Path, image: Path, monkeypatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from backy import cli
 
 MODULES = sorted(Path(cli.__file__).parent.rglob("*.py"))
-FORBIDDEN = {"backy.locking", "backy.plugins.events"}
+FORBIDDEN = {"backy.system.locking", "backy.plugins.events"}
 
 
 def imported(code: str) -> Iterator[str]:
@@ -30,7 +30,11 @@ def test_no_command_takes_a_lock_or_tells_of_events(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["import backy.locking", "from backy.locking import exclusive", "def f():\n    from backy import cli, locking"],
+    [
+        "import backy.system.locking",
+        "from backy.system.locking import exclusive",
+        "def f():\n    from backy.system import locking",
+    ],
 )
 def test_an_import_is_found_however_it_is_written(code: str) -> None:
-    assert "backy.locking" in set(imported(code))
+    assert "backy.system.locking" in set(imported(code))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from backy.repository import Repository
+from backy.repository.repository import Repository
 
 
 def test_a_logfile_has_times_and_takes_what_happened(backy, repository: Repository, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from backy.backup import Backup
+from backy.backup.backup import Backup
 from backy.exitcodes import ExitCode
-from backy.locking import BACKUP_LOCK, exclusive
 from backy.plugins.discovery import Kind, Plugin, advertised
-from backy.repository import Repository
+from backy.repository.repository import Repository
+from backy.system.locking import BACKUP_LOCK, exclusive
 
 COMMAND = """
 import sys, click
@@ -309,7 +309,7 @@ IMPORTED = """
 import sys
 from backy.cli import main
 main._run(sys.argv[1:])
-print(*(name for name in ("pluggy", "zstandard", "blake3", "rich", "yaml", "msgspec", "backy.backup")
+print(*(name for name in ("pluggy", "zstandard", "blake3", "rich", "yaml", "msgspec", "backy.backup.backup")
         if name in sys.modules), file=sys.stderr)
 """
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from backy.api import CHUNK_SIZE
-from backy.repository import Repository
-from backy.revision import Revision
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision
 
 
 @pytest.fixture(autouse=True)

@@ -72,7 +72,7 @@ def test_what_is_switched_off_is_not_loaded_and_says_by_what(
 
 
 def test_without_a_source_the_package_to_install_is_named(backy: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backy.cli.plugins.advertised", lambda _kind: {})
+    monkeypatch.setattr("backy.cli.commands.plugins.advertised", lambda _kind: {})
 
     assert backy("plugins").out.splitlines()[-1] == (
         "no source is installed; install backy-sources-file for image files and block devices"

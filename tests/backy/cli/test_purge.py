@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backy.locking import PURGE_LOCK, shared
-from backy.repository import Repository
+from backy.repository.repository import Repository
+from backy.system.locking import PURGE_LOCK, shared
 
 
 def test_purge_says_what_it_freed(backy, repository: Repository, image: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from backy.locking import BACKUP_LOCK, exclusive
-from backy.repository import Repository
+from backy.repository.repository import Repository
+from backy.system.locking import BACKUP_LOCK, exclusive
 
 KEEPING = """
 from contextlib import contextmanager

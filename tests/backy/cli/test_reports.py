@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from backy import quarantine
-from backy.locking import BACKUP_LOCK, exclusive
-from backy.quarantine import Finding
-from backy.repository import Repository
+from backy.integrity import quarantine
+from backy.integrity.quarantine import Finding
+from backy.repository.repository import Repository
+from backy.system.locking import BACKUP_LOCK, exclusive
 
 
 @pytest.fixture

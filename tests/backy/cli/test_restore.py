@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE
-from backy.locking import PURGE_LOCK, exclusive
-from backy.repository import Repository
+from backy.repository.repository import Repository
+from backy.system.locking import PURGE_LOCK, exclusive
 
 PROGRAM = [sys.executable, "-c", "from backy.cli.main import main; main()"]
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from backy.repository import Repository
+from backy.repository.repository import Repository
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from backy.repository import Repository
-from backy.revision import Revision
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision
 from backy_sources_file.source import OpenFile
 
 

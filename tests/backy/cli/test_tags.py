@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from backy.locking import BACKUP_LOCK, exclusive
-from backy.repository import Repository
+from backy.repository.repository import Repository
+from backy.system.locking import BACKUP_LOCK, exclusive
 
 
 @pytest.mark.parametrize(

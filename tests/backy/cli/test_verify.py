@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from backy.repository import Repository
+from backy.repository.repository import Repository
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import re
 import msgspec
 import pytest
 
-from backy.repository import Repository
+from backy.repository.repository import Repository
 
 DATE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 

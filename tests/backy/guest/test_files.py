@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from backy.backup import Backup
+from backy.backup.backup import Backup
 from backy.errors import BackyError
 from backy.guest import guard
 from backy.guest.copying import Copy, stream
 from backy.guest.disk import ImageStream, volumes
 from backy.guest.filesystem import Node, find, printable, root
 from backy.guest.guard import GuestError, limits
-from backy.mount.cache import ChunkCache
-from backy.mount.images import OpenImages
-from backy.repository import Repository
+from backy.image.cache import ChunkCache
+from backy.repository.open_images import OpenImages
+from backy.repository.repository import Repository
 
 MIB = 2**20
 ODD = ["with blank", "new\nline", "-rf", "'quote\"", "größe", "a" * 255, "esc\x1b[2J", "$(reboot)"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backy.mount.cache import ChunkCache
+from backy.image.cache import ChunkCache
 
 
 @pytest.fixture

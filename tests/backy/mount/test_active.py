@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from backy.backup import Backup
+from backy.backup.backup import Backup
 from backy.mount import active
 from backy.mount.active import Mount, mounted_path, mounts, parse, read_ahead
-from backy.repository import Repository
+from backy.repository.repository import Repository
 
 LINE = "44 27 0:999999 / {path} ro,nosuid,nodev,relatime shared:7 - fuse.backy backy ro,user_id={user},group_id=0"
 

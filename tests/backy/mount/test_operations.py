@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE
-from backy.backup import Backup
-from backy.chunkmap import ZERO, ChunkMap
-from backy.mount.cache import ChunkCache
+from backy.backup.backup import Backup
+from backy.image.cache import ChunkCache
+from backy.image.chunkmap import ZERO, ChunkMap
 from backy.mount.operations import Operations
 from backy.mount.tree import ImageFile, Single, Tree
-from backy.repository import Repository
-from backy.revision import Revision
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from backy.backup import Backup
+from backy.backup.backup import Backup
 from backy.mount.tree import Entry, Folder, Forest, ImageFile, Link, Tree, tag_folder
-from backy.repository import Repository
-from backy.revision import parse_tags
+from backy.repository.repository import Repository
+from backy.repository.revision import parse_tags
 
 
 @pytest.fixture

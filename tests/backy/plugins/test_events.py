@@ -10,11 +10,11 @@ import pytest
 
 from backy import hookspecs
 from backy.api import ConsoleCommand, Mismatch, Report, SourceError
-from backy.backup import Backup
+from backy.backup.backup import Backup
 from backy.errors import BackyError, VerificationError
 from backy.hookspecs import hookimpl
 from backy.plugins.events import Events
-from backy.repository import Repository
+from backy.repository.repository import Repository
 
 
 class Recorder:

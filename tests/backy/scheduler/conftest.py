@@ -19,8 +19,8 @@ import msgspec
 import pytest
 import yaml
 
-from backy.scheduler.control import Reply, ask
-from backy.scheduler.status import JobStatus, PoolStatus, Status, read
+from backy.scheduler.console.control import Reply, ask
+from backy.scheduler.monitoring.status import JobStatus, PoolStatus, Status, read
 
 BACKY = Path(sys.executable).with_name("backy")
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)

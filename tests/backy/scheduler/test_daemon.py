@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from backy.exitcodes import ExitCode
-from backy.jobconfig import JobConfig, PluginSection
-from backy.repository import Repository
-from backy.revision import FORMAT, utc_now
-from backy.scheduler.agenda import BUSY_RETRY
+from backy.repository.config import JobConfig, PluginSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT, utc_now
+from backy.scheduler.jobs.agenda import BUSY_RETRY
 
 Eventually = Callable[[Callable[[], Any]], Any]
 

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from backy.scheduler import console
-from backy.scheduler.agenda import Phase
-from backy.scheduler.check import MOST_LINES, State, judge
-from backy.scheduler.commands import COMMANDS
-from backy.scheduler.metrics import JOB_METRICS, POOL_METRICS, render
-from backy.scheduler.scanner import ROUND
-from backy.scheduler.status import JobStatus, PoolStatus, Status, age_allowed
+from backy.scheduler.console import telnet as console
+from backy.scheduler.console.commands import COMMANDS
+from backy.scheduler.jobs.agenda import Phase
+from backy.scheduler.jobs.scanner import ROUND
+from backy.scheduler.monitoring.check import MOST_LINES, State, judge
+from backy.scheduler.monitoring.metrics import JOB_METRICS, POOL_METRICS, render
+from backy.scheduler.monitoring.status import JobStatus, PoolStatus, Status, age_allowed
 
 DOCS = Path(__file__).parents[3] / "docs"
 REFERENCE = DOCS / "reference"

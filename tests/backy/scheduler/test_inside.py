@@ -16,14 +16,16 @@ from typing import Any
 import pytest
 
 from backy.errors import BackyError
-from backy.scheduler import children, reporter, runner
-from backy.scheduler.agenda import Phase
-from backy.scheduler.base import BaseDirectory, SchedulerRunningError
-from backy.scheduler.config import load
+from backy.scheduler.configuration.configuration import load
 from backy.scheduler.daemon import Daemon
-from backy.scheduler.ledger import Job
-from backy.scheduler.notify import Notifier
-from backy.scheduler.status import known_before, read
+from backy.scheduler.jobs import runner
+from backy.scheduler.jobs.agenda import Phase
+from backy.scheduler.jobs.ledger import Job
+from backy.scheduler.monitoring import reporter
+from backy.scheduler.monitoring.status import known_before, read
+from backy.scheduler.process import children
+from backy.scheduler.process.base_directory import BaseDirectory, SchedulerRunningError
+from backy.scheduler.process.systemd import Notifier
 
 Scenario = Callable[[Daemon], Awaitable[Any]]
 

@@ -20,11 +20,11 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from backy.jobconfig import ScheduledTag
-from backy.retention import expiries
-from backy.revision import Revision
-from backy.schedule import Past, Schedule, overdue
-from backy.scheduler.agenda import Agenda, Entry, Outcome, Pool
+from backy.repository.config import ScheduledTag
+from backy.repository.revision import Revision
+from backy.retention.rules import expiries
+from backy.retention.schedule import Past, Schedule, overdue
+from backy.scheduler.jobs.agenda import Agenda, Entry, Outcome, Pool
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

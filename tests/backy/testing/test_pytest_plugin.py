@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE
-from backy.backup import Backup
+from backy.backup.backup import Backup
 from backy.testing.recording import Fault
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
-from backy.pages import differing_pages
+from backy.image.pages import differing_pages
 from backy.storage.chunked.codec import (
     NO_COMPRESSION,
     Codec,

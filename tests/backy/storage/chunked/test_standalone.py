@@ -21,12 +21,12 @@ import msgspec
 import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, identify
-from backy.backup import Backup
+from backy.backup.backup import Backup
 from backy.errors import DamageError, RevisionNotFoundError
-from backy.jobconfig import JobConfig, PluginSection, ShortSection
-from backy.records import Records
-from backy.repository import Repository
-from backy.revision import FORMAT, Revision, Statistics, Trust, select
+from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.records import Records
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT, Revision, Statistics, Trust, select
 from backy.storage.chunked.codec import Codec, decode_delta
 from backy.storage.chunked.files import ChunkFile, ChunkFiles
 from backy.storage.chunked.standalone import MODES

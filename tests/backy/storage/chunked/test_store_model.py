@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
-from backy.backup import Backup
-from backy.chunkmap import ChunkMap
-from backy.jobconfig import JobConfig, PluginSection
-from backy.keeping import forget
+from backy.backup.backup import Backup
+from backy.image.chunkmap import ChunkMap
 from backy.plugins.events import Events
-from backy.purging import purge
-from backy.repository import Repository
-from backy.revision import FORMAT
+from backy.repository.config import JobConfig, PluginSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT
+from backy.retention.forget import forget
+from backy.retention.purge import purge
 from backy.storage.chunked.files import parse_name
 
 PAGES = CHUNK_SIZE // PAGE_SIZE

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
-from backy.backup import Backup
-from backy.conversion import Conversion
-from backy.keeping import forget
-from backy.purging import purge
-from backy.scrub import Scrub
+from backy.backup.backup import Backup
+from backy.backup.convert import Conversion
+from backy.integrity.scrub import Scrub
+from backy.retention.forget import forget
+from backy.retention.purge import purge
 from backy.testing.memory import MemoryRepository
 
 LARGEST = 5 * CHUNK_SIZE

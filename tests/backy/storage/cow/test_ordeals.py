@@ -17,7 +17,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.durable import sync_file_system_of
-from backy.repository import Repository
+from backy.repository.repository import Repository
 
 KINDS = ["btrfs", "xfs"]
 

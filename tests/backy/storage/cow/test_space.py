@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backy.api import PAGE_SIZE
-from backy.backup import Backup
+from backy.backup.backup import Backup
 from backy.testing.memory import MemoryRepository
 
 SIZE = 32 * 2**20

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
-from backy.backup import Backup
+from backy.backup.backup import Backup
 from backy.errors import StorageError
-from backy.keeping import forget
-from backy.repository import Repository
-from backy.revision import Revision
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision
+from backy.retention.forget import forget
 from backy.testing.memory import MemoryRepository
 
 COW = {"type": "cow"}

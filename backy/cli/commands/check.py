@@ -1,0 +1,25 @@
+"""`backy check`: whether monitoring should call somebody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from backy.cli.options import configuration_option
+
+
+@click.command("check")
+@configuration_option
+@click.pass_context
+def command(context: click.Context, configuration: Path) -> None:
+    """Say whether all jobs keep their SLA, in the form of a Nagios check.
+
+    Exit code 0 is OK; 1 WARNING, somebody should look at something; 2 CRITICAL, a job does not keep its SLA, or the
+    scheduler does not run; 3 UNKNOWN. This reads the scheduler's status file.
+    """
+    from backy.scheduler.monitoring.check import examine
+
+    verdict = examine(configuration)
+    click.echo(str(verdict))
+    context.exit(verdict.state)

@@ -1,0 +1,33 @@
+"""`backy client`: ask the scheduler that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from backy.cli.options import configuration_option
+from backy.cli.output import print_json
+from backy.errors import BackyError
+
+
+@click.command("client", context_settings={"ignore_unknown_options": True})
+@configuration_option
+@click.option("--json", "as_json", is_flag=True, help="Print the answer for programs.")
+@click.argument("words", metavar="COMMAND [ARGUMENT]...", nargs=-1, required=True, type=click.UNPROCESSED)
+def command(configuration: Path, as_json: bool, words: tuple[str, ...]) -> None:
+    """Let the scheduler that runs do what COMMAND says.
+
+    'jobs [REGEX]' lists the jobs, 'status' counts them, 'run JOB' and 'runall' run some at once, 'reload' reads the
+    configuration again. 'help' lists all commands. Only who owns the scheduler may do that.
+    """
+    from backy.scheduler.configuration.configuration import load_location
+    from backy.scheduler.console.control import ask
+
+    reply = ask(load_location(configuration).base_dir, words)
+    if not reply.ok:
+        raise BackyError(reply.text)
+    if as_json:
+        print_json(reply.data)
+    else:
+        click.echo(reply.text)

@@ -1,0 +1,33 @@
+"""`backy distrust`: doubt what is stored."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from backy.text.phrases import counted
+
+_DATE = click.DateTime(formats=["%Y-%m-%d"])
+
+
+@click.command("distrust")
+@click.option("-r", "--revision", "specification", metavar="SPEC", help="Distrust this revision only.")
+@click.option("-f", "--from", "first", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and later.")
+@click.option("-u", "--until", "last", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and earlier.")
+@click.pass_obj
+def command(directory: Path, specification: str | None, first: datetime | None, last: datetime | None) -> None:
+    """Doubt what is stored: one revision, those of some days, or all.
+
+    While a revision is distrusted, the next backup is a full one and stores everything anew; after each backup one
+    distrusted revision is verified.
+    """
+    from backy.integrity.verify import distrust
+    from backy.repository.repository import Repository
+
+    if specification is not None and (first or last):
+        raise click.UsageError("--revision does not go with --from and --until")
+    days = {name: day.date() for name, day in (("first", first), ("last", last)) if day}
+    distrusted = distrust(Repository.open(directory), specification, **days)
+    click.echo(f"Distrusted {counted(len(distrusted), 'revision')}")

@@ -1,0 +1,39 @@
+"""`backy expire`: let tags expire by the schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from backy.text.phrases import counted, local_time
+
+
+@click.command("expire")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@click.pass_obj
+def command(directory: Path, dry_run: bool) -> None:
+    """Take away the tags that have expired by the job's schedule, and remove revisions that have none left.
+
+    A tag expires when it is older than 'keep' of its intervals and 'keep' newer trusted revisions have it. Do this
+    after a successful backup only, as the scheduler does. 'backy why' tells why a revision is kept, and 'backy purge'
+    frees the space of those that are not.
+    """
+    from backy.repository.repository import Repository
+    from backy.repository.revision import utc_now
+    from backy.retention.expire import due, expire
+
+    repository = Repository.open(directory)
+    if not repository.config.schedule:
+        click.echo("Nothing expires: the repository's config has no schedule")
+        return
+    if not repository.config.expire:
+        click.echo("Nothing expires: the repository's config says 'expire: false'")
+        return
+    done = due(repository, utc_now()) if dry_run else expire(repository, utc_now)
+    for revision, remaining in done:
+        what = f"loses {','.join(tag for tag in revision.tags if tag not in remaining)}" if remaining else "is removed"
+        click.echo(f"{revision.id}  {local_time(revision.timestamp)}  {','.join(revision.tags)}: {what}")
+    removed = sum(not expiry.remaining for expiry in done)
+    verb = "Would remove" if dry_run else "Removed"
+    click.echo(f"{verb} {counted(removed, 'revision')}, and tags of {counted(len(done) - removed, 'other')}")

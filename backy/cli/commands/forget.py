@@ -1,0 +1,25 @@
+"""`backy forget`: remove a revision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("forget")
+@click.option(
+    "-r",
+    "--revision",
+    "specification",
+    metavar="SPEC",
+    required=True,
+    help="Which revision; the full id also removes one whose record is damaged.",
+)
+@click.pass_obj
+def command(directory: Path, specification: str) -> None:
+    """Remove one revision; 'backy purge' then frees the space that only it used."""
+    from backy.repository.repository import Repository
+    from backy.retention.forget import forget
+
+    click.echo(f"Forgot {forget(Repository.open(directory), specification)}")

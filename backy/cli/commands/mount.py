@@ -1,0 +1,47 @@
+"""`backy mount`: all revisions as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from backy.cli.options import cache_option
+
+
+@click.command("mount")
+@click.option(
+    "-c",
+    "--config",
+    "configuration",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Show the repositories of all jobs in this configuration of the scheduler, each in a folder of its own.",
+)
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, until Ctrl-C or SIGTERM.")
+@cache_option
+@click.argument("mountpoint", metavar="MOUNTPOINT", type=click.Path(path_type=Path))
+@click.pass_obj
+def command(directory: Path, configuration: Path | None, foreground: bool, cache: int, mountpoint: Path) -> None:
+    """Show every complete revision as a raw image in MOUNTPOINT, an existing folder.
+
+    The images are read-only files named by the revisions' ids; 'last', 'by-date' and 'by-tag' have links to them. New
+    revisions appear, forgotten ones vanish. Backups and purges go on meanwhile. Bytes that are damaged can not be read
+    (EIO), the others can.
+
+    'backy unmount MOUNTPOINT' ends it, as does SIGTERM. In the background, warnings go to the system's log, or to the
+    file named by '--logfile'.
+    """
+    from backy.mount.serve import serve
+    from backy.mount.tree import Forest, Tree
+    from backy.repository.repository import Repository
+
+    tree: Tree | Forest
+    if configuration is None:
+        tree = Tree(Repository.open(directory))
+    else:
+        from backy.scheduler.configuration.configuration import load
+
+        found = load(configuration)
+        tree = Forest({name: found.repository(job) for name, job in found.jobs.items()})
+    serve(tree, mountpoint, cache=cache * 2**20, foreground=foreground)

@@ -1,0 +1,52 @@
+"""`backy nbd-server`: a revision as a network block device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from backy.cli.options import cache_option, revision_option
+
+
+@click.command("nbd-server")
+@revision_option
+@click.option(
+    "--socket",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Listen on this Unix socket; by default on one in a folder that only you get to.",
+)
+@click.option("--host", metavar="HOST", help="Listen on this address; 127.0.0.1 if there is only --port.")
+@click.option("--port", metavar="PORT", type=click.IntRange(1, 65535), help="Listen on this port; 10809 with --host.")
+@click.option("--writable", is_flag=True, help="Take writes, which are kept in a temporary file and gone at the end.")
+@cache_option
+@click.pass_obj
+def command(
+    directory: Path,
+    specification: str,
+    socket: Path | None,
+    host: str | None,
+    port: int | None,
+    writable: bool,
+    cache: int,
+) -> None:
+    """Offer a revision as a network block device, so that a machine runs from it before a byte is copied.
+
+    Prints the URI for clients such as qemu, nbdcopy and nbdinfo, and serves until Ctrl-C or SIGTERM. The revision stays
+    what it is in any case. There is neither a password nor encryption, so only listen where all who reach you may
+    read the disk. Needs FUSE and nbdkit. No purge is done meanwhile.
+    """
+    from backy.mount.nbd import PORT, Address, Server, serve
+    from backy.repository.repository import Repository
+
+    if socket is not None and (host is not None or port is not None):
+        raise click.UsageError("--socket, or --host and --port: not both")
+    address = None
+    if socket is not None:
+        address = Address(socket.absolute())
+    elif host is not None or port is not None:
+        address = Address(host=host or "127.0.0.1", port=port or PORT)
+    repository = Repository.open(directory)
+    revision = repository.records.select(specification)
+    serve(repository, revision, Server(address, writable, cache * 2**20), click.echo)

@@ -1,0 +1,70 @@
+"""`backy reports`: what went wrong, with evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from backy.cli.output import print_json
+from backy.text.phrases import counted, local_time
+
+
+@click.group("reports")
+def command() -> None:
+    """List, show and delete the reports about damaged chunks and failed verifications."""
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
+@click.pass_obj
+def list_(directory: Path, as_json: bool) -> None:
+    """List the reports."""
+    from backy.integrity import quarantine
+    from backy.repository.repository import Repository
+
+    found = list(quarantine.findings(Repository.open(directory).directory))
+    if as_json:
+        print_json(found)
+        return
+    for finding in found:
+        mended = ", mended" if finding.mended else ""
+        click.echo(f"{local_time(finding.timestamp)}  {finding.name}  {finding.cause}{mended}")
+    click.echo(counted(len(found), "report"))
+
+
+@command.command("show")
+@click.argument("name", metavar="REPORT")
+@click.option("--json", "as_json", is_flag=True, help="Print an object.")
+@click.pass_obj
+def show(directory: Path, name: str, as_json: bool) -> None:
+    """Show one report, whose name may be cut short, and where its blocks are."""
+    import msgspec
+
+    from backy.integrity import quarantine
+    from backy.repository.repository import Repository
+
+    repository = Repository.open(directory).directory
+    finding = quarantine.find(repository, name)
+    if as_json:
+        print_json(finding)
+        return
+    for key, value in msgspec.to_builtins(finding).items():
+        click.echo(f"{key}: {'-' if value is None else value}")
+    click.echo(f"evidence: {repository / quarantine.FOLDER / finding.name}")
+
+
+@command.command("delete")
+@click.argument("names", metavar="REPORT", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Delete all reports.")
+@click.pass_obj
+def delete(directory: Path, names: tuple[str, ...], everything: bool) -> None:
+    """Delete reports and their evidence; this changes no revision."""
+    from backy.integrity import quarantine
+    from backy.repository.repository import Repository
+
+    if bool(names) == everything:
+        raise click.UsageError("name the reports to delete, or give --all")
+    repository = Repository.open(directory).directory
+    deleted = quarantine.delete_all(repository) if everything else quarantine.delete(repository, names)
+    click.echo(f"Deleted {counted(len(deleted), 'report')}")

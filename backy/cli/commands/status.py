@@ -1,0 +1,128 @@
+"""`backy status`: what revisions there are."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backy.api import Held
+from backy.cli.output import print_json
+from backy.errors import DamageError
+from backy.repository.revision import Revision
+from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone, size
+
+if TYPE_CHECKING:
+    from backy.repository.repository import Repository
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print an object with all details.")
+@click.option("--all", "everything", is_flag=True, help="Show incomplete revisions too.")
+@click.pass_obj
+def command(directory: Path, as_json: bool, everything: bool) -> None:
+    """List the revisions, the oldest first, and how much data they contain.
+
+    Size is what changed since the revision before, Stored what that took on disk. What is stored only because changes
+    are kept as differences from it counts for no revision and is told apart.
+    """
+    from backy.integrity import quarantine
+    from backy.repository.repository import Repository
+
+    repository = Repository.open(directory)
+    sound, damaged = repository.records.survey()
+    revisions = [revision for revision in sound if revision.complete or everything]
+    held = _held(repository, sound)
+    reports = quarantine.count(repository.directory)
+    if as_json:
+        content = {
+            "revisions": [_details(revision) for revision in revisions],
+            "held": asdict(held),
+            "reports": reports,
+        }
+        print_json(content)
+    else:
+        _print_table(revisions, held, reports)
+    if damaged:
+        raise DamageError(f"{repository.directory}: {'; '.join(str(error) for error in damaged)}")
+
+
+def _held(repository: Repository, revisions: list[Revision]) -> Held:
+    """Return what all storages together hold for no revision's own sake."""
+    from backy.repository.referenced import Referenced
+
+    held = [
+        storage.held(Referenced(repository.records, [revision for revision in revisions if revision.storage == name]))
+        for name, storage in repository.storages(revisions).items()
+    ]
+    return Held(sum(found.files for found in held), sum(found.bytes for found in held))
+
+
+def _details(revision: Revision) -> dict[str, Any]:
+    """Return what scripts see of a revision; documented in docs/reference/status.md."""
+    statistics = revision.statistics
+    return {
+        "id": revision.id,
+        "timestamp": revision.timestamp,
+        "tags": revision.tags,
+        "complete": revision.complete,
+        "parent": revision.parent,
+        "storage": revision.storage,
+        "size": revision.size,
+        "consistent": revision.consistent,
+        "snapshot": revision.snapshot,
+        "duration": statistics and statistics.duration,
+        "bytes_read": statistics and statistics.bytes_read,
+        "bytes_written": statistics and statistics.bytes_written,
+        "bytes_stored": statistics and statistics.bytes_stored,
+        "verification": revision.verification,
+        "trust": revision.trust,
+        "damaged": revision.damaged,
+    }
+
+
+def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
+    """Print the table: plain where it is piped, so that it greps like that of backy 2."""
+    from backy.text.table import table
+
+    zone = local_zone(revision.timestamp for revision in reversed(revisions))
+    headings = [f"Date ({zone})", "ID", "Size", "Stored", "Durat", "Verification", "Trust", "Tags"]
+    right = ["Size", "Stored", "Durat"]
+    click.echo(table(headings, [_row(revision) for revision in revisions], right, round_corners=sys.stdout.isatty()))
+    if held.files:
+        files = counted(
+            held.files, "file is held only for what differs from it", "files are held only for what differs from them"
+        )
+        click.echo(f"{size(held.bytes)} in {files}")
+    if reports:
+        click.echo(f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
+    written = sum(revision.statistics.bytes_written for revision in revisions if revision.statistics)
+    click.echo(f"{counted(len(revisions), 'revision')} containing {size(written)} data (estimated)")
+
+
+def _row(revision: Revision) -> list[str]:
+    statistics = revision.statistics
+    return [
+        local_time(revision.timestamp),
+        revision.id,
+        size(statistics.bytes_written) if statistics else NOTHING,
+        size(statistics.bytes_stored) if statistics else NOTHING,
+        length_of_time(statistics.duration if statistics else None),
+        _verification(revision),
+        _trust(revision),
+        ",".join(revision.tags),
+    ]
+
+
+def _verification(revision: Revision) -> str:
+    text = str(revision.verification or NOTHING)
+    return text if revision.consistent else f"{text}, not consistent"
+
+
+def _trust(revision: Revision) -> str:
+    if revision.damaged:
+        return f"{revision.trust}, {counted(len(revision.damaged), 'damaged chunk')}"
+    return revision.trust

@@ -1,0 +1,64 @@
+"""`backy tags`: change the tags of a revision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from backy.cli.options import force_option, tags_argument
+
+if TYPE_CHECKING:
+    from backy.repository.revision import Revision
+
+_revision_option = click.option(
+    "-r", "--revision", "specification", metavar="SPEC", required=True, help="Which revision."
+)
+
+
+@click.group("tags")
+def command() -> None:
+    """Change the tags of a revision: they decide how long it is kept."""
+
+
+@command.command("set")
+@tags_argument
+@_revision_option
+@force_option
+@click.pass_obj
+def set_(directory: Path, tags: tuple[str, ...], specification: str, force: bool) -> None:
+    """Give a revision TAGS instead of those that it has."""
+    from backy.repository.repository import Repository
+    from backy.retention.tags import set_tags
+
+    _show(set_tags(Repository.open(directory), specification, tags, force=force))
+
+
+@command.command("add")
+@tags_argument
+@_revision_option
+@force_option
+@click.pass_obj
+def add(directory: Path, tags: tuple[str, ...], specification: str, force: bool) -> None:
+    """Give a revision TAGS beside those that it has."""
+    from backy.repository.repository import Repository
+    from backy.retention.tags import add_tags
+
+    _show(add_tags(Repository.open(directory), specification, tags, force=force))
+
+
+@command.command("remove")
+@tags_argument
+@_revision_option
+@click.pass_obj
+def remove(directory: Path, tags: tuple[str, ...], specification: str) -> None:
+    """Take TAGS away from a revision. One that has no tags left is removed when the job's next revisions expire."""
+    from backy.repository.repository import Repository
+    from backy.retention.tags import remove_tags
+
+    _show(remove_tags(Repository.open(directory), specification, tags))
+
+
+def _show(revision: Revision) -> None:
+    click.echo(f"{revision.id} {','.join(revision.tags) or 'has no tags: it is removed when revisions expire'}")

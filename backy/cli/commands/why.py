@@ -1,0 +1,61 @@
+"""`backy why`: why a revision is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from backy.cli.options import revision_option
+from backy.text.phrases import counted, local_time
+
+if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
+    from backy.retention.rules import Hold
+    from backy.retention.schedule import Schedule
+
+
+@click.command("why")
+@revision_option
+@click.pass_obj
+def command(directory: Path, specification: str) -> None:
+    """Say why a revision is kept, and until when if all goes by the schedule."""
+    from backy.repository.repository import Repository
+    from backy.repository.revision import select, utc_now
+    from backy.retention.rules import holds
+    from backy.retention.schedule import spread
+
+    repository = Repository.open(directory)
+    history = repository.records.history()
+    revision = select(history, specification)
+    config = repository.config
+    click.echo(f"{revision.id} of {local_time(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}")
+    if not config.schedule or not config.expire:
+        cause = "config says 'expire: false'" if config.schedule else "config has no schedule"
+        click.echo(f"kept for ever: the repository's {cause}")
+        return
+    schedule = config.schedule
+    reasons = holds(schedule, spread(repository.job.name, schedule), history, revision, utc_now())
+    for reason in reasons:
+        until = f"until {local_time(reason.until)}" if reason.until else "for ever"
+        click.echo(f"{reason.tag or 'kept'} {until}: {_because(reason, schedule)}")
+    if not reasons:
+        click.echo("not kept: 'backy expire' removes it")
+
+
+def _because(reason: Hold, schedule: Schedule) -> str:
+    from backy.config import format_duration
+    from backy.retention.rules import Rule
+
+    if reason.rule is Rule.MANUAL:
+        return "tags that begin with 'manual:' never expire"
+    if reason.rule is Rule.NEWEST:
+        return "the newest trusted revision is never removed by the schedule"
+    if reason.rule is Rule.FORMER:
+        longest = max(tag.interval * tag.keep for tag in schedule.values())
+        return f"the schedule does not have it, and keeps nothing longer than {format_duration(longest)}"
+    tag = schedule[reason.tag or ""]
+    if reason.rule is Rule.WINDOW:
+        newer, times = counted(tag.keep, "newer one has", "newer ones have"), counted(tag.keep, "time")
+        return f"{newer} it, but it is younger than {times} {format_duration(tag.interval)}"
+    return f"it is one of the newest {tag.keep}"

@@ -1,0 +1,159 @@
+"""An NBD server for one revision: nbdkit, with its plugin `file`, over a mount that is made for it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from backy.errors import BackyError
+from backy.mount.active import mounts
+from backy.mount.serve import serve as serve_mount
+from backy.mount.tree import ImageFile, Single
+from backy.mount.unmount import unmount
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision
+from backy.system.locking import PURGE_LOCK, shared
+
+PORT = 10809
+"""The one that IANA gave to NBD."""
+
+
+class Address(NamedTuple):
+    """Where the server listens: a Unix socket, or a host and a port."""
+
+    socket: Path | None = None
+    host: str = ""
+    port: int = PORT
+
+    @property
+    def uri(self) -> str:
+        """What clients are told, as in the NBD project's doc/uri.md."""
+        if self.socket is not None:
+            return f"nbd+unix:///?socket={self.socket}"
+        return f"nbd://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    @property
+    def options(self) -> list[str]:
+        """What nbdkit is told."""
+        if self.socket is not None:
+            return ["--unix", str(self.socket)]
+        return ["--ipaddr", self.host, "--port", str(self.port)]
+
+
+class Server(NamedTuple):
+    """How a revision is served."""
+
+    address: Address | None
+    """None stands for a socket in a folder that only this user gets to."""
+    writable: bool
+    """Whether writes are taken: they go to a temporary file of nbdkit's and are gone at the end."""
+    cache: int
+    """Bytes of memory for what was read lately."""
+
+
+def serve(repository: Repository, revision: Revision, server: Server, ready: Callable[[str], None]) -> None:
+    """Serve a revision until SIGTERM or Ctrl-C; `ready` is told the URI as soon as clients can connect.
+
+    No purge is done meanwhile, and what is served can be read to its end when somebody removes its revision, lest that
+    take away what a machine runs from.
+
+    Raises:
+        BackyError: there is no FUSE or no nbdkit, the address can not be had, or the revision can not be opened.
+    """
+    if shutil.which("nbdkit") is None:
+        raise BackyError("there is no nbdkit; Debian has it in the package 'nbdkit'")
+    with tempfile.TemporaryDirectory(prefix="backy-nbd-") as name, shared(repository.directory, PURGE_LOCK):
+        folder = Path(name)
+        (folder / "mount").mkdir()
+        single = Single(ImageFile(repository, repository.records.current(revision)))
+        address = server.address or Address(folder / "socket")
+        kind = ["--filter=cow"] if server.writable else ["--readonly"]
+        image = folder / "mount" / revision.id
+        arguments = [*address.options, *kind, "file", f"file={image}"]
+        with _Program(folder, arguments, lambda: ready(address.uri)) as nbdkit:
+            serve_mount(single, folder / "mount", cache=server.cache, foreground=True, began=nbdkit.begin)
+    nbdkit.check()
+
+
+class _Program:
+    """nbdkit, started and looked after by a thread, for the main thread answers the kernel.
+
+    The thread is made before those of libfuse, which block the signals that end nbdkit and would hand that down.
+    """
+
+    def __init__(self, folder: Path, arguments: list[str], ready: Callable[[], None]) -> None:
+        self._folder = folder
+        self._ready = ready
+        pid_file = ["--pidfile", str(folder / "pid")]
+        self._command = ["nbdkit", "--foreground", "--exit-with-parent", *pid_file, *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._begin = threading.Event()
+        self._stopping = False
+        self._failure = ""
+        self._thread = threading.Thread(target=self._run, name="nbdkit")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stopping = True
+        self._begin.set()
+        if self._process is not None:
+            self._process.terminate()
+        self._thread.join()
+
+    def begin(self) -> None:
+        """Start nbdkit: what it serves is there."""
+        self._begin.set()
+
+    def check(self) -> None:
+        """Raise BackyError if nbdkit ended by itself."""
+        if self._failure:
+            raise BackyError(self._failure)
+
+    def _run(self) -> None:
+        self._begin.wait()
+        if self._stopping:
+            return
+        try:
+            failure = self._serve()
+        except OSError as error:
+            failure = f"nbdkit can not be run: {error}"
+        if not self._stopping:
+            self._failure = failure
+            self._end_mount()
+
+    def _serve(self) -> str:
+        """Run nbdkit to its end, and tell how it ended."""
+        log = self._folder / "log"
+        with log.open("wb") as output:
+            # Ctrl-C is for this process, which then ends nbdkit: that would count as its failure if it came first
+            process = subprocess.Popen(  # noqa: S603  # no shell
+                self._command, stdin=subprocess.DEVNULL, stderr=output, process_group=0
+            )
+        self._process = process
+        if self._stopping:
+            process.terminate()  # who set that may have seen no process yet
+        while process.poll() is None and not (self._folder / "pid").exists():
+            time.sleep(0.01)
+        if process.poll() is None:
+            self._ready()
+        code = process.wait()
+        return f"nbdkit ended with exit code {code}: {' '.join(log.read_text(errors='replace').split())}"
+
+    def _end_mount(self) -> None:
+        """Let the main thread go on; where somebody is in the way of an unmount, as SIGTERM from outside does."""
+        mountpoint = self._folder / "mount"
+        try:
+            unmount(mountpoint)
+        except (BackyError, OSError):
+            if any(mount.path == mountpoint.resolve() for mount in mounts()):
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)

@@ -1,0 +1,30 @@
+"""Removing what a command that was killed, or a machine that stopped, left in a repository."""
+
+from __future__ import annotations
+
+import logging
+
+from backy.durable import TEMPORARY_SUFFIX
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision
+
+log = logging.getLogger(__name__)
+
+
+def tidy(repository: Repository) -> list[Revision]:
+    """Remove what earlier backups did not finish; return the complete revisions. The caller holds `.backup`."""
+    sound, damaged = repository.records.survey()
+    for error in damaged:
+        log.warning("%s; 'backy forget -r ID' removes it", error)
+    for revision in sound:
+        if not revision.complete:
+            log.info("removing the incomplete revision %s", revision.id)
+            repository.remove(revision.id)
+    known = {revision.id for revision in sound if revision.complete}
+    known |= {path.name.removesuffix(".rev") for path in repository.directory.glob("*.rev")}
+    for revision_id in {path.stem for path in repository.records.maps()} - known:
+        log.info("removing what is left of revision %s", revision_id)
+        repository.remove(revision_id)
+    for path in repository.directory.glob(f".*{TEMPORARY_SUFFIX}"):
+        path.unlink()
+    return [revision for revision in sound if revision.complete]

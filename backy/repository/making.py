@@ -1,0 +1,27 @@
+"""Making a repository for a source that is named as on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backy.plugins.discovery import Kind
+from backy.plugins.loading import call
+from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.repository import Repository
+from backy.repository.revision import FORMAT
+
+
+def make_repository(directory: Path, source: str, argument: str, storage: str = "chunked") -> Repository:
+    """Make a repository in `directory` that backs up what `argument` means to the source plugin `source`.
+
+    Raises:
+        PluginError: there is no such source or storage, or it can not be named by one argument.
+        ConfigError: the plugin refuses the argument.
+        RepositoryError: there is a repository already, or there are revisions that this version can not read.
+        StorageError: the storage can not work in this directory.
+    """
+    # the plugin knows what its argument means, and says it as the keys of its section
+    section = call(Kind.SOURCE, source, "backy_source_config", argument=argument)
+    chosen = PluginSection({"type": source, **section})
+    job = JobConfig(format=FORMAT, source=chosen, storage=ShortSection.named(storage))
+    return Repository.initialize(directory, job)

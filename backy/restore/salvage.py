@@ -1,0 +1,76 @@
+"""Restoring what can be read of a damaged revision, and telling what can not."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+
+from backy.api import CHUNK_SIZE
+from backy.errors import ChunkDamageError, ConfigError, DamageError
+from backy.image.stored import StoredImage
+from backy.repository.repository import Repository
+from backy.text.phrases import counted
+
+_NOT_TRIED, _READ, _BAD = "?", "+", "-"
+"""Status of a range, as in section "Mapfile structure" of GNU ddrescue's manual."""
+
+
+class SalvagedImage(StoredImage):
+    """A stored image that reads as zeroes where it is damaged, and remembers where that is."""
+
+    def __init__(self, image: StoredImage) -> None:
+        super().__init__(image.chunks, image.reader)
+        self.damaged: dict[int, str] = {}
+        """Causes by the number of the chunk."""
+
+    def chunk(self, index: int) -> bytes:
+        """Return chunk `index`, or as many zeroes."""
+        try:
+            return super().chunk(index)
+        except ChunkDamageError as error:
+            self.damaged[index] = str(error)
+            return bytes(self.chunks.length(index))
+
+
+@contextmanager
+def salvaged(image: StoredImage, path: Path | None, target: str, repository: Repository) -> Iterator[StoredImage]:
+    """Give an image that can be read from the first byte to the last, and write to `path` what that is worth.
+
+    Without a path it is the image itself. `target` is where the image goes to.
+
+    Raises:
+        ConfigError: `path` lies inside of the repository, is no file, or is the target.
+        DamageError: at the end, if anything could not be read.
+    """
+    if path is None:
+        yield image
+        return
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no file: the list of what could be read has to be one of its own")
+    if path.resolve() == Path(target).resolve() or (path.exists() and Path(target).exists() and path.samefile(target)):
+        raise ConfigError(f"{path} is the target: the list of what could be read has to be a file of its own")
+    if path.resolve().is_relative_to(repository.directory.resolve()):
+        raise ConfigError(f"{path} lies inside of the repository: write the list to another place")
+    path.write_text(mapfile(image.size, (), _NOT_TRIED))
+    found = SalvagedImage(image)
+    yield found
+    path.write_text(mapfile(image.size, found.damaged, _READ))
+    if found.damaged:
+        first = min(found.damaged)
+        raise DamageError(
+            f"{len(found.damaged)} of {counted(len(image.chunks), 'chunk')} could not be read, zeroes are in their "
+            f"place, see {path}; the first is at byte {first * CHUNK_SIZE}: {found.damaged[first]}"
+        )
+
+
+def mapfile(size: int, damaged: Container[int], other: str) -> str:
+    """Return a list of ranges in the format of GNU ddrescue: the damaged chunks, and the rest with status `other`."""
+    lines = ["# Mapfile. Created by backy", "# current_pos  current_status  current_pass"]
+    lines += [f"0x{0:08X}     {other}               1", "#      pos        size  status"]
+    for status, group in groupby(range(-(-size // CHUNK_SIZE)), lambda index: _BAD if index in damaged else other):
+        chunks = list(group)
+        start, end = chunks[0] * CHUNK_SIZE, min((chunks[-1] + 1) * CHUNK_SIZE, size)
+        lines.append(f"0x{start:08X}  0x{end - start:08X}  {status}")
+    return "\n".join(lines) + "\n"

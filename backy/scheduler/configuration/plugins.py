@@ -1,0 +1,67 @@
+"""Checks whether the plugins that jobs name can be loaded and accept their sections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pluggy
+
+from backy.api import Job
+from backy.errors import BackyError, PluginError
+from backy.plugins.discovery import Kind, Plugin
+from backy.plugins.loading import chosen, invoke, managed
+from backy.repository.config import PluginSection
+from backy.scheduler.configuration.configuration import Configuration, JobEntry, Problem
+
+
+class _Loaded(NamedTuple):
+    plugin: Plugin
+    manager: pluggy.PluginManager
+
+
+class PluginCheck:
+    """Checks the plugins of all jobs. Each plugin is loaded once."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._loaded: dict[tuple[Kind, str], _Loaded | PluginError] = {}
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield the problems of all jobs, in their order."""
+        for job in self._configuration.jobs.values():
+            for text in self.job(job):
+                yield Problem(job.line, f"jobs.{job.name}", text)
+
+    def job(self, job: JobEntry) -> Iterator[str]:
+        """Yield the problems with the plugins of one job."""
+        sections = {
+            Kind.SOURCE: job.source,
+            Kind.STORAGE: job.storage,
+            Kind.VERIFIER: job.verifier,
+        }
+        named = Job(job.name, job.name, self._configuration.repository(job))
+        for kind, section in sections.items():
+            if section is not None and (text := self._problem(kind, section, named)):
+                yield text
+
+    def _problem(self, kind: Kind, section: PluginSection, job: Job) -> str | None:
+        loaded = self._load(kind, section.type)
+        if isinstance(loaded, PluginError):
+            return str(loaded)
+        try:
+            # To make a plugin is all that can be asked of it: no source is touched.
+            invoke(*loaded, f"backy_{kind.word}", config=section.written, job=job)
+        except BackyError as error:
+            return str(error).removeprefix("config.")
+        return None
+
+    def _load(self, kind: Kind, name: str) -> _Loaded | PluginError:
+        # Also a failure is remembered: thousands of jobs may name the same broken plugin.
+        if (kind, name) not in self._loaded:
+            try:
+                plugin = chosen(kind, name)
+                self._loaded[kind, name] = _Loaded(plugin, managed(plugin))
+            except PluginError as error:
+                self._loaded[kind, name] = error
+        return self._loaded[kind, name]

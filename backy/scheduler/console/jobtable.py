@@ -1,0 +1,43 @@
+"""The table of jobs, for the console, `backy client` and `backy jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from backy.scheduler.console.patterns import matcher
+from backy.scheduler.monitoring.status import JobStatus
+from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone
+from backy.text.table import table
+
+
+def selected(jobs: Iterable[JobStatus], pattern: str = "") -> list[JobStatus]:
+    """Return the jobs whose name contains a match of `pattern`. Raise BackyError if that is no regular expression."""
+    if not pattern:
+        return list(jobs)
+    matches = matcher(pattern)
+    return [job for job in jobs if matches(job.job)]
+
+
+def job_table(jobs: Sequence[JobStatus], *, round_corners: bool = False) -> str:
+    """Return a table of jobs and their number."""
+    # The zone is in the heading: in each line it would cost a column.
+    zone = local_zone(job.last_time for job in jobs)
+    headings = ["Job", "SLA", "SLA overdue", "Status", f"Last Backup ({zone})", "Last Tags", "Last Duration"]
+    headings += [f"Next Backup ({zone})", "Next Tags"]
+    right = ["SLA overdue", "Last Duration"]
+    lines = table(headings, [_row(job) for job in jobs], right, round_corners=round_corners)
+    return f"{lines}\n{counted(len(jobs), 'job')} shown"
+
+
+def _row(job: JobStatus) -> list[str]:
+    return [
+        job.job,
+        job.sla,
+        length_of_time(job.sla_overdue or None),  # 0 means in time
+        job.status,
+        local_time(job.last_time),
+        ",".join(job.last_tags) or NOTHING,
+        length_of_time(job.last_duration),
+        local_time(job.next_time),
+        ",".join(job.next_tags) or NOTHING,
+    ]

@@ -1,0 +1,222 @@
+"""Decides which job runs when. Pure: it uses no clock, no process and no file.
+
+A job waits for its time, then for a slot of its pool, runs, and waits again. The driver of an agenda passes the time,
+starts what `start` returns, and reports the end of each run to `finish`. The daemon drives it with real processes, a
+simulation without any. Within a pool the job that violates its service level first runs first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum, StrEnum
+
+from backy.retention.schedule import EPOCH, Due, Past, Schedule, backoff, missed, next_due, sla, spread
+
+BUSY_RETRY = timedelta(minutes=2)
+"""Pause before the next attempt if another command holds the repository."""
+
+FAST = timedelta(minutes=10)
+"""A job whose newest revision took less time runs in the fast pool."""
+
+
+class Pool(StrEnum):
+    """Pools of slots. Fast jobs have slots of their own, so that they do not wait for slow ones."""
+
+    FAST = "fast"
+    SLOW = "slow"
+
+
+class Phase(StrEnum):
+    """The state of a job, in the words that users see."""
+
+    UNKNOWN = "looking at its revisions"
+    WAITING = "waiting for deadline"
+    FAILED = "failed"
+    """Waiting for the next attempt."""
+    QUEUED = "waiting for worker slot"
+    RUNNING = "running"
+
+
+class Outcome(Enum):
+    """How a run ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    BUSY = "busy"
+    """Another command held the repository. This is no failure of the job."""
+
+
+@dataclass(eq=False)
+class Entry:
+    """A job on the agenda."""
+
+    name: str
+    schedule: Schedule
+    shift: timedelta
+    past: Past
+    """The revisions that count for the schedule; without any until the repository was scanned."""
+    pool: Pool = Pool.SLOW
+    phase: Phase = Phase.UNKNOWN
+    due: Due | None = None
+    """The next run, or the current one if the job is queued or running."""
+    failures: int = 0
+    """Consecutive failed runs."""
+    retry: datetime | None = None
+    """Time of the next attempt after a failure, due or not. After a busy repository: no attempt before this time."""
+    urgent: bool = False
+    """Whether an operator asked for a run now."""
+    ticket: int = field(default=0, repr=False)
+    """Number of its only valid entry in the heaps; entries with another ticket are void."""
+
+    def __str__(self) -> str:
+        return f"{self.phase} ({self.pool})" if self.phase in {Phase.QUEUED, Phase.RUNNING} else str(self.phase)
+
+
+class Agenda:
+    """All jobs of a scheduler, with their states and times."""
+
+    def __init__(self, worker_limit: int) -> None:
+        self.worker_limit = worker_limit
+        """Slots of each pool. May be changed at any time; running jobs continue."""
+        self._entries: dict[str, Entry] = {}
+        # Entries are not removed from the middle of a heap, which would take a search. They become void by their
+        # ticket and are dropped when they reach the top.
+        self._tickets = itertools.count(1)
+        self._waiting: list[tuple[datetime, int, Entry]] = []
+        self._queues: dict[Pool, list[tuple[bool, datetime, int, Entry]]] = {pool: [] for pool in Pool}
+        self._running: dict[Pool, set[Entry]] = {pool: set() for pool in Pool}
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def running(self, pool: Pool) -> int:
+        """Return how many slots of a pool are in use."""
+        return len(self._running[pool])
+
+    def queued(self, pool: Pool) -> int:
+        """Return how many jobs wait for a slot of a pool."""
+        return sum(ticket == entry.ticket for _, _, ticket, entry in self._queues[pool])
+
+    def add(self, name: str, schedule: Schedule, since: datetime) -> Entry:
+        """Add a job that exists since `since`. It does not run before the first call of `learn`."""
+        entry = Entry(name, schedule, spread(name, schedule), Past(since, None, {}))
+        self._entries[name] = entry
+        return entry
+
+    def remove(self, name: str) -> None:
+        """Remove a job. If it is running, its slot stays in use until `finish` is called."""
+        self._entries.pop(name).ticket = 0
+
+    def reschedule(self, name: str, schedule: Schedule, now: datetime) -> None:
+        """Change the schedule of a job."""
+        entry = self._entries[name]
+        entry.schedule, entry.shift = schedule, spread(name, schedule)
+        self._place(entry, now)
+
+    def learn(self, name: str, past: Past, duration: float | None, now: datetime) -> None:
+        """Record the past of a job; `duration` is that of its newest revision, in seconds."""
+        entry = self._entries[name]
+        if entry.phase is Phase.RUNNING:
+            return  # `finish` records the past after the run, and only then is the slot free
+        self._note(entry, past, duration)
+        self._place(entry, now)
+
+    def trigger(self, name: str, now: datetime) -> bool:
+        """Queue a job regardless of its schedule. Return False if it is running already."""
+        entry = self._entries[name]
+        if entry.phase is Phase.RUNNING:
+            return False
+        entry.urgent = True
+        self._place(entry, now)
+        return True
+
+    def start(self, now: datetime) -> list[Entry]:
+        """Assign free slots to due jobs and return the jobs to start, each with its tags in `due`."""
+        while self._waiting and self._waiting[0][0] <= now:
+            _, ticket, entry = heapq.heappop(self._waiting)
+            if ticket == entry.ticket:
+                self._queue(entry)
+        return [entry for pool, queue in self._queues.items() if queue for entry in self._fill(pool, now)]
+
+    def finish(self, entry: Entry, outcome: Outcome, past: Past, duration: float | None, now: datetime) -> None:
+        """Record the outcome of a run and the past of its job, and free the slot."""
+        self._running[entry.pool].discard(entry)
+        if self._entries.get(entry.name) is not entry:
+            return  # removed, or replaced by a new job of its name, during the run
+        self._note(entry, past, duration)
+        entry.urgent = False
+        entry.retry = None
+        if outcome is Outcome.BUSY:
+            entry.retry = now + BUSY_RETRY
+        elif outcome is Outcome.FAILED:
+            entry.failures += 1
+            entry.retry = now + backoff(entry.failures)
+        self._place(entry, now)
+
+    def next_time(self) -> datetime | None:
+        """Return when to call `start` next, unless `finish` or `trigger` is called before."""
+        while self._waiting and self._waiting[0][1] != self._waiting[0][2].ticket:
+            heapq.heappop(self._waiting)
+        return self._waiting[0][0] if self._waiting else None
+
+    @staticmethod
+    def _note(entry: Entry, past: Past, duration: float | None) -> None:
+        """Record the past of a job, choose its pool and reset its failures if there is a new revision."""
+        # Also one that an operator made by hand: it proves that the job works.
+        if past.newest and past.newest > (entry.past.newest or EPOCH):
+            entry.failures, entry.retry = 0, None
+        entry.past = past
+        entry.pool = Pool.SLOW if duration is None or duration >= FAST.total_seconds() else Pool.FAST
+        entry.phase = Phase.WAITING
+
+    def _place(self, entry: Entry, now: datetime) -> None:
+        """Put a job that is not running into the heap of waiting jobs, or into the queue if it is urgent."""
+        if entry.phase in {Phase.UNKNOWN, Phase.RUNNING}:
+            return
+        entry.ticket = next(self._tickets)
+        entry.due = next_due(entry.schedule, entry.shift, entry.past, now)
+        if entry.urgent:
+            self._queue(entry)
+            return
+        entry.phase = Phase.FAILED if entry.failures else Phase.WAITING
+        # A failed job is tried again even if it is not due: its tags are still missed. A busy one only waits longer.
+        if entry.retry and (entry.failures or entry.retry > entry.due.time):
+            entry.due = entry.due._replace(time=entry.retry)
+        heapq.heappush(self._waiting, (entry.due.time, entry.ticket, entry))
+
+    def _queue(self, entry: Entry) -> None:
+        """Put a job into the queue of its pool."""
+        entry.phase = Phase.QUEUED
+        danger = (entry.past.newest or entry.past.since) + sla(entry.schedule)
+        heapq.heappush(self._queues[entry.pool], (not entry.urgent, danger, entry.ticket, entry))
+
+    def _fill(self, pool: Pool, now: datetime) -> Iterator[Entry]:
+        """Assign the free slots of a pool and yield the jobs to start."""
+        queue, running = self._queues[pool], self._running[pool]
+        while queue and len(running) < self.worker_limit:
+            _, _, ticket, entry = heapq.heappop(queue)
+            if ticket != entry.ticket:
+                continue
+            tags = missed(entry.schedule, entry.shift, entry.past, now)
+            if not tags and not (entry.urgent or entry.failures):
+                self._place(entry, now)  # due when it was queued: the clock was set back since
+                continue
+            # A job that has waited for a slot is not sent back to wait for a near run with more tags: that could
+            # repeat for ever.
+            entry.due = Due(now, tuple(sorted(tags)) or next_due(entry.schedule, entry.shift, entry.past, now).tags)
+            entry.phase = Phase.RUNNING
+            running.add(entry)
+            yield entry

@@ -1,0 +1,109 @@
+"""Runs a job: the ordinary commands `backup`, `expire` and `purge`, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from backy.errors import BackyError
+from backy.exitcodes import ExitCode
+from backy.scheduler.configuration.configuration import JobEntry
+from backy.scheduler.jobs.agenda import Outcome
+from backy.scheduler.process import children
+from backy.scheduler.process.children import TimeLimitError
+
+log = logging.getLogger(__name__)
+LOGFILE = "backy.log"
+"""Name of a job's log in its repository."""
+
+CALLBACK_LIMIT = timedelta(minutes=10)
+"""Time limit of `backup-completed-callback`."""
+
+_TAIL = 4096
+"""Bytes at the end of a log that are searched for the cause of a failure."""
+
+
+class Result(NamedTuple):
+    """The result of a run."""
+
+    outcome: Outcome
+    error: str | None = None
+    """What failed; set also if the backup is done and only a later step failed."""
+
+
+@dataclass
+class Runner:
+    """Runs jobs as child processes."""
+
+    backy: Sequence[str]
+    """The command line of the program `backy`, without options."""
+    prepare: Callable[[JobEntry], Path]
+    """Writes a job's `config` if it differs and returns the repository. Called in a thread."""
+    callback: Path | None = None
+    grace: timedelta = children.GRACE
+
+    async def run(self, job: JobEntry, tags: Sequence[str]) -> Result:
+        """Back up a job and, after a success, expire and purge. Cancelling this ends the current command."""
+        try:
+            repository = await asyncio.to_thread(self.prepare, job)
+            # After `--`, as a tag may begin with a dash.
+            code = await self._backy(job, repository, "backup", "--", ",".join(tags))
+        except (BackyError, OSError) as error:
+            return Result(Outcome.FAILED, str(error))
+        except TimeLimitError:
+            return Result(Outcome.FAILED, f"the backup took longer than {job.time_limit} and was ended")
+        if code != ExitCode.DONE:
+            outcome = Outcome.BUSY if code == ExitCode.BUSY else Outcome.FAILED
+            return Result(outcome, await asyncio.to_thread(_cause, repository / LOGFILE, code))
+        return Result(Outcome.DONE, await self._follow(job, repository))
+
+    async def _follow(self, job: JobEntry, repository: Path) -> str | None:
+        """Expire, purge and call the callback. Return what failed, or None."""
+        # None of it makes the backup a failure: the job would be backed up again for nothing.
+        try:
+            for command in ("expire", "purge"):
+                code = await self._backy(job, repository, command)
+                if code != ExitCode.DONE:
+                    cause = await asyncio.to_thread(_cause, repository / LOGFILE, code)
+                    return f"'backy {command}' failed after the backup: {cause}"
+            if self.callback:
+                await self._call_back(self.callback, job, repository)
+        except TimeLimitError:
+            return f"what follows a backup took longer than {job.time_limit or CALLBACK_LIMIT} and was ended"
+        except OSError as error:
+            return f"what follows a backup failed: {error}"
+        return None
+
+    async def _call_back(self, callback: Path, job: JobEntry, repository: Path) -> None:
+        """Run the callback with the job's name as its argument and the repository's status as its input."""
+        status = [*self.backy, "-b", str(repository), "status", "--json"]
+        _, printed = await children.output_of(status, limit=CALLBACK_LIMIT, grace=self.grace)
+        command = [str(callback), job.name]
+        code = await children.run(command, repository / LOGFILE, limit=CALLBACK_LIMIT, grace=self.grace, given=printed)
+        if code:
+            log.warning("%s: %s ended with exit code %d", job.name, callback, code)
+
+    async def _backy(self, job: JobEntry, repository: Path, *arguments: str) -> int:
+        """Run a command of backy on a job's repository and return its exit code."""
+        # `-l` has the lines of the log dated; what a crash prints goes to the same file as it is.
+        logfile = repository / LOGFILE
+        command = [*self.backy, "-b", str(repository), "-l", str(logfile), *arguments]
+        return await children.run(command, logfile, limit=job.time_limit, grace=self.grace)
+
+
+def _cause(logfile: Path, code: int) -> str:
+    """Return the error that a failed command has printed last."""
+    if code < 0:
+        return f"ended by signal {-code}"
+    # Only the end: a log may have grown for years.
+    with logfile.open("rb") as stream:
+        stream.seek(max(stream.seek(0, os.SEEK_END) - _TAIL, 0))
+        lines = stream.read().decode(errors="replace").splitlines()
+    errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+    return errors[-1] if errors else f"exit code {code}; {logfile} may tell more"

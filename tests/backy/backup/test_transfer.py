@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import pluggy
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backy import hookspecs
+from backy.api import CHUNK_SIZE, Extent, Snapshot, SourceError, Stored, chunk_count, identify
+from backy.backup.backup import Backup
+from backy.backup.transfer import Transferred, Unhinted, transfer
+from backy.errors import HintError, VerificationError
+from backy.hookspecs import hookimpl
+from backy.image.chunkmap import ZERO, ChunkMap
+from backy.integrity import quarantine
+from backy.plugins.events import Events
+from backy.repository.config import ShortSection
+from backy.repository.repository import Repository
+from backy.testing.laboratory import patterned
+from backy.testing.memory import MemoryImage, MemoryRepository, MemorySource
+
+BLOCK = CHUNK_SIZE // 4
+"""Bytes that the model's disk is written by; the last one may be shorter."""
+
+
+@dataclass
+class Memory:
+    """A snapshot of bytes, and what was asked of it."""
+
+    content: bytes
+    changed: list[Extent] | None = None
+    short: int = 0
+    read: list[int] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    def extents(self) -> Iterable[Extent]:
+        """Holes are the runs of blocks that are all zeroes."""
+        for offset in range(0, self.size, BLOCK):
+            block = self.content[offset : offset + BLOCK]
+            yield Extent(offset, len(block), data=block.count(0) != len(block))
+
+    def changes(self) -> Iterable[Extent] | None:
+        return self.changed
+
+    def pread(self, offset: int, length: int) -> bytes:
+        self.read.append(offset // CHUNK_SIZE)
+        return self.content[offset : offset + length - self.short]
+
+
+@dataclass
+class Shelf:
+    """A storage's writer that keeps everything in dictionaries."""
+
+    written: dict[int, tuple[bytes, bytes, bytes | None]] = field(default_factory=dict)
+    zeroed: set[int] = field(default_factory=set)
+
+    def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
+        assert index not in self.written
+        assert chunk_id == identify(data)
+        self.written[index] = (chunk_id, data, previous)
+        return 1
+
+    def zero(self, index: int) -> None:
+        assert index not in self.zeroed
+        self.zeroed.add(index)
+
+    def commit(self) -> Stored:
+        return Stored(0)
+
+
+def ids(chunks: ChunkMap) -> list[bytes]:
+    return [chunks[index] for index in range(len(chunks))]
+
+
+def ids_of(content: bytes) -> list[bytes]:
+    pieces = [content[offset : offset + CHUNK_SIZE] for offset in range(0, len(content), CHUNK_SIZE)]
+    return [ZERO if piece.count(0) == len(piece) else identify(piece) for piece in pieces]
+
+
+def run(memory: Memory, parent: ChunkMap | None = None) -> tuple[Transferred, Shelf, list[int]]:
+    shelf, progress = Shelf(), []
+    return transfer(memory, shelf, parent, progress.append), shelf, progress
+
+
+def disk(blocks: list[int], tail: int) -> bytes:
+    content = b"".join(bytes([value]) * BLOCK for value in blocks)
+    return content[: len(content) - BLOCK + tail] if blocks and tail else content
+
+
+def differences(new: bytes, old: bytes) -> list[Extent]:
+    """Tell what a source that knows its changes would: blocks, growth included, zeroes as holes."""
+    found = []
+    for offset in range(0, len(new), BLOCK):
+        block = new[offset : offset + BLOCK]
+        if offset + len(block) > len(old) or old[offset : offset + len(block)] != block:
+            found.append(Extent(offset, len(block), data=block.count(0) != len(block)))
+    return found
+
+
+disks = st.builds(disk, st.lists(st.sampled_from([0, 0, 1, 2]), max_size=14), st.sampled_from([0, 1, BLOCK - 1]))
+few = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@few
+@given(disks)
+def test_a_full_backup_stores_every_chunk_that_is_not_zero(content: bytes) -> None:
+    done, shelf, progress = run(Memory(content))
+
+    assert ids(done.chunks) == ids_of(content)
+    assert {index for index, chunk_id in enumerate(ids_of(content)) if chunk_id != ZERO} == set(shelf.written)
+    assert not shelf.zeroed
+    assert sum(progress) == len(content)
+
+
+@few
+@given(disks, disks, st.booleans())
+def test_an_incremental_backup_has_the_map_of_a_full_one(new: bytes, old: bytes, told: bool) -> None:
+    parent = run(Memory(old))[0].chunks
+    memory = Memory(new, differences(new, old) if told else None)
+    done, shelf, _ = run(memory, parent)
+
+    before = [*ids_of(old), *([ZERO] * chunk_count(len(new)))]
+    changed = {index for index, chunk_id in enumerate(ids_of(new)) if chunk_id != before[index]}
+    assert ids(done.chunks) == ids_of(new)
+    assert set(shelf.written) == {index for index in changed if done.chunks[index] != ZERO}
+    assert shelf.zeroed == changed - set(shelf.written)
+    for index, (_, _, previous) in shelf.written.items():
+        assert previous == (None if before[index] == ZERO else before[index])
+    assert done.bytes_read == sum(done.chunks.length(index) for index in memory.read)
+    assert done.bytes_written == len(shelf.written) + sum(done.chunks.length(index) for index in shelf.zeroed)
+    assert ids(parent) == ids_of(old)
+
+
+def test_only_what_the_source_says_has_changed_is_read() -> None:
+    content = bytearray(random.Random(1).randbytes(5 * CHUNK_SIZE + 7))
+    parent = run(Memory(bytes(content)))[0].chunks
+    content[2 * CHUNK_SIZE + 9] ^= 1
+    memory = Memory(bytes(content), [Extent(2 * CHUNK_SIZE + 9, 1, data=True)])
+    _, shelf, _ = run(memory, parent)
+
+    assert memory.read == [2]
+    assert set(shelf.written) == {2}
+
+
+def test_a_chunk_whose_length_changed_is_read_whatever_the_source_says() -> None:
+    content = random.Random(1).randbytes(3 * CHUNK_SIZE)
+    parent = run(Memory(content))[0].chunks
+    memory = Memory(content[: 2 * CHUNK_SIZE + 5], [])
+    done, shelf, _ = run(memory, parent)
+
+    assert ids(done.chunks) == ids_of(memory.content)
+    assert memory.read == [2] == list(shelf.written)
+
+
+def test_a_chunk_that_grew_is_read_although_the_source_tells_of_a_later_one_only() -> None:
+    content = random.Random(1).randbytes(3 * CHUNK_SIZE)
+    parent = run(Memory(content[: CHUNK_SIZE + 5]))[0].chunks
+    memory = Memory(content, [Extent(2 * CHUNK_SIZE, CHUNK_SIZE, data=True)])
+    done, _, _ = run(memory, parent)
+
+    assert ids(done.chunks) == ids_of(content)
+    assert sorted(memory.read) == [1, 2]
+
+
+@pytest.mark.parametrize("short", [1, CHUNK_SIZE])
+def test_a_short_read_is_never_stored(short: int) -> None:
+    shelf = Shelf()
+
+    with pytest.raises(SourceError, match=f"gave {CHUNK_SIZE - short} instead of {CHUNK_SIZE} bytes at 0"):
+        transfer(Memory(bytes([1]) * CHUNK_SIZE, short=short), shelf, None, lambda _: None)
+    assert not shelf.written
+
+
+def test_extents_with_a_gap_are_refused() -> None:
+    memory = Memory(bytes(CHUNK_SIZE * 2))
+    memory.extents = lambda: [Extent(0, CHUNK_SIZE, data=False)]
+
+    with pytest.raises(SourceError, match="tells nothing"):
+        run(memory)
+
+
+def test_a_snapshot_without_its_hint_is_read_as_a_whole() -> None:
+    memory = Memory(random.Random(1).randbytes(3 * CHUNK_SIZE), changed=[])
+    unhinted = Unhinted(memory)
+
+    assert (unhinted.size, list(unhinted.extents())) == (memory.size, list(memory.extents()))
+    assert unhinted.changes() is None
+    assert unhinted.pread(5, 9) == memory.content[5:14]
+    done = transfer(unhinted, Shelf(), ChunkMap(memory.size), lambda _length: None)
+    assert (done.hinted, done.bytes_read) == (False, memory.size)
+
+
+# what a source tells of changes is relied on only as long as the verifier finds nothing else --------------------------
+
+CHUNKS = [patterned(100 * number) for number in range(6)]
+NEW = patterned(1000)
+
+
+@dataclass
+class Teller(MemorySource):
+    """A source that says whatever a test wants it to say, and remembers what it was asked."""
+
+    hint: tuple[Extent, ...] = ()
+    asked: list[str | None] = field(default_factory=list)
+
+    @contextmanager
+    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
+        self.asked.append(parent)
+        yield self.wrap(MemoryImage(self.content, self.hint))
+
+
+@pytest.fixture
+def repository(backy_repository: MemoryRepository) -> MemoryRepository:
+    """A repository whose source says that nothing ever changes, and which has one revision."""
+    backy_repository.memory = Teller(b"".join(CHUNKS))
+    return backy_repository
+
+
+def content(repository: Repository, number: int = -1) -> bytes:
+    with repository.image(repository.records.history()[number]) as image:
+        return image.pread(0, image.size)
+
+
+def test_a_hint_that_leaves_out_a_change_is_found_out_and_all_is_read_at_once(repository, clock, caplog) -> None:
+    first = Backup(repository, ("one",), clock=clock).run()
+    repository.memory.content = b"".join([*CHUNKS[:4], NEW, CHUNKS[5]])
+    second = Backup(repository, ("two",), clock=clock).run()
+
+    assert repository.memory.asked == [None, first.id, None]
+    assert content(repository) == repository.memory.content
+    assert content(repository, 0) == b"".join(CHUNKS)
+    assert repository.records.history() == [first, second]
+    assert second.parent == first.id
+    assert second.statistics.bytes_read == len(repository.memory.content)
+    assert str(second.verification) == "verified"
+    (report,) = quarantine.findings(repository.directory)
+    assert (report.chunk, report.cause) == (4, "stored and source differ")
+    assert report.revision not in {first.id, second.id}
+    assert "1 chunk that is not what the source has" in caplog.text
+    assert "may have told too little of what changed, so now all of it is read" in caplog.text
+
+
+def test_a_hint_is_relied_on_again_afterwards(repository, clock) -> None:
+    Backup(repository, ("one",), clock=clock).run()
+    repository.memory.content = b"".join([NEW, *CHUNKS[1:]])
+    second = Backup(repository, ("two",), clock=clock).run()
+    third = Backup(repository, ("three",), clock=clock).run()
+
+    assert repository.memory.asked[-1] == second.id
+    assert third.statistics.bytes_read == 0
+
+
+def test_a_hint_that_is_right_is_relied_on(repository, clock) -> None:
+    Backup(repository, ("one",), clock=clock).run()
+    repository.memory.content = b"".join([NEW, *CHUNKS[1:]])
+    repository.memory.hint = (Extent(5, 1, data=True),)
+    second = Backup(repository, ("two",), clock=clock).run()
+
+    assert len(repository.memory.asked) == 2
+    assert second.statistics.bytes_read == CHUNK_SIZE
+    assert content(repository) == repository.memory.content
+
+
+def test_a_hint_that_was_not_asked_for_is_relied_on_by_nobody(repository, clock) -> None:
+    repository.config.verifier = ShortSection.named("changed")
+    first = Backup(repository, ("one",), clock=clock).run()
+
+    assert first.statistics.bytes_read == len(repository.memory.content)
+    assert str(first.verification) == "verified"
+
+
+def test_a_source_that_is_never_the_same_fails_the_second_time_too(repository, clock, tree) -> None:
+    first = Backup(repository, ("one",), clock=clock).run()
+
+    class Fickle(MemoryImage):
+        reads = 0
+
+        def pread(self, offset: int, length: int) -> bytes:
+            Fickle.reads += 1
+            return Fickle.reads.to_bytes(length, "big")
+
+    repository.memory.wrap = lambda image: Fickle(image.content, image.hint)
+    with pytest.raises(VerificationError) as failed:
+        Backup(repository, ("two",), clock=clock).run()
+    assert not isinstance(failed.value, HintError)
+    assert len(repository.memory.asked) == 3
+    assert repository.records.survey() == ([first], [])
+
+
+def test_after_a_crash_between_both_a_chunk_that_is_wrong_is_found_again(repository, clock, monkeypatch) -> None:
+    repository.config.verifier = ShortSection.named("changed")
+    first = Backup(repository, ("one",), clock=clock).run()
+    repository.memory.content = b"".join([NEW, *CHUNKS[1:]])
+    attempt = Backup._attempt
+
+    def crash(backup, source, storage, *, hinted=True):
+        if not hinted:
+            raise KeyboardInterrupt
+        return attempt(backup, source, storage)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backup, "_attempt", crash)
+        with pytest.raises(KeyboardInterrupt):
+            Backup(repository, ("two",), clock=clock).run()
+    assert repository.records.history() == [first]
+
+    Backup(repository, ("two",), clock=clock).run()
+    assert content(repository) == repository.memory.content
+
+
+def test_events_tell_of_the_mismatch_and_of_the_end(repository, clock) -> None:
+    calls: list[str] = []
+
+    class Observer:
+        @hookimpl
+        def backy_verification_failed(self, mismatches) -> None:
+            calls.append(f"{mismatches} mismatches")
+
+        @hookimpl
+        def backy_backup_failed(self) -> None:
+            calls.append("failed")
+
+        @hookimpl
+        def backy_backup_finished(self) -> None:
+            calls.append("finished")
+
+    manager = pluggy.PluginManager("backy")
+    manager.add_hookspecs(hookspecs)
+    manager.register(Observer())
+    backup = Backup(repository, ("one",), events=Events({"observer": manager}), clock=clock)
+    backup.run()
+    repository.memory.content = NEW + b"".join(CHUNKS[1:])
+    replace(backup, tags=("two",)).run()
+
+    assert calls == ["finished", "1 mismatches", "finished"]

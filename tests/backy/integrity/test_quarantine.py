@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from backy.errors import BackyError, RepositoryBusyError
+from backy.integrity import quarantine
+from backy.integrity.quarantine import Finding
+from backy.system.locking import BACKUP_LOCK, exclusive
+
+
+def finding(name: str) -> Finding:
+    return Finding(
+        name=name,
+        timestamp=datetime(2026, 1, 1, tzinfo=UTC),
+        revision="KpXqR4vTn8sWzYb2Lm6HcD",
+        chunk=7,
+        identity="ab" * 32,
+        cause="stored and source differ",
+    )
+
+
+def test_evidence_is_a_report_and_both_blocks_for_their_owner_alone(tmp_path: Path) -> None:
+    folder = quarantine.keep(tmp_path, finding("one"), b"source", b"stored")
+
+    files = {path.name: path for path in folder.iterdir()}
+    assert {name: path.stat().st_mode & 0o777 for name, path in files.items()} == dict.fromkeys(
+        ["report.json", "source", "stored"], 0o400
+    )
+    assert {path.stat().st_mode & 0o777 for path in (folder, folder.parent)} == {0o700}
+    assert (files["source"].read_bytes(), files["stored"].read_bytes()) == (b"source", b"stored")
+    assert msgspec.json.decode(files["report.json"].read_bytes())["chunk"] == 7
+    assert list(quarantine.findings(tmp_path)) == [finding("one")]
+
+
+@pytest.mark.parametrize(("source", "stored"), [(b"x", None), (None, b"x"), (None, None)])
+def test_a_block_that_can_not_be_read_is_left_out(tmp_path: Path, source: bytes | None, stored: bytes | None) -> None:
+    folder = quarantine.keep(tmp_path, finding("one"), source, stored)
+
+    assert (folder / "source").exists() == (source is not None)
+    assert (folder / "stored").exists() == (stored is not None)
+
+
+def test_evidence_that_is_found_again_keeps_the_first_blocks(tmp_path: Path) -> None:
+    quarantine.keep(tmp_path, finding("one"), b"source", b"first")
+    mended = msgspec.structs.replace(finding("one"), mended=True)
+    folder = quarantine.keep(tmp_path, mended, b"source", b"second")
+
+    assert (folder / "stored").read_bytes() == b"first"
+    assert list(quarantine.findings(tmp_path)) == [mended]
+    assert quarantine.count(tmp_path) == 1
+
+
+def test_a_report_is_found_by_its_name_or_a_beginning_that_only_it_has(tmp_path: Path) -> None:
+    for name in ("ab", "abc", "b"):
+        quarantine.keep(tmp_path, finding(name), None, None)
+
+    assert quarantine.find(tmp_path, "ab") == finding("ab")
+    assert quarantine.find(tmp_path, "abc") == finding("abc")
+    with pytest.raises(BackyError, match="more than one report begins with 'a'"):
+        quarantine.find(tmp_path, "a")
+    for name in ("c", ""):
+        with pytest.raises(BackyError, match=f"no report begins with '{name}'"):
+            quarantine.find(tmp_path, name)
+
+
+def test_what_was_found_before_keeps_its_time_and_is_not_written_again(tmp_path: Path) -> None:
+    report = quarantine.keep(tmp_path, finding("one"), b"x", None) / "report.json"
+    written = report.stat()
+    later = msgspec.structs.replace(finding("one"), timestamp=datetime(2026, 2, 2, tzinfo=UTC))
+
+    quarantine.keep(tmp_path, later, b"y", None)
+
+    assert report.stat().st_ino == written.st_ino
+    assert list(quarantine.findings(tmp_path)) == [finding("one")]
+
+
+def test_where_no_evidence_can_be_kept_that_is_told_and_no_error(tmp_path: Path) -> None:
+    (tmp_path / "quarantine").write_bytes(b"in the way")
+
+    told = quarantine.keep_if_possible(tmp_path, finding("one"), b"x", None)
+
+    assert "no evidence can be kept" in told
+
+
+def test_a_report_that_claims_another_name_is_called_by_its_folder(tmp_path: Path) -> None:
+    """Or else deleting it would delete something else."""
+    (tmp_path / "precious").mkdir()
+    forged = msgspec.structs.replace(finding("one"), name="../precious")
+    report = quarantine.keep(tmp_path, finding("one"), None, None) / "report.json"
+    report.unlink()
+    report.write_bytes(msgspec.json.encode(forged))
+
+    quarantine.delete(tmp_path, ["one"])
+
+    assert (tmp_path / "precious").exists()
+    assert quarantine.count(tmp_path) == 0
+
+
+def test_a_report_that_can_not_be_read_hides_no_other(tmp_path: Path) -> None:
+    quarantine.keep(tmp_path, finding("good"), None, None)
+    torn = quarantine.keep(tmp_path, finding("bad"), None, None) / "report.json"
+    torn.unlink()
+    torn.write_bytes(b"{")
+
+    bad, good = quarantine.findings(tmp_path)
+    assert (bad.name, bad.cause) == ("bad", "the report can not be read")
+    assert good == finding("good")
+    assert quarantine.count(tmp_path) == 2
+    quarantine.delete(tmp_path, ["bad"])
+    assert quarantine.count(tmp_path) == 1
+
+
+def test_a_deleted_report_is_gone_with_its_blocks(tmp_path: Path) -> None:
+    folder = quarantine.keep(tmp_path, finding("one"), b"x", b"y")
+
+    assert quarantine.delete(tmp_path, ["one"]) == [finding("one")]
+    assert not folder.exists()
+    assert quarantine.count(tmp_path) == 0
+
+
+def test_reports_are_deleted_once_however_often_they_are_named(tmp_path: Path) -> None:
+    for name in ("aa", "ab", "b"):
+        quarantine.keep(tmp_path, finding(name), None, None)
+
+    assert quarantine.delete(tmp_path, ["b", "aa", "b"]) == [finding("b"), finding("aa")]
+    assert list(quarantine.findings(tmp_path)) == [finding("ab")]
+
+
+def test_nothing_is_deleted_if_one_name_is_of_no_report(tmp_path: Path) -> None:
+    quarantine.keep(tmp_path, finding("a"), None, None)
+
+    with pytest.raises(BackyError, match="no report begins with 'b'"):
+        quarantine.delete(tmp_path, ["a", "b"])
+    assert quarantine.count(tmp_path) == 1
+
+
+def test_all_reports_are_deleted(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        quarantine.keep(tmp_path, finding(name), None, None)
+
+    assert quarantine.delete_all(tmp_path) == [finding("a"), finding("b")]
+    assert quarantine.count(tmp_path) == 0
+
+
+def test_nothing_is_deleted_while_a_backup_may_add_to_it(tmp_path: Path) -> None:
+    quarantine.keep(tmp_path, finding("a"), None, None)
+
+    with exclusive(tmp_path, BACKUP_LOCK):
+        with pytest.raises(RepositoryBusyError):
+            quarantine.delete(tmp_path, ["a"])
+        with pytest.raises(RepositoryBusyError):
+            quarantine.delete_all(tmp_path)
+    assert quarantine.count(tmp_path) == 1

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backy.errors import ConfigError, RepositoryError
+from backy.repository.config import JobConfig, PluginSection, ShortSection, dump_job, load_job
+
+
+@pytest.fixture
+def load(tmp_path: Path):
+    """Read a configuration from its text."""
+
+    def read(text: str | bytes) -> JobConfig:
+        path = tmp_path / "config"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return load_job(path)
+
+    return read
+
+
+def test_a_job_is_read_as_it_was_written(load) -> None:
+    job = JobConfig(
+        format=3,
+        source=PluginSection({"type": "file", "filename": "/ü"}),
+        storage=ShortSection({"type": "chunked", "compression": 3}),
+        verifier=ShortSection.named("full"),
+    )
+    assert load(dump_job(job)) == job
+    assert b"verifier" not in dump_job(JobConfig(format=3, source=PluginSection.named("file")))
+
+
+SECTIONS = """\
+format: 3
+id: VgTNpAWPaTJ3sbC8zCsrA8
+created: '2026-01-01T00:00:00Z'
+source:
+  pool: vms
+  type: ceph-rbd
+  nested:
+  - a: 8
+    day: '2026-02-30'
+    'yes': true
+storage:
+  compression: 3
+  type: chunked
+previous_storage:
+  type: cow
+verifier:
+  type: full
+schedule:
+  daily:
+    interval: 1d
+    keep: 7
+expire: false
+"""
+
+
+def test_a_configuration_is_written_back_byte_for_byte(load) -> None:
+    assert dump_job(load(SECTIONS)).decode() == SECTIONS
+
+
+def test_sections_that_are_one_are_written_twice() -> None:
+    section = ShortSection({"type": "chunked", "more": [1]})
+    text = dump_job(JobConfig(format=3, source=PluginSection.named("x"), storage=section, previous_storage=section))
+    assert text.decode().count("type: chunked\n  more:\n  - 1\n") == 2
+
+
+def test_a_plugin_gets_its_section_as_it_was_written(load) -> None:
+    job = load("format: 3\nsource: {filename: /x, type: file}\n")
+
+    assert list(job.source.written.items()) == [("filename", "/x"), ("type", "file")]
+    assert job.source.type == "file"
+    assert job.source == PluginSection({"type": "file", "filename": "/x"}) != PluginSection.named("file")
+
+
+def test_a_name_alone_stands_for_its_type(load) -> None:
+    job = load("format: 3\nsource: {type: file}\nstorage: cow\nprevious_storage: chunked\nverifier: full\n")
+
+    assert (job.storage.written, job.verifier.written) == ({"type": "cow"}, {"type": "full"})
+    assert job.previous_storage.type == "chunked"
+
+
+def test_storage_is_chunked_and_the_verifier_the_sources_choice_by_default(load) -> None:
+    job = load("format: 3\nsource: {type: file}\n")
+
+    assert (job.storage.written, job.verifier) == ({"type": "chunked"}, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "config: expected `object`, got `null`"),
+        ("[1]", "config: expected `object`, got `array`"),
+        ("format: 3", "config: object missing required field `source`"),
+        ('format: "3"\nsource: {type: file}', "config.format: expected `int`, got `str`"),
+        ("format: 3\nsource: file", "config.source: expected keys and values, got 'file'"),
+        ("format: 3\nsource: {filename: x}", "config.source: the key 'type' is missing; it names"),
+        ("format: 3\nsource: {type: ''}", "config.source: the key 'type' is missing; it names"),
+        ("format: 3\nsource: {type: file}\nstorage: {}", "config.storage: the key 'type' is missing; it names"),
+        ("format: 3\nsource: {type: file}\nverifier: {}", "config.verifier: the key 'type' is missing; it names"),
+        ("format: 3\nsource: {type: file}\nverifier: 3", "config.verifier: expected text or keys and values, got 3"),
+        ("format: 3\nsource: {type: file}\nstorge: x", "config: object contains unknown field `storge`"),
+        ("format: 3\nsource: {1: x, type: file}", "config.source: a key is wrong, expected text, got 1"),
+        ("format: 3\nsource: {type: [", "is not YAML: .* line 3"),
+        ("format: 3\nsource: {type: !!python/name:os.system ''}", "is not YAML: could not determine a constructor"),
+        ("format: 3\nsource: {type: file, filename: 2026-02-30}", "is not YAML: day"),
+        (b"\xff\xfe\x00", "is not YAML"),
+        ("format: 3\n---\nformat: 3\n", "is not YAML: expected a single document"),
+    ],
+)
+def test_a_wrong_configuration_names_the_key_in_one_line(load, text: str, error: str) -> None:
+    with pytest.raises(ConfigError, match=error.replace("|", r"\|")) as caught:
+        load(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{type: file, filename: /srv/vm.img}",
+        "source: {type: file, filename: /srv/vm.img}\nschedule: {daily: {interval: 1d, keep: 7}}\n",
+        '{"source-type": "file", "source": {"filename": "/srv/vm.img"}}',
+    ],
+    ids=["2.2", "2.5", "2.0 betas"],
+)
+def test_a_repository_of_backy_2_is_recognised(load, text: str) -> None:
+    with pytest.raises(RepositoryError, match=r"is a repository of backy 2: .* restore it with the backy that made it"):
+        load(text)
+
+
+def test_a_repository_of_a_later_version_is_recognised(load) -> None:
+    with pytest.raises(RepositoryError, match="has format 4; this version of backy reads 3"):
+        load("format: 4\nwhatever: is new\n")

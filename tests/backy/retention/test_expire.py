@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from backy.config import Duration
+from backy.errors import RepositoryBusyError
+from backy.repository.config import ScheduledTag
+from backy.repository.repository import Repository
+from backy.retention.expire import due, expire
+from backy.system.locking import BACKUP_LOCK, exclusive
+
+
+@pytest.fixture
+def scheduled(repository: Repository, old_revisions) -> Repository:
+    """A repository that keeps two dailies and two weeklies, and has had more of them."""
+    schedule = {"daily": ScheduledTag(Duration(days=1), 2), "weekly": ScheduledTag(Duration(days=7), 2)}
+    repository.configure(msgspec.structs.replace(repository.config, schedule=schedule))
+    old_revisions(repository, {30: "daily", 20: "manual:x", 10: "daily weekly", 1: "daily", 0: "daily weekly"})
+    return repository
+
+
+def test_expired_tags_go_and_revisions_without_any(scheduled: Repository, clock) -> None:
+    oldest, by_hand, weekly, *rest = scheduled.records.history()
+    done = expire(scheduled, clock)
+
+    assert [expiry.lost for expiry in done] == [("daily",), ("daily",)]
+    assert scheduled.records.history() == [by_hand, msgspec.structs.replace(weekly, tags=("weekly",)), *rest]
+    assert not list(scheduled.directory.glob(f"{oldest.id}*"))
+    assert expire(scheduled, clock) == []
+
+
+def test_the_source_lets_go_of_what_it_keeps_for_revisions_that_are_gone(
+    scheduled: Repository, clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[str]] = []
+    monkeypatch.setattr(
+        "backy.retention.expire.retain",
+        lambda repository: told.append([one.id for one in repository.records.history()]),
+    )
+    expire(scheduled, clock)
+    expire(scheduled, clock)
+
+    assert told == [[one.id for one in scheduled.records.history()]]
+
+
+def test_looking_changes_nothing(scheduled: Repository, clock, tree) -> None:
+    before = tree(scheduled.directory)
+
+    assert len(due(scheduled, clock())) == 2
+    assert tree(scheduled.directory) == before
+
+
+@pytest.mark.parametrize("keys", [{"schedule": None}, {"schedule": {}}, {"expire": False}])
+def test_nothing_expires_without_a_schedule_or_where_it_is_switched_off(
+    scheduled: Repository, clock, keys: dict[str, object]
+) -> None:
+    scheduled.configure(msgspec.structs.replace(scheduled.config, **keys))
+    before = scheduled.records.history()
+
+    assert expire(scheduled, clock) == []
+    assert scheduled.records.history() == before
+
+
+def test_nothing_expires_while_a_backup_runs(scheduled: Repository, clock) -> None:
+    before = scheduled.records.history()
+    with exclusive(scheduled.directory, BACKUP_LOCK), pytest.raises(RepositoryBusyError):
+        expire(scheduled, clock)
+    assert scheduled.records.history() == before
+
+
+def test_a_damaged_record_is_left_alone_and_counts_for_nothing(scheduled: Repository, clock) -> None:
+    newest = scheduled.records.history()[-1]
+    record = scheduled.directory / f"{newest.id}.rev"
+    record.unlink()
+    record.write_bytes(b"no JSON")
+
+    expire(scheduled, clock)
+    assert record.read_bytes() == b"no JSON"
+    assert [revision.tags for revision in scheduled.records.history()] == [
+        ("manual:x",),
+        ("daily", "weekly"),
+        ("daily",),
+    ]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from backy.backup.backup import Backup
+from backy.errors import DamageError, RepositoryBusyError, RevisionNotFoundError
+from backy.repository.repository import Repository
+from backy.retention.forget import forget, release
+from backy.system.locking import BACKUP_LOCK, exclusive
+from backy.testing.memory import MemoryRepository, MemorySource
+
+
+@pytest.fixture
+def back_up(repository: Repository, clock):
+    """Make one revision with the given tags."""
+    return lambda *tags: Backup(repository, tags or ("daily",), clock=clock).run()
+
+
+class Keeper(MemorySource):
+    """A source that remembers what it was told to keep, and whether the repository was locked meanwhile."""
+
+    def __init__(self, repository: MemoryRepository) -> None:
+        super().__init__(b"x")
+        self.repository = repository
+        self.kept: list[list[str]] = []
+
+    def retain(self, revisions: Iterable[str]) -> None:
+        with pytest.raises(RepositoryBusyError), exclusive(self.repository.directory, BACKUP_LOCK):
+            pass
+        self.kept.append(list(revisions))
+
+
+@pytest.fixture
+def keeper(backy_repository: MemoryRepository) -> Keeper:
+    """The source of a repository with two revisions."""
+    backy_repository.memory = Keeper(backy_repository)
+    for _ in range(2):
+        Backup(backy_repository, ("daily",)).run()
+    return backy_repository.memory
+
+
+def test_to_forget_is_to_remove_and_to_have_the_source_let_go(keeper: Keeper) -> None:
+    old, new = keeper.repository.records.history()
+
+    assert forget(keeper.repository, "1") == old.id
+    assert keeper.repository.records.history() == [new]
+    assert keeper.kept == [[new.id]]
+
+
+def test_what_is_not_there_is_not_forgotten(keeper: Keeper) -> None:
+    with pytest.raises(RevisionNotFoundError, match="no revision 2"):
+        forget(keeper.repository, "2")
+    assert keeper.kept == []
+
+
+def test_to_release_is_to_keep_nothing(keeper: Keeper) -> None:
+    assert release(keeper.repository)
+    assert keeper.kept == [[]]
+    assert len(keeper.repository.records.history()) == 2
+
+
+def test_a_source_that_keeps_nothing_releases_nothing(backy_repository: MemoryRepository) -> None:
+    assert not release(backy_repository)
+
+
+def test_nothing_is_forgotten_or_released_while_a_backup_runs(keeper: Keeper) -> None:
+    before = keeper.repository.records.history()
+    with exclusive(keeper.repository.directory, BACKUP_LOCK):
+        with pytest.raises(RepositoryBusyError):
+            forget(keeper.repository, "0")
+        with pytest.raises(RepositoryBusyError):
+            release(keeper.repository)
+    assert keeper.repository.records.history() == before
+    assert keeper.kept == []
+
+
+def test_while_a_record_is_damaged_revisions_are_forgotten_by_full_ids_only(repository: Repository, back_up) -> None:
+    damaged, good = back_up("old"), back_up("new")
+    record = repository.directory / f"{damaged.id}.rev"
+    record.unlink()
+    record.write_bytes(b"{}")
+    # what these stand for may be another revision than it was
+    for specification in ("0", "last", "new", good.id[:10], "1", "old", damaged.id[:10], "../../etc", "no-such-id"):
+        with pytest.raises(DamageError, match=f"{damaged.id}.rev .* by their full ids only"):
+            forget(repository, specification)
+    assert forget(repository, damaged.id) == damaged.id
+    assert repository.records.survey() == ([good], [])
+    assert not (repository.directory / f"{damaged.id}.map").exists()
+
+
+def test_forget_removes_a_map_that_lost_its_record(repository: Repository, back_up) -> None:
+    revision = back_up()
+    (repository.directory / f"{revision.id}.rev").unlink()
+
+    assert forget(repository, revision.id) == revision.id
+    assert not list(repository.directory.glob("*.map"))

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backy.repository.config import ScheduledTag
+from backy.repository.revision import Revision, Trust
+from backy.retention.rules import Expiry, Hold, Rule, expiries, holds
+from backy.retention.schedule import Schedule, next_ideal
+
+DAY = timedelta(days=1)
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+SHIFT = timedelta(seconds=100)
+DAILY: Schedule = {"daily": ScheduledTag(DAY, 5)}
+
+
+def made(*revisions: tuple[float, str] | tuple[float, str, Trust]) -> list[Revision]:
+    """A history of revisions, each its age in days, its tags, and what is thought of it."""
+    history = [
+        Revision(
+            id=f"revision-{number}",
+            timestamp=NOW - age * DAY,
+            tags=tuple(sorted(tags.split())),
+            parent=None,
+            storage="chunked",
+            size=0,
+            trust=trust[0] if trust else Trust.TRUSTED,
+        )
+        for number, (age, tags, *trust) in enumerate(revisions)
+    ]
+    return sorted(history, key=lambda revision: revision.timestamp)
+
+
+def after(schedule: Schedule, history: list[Revision], now: datetime = NOW) -> list[Revision]:
+    """What is left of a history once everything has expired that does."""
+    changed = {expiry.revision.id: expiry.remaining for expiry in expiries(schedule, history, now)}
+    kept = [msgspec.structs.replace(one, tags=changed.get(one.id, one.tags)) for one in history]
+    return [revision for revision in kept if revision.id not in changed or revision.tags]
+
+
+def test_as_many_as_wanted_are_kept_however_old() -> None:
+    history = made(*((age, "daily") for age in (100, 101, 102, 103, 104)))
+    assert expiries(DAILY, history, NOW) == []
+
+
+def test_more_are_kept_while_they_are_young() -> None:
+    history = made(*((age, "daily") for age in (0.1, 0.2, 0.3, 0.4, 0.5, 4.9, 5.0)))
+    assert expiries(DAILY, history, NOW) == []
+
+
+def test_what_is_old_and_has_enough_newer_ones_expires() -> None:
+    history = made(*((age, "daily") for age in (0, 1, 2, 3, 4, 5, 5.1, 6)))
+
+    assert [expiry.revision.timestamp for expiry in expiries(DAILY, history, NOW)] == [NOW - 5.1 * DAY, NOW - 6 * DAY]
+    assert [expiry.remaining for expiry in expiries(DAILY, history, NOW)] == [(), ()]
+
+
+def test_a_revision_lives_until_its_last_tag_has_expired() -> None:
+    schedule = DAILY | {"weekly": ScheduledTag(7 * DAY, 2)}
+    history = made((40, "daily weekly"), (8, "daily weekly"), *((age, "daily") for age in range(6)))
+
+    assert expiries(schedule, history, NOW) == [Expiry(history[1], ("weekly",)), Expiry(history[0], ("weekly",))]
+    assert expiries(schedule, history, NOW)[0].lost == ("daily",)
+
+
+def test_manual_tags_never_expire() -> None:
+    history = made((10_000, "manual:x"), (9_000, "daily manual:"), *((age, "daily") for age in range(6)))
+    assert [revision.tags for revision in after(DAILY, history)[:2]] == [("manual:x",), ("manual:",)]
+
+
+def test_tags_that_the_schedule_lost_are_kept_as_long_as_its_longest() -> None:
+    schedule = DAILY | {"weekly": ScheduledTag(7 * DAY, 4)}
+    history = made((28.1, "former"), (28, "former"), (0, "daily"))
+    assert after(schedule, history) == history[1:]
+
+
+def test_a_revision_without_tags_is_removed() -> None:
+    history = made((1, ""), (0, "daily"))
+    assert expiries(DAILY, history, NOW) == [Expiry(history[0], ())]
+
+
+def test_the_newest_trusted_revision_is_left_alone() -> None:
+    history = made((300, "former"), (200, "former"), (100, "", Trust.DISTRUSTED))
+    assert after(DAILY, history) == history[1:]
+
+
+@pytest.mark.parametrize("trust", [Trust.TRUSTED, Trust.VERIFIED])
+def test_distrusted_revisions_make_nothing_expire(trust: Trust) -> None:
+    ages = [0, 1, 2, 3, 4]
+    doubted = made((6, "daily"), *((age, "daily", Trust.DISTRUSTED) for age in ages))
+    sound = made((6, "daily"), *((age, "daily", trust) for age in ages))
+
+    assert after(DAILY, doubted) == doubted
+    assert after(DAILY, sound) == sound[1:]
+
+
+def test_no_revisions_no_expiry() -> None:
+    assert expiries(DAILY, [], NOW) == []
+
+
+def test_why_says_until_when_a_revision_is_kept() -> None:
+    schedule = DAILY | {"weekly": ScheduledTag(7 * DAY, 2)}
+    history = made((30, "former"), (6, "daily weekly"), (2, "daily former manual:x"), (1, "daily"), (0, "daily"))
+    run = next_ideal(DAY, SHIFT, NOW)
+
+    assert holds(schedule, SHIFT, history, history[2], NOW) == [
+        Hold("daily", Rule.COUNT, max(NOW + 3 * DAY, run + 2 * DAY)),
+        Hold("former", Rule.FORMER, NOW + 12 * DAY),
+        Hold("manual:x", Rule.MANUAL, None),
+    ]
+    assert holds(schedule, SHIFT, history, history[0], NOW) == []
+    crowded = made(*((hours / 24, "daily") for hours in range(10)))
+    assert holds(DAILY, SHIFT, crowded, crowded[0], NOW) == [Hold("daily", Rule.WINDOW, crowded[0].timestamp + 5 * DAY)]
+    lonely = made((100, "former"))
+    assert holds(DAILY, SHIFT, lonely, lonely[0], NOW) == [Hold(None, Rule.NEWEST, None)]
+
+
+def test_what_is_kept_beyond_the_end_of_the_calendar_is_kept_for_ever() -> None:
+    for schedule in ({"daily": ScheduledTag(3650 * DAY, 100_000)}, {"daily": ScheduledTag(30 * DAY, 100_000)}):
+        history = made((1000, "former"), (900, "daily"), (0, "daily"))
+
+        assert expiries(schedule, history, NOW) == []
+        assert holds(schedule, SHIFT, history, history[0], NOW) == [Hold("former", Rule.FORMER, None)]
+        assert holds(schedule, SHIFT, history, history[1], NOW) == [Hold("daily", Rule.COUNT, None)]
+
+
+tags = st.sets(st.sampled_from(["daily", "weekly", "former", "manual:x"])).map(" ".join)
+histories = st.lists(st.tuples(st.floats(0, 400), tags, st.sampled_from(list(Trust))), max_size=30).map(
+    lambda revisions: made(*revisions)
+)
+schedules = st.fixed_dictionaries(
+    {
+        "daily": st.builds(ScheduledTag, st.just(DAY), st.integers(1, 8)),
+        "weekly": st.builds(ScheduledTag, st.just(7 * DAY), st.integers(1, 8)),
+    }
+)
+
+
+def literally(schedule: Schedule, history: list[Revision], revision: Revision, tag: str) -> bool:
+    """Whether a tag is kept, said once more in the words of the documentation."""
+    longest = max(one.interval * one.keep for one in schedule.values())
+    if tag not in schedule:
+        return tag.startswith("manual:") or NOW - revision.timestamp <= longest
+    behind = history[history.index(revision) + 1 :]
+    enough = sum(tag in one.tags and one.trust is not Trust.DISTRUSTED for one in behind) >= schedule[tag].keep
+    old = NOW - revision.timestamp > schedule[tag].keep * schedule[tag].interval
+    return not (enough and old)
+
+
+@given(schedules, histories)
+def test_exactly_what_the_rule_says_is_kept(schedule: Schedule, history: list[Revision]) -> None:
+    trusted = [number for number, one in enumerate(history) if one.trust is not Trust.DISTRUSTED]
+    protected = history[trusted[-1] if trusted else 0 :]
+    expected = []
+    for revision in history:
+        kept = tuple(tag for tag in revision.tags if literally(schedule, history, revision, tag))
+        if revision in protected:
+            expected.append(revision)
+        elif kept:
+            expected.append(msgspec.structs.replace(revision, tags=kept))
+    assert after(schedule, history) == expected
+    assert after(schedule, expected) == expected
+
+
+@given(schedules, histories)
+def test_a_revision_has_a_reason_exactly_as_long_as_it_is_kept(schedule: Schedule, history: list[Revision]) -> None:
+    left = {revision.id: revision for revision in after(schedule, history)}
+    for revision in history:
+        reasons = holds(schedule, SHIFT, history, revision, NOW)
+        assert bool(reasons) == (revision.id in left)
+        assert all(reason.until is None or reason.until >= NOW for reason in reasons)

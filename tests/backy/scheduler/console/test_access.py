@@ -1,0 +1,259 @@
+"""What operators may ask of a scheduler: of one that is made up, by real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from backy.api import ConsoleCommand
+from backy.errors import BackyError
+from backy.plugins.events import Events
+from backy.scheduler.configuration.configuration import Configuration, Global
+from backy.scheduler.console import access as module
+from backy.scheduler.console.access import Access
+from backy.scheduler.console.control import SOCKET, Reply, ask
+from backy.scheduler.monitoring.status import Status
+
+
+class Scheduler:
+    """Two jobs, of which one runs."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+        self.triggered: list[str] = []
+        self.trouble = ""
+
+    def status(self) -> Status:
+        return self._status
+
+    def trigger(self, names: Iterable[str]) -> int:
+        self.triggered += names
+        return len(self.triggered) - self.triggered.count("web2")
+
+    async def reload(self) -> str:
+        if self.trouble:
+            raise BackyError(self.trouble)
+        return "2 jobs"
+
+
+@pytest.fixture
+def scheduler(status) -> Scheduler:
+    return Scheduler(status({"db1": {}, "web2": {"status": "running (fast)", "last_time": None}}))
+
+
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch) -> dict[str, ConsoleCommand]:
+    """The commands that plugins offer."""
+    commands: dict[str, ConsoleCommand] = {}
+
+    class Offering(Events):
+        @classmethod
+        def installed(cls) -> Events:
+            return cls({})
+
+        def console_commands(self) -> dict[str, ConsoleCommand]:
+            return commands
+
+    monkeypatch.setattr(module, "Events", Offering)
+    return commands
+
+
+@pytest.fixture
+def asked(scheduler: Scheduler, tmp_path: Path) -> Callable[..., Reply]:
+    """Open an access and ask one thing, as `asked("run", "db1", console=True)`."""
+
+    def run(*words: str, console: bool = False, read_only: bool = False) -> Reply:
+        async def talk() -> Reply:
+            access = Access(scheduler)
+            settings = Global(base_dir=tmp_path, telnet_addrs="", telnet_read_only=read_only)
+            await access.open(Configuration(tmp_path / "backy.conf", settings, {}, {}))
+            try:
+                if not console:
+                    return await asyncio.to_thread(ask, tmp_path, words)
+                return Reply(ok=True, text=await access.console.answering(words))
+            except BackyError as error:
+                return Reply(ok=False, text=str(error))
+            finally:
+                access.close()
+
+        return asyncio.run(talk())
+
+    return run
+
+
+def test_jobs_are_listed_for_people_and_for_programs(asked: Callable[..., Reply], scheduler: Scheduler) -> None:
+    reply = asked("jobs")
+    assert [line.split("|")[1].strip() for line in reply.text.splitlines() if "|" in line] == ["Job", "db1", "web2"]
+    assert reply.text.endswith("2 jobs shown")
+    assert reply.data == json.loads(msgspec.json.encode(scheduler.status().jobs))
+
+
+def test_jobs_are_chosen_by_a_regular_expression(asked: Callable[..., Reply]) -> None:
+    assert [job["job"] for job in asked("jobs", "^web.$").data] == ["web2"]
+    assert asked("jobs", "nothing").text.endswith("0 jobs shown")
+    assert asked("jobs", "(") == Reply(ok=False, text="'(' is no regular expression: missing ): (")
+
+
+def test_jobs_are_counted_by_status(asked: Callable[..., Reply]) -> None:
+    reply = asked("status")
+    assert [line.split("|")[1].strip() for line in reply.text.splitlines() if "|" in line] == [
+        "Status",
+        "running (fast)",
+        "waiting for deadline",
+    ]
+    assert reply.data["jobs"] == {"running (fast)": 1, "waiting for deadline": 1}
+    assert reply.data["version"] == "3.0.0"
+
+
+def test_a_job_is_run(asked: Callable[..., Reply], scheduler: Scheduler) -> None:
+    assert asked("run", "db1") == Reply(ok=True, text="Triggered immediate run for db1", data={"triggered": 1})
+    assert scheduler.triggered == ["db1"]
+    scheduler.triggered.clear()
+    assert asked("run", "web2").text == "web2 runs already"
+    assert asked("run", "db2") == Reply(ok=False, text="Unknown job db2; did you mean 'db1'? 'jobs' lists all")
+    assert asked("run", "xyz") == Reply(ok=False, text="Unknown job xyz; 'jobs' lists all")
+
+
+def test_all_jobs_are_run(asked: Callable[..., Reply]) -> None:
+    assert asked("runall") == Reply(ok=True, text="Triggered immediate run for 1 job", data={"triggered": 1})
+
+
+def test_a_reload_says_what_came_of_it(asked: Callable[..., Reply], scheduler: Scheduler) -> None:
+    assert asked("reload") == Reply(ok=True, text="Reloaded: 2 jobs")
+    scheduler.trouble = "line 3 is wrong"
+    assert asked("reload") == Reply(ok=False, text="line 3 is wrong")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "no such command ''; there are: jobs, status, run, runall, reload, help"),
+        (("jabs",), "no such command 'jabs'; did you mean 'jobs'? there are: jobs, status, run, runall, reload, help"),
+        (("run",), "write: run JOB"),
+        (("run", "a", "b"), "write: run JOB"),
+        (("jobs", "a", "b"), "write: jobs [REGEX]"),
+        (("status", "a"), "write: status"),
+    ],
+)
+def test_what_is_not_understood_is_explained(asked: Callable[..., Reply], offered, words, said: str) -> None:
+    assert asked(*words) == Reply(ok=False, text=said)
+
+
+@pytest.mark.parametrize("words", [("run", "db1"), ("runall",), ("reload",)])
+def test_the_console_can_be_kept_from_changing_anything(
+    asked: Callable[..., Reply], scheduler: Scheduler, words: tuple[str, ...]
+) -> None:
+    refused = asked(*words, console=True, read_only=True)
+    assert (
+        refused.text == f"'{words[0]}' is switched off here, as it changes something; 'backy client {words[0]}' does it"
+    )
+    assert asked(*words, read_only=True).ok
+    assert asked(*words, console=True).ok
+    assert asked("jobs", console=True, read_only=True).ok
+
+
+def test_what_the_console_changes_is_logged(asked: Callable[..., Reply], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    asked("run", "db1", console=True)
+    asked("jobs", console=True)
+    assert [record.message for record in caplog.records] == ["console: run db1"]
+
+
+def test_help_has_all_commands_also_those_of_plugins(asked: Callable[..., Reply], offered) -> None:
+    offered["drives"] = ConsoleCommand("drives", "Show the drives.", lambda words: f"drives {words}", changes=True)
+    reply = asked("help")
+    assert "drives [ARGUMENT]...  Show the drives." in reply.text.splitlines()
+    assert list(reply.data) == [
+        "drives [ARGUMENT]...", "jobs [REGEX]", "status", "run JOB", "runall", "reload", "help",
+    ]  # fmt: skip
+    assert asked("drives", "1", "2").text == "drives ['1', '2']"
+    assert not asked("drives", console=True, read_only=True).ok
+
+
+def test_a_plugin_can_not_take_the_place_of_a_command(
+    asked: Callable[..., Reply], offered, caplog: pytest.LogCaptureFixture
+) -> None:
+    offered["runall"] = ConsoleCommand("runall", "Nonsense.", lambda words: "nonsense")
+    assert asked("runall").text == "Triggered immediate run for 1 job"
+    assert "the console has a command 'runall' of its own" in caplog.text
+
+
+def test_a_command_of_a_plugin_may_fail(asked: Callable[..., Reply], offered, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(words: object) -> str:
+        raise {"known": BackyError("no drive"), "unknown": ValueError("x"), "exit": SystemExit(3)}[words[0]]
+
+    offered["fail"] = ConsoleCommand("fail", "Fail.", fail)
+    assert asked("fail", "known") == Reply(ok=False, text="no drive")
+    assert asked("fail", "unknown") == Reply(ok=False, text="'fail' failed with ValueError: x")
+    assert asked("fail", "exit") == Reply(ok=False, text="'fail' failed with SystemExit: 3")
+
+
+def test_nobody_waits_for_ever_for_a_command_of_a_plugin(
+    asked: Callable[..., Reply], offered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = threading.Event()
+    offered["wait"] = ConsoleCommand("wait", "Wait.", lambda words: str(end.wait()))
+    monkeypatch.setattr(module, "PLUGIN_LIMIT", module.PLUGIN_LIMIT / 1000)
+    assert asked("wait") == Reply(ok=False, text="'wait' takes too long")
+    end.set()
+
+
+def test_only_the_owner_may_use_the_socket_and_its_path_may_be_long(scheduler: Scheduler, tmp_path: Path) -> None:
+    base = tmp_path / ("x" * 200)
+    base.mkdir()
+    (base / SOCKET).write_text("left behind")
+
+    async def talk() -> tuple[int, Reply]:
+        access = Access(scheduler)
+        await access.open(Configuration(tmp_path, Global(base_dir=base, telnet_addrs=()), {}, {}))
+        mode = (base / SOCKET).stat().st_mode & 0o777
+        reply = await asyncio.to_thread(ask, base, ["status"])
+        access.close()
+        return mode, reply
+
+    mode, reply = asyncio.run(talk())
+    assert mode == 0o600
+    assert reply.ok
+
+
+@pytest.mark.parametrize(
+    "sent", [b"nonsense\n", b'{"command": 3}\n', b"\xff\n", b'{"command": ["status"]', b"x" * 100_000]
+)
+def test_a_question_that_is_none_harms_nobody(scheduler: Scheduler, tmp_path: Path, sent: bytes) -> None:
+    async def talk() -> tuple[bytes, Reply]:
+        access = Access(scheduler)
+        await access.open(Configuration(tmp_path, Global(base_dir=tmp_path, telnet_addrs=()), {}, {}))
+        reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
+        writer.write(sent)
+        writer.write_eof()
+        try:
+            answer = await reader.read()
+        except ConnectionError:
+            answer = b""
+        writer.close()
+        reply = await asyncio.to_thread(ask, tmp_path, ["status"])
+        access.close()
+        return answer, reply
+
+    answer, reply = asyncio.run(talk())
+    assert answer == b"" or not json.loads(answer)["ok"]
+    assert reply.ok
+
+
+def test_that_nobody_answers_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BackyError, match=r"no scheduler answers at .*: No such file or directory; does one run"):
+        ask(tmp_path, ["status"])
+    with pytest.raises(BackyError, match=r"no scheduler answers at .*; does one run"):
+        ask(tmp_path / "missing", ["status"])
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / SOCKET))
+    with pytest.raises(BackyError, match="Connection refused"):
+        ask(tmp_path, ["status"])

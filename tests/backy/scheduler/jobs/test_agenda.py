@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backy.repository.config import ScheduledTag
+from backy.retention.schedule import Past, next_ideal
+from backy.scheduler.jobs.agenda import BUSY_RETRY, Agenda, Entry, Outcome, Phase, Pool
+
+DAY = timedelta(days=1)
+MINUTE = timedelta(minutes=1)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DAILY = {"daily": ScheduledTag(DAY, 7)}
+HOURLY = {"hourly": ScheduledTag(timedelta(hours=1), 7)}
+
+
+def done(*times: datetime, tag: str = "daily") -> Past:
+    """Return the past of a job that made revisions at these times."""
+    return Past(START - 10 * DAY, max(times, default=None), {tag: max(times)} if times else {})
+
+
+def enter(agenda: Agenda, name: str, past: Past, now: datetime = START, duration: float | None = 1) -> Entry:
+    agenda.add(name, DAILY, past.since)
+    agenda.learn(name, past, duration, now)
+    return agenda[name]
+
+
+@pytest.fixture
+def agenda() -> Agenda:
+    return Agenda(1)
+
+
+def test_a_job_runs_once_when_its_time_has_come(agenda: Agenda) -> None:
+    vm = enter(agenda, "vm", done(START))
+    time = next_ideal(DAY, vm.shift, START)
+    assert agenda.next_time() == time
+    assert agenda.start(time - MINUTE) == []
+    assert str(vm) == "waiting for deadline"
+    assert agenda.start(time) == [vm]
+    assert vm.due == (time, ("daily",))
+    assert str(vm) == "running (fast)"
+    assert agenda.start(time + DAY) == []
+    agenda.finish(vm, Outcome.DONE, done(time), 1, time + MINUTE)
+    assert agenda.next_time() == time + DAY
+
+
+def test_a_job_whose_past_is_unknown_does_not_run(agenda: Agenda) -> None:
+    vm = agenda.add("vm", DAILY, START - 10 * DAY)
+    agenda.trigger("vm", START)
+    assert agenda.start(START) == []
+    assert (str(vm), vm.due) == ("looking at its revisions", None)
+    agenda.learn("vm", done(START), 1, START)
+    assert agenda.start(START) == [vm]
+
+
+def test_failures_are_repeated_after_longer_and_longer_pauses(agenda: Agenda) -> None:
+    vm, now, pauses = enter(agenda, "vm", done()), START, []
+    for _ in range(10):
+        (running,) = agenda.start(now)
+        agenda.finish(running, Outcome.FAILED, vm.past, None, now)
+        assert str(vm) == "failed"
+        pauses.append((agenda.next_time() - now) // MINUTE)
+        now = agenda.next_time()
+    assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, 360, 360]
+    agenda.start(now)
+    agenda.finish(vm, Outcome.DONE, done(now), 1, now)
+    assert (vm.failures, vm.phase, agenda.next_time()) == (0, Phase.WAITING, next_ideal(DAY, vm.shift, now))
+
+
+def test_a_run_now_resets_no_failures(agenda: Agenda) -> None:
+    vm = enter(agenda, "vm", done())
+    agenda.start(START)
+    agenda.finish(vm, Outcome.FAILED, vm.past, None, START)
+    assert agenda.trigger("vm", START)
+    assert agenda.start(START) == [vm]
+    assert not agenda.trigger("vm", START)
+    agenda.finish(vm, Outcome.FAILED, vm.past, None, START)
+    assert (vm.failures, agenda.next_time()) == (2, START + 4 * MINUTE)
+
+
+def test_a_run_now_of_a_job_that_is_not_due_takes_the_tags_of_its_next_run(agenda: Agenda) -> None:
+    vm = enter(agenda, "vm", done(START))
+    agenda.trigger("vm", START)
+    assert agenda.start(START) == [vm]
+    assert vm.due == (START, ("daily",))
+    agenda.finish(vm, Outcome.FAILED, vm.past, None, START)
+    assert agenda.start(START + 2 * MINUTE) == [vm]
+
+
+def test_a_repository_that_is_busy_is_no_failure(agenda: Agenda) -> None:
+    vm = enter(agenda, "vm", done())
+    agenda.start(START)
+    agenda.finish(vm, Outcome.BUSY, vm.past, None, START)
+    assert (vm.failures, str(vm), agenda.next_time()) == (0, "waiting for deadline", START + BUSY_RETRY)
+    agenda.learn("vm", done(START), 1, START + MINUTE)
+    assert agenda.next_time() == next_ideal(DAY, vm.shift, START + MINUTE)
+
+
+def test_a_success_of_somebody_else_ends_failures(agenda: Agenda) -> None:
+    vm = enter(agenda, "vm", done())
+    agenda.start(START)
+    agenda.finish(vm, Outcome.FAILED, vm.past, None, START)
+    agenda.learn("vm", done(), None, START)
+    assert vm.failures == 1
+    agenda.learn("vm", done(START), 1, START)
+    assert (vm.failures, vm.phase) == (0, Phase.WAITING)
+
+
+def test_what_is_learned_of_a_job_that_waits_for_a_slot_may_take_it_out_of_the_queue(agenda: Agenda) -> None:
+    first, second = enter(agenda, "first", done()), enter(agenda, "second", done())
+    assert agenda.start(START) == [first]
+    assert (str(second), agenda.queued(Pool.FAST)) == ("waiting for worker slot (fast)", 1)
+    agenda.learn("second", done(START), 1, START)
+    assert agenda.queued(Pool.FAST) == 0
+    agenda.finish(first, Outcome.DONE, done(START), 1, START)
+    assert agenda.start(START) == []
+
+
+def test_slow_jobs_and_new_ones_have_slots_of_their_own(agenda: Agenda) -> None:
+    names = {"new": None, "slow": 600, "fast": 599.9, "also fast": 1}
+    entries = {name: enter(agenda, name, done(), duration=duration) for name, duration in names.items()}
+    started = agenda.start(START)
+    assert {str(entry) for entry in started} == {"running (fast)", "running (slow)"}
+    assert agenda.running(Pool.FAST) == agenda.running(Pool.SLOW) == 1
+    assert {str(entry) for entry in entries.values() if entry not in started} == {
+        "waiting for worker slot (fast)",
+        "waiting for worker slot (slow)",
+    }
+
+
+def test_who_is_nearest_to_missing_the_service_level_goes_first(agenda: Agenda) -> None:
+    pasts = {"a": 3 * DAY, "b": 5 * DAY, "c": 2 * DAY}
+    for name, age in pasts.items():
+        enter(agenda, name, done(START - age))
+    agenda.add("d", HOURLY, START)
+    agenda.learn("d", done(START - 5 * DAY, tag="hourly"), 1, START)
+    order = []
+    while started := agenda.start(START):
+        order += [entry.name for entry in started]
+        agenda.finish(
+            started[0], Outcome.DONE, done(START, tag="hourly" if started[0].name == "d" else "daily"), 1, START
+        )
+    assert order == ["d", "b", "a", "c"]
+
+
+def test_who_is_wanted_now_goes_before_all_others(agenda: Agenda) -> None:
+    enter(agenda, "late", done(START - 9 * DAY))
+    enter(agenda, "wanted", done(START))
+    agenda.trigger("wanted", START)
+    assert [entry.name for entry in agenda.start(START)] == ["wanted"]
+
+
+def test_slots_may_be_added_and_taken_away(agenda: Agenda) -> None:
+    for name in "abcd":
+        enter(agenda, name, done())
+    assert len(agenda.start(START)) == 1
+    agenda.worker_limit = 3
+    started = agenda.start(START)
+    assert len(started) == 2
+    agenda.worker_limit = 1
+    for entry in started:
+        agenda.finish(entry, Outcome.DONE, done(START), 1, START)
+        assert agenda.start(START) == []
+
+
+def test_a_job_that_is_gone_keeps_its_slot_until_it_has_ended(agenda: Agenda) -> None:
+    gone, other = enter(agenda, "gone", done()), enter(agenda, "other", done())
+    assert agenda.start(START) == [gone]
+    agenda.remove("gone")
+    assert agenda.start(START) == []
+    agenda.finish(gone, Outcome.FAILED, done(), None, START)
+    assert agenda.start(START) == [other]
+    assert [entry.name for entry in agenda] == ["other"]
+    assert agenda.next_time() is None
+
+
+def test_a_job_that_is_gone_while_it_waits_is_not_run(agenda: Agenda) -> None:
+    enter(agenda, "running", done())
+    enter(agenda, "queued", done())
+    enter(agenda, "waiting", done(START))
+    running = agenda.start(START)[0]
+    agenda.remove("queued")
+    agenda.remove("waiting")
+    agenda.finish(running, Outcome.DONE, done(START), 1, START)
+    assert agenda.start(START + 100 * DAY) == [running]
+
+
+def test_another_schedule_is_another_time(agenda: Agenda) -> None:
+    vm = enter(agenda, "vm", done(START))
+    agenda.reschedule("vm", HOURLY, START)
+    assert agenda.start(START) == [vm]
+    assert vm.due == (START, ("hourly",))
+
+
+def test_a_clock_that_is_set_back_lets_nobody_run_too_early(agenda: Agenda) -> None:
+    other, vm = enter(agenda, "other", done()), enter(agenda, "vm", done(START))
+    assert agenda.start(START) == [other]
+    agenda.start(START + 2 * DAY)
+    assert vm.phase is Phase.QUEUED
+    agenda.finish(other, Outcome.DONE, done(START), 1, START)
+    assert agenda.start(START) == []
+    assert vm.phase is Phase.WAITING
+
+
+@given(st.data())
+def test_nothing_gets_lost_and_slots_are_kept_whatever_happens(data: st.DataObject) -> None:
+    agenda, now, running = Agenda(2), START, []
+    choose: Callable = data.draw
+    for name in "abcde":
+        enter(agenda, name, done(), duration=choose(st.sampled_from([None, 1, 1000])))
+    for _ in range(choose(st.integers(1, 30))):
+        now += choose(st.sampled_from([timedelta(), MINUTE, timedelta(hours=7), 2 * DAY]))
+        running += agenda.start(now)
+        match choose(st.sampled_from(["finish", "trigger", "learn", "wait"])):
+            case "finish" if running:
+                entry = running.pop(choose(st.integers(0, len(running) - 1)))
+                outcome = choose(st.sampled_from(Outcome))
+                agenda.finish(entry, outcome, done(now) if outcome is Outcome.DONE else entry.past, 1, now)
+            case "trigger":
+                agenda.trigger(choose(st.sampled_from("abcde")), now)
+            case "learn":
+                agenda.learn(choose(st.sampled_from("abcde")), done(now), 1, now)
+        assert all(agenda.running(pool) <= 2 for pool in Pool)
+        assert {entry for entry in agenda if entry.phase is Phase.RUNNING} == set(running)
+    while running:
+        agenda.finish(running.pop(), Outcome.DONE, done(now), 1, now)
+    now += 2 * DAY
+    seen = set()
+    while started := agenda.start(now):
+        for entry in started:
+            seen.add(entry.name)
+            agenda.finish(entry, Outcome.DONE, done(now), 1, now)
+    assert seen == set("abcde")
+
+
+def test_what_waited_for_a_slot_does_not_wait_again_for_a_run_that_is_near(agenda: Agenda) -> None:
+    blocker = enter(agenda, "blocker", done(START - 2 * DAY))
+    assert agenda.start(START) == [blocker]
+    agenda.add("vm", HOURLY, START - DAY)
+    run = next_ideal(timedelta(hours=1), agenda["vm"].shift, START)
+    agenda.learn("vm", done(run - timedelta(hours=1), tag="hourly"), 1, START)
+    assert agenda.start(run) == []
+    late = run + timedelta(minutes=58)
+    agenda.finish(blocker, Outcome.DONE, done(late), 1, late)
+
+    assert agenda.start(late) == [agenda["vm"]]
+    assert agenda["vm"].due == (late, ("hourly",))

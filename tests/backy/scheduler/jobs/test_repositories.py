@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from backy.backup.convert import Conversion
+from backy.config import Duration
+from backy.errors import ConfigError, PluginError, RepositoryError, StorageError
+from backy.repository.config import ScheduledTag
+from backy.repository.repository import Repository
+from backy.retention.forget import forget
+from backy.retention.purge import purge
+from backy.scheduler.configuration.configuration import Configuration, load
+from backy.scheduler.jobs.repositories import configure
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "base").mkdir()
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def written(base: Path, image: Path) -> Callable[..., Configuration]:
+    """Load a configuration with one job, which has these further lines."""
+
+    def write(job: str = "", settings: str = "", filename: Path = image) -> Configuration:
+        path = base.parent / "backy.conf"
+        path.write_text(
+            f"global: {{base-dir: {base}, {settings}}}\n"
+            "schedules: {default: {daily: {interval: 86400, keep: 7}, weekly: {interval: 1w, keep: 4}}}\n"
+            f"jobs: {{vm: {{source: {{type: file, filename: {filename}}}, schedule: default, {job}}}}}\n"
+        )
+        return load(path)
+
+    return write
+
+
+def made(configuration: Configuration) -> Repository:
+    return configure(configuration, configuration.jobs["vm"])
+
+
+def test_a_new_job_gets_a_repository_that_commands_can_use(written, base: Path, image: Path, backy) -> None:
+    repository = made(written())
+
+    assert repository.directory == base / "vm"
+    found = Repository.open(base / "vm").config
+    assert found.source.written == {"type": "file", "filename": str(image)}
+    assert found.schedule == {
+        "daily": ScheduledTag(Duration(days=1), 7),
+        "weekly": ScheduledTag(Duration(days=7), 4),
+    }
+    assert found.created is not None
+    assert abs(datetime.now(UTC) - found.created) < timedelta(minutes=10)
+    assert "interval: 1d" in (base / "vm/config").read_text()
+    assert backy("-b", base / "vm", "backup", "daily").code == 0
+
+
+def test_a_config_that_says_the_same_is_left_alone(written, base: Path) -> None:
+    made(written())
+    before = (base / "vm/config").stat()
+    made(written())
+    after = (base / "vm/config").stat()
+
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_changed_entry_is_written_and_the_rest_stays(written, base: Path, tmp_path: Path) -> None:
+    first = made(written()).config
+    other = tmp_path / "other.img"
+    second = made(
+        written("verifier: none, keep: {daily: 3}, storage: {type: chunked, compression: 3}", "", other)
+    ).config
+
+    assert (second.format, second.id, second.created) == (first.format, first.id, first.created)
+    assert second.source.written["filename"] == str(other)
+    assert (second.verifier.type, second.storage.written) == ("none", {"type": "chunked", "compression": 3})
+    assert second.schedule is not None
+    assert (second.schedule["daily"].keep, second.schedule["weekly"].keep) == (3, 4)
+    assert Repository.open(base / "vm").config == second
+    assert made(written("expire: false")).config.expire is False
+
+
+def test_a_missing_base_directory_is_not_made(written, base: Path) -> None:
+    configuration = written()
+    base.rmdir()
+
+    with pytest.raises(RepositoryError, match="is its disk mounted"):
+        made(configuration)
+    assert not base.exists()
+
+
+def test_a_repository_of_backy_2_is_left_alone(written, base: Path, tree) -> None:
+    (base / "vm").mkdir()
+    (base / "vm/config").write_text("{type: file, filename: /x}\n")
+    before = tree(base)
+
+    with pytest.raises(RepositoryError, match="is a repository of backy 2"):
+        made(written())
+    assert tree(base) == before
+
+
+OTHER_STORAGE = """
+from backy.errors import StorageError
+from backy.hookspecs import hookimpl
+
+class Other:
+    def __init__(self, directory): self.directory = directory
+    def initialize(self):
+        if (self.directory / "full").exists(): raise StorageError("no room here")
+        (self.directory / "other").touch()
+
+@hookimpl
+def backy_storage(job): return Other(job.directory)
+"""
+
+
+def test_another_storage_is_made_ready_before_it_is_written(written, base: Path, tree, distribution) -> None:
+    distribution("acme", {"backy.storages": ["other"]}, OTHER_STORAGE)
+    made(written())
+    (base / "vm/full").touch()
+    before = tree(base)
+    with pytest.raises(StorageError, match="no room here"):
+        made(written("storage: other"))
+    assert tree(base) == before
+
+    (base / "vm/full").unlink()
+    made(written(settings="storage: other"))
+    assert (base / "vm/other").exists()
+    config = Repository.open(base / "vm").config
+    assert (config.storage.type, config.previous_storage.type) == ("other", "chunked")
+
+
+def test_a_third_storage_has_to_wait(written, base: Path, tree, distribution) -> None:
+    distribution("acme", {"backy.storages": ["other", "third"]}, OTHER_STORAGE)
+    made(written())
+    made(written("storage: other"))
+    before = tree(base)
+    with pytest.raises(RepositoryError, match=r"in 'chunked' still.*'backy convert --storage other' first"):
+        made(written("storage: third"))
+    assert tree(base) == before
+    assert made(written()).config.previous_storage.written == {"type": "other"}
+
+
+@pytest.fixture
+def reflinking(base: Path, mount: Callable[..., Path]) -> Path:
+    """Let the base directory be one in which both storages work."""
+    base.rmdir()
+    base.symlink_to(mount("btrfs"))
+    return base
+
+
+def test_the_last_chunked_revision_leaves_nothing_after_a_change_to_cow(written, reflinking: Path, backy) -> None:
+    vm = reflinking / "vm"
+    made(written("storage: {type: chunked, compression: 3}"))
+    assert backy("-b", vm, "backup", "daily").code == 0
+    repository = made(written("storage: cow"))
+    assert repository.config.previous_storage.written == {"type": "chunked", "compression": 3}
+    assert backy("-b", vm, "backup", "daily").code == 0
+    forget(repository, repository.records.history()[0].id)
+    assert list(vm.glob("chunks/??/*"))
+
+    assert purge(repository).files > 0
+    assert not list(vm.glob("chunks/??/*"))
+    Conversion(made(written("storage: cow")), "cow").run()
+    assert not (vm / "chunks").exists()
+    assert made(written("storage: cow")).config.previous_storage is None
+
+
+def test_a_conversion_that_backy_conf_turns_back_leaves_no_copy(written, reflinking: Path, backy, monkeypatch) -> None:
+    vm = reflinking / "vm"
+    repository = made(written())
+    assert backy("-b", vm, "backup", "daily").code == 0
+    (revision,) = repository.records.history()
+    monkeypatch.setattr(Conversion, "_check", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Conversion(repository, "cow").run()
+    assert (vm / revision.id).exists()
+
+    repository = made(written())
+    assert (repository.config.storage.type, repository.config.previous_storage.type) == ("chunked", "cow")
+    forget(repository, revision.id)
+    assert not (vm / revision.id).exists()
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("job", "error"),
+    [
+        ("storage: {type: chunked, compression: 99}", "config.storage.compression: expected `int` <= 19"),
+        ("verifier: {type: sample, percent: 0}", "config.verifier.percent: expected `float` > 0.0"),
+        ("verifier: smaple", "no verifier 'smaple'; did you mean 'sample'?"),
+    ],
+)
+def test_what_plugins_refuse_is_not_written(written, base: Path, tree, job: str, error: str) -> None:
+    made(written())
+    before = tree(base)
+
+    with pytest.raises((ConfigError, PluginError), match=error.replace("?", r"\?")):
+        made(written(job))
+    assert tree(base) == before
+
+
+def test_a_job_is_known_since_its_repository_was_made(written, base: Path) -> None:
+    repository = made(written())
+    assert repository.since == repository.config.created
+
+    text = "".join(line for line in (base / "vm/config").read_text().splitlines(True) if "created" not in line)
+    (base / "vm/config").unlink()
+    (base / "vm/config").write_text(text)
+    os.utime(base / "vm/config", (1_000_000_000, 1_000_000_000))
+    assert Repository.open(base / "vm").since == datetime.fromtimestamp(1_000_000_000, UTC)
