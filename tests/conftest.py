@@ -155,8 +155,8 @@ def spoil() -> Callable[[Repository, Revision, int], Path]:
     """Change a byte of a chunk's file, as `spoil(repository, revision, index)`; returns the file."""
 
     def spoiled(repository: Repository, revision: Revision, index: int) -> Path:
-        revision_id = repository.records.read_map(revision)[index].hex()
-        path = next(repository.directory.glob(f"chunks/??/{revision_id}.*"))
+        chunk_id = repository.records.read_map(revision)[index].hex()
+        path = next(repository.directory.glob(f"chunks/??/{chunk_id}.*"))
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.chmod(0o640)
