@@ -1,11 +1,36 @@
-"""Errors that backy reports in one line. Plugins raise them through `backy.api`."""
+"""Errors that backy reports in one line, and the exit codes that they end a command with.
+
+Plugins raise them through `backy.api`.
+"""
 
 from __future__ import annotations
 
-from backy.exitcodes import ExitCode
+from enum import IntEnum
 
 MOST_FINDINGS = 16
 """Of how many damaged or differing chunks one command keeps the evidence. All others are only counted."""
+
+
+class ExitCode(IntEnum):
+    """What a command tells its caller: a contract, documented in docs/reference/exit-codes.md.
+
+    Anything but `DONE` means that what was asked for did not happen.
+    """
+
+    DONE = 0
+    """The command did what was asked."""
+
+    FAILED = 1
+    """The command failed; one line on standard error says why."""
+
+    USAGE = 2
+    """The command line was not understood; nothing was started."""
+
+    UNAVAILABLE = 69
+    """Another scheduler serves the base directory (EX_UNAVAILABLE of sysexits.h)."""
+
+    BUSY = 75
+    """Another command holds repository or source; the same call may succeed later (EX_TEMPFAIL of sysexits.h)."""
 
 
 class BackyError(Exception):

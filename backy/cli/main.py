@@ -16,8 +16,7 @@ from typing import NoReturn
 import click
 
 from backy.cli.logs import logs_to_file, set_up_logging
-from backy.errors import BackyError, PluginError
-from backy.exitcodes import ExitCode
+from backy.errors import BackyError, ExitCode, PluginError
 from backy.plugins.discovery import CORE_DISTRIBUTION, Kind, Plugin, advertised, conflict, contenders
 from backy.text.phrases import did_you_mean
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from backy.errors import BackyError, ChunkDamageError, RepositoryBusyError
-from backy.exitcodes import ExitCode
+from backy.errors import BackyError, ChunkDamageError, ExitCode, RepositoryBusyError
 
 
 def test_exit_codes_are_a_contract() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup.backup import Backup
-from backy.exitcodes import ExitCode
+from backy.errors import ExitCode
 from backy.plugins.discovery import Kind, Plugin, advertised
 from backy.repository.config import JobConfig, ScheduledTag
 from backy.repository.repository import Repository

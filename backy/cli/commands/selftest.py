@@ -30,7 +30,7 @@ def command(folder: Path, storage: str, count: int) -> None:
     disk, and calls of the operating system fail as on a full or broken disk. After each, all complete revisions have to
     read back bit by bit, and the next backup has to be right. Takes up to 200 MB in the folder, and none afterwards.
     """
-    from backy.testing.selftest import selftest
+    from backy.testing.trials import selftest
 
     for line in selftest(folder, {"type": storage}, count):
         click.echo(line)

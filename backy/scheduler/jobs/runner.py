@@ -11,8 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from backy.errors import BackyError
-from backy.exitcodes import ExitCode
+from backy.errors import BackyError, ExitCode
 from backy.scheduler.configuration.configuration import JobEntry
 from backy.scheduler.jobs.agenda import Outcome
 from backy.scheduler.process import children

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backy.errors import BackyError
-from backy.exitcodes import ExitCode
+from backy.errors import BackyError, ExitCode
 
 LOCK = ".lock"
 

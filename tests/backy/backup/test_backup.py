@@ -10,8 +10,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, Extent, Snapshot, SourceBusyError, SourceError, StorageError
 from backy.backup.backup import Backup
-from backy.errors import RepositoryBusyError, VerificationError
-from backy.exitcodes import ExitCode
+from backy.errors import ExitCode, RepositoryBusyError, VerificationError
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
 from backy.system.locking import BACKUP_LOCK, exclusive

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backy.backup.backup import Backup
-from backy.exitcodes import ExitCode
+from backy.errors import ExitCode
 from backy.plugins.discovery import Kind, Plugin, advertised
 from backy.repository.repository import Repository
 from backy.system.locking import BACKUP_LOCK, exclusive

@@ -27,7 +27,7 @@ def test_a_broken_promise_is_told(backy, tmp_path: Path, monkeypatch: pytest.Mon
     def lost(*_arguments: object, **_more: object) -> int:
         raise BrokenPromiseError("power loss after 7 calls: a complete revision is lost")
 
-    monkeypatch.setattr("backy.testing.selftest.power_losses", lost)
+    monkeypatch.setattr("backy.testing.trials.power_losses", lost)
     result = backy("selftest", "--on", tmp_path)
 
     assert result.code == 1

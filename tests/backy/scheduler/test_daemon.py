@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from backy.exitcodes import ExitCode
+from backy.errors import ExitCode
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT, utc_now

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.errors import RepositoryBusyError
-from backy.exitcodes import ExitCode
+from backy.errors import ExitCode, RepositoryBusyError
 from backy.system.locking import BACKUP_LOCK, exclusive, shared
 
 HOLDER = """
