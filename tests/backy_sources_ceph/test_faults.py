@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE, SourceError
-from backy.exitcodes import ExitCode
+from backy.errors import ExitCode
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from backy.api import CHUNK_SIZE, Job, SourceBusyError, SourceError
-from backy.exitcodes import ExitCode
+from backy.errors import ExitCode
 from backy_sources_ceph.lease import PREFIX, Lease, leased
 from backy_sources_ceph.owner import Owner
 

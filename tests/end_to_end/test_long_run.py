@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
-from backy.exitcodes import ExitCode
+from backy.errors import ExitCode
 
 
 class Disk:
