@@ -1,4 +1,4 @@
-"""Making a revision of an image that was taken elsewhere, by the same way as a backup takes."""
+"""Make a revision of an image that was taken elsewhere, in the same way as a backup."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from backy.system.progress import Steps, quiet
 
 
 def import_image(directory: Path, image: Import, tags: tuple[str, ...], steps: Steps = quiet) -> Revision:
-    """Make a new revision of the repository in `directory` and return its record.
+    """Make a new revision in the repository in `directory`; return its record.
 
     Raises:
-        SourceError: no revision is of the snapshot that `image` is a difference from.
-        BackyError, OSError: whatever fails a backup; the new revision is removed, the older ones are as they were.
+        SourceError: no revision is made from the snapshot that `image` is a difference from.
+        BackyError, OSError: the backup failed; the new revision is removed, the older ones are unchanged.
     """
     repository = Repository.open(directory)
     check_tags(repository.config, tags)
@@ -39,26 +39,27 @@ class _ImportSource:
 
     @contextmanager
     def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
-        """Give the image, made of the revision that it is a difference from, which need not be the newest one."""
+        """Yield the image, made from the revision that it is a difference from. That one need not be the newest."""
+        # a whole image needs no revision to be there
         if self._image.since is None:
             yield self._image.snapshot(None)
             return
         base = self._base(self._image.since)
         with self._repository.image(base) as image:
             snapshot = self._image.snapshot(image)
-            # nobody knows how it differs from a parent that is not its base
+            # the differences hold for the base only, and the parent may be another revision
             yield snapshot if base.id == parent else Unhinted(snapshot)
 
     def _base(self, name: str) -> Revision:
         for revision in reversed(self._repository.records.history()):
-            if name not in {f"backy-{revision.id}", revision.snapshot}:
-                continue
-            if revision.trust is Trust.DISTRUSTED:
-                raise SourceError(
-                    f"revision {revision.id}, which is of the snapshot '{name}', is distrusted; "
-                    "'backy verify' looks at it"
-                )
-            return revision
+            if name in {f"backy-{revision.id}", revision.snapshot}:
+                # what is wrong with it would go into the new revision, which nobody distrusts
+                if revision.trust is Trust.DISTRUSTED:
+                    raise SourceError(
+                        f"revision {revision.id}, which is of the snapshot '{name}', is distrusted; "
+                        "'backy verify' looks at it"
+                    )
+                return revision
         raise SourceError(
             f"the image to import is what differs from the snapshot '{name}', of which there is no revision: "
             "import what leads to that snapshot first, or a whole image"

@@ -1,4 +1,4 @@
-"""What is due and what is kept: schedules, rules of retention, and removing what they let go.
+"""What is due and what is kept: schedules, rules of retention, and the removal of revisions.
 
-`schedule` and `rules` are pure; the use cases are `expire`, `forget`, `purge` and `tags`.
+`schedule` and `rules` are pure. The use cases are `expire`, `forget`, `purge` and `tags`.
 """

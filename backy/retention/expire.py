@@ -1,4 +1,4 @@
-"""Letting tags expire as the schedule in a repository's `config` says, and removing revisions that have none left."""
+"""Expire tags by the schedule in a repository's `config`, and remove revisions that have none left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def due(repository: Repository, now: datetime) -> list[Expiry]:
-    """Return what `expire` would do, the newest first: nothing without a schedule, or where that is switched off."""
+    """Return the revisions that lose tags at `now`, the newest first; none if there is no schedule or it is off."""
     config = repository.config
     if not config.schedule or not config.expire:
         return []
@@ -24,12 +24,13 @@ def due(repository: Repository, now: datetime) -> list[Expiry]:
 
 
 def expire(repository: Repository, clock: Callable[[], datetime]) -> list[Expiry]:
-    """Take expired tags away and remove what has none left; return what was done. The space is freed by a purge.
+    """Remove expired tags, and revisions without any left; return what was done. A purge frees the space.
 
     Raises:
         RepositoryBusyError: a backup is running.
     """
     with exclusive(repository.directory, BACKUP_LOCK):
+        # under the lock, so that no tag changes between the decision and its execution
         done = due(repository, clock())
         for expiry in done:
             if expiry.remaining:
@@ -37,6 +38,7 @@ def expire(repository: Repository, clock: Callable[[], datetime]) -> list[Expiry
             else:
                 repository.remove(expiry.revision.id)
             log.info("%s: expired %s, remaining %s", expiry.revision.id, expiry.lost, expiry.remaining)
+        # once for all removed revisions: a source may be far away
         if any(not expiry.remaining for expiry in done):
             retain(repository)
     return done

@@ -1,4 +1,4 @@
-"""Removing a revision, and what a source keeps for revisions outside of the repository."""
+"""Remove a revision, and the data that a source keeps for revisions outside of the repository."""
 
 from __future__ import annotations
 
@@ -13,34 +13,29 @@ log = logging.getLogger(__name__)
 
 
 def forget(repository: Repository, specification: str) -> str:
-    """Remove the revision that SPEC stands for and what the source keeps for it; return its id.
+    """Remove the revision that SPEC names and the data that the source keeps for it; return its id.
 
-    The full id also removes a revision whose record is damaged or lost.
+    By its full id, a revision can be removed even if its record is damaged or lost.
 
     Raises:
         RepositoryBusyError: a backup is running.
         RevisionNotFoundError: there is no such revision.
-        DamageError: a record is damaged, and the revision is not named by its full id.
+        DamageError: a record is damaged, and SPEC is not a full id.
     """
     with exclusive(repository.directory, BACKUP_LOCK):
-        revision_id = _chosen(repository, specification)
+        revision_id = specification
+        if not repository.records.holds(specification):
+            # a revision with a damaged record is missing in the history, so '0' or 'last' may name another one now
+            for error in repository.records.survey()[1]:
+                raise DamageError(f"{error}; until it is forgotten, revisions are forgotten by their full ids only")
+            revision_id = repository.records.select(specification).id
         repository.remove(revision_id)
         retain(repository)
     return revision_id
 
 
-def _chosen(repository: Repository, specification: str) -> str:
-    """Return the id of the revision to remove."""
-    if repository.records.holds(specification):
-        return specification
-    # a revision whose record is damaged has no place in the order of time: '0' or 'last' may stand for another one now
-    for error in repository.records.survey()[1]:
-        raise DamageError(f"{error}; until it is forgotten, revisions are forgotten by their full ids only")
-    return repository.records.select(specification).id
-
-
 def release(repository: Repository) -> bool:
-    """Have the source drop all that it keeps for the job; return whether it ever keeps anything.
+    """Have the source drop all data that it keeps for the job; return False if it is not of that kind.
 
     Raises:
         RepositoryBusyError: a backup is running.
@@ -55,14 +50,14 @@ def release(repository: Repository) -> bool:
 
 
 def retain(repository: Repository) -> None:
-    """Have the source drop what it keeps for revisions that are gone; log a warning if it can not.
+    """Have the source drop the data that it keeps for removed revisions; log a warning if it can not.
 
-    The caller holds the lock `.backup`.
+    The caller holds `.backup`.
     """
     try:
         source = repository.source()
         if isinstance(source, KeepingSource):
             source.retain([revision.id for revision in repository.records.history()])
-    except Exception as error:  # whatever a plugin does: the revision is gone
+    except Exception as error:  # a plugin may raise anything, and the revision is removed already
         log.warning("what the source keeps for forgotten revisions may still be there: %s", error)
         log.debug("this is where it happened:", exc_info=error)

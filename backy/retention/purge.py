@@ -1,4 +1,4 @@
-"""Freeing the space of what no revision refers to."""
+"""Free the space of chunks that no revision refers to."""
 
 from __future__ import annotations
 
@@ -14,21 +14,19 @@ log = logging.getLogger(__name__)
 
 
 def purge(repository: Repository) -> Purged:
-    """Remove unreferenced chunks, alone in the repository.
-
-    Every chunk map counts, also one whose record is damaged: what can still be mended is not thrown away. As nobody
-    knows which storage that one is of, it counts for all.
+    """Remove all chunks that are not live, while nobody else uses the repository.
 
     Raises:
         RepositoryBusyError: somebody reads or writes the repository.
-        DamageError: a chunk map is damaged or missing, so what it refers to is not known; nothing is removed.
+        DamageError: a chunk map is damaged or missing, so its chunks are not known; nothing is removed.
     """
     with exclusive(repository.directory, BACKUP_LOCK), exclusive(repository.directory, PURGE_LOCK):
         records = repository.records
         revisions = records.survey()[0]
         storages = {revision.id: revision.storage for revision in revisions}
+        # None has the chunks of maps whose record is damaged: they may be repaired, and may be in any storage
         live: dict[str | None, set[bytes]] = {None: set()}
-        # maps without a record count, and so do those that a record promises and that are missing
+        # the maps of all records, too, to notice one that is missing
         for path in {*records.maps(), *(records.map_path(revision.id) for revision in records.history())}:
             try:
                 live.setdefault(storages.get(path.stem), set()).update(records.load_map(path).distinct())
@@ -45,12 +43,10 @@ def purge(repository: Repository) -> Purged:
 
 
 def _purge_previous(repository: Repository, name: str, live: AbstractSet[bytes]) -> Purged:
-    """Purge the storage that the job had before and no record names any more.
-
-    An interrupted conversion may have disposed of it, which is no reason to fail: to convert again goes on.
-    """
+    """Purge the previous storage, which no record names any more."""
     try:
         return repository.storage(name).purge(live)
+    # an interrupted conversion may have disposed of it already
     except StorageError as error:
         log.warning("%s; no revision is kept there, 'backy convert' gives it up", error)
         return Purged(0, 0)

@@ -1,12 +1,15 @@
-"""What expires, and why the rest is kept: pure functions of a schedule, the complete revisions, and the time.
+"""Which tags expire, and why the others are kept: pure functions of a schedule, the complete revisions and the time.
 
-A tag of the schedule expires when both are true: `keep` newer revisions have it, and it is older than `keep` of its
-intervals. So neither a pause nor a burst of extra backups costs a revision that is wanted. A revision without tags is
-removed. Nothing expires for the sake of a distrusted revision: it does not count among the newer ones. Tags that begin
-with `manual:` never expire. A tag that is not in the schedule, or no more, is kept as long as the longest window of the
-schedule, so that a renamed tag takes nothing away at once. The newest trusted revision is left alone in any case.
+* A tag of the schedule expires when both are true: `keep` newer revisions have it, and it is older than `keep` of its
+  intervals. So neither a pause nor a burst of extra backups costs a revision that is wanted.
+* A tag that is not in the schedule expires when it is older than the longest window (`keep` intervals) of the schedule.
+  So a renamed tag removes nothing at once.
+* A tag that begins with `manual:` never expires.
+* A revision without tags is removed.
+* A distrusted revision does not count among the newer ones.
+* The newest revision that is not distrusted keeps all of its tags, and so do those that are newer.
 
-Whoever applies this does so after a successful backup only: while backups fail, nothing expires.
+Apply these rules after a successful backup only: while backups fail, nothing expires.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ class Expiry(NamedTuple):
 
     revision: Revision
     remaining: tuple[str, ...]
-    """The tags that it keeps; without any it is removed."""
+    """The tags that it keeps. A revision without any is removed."""
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -39,13 +42,13 @@ class Rule(StrEnum):
     MANUAL = "manual"
     """It was given by hand."""
     COUNT = "count"
-    """Too few newer trusted revisions have it."""
+    """Fewer than `keep` newer revisions have it."""
     WINDOW = "window"
-    """Enough newer ones have it, but the revision is too young."""
+    """Enough newer revisions have it, but the revision is too young."""
     FORMER = "former"
-    """It is not in the schedule, and the revision is younger than the schedule's longest window."""
+    """It is not in the schedule, and the revision is younger than the longest window of the schedule."""
     NEWEST = "newest"
-    """No tag does: it is the newest trusted revision, or newer than that."""
+    """No tag does: it is the newest revision that is not distrusted, or newer than that."""
 
 
 class Hold(NamedTuple):
@@ -55,14 +58,21 @@ class Hold(NamedTuple):
     """None for the rule `NEWEST`."""
     rule: Rule
     until: datetime | None
-    """When the reason is expected to end if all goes by the schedule; None if nobody can tell."""
+    """When the reason ends if all backups are made on time; None if that is not known."""
 
 
 def expiries(schedule: Schedule, history: Sequence[Revision], now: datetime) -> list[Expiry]:
-    """Return what expires, the newest first; `history` is complete revisions in order of time."""
+    """Return the revisions of which tags expire, the newest first.
+
+    Args:
+        schedule: The tags of the job.
+        history: The complete revisions in order of time.
+        now: The time.
+    """
     rules = _Rules(schedule, now)
     found = []
     for revision, newest in rules.standings(history):
+        # a revision younger than every window loses no tag, so there is no need to look at each of them
         if newest or (revision.tags and now - revision.timestamp <= rules.shortest):
             continue
         remaining = tuple([tag for tag in revision.tags if rules.held(tag, revision.timestamp)])
@@ -74,9 +84,14 @@ def expiries(schedule: Schedule, history: Sequence[Revision], now: datetime) -> 
 def holds(
     schedule: Schedule, shift: timedelta, history: Sequence[Revision], revision: Revision, now: datetime
 ) -> list[Hold]:
-    """Return why `revision` of `history` is kept, in the order of its tags; nothing if it expires as a whole.
+    """Return the reasons to keep a revision, in the order of its tags; none if it expires as a whole.
 
-    `shift` is the job's spread.
+    Args:
+        schedule: The tags of the job.
+        shift: The job's spread.
+        history: The complete revisions in order of time.
+        revision: One of them.
+        now: The time.
     """
     rules = _Rules(schedule, now)
     newest = next(newest for other, newest in rules.standings(history) if other.id == revision.id)
@@ -85,7 +100,7 @@ def holds(
 
 
 class _Rules:
-    """What a schedule says now of the tags of one revision after the other."""
+    """Applies a schedule to one revision after the other, from the newest to the oldest."""
 
     def __init__(self, schedule: Schedule, now: datetime) -> None:
         self._schedule = schedule
@@ -93,15 +108,16 @@ class _Rules:
         self._windows = {name: tag.interval * tag.keep for name, tag in schedule.items()}
         self._longest = max(self._windows.values())
         self.shortest = min(self._windows.values())
-        """Up to what age no tag expires."""
+        """The age up to which no tag expires."""
         self._wanted = {name: tag.keep for name, tag in schedule.items()}
-        """How many trusted revisions of each tag are wanted still, those newer than the present one being there."""
+        """How many more revisions of each tag are wanted, apart from those newer than the present one."""
 
     def standings(self, history: Sequence[Revision]) -> Iterator[tuple[Revision, bool]]:
-        """Go through the revisions from the newest to the oldest, and tell whether no newer one is trusted."""
+        """Yield the revisions from the newest on, and whether all newer ones are distrusted."""
         newest = True
         for revision in reversed(history):
             yield revision, newest
+            # only now: a revision does not count among those that are newer than itself
             if revision.trust is not Trust.DISTRUSTED:
                 newest = False
                 for tag in revision.tags:
@@ -109,18 +125,20 @@ class _Rules:
                         self._wanted[tag] -= 1
 
     def held(self, tag: str, timestamp: datetime) -> bool:
-        """Tell whether a tag of the present revision does not expire yet."""
+        """Tell whether a tag of the present revision is kept."""
+        # enough newer revisions or a great age alone is not enough: only both together let it expire
         if tag in self._wanted:
             return self._wanted[tag] > 0 or self._now - timestamp <= self._windows[tag]
         return tag.startswith(MANUAL) or self._now - timestamp <= self._longest
 
     def hold(self, tag: str, timestamp: datetime, shift: timedelta) -> Hold:
-        """Say why a tag of the present revision does not expire yet."""
+        """Return the reason to keep a tag of the present revision, which `held` is true of."""
         if tag in self._wanted:
             interval, wanted = self._schedule[tag].interval, self._wanted[tag]
             until = _after(timestamp, self._windows[tag])
             if wanted <= 0:
                 return Hold(tag, Rule.WINDOW, until)
+            # one more revision has the tag after each interval, until enough of them are newer
             last_wanted = _after(next_ideal(interval, shift, self._now), (wanted - 1) * interval)
             return Hold(tag, Rule.COUNT, max(until, last_wanted) if until and last_wanted else None)
         if tag.startswith(MANUAL):
@@ -129,7 +147,7 @@ class _Rules:
 
 
 def _after(time: datetime, length: timedelta) -> datetime | None:
-    """Return the time so much later; None if the calendar ends before."""
+    """Return the time `length` after `time`; None if it is beyond the last year of the calendar."""
     try:
         return time + length
     except OverflowError:

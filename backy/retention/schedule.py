@@ -1,15 +1,14 @@
-"""When a job is due: pure functions of its schedule, its name, what it has done, and the time.
+"""When a job is due: pure functions of its schedule, its name, its revisions and the time.
 
-Each tag of a schedule has a run at fixed times, one interval apart, shifted by an offset that the job's name alone
-decides: so load is spread over the day without anybody's doing, and a restart changes nothing. A tag is missed while no
-complete revision has it since its latest run should have begun. All times are UTC.
+Each tag of a schedule has runs at fixed times, one interval apart and shifted by the job's spread. A tag is missed if
+no complete revision has it since the start of its latest run. All times are UTC.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -18,28 +17,25 @@ from backy.repository.config import ScheduledTag
 from backy.repository.revision import Revision
 
 EPOCH = datetime(1, 1, 1, tzinfo=UTC)
-"""Where intervals are counted from, so a week begins at no day in particular."""
+"""Intervals are counted from here, so a week begins at no day in particular."""
 
 GRACE = timedelta(minutes=5)
-"""What was missed waits for a run that is no further away than this."""
+"""A missed tag waits for the next run if that is not further away."""
 
 SLA_FACTOR = 1.5
-"""How many of its smallest intervals a job may be without a new revision."""
+"""A job is late if its newest revision is older than this many of its smallest intervals."""
 
 MANUAL = "manual:"
-"""Tags that begin so are given by hand: they are in no schedule and never expire."""
-
-_LONGEST_BACKOFF = 360
-_SECOND = timedelta(seconds=1)
+"""Beginning of the tags that are given by hand. They are in no schedule and never expire."""
 
 
 Schedule = Mapping[str, ScheduledTag]
-"""The tags of a job. There is at least one."""
+"""The tags of a job, at least one."""
 
 
 @dataclass(frozen=True)
 class Past:
-    """What a job has done so far, as far as its schedule needs to know."""
+    """The facts about a job's revisions that its schedule depends on."""
 
     since: datetime
     """When the job became known."""
@@ -51,13 +47,10 @@ class Past:
     @classmethod
     def of(cls, history: Iterable[Revision], since: datetime) -> Past:
         """Sum up complete revisions in any order."""
-        tags: dict[str, datetime] = {}
-        newest: datetime | None = None
-        for revision in history:
-            newest = max(newest or revision.timestamp, revision.timestamp)
-            for tag in revision.tags:
-                tags[tag] = max(tags.get(tag, revision.timestamp), revision.timestamp)
-        return cls(since, newest, tags)
+        ordered = sorted(history, key=lambda revision: revision.timestamp)
+        # of the same tag, the latest revision wins
+        tags = {tag: revision.timestamp for revision in ordered for tag in revision.tags}
+        return cls(since, ordered[-1].timestamp if ordered else None, tags)
 
 
 class Due(NamedTuple):
@@ -69,22 +62,23 @@ class Due(NamedTuple):
 
 
 def spread(job: str, schedule: Schedule) -> timedelta:
-    """Return by how much a job's runs are shifted: whole seconds, at most its longest interval; as in backy 2."""
+    """Return the shift of a job's runs in whole seconds, at most its longest interval; as in backy 2."""
+    # the name alone decides: so the load is spread over the day without configuration, and a restart changes nothing
     seed = int(hashlib.md5(job.encode(), usedforsecurity=False).hexdigest(), 16)
-    longest = max(tag.interval for tag in schedule.values()) // _SECOND
-    return random.Random(seed).randint(0, longest) * _SECOND  # noqa: S311  # it shall be guessed
+    longest = int(max(tag.interval for tag in schedule.values()).total_seconds())
+    return timedelta(seconds=random.Random(seed).randint(0, longest))  # noqa: S311  # no secret: it has to be the same in each process
 
 
 def next_ideal(interval: timedelta, shift: timedelta, now: datetime) -> datetime:
-    """Return when the next run of a tag begins, strictly after `now`; `shift` is the job's spread."""
+    """Return the start of a tag's next run, strictly after `now`; `shift` is the job's spread."""
     return now + interval - (now - EPOCH - shift) % interval
 
 
 def missed(schedule: Schedule, shift: timedelta, past: Past, now: datetime) -> set[str]:
-    """Return the tags whose latest run has not been made.
+    """Return the tags whose latest run was not made.
 
-    A tag that a job with revisions never had is missed. A job without any revision misses nothing before its first
-    run, and then all of its tags.
+    In a job with revisions, a tag that none of them has is missed. A job without revisions misses nothing before its
+    first run, and all of its tags afterwards.
     """
     if past.newest is None:
         first = min(next_ideal(tag.interval, shift, past.since) for tag in schedule.values())
@@ -93,17 +87,16 @@ def missed(schedule: Schedule, shift: timedelta, past: Past, now: datetime) -> s
 
 
 def _late(schedule: Schedule, past: Past, upcoming: Mapping[str, datetime]) -> set[str]:
-    """Return the tags that no revision has since the run before the one that is to come."""
+    """Return the tags that no revision has since the run before the upcoming one."""
     made = past.tags
     return {name for name, time in upcoming.items() if made.get(name, EPOCH) < time - schedule[name].interval}
 
 
 def next_due(schedule: Schedule, shift: timedelta, past: Past, now: datetime) -> Due:
-    """Return when a job runs next, and the tags of that run.
+    """Return the time and the tags of a job's next run.
 
-    Without anything missed, that is the next run of any tag. What was missed is made up for at once, or together with
-    the next run if that is no more than `GRACE` away (half an interval for tags that run more often). A first run
-    takes all tags.
+    If no tag is missed, that is the next run of any tag. Missed tags are due at once, or together with the next run if
+    that is at most `GRACE` away, or half the smallest interval if that is less. The first run has all tags.
     """
     runs = {name: next_ideal(tag.interval, shift, now) for name, tag in schedule.items()}
     ideal = min(runs.values())
@@ -115,33 +108,27 @@ def next_due(schedule: Schedule, shift: timedelta, past: Past, now: datetime) ->
 
 
 def backoff(failures: int) -> timedelta:
-    """Return how long a job waits after so many failures in a row: 2, 4, 8 .. 360 minutes."""
-    return timedelta(minutes=min(2 ** min(failures, 9), _LONGEST_BACKOFF))
+    """Return how long a job waits after this many failures in a row: 2, 4, 8 .. 360 minutes."""
+    # the exponent is limited, too: of a job that has failed for months, the power would be a huge number
+    return timedelta(minutes=min(2 ** min(failures, 9), 360))
 
 
 def smallest_interval(schedule: Schedule) -> timedelta:
-    """Return how often a job makes a revision at least."""
+    """Return the smallest interval of a job's tags."""
     return min(tag.interval for tag in schedule.values())
 
 
 def sla(schedule: Schedule) -> timedelta:
-    """Return how old the newest complete revision may be."""
+    """Return the greatest age that the newest complete revision may have."""
     return smallest_interval(schedule) * SLA_FACTOR
 
 
 def overdue(schedule: Schedule, past: Past, now: datetime) -> timedelta:
-    """Return by how much a job is behind its SLA, zero while it keeps it.
-
-    A job that has no revision yet is measured from when it became known: it has to succeed within its SLA, too.
-    """
+    """Return how late a job is by its SLA, zero if it is not."""
+    # a job without revisions has to succeed within its SLA, too, counted from when it became known
     return max(now - (past.newest or past.since) - sla(schedule), timedelta())
 
 
 def by_interval(schedule: Schedule, tags: Iterable[str]) -> list[str]:
-    """Sort tags for display: those of the schedule by their intervals, others before them."""
+    """Sort tags for display: those of the schedule by interval, others before them."""
     return sorted(tags, key=lambda name: (schedule[name].interval if name in schedule else timedelta(), name))
-
-
-def unknown_tags(schedule: Container[str], tags: Iterable[str]) -> list[str]:
-    """Return the tags that are neither in the schedule nor given by hand."""
-    return [tag for tag in tags if tag not in schedule and not tag.startswith(MANUAL)]

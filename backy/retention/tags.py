@@ -1,4 +1,4 @@
-"""Tags of a job: those that its schedule has, and changing those of a revision."""
+"""Check tags against a job's schedule, and change the tags of a revision."""
 
 from __future__ import annotations
 
@@ -10,79 +10,83 @@ from backy.errors import RevisionNotFoundError, UnknownTagError
 from backy.repository.config import JobConfig
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
-from backy.retention.schedule import MANUAL, unknown_tags
+from backy.retention.schedule import MANUAL
 from backy.system.locking import BACKUP_LOCK, exclusive
 from backy.text.phrases import did_you_mean
 
+_Change = Callable[[set[str], set[str]], set[str]]
+"""Returns the new tags, made from the old and the given ones."""
+
 
 def check_tags(config: JobConfig, tags: Iterable[str]) -> None:
-    """See that tags are in the job's schedule, if it has one, or begin with `manual:`.
+    """Make sure that tags are in the job's schedule, if it has one, or begin with `manual:`.
 
     Raises:
-        UnknownTagError: one is not; the text says which there are.
+        UnknownTagError: one is not; the text lists the schedule's tags.
     """
+    # without a schedule there is nothing that a tag could be a slip of the pen of
     schedule = config.schedule or {}
-    for tag in unknown_tags(schedule, tags) if schedule else []:
-        raise UnknownTagError(
-            f"unknown tag '{tag}'; {did_you_mean(tag, schedule)}the schedule has: {', '.join(schedule)}. "
-            f"'{MANUAL}{tag}' never expires, and --force takes '{tag}' as it is"
-        )
+    for tag in tags:
+        if schedule and tag not in schedule and not tag.startswith(MANUAL):
+            raise UnknownTagError(
+                f"unknown tag '{tag}'; {did_you_mean(tag, schedule)}the schedule has: {', '.join(schedule)}. "
+                f"'{MANUAL}{tag}' never expires, and --force takes '{tag}' as it is"
+            )
 
 
 def set_tags(repository: Repository, specification: str, tags: Iterable[str], *, force: bool = False) -> Revision:
-    """Replace the tags of the revision that SPEC stands for; return its new record.
+    """Replace the tags of the revision that SPEC names; return its new record.
 
     Raises:
         UnknownTagError: a tag is not in the schedule, unless `force` is given.
         RepositoryBusyError: a backup is running.
         RevisionNotFoundError: there is no such revision.
     """
-    given = set(tags)
-    if not force:
-        check_tags(repository.config, given)
-    return _change(repository, specification, lambda _: given)
+    return _change(repository, specification, _checked(repository, tags, force=force), lambda _, given: given)
 
 
 def add_tags(repository: Repository, specification: str, tags: Iterable[str], *, force: bool = False) -> Revision:
-    """Add tags to those of the revision that SPEC stands for; return its new record.
-
-    Raises what `set_tags` raises.
-    """
-    given = set(tags)
-    if not force:
-        check_tags(repository.config, given)
-    return _change(repository, specification, lambda old: old | given)
+    """Add tags to the revision that SPEC names; return its new record. Raises the errors of `set_tags`."""
+    return _change(repository, specification, _checked(repository, tags, force=force), set.union)
 
 
 def remove_tags(repository: Repository, specification: str, tags: Iterable[str]) -> Revision:
-    """Remove tags of the revision that SPEC stands for; return its new record.
+    """Remove tags from the revision that SPEC names; return its new record.
 
     Raises:
         RepositoryBusyError: a backup is running.
-        RevisionNotFoundError: there is no such revision, or it does not have one of the tags.
+        RevisionNotFoundError: there is no such revision, or it lacks one of the tags.
     """
+    # unchecked: a tag that the schedule no longer has can be removed
+    return _change(repository, specification, set(tags), _without)
+
+
+def _checked(repository: Repository, tags: Iterable[str], *, force: bool) -> set[str]:
     given = set(tags)
-
-    def without(old: set[str]) -> set[str]:
-        if missing := given - old:
-            raise RevisionNotFoundError(
-                f"the revision does not have '{min(missing)}'; its tags are: {', '.join(sorted(old)) or 'none'}"
-            )
-        return old - given
-
-    return _change(repository, specification, without)
+    if not force:
+        check_tags(repository.config, given)
+    return given
 
 
-def _change(repository: Repository, specification: str, change: Callable[[set[str]], set[str]]) -> Revision:
+def _without(old: set[str], given: set[str]) -> set[str]:
+    if missing := given - old:
+        raise RevisionNotFoundError(
+            f"the revision does not have '{min(missing)}'; its tags are: {', '.join(sorted(old)) or 'none'}"
+        )
+    return old - given
+
+
+def _change(repository: Repository, specification: str, given: set[str], change: _Change) -> Revision:
     with exclusive(repository.directory, BACKUP_LOCK):
-        # SPEC is looked up only now: which revision it stands for may change until nobody else may write
+        # looked up under the lock: before, a backup may end and SPEC name another revision
         revision = repository.records.select(specification)
-        return retag(repository, revision, change(set(revision.tags)))
+        return retag(repository, revision, change(set(revision.tags), given))
 
 
 def retag(repository: Repository, revision: Revision, tags: Iterable[str]) -> Revision:
-    """Replace the tags of a revision; the caller holds the lock `.backup`."""
+    """Replace the tags of a revision; return its new record. The caller holds `.backup`."""
     changed = msgspec.structs.replace(revision, tags=tuple(sorted(set(tags))))
+    # a record that says the same already needs no write, nor the fsyncs of one
     if changed != revision:
         repository.records.write(changed)
     return changed

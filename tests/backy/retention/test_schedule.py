@@ -21,7 +21,6 @@ from backy.retention.schedule import (
     overdue,
     sla,
     spread,
-    unknown_tags,
 )
 
 DAY = timedelta(days=1)
@@ -203,4 +202,3 @@ def test_tags_are_shown_by_interval_and_strangers_first() -> None:
     assert by_interval(DEFAULT, ["monthly", "x", "daily", "weekly", "manual:a"]) == [
         "manual:a", "x", "daily", "weekly", "monthly",
     ]  # fmt: skip
-    assert unknown_tags(DEFAULT, ["daily", "x", "manual:a", "manual"]) == ["x", "manual"]

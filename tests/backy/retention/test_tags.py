@@ -29,6 +29,8 @@ def test_another_tag_is_refused_with_what_may_be_meant() -> None:
         UnknownTagError, match=r"unknown tag 'dayly'; did you mean 'daily'\? the schedule has: daily\. "
     ):
         check_tags(config(schedule=DAILY), ["daily", "dayly"])
+    with pytest.raises(UnknownTagError, match="unknown tag 'manual'"):
+        check_tags(config(schedule=DAILY), ["manual:a", "manual"])
     with pytest.raises(UnknownTagError, match=r"unknown tag 'x'; the schedule has: daily\. 'manual:x' never expires"):
         check_tags(config(schedule=DAILY), ["x"])
 
