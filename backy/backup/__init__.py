@@ -1,4 +1,4 @@
-"""Putting an image in: one backup from its locks to the complete revision, and moving revisions to another storage.
+"""Putting an image in: a backup from its locks to the complete revision, and the conversion to another storage.
 
-The use cases are `backup.Backup` and `convert.Conversion`; `transfer` moves an image from a snapshot to a storage.
+Import `backup.Backup` and `convert.Conversion`. `transfer` moves an image from a snapshot to a storage.
 """

@@ -1,9 +1,9 @@
-"""Moving the revisions of a repository into another storage, so that each of them can be read at any time.
+"""Move the revisions of a repository into another storage; each of them can be read at any time.
 
-The order is the safety argument, as it is in a backup. First `config` names the new storage, and the old one as
-`previous_storage`. Of each revision, the newest first, the new storage gets a copy, which is brought to the disk and
-read back; then the record that names the new storage replaces the old one in one step; only then the old data goes.
-Wherever this is interrupted, the records say what is where, and to convert again goes on.
+The order makes it safe, as in a backup. First `config` names the new storage, and the old one as `previous_storage`.
+Each revision, the newest first, is copied to the new storage, read back and synced. Then a record that names the new
+storage replaces the old record in one step, and only then the old data is removed. After an interruption the records
+tell which storage has what, and another conversion continues.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from datetime import datetime
 
 import msgspec
 
-from backy.api import CHUNK_SIZE, DisposableStorage, Extent, ImageReader, Stored
+from backy.api import CHUNK_SIZE, DisposableStorage, Extent, Stored
 from backy.backup.transfer import transfer
 from backy.durable import sync_file_system_of
 from backy.errors import BackyError, ChunkDamageError, DamageError, RepositoryBusyError, StorageError
 from backy.image.chunkmap import ZERO, ChunkMap
+from backy.image.difference import differing_chunks
 from backy.image.stored import StoredImage
 from backy.integrity.damage import chunk_ids, damage_of, damaged_chunks, report_damage, settle
-from backy.repository.cleanup import tidy
+from backy.repository.cleanup import clean_up
 from backy.repository.config import ShortSection
-from backy.repository.referenced import Referenced, relied_upon
+from backy.repository.live import LiveChunks, first_sound, reliable
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, utc_now
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
@@ -36,17 +37,17 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Converted:
-    """What came of a conversion."""
+    """The result of a conversion."""
 
     revisions: list[str] = field(default_factory=list)
-    """Ids of those that the new storage keeps now and did not before, the newest first."""
+    """Ids of the revisions that were moved, the newest first."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Why others stay where they are: they are damaged."""
+    """Damage of each revision that was not moved, by id."""
 
 
 @dataclass
 class Conversion:
-    """The conversion of one repository to the storage `name`; `run` does it, or goes on with it."""
+    """The conversion of one repository to the storage `name`, new or interrupted."""
 
     repository: Repository
     name: str
@@ -56,26 +57,27 @@ class Conversion:
     def __post_init__(self) -> None:
         self._result = Converted()
         self._read_back: set[bytes] = set()
-        """Ids of the chunks that the new storage was seen to have, where one look holds for all revisions."""
+        """Ids of the chunks that were read back, if one copy of a chunk serves all revisions."""
 
     def run(self) -> Converted:
-        """Convert every revision that another storage keeps, and give that storage up once none is left.
+        """Convert every revision that another storage keeps; give that storage up when none is left.
 
         Raises:
             RepositoryBusyError: a backup is running; or all is done but somebody reads, so that old data stays.
             StorageError: the new storage can not work in this directory; nothing is changed.
             DamageError: a record is damaged; nothing is changed.
-            BackyError, OSError: anything else; what was converted so far is, and the rest is as it was.
+            BackyError, OSError: anything else; some revisions are converted, the others are unchanged.
         """
         directory = self.repository.directory
         with exclusive(directory, BACKUP_LOCK):
             for error in self.repository.records.survey()[1]:
                 raise DamageError(f"{error}; nothing is converted before it is forgotten by its full id")
-            waiting = [revision for revision in reversed(tidy(self.repository)) if revision.storage != self.name]
+            waiting = [revision for revision in reversed(clean_up(self.repository)) if revision.storage != self.name]
             self._switch(waiting)
             for revision in waiting:
                 with shared(directory, PURGE_LOCK):
                     self._convert_if_sound(revision)
+                # a reader may still have the old data open: it goes at the end, or with the next conversion
                 with suppress(RepositoryBusyError), exclusive(directory, PURGE_LOCK):
                     self._remove_old([revision.id])
             if not self._result.failed:
@@ -84,11 +86,11 @@ class Conversion:
         return self._result
 
     def _switch(self, waiting: Sequence[Revision]) -> None:
-        """Let `config` name the new storage, and the old one as the previous one, as it may do already."""
+        """Make `config` name the new storage, and the old one as the previous one, unless it does so already."""
         config = self.repository.config
         new, old = config.storage, config.previous_storage
         if old is not None and old.type == new.type:
-            old = None  # config was edited
+            old = None  # an operator has edited `config`
         if new.type != self.name:
             if old is not None and old.type != self.name:
                 raise BackyError(
@@ -96,7 +98,7 @@ class Conversion:
                 )
             new, old = old or ShortSection.named(self.name), new
         elif old is None and waiting:
-            old = ShortSection.named(waiting[0].storage)  # likewise
+            old = ShortSection.named(waiting[0].storage)  # likewise, or purge would lose sight of the old data
         changed = msgspec.structs.replace(config, storage=new, previous_storage=old)
         if waiting or changed != config:
             self.repository.storage(self.name).initialize()
@@ -106,66 +108,51 @@ class Conversion:
     # one revision -----------------------------------------------------------------------------------------------------
 
     def _convert_if_sound(self, revision: Revision) -> None:
-        """Convert a revision; one that is damaged stays where it is, for its damage may still be mended."""
+        """Convert a revision; a damaged one stays where it is, because the old storage may still be repaired."""
         try:
             self._convert(revision)
-        except ChunkDamageError as error:
-            report_damage(self.repository, [error], self.clock, mended=False)
-            settle(self.repository, chunk_ids([error]), None)
-            self._result.failed[revision.id] = str(error)
+            self._result.revisions.append(revision.id)
         except DamageError as error:
             self._result.failed[revision.id] = str(error)
-        else:
-            self._result.revisions.append(revision.id)
+            if isinstance(error, ChunkDamageError):
+                report_damage(self.repository, [error], self.clock, mended=False)
+                settle(self.repository, chunk_ids([error]), None)
 
     def _convert(self, revision: Revision) -> None:
-        base, base_map = self._base(revision)
         with self.repository.open_image(revision) as image:
-            snapshot = _StoredSnapshot(image.chunks, image.reader, base_map)
-            stored = self._copy(revision, base, base_map, snapshot)
-            self._check(msgspec.structs.replace(revision, storage=self.name), snapshot)
+            stored = self._copy(revision, image)
+            self._check(msgspec.structs.replace(revision, storage=self.name), image)
+        # a record that names the copy must not outlive it
         if not stored.durable:
             sync_file_system_of(self.repository.directory)
         statistics = revision.statistics and msgspec.structs.replace(revision.statistics, bytes_stored=stored.bytes)
         converted = msgspec.structs.replace(revision, storage=self.name, boot=None, statistics=statistics)
+        # raises if a raw image has not become what the record says
         self.repository.raw_path(converted)
         self.repository.records.write(converted)
         self.repository.link_last()
         log.info("revision %s is kept by the storage '%s' now", revision.id, self.name)
 
-    def _base(self, revision: Revision) -> tuple[Revision | None, ChunkMap | None]:
-        """Choose what the copy is built upon: the revision nearest in time that the new storage has already."""
-        history = self._relied_upon()
-        for near in sorted(history, key=lambda other: abs(other.timestamp - revision.timestamp)):
-            try:
-                self.repository.raw_path(near)
-                return near, self.repository.records.read_map(near)
-            except DamageError as error:
-                log.warning("%s; it is not built upon", error)
-        return None, None
-
-    def _relied_upon(self) -> list[Revision]:
-        """Return what the new storage keeps and can be built upon."""
-        history = self.repository.records.history()
-        return [revision for revision in history if revision.storage == self.name and relied_upon(revision)]
-
-    def _copy(
-        self, revision: Revision, base: Revision | None, base_map: ChunkMap | None, snapshot: _StoredSnapshot
-    ) -> Stored:
+    def _copy(self, revision: Revision, image: StoredImage) -> Stored:
         """Store the revision in the new storage; every chunk is compared with its id on the way."""
-        referenced = Referenced(self.repository.records, self._relied_upon())
-        progress = self.steps("convert", snapshot.size)
+        history = self.repository.records.history()
+        candidates = [other for other in history if other.storage == self.name and reliable(other)]
+        # the nearest in time differs least
+        nearest = sorted(candidates, key=lambda other: abs(other.timestamp - revision.timestamp))
+        parent, parent_map = first_sound(self.repository, nearest) or (None, None)
+        snapshot = _StoredSnapshot(image, parent_map)
+        live = LiveChunks(self.repository.records, candidates)
+        progress = self.steps("convert", image.size)
         storage = self.repository.storage(self.name)
-        with storage.create(revision.id, base.id if base else None, snapshot.size, referenced) as writer:
-            transfer(snapshot, writer, base_map, progress)
+        with storage.create(revision.id, parent.id if parent else None, image.size, live) as writer:
+            transfer(snapshot, writer, parent_map, progress)
             return writer.commit()
 
     def _check(self, copy: Revision, original: StoredImage) -> None:
-        """Read the copy back; what it lacks, as a chunk that was stored before and is damaged, it gets once more."""
+        """Read the copy back; store a chunk again if the new storage had it before, and damaged."""
         storage = self.repository.storage(self.name)
-        known = self._read_back if storage.shares_chunks else set()
         chunks = original.chunks
-        indexes = [index for index in chunks.data() if chunks[index] not in known]
+        indexes = [index for index in chunks.data() if chunks[index] not in self._read_back]
         with self.repository.open_image(copy, chunks) as image:
             for index, _ in damaged_chunks(image, indexes, self.steps("verify", chunks.size)):
                 storage.repair(copy.id, index, chunks[index], original.chunk(index))
@@ -177,7 +164,7 @@ class Conversion:
     # the old storage --------------------------------------------------------------------------------------------------
 
     def _remove_old(self, revisions: Sequence[str]) -> None:
-        """Remove what the old storage has of revisions that are converted; nobody reads."""
+        """Remove converted revisions from the old storage; the caller holds `.purge` alone."""
         previous = self.repository.config.previous_storage
         if previous is not None:
             storage = self.repository.storage(previous.type)
@@ -186,7 +173,7 @@ class Conversion:
                     storage.remove(revision)
 
     def _give_up_old(self) -> None:
-        """Remove all that the old storage has left, and its name from `config`; nobody reads."""
+        """Remove all that the old storage has left, and its name from `config`; the caller holds `.purge` alone."""
         previous = self.repository.config.previous_storage
         if previous is not None:
             self._remove_old([revision.id for revision in self.repository.records.history()])
@@ -199,18 +186,16 @@ class Conversion:
 
 
 class _StoredSnapshot(StoredImage):
-    """A revision as the source of its copy; it knows what differs from the revision that the copy is built upon."""
+    """A stored revision as the source of its copy."""
 
-    def __init__(self, chunks: ChunkMap, reader: ImageReader, base: ChunkMap | None) -> None:
-        super().__init__(chunks, reader)
-        self._base = base
+    def __init__(self, image: StoredImage, parent: ChunkMap | None) -> None:
+        super().__init__(image.chunks, image.reader)
+        self._parent = parent
 
     def changes(self) -> Iterator[Extent] | None:
-        """Yield the chunks whose ids differ; nothing is known if there is no base."""
-        return None if self._base is None else self._differing(self._base)
+        """Yield the chunks that differ from the parent; None without a parent."""
+        return None if self._parent is None else self._differing(self._parent)
 
-    def _differing(self, base: ChunkMap) -> Iterator[Extent]:
-        for index in range(len(self.chunks)):
-            chunk_id = self.chunks[index]
-            if index >= len(base) or chunk_id != base[index]:
-                yield Extent(index * CHUNK_SIZE, self.chunks.length(index), chunk_id != ZERO)
+    def _differing(self, parent: ChunkMap) -> Iterator[Extent]:
+        for index in differing_chunks(parent, self.chunks):
+            yield Extent(index * CHUNK_SIZE, self.chunks.length(index), self.chunks[index] != ZERO)

@@ -1,4 +1,4 @@
-"""Moving an image from a snapshot into a storage: reads what may have changed, stores what has."""
+"""Move an image from a snapshot into a storage: read what may have changed, store what has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ZEROES = bytes(CHUNK_SIZE)
 
 
 class Unhinted:
-    """A snapshot that does not tell what changed since the parent, so that core and verifiers read all of it."""
+    """A snapshot that does not tell what differs from the parent, so that core and verifiers read all of it."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -27,35 +27,35 @@ class Unhinted:
         return self._snapshot.size
 
     def extents(self) -> Iterable[Extent]:
-        """Yield data and holes as the snapshot does."""
+        """Yield data and holes of the snapshot."""
         return self._snapshot.extents()
 
     def changes(self) -> None:
-        """Tell nothing."""
+        """Return None: the changes are not known."""
 
     def pread(self, offset: int, length: int) -> bytes:
-        """Read as the snapshot does."""
+        """Read from the snapshot."""
         return self._snapshot.pread(offset, length)
 
 
 @dataclass
 class Transferred:
-    """What came of it."""
+    """The result of a transfer."""
 
     chunks: ChunkMap
     hinted: bool = False
-    """Whether chunks were taken from the parent because the source said that they did not change."""
+    """Whether the source's changes decided which chunks were read; the others are those of the parent."""
     bytes_read: int = 0
     bytes_written: int = 0
     """Bytes that differ from the parent."""
 
 
 def transfer(snapshot: Snapshot, writer: ImageWriter, parent: ChunkMap | None, progress: Progress) -> Transferred:
-    """Store `snapshot` by way of `writer`, which began as a copy of `parent`.
+    """Store `snapshot` through `writer`, whose image begins as a copy of `parent`.
 
     Raises:
         SourceError: the source can not be read, or gives fewer bytes than it has.
-        StorageError: the storage can not take it.
+        StorageError: the storage can not take a chunk.
     """
     return _Transfer(snapshot, writer, parent, progress).run()
 
@@ -66,25 +66,27 @@ class _Transfer:
         self._writer = writer
         self._parent = parent or ChunkMap(0)
         self._progress = progress
+        # chunks are stored by several threads, and the counts are theirs in common
         self._lock = threading.Lock()
         self._done = Transferred(self._parent.resized(snapshot.size))
 
     def run(self) -> Transferred:
-        """Deal with every chunk that may have changed."""
+        """Read and store every chunk that may have changed."""
         for _ in in_parallel(self._store, self._candidates()):
-            pass
+            pass  # the work is done while the results, which say nothing, are fetched
         return self._done
 
     def _candidates(self) -> Iterator[int]:
-        """Yield the chunks to read; those known to be zero now are dealt with on the way."""
+        """Yield the indexes of the chunks to read; zero those that a hole covers."""
         size = self._snapshot.size
         changes = self._snapshot.changes() if len(self._parent) else None
         self._done.hinted = changes is not None
         odd = self._odd_chunk(size) if changes is not None else None
         for span in spans(whole(self._snapshot.extents(), size) if changes is None else changes, size):
-            if odd is not None and odd < span.start:
-                yield odd
             if odd is not None and odd < span.stop:
+                # in its place in the order, and once: the span itself may cover it
+                if odd < span.start:
+                    yield odd
                 odd = None
             if span.data:
                 yield from range(span.start, span.stop)
@@ -94,11 +96,10 @@ class _Transfer:
             yield odd
 
     def _odd_chunk(self, size: int) -> int | None:
-        """Return the chunk whose length differs from the parent's: so does its content, whatever the source says."""
-        if size == self._parent.size or not size:
-            return None
-        index = min(size, self._parent.size) // CHUNK_SIZE
-        return index if min(size, self._parent.size) % CHUNK_SIZE else None
+        """Return the index of the chunk whose length differs from the parent's, if the size does."""
+        # its content differs, too, even if the source does not tell so
+        index, rest = divmod(min(size, self._parent.size), CHUNK_SIZE)
+        return index if rest and size != self._parent.size else None
 
     def _zero(self, start: int, stop: int) -> None:
         for index in self._parent.data(start, stop):
@@ -109,6 +110,7 @@ class _Transfer:
         offset = index * CHUNK_SIZE
         length = min(CHUNK_SIZE, self._snapshot.size - offset)
         data = self._snapshot.pread(offset, length)
+        # a plugin may break its contract, and a short chunk would be stored as if it were the whole one
         if len(data) != length:
             raise SourceError(
                 f"the source gave {len(data)} instead of {length} bytes at {offset}: did it shrink meanwhile?"
@@ -120,7 +122,7 @@ class _Transfer:
         self._progress(length)
 
     def _replace(self, index: int, chunk_id: bytes, data: bytes) -> None:
-        """Let chunk `index` be `chunk_id`, storing `data` if the parent has something else there."""
+        """Set chunk `index` to `chunk_id`; store `data` if the parent has something else there."""
         previous = self._parent[index] if index < len(self._parent) else ZERO
         self._done.chunks[index] = chunk_id
         if chunk_id == previous:

@@ -127,7 +127,7 @@ class Mender:
         wanted = list(indexes)
         if not wanted:
             return []
-        storage = self._repository.storage_of(revision)
+        storage = self._repository.storage(revision.storage)
         with self._repository.open_image(revision, chunks) as image:
             return [index for index in wanted if not self._is_sound(revision, storage, image, index)]
 

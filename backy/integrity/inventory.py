@@ -42,7 +42,7 @@ class Inventory:
         distinct: dict[str, set[bytes]] = {}
         for revision in sorted(revisions, key=lambda revision: (revision.storage, revision.id)):
             try:
-                shares_chunks = repository.storage_of(revision).shares_chunks
+                shares_chunks = repository.storage(revision.storage).shares_chunks
                 chunks = repository.records.read_map(revision)
             except BackyError as error:
                 self.problems.append(str(error))

@@ -1,4 +1,4 @@
-"""Removing what a command that was killed, or a machine that stopped, left in a repository."""
+"""Clean up what a killed command, or a machine that stopped, left in a repository."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from backy.repository.revision import Revision
 log = logging.getLogger(__name__)
 
 
-def tidy(repository: Repository) -> list[Revision]:
+def clean_up(repository: Repository) -> list[Revision]:
     """Remove what earlier backups did not finish; return the complete revisions. The caller holds `.backup`."""
     sound, damaged = repository.records.survey()
     for error in damaged:
         log.warning("%s; 'backy forget -r ID' removes it", error)
+    complete = [revision for revision in sound if revision.complete]
     for revision in sound:
         if not revision.complete:
             log.info("removing the incomplete revision %s", revision.id)
             repository.remove(revision.id)
-    known = {revision.id for revision in sound if revision.complete}
-    known |= {path.name.removesuffix(".rev") for path in repository.directory.glob("*.rev")}
+    # a damaged record counts: only an operator decides that its revision is given up
+    known = {path.stem for path in repository.directory.glob("*.rev")}
+    # the map goes last when a revision is removed, so one without a record tells of an interrupted removal
     for revision_id in {path.stem for path in repository.records.maps()} - known:
         log.info("removing what is left of revision %s", revision_id)
         repository.remove(revision_id)
     for path in repository.directory.glob(f".*{TEMPORARY_SUFFIX}"):
         path.unlink()
-    return [revision for revision in sound if revision.complete]
+    return complete

@@ -14,7 +14,6 @@ from backy.errors import RepositoryError
 from backy.repository.revision import FORMAT
 from backy.system.safeyaml import dump_yaml, load_yaml
 
-NOT_UPGRADED = "this version can not read it yet; restore it with the backy that made it"
 LONGEST_INTERVAL = Duration(days=3650)
 MOST_KEPT = 100_000
 
@@ -22,7 +21,7 @@ MOST_KEPT = 100_000
 class PluginSection:
     """A section that chooses a plugin by its `type`; the other keys are the plugin's own."""
 
-    __slots__ = ("written",)
+    _expected = "keys and values"
 
     def __init__(self, written: Config) -> None:
         """Take a section as it is written.
@@ -32,19 +31,19 @@ class PluginSection:
         """
         if not isinstance(written.get("type"), str) or not written["type"]:
             raise ValueError("the key 'type' is missing; it names the plugin, as in 'type: file'")
-        # all of it, in its own order: that is what the plugin gets, and what is written back to `config`
+        # kept whole and in its order, because the plugin gets all of it and `config` shows it as it was written
         self.written = written
 
     @classmethod
     def named(cls, name: str) -> Self:
-        """Make the section of a plugin that is told nothing but its name."""
+        """Make the section of a plugin without options."""
         return cls({"type": name})
 
     @classmethod
     def from_plain(cls, value: object) -> Self:
         """Make a section of what was read; raises ValueError."""
         if not isinstance(value, dict):
-            raise unexpected("keys and values", value)
+            raise unexpected(cls._expected, value)
         for key in value:
             if not isinstance(key, str):
                 raise ValueError(f"a key is wrong, expected text, got {key!r}")  # noqa: TRY004  # msgspec adds the path
@@ -53,8 +52,7 @@ class PluginSection:
     @property
     def type(self) -> str:
         """The name of the plugin."""
-        name: str = self.written["type"]
-        return name
+        return str(self.written["type"])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PluginSection) and self.written == other.written
@@ -67,30 +65,27 @@ class PluginSection:
 
 
 class ShortSection(PluginSection):
-    """A section for which the name of its plugin alone may be written."""
+    """A section that may be written as the plugin's name alone."""
 
-    __slots__ = ()
+    _expected = "text or keys and values"
 
     @classmethod
     def from_plain(cls, value: object) -> Self:
         """Make a section of what was read; raises ValueError."""
-        if isinstance(value, str):
-            return cls.named(value)
-        if not isinstance(value, dict):
-            raise unexpected("text or keys and values", value)
-        return super().from_plain(value)
+        return cls.named(value) if isinstance(value, str) else super().from_plain(value)
 
 
 class ScheduledTag(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """One tag of a schedule."""
 
     interval: Duration
-    """How far apart backups with the tag are, at least a second and at most ten years."""
+    """The time between two backups with the tag, from one second to ten years."""
     keep: Annotated[int, msgspec.Meta(ge=1, le=MOST_KEPT)]
-    """How many of them are kept, and for how many intervals each: see `backy.retention.rules`."""
+    """How many of them are kept, and for how many intervals each; `backy.retention.rules` explains this."""
 
     def __post_init__(self) -> None:
-        """Refuse what no schedule can be made of."""
+        """Refuse an interval that no schedule can have."""
+        # runs are found by dividing by it, and a far longer one leads beyond the last year of the calendar
         if not Duration(seconds=1) <= self.interval <= LONGEST_INTERVAL:
             raise ValueError("an interval is at least a second and at most 3650 days")
 
@@ -101,19 +96,19 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     format: int
     """Version of the repository's layout."""
     id: str | None = None
-    """What names the repository wherever it is moved to; made by `init`, the directory's name where it is missing."""
+    """Name of the repository that a move does not change. Made by `init`; without it, the directory's name is taken."""
     created: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
-    """When the repository was made: from then on the job has to keep its SLA."""
+    """When the repository was made. The job has to keep its SLA from then on."""
     source: PluginSection
-    """What is backed up: `type` names the source, the other keys are the source's own."""
+    """The source to back up: `type` names its plugin, the other keys are the plugin's own."""
     storage: ShortSection = msgspec.field(default_factory=lambda: ShortSection.named("chunked"))
-    """How images are kept: `type` names the storage, the other keys are its own. A name alone stands for its type."""
+    """How images are kept: `type` names the storage, the other keys are its own. The name alone may be written, too."""
     previous_storage: ShortSection | None = None
     """The storage that `convert` moves revisions away from, until none is left; a section like `storage`."""
     verifier: ShortSection | None = None
     """How fresh revisions are checked; None leaves the choice to the source."""
     schedule: dict[str, ScheduledTag] | None = None
-    """When each tag is due and how long it is kept, as the scheduler wrote it; None outside of its care."""
+    """When each tag is due and how long it is kept, as the scheduler wrote it; None without a scheduler."""
     expire: bool = True
     """Whether revisions expire by the schedule."""
 
@@ -127,9 +122,11 @@ def load_job(path: Path) -> JobConfig:
     """
     content = load_yaml(path)
     if isinstance(content, dict):
+        # before the keys are checked: a wrong version is the reason why they differ
         version = content.get("format")
         if version is None and content.keys() & {"type", "source", "source-type"}:
-            raise RepositoryError(f"{path.parent} is a repository of backy 2: {NOT_UPGRADED}")
+            advice = "this version can not read it yet; restore it with the backy that made it"
+            raise RepositoryError(f"{path.parent} is a repository of backy 2: {advice}")
         if isinstance(version, int) and version != FORMAT:
             raise RepositoryError(f"{path} has format {version}; this version of backy reads {FORMAT}")
     return typed(content, JobConfig, "config")

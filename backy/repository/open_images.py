@@ -1,4 +1,4 @@
-"""Stored images that are open in a mount: reads of any size and place, and what comes of damage and of purges."""
+"""Stored images that are open in a mount: reading any range of them, whether chunks are damaged or purged meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from backy.api import CHUNK_SIZE
-from backy.errors import BackyError, DamageError
+from backy.errors import BackyError
 from backy.image.cache import ChunkCache
 from backy.image.chunkmap import ZERO
 from backy.repository.repository import Repository
@@ -21,11 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class OpenImage:
-    """A revision while somebody has it open. Nothing is locked: a purge is never kept waiting by a mount.
+    """A revision that is open for reading. It holds no lock, so that no purge waits for a mount.
 
-    What a purge removes is no part of a revision that is there, so a read during one gets the right bytes or none: a
-    chunk is compared with its id, and one that fails is read once more, from the storage that keeps the revision
-    by then, while no purge goes on. Only then is it damaged.
+    A chunk that fails its check is read a second time, while no purge runs and from the storage that keeps the revision
+    by then. Only if that fails, too, the chunk is damaged. So a read during a purge gets the right bytes or an error.
     """
 
     def __init__(self, repository: Repository, revision: Revision, cache: ChunkCache) -> None:
@@ -33,19 +32,20 @@ class OpenImage:
         self._revision = revision
         self._cache = cache
         self._reported: set[bytes] = set()
+        # a `with` in two methods: the storage's files stay open until `close`
         self._resources = ExitStack()
         self._image = self._resources.enter_context(repository.open_image(revision))
         self.chunks = self._image.chunks
 
     def close(self) -> None:
-        """Let go of the storage's files."""
+        """Close the storage's files."""
         self._resources.close()
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes at `offset`, fewer at the end of the image.
 
         Raises:
-            OSError: ESTALE, if the revision was removed; EIO, if a chunk is damaged.
+            OSError: ESTALE if the revision was removed, EIO if a chunk is damaged.
         """
         end = min(offset + length, self.chunks.size)
         pieces = []
@@ -56,7 +56,7 @@ class OpenImage:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def fetch(self, index: int) -> None:
-        """Begin to read a chunk that is likely to be wanted next."""
+        """Begin to read chunk `index` into the cache; do nothing behind the end of the image."""
         if index < len(self.chunks) and self.chunks[index] != ZERO:
             self._cache.get(self.chunks[index], lambda: self._load(index))
 
@@ -70,60 +70,51 @@ class OpenImage:
         try:
             return self._image.chunk(index)
         except (BackyError, OSError):
-            pass  # whether it is damaged is found out by looking again: this error is forgotten, and what it holds
-        cause = ""
+            pass  # the second look decides; leaving the block frees the 4 MiB of evidence that the error holds
         try:
             with (
                 shared(self._repository.directory, PURGE_LOCK),
-                self._repository.open_image(self._current(), self.chunks) as image,
+                self._repository.open_image(self._current() or self._revision, self.chunks) as image,
             ):
                 return image.chunk(index)
         except (BackyError, OSError) as error:
             cause = str(error)
         raise self._failure(index, cause)
 
-    def _current(self) -> Revision:
-        """Return the record as it is now: the revision may have been converted while it is open."""
+    def _current(self) -> Revision | None:
+        """Return the record as it is now, because a conversion may have moved the revision; None if it was removed."""
         try:
             return self._repository.records.read(self._revision.id)
-        except (FileNotFoundError, DamageError):
-            return self._revision
+        except FileNotFoundError:
+            return None
+        except BackyError:
+            return self._revision  # a damaged record is no reason to stop reading
 
     def _failure(self, index: int, cause: str) -> OSError:
-        """Tell damage from a revision that is no more; log each damaged chunk once."""
+        """Make the error for a chunk that can not be read; log each damaged chunk once."""
         name = f"{self._repository.job.name}: revision {self._revision.id}"
-        if self._is_removed():
+        if self._current() is None:
             return OSError(errno.ESTALE, f"{name} was removed")
         chunk_id = self.chunks[index]
         if chunk_id not in self._reported:
             self._reported.add(chunk_id)
-            log.error("%s can not be read from byte %d to %d: %s", name, *self._range(index), cause)
+            start = index * CHUNK_SIZE
+            end = start + self.chunks.length(index)
+            log.error("%s can not be read from byte %d to %d: %s", name, start, end, cause)
         return OSError(errno.EIO, cause)
-
-    def _is_removed(self) -> bool:
-        try:
-            self._repository.records.read(self._revision.id)
-        except FileNotFoundError:
-            return True
-        except BackyError:
-            pass  # a damaged record is no reason to read no further
-        return False
-
-    def _range(self, index: int) -> tuple[int, int]:
-        start = index * CHUNK_SIZE
-        return start, start + self.chunks.length(index)
 
 
 class Handle:
-    """One open file: notices when it is read from front to back, and has the next chunks read ahead then."""
+    """One open file. Reads ahead while it is read from front to back."""
 
     def __init__(self, image: OpenImage) -> None:
         self.image = image
-        self._latest = -2  # the first chunk follows none: many who read it want no other
+        self._latest = -2  # not -1, for which chunk 0 would be the next: many programs read that one alone
 
     def read(self, offset: int, length: int) -> bytes:
-        """Read as `OpenImage.read` does."""
+        """Return `length` bytes at `offset`; raises the errors of `OpenImage.read`."""
         index = offset // CHUNK_SIZE
+        # as many as are read at the same time, and the one that is wanted now
         if index == self._latest + 1:
             for ahead in range(index, index + 1 + processor_count()):
                 self.image.fetch(ahead)
@@ -132,7 +123,7 @@ class Handle:
 
 
 class OpenImages:
-    """The images that are open, each once however many have it open. Safe to use from several threads."""
+    """The open images, each of them opened once for all its handles. Safe to use from several threads."""
 
     def __init__(self, cache: ChunkCache) -> None:
         self._cache = cache
@@ -148,6 +139,7 @@ class OpenImages:
         """
         key = repository, revision.id
         with self._lock:
+            # opened under the lock, or two threads would open the image twice
             image, users = self._images.get(key) or (OpenImage(repository, revision, self._cache), 0)
             self._images[key] = image, users + 1
         try:

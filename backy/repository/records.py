@@ -1,4 +1,4 @@
-"""The records and chunk maps of one directory: what revisions there are, and what each one consists of."""
+"""The records and chunk maps of one directory: its revisions and the chunks of each one."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Records:
         self.directory = directory
 
     def record_path(self, revision_id: str) -> Path:
-        """Return where a revision's record lies."""
+        """Return the path of a revision's record."""
         return self.directory / f"{revision_id}{_RECORD}"
 
     def map_path(self, revision_id: str) -> Path:
-        """Return where a revision's chunk map lies."""
+        """Return the path of a revision's chunk map."""
         return self.directory / f"{revision_id}{_MAP}"
 
     # records ----------------------------------------------------------------------------------------------------------
@@ -47,20 +47,20 @@ class Records:
             raise DamageError(f"{path.name} can not be read: {error.strerror}") from error
 
     def holds(self, revision_id: str) -> bool:
-        """Tell whether there is a record, sound or not, or a chunk map of a revision, named by its full id."""
-        # the pattern comes first: anything else might lead out of the directory
-        return ID_PATTERN.fullmatch(revision_id) is not None and any(
-            path.exists() for path in (self.record_path(revision_id), self.map_path(revision_id))
-        )
+        """Tell whether the revision with this full id has a record, sound or not, or a chunk map."""
+        # the pattern comes first: other texts may lead out of the directory
+        if not ID_PATTERN.fullmatch(revision_id):
+            return False
+        return self.record_path(revision_id).exists() or self.map_path(revision_id).exists()
 
     def write(self, revision: Revision) -> None:
         """Replace a revision's record."""
-        # nothing changes a complete record by accident; that of a running backup is replaced at its end
+        # read-only, so that nothing changes a complete record by accident
         mode = READ_ONLY if revision.complete else 0o640
         write_file(self.record_path(revision.id), revisions.encode(revision), mode)
 
     def survey(self) -> tuple[list[Revision], list[DamageError]]:
-        """Read all records: return the sound ones, complete or not, in order of time, and the damage of the others."""
+        """Read all records; return the sound ones in order of time, complete or not, and the damage of the others."""
         sound: list[Revision] = []
         damaged: list[DamageError] = []
         for path in self.directory.glob(f"*{_RECORD}"):
@@ -82,14 +82,15 @@ class Records:
         return [revision for revision in sound if revision.complete]
 
     def select(self, specification: str) -> Revision:
-        """Find the complete revision that SPEC stands for; raises RevisionNotFoundError."""
+        """Return the complete revision that SPEC names; raises RevisionNotFoundError."""
         return revisions.select(self.history(), specification)
 
     def current(self, revision: Revision) -> Revision:
-        """Read the record of a revision once more: it may have been converted or forgotten since.
+        """Read the record of a revision again, as another command may have changed it.
 
         Raises:
-            RevisionNotFoundError: somebody forgot it.
+            RevisionNotFoundError: somebody forgot the revision.
+            DamageError: its record is damaged.
         """
         try:
             return self.read(revision.id)
@@ -99,7 +100,7 @@ class Records:
     # maps -------------------------------------------------------------------------------------------------------------
 
     def write_map(self, revision_id: str, chunks: ChunkMap) -> str:
-        """Write a revision's chunk map and return its digest for the record."""
+        """Write a revision's chunk map; return its digest, which the record needs."""
         write_file(self.map_path(revision_id), chunks.encode())
         return chunks.digest
 
@@ -111,14 +112,14 @@ class Records:
         """
         path = self.map_path(revision.id)
         chunks = self.load_map(path)
-        # a map may be sound and yet another revision's: somebody copied or renamed it
+        # a sound map may belong to another revision: somebody copied or renamed it
         if chunks.digest != revision.map_digest or chunks.size != revision.size:
             raise DamageError(f"{path} is not the chunk map that {revision.id}{_RECORD} names")
         return chunks
 
     @staticmethod
     def load_map(path: Path) -> ChunkMap:
-        """Read any chunk map; raises DamageError if it is missing, unreadable or damaged."""
+        """Read the chunk map at `path`; raises DamageError if it is missing, unreadable or damaged."""
         try:
             with path.open("rb") as stream:
                 content = buffer(os.fstat(stream.fileno()).st_size)
@@ -132,5 +133,6 @@ class Records:
             raise DamageError(f"{path}: {error}") from error
 
     def maps(self) -> Iterator[Path]:
-        """Yield the path of every chunk map, that of revisions with damaged records included."""
+        """Yield the path of every chunk map, also of revisions whose record is damaged."""
+        # a name that begins with a dot is a file that is being written
         return (path for path in self.directory.glob(f"*{_MAP}") if not path.name.startswith("."))

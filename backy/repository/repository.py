@@ -1,4 +1,4 @@
-"""A repository: the directory in which everything of one job lies, and the plugins that its `config` names."""
+"""A repository: the directory with everything of one job, and the plugins that its `config` names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -37,7 +37,7 @@ class Repository:
 
     @classmethod
     def open(cls, directory: Path) -> Self:
-        """Open what `init` made.
+        """Open the repository in `directory`.
 
         Raises:
             RepositoryError: there is no repository, or one of another version.
@@ -53,10 +53,10 @@ class Repository:
 
     @classmethod
     def initialize(cls, directory: Path, config: JobConfig) -> Self:
-        """Make a repository; the directory may exist, a repository in it may not.
+        """Make a repository in `directory`, which may exist.
 
         Raises:
-            RepositoryError: there is one already, or revisions that this version can not read.
+            RepositoryError: it has a repository already, or revisions that this version can not read.
             ConfigError: a section is wrong for its plugin.
             StorageError: the storage can not work in this directory.
         """
@@ -65,29 +65,26 @@ class Repository:
         directory = directory.absolute()
         if (directory / CONFIG).exists():
             raise RepositoryError(f"{directory} has a repository already: its file 'config' is left as it is")
-        made = {
-            "id": config.id or shortuuid.uuid(),
-            "created": config.created or utc_now().replace(microsecond=0),
-        }
-        repository = cls(directory, msgspec.structs.replace(config, **made))
-        _, damaged = repository.records.survey()
-        if damaged:
-            raise RepositoryError(f"{directory} has revisions that this version can not read: {damaged[0]}")
+        created = config.created or utc_now().replace(microsecond=0)
+        repository = cls(directory, msgspec.structs.replace(config, id=config.id or shortuuid.uuid(), created=created))
+        for error in repository.records.survey()[1]:
+            raise RepositoryError(f"{directory} has revisions that this version can not read: {error}")
         repository.check_plugins()
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         repository.storage().initialize()
+        # last, because `config` makes it a repository: after a crash, `init` can be run again
         write_file(directory / CONFIG, dump_job(repository.config))
         return repository
 
     def configure(self, config: JobConfig) -> None:
-        """Replace `config`, unless it says the same already.
+        """Replace `config` by one that differs from it.
 
-        Another storage is for revisions to come; those that there are stay where they are, and the storage that the job
-        had becomes the previous one, lest nobody knows of what it keeps once the last of them is gone.
+        A changed storage applies to new revisions only. Existing ones stay in the old storage, recorded as
+        `previous_storage` so that purge still finds its data.
 
         Raises:
             ConfigError, PluginError, StorageError: a plugin refuses its section; the file is left as it is.
-            RepositoryError: it would be the third storage; the file is left as it is, too.
+            RepositoryError: data would be in three storages; the file is left as it is.
         """
         if config == self.config:
             return
@@ -102,7 +99,7 @@ class Repository:
         self.write_config(config)
 
     def _check_previous(self, new: str) -> None:
-        """Make sure that the previous storage is not forgotten when the job's becomes the previous one."""
+        """Refuse a change of the storage to `new` that would lose the previous storage from `config`."""
         present, previous = self.config.storage.type, self.config.previous_storage
         if previous is not None and previous.type not in (new, present):
             raise RepositoryError(
@@ -111,48 +108,40 @@ class Repository:
             )
 
     def write_config(self, config: JobConfig) -> None:
-        """Replace `config`, whatever it says."""
+        """Replace `config` without asking the plugins."""
         write_file(self.directory / CONFIG, dump_job(config))
         self.config = config
+        # they were made of the sections as they were
         self._storages.clear()
 
     @property
     def since(self) -> datetime:
-        """When the job became known: it has to keep its SLA from then on."""
+        """When the job became known; it has to keep its SLA from then on."""
         return self.config.created or datetime.fromtimestamp((self.directory / CONFIG).stat().st_mtime, UTC)
 
     # plugins ----------------------------------------------------------------------------------------------------------
 
     def source(self) -> Source:
         """Make the job's source; raises ConfigError or PluginError."""
-        from backy.plugins.loading import call
-
-        section = self.config.source
-        source: Source = call(Kind.SOURCE, section.type, "backy_source", config=section.written, job=self.job)
+        source: Source = self._make(Kind.SOURCE, self.config.source)
         return source
 
     def storage(self, name: str | None = None) -> Storage:
-        """Make, once, the job's storage or the one called `name`, by which older revisions are kept.
+        """Make the storage `name`, or the job's own, once.
 
         Raises:
             ConfigError: its section is wrong.
             PluginError: there is no such storage, or it is broken.
         """
-        from backy.plugins.loading import call
-
         name = name or self.config.storage.type
         if name not in self._storages:
+            # a storage that is neither the job's nor the previous one has no section any more
             sections = {section.type: section for section in self._storage_sections()}
-            section = sections.get(name) or PluginSection.named(name)
-            self._storages[name] = call(Kind.STORAGE, name, "backy_storage", config=section.written, job=self.job)
+            self._storages[name] = self._make(Kind.STORAGE, sections.get(name) or PluginSection.named(name))
         return self._storages[name]
 
     def _storage_sections(self) -> list[PluginSection]:
         return [section for section in (self.config.storage, self.config.previous_storage) if section is not None]
-
-    def storage_of(self, revision: Revision) -> Storage:
-        """Make the storage that keeps a revision, which need not be the job's; raises ConfigError or PluginError."""
-        return self.storage(revision.storage)
 
     def storages(self, revisions: Iterable[Revision]) -> dict[str, Storage]:
         """Make the job's storage and those that keep `revisions`, by name; raises ConfigError or PluginError."""
@@ -161,14 +150,17 @@ class Repository:
 
     def verifier(self, default: str) -> Verifier:
         """Make the job's verifier, or the one named `default` if it chooses none; raises ConfigError or PluginError."""
-        from backy.plugins.loading import call
-
-        section = self.config.verifier or PluginSection.named(default)
-        verifier: Verifier = call(Kind.VERIFIER, section.type, "backy_verifier", config=section.written, job=self.job)
+        verifier: Verifier = self._make(Kind.VERIFIER, self.config.verifier or PluginSection.named(default))
         return verifier
 
+    def _make(self, kind: Kind, section: PluginSection) -> Any:  # noqa: ANN401  # what the factory of `kind` makes
+        # not above: commands that need no plugin, such as `tags`, need not load pluggy
+        from backy.plugins.loading import call
+
+        return call(kind, section.type, f"backy_{kind.word}", config=section.written, job=self.job)
+
     def check_plugins(self) -> None:
-        """Let the plugins look at their sections; raises ConfigError or PluginError."""
+        """Have the plugins check their sections; raises ConfigError or PluginError."""
         self.source()
         self.storage()
         if self.config.verifier is not None:
@@ -177,32 +169,29 @@ class Repository:
     # revisions --------------------------------------------------------------------------------------------------------
 
     def remove(self, revision_id: str) -> None:
-        """Remove a revision: its record first, so that what is left after a crash is no revision.
-
-        The map goes last, so that what is left is found; without a map the record does.
-        """
-        storages = self._all_storages(revision_id)
-        files = [self.records.record_path(revision_id), self.records.map_path(revision_id)]
-        if files[1].exists():
-            files.pop(0).unlink(missing_ok=True)
+        """Remove a revision and all that is stored for it alone; the caller holds `.backup`."""
+        # the previous storage, too: it may have a copy of an interrupted conversion
+        names = {section.type for section in self._storage_sections()}
+        names |= {revision.storage for revision in self.records.survey()[0] if revision.id == revision_id}
+        storages = [self.storage(name) for name in sorted(names)]
+        record, chunk_map = self.records.record_path(revision_id), self.records.map_path(revision_id)
+        if chunk_map.exists():
+            # the record goes first and the map last: after a crash there is no revision, but a trace of what is left
+            record.unlink(missing_ok=True)
             sync_folder(self.directory)
         for storage in storages:
             storage.remove(revision_id)
-        for path in files:
-            path.unlink(missing_ok=True)
+        # without a map, the record is the trace
+        record.unlink(missing_ok=True)
+        chunk_map.unlink(missing_ok=True)
         self.link_last()
 
-    def _all_storages(self, revision_id: str) -> list[Storage]:
-        """Make every storage that may have something of a revision, a copy of an interrupted conversion included."""
-        names = {section.type for section in self._storage_sections()}
-        names |= {revision.storage for revision in self.records.survey()[0] if revision.id == revision_id}
-        return [self.storage(name) for name in sorted(names)]
-
     def link_last(self) -> None:
-        """Let `last.rev`, and `last` where its image is raw, lead to the newest complete revision."""
+        """Point `last.rev`, and `last` if its image is raw, at the newest complete revision."""
         targets: dict[str, str | None] = {f"{LAST}.rev": None, LAST: None}
         for newest in [revision for revision in self.records.survey()[0] if revision.complete][-1:]:
-            targets = {f"{LAST}.rev": f"{newest.id}.rev", LAST: newest.id if self.storage_of(newest).raw else None}
+            raw = self.storage(newest.storage).raw
+            targets = {f"{LAST}.rev": f"{newest.id}.rev", LAST: newest.id if raw else None}
         for name, target in targets.items():
             link = self.directory / name
             if target is None:
@@ -215,16 +204,18 @@ class Repository:
 
     @contextmanager
     def image(self, revision: Revision) -> Iterator[StoredImage]:
-        """Open a revision for reading; purge waits meanwhile."""
-        # under the lock the record is read anew: the revision may have been converted before it was taken
+        """Open a revision for reading; no purge runs meanwhile."""
+        # the record is read again under the lock: a conversion may have moved the revision before
         with shared(self.directory, PURGE_LOCK), self.open_image(self.records.current(revision)) as image:
             yield image
 
     @contextmanager
     def open_image(self, revision: Revision, chunks: ChunkMap | None = None) -> Iterator[StoredImage]:
-        """Open a revision for reading in the storage that its record names; the caller keeps purge from running.
+        """Open a revision for reading in the storage that its record names; the caller holds `.purge`.
 
-        `chunks` is its map where that is in memory already, as that of a revision whose record is not complete yet.
+        Args:
+            revision: Its record. It may be incomplete if `chunks` is given.
+            chunks: Its map if that is in memory already.
 
         Raises:
             DamageError: the map is missing or damaged.
@@ -232,16 +223,16 @@ class Repository:
         """
         if chunks is None:
             chunks = self.records.read_map(revision)
-        with self.storage_of(revision).open(revision.id) as reader:
+        with self.storage(revision.storage).open(revision.id) as reader:
             yield StoredImage(chunks, reader)
 
     def raw_path(self, revision: Revision) -> Path | None:
-        """Return the file that is the raw image itself; None where images are stored otherwise.
+        """Return the path of the raw image of a revision; None if its storage keeps no raw images.
 
         Raises:
-            DamageError: it is missing, or has not the size of the image.
+            DamageError: the file is missing, or its size is not that of the image.
         """
-        if not self.storage_of(revision).raw:
+        if not self.storage(revision.storage).raw:
             return None
         path = self.directory / revision.id
         size = path.stat().st_size if path.is_file() else None

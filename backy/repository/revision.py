@@ -1,7 +1,7 @@
-"""Revisions: the record `<id>.rev` and the history that the records of a repository make.
+"""Revisions: the record `<id>.rev`, and the choice of a revision by SPEC.
 
-`<id>.rev` is a JSON document, which is YAML too. Its last member `digest` is the SHA-256 of every byte before the line
-that it stands in, so that a changed record is noticed by anything that has a standard library.
+`<id>.rev` is a JSON document, which is also YAML. Its last member `digest` is the SHA-256 of all bytes before the line
+of that member. docs/reference/format.md describes the file.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from backy.text.phrases import counted
 FORMAT = 3
 """Version of the repository's layout and of the records in it."""
 
+# SHA-256, because every standard library has it: a changed record can be noticed without backy
 _SEAL = b',\n  "digest": "'
 _END = b'"\n}\n'
 
 
 class Trust(StrEnum):
-    """What is thought of a revision's stored data."""
+    """Whether a revision's stored data is believed to be sound."""
 
     TRUSTED = "trusted"
-    """It was stored and nothing speaks against it."""
+    """It was stored, and no damage is known."""
     DISTRUSTED = "distrusted"
-    """An operator doubts it, or damage was found: nothing is built upon it."""
+    """An operator doubts it, or damage was found. Nothing is built upon it."""
     VERIFIED = "verified"
-    """It was doubted, and then all of it was read and found sound."""
+    """It was distrusted; then all of it was read and is sound."""
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """How far a revision was compared with its source."""
+    """How much of a revision was compared with its source."""
 
     verifier: str
     checked: int
@@ -44,18 +45,19 @@ class Verification(msgspec.Struct, frozen=True):
     total: int
     """Chunks of the image."""
     out_of_time: bool = False
-    """Whether less was compared than was meant to be."""
+    """Whether the verifier stopped before it had compared all that it had chosen."""
 
     def __str__(self) -> str:
+        part = f"{self.checked} of {counted(self.total, 'chunk')}"
         if self.out_of_time:
-            return f"verified partly, {self.checked} of {counted(self.total, 'chunk')}"
+            return f"verified partly, {part}"
         if self.checked >= self.total:
             return "verified"
-        return f"verified {self.checked} of {counted(self.total, 'chunk')}" if self.checked else "not verified"
+        return f"verified {part}" if self.checked else "not verified"
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup did. A revision is complete when it has these."""
+    """Figures of a backup. A revision that has them is complete."""
 
     duration: float
     """Seconds from the start to the end, verification included."""
@@ -72,43 +74,47 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     timestamp: datetime
-    """Start of the backup, UTC; each is later than that of the revision before."""
+    """Start of the backup, UTC; later than that of the revision before."""
     tags: tuple[str, ...]
     """Sorted, without duplicates."""
     parent: str | None
-    """The revision that this one was made from, None for a full backup."""
+    """Id of the revision that this one builds upon, None for a full backup."""
     storage: str
     size: int
     """Bytes of the image."""
     consistent: bool = True
-    """False if the source could not bring to rest what writes to it: the image is as after a power loss."""
+    """False if the source could not halt its writers: the image is as after a power loss."""
     snapshot: str | None = None
-    """Name that the source's snapshot has elsewhere, if the image was imported."""
+    """Name of the source's snapshot elsewhere, if the image was imported."""
     boot: str | None = None
-    """Boot id of the machine if the data was not synced: the revision is built upon only until the machine stops."""
+    """Boot id of the machine if the data was not synced. Then nothing builds upon it once the machine has stopped."""
     map_digest: str | None = None
     """The checksum at the end of `<id>.map`, in hexadecimal."""
+    # what follows has defaults, as it is known only when the backup is complete, or later
     trust: Trust = Trust.TRUSTED
     damaged: tuple[int, ...] = ()
-    """Indexes of the chunks that were found damaged and could not be mended."""
+    """Indexes of the chunks that were found damaged and could not be repaired."""
     statistics: Statistics | None = None
     verification: Verification | None = None
     format: int = FORMAT
 
     @property
     def complete(self) -> bool:
-        """Whether the revision can be restored: its backup came to its end."""
+        """Whether the backup came to its end, so that the revision can be restored."""
         return self.statistics is not None
 
     @property
     def suspect(self) -> bool:
-        """Whether the revision is distrusted and has not been looked at since."""
+        """Whether the revision is distrusted and has not been read since."""
         return self.trust is Trust.DISTRUSTED and not self.damaged
 
 
 def encode(revision: Revision) -> bytes:
     """Return the content of `<id>.rev`."""
-    body = msgspec.json.format(msgspec.json.encode(revision), indent=2).removesuffix(b"\n}")
+    return _sealed(msgspec.json.format(msgspec.json.encode(revision), indent=2).removesuffix(b"\n}"))
+
+
+def _sealed(body: bytes) -> bytes:
     return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + _END
 
 
@@ -118,12 +124,12 @@ def decode(content: bytes, revision_id: str) -> Revision:
     Raises:
         DamageError: it is not a record of this format, was changed, or belongs to another id.
     """
-    body = content.rpartition(_SEAL)[0]
     try:
         found = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"{revision_id}.rev is not a revision of backy 3: {error}") from error
-    if not isinstance(found, dict) or content != body + _SEAL + hashlib.sha256(body).hexdigest().encode() + _END:
+    # compared as bytes: JSON says the same in many ways, and the seal holds for one of them
+    if not isinstance(found, dict) or content != _sealed(content.rpartition(_SEAL)[0]):
         raise DamageError(f"{revision_id}.rev is damaged: it fails its own checksum")
     if found.get("format") != FORMAT:
         raise DamageError(f"{revision_id}.rev has format {found.get('format')}; this version of backy reads {FORMAT}")
@@ -131,16 +137,17 @@ def decode(content: bytes, revision_id: str) -> Revision:
         revision = msgspec.convert(found, Revision)
     except msgspec.ValidationError as error:
         raise DamageError(f"{revision_id}.rev is damaged: {error}") from error
+    # a sound record under another name would be a second revision with the same data
     if revision.id != revision_id:
         raise DamageError(f"{revision_id}.rev is the record of {revision.id}; was it renamed?")
     return revision
 
 
 def parse_tags(text: str) -> tuple[str, ...]:
-    """Split the comma-separated TAGS of a command line.
+    """Split the comma-separated TAGS of a command line; return them sorted, without duplicates.
 
     Raises:
-        ValueError: a tag is empty or has control characters; the text says which.
+        ValueError: a tag is empty or has control characters; the text names it.
     """
     tags = [tag.strip() for tag in text.split(",")]
     for tag in tags:
@@ -152,25 +159,29 @@ def parse_tags(text: str) -> tuple[str, ...]:
 
 
 def select(history: Sequence[Revision], specification: str) -> Revision:
-    """Find the one complete revision that SPEC stands for.
+    """Return the revision that SPEC names.
 
-    Tried in this order: a number (0 is the newest), a full id, `last` or `latest`, a tag (its newest revision), and
-    the beginning of an id that only one revision has. `history` is in order of time and complete.
+    Tries in this order: a number (0 is the newest), a full id, `last` or `latest`, a tag (its newest revision), and
+    the beginning of an id that only one revision has.
+
+    Args:
+        history: The complete revisions in order of time.
+        specification: SPEC as a user wrote it.
 
     Raises:
-        RevisionNotFoundError: none answers, or several ids begin so.
+        RevisionNotFoundError: SPEC names none, or it begins several ids.
     """
     newest_first = list(reversed(history))
     if not newest_first:
         raise RevisionNotFoundError(f"no revision '{specification}': the repository has no complete revision yet")
+    # a number wins over a tag of digits: '-r 0' always means the newest one
     if re.fullmatch(r"\d+", specification, re.ASCII):
         return _by_number(newest_first, int(specification))
-    for revision in newest_first:
-        if revision.id == specification or specification in {"last", "latest"}:
-            return revision
-    for revision in newest_first:
-        if specification in revision.tags:
-            return revision
+    named = [revision for revision in newest_first if specification in {revision.id, "last", "latest"}]
+    tagged = [revision for revision in newest_first if specification in revision.tags]
+    if found := named or tagged:
+        return found[0]
+    # every id begins with an empty text, which is more likely an unset variable of a script than a wish
     matching = [revision for revision in newest_first if specification and revision.id.startswith(specification)]
     if len(matching) == 1:
         return matching[0]
@@ -190,5 +201,5 @@ def _by_number(newest_first: Sequence[Revision], number: int) -> Revision:
 
 
 def utc_now() -> datetime:
-    """Return the time; everything that needs it is handed this function or another."""
+    """Return the time in UTC; the clock of everything that is not given another one."""
     return datetime.now(UTC)

@@ -20,7 +20,7 @@ from blake3 import blake3
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup.backup import Backup
 from backy.durable import TEMPORARY_SUFFIX
-from backy.repository.referenced import relied_upon
+from backy.repository.live import reliable
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.retention.forget import forget
@@ -146,7 +146,7 @@ class Laboratory:
         self._demand(kept <= history.keys(), "a complete revision is lost")
         gone = {revision_id for revision_id, kind in state.items() if kind == "gone"}
         self._demand(not gone & history.keys(), "a forgotten revision is there again")
-        trusted = kept | {revision_id for revision_id, revision in history.items() if relied_upon(revision)}
+        trusted = kept | {revision_id for revision_id, revision in history.items() if reliable(revision)}
         self.read_back(repository, trusted)
 
         revision = Backup(repository, ("next",), clock=self.clock).run()

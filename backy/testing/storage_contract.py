@@ -111,7 +111,7 @@ class StorageContract:
         self, subject: StorageUnderTest, backy_clock: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
     ) -> Laboratory:
         """Return a repository with two revisions, one forgotten, and an image that has changed since."""
-        for module in ("repository.referenced", "backup.backup"):
+        for module in ("repository.live", "backup.backup"):
             monkeypatch.setattr(f"backy.{module}.boot_id", lambda: "one boot")
         made = Laboratory(subject.folder / "laboratory", backy_clock, subject.config)
         prepare(made)

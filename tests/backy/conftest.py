@@ -11,6 +11,8 @@ from textwrap import dedent
 
 import pytest
 
+from backy.image.cache import ChunkCache
+
 NUMBERS = itertools.count()
 
 
@@ -44,3 +46,12 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
     yield install
     for module in modules:
         sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def cache() -> Iterator[ChunkCache]:
+    """A cache that holds everything."""
+    made = ChunkCache(2**30)
+    made.start()
+    yield made
+    made.stop()

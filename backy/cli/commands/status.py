@@ -52,10 +52,10 @@ def command(directory: Path, as_json: bool, everything: bool) -> None:
 
 def _held(repository: Repository, revisions: list[Revision]) -> Held:
     """Return what all storages together hold for no revision's own sake."""
-    from backy.repository.referenced import Referenced
+    from backy.repository.live import LiveChunks
 
     held = [
-        storage.held(Referenced(repository.records, [revision for revision in revisions if revision.storage == name]))
+        storage.held(LiveChunks(repository.records, [revision for revision in revisions if revision.storage == name]))
         for name, storage in repository.storages(revisions).items()
     ]
     return Held(sum(found.files for found in held), sum(found.bytes for found in held))

@@ -9,7 +9,6 @@ from backy.api import Mismatch
 from backy.backup.backup import Backup
 from backy.backup.findings import Findings
 from backy.errors import ChunkDamageError, VerificationError
-from backy.image.stored import StoredImage
 from backy.integrity import quarantine
 from backy.integrity.damage import damage_of
 from backy.repository.repository import Repository
@@ -19,53 +18,50 @@ from backy.repository.repository import Repository
 def findings(repository: Repository, clock) -> Iterator[Findings]:
     """For the revision of an image whose chunks 2 and 3 are the same."""
     revision = Backup(repository, ("daily",), clock=clock).run()
-    storage = repository.storage()
-    with storage.open(revision.id) as reader:
-        yield Findings(
-            repository, storage, revision.id, StoredImage(repository.records.read_map(revision), reader), clock
-        )
+    with repository.open_image(revision) as image:
+        yield Findings(repository, revision.id, image, clock)
 
 
 def chunk_file(findings: Findings, index: int) -> Path:
-    name = findings._image.chunks[index].hex()
-    return findings._repository.directory / "chunks" / name[:2] / f"{name}.zst"
+    name = findings.image.chunks[index].hex()
+    return findings.repository.directory / "chunks" / name[:2] / f"{name}.zst"
 
 
 def damaged(findings: Findings, index: int, expected: bytes) -> Mismatch:
-    error = damage_of(findings._image, index)
+    error = damage_of(findings.image, index)
     assert error is not None
     return Mismatch(index, str(error), expected, error.evidence, error)
 
 
 def test_no_finding_is_no_error(findings: Findings) -> None:
-    findings.judge()
+    findings.judge(VerificationError)
 
 
 def test_a_difference_fails_the_verification_and_both_blocks_are_kept(findings: Findings) -> None:
     findings.add(Mismatch(2, "stored and source differ", b"source", b"stored"))
 
     with pytest.raises(VerificationError, match=r"found 1 chunk .* the first is chunk 2: stored and source differ"):
-        findings.judge()
-    folder = findings._repository.directory / quarantine.FOLDER / f"{findings._revision}-2"
+        findings.judge(VerificationError)
+    folder = findings.repository.directory / quarantine.FOLDER / f"{findings.revision_id}-2"
     assert (folder / "source").read_bytes() == b"source"
     assert (folder / "stored").read_bytes() == b"stored"
     assert findings.damaged == set()
 
 
-def test_damage_is_mended_from_the_source_and_fails_nothing(findings: Findings) -> None:
-    content = findings._image.chunk(0)
+def test_damage_is_repaired_from_the_source_and_fails_nothing(findings: Findings) -> None:
+    content = findings.image.chunk(0)
     chunk_file(findings, 0).unlink()
 
     findings.add(damaged(findings, 0, content))
 
-    findings.judge()
-    assert findings.damaged == {findings._image.chunks[0]}
-    assert findings._image.chunk(0) == content
-    assert [finding.mended for finding in quarantine.findings(findings._repository.directory)] == [True]
+    findings.judge(VerificationError)
+    assert findings.damaged == {findings.image.chunks[0]}
+    assert findings.image.chunk(0) == content
+    assert [finding.mended for finding in quarantine.findings(findings.repository.directory)] == [True]
 
 
-def test_content_that_is_in_two_places_is_mended_once(findings: Findings) -> None:
-    content = findings._image.chunk(2)
+def test_content_that_is_in_two_places_is_repaired_once(findings: Findings) -> None:
+    content = findings.image.chunk(2)
     chunk_file(findings, 2).unlink()
     both = [damaged(findings, 2, content), damaged(findings, 3, content)]
 
@@ -73,36 +69,36 @@ def test_content_that_is_in_two_places_is_mended_once(findings: Findings) -> Non
     mended = chunk_file(findings, 2).stat()
     findings.add(both[1])
 
-    findings.judge()
+    findings.judge(VerificationError)
     assert chunk_file(findings, 2).stat().st_ino == mended.st_ino
 
 
 @pytest.mark.parametrize("expected", [b"something else", None])
-def test_damage_is_not_mended_by_what_the_source_has_now(findings: Findings, expected: bytes | None) -> None:
+def test_damage_is_not_repaired_by_what_the_source_has_now(findings: Findings, expected: bytes | None) -> None:
     chunk_file(findings, 0).unlink()
 
     findings.add(damaged(findings, 0, expected))
 
     with pytest.raises(VerificationError):
-        findings.judge()
+        findings.judge(VerificationError)
     assert not chunk_file(findings, 0).exists()
-    assert [finding.mended for finding in quarantine.findings(findings._repository.directory)] == [False]
+    assert [finding.mended for finding in quarantine.findings(findings.repository.directory)] == [False]
 
 
 def test_the_chunk_that_another_is_made_of_counts_as_damaged(findings: Findings) -> None:
     base = bytes(range(32))
-    error = ChunkDamageError(findings._image.chunks[0], "its base is damaged", base=base)
+    error = ChunkDamageError(findings.image.chunks[0], "its base is damaged", base=base)
 
-    findings.add(Mismatch(0, str(error), findings._image.chunk(0), None, error))
+    findings.add(Mismatch(0, str(error), findings.image.chunk(0), None, error))
 
-    assert findings.damaged == {findings._image.chunks[0], base}
+    assert findings.damaged == {findings.image.chunks[0], base}
 
 
 def test_much_damage_leaves_room_for_the_evidence_of_a_difference(
     findings: Findings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backy.backup.findings.MOST_FINDINGS", 1)
-    contents = {index: findings._image.chunk(index) for index in (0, 2)}
+    contents = {index: findings.image.chunk(index) for index in (0, 2)}
     for index, content in contents.items():
         chunk_file(findings, index).unlink()
         findings.add(damaged(findings, index, content))
@@ -110,7 +106,7 @@ def test_much_damage_leaves_room_for_the_evidence_of_a_difference(
         findings.add(Mismatch(index, "stored and source differ", b"source", b"stored"))
 
     assert findings.failures == 2
-    assert {finding.name for finding in quarantine.findings(findings._repository.directory)} == {
-        findings._image.chunks[0].hex(),
-        f"{findings._revision}-3",
+    assert {finding.name for finding in quarantine.findings(findings.repository.directory)} == {
+        findings.image.chunks[0].hex(),
+        f"{findings.revision_id}-3",
     }

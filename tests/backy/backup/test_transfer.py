@@ -301,10 +301,10 @@ def test_after_a_crash_between_both_a_chunk_that_is_wrong_is_found_again(reposit
     repository.memory.content = b"".join([NEW, *CHUNKS[1:]])
     attempt = Backup._attempt
 
-    def crash(backup, source, storage, *, hinted=True):
+    def crash(backup, source, *, hinted):
         if not hinted:
             raise KeyboardInterrupt
-        return attempt(backup, source, storage)
+        return attempt(backup, source, hinted=hinted)
 
     with monkeypatch.context() as patch:
         patch.setattr(Backup, "_attempt", crash)

@@ -245,7 +245,7 @@ def test_an_image_is_open_once_as_long_as_anybody_needs_it(
     repository: Repository, revision: Revision, cache: ChunkCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = Closing(repository.storage())
-    monkeypatch.setattr(repository, "storage_of", lambda _revision: storage)
+    monkeypatch.setattr(repository, "storage", lambda _name: storage)
     images = OpenImages(cache)
     with images.open(repository, revision) as first:
         with images.open(repository, revision) as second:

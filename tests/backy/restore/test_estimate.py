@@ -67,6 +67,6 @@ def test_a_storage_need_not_know_what_it_reads(
             yield reader
 
     monkeypatch.setattr(storage, "open", silent)
-    monkeypatch.setattr(repository, "storage_of", lambda _revision: storage)
+    monkeypatch.setattr(repository, "storage", lambda _name: storage)
 
     assert look(repository, revision).stored is None

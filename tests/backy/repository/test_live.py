@@ -5,8 +5,8 @@ from pathlib import Path
 
 from backy.backup.backup import Backup
 from backy.image.chunkmap import ChunkMap
+from backy.repository.live import LiveChunks
 from backy.repository.records import Records
-from backy.repository.referenced import Referenced
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 
@@ -18,11 +18,11 @@ class Asked(Records):
         super().__init__(directory)
         self.pool = pool
         self.answers: list[Future[bool]] = []
-        self.referenced = Referenced(self, self.history())
+        self.live = LiveChunks(self, self.history())
 
     def read_map(self, revision: Revision) -> ChunkMap:
         chunks = super().read_map(revision)
-        self.answers.append(self.pool.submit(lambda: next(iter(chunks.distinct())) in self.referenced))
+        self.answers.append(self.pool.submit(lambda: next(iter(chunks.distinct())) in self.live))
         wait(self.answers, timeout=0.2)  # one that does not wait for the reading answers at once
         return chunks
 
@@ -32,5 +32,5 @@ def test_a_question_during_the_reading_gets_the_whole_answer(repository: Reposit
     chunk_id = next(iter(repository.records.read_map(revision).distinct()))
     with ThreadPoolExecutor(1) as pool:
         asked = Asked(repository.directory, pool)
-        assert chunk_id in asked.referenced
+        assert chunk_id in asked.live
         assert [answer.result() for answer in asked.answers] == [True]
