@@ -53,7 +53,7 @@ class _ImportSource:
     def _base(self, name: str) -> Revision:
         for revision in reversed(self._repository.records.history()):
             if name in {f"backy-{revision.id}", revision.snapshot}:
-                # what is wrong with it would go into the new revision, which nobody distrusts
+                # its damage, if there is any, would go into the new revision, which nobody distrusts
                 if revision.trust is Trust.DISTRUSTED:
                     raise SourceError(
                         f"revision {revision.id}, which is of the snapshot '{name}', is distrusted; "

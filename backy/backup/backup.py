@@ -81,7 +81,7 @@ class Backup:
         return revision
 
     def _attempt(self, source: Source, *, hinted: bool) -> Revision:
-        """Make a revision; read only what the source says has changed if `hinted` is true, else all of it."""
+        """Make a revision; read only the changes that the source reports if `hinted` is true, else all of it."""
         history = clean_up(self.repository)
         candidates = self._candidates(history)
         parent, parent_map = first_sound(self.repository, reversed(candidates)) or (None, None)
@@ -115,7 +115,7 @@ class Backup:
     def _begin(self, history: list[Revision], parent: Revision | None) -> Revision:
         """Write the record of an incomplete revision."""
         now = self.clock()
-        # times are strictly ascending, whatever the clock says: they are the order of the revisions
+        # times have to ascend even if the clock does not: they are the order of the revisions
         if history and history[-1].timestamp >= now:
             log.warning("the clock is behind the newest revision of %s; is it set right?", history[-1].timestamp)
             now = history[-1].timestamp + timedelta(microseconds=1)
@@ -162,7 +162,7 @@ class _Making:
                 verification=Verification(report.verifier, report.checked, report.total, report.out_of_time),
                 statistics=self._statistics(started, done, stored),
             )
-            # the fresh image has what the source has: older revisions are repaired from it
+            # the fresh image has the content of the source: older revisions are repaired from it
             settle(self._repository, damaged, image)
         return complete
 

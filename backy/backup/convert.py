@@ -127,7 +127,7 @@ class Conversion:
             sync_file_system_of(self.repository.directory)
         statistics = revision.statistics and msgspec.structs.replace(revision.statistics, bytes_stored=stored.bytes)
         converted = msgspec.structs.replace(revision, storage=self.name, boot=None, statistics=statistics)
-        # raises if a raw image has not become what the record says
+        # raises if the raw image is missing or has a wrong size
         self.repository.raw_path(converted)
         self.repository.records.write(converted)
         self.repository.link_last()

@@ -1,4 +1,4 @@
-"""What the verification of a fresh revision finds, and what is repaired at once."""
+"""Handle the mismatches of a fresh revision: keep evidence, repair damage at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Findings:
     damaged: set[bytes] = field(default_factory=set)
     """Ids of the chunks whose stored content was damaged, repaired or not."""
     failures: int = 0
-    """How many chunks are not what the source has."""
+    """How many chunks differ from the source."""
 
     def __post_init__(self) -> None:
         self._first = ""
@@ -86,7 +86,7 @@ class Findings:
         log.error("chunk %d: %s; %s", mismatch.index, mismatch.cause, where)
 
     def judge(self, error: type[VerificationError]) -> None:
-        """Raise `error` if the stored image is not what the source has."""
+        """Raise `error` if the stored image differs from the source."""
         if self.failures:
             raise error(
                 f"verification found {counted(self.failures, 'chunk that is', 'chunks that are')} not what the source "

@@ -1,4 +1,4 @@
-"""Move an image from a snapshot into a storage: read what may have changed, store what has."""
+"""Move an image from a snapshot into a storage: read the chunks that may have changed, store those that have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clean up what a killed command, or a machine that stopped, left in a repository."""
+"""Clean up the leftovers of a killed command, or of a machine that stopped, in a repository."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def clean_up(repository: Repository) -> list[Revision]:
-    """Remove what earlier backups did not finish; return the complete revisions. The caller holds `.backup`."""
+    """Remove revisions that are incomplete; return the complete revisions. The caller holds `.backup`."""
     sound, damaged = repository.records.survey()
     for error in damaged:
         log.warning("%s; 'backy forget -r ID' removes it", error)

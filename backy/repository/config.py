@@ -1,4 +1,4 @@
-"""The file `config` of a repository: what its job backs up, how images are kept, and when each tag is due."""
+"""The file `config` of a repository: the source, the storage, the verifier and the schedule of its job."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PluginSection:
 
     @classmethod
     def from_plain(cls, value: object) -> Self:
-        """Make a section of what was read; raises ValueError."""
+        """Make a section of plain values; raises ValueError."""
         if not isinstance(value, dict):
             raise unexpected(cls._expected, value)
         for key in value:
@@ -71,7 +71,7 @@ class ShortSection(PluginSection):
 
     @classmethod
     def from_plain(cls, value: object) -> Self:
-        """Make a section of what was read; raises ValueError."""
+        """Make a section of plain values; raises ValueError."""
         return cls.named(value) if isinstance(value, str) else super().from_plain(value)
 
 

@@ -23,7 +23,7 @@ def boot_id() -> str:
 
 def reliable(revision: Revision) -> bool:
     """Tell whether all chunks of a complete revision are on the disk and sound, as far as is known."""
-    # what was never synced is still in the page cache until the machine stops
+    # data that was never synced is still in the page cache until the machine stops
     return revision.trust is not Trust.DISTRUSTED and (revision.boot is None or revision.boot == boot_id())
 
 

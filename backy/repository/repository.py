@@ -153,7 +153,7 @@ class Repository:
         verifier: Verifier = self._make(Kind.VERIFIER, self.config.verifier or PluginSection.named(default))
         return verifier
 
-    def _make(self, kind: Kind, section: PluginSection) -> Any:  # noqa: ANN401  # what the factory of `kind` makes
+    def _make(self, kind: Kind, section: PluginSection) -> Any:  # noqa: ANN401  # the kind decides the type
         # not above: commands that need no plugin, such as `tags`, need not load pluggy
         from backy.plugins.loading import call
 
@@ -169,14 +169,14 @@ class Repository:
     # revisions --------------------------------------------------------------------------------------------------------
 
     def remove(self, revision_id: str) -> None:
-        """Remove a revision and all that is stored for it alone; the caller holds `.backup`."""
+        """Remove a revision and the data that is stored for it alone; the caller holds `.backup`."""
         # the previous storage, too: it may have a copy of an interrupted conversion
         names = {section.type for section in self._storage_sections()}
         names |= {revision.storage for revision in self.records.survey()[0] if revision.id == revision_id}
         storages = [self.storage(name) for name in sorted(names)]
         record, chunk_map = self.records.record_path(revision_id), self.records.map_path(revision_id)
         if chunk_map.exists():
-            # the record goes first and the map last: after a crash there is no revision, but a trace of what is left
+            # the record goes first and the map last: after a crash there is no revision, but a trace of the rest
             record.unlink(missing_ok=True)
             sync_folder(self.directory)
         for storage in storages:

@@ -90,7 +90,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     """Boot id of the machine if the data was not synced. Then nothing builds upon it once the machine has stopped."""
     map_digest: str | None = None
     """The checksum at the end of `<id>.map`, in hexadecimal."""
-    # what follows has defaults, as it is known only when the backup is complete, or later
+    # the fields from here on have defaults: they are known only when the backup is complete, or later
     trust: Trust = Trust.TRUSTED
     damaged: tuple[int, ...] = ()
     """Indexes of the chunks that were found damaged and could not be repaired."""
