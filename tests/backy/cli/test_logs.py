@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
+from backy.cli.logs import by_a_thread, is_verbose, set_up_logging
 from backy.repository.repository import Repository
 
 
@@ -28,3 +30,23 @@ def test_an_error_is_told_and_logged(backy, repository: Repository, image: Path,
 
 def test_verbose_says_more_on_standard_error(backy, repository: Repository) -> None:
     assert "done" in backy("-v", "-b", repository.directory, "backup", "daily").err
+
+
+def test_lines_are_written_by_a_thread_and_all_of_them(tmp_path: Path) -> None:
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    try:
+        set_up_logging(tmp_path / "log", verbose=False)
+        with by_a_thread():
+            for number in range(1000):
+                logging.getLogger("backy.test").info("line %d", number)
+            assert not is_verbose()
+        assert (tmp_path / "log").read_text().count("INFO line") == 1000
+        set_up_logging(None, verbose=True)
+        with by_a_thread():
+            assert is_verbose()
+    finally:
+        for handler in [one for one in root.handlers if one not in handlers]:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)

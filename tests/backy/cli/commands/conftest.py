@@ -1,8 +1,9 @@
-"""A repository in the care of the scheduler."""
+"""A repository in the care of the scheduler, and its configuration."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -20,3 +21,9 @@ def scheduled(repository: Repository, old_revisions) -> Repository:
     ages = {30: "daily", 20: "manual:x", 12: "former", 10: "daily weekly", 1: "daily", 0.5: "daily", 0: "daily weekly"}
     old_revisions(repository, ages, datetime.now(UTC))
     return repository
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Path:
+    (tmp_path / "backy.conf").write_text(f"global: {{base-dir: {tmp_path}}}\njobs: not read here\n")
+    return tmp_path / "backy.conf"
