@@ -123,14 +123,8 @@ def _documentation(plugin: Plugin) -> str | None:
 
 
 def _print_table(listed: list[Listed]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from backy.text.table import table
 
-    terminal = sys.stdout.isatty()
-    table = Table(
-        "Kind", "Name", "Distribution", "Version", "State", "Cause", box=box.ROUNDED if terminal else box.ASCII2
-    )
-    for line in listed:
-        table.add_row(line.kind, line.name, line.distribution, line.version, line.state, line.cause or "")
-    Console(width=None if terminal else 10_000, highlight=False, markup=False).print(table)
+    headings = ["Kind", "Name", "Distribution", "Version", "State", "Cause"]
+    rows = [[line.kind, line.name, line.distribution, line.version, line.state, line.cause or ""] for line in listed]
+    click.echo(table(headings, rows, [], round_corners=sys.stdout.isatty()))

@@ -326,6 +326,10 @@ def test_help_imports_nothing_heavy(option: str) -> None:
     assert imported_by(option) <= {"msgspec", "pluggy", "yaml"}
 
 
+def test_a_table_needs_no_rich() -> None:
+    assert "rich" not in imported_by("plugins")
+
+
 def test_find_imports_no_plugin_and_no_codec(repository: Repository) -> None:
     Backup(repository, ("daily",)).run()
 
