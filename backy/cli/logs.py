@@ -1,4 +1,4 @@
-"""Where log lines go: warnings to standard error, or everything of note to a file that may be rotated."""
+"""Sends log lines to standard error, or to a file that may be rotated."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from backy.text.phrases import TIME_FORMAT
+
 OURS = "backy"
-"""The name of the handler that `set_up_logging` made, among those that others may have added."""
+"""Name of the handlers that are made here; plugins and tests may add others."""
 
 
 def set_up_logging(logfile: Path | None, *, verbose: bool) -> None:
-    """Log to `logfile`, which is opened again when it was moved away; without one, to standard error.
+    """Log to `logfile`, or to standard error if it is None. Calling it again replaces what it set up before.
 
-    Plugins log under names of their own, so the handler belongs to the root of all loggers.
+    Warnings go to standard error, and messages of level INFO also to a file. With `verbose`, both get everything.
+
+    Raises:
+        OSError: `logfile` can not be opened.
     """
     handler: logging.Handler
     if logfile is None:
-        handler = logging.StreamHandler(sys.stderr)
+        handler, level = logging.StreamHandler(sys.stderr), logging.WARNING
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        level = logging.WARNING
     else:
-        handler = logging.handlers.WatchedFileHandler(logfile, encoding="utf-8")
-        handler.setFormatter(
-            logging.Formatter("%(asctime)s [%(process)d] %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
-        )
-        level = logging.INFO
+        # logrotate moves the file away: this handler notices, and opens it again.
+        handler, level = logging.handlers.WatchedFileHandler(logfile, encoding="utf-8"), logging.INFO
+        # With the process: the commands of one repository may write to its log at the same time.
+        handler.setFormatter(logging.Formatter("%(asctime)s [%(process)d] %(levelname)s %(message)s", TIME_FORMAT))
     handler.set_name(OURS)
+    # Plugins log under names of their own, so the handler belongs to the root of all loggers.
     root = logging.getLogger()
     for other in _handlers():
         root.removeHandler(other)
@@ -41,7 +45,8 @@ def set_up_logging(logfile: Path | None, *, verbose: bool) -> None:
 
 @contextmanager
 def by_a_thread() -> Iterator[None]:
-    """Let a thread write all that is logged, from `INFO` on, so that nobody has to wait for a disk or a terminal."""
+    """Write log lines in a thread while the context lasts, from level INFO on."""
+    # A full disk or a stopped terminal would hold up the loop of the scheduler, and its watchdog would kill it.
     root = logging.getLogger()
     handlers = _handlers()
     lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
@@ -56,6 +61,7 @@ def by_a_thread() -> Iterator[None]:
     try:
         yield
     finally:
+        # Writes what is queued still, so that the last lines before the end are not lost.
         writer.stop()
         root.removeHandler(entrance)
         for handler in handlers:
@@ -63,12 +69,12 @@ def by_a_thread() -> Iterator[None]:
 
 
 def is_verbose() -> bool:
-    """Tell whether everything is logged."""
+    """Return whether everything is logged."""
     return logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
 def logs_to_file() -> bool:
-    """Tell whether log lines go to a file, where nobody sees them at once."""
+    """Return whether log lines go to a file, and so not to standard error."""
     return any(isinstance(handler, logging.FileHandler) for handler in _handlers())
 
 

@@ -12,6 +12,9 @@ from datetime import datetime, timedelta
 NOTHING = "-"
 """Stands in a table for what there is not."""
 
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+"""The format of times for strftime: one in logs, tables and messages, so that all can be searched for a time."""
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question for the one of `known` that is most like `word`, or nothing if none is.
@@ -52,8 +55,7 @@ def local_time(moment: datetime | None, *, zone: bool = False) -> str:
     """Return `moment` in the local time zone to the second, with the name of that zone if `zone` is true."""
     if moment is None:
         return NOTHING
-    # The same format as in the log, so that both can be searched for one time.
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}" if zone else f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+    return moment.astimezone().strftime(f"{TIME_FORMAT} %Z" if zone else TIME_FORMAT)
 
 
 def local_zone(moments: Iterable[datetime | None]) -> str:

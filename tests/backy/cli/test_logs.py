@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import logging
 import re
+from datetime import datetime
 from pathlib import Path
 
 from backy.cli.logs import by_a_thread, is_verbose, set_up_logging
 from backy.repository.repository import Repository
+from backy.text.phrases import TIME_FORMAT
 
 
 def test_a_logfile_has_times_and_takes_what_happened(backy, repository: Repository, tmp_path: Path) -> None:
@@ -14,7 +16,10 @@ def test_a_logfile_has_times_and_takes_what_happened(backy, repository: Reposito
 
     assert (done.code, done.err) == (0, "")
     lines = log.read_text().splitlines()
-    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d .*INFO", line) for line in lines)
+    for line in lines:
+        time, rest = line[:19], line[19:]
+        assert datetime.strptime(time, TIME_FORMAT).astimezone().strftime(TIME_FORMAT) == time
+        assert re.match(r" \[\d+\] INFO ", rest)
     assert lines[-1].endswith("done")
 
 
