@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from backy.errors import RepositoryError
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 
@@ -58,6 +59,21 @@ def read_ahead(mountpoint: Path, size: int) -> bool:
                 Path(f"/sys/class/bdi/{mount.device}/read_ahead_kb").write_text(str(size // 1024))
                 return True
     return False
+
+
+def image_path(repository: Repository, revision: Revision) -> Path:
+    """Return the path of a revision's raw image: in the repository if its storage keeps one, else in a mount.
+
+    Raises:
+        RepositoryError: neither has one.
+    """
+    path = repository.raw_path(revision) or mounted_path(repository, revision)
+    if path is None:
+        raise RepositoryError(
+            f"revision {revision.id} has no file: the storage '{revision.storage}' keeps no raw images, and no mount "
+            f"shows it; 'backy mount MOUNTPOINT' does, 'backy restore -r {revision.id} TARGET' writes one"
+        )
+    return path
 
 
 def mounted_path(repository: Repository, revision: Revision) -> Path | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from backy.api import Purged
+from backy.api import Held, Purged
 from backy.errors import DamageError, StorageError
+from backy.repository.live import LiveChunks
 from backy.repository.repository import Repository
+from backy.repository.revision import Revision
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
 
 log = logging.getLogger(__name__)
@@ -50,3 +53,12 @@ def _purge_previous(repository: Repository, name: str, live: AbstractSet[bytes])
     except StorageError as error:
         log.warning("%s; no revision is kept there, 'backy convert' gives it up", error)
         return Purged(0, 0)
+
+
+def held_by(repository: Repository, revisions: Sequence[Revision]) -> Held:
+    """Count what all storages keep only as bases of deltas, while no revision refers to it."""
+    counts = [
+        storage.held(LiveChunks(repository.records, [revision for revision in revisions if revision.storage == name]))
+        for name, storage in repository.storages(revisions).items()
+    ]
+    return Held(sum(count.files for count in counts), sum(count.bytes for count in counts))

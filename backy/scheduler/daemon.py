@@ -25,7 +25,7 @@ from backy.scheduler.jobs.runner import Result, Runner
 from backy.scheduler.jobs.scanner import Scanner
 from backy.scheduler.jobs.summary import Summary
 from backy.scheduler.monitoring.reporter import GATHER, Reporter
-from backy.scheduler.monitoring.status import JobStatus, Status
+from backy.scheduler.monitoring.status import JobStatus, Status, known_before
 from backy.scheduler.process.base_directory import BaseDirectory
 from backy.scheduler.process.systemd import Notifier
 from backy.scheduler.process.waiting import happened
@@ -35,6 +35,29 @@ log = logging.getLogger(__name__)
 Returned = TypeVar("Returned")
 LONGEST_SLEEP = timedelta(minutes=1)
 """Longest pause between two looks at the agenda: the clock may be set meanwhile."""
+
+
+def serve(configuration: Path, backy: Sequence[str]) -> None:
+    """Schedule the jobs of a configuration until SIGTERM, SIGINT or SIGQUIT.
+
+    Args:
+        configuration: Absolute path of the configuration; a reload reads it again.
+        backy: Command line of the program `backy`, without options of a command.
+
+    Raises:
+        ConfigurationError: the configuration is wrong.
+        SchedulerRunningError: another scheduler serves the base directory.
+        BackyError: the base directory is missing or can not be used.
+    """
+    notifier = Notifier.from_environment()
+    found = load(configuration)
+
+    async def schedule(base: BaseDirectory) -> None:
+        # Made in the loop, as its parts belong to the loop that runs when they are made.
+        await Daemon(found, base, backy, notifier).run(known_before(found.status_file))
+
+    with BaseDirectory.held(found.settings.base_dir) as base:
+        asyncio.run(schedule(base))
 
 
 class Daemon:

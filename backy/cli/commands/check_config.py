@@ -19,18 +19,16 @@ def command(configuration: Path) -> None:
     That includes plugins that are missing or broken, and what plugins do not like about the jobs that use them. Nothing
     is changed, and no source is touched.
     """
-    from backy.scheduler.configuration.configuration import ConfigurationError, examine
-    from backy.scheduler.configuration.plugins import PluginCheck
+    from backy.scheduler.configuration.configuration import ConfigurationError
+    from backy.scheduler.configuration.plugins import check
 
     try:
-        found, problems = examine(configuration)
-        problems = sorted([*problems, *PluginCheck(found).problems()])
+        found = check(configuration)
     except ConfigurationError as error:
-        problems = list(error.problems)
-    for problem in problems:
-        click.echo(f"{configuration}:{problem.line}: {f'{problem.key}: ' if problem.key else ''}{problem.message}")
-    if problems:
-        raise ConfigError(f"{configuration} has {counted(len(problems), 'problem')}")
-    click.echo(
-        f"{configuration} is sound: {counted(len(found.jobs), 'job')}, {counted(len(found.schedules), 'schedule')}"
-    )
+        for problem in error.problems:
+            key = f"{problem.key}: " if problem.key else ""
+            # FILE:LINE: is what editors and CI systems make a link of.
+            click.echo(f"{configuration}:{problem.line}: {key}{problem.message}")
+        raise ConfigError(f"{configuration} has {counted(len(error.problems), 'problem')}") from error
+    parts = f"{counted(len(found.jobs), 'job')}, {counted(len(found.schedules), 'schedule')}"
+    click.echo(f"{configuration} is sound: {parts}")

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from backy.cli.options import revision_option
-from backy.errors import BackyError
 from backy.text.phrases import local_time, size
 
 if TYPE_CHECKING:
-    from backy.guest.disk import Volume
     from backy.guest.filesystem import Node
 
 partition_option = click.option(
@@ -38,54 +34,15 @@ def command() -> None:
     """
 
 
-@contextmanager
-def _volumes(directory: Path, specification: str) -> Iterator[list[Volume]]:
-    """Open a revision and find the volumes in it."""
-    from backy.repository.repository import Repository
-
-    try:
-        import dissect.extfs  # to know that it is there
-        import dissect.volume  # likewise
-        import dissect.xfs  # noqa: F401  # to see whether it is there
-
-        from backy.guest.disk import ImageStream, volumes
-        from backy.guest.guard import limits
-        from backy.image.cache import ChunkCache
-        from backy.repository.open_images import OpenImages
-    except ImportError as error:
-        raise BackyError(f"{error}; install backy with its extra 'files'") from error
-    repository = Repository.open(directory)
-    revision = repository.records.select(specification)
-    cache = ChunkCache(64 * 2**20)
-    cache.start()
-    try:
-        with OpenImages(cache).open(repository, revision) as handle, limits():
-            yield volumes(ImageStream(handle))
-    finally:
-        cache.stop()
-
-
-@contextmanager
-def _found(directory: Path, specification: str, partition: str | None, path: str) -> Iterator[Node]:
-    """Open a revision and find a file in it."""
-    from backy.guest.filesystem import find, root
-
-    with _volumes(directory, specification) as there:
-        readable = [volume for volume in there if volume.kind] if partition is None else there
-        chosen = [volume for volume in readable if partition in {None, volume.name}]
-        if len(chosen) != 1:
-            names = ", ".join(f"{volume.name} ({volume.kind or 'unknown'})" for volume in there)
-            problem = "there is more than one file system" if chosen else f"there is no file system {partition or ''}"
-            raise BackyError(f"{problem.strip()}: choose one by --partition; there are {names}")
-        yield find(root(chosen[0]), path)
-
-
 @command.command("partitions")
 @revision_option
 @click.pass_obj
 def partitions(directory: Path, specification: str) -> None:
     """List where in the image file systems may be: name, kind, and size."""
-    with _volumes(directory, specification) as there:
+    from backy.guest.opening import opened
+    from backy.repository.repository import Repository
+
+    with opened(Repository.open(directory), specification) as there:
         for volume in there:
             click.echo(f"{volume.name:<8} {volume.kind or '-':<4} {size(volume.size)}")
 
@@ -97,7 +54,10 @@ def partitions(directory: Path, specification: str) -> None:
 @click.pass_obj
 def ls(directory: Path, specification: str, partition: str | None, path: str) -> None:
     """List a folder: mode, size, time, and name of what is in it."""
-    with _found(directory, specification, partition, path) as node:
+    from backy.guest.opening import found
+    from backy.repository.repository import Repository
+
+    with found(Repository.open(directory), specification, partition, path) as node:
         if node.kind != stat.S_IFDIR:
             click.echo(_line(node))
             return
@@ -126,8 +86,10 @@ def _line(node: Node) -> str:
 def cat(directory: Path, specification: str, partition: str | None, path: str) -> None:
     """Write a file to standard output."""
     from backy.guest.copying import stream
+    from backy.guest.opening import found
+    from backy.repository.repository import Repository
 
-    with _found(directory, specification, partition, path) as node:
+    with found(Repository.open(directory), specification, partition, path) as node:
         stream(node, sys.stdout.fileno())
 
 
@@ -144,6 +106,8 @@ def cp(directory: Path, specification: str, partition: str | None, path: str, ta
     followed. Devices and the like are left out.
     """
     from backy.guest.copying import Copy
+    from backy.guest.opening import found
+    from backy.repository.repository import Repository
 
-    with _found(directory, specification, partition, path) as node:
+    with found(Repository.open(directory), specification, partition, path) as node:
         Copy().to(node, target)

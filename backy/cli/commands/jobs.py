@@ -9,7 +9,6 @@ import click
 
 from backy.cli.options import configuration_option
 from backy.cli.output import print_json
-from backy.errors import BackyError
 
 
 @click.command("jobs")
@@ -21,15 +20,9 @@ def command(configuration: Path, as_json: bool, pattern: str) -> None:
 
     This reads the scheduler's status file, so it needs no scheduler that runs, and may be some seconds old.
     """
-    from backy.scheduler.configuration.configuration import load_location
-    from backy.scheduler.console.jobtable import job_table, selected
-    from backy.scheduler.monitoring.status import read
+    from backy.scheduler.console.jobtable import job_table, recorded
 
-    path = load_location(configuration).status_path
-    try:
-        jobs = selected(read(path).jobs, pattern)
-    except FileNotFoundError:
-        raise BackyError(f"there is no status file {path}; 'backy scheduler' writes it") from None
+    jobs = recorded(configuration, pattern)
     if as_json:
         print_json(jobs)
     else:

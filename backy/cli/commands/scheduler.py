@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 
@@ -20,20 +19,9 @@ def command(configuration: Path) -> None:
     to 'backy.log' in the repository.
     """
     from backy.cli.logs import by_a_thread, is_verbose
-    from backy.scheduler.configuration.configuration import load
-    from backy.scheduler.daemon import Daemon
-    from backy.scheduler.monitoring.status import known_before
-    from backy.scheduler.process.base_directory import BaseDirectory
-    from backy.scheduler.process.systemd import Notifier
+    from backy.scheduler.daemon import serve
 
+    # The children are of the same installation as this process, whatever PATH says.
     program = [sys.executable, str(Path(sys.argv[0]).absolute()), *(["-v"] if is_verbose() else [])]
-    notifier = Notifier.from_environment()
     with by_a_thread():
-        found = load(configuration.absolute())
-        with BaseDirectory.held(found.settings.base_dir) as base:
-            before = known_before(found.status_file)
-
-            async def schedule() -> None:
-                await Daemon(found, base, program, notifier).run(before)
-
-            asyncio.run(schedule())
+        serve(configuration.absolute(), program)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,9 +14,6 @@ from backy.cli.output import print_json
 from backy.errors import DamageError
 from backy.repository.revision import Revision
 from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone, size
-
-if TYPE_CHECKING:
-    from backy.repository.repository import Repository
 
 
 @click.command("status")
@@ -31,11 +28,12 @@ def command(directory: Path, as_json: bool, everything: bool) -> None:
     """
     from backy.integrity import quarantine
     from backy.repository.repository import Repository
+    from backy.retention.purge import held_by
 
     repository = Repository.open(directory)
     sound, damaged = repository.records.survey()
     revisions = [revision for revision in sound if revision.complete or everything]
-    held = _held(repository, sound)
+    held = held_by(repository, sound)
     reports = quarantine.count(repository.directory)
     if as_json:
         content = {
@@ -48,17 +46,6 @@ def command(directory: Path, as_json: bool, everything: bool) -> None:
         _print_table(revisions, held, reports)
     if damaged:
         raise DamageError(f"{repository.directory}: {'; '.join(str(error) for error in damaged)}")
-
-
-def _held(repository: Repository, revisions: list[Revision]) -> Held:
-    """Return what all storages together hold for no revision's own sake."""
-    from backy.repository.live import LiveChunks
-
-    held = [
-        storage.held(LiveChunks(repository.records, [revision for revision in revisions if revision.storage == name]))
-        for name, storage in repository.storages(revisions).items()
-    ]
-    return Held(sum(found.files for found in held), sum(found.bytes for found in held))
 
 
 def _details(revision: Revision) -> dict[str, Any]:

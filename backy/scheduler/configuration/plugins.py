@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pluggy
@@ -12,7 +13,21 @@ from backy.errors import BackyError, PluginError
 from backy.plugins.discovery import Kind, Plugin
 from backy.plugins.loading import chosen, invoke, managed
 from backy.repository.config import PluginSection
-from backy.scheduler.configuration.configuration import Configuration, JobEntry, Problem
+from backy.scheduler.configuration.configuration import Configuration, ConfigurationError, JobEntry, Problem, examine
+
+
+def check(path: Path) -> Configuration:
+    """Read the configuration and check all of it, including the sections of plugins. Return it if it is sound.
+
+    Raises:
+        ConfigurationError: the file can not be read, or anything in it is wrong; the error has all problems.
+    """
+    configuration, problems = examine(path)
+    # Also if there are problems already: users want to see all at once.
+    problems.extend(PluginCheck(configuration).problems())
+    if problems:
+        raise ConfigurationError(path, problems)
+    return configuration
 
 
 class _Loaded(NamedTuple):

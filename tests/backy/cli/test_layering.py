@@ -1,4 +1,4 @@
-"""A command parses and prints; locks and events belong to what it calls."""
+"""A command parses and prints; locks, events and opening stored images belong to the function that it calls."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from backy import cli
 
 MODULES = sorted(Path(cli.__file__).parent.rglob("*.py"))
 FORBIDDEN = {"backy.system.locking", "backy.plugins.events"}
+TOOLS = {
+    "asyncio",
+    "backy.image.cache",
+    "backy.repository.open_images",
+    "backy.repository.live",
+    "backy.scheduler.process",
+}
+"""Modules and packages from which use cases are built. A command imports none of them."""
 
 
 def imported(code: str) -> Iterator[str]:
@@ -26,6 +34,14 @@ def imported(code: str) -> Iterator[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_no_command_takes_a_lock_or_tells_of_events(path: Path) -> None:
     assert not FORBIDDEN & set(imported(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.parent.name == "commands"], ids=lambda path: path.stem
+)
+def test_no_command_does_itself_what_a_room_does(path: Path) -> None:
+    names = set(imported(path.read_text()))
+    assert not {name for name in names for tool in TOOLS if name == tool or name.startswith(f"{tool}.")}
 
 
 @pytest.mark.parametrize(
