@@ -1,1 +1,4 @@
-"""The command line: one module a command, each named by an entry point like anybody's."""
+"""The program `backy`: options, logging, output and progress, and how every command ends.
+
+Public: `progress.steps` and `options.tags_of`. `commands/` has one file for each command.
+"""

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""Options and arguments that several commands have."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from backy.scheduler import DEFAULT_CONFIGURATION
 
 
 def tags_of(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    """Split what is given as TAGS; the callback of an argument or an option."""
+    """Split TAGS at its commas. Callback of an argument or an option.
+
+    Raises:
+        BadParameter: a tag is not valid.
+    """
     try:
         return parse_tags(value)
     except ValueError as error:
+        # With the usage, and exit code 2: nothing was started.
         raise click.BadParameter(str(error)) from error
 
 

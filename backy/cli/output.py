@@ -1,4 +1,4 @@
-"""What commands print for programs: JSON that people can read as well."""
+"""Prints JSON for programs, indented so that people can read it as well."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 
 def print_json(content: object) -> None:
     """Print `content`, of types that msgspec knows, as indented JSON on standard output."""
-    # Imported here: a command that prints a table has no use for it.
+    # Imported late: a command that prints a table does not need it.
     import msgspec
 
     click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))

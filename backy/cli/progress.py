@@ -1,4 +1,4 @@
-"""Progress bars with rate and remaining time: on a terminal only."""
+"""Shows progress bars with rate and remaining time, on a terminal only."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from backy.system.progress import Steps, quiet
 
 @contextmanager
 def steps() -> Iterator[Steps]:
-    """Give what shows each step as a bar on standard error, or nothing where that is no terminal."""
+    """Yield a function that shows each step as a bar on standard error; it shows nothing if that is no terminal."""
     if not sys.stderr.isatty():
         yield quiet
         return
+    # Imported late: it takes 40 ms, for nothing in cron jobs and below the scheduler, which have no terminal.
     from rich import progress
     from rich.console import Console
 
