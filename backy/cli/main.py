@@ -1,4 +1,4 @@
-"""The program `backy`: global options, and how every command ends."""
+"""The program `backy`: its global options, its commands, and how each of them ends."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from backy.text.phrases import did_you_mean
 log = logging.getLogger(__name__)
 STANDARD_OUTPUT = 1
 COMPLETION = "_BACKY_COMPLETE"
-"""Set by the shell when it wants to know how a command line may go on."""
+"""Environment variable by which a shell asks for completions of a command line."""
 
 
 class Commands(click.Group):
-    """The commands that the installed distributions offer; only the one that is called is imported."""
+    """The commands of all installed distributions. Only the one that is called is imported."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return their names."""
         return list(_offered(ctx))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one, or return None if no plugin offers it."""
+        """Import a command and return it, or None if no plugin offers it."""
         found = _offered(ctx).get(cmd_name)
         if found is None:
             return None
@@ -46,7 +46,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or say which ones are near."""
+        """Find the command. An unknown one is a usage error that names the most similar one."""
         name = args[0]
         if name not in _offered(ctx) and not name.startswith("-"):
             hint = did_you_mean(name, _offered(ctx))
@@ -55,7 +55,8 @@ class Commands(click.Group):
 
 
 def _offered(context: click.Context) -> dict[str, list[Plugin]]:
-    """Return who offers each command, as read once for each call of the program."""
+    """Return each command's name with the plugins that offer it."""
+    # Kept in the context: click asks several times, and each time all installed distributions would be read.
     offered: dict[str, list[Plugin]] = context.meta.setdefault(__name__, {})
     if not offered:
         found = {name: contenders(claims) for name, claims in advertised(Kind.COMMAND).items()}
@@ -64,7 +65,8 @@ def _offered(context: click.Context) -> dict[str, list[Plugin]]:
 
 
 def _foreign_command(claims: list[Plugin]) -> click.Command:
-    """Import another distribution's command; one that is broken stays in the help and tells its cause when called."""
+    """Import the command of another distribution; a broken one fails with its cause only when it is called."""
+    # `backy --help` and all other commands must work whatever else is installed.
     from backy.plugins.importing import imported_command
 
     name = claims[0].name
@@ -77,11 +79,12 @@ def _foreign_command(claims: list[Plugin]) -> click.Command:
 
 
 def _broken_command(name: str, cause: PluginError) -> click.Command:
-    """Stand in for a command that can not be had; whatever it is called with, it tells its cause."""
+    """Return a command that raises `cause`."""
 
     def fail() -> NoReturn:
         raise cause
 
+    # Called with any options: it must not complain of one that only the real command knows.
     settings = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
     return click.Command(name, callback=fail, short_help=f"(broken) {cause}", context_settings=settings)
 
@@ -126,7 +129,8 @@ def backy(context: click.Context, verbose: bool, logfile: Path | None, backupdir
 
 
 def _shown(words: list[str]) -> str:
-    """Return a command line without what is given to `init`: a source may have a password in it."""
+    """Return a command line for the log, without the arguments of `init`."""
+    # The argument of a source may have a password in it.
     if "init" in words:
         words = [*words[: words.index("init") + 1], "..."]
     return shlex.join(words)
@@ -135,13 +139,14 @@ def _shown(words: list[str]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run `backy` and end the process with an `ExitCode`."""
     faulthandler.enable()
+    # `kill -USR2` shows where a command hangs, without ending it.
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run(arguments))
 
 
 def _run(arguments: list[str] | None) -> int:
-    """Run a command and return its exit code; whatever went wrong is one line on standard error."""
+    """Run a command and return its exit code; an error is one line on standard error."""
     try:
         if completion := os.environ.get(COMPLETION):
             from click.shell_completion import shell_complete
@@ -162,7 +167,8 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _failed(error: BaseException) -> int:
-    """Tell what ended the command and return its exit code."""
+    """Report the error that ended the command and return the exit code."""
+    # `backy status | head` is no error worth a line.
     seen_enough = isinstance(error, BrokenPipeError) and _output_has_no_reader()
     _drop_output()
     if seen_enough:
@@ -183,20 +189,22 @@ def _failed(error: BaseException) -> int:
 
 
 def _write_to_logfile(message: str) -> None:
-    """Log an error that standard error has already been told."""
+    """Log an error that is on standard error already, if there is a log file."""
     if logs_to_file():
         log.error("%s", message)
 
 
 def _output_has_no_reader() -> bool:
-    """Tell whether standard output is a pipe that was closed at its other end."""
+    """Return whether standard output is a pipe that nobody reads any more."""
+    # EPIPE may also come from a plugin's own pipe or socket: then it is an error as any other.
     poll = select.poll()
     poll.register(STANDARD_OUTPUT, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _drop_output() -> None:
-    """Forget what standard output did not take, lest the interpreter fail over it once more at its end."""
+    """Discard output that could not be written."""
+    # The interpreter would try again at its end, and print a second error.
     try:
         sys.stdout.flush()
     except OSError:
@@ -206,11 +214,12 @@ def _drop_output() -> None:
 
 
 def _describe(error: OSError) -> str:
-    """Say what the operating system refused, and for which file."""
+    """Return file name and cause of an error of the operating system."""
     return ": ".join(str(part) for part in (error.filename, error.strerror or str(error)) if part)
 
 
 def _terminate(_number: int, _frame: object) -> None:
-    """Let SIGTERM unwind the stack as Ctrl-C does, so that an unfinished revision is removed; once is enough."""
+    """End the command as Ctrl-C does, so that an unfinished revision is removed."""
+    # Once is enough: a second SIGTERM must not interrupt the removal.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt

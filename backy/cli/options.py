@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from backy.repository.revision import parse_tags
-from backy.scheduler import DEFAULT_CONFIGURATION
+from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
 
 
 def tags_of(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ def command(directory: Path, tags: tuple[str, ...], force: bool) -> None:
     from backy.retention.tags import check_tags
 
     repository = Repository.open(directory)
+    # Before anything else: a mistyped tag is found before the source makes a snapshot.
     if not force:
         check_tags(repository.config, tags)
     with steps() as show:

@@ -1,4 +1,4 @@
-"""`backy check`: whether monitoring should call somebody."""
+"""`backy check`: the state of all jobs, for monitoring."""
 
 from __future__ import annotations
 
@@ -22,4 +22,5 @@ def command(context: click.Context, configuration: Path) -> None:
 
     verdict = examine(configuration)
     click.echo(str(verdict))
+    # Not an `ExitCode`: Nagios gives these numbers other meanings.
     context.exit(verdict.state)

@@ -1,4 +1,4 @@
-"""`backy check-config`: what is wrong with the scheduler's configuration."""
+"""`backy check-config`: all problems of the scheduler's configuration."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from backy.text.phrases import counted
 @click.command("check-config")
 @configuration_option
 def command(configuration: Path) -> None:
-    """Say all that is wrong with the scheduler's configuration, each with its file and line.
+    """List all problems of the scheduler's configuration, each with its file and line.
 
-    That includes plugins that are missing or broken, and what plugins do not like about the jobs that use them. Nothing
-    is changed, and no source is touched.
+    These include missing and broken plugins, and job settings that a plugin refuses. Nothing is changed, and no source
+    is touched.
     """
     from backy.scheduler.configuration.configuration import ConfigurationError
     from backy.scheduler.configuration.plugins import check
@@ -27,7 +27,7 @@ def command(configuration: Path) -> None:
     except ConfigurationError as error:
         for problem in error.problems:
             key = f"{problem.key}: " if problem.key else ""
-            # FILE:LINE: is what editors and CI systems make a link of.
+            # Editors and CI systems turn FILE:LINE: into a link.
             click.echo(f"{configuration}:{problem.line}: {key}{problem.message}")
         raise ConfigError(f"{configuration} has {counted(len(error.problems), 'problem')}") from error
     parts = f"{counted(len(found.jobs), 'job')}, {counted(len(found.schedules), 'schedule')}"

@@ -1,4 +1,4 @@
-"""`backy client`: ask the scheduler that runs."""
+"""`backy client`: commands for the running scheduler."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from backy.cli.output import print_json
 from backy.errors import BackyError
 
 
+# Unknown options are words of COMMAND: a regular expression may begin with a dash.
 @click.command("client", context_settings={"ignore_unknown_options": True})
 @configuration_option
 @click.option("--json", "as_json", is_flag=True, help="Print the answer for programs.")
 @click.argument("words", metavar="COMMAND [ARGUMENT]...", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(configuration: Path, as_json: bool, words: tuple[str, ...]) -> None:
-    """Let the scheduler that runs do what COMMAND says.
+    """Send COMMAND to the running scheduler and print its answer.
 
     'jobs [REGEX]' lists the jobs, 'status' counts them, 'run JOB' and 'runall' run some at once, 'reload' reads the
-    configuration again. 'help' lists all commands. Only who owns the scheduler may do that.
+    configuration again. 'help' lists all commands. Only the owner of the scheduler may do that.
     """
     from backy.scheduler.configuration.configuration import load_location
     from backy.scheduler.console.control import ask

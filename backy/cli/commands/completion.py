@@ -1,4 +1,4 @@
-"""`backy completion`: let the shell complete commands, options and file names."""
+"""`backy completion`: the script by which a shell completes commands, options and file names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from click.shell_completion import get_completion_class
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    """Print what lets a shell complete the words of backy.
+    """Print the script by which a shell completes commands, options and file names of backy.
 
     For bash: backy completion bash > /etc/bash_completion.d/backy; for zsh: the file _backy in a folder of $fpath; for
     fish: ~/.config/fish/completions/backy.fish.

@@ -1,4 +1,4 @@
-"""`backy convert`: keep images in another storage."""
+"""`backy convert`: move revisions to another storage."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def command(directory: Path, storage: str) -> None:
     with steps() as show:
         done = Conversion(Repository.open(directory), storage, steps=show).run()
     click.echo(f"Converted {counted(len(done.revisions), 'revision')} to '{storage}'")
+    # Reported last: the revisions that are not damaged have been converted all the same.
     if done.failed:
-        ids = ", ".join(done.failed)
-        first = next(iter(done.failed.values()))
+        ids, first = ", ".join(done.failed), next(iter(done.failed.values()))
         raise DamageError(
             f"{counted(len(done.failed), 'revision is', 'revisions are')} damaged and left alone: {ids}; {first}. "
-            "Convert again after they are repaired, or given up by 'backy forget'"
+            "Repair them, or remove them by 'backy forget', and convert again"
         )

@@ -1,14 +1,18 @@
-"""`backy diff`: what differs between two revisions."""
+"""`backy diff`: the ranges that differ between two revisions."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from backy.cli.output import print_json
 from backy.errors import DamageError
 from backy.text.phrases import counted, size
+
+if TYPE_CHECKING:
+    from backy.image.difference import Comparison
 
 
 @click.command("diff")
@@ -17,7 +21,7 @@ from backy.text.phrases import counted, size
 @click.argument("new", metavar="NEW")
 @click.pass_obj
 def command(directory: Path, as_json: bool, old: str, new: str) -> None:
-    """List what is different in the revision NEW from what it was in OLD; both are a SPEC.
+    """List the ranges of the revision NEW that differ from the revision OLD. Each is given as a SPEC.
 
     Each line has offset and length in bytes of a range that changed, and whether it is data or zeroes now. Pages of 4
     KiB are compared, and only chunks that differ are read. Where the images have different sizes, what OLD lacks counts
@@ -32,26 +36,29 @@ def command(directory: Path, as_json: bool, old: str, new: str) -> None:
     with steps() as show, repository.image(before) as first, repository.image(after) as second:
         found = compare(first, second, show)
     if as_json:
-        content = {
-            "old": {"id": before.id, "size": before.size},
-            "new": {"id": after.id, "size": after.size},
-            "bytes": found.bytes,
-            "chunks": found.chunks,
-            "damaged": len(found.damaged),
-            "extents": [{"offset": offset, "length": length, "data": data} for offset, length, data in found.extents],
-        }
-        print_json(content)
+        revisions = {name: {"id": one.id, "size": one.size} for name, one in (("old", before), ("new", after))}
+        print_json({**revisions, **_figures(found)})
     else:
-        for extent in found.extents:
-            click.echo(f"{extent.offset:>16} {extent.length:>16} {'data' if extent.data else 'zeroes'}")
-        where = f"{counted(len(found.extents), 'range')} of {counted(found.chunks, 'chunk')}"
-        click.echo(f"{size(found.bytes)} in {where} changed")
+        _show(found)
+    # Last, and as an error: the list is complete, but says too much.
     if found.damaged:
-        raise DamageError(
-            counted(
-                len(found.damaged),
-                "chunk can not be compared and counts as changed as a whole",
-                "chunks can not be compared and count as changed as a whole",
-            )
-            + f", the first: {found.damaged[0]}"
-        )
+        one = "chunk can not be compared and counts as changed as a whole"
+        many = "chunks can not be compared and count as changed as a whole"
+        raise DamageError(f"{counted(len(found.damaged), one, many)}, the first: {found.damaged[0]}")
+
+
+def _figures(found: Comparison) -> dict[str, Any]:
+    return {
+        "bytes": found.bytes,
+        "chunks": found.chunks,
+        "damaged": len(found.damaged),
+        "extents": [{"offset": offset, "length": length, "data": data} for offset, length, data in found.extents],
+    }
+
+
+def _show(found: Comparison) -> None:
+    # Columns as wide as the largest image: the offset of a byte in 9 PiB has 16 digits.
+    for extent in found.extents:
+        click.echo(f"{extent.offset:>16} {extent.length:>16} {'data' if extent.data else 'zeroes'}")
+    where = f"{counted(len(found.extents), 'range')} of {counted(found.chunks, 'chunk')}"
+    click.echo(f"{size(found.bytes)} in {where} changed")

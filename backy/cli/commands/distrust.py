@@ -1,4 +1,4 @@
-"""`backy distrust`: doubt what is stored."""
+"""`backy distrust`: mark revisions whose stored data is in doubt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DATE = click.DateTime(formats=["%Y-%m-%d"])
 @click.option("-u", "--until", "last", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and earlier.")
 @click.pass_obj
 def command(directory: Path, specification: str | None, first: datetime | None, last: datetime | None) -> None:
-    """Doubt what is stored: one revision, those of some days, or all.
+    """Distrust one revision, those of some days, or all of them.
 
     While a revision is distrusted, the next backup is a full one and stores everything anew; after each backup one
     distrusted revision is verified.
@@ -28,6 +28,7 @@ def command(directory: Path, specification: str | None, first: datetime | None, 
 
     if specification is not None and (first or last):
         raise click.UsageError("--revision does not go with --from and --until")
+    # Only days that are given: without any, all revisions are distrusted.
     days = {name: day.date() for name, day in (("first", first), ("last", last)) if day}
     distrusted = distrust(Repository.open(directory), specification, **days)
     click.echo(f"Distrusted {counted(len(distrusted), 'revision')}")

@@ -1,4 +1,4 @@
-"""`backy expire`: let tags expire by the schedule."""
+"""`backy expire`: remove tags and revisions that have expired by the schedule."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from backy.text.phrases import counted, local_time
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.pass_obj
 def command(directory: Path, dry_run: bool) -> None:
-    """Take away the tags that have expired by the job's schedule, and remove revisions that have none left.
+    """Remove the tags that have expired by the job's schedule, and the revisions that have no tags left.
 
-    A tag expires when it is older than 'keep' of its intervals and 'keep' newer trusted revisions have it. Do this
-    after a successful backup only, as the scheduler does. 'backy why' tells why a revision is kept, and 'backy purge'
-    frees the space of those that are not.
+    A tag expires when it is older than 'keep' of its intervals and 'keep' newer revisions that are not distrusted have
+    it. Expire only after a successful backup, as the scheduler does. 'backy why' tells why a revision is kept, and
+    'backy purge' frees the space of the removed ones.
     """
     from backy.repository.repository import Repository
     from backy.repository.revision import utc_now
     from backy.retention.expire import due, expire
 
     repository = Repository.open(directory)
+    # Said in words: "Removed 0 revisions" would hide that none will ever be.
     if not repository.config.schedule:
         click.echo("Nothing expires: the repository's config has no schedule")
         return
     if not repository.config.expire:
         click.echo("Nothing expires: the repository's config says 'expire: false'")
         return
+    # The clock itself for `expire`: it is read when no other command changes the revisions.
     done = due(repository, utc_now()) if dry_run else expire(repository, utc_now)
     for revision, remaining in done:
         what = f"loses {','.join(tag for tag in revision.tags if tag not in remaining)}" if remaining else "is removed"

@@ -1,4 +1,4 @@
-"""`backy files`: files of a guest, out of its image."""
+"""`backy files`: list and copy files of a guest."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ path_argument = click.argument("path", metavar="PATH")
 
 @click.group("files")
 def command() -> None:
-    """Get single files out of a revision, without mounting anything.
+    """List and copy single files of a revision, without mounting anything.
 
-    Images are always raw; partition tables (MBR, GPT), LVM, and ext2 to ext4 and XFS are read by backy itself and never
-    by the kernel, so that a hostile guest can do no harm. Journals are not replayed: what a guest wrote in the seconds
-    before a backup may be missing if it was not frozen.
+    Images are always raw. backy reads partition tables (MBR, GPT), LVM, ext2 to ext4 and XFS itself. The kernel never
+    does, so a hostile guest can do no harm. Journals are not replayed: data that a guest wrote in the seconds before a
+    backup may be missing if the guest was not frozen.
     """
 
 
@@ -38,7 +38,7 @@ def command() -> None:
 @revision_option
 @click.pass_obj
 def partitions(directory: Path, specification: str) -> None:
-    """List where in the image file systems may be: name, kind, and size."""
+    """List the places of an image that may have a file system: name, kind, and size."""
     from backy.guest.opening import opened
     from backy.repository.repository import Repository
 
@@ -53,7 +53,7 @@ def partitions(directory: Path, specification: str) -> None:
 @path_argument
 @click.pass_obj
 def ls(directory: Path, specification: str, partition: str | None, path: str) -> None:
-    """List a folder: mode, size, time, and name of what is in it."""
+    """List the files in a folder: mode, size, time, and name."""
     from backy.guest.opening import found
     from backy.repository.repository import Repository
 
@@ -61,6 +61,7 @@ def ls(directory: Path, specification: str, partition: str | None, path: str) ->
         if node.kind != stat.S_IFDIR:
             click.echo(_line(node))
             return
+        # Sorted, as file systems give the names in the order of their hashes.
         for child in sorted(node.children(), key=lambda child: child.name):
             click.echo(_line(child))
 
@@ -70,10 +71,12 @@ def _line(node: Node) -> str:
 
     from backy.guest.filesystem import printable
 
+    # A guest may write any number there, also years that Python does not have.
     try:
         time = local_time(datetime.fromtimestamp(node.modified // 10**9, UTC))
     except (ValueError, OverflowError, OSError):
         time = "?"
+    # A guest chose the names: characters that control a terminal are made visible.
     link = f" -> {printable(node.target)}" if node.kind == stat.S_IFLNK else ""
     return f"{stat.filemode(node.mode)} {node.size:>14} {time:>19} {printable(node.name)}{link}"
 
@@ -100,10 +103,10 @@ def cat(directory: Path, specification: str, partition: str | None, path: str) -
 @click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
 @click.pass_obj
 def cp(directory: Path, specification: str, partition: str | None, path: str, target: Path) -> None:
-    """Copy a file, or a folder with all that is in it, into the folder TARGET, or under the new name TARGET.
+    """Copy a file or a whole folder into the folder TARGET, or under the new name TARGET.
 
-    Nothing is overwritten. Holes, modes and times are kept; files belong to you. Links are copied as links and not
-    followed. Devices and the like are left out.
+    Nothing is overwritten. Holes, modes and times are kept; the files belong to you. Links are copied as links and not
+    followed. Devices, pipes and sockets are left out.
     """
     from backy.guest.copying import Copy
     from backy.guest.opening import found

@@ -1,4 +1,4 @@
-"""`backy find`: where a revision lies."""
+"""`backy find`: the path of a revision's raw image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from backy.cli.options import revision_option
 def command(directory: Path, specification: str, only_id: bool) -> None:
     """Print the absolute path of a revision's raw image.
 
-    A storage that keeps raw images has one in the repository; those of others are found where 'backy mount' shows them.
+    A storage that keeps raw images has it in the repository. Images of other storages are found where 'backy mount'
+    shows them.
     """
     from backy.mount.active import image_path
     from backy.repository.repository import Repository

@@ -13,7 +13,7 @@ import click
     "--revision",
     "specification",
     metavar="SPEC",
-    required=True,
+    required=True,  # no default: a revision is not removed because a word was forgotten
     help="Which revision; the full id also removes one whose record is damaged.",
 )
 @click.pass_obj

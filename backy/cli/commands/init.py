@@ -16,9 +16,10 @@ def command(directory: Path, source_type: str, source: str, storage: str) -> Non
     """Make a repository that backs up SOURCE.
 
     TYPE is the name of an installed source, such as 'file'; SOURCE is what that type takes, such as the path of an
-    image. 'backy plugins' lists the types. The directory is made if it is missing.
+    image. 'backy plugins' lists the types. A missing directory is made.
     """
     from backy.repository.making import make_repository
 
     repository = make_repository(directory, source_type, source, storage)
+    # With the whole path: the directory may have come from -b, or from where the shell happened to be.
     click.echo(f"Made a repository in {repository.directory}")

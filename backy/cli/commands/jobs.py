@@ -1,4 +1,4 @@
-"""`backy jobs`: how the jobs are, as the scheduler has written it."""
+"""`backy jobs`: the state of all jobs, from the scheduler's status file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from backy.cli.output import print_json
 def command(configuration: Path, as_json: bool, pattern: str) -> None:
     """List all jobs of the scheduler, or those whose name has a match of the regular expression REGEX.
 
-    This reads the scheduler's status file, so it needs no scheduler that runs, and may be some seconds old.
+    The list comes from the scheduler's status file: no scheduler has to run, and it may be some seconds old.
     """
     from backy.scheduler.console.jobtable import job_table, recorded
 
@@ -26,4 +26,5 @@ def command(configuration: Path, as_json: bool, pattern: str) -> None:
     if as_json:
         print_json(jobs)
     else:
+        # Plain where it is piped: scripts and grep read ASCII.
         click.echo(job_table(jobs, round_corners=sys.stdout.isatty()))

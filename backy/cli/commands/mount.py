@@ -1,4 +1,4 @@
-"""`backy mount`: all revisions as files."""
+"""`backy mount`: show revisions as files."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def command(directory: Path, configuration: Path | None, foreground: bool, cache
     """Show every complete revision as a raw image in MOUNTPOINT, an existing folder.
 
     The images are read-only files named by the revisions' ids; 'last', 'by-date' and 'by-tag' have links to them. New
-    revisions appear, forgotten ones vanish. Backups and purges go on meanwhile. Bytes that are damaged can not be read
-    (EIO), the others can.
+    revisions appear, forgotten ones vanish. Backups and purges go on meanwhile. Damaged bytes can not be read (EIO),
+    all others can.
 
-    'backy unmount MOUNTPOINT' ends it, as does SIGTERM. In the background, warnings go to the system's log, or to the
+    'backy unmount MOUNTPOINT' or SIGTERM ends the mount. In the background, warnings go to the system's log, or to the
     file named by '--logfile'.
     """
     from backy.mount.serve import serve
@@ -40,8 +40,10 @@ def command(directory: Path, configuration: Path | None, foreground: bool, cache
     if configuration is None:
         tree = Tree(Repository.open(directory))
     else:
+        # Imported only here: a mount of one repository needs no YAML.
         from backy.scheduler.configuration.configuration import load
 
         found = load(configuration)
+        # By the names of jobs: a repository that does not exist yet appears after its first backup.
         tree = Forest({name: found.repository(job) for name, job in found.jobs.items()})
     serve(tree, mountpoint, cache=cache * 2**20, foreground=foreground)

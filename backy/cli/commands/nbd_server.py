@@ -1,4 +1,4 @@
-"""`backy nbd-server`: a revision as a network block device."""
+"""`backy nbd-server`: serve a revision as a network block device."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def command(
     writable: bool,
     cache: int,
 ) -> None:
-    """Offer a revision as a network block device, so that a machine runs from it before a byte is copied.
+    """Serve a revision as a network block device, so that a machine can run from it before anything is copied.
 
-    Prints the URI for clients such as qemu, nbdcopy and nbdinfo, and serves until Ctrl-C or SIGTERM. The revision stays
-    what it is in any case. There is neither a password nor encryption, so only listen where all who reach you may
-    read the disk. Needs FUSE and nbdkit. No purge is done meanwhile.
+    Prints the URI for clients such as qemu, nbdcopy and nbdinfo, and serves until Ctrl-C or SIGTERM. The revision is
+    never changed. There is neither a password nor encryption: listen only where everybody who can connect may read the
+    disk. Needs FUSE and nbdkit. Nothing is purged meanwhile.
     """
     from backy.mount.nbd import PORT, Address, Server, serve
     from backy.repository.repository import Repository
 
     if socket is not None and (host is not None or port is not None):
         raise click.UsageError("--socket, or --host and --port: not both")
-    address = None
+    address = None  # a socket in a folder that only this user gets to
     if socket is not None:
-        address = Address(socket.absolute())
+        address = Address(socket.absolute())  # nbdkit runs in another folder
     elif host is not None or port is not None:
         address = Address(host=host or "127.0.0.1", port=port or PORT)
     repository = Repository.open(directory)

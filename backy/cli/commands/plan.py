@@ -1,9 +1,9 @@
-"""`backy plan`: what a command would take."""
+"""`backy plan`: estimate what a command would do."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,12 +13,13 @@ from backy.errors import DamageError
 from backy.text.phrases import counted, length_of_time, local_time, size
 
 if TYPE_CHECKING:
+    from backy.repository.revision import Revision
     from backy.restore.estimate import Forecast
 
 
 @click.group("plan")
 def command() -> None:
-    """Tell what a command would take, and do nothing."""
+    """Estimate what a command would do, without doing it."""
 
 
 @command.command("restore")
@@ -26,10 +27,10 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print an object.")
 @click.pass_obj
 def restore(directory: Path, specification: str, as_json: bool) -> None:
-    """Tell how much 'backy restore' reads and writes, about how long it takes, and what it will not be able to read.
+    """Estimate how much 'backy restore' reads and writes and how long it takes, and find chunks that it can not read.
 
-    Looks whether all files are there, and reads a few chunks to learn how fast that is; the target may be slower. What
-    is damaged inside of the other files is not found: 'backy scrub deep' does that.
+    Checks that all files are there, and reads a few chunks to measure the speed; the target may be slower. Damage
+    inside of the other files is not found: 'backy scrub deep' finds it.
     """
     import time
 
@@ -42,18 +43,11 @@ def restore(directory: Path, specification: str, as_json: bool) -> None:
     with steps() as show, repository.image(revision) as image:
         found = forecast(image, show, time.monotonic)
     if as_json:
-        content = {
-            "revision": revision.id,
-            "size": found.size,
-            "data": found.data,
-            "stored": found.stored,
-            "seconds": found.estimate,
-            "damaged": sorted(found.damaged),
-        }
-        print_json(content)
+        print_json(_figures(revision, found))
     else:
         click.echo(f"Revision  {revision.id} of {local_time(revision.timestamp, zone=True)}")
         _show(found)
+    # An error, so that scripts notice before they rely on this restore.
     if found.damaged:
         first = min(found.damaged)
         raise DamageError(
@@ -62,10 +56,22 @@ def restore(directory: Path, specification: str, as_json: bool) -> None:
         )
 
 
+def _figures(revision: Revision, found: Forecast) -> dict[str, Any]:
+    return {
+        "revision": revision.id,
+        "size": found.size,
+        "data": found.data,
+        "stored": found.stored,
+        "seconds": found.estimate,
+        "damaged": sorted(found.damaged),  # numbers of the chunks
+    }
+
+
 def _show(found: Forecast) -> None:
     click.echo(f"Image     {size(found.size)}, of which {size(found.data)} are data")
     click.echo(f"Stored    {'not known' if found.stored is None else size(found.stored)}")
     if found.estimate is not None:
+        # So few bytes may be read in no time at all by the clock.
         rate = size(int(found.sampled / max(found.seconds, 1e-6)))
         about = length_of_time(max(found.estimate, 1))
         click.echo(f"Estimate  {about} to read, at {rate}/s as {size(found.sampled)} were read just now")

@@ -1,4 +1,4 @@
-"""`backy plugins`: what is installed, and what is wrong with it."""
+"""`backy plugins`: the installed plugins and their state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backy.text.phrases import did_you_mean
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of the list."""
+    """A line of the list."""
 
     kind: str
     name: str
@@ -34,8 +34,9 @@ class Listed:
 def command(context: click.Context, as_json: bool) -> None:
     """List the installed plugins, their distributions, and whether they can be loaded.
 
-    That one of them has failed harms only the jobs that use it, and is no failure of this command.
+    A plugin that can not be loaded harms only the jobs that use it. It does not make this command fail.
     """
+    # click calls the group before its subcommand, too.
     if context.invoked_subcommand is not None:
         return
     listed = [_listed(plugin, claims) for plugin, claims in _installed()]
@@ -43,6 +44,7 @@ def command(context: click.Context, as_json: bool) -> None:
         print_json([asdict(line) for line in listed])
         return
     _print_table(listed)
+    # The first thing that is missing after an installation of backy alone.
     if not any(line.kind == Kind.SOURCE.word for line in listed):
         from backy.plugins.loading import install_hint
 
@@ -52,7 +54,7 @@ def command(context: click.Context, as_json: bool) -> None:
 @command.command("show")
 @click.argument("name")
 def show(name: str) -> None:
-    """Show all that is known of the plugin NAME."""
+    """Show state, origin and documentation of the plugin NAME."""
     installed = list(_installed())
     found = [(plugin, claims) for plugin, claims in installed if plugin.name == name]
     if not found:
@@ -70,7 +72,7 @@ def show(name: str) -> None:
 
 @command.group("new")
 def new() -> None:
-    """Begin a plugin of your own."""
+    """Write the first files of a plugin."""
 
 
 @new.command("source")
@@ -82,9 +84,9 @@ def new() -> None:
     help="Folder to make the package in; the current one by default.",
 )
 def new_source(name: str, into: Path) -> None:
-    """Write a small package for a source NAME: it works, its tests pass, and it is yours to change.
+    """Write a small package for a source NAME. It works and its tests pass; change it as you need.
 
-    NAME is what users write as type, as in 'backy init NAME SOURCE'.
+    NAME is the type that users give, as in 'backy init NAME SOURCE'.
     """
     from backy.plugins.skeleton import begin_source
 
@@ -93,14 +95,15 @@ def new_source(name: str, into: Path) -> None:
 
 
 def _installed() -> Iterator[tuple[Plugin, list[Plugin]]]:
-    """Yield each plugin and all that claim its name; backy's own commands are listed by --help."""
+    """Yield each plugin with all plugins that claim its name."""
+    # Without backy's own commands: 30 lines that 'backy --help' has already.
     for kind in Kind:
         for claims in advertised(kind).values():
             yield from ((plugin, claims) for plugin in claims if not (plugin.core and kind is Kind.COMMAND))
 
 
 def _listed(plugin: Plugin, claims: list[Plugin]) -> Listed:
-    """Load `plugin`, unless it is switched off, to see how it is."""
+    """Load `plugin`, unless it is switched off, and return its line."""
     from backy.plugins.loading import problem
 
     if plugin.switch:
@@ -113,12 +116,13 @@ def _listed(plugin: Plugin, claims: list[Plugin]) -> Listed:
 
 
 def _documentation(plugin: Plugin) -> str | None:
-    """Return what the plugin's author wrote about it."""
+    """Return the text that the plugin's author wrote, if any."""
     import inspect
 
     from backy.plugins.importing import imported
 
     found = imported(plugin)
+    # The docstring of a command object is that of click's class; the author's text is its help.
     return found.help if isinstance(found, click.Command) else inspect.getdoc(found)
 
 

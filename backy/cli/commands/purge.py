@@ -1,4 +1,4 @@
-"""`backy purge`: free space."""
+"""`backy purge`: free the space of removed revisions."""
 
 from __future__ import annotations
 
@@ -17,4 +17,5 @@ def command(directory: Path) -> None:
     from backy.retention.purge import purge
 
     purged = purge(Repository.open(directory))
+    # Files, not chunks: a file that other chunks are made of stays although its own chunk is gone.
     click.echo(f"Purged: {counted(purged.files, 'file')}, {size(purged.bytes)}")

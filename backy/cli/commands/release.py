@@ -1,4 +1,4 @@
-"""`backy release`: leave nothing behind where the source is."""
+"""`backy release`: clean up at the source."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import click
 def command(directory: Path) -> None:
     """Remove what the source keeps for this repository, such as clones and snapshots.
 
-    To be run before a job is given up. Revisions stay as they are; if there is a backup after all, it reads everything.
+    Run this before you give up a job. Revisions stay as they are. Another backup after that reads everything.
     """
     from backy.repository.repository import Repository
     from backy.retention.forget import release
 
     repository = Repository.open(directory)
     released = release(repository)
+    # Not every source keeps something, and then nothing was done.
     click.echo("Released" if released else f"The source '{repository.config.source.type}' keeps nothing")

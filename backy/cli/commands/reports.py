@@ -1,4 +1,4 @@
-"""`backy reports`: what went wrong, with evidence."""
+"""`backy reports`: reports of damage and differences, with evidence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backy.text.phrases import counted, local_time
 
 @click.group("reports")
 def command() -> None:
-    """List, show and delete the reports about damaged chunks and failed verifications."""
+    """List, show and delete the reports of damaged chunks and failed verifications."""
 
 
 @command.command("list")
@@ -30,6 +30,7 @@ def list_(directory: Path, as_json: bool) -> None:
     for finding in found:
         mended = ", mended" if finding.mended else ""
         click.echo(f"{local_time(finding.timestamp)}  {finding.name}  {finding.cause}{mended}")
+    # Last, where it is seen below a long list.
     click.echo(counted(len(found), "report"))
 
 
@@ -38,7 +39,7 @@ def list_(directory: Path, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print an object.")
 @click.pass_obj
 def show(directory: Path, name: str, as_json: bool) -> None:
-    """Show one report, whose name may be cut short, and where its blocks are."""
+    """Show one report and the path of its evidence. The beginning of its name is enough."""
     import msgspec
 
     from backy.integrity import quarantine
@@ -49,6 +50,7 @@ def show(directory: Path, name: str, as_json: bool) -> None:
     if as_json:
         print_json(finding)
         return
+    # All fields, as they are in the file: new ones are shown without a change here.
     for key, value in msgspec.to_builtins(finding).items():
         click.echo(f"{key}: {'-' if value is None else value}")
     click.echo(f"evidence: {repository / quarantine.FOLDER / finding.name}")
@@ -63,6 +65,7 @@ def delete(directory: Path, names: tuple[str, ...], everything: bool) -> None:
     from backy.integrity import quarantine
     from backy.repository.repository import Repository
 
+    # Neither: nothing is deleted by accident. Both: one of them is a mistake.
     if bool(names) == everything:
         raise click.UsageError("name the reports to delete, or give --all")
     repository = Repository.open(directory).directory

@@ -1,4 +1,4 @@
-"""`backy restore`: get an image back."""
+"""`backy restore`: write a revision to a file, a device or a place of a source."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from backy.cli.options import revision_option
 
 
 def _options(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """Split each NAME=VALUE. Callback of an option."""
     options: dict[str, str] = {}
     for name, equals, setting in (option.partition("=") for option in value):
         if not name or not equals:
             raise click.BadParameter(f"'{name}' is not of the form NAME=VALUE")
         if name in options:
+            # The last one does not win: a restore to the wrong place is worse than an error.
             raise click.BadParameter(f"'{name}' is given twice")
         options[name] = setting
     return options
@@ -23,13 +25,13 @@ def _options(_context: click.Context, _parameter: click.Parameter, value: tuple[
 @click.command("restore")
 @revision_option
 @click.option(
-    "--resume", is_flag=True, help="Read TARGET, a file or a block device, and write only what is not right yet."
+    "--resume", is_flag=True, help="Read TARGET, a file or a block device, and write only the chunks that differ."
 )
 @click.option(
     "--salvage",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Go on over damaged chunks, which become zeroes, and write to FILE what could be read and what could not.",
+    help="Continue after damaged chunks, write zeroes for them, and list in FILE which ranges could be read.",
 )
 @click.option("--force", is_flag=True, help="Replace what TYPE:ARGUMENT names if it is there already.")
 @click.option(
@@ -39,8 +41,9 @@ def _options(_context: click.Context, _parameter: click.Parameter, value: tuple[
     metavar="NAME=VALUE",
     multiple=True,
     callback=_options,
-    help="Tell TYPE:ARGUMENT how it shall be made or reached; may be given several times.",
+    help="An option of TYPE:ARGUMENT, such as how it is made or reached; may be given several times.",
 )
+# Text, not a path: only the restore knows whether 'ceph-rbd:vms/web1' is a file.
 @click.argument("target", metavar="TARGET")
 @click.pass_obj
 def command(
@@ -55,11 +58,11 @@ def command(
     """Write a revision to TARGET: a file, a block device, TYPE:ARGUMENT, or '-' for standard output.
 
     A file is made or replaced, with holes where the image has zeroes. TYPE:ARGUMENT is a place that the source TYPE
-    offers, such as 'ceph-rbd:POOL/IMAGE'; what is there already is replaced only by --force. A file that has a colon
-    in its name is written as './NAME'. Every chunk is checked on the way.
+    offers, such as 'ceph-rbd:POOL/IMAGE'; an existing one is replaced only with --force. Write a file that has a colon
+    in its name as './NAME'. Every chunk is checked before it is written.
 
-    A damaged chunk ends the restore, unless --salvage is given: then the exit code tells of it. FILE has the format of
-    GNU ddrescue's mapfiles, in which '+' is a range that was read and '-' one that was not.
+    A damaged chunk ends the restore. With --salvage it continues, and fails at its end. FILE has the format of GNU
+    ddrescue's mapfiles, in which '+' is a range that was read and '-' one that was not.
     """
     from backy.cli.progress import steps
     from backy.repository.repository import Repository
@@ -67,13 +70,8 @@ def command(
 
     repository = Repository.open(directory)
     with steps() as show:
-        Restore(
-            repository,
-            specification,
-            target,
-            resume=resume,
-            salvage=salvage,
-            force=force,
-            options=options,
-            steps=show,
-        ).run()
+        chosen = Restore(
+            repository, specification, target, resume=resume, salvage=salvage, force=force, options=options, steps=show
+        )
+        # Prints nothing: with '-', standard output is the image.
+        chosen.run()

@@ -1,4 +1,4 @@
-"""`backy scheduler`: run what is due, for ever."""
+"""`backy scheduler`: run all jobs when they are due."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backy.cli.options import configuration_option
 def command(configuration: Path) -> None:
     """Back up all jobs of the configuration when they are due, until SIGTERM.
 
-    Stays in the foreground. SIGHUP lets it read the configuration again. Every backup is an ordinary command that logs
+    Stays in the foreground. On SIGHUP it reads the configuration again. Every backup is an ordinary command that logs
     to 'backy.log' in the repository.
     """
     from backy.cli.logs import by_a_thread, is_verbose

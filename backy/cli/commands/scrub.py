@@ -1,9 +1,11 @@
-"""`backy scrub`: look at everything that is stored."""
+"""`backy scrub`: check stored data for damage."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,8 +13,12 @@ from backy.cli.output import print_json
 from backy.errors import DamageError
 from backy.text.phrases import counted
 
+if TYPE_CHECKING:
+    from backy.integrity.scrub import Scrubbed
+
 
 def _duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
+    """Convert a length of time such as '2h'. Callback of an option."""
     from backy.config import parse_duration
 
     try:
@@ -36,10 +42,11 @@ def command(
     max_duration: timedelta | None,
     as_json: bool,
 ) -> None:
-    """Look at everything that is stored, without the source.
+    """Check the stored data for damage, without the source.
 
-    'light' looks whether every file is there and may be whole; 'deep' reads all and compares it with its ids. A deep
-    scrub that runs out of time goes on there the next time. Revisions that refer to damaged chunks become distrusted.
+    'light' checks that every file is there and has a plausible size; 'deep' reads every chunk and compares it with its
+    id. A deep scrub that runs out of time continues there the next time. Revisions that refer to damaged chunks become
+    distrusted.
     """
     from backy.cli.progress import steps
     from backy.integrity.scrub import Scrub
@@ -52,27 +59,34 @@ def command(
         speed = rate and rate * 2**20
         result = Scrub(repository, mode == "deep", utc_now, only, speed, max_duration, show).run()
     if as_json:
-        content = {
-            "mode": mode,
-            "total": result.total,
-            "chunks": result.chunks,
-            "bytes": result.bytes,
-            "complete": result.complete,
-            "damaged": [{"chunk": error.chunk_id.hex(), "cause": error.cause} for error in result.damaged],
-            "distrusted": result.distrusted,
-            "problems": result.problems,
-        }
-        print_json(content)
+        print_json({"mode": mode, **_figures(result)})
     else:
         damaged = counted(len(result.damaged), "is damaged", "are damaged")
         rest = "" if result.complete else f" of {result.total}, then the time was over"
         click.echo(f"Scrubbed {counted(result.chunks, 'chunk')}{rest}: {damaged}")
-    if result.damaged or result.problems:
-        texts = list(result.problems)
-        if result.damaged:
-            texts.append(
-                f"{counted(len(result.damaged), 'chunk is', 'chunks are')} damaged, the first is {result.damaged[0]}"
-            )
-        if result.distrusted:
-            texts.append(f"distrusted for it: {', '.join(result.distrusted)}; 'backy reports list' has the evidence")
-        raise DamageError("; ".join(texts))
+    # Damage only: to run out of time is no failure, and the next scrub goes on there.
+    if wrong := list(_damage(result)):
+        raise DamageError("; ".join(wrong))
+
+
+def _figures(result: Scrubbed) -> dict[str, Any]:
+    return {
+        "total": result.total,
+        "chunks": result.chunks,
+        "bytes": result.bytes,
+        "complete": result.complete,
+        # Without the evidence, which a report has: chunks of megabytes are nothing for a terminal.
+        "damaged": [{"chunk": error.chunk_id.hex(), "cause": error.cause} for error in result.damaged],
+        "distrusted": result.distrusted,
+        "problems": result.problems,
+    }
+
+
+def _damage(result: Scrubbed) -> Iterator[str]:
+    """Yield the parts of the error."""
+    yield from result.problems
+    if result.damaged:
+        # One is enough to begin with; thousands may be on a bad disk.
+        yield f"{counted(len(result.damaged), 'chunk is', 'chunks are')} damaged, the first is {result.damaged[0]}"
+    if result.distrusted:
+        yield f"distrusted for it: {', '.join(result.distrusted)}; 'backy reports list' has the evidence"

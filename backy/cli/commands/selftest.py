@@ -1,4 +1,4 @@
-"""`backy selftest`: see whether backy keeps its promises on this machine."""
+"""`backy selftest`: test on this machine that backups survive crashes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import click
     help="Try so many crashes of each kind. More take longer and find more.",
 )
 def command(folder: Path, storage: str, count: int) -> None:
-    """See whether backups survive crashes on this machine, in a temporary repository.
+    """Test on this machine that backups survive crashes, in a temporary repository.
 
     Power losses during a backup and during a purge are simulated at many instants, with all that they may leave on a
     disk, and calls of the operating system fail as on a full or broken disk. After each, all complete revisions have to
@@ -32,5 +32,6 @@ def command(folder: Path, storage: str, count: int) -> None:
     """
     from backy.testing.trials import selftest
 
+    # Each line as soon as it is known: the trials take minutes.
     for line in selftest(folder, {"type": storage}, count):
         click.echo(line)

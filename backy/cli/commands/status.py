@@ -1,4 +1,4 @@
-"""`backy status`: what revisions there are."""
+"""`backy status`: list the revisions."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from backy.text.phrases import NOTHING, counted, length_of_time, local_time, loc
 def command(directory: Path, as_json: bool, everything: bool) -> None:
     """List the revisions, the oldest first, and how much data they contain.
 
-    Size is what changed since the revision before, Stored what that took on disk. What is stored only because changes
-    are kept as differences from it counts for no revision and is told apart.
+    Size is how much changed since the earlier revision, Stored how much space that took. Data that is kept only as the
+    base of differences counts for no revision and has a line of its own.
     """
     from backy.integrity import quarantine
     from backy.repository.repository import Repository
@@ -44,12 +44,14 @@ def command(directory: Path, as_json: bool, everything: bool) -> None:
         print_json(content)
     else:
         _print_table(revisions, held, reports)
+    # After the table: one damaged record hides none of the others.
     if damaged:
         raise DamageError(f"{repository.directory}: {'; '.join(str(error) for error in damaged)}")
 
 
 def _details(revision: Revision) -> dict[str, Any]:
-    """Return what scripts see of a revision; documented in docs/reference/status.md."""
+    """Return the members of a revision in `--json`; docs/reference/status.md documents them."""
+    # Named one by one: a new member of the record becomes public only on purpose.
     statistics = revision.statistics
     return {
         "id": revision.id,
@@ -72,13 +74,16 @@ def _details(revision: Revision) -> dict[str, Any]:
 
 
 def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
-    """Print the table: plain where it is piped, so that it greps like that of backy 2."""
+    """Print the table and the sums below it."""
     from backy.text.table import table
 
+    # The newest revision decides: the zone of most readers is today's.
     zone = local_zone(revision.timestamp for revision in reversed(revisions))
     headings = [f"Date ({zone})", "ID", "Size", "Stored", "Durat", "Verification", "Trust", "Tags"]
     right = ["Size", "Stored", "Durat"]
+    # Plain where it is piped: scripts grep it as they did that of backy 2.
     click.echo(table(headings, [_row(revision) for revision in revisions], right, round_corners=sys.stdout.isatty()))
+    # Only if there is any: most repositories have none, and never will.
     if held.files:
         files = counted(
             held.files, "file is held only for what differs from it", "files are held only for what differs from them"

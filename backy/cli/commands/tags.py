@@ -12,6 +12,7 @@ from backy.cli.options import force_option, tags_argument
 if TYPE_CHECKING:
     from backy.repository.revision import Revision
 
+# Without a default, unlike the shared option: tags decide what is kept.
 _revision_option = click.option(
     "-r", "--revision", "specification", metavar="SPEC", required=True, help="Which revision."
 )
@@ -28,7 +29,7 @@ def command() -> None:
 @force_option
 @click.pass_obj
 def set_(directory: Path, tags: tuple[str, ...], specification: str, force: bool) -> None:
-    """Give a revision TAGS instead of those that it has."""
+    """Replace all tags of a revision by TAGS."""
     from backy.repository.repository import Repository
     from backy.retention.tags import set_tags
 
@@ -41,7 +42,7 @@ def set_(directory: Path, tags: tuple[str, ...], specification: str, force: bool
 @force_option
 @click.pass_obj
 def add(directory: Path, tags: tuple[str, ...], specification: str, force: bool) -> None:
-    """Give a revision TAGS beside those that it has."""
+    """Add TAGS to those of a revision."""
     from backy.repository.repository import Repository
     from backy.retention.tags import add_tags
 
@@ -51,9 +52,9 @@ def add(directory: Path, tags: tuple[str, ...], specification: str, force: bool)
 @command.command("remove")
 @tags_argument
 @_revision_option
-@click.pass_obj
+@click.pass_obj  # no --force: a tag that the schedule does not have may always go
 def remove(directory: Path, tags: tuple[str, ...], specification: str) -> None:
-    """Take TAGS away from a revision. One that has no tags left is removed when the job's next revisions expire."""
+    """Remove TAGS from a revision. A revision without tags is removed when the job's next revisions expire."""
     from backy.repository.repository import Repository
     from backy.retention.tags import remove_tags
 

@@ -10,10 +10,11 @@ import click
 @click.command("unmount")
 @click.argument("mountpoint", metavar="MOUNTPOINT", type=click.Path(path_type=Path))
 def command(mountpoint: Path) -> None:
-    """End what 'backy mount' shows in MOUNTPOINT.
+    """End the mount that 'backy mount' made at MOUNTPOINT.
 
-    While somebody uses the files there it refuses and tells who that is.
+    While a process or a loop device uses files there, it refuses and names it.
     """
     from backy.mount.unmount import unmount
 
+    # Not checked here for being a folder: a mount whose program was killed is none.
     unmount(mountpoint)

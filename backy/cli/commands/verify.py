@@ -1,4 +1,4 @@
-"""`backy verify`: read all of a revision."""
+"""`backy verify`: check all chunks of distrusted revisions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 @click.option("-r", "--revision", "specification", metavar="SPEC", help="Verify this revision only.")
 @click.pass_obj
 def command(directory: Path, specification: str | None) -> None:
-    """Read all of the distrusted revisions, or of one, and compare every chunk with its id.
+    """Read all chunks of the distrusted revisions, or of one revision, and compare each with its id.
 
-    A revision that is sound becomes 'verified'; one that is not stays or becomes 'distrusted'.
+    A sound revision becomes 'verified'; a damaged one stays or becomes 'distrusted'.
     """
     from backy.cli.progress import steps
     from backy.integrity.verify import verify_all
@@ -34,4 +34,5 @@ def _tell(verdict: Verdict) -> None:
     if verdict.forgotten is None:
         click.echo(f"{verdict.revision.id} {verdict.revision.trust}")
     else:
+        # No verdict: another command removed the revision before it was read.
         click.echo(verdict.forgotten, err=True)

@@ -1,4 +1,4 @@
-"""`backy why`: why a revision is kept."""
+"""`backy why`: the reasons for which a revision is kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # at run time they would cost a command that only shows its h
 @revision_option
 @click.pass_obj
 def command(directory: Path, specification: str) -> None:
-    """Say why a revision is kept, and until when if all goes by the schedule."""
+    """Tell why a revision is kept, and until when by the schedule."""
     from backy.repository.repository import Repository
     from backy.repository.revision import select, utc_now
     from backy.retention.rules import holds
@@ -36,6 +36,7 @@ def command(directory: Path, specification: str) -> None:
         return
     schedule = config.schedule
     reasons = holds(schedule, spread(repository.job.name, schedule), history, revision, utc_now())
+    # Every reason: tags expire one by one, and the last one decides.
     for reason in reasons:
         until = f"until {local_time(reason.until)}" if reason.until else "for ever"
         click.echo(f"{reason.tag or 'kept'} {until}: {_because(reason, schedule)}")
@@ -44,13 +45,14 @@ def command(directory: Path, specification: str) -> None:
 
 
 def _because(reason: Hold, schedule: Schedule) -> str:
+    """Return the rule that keeps the revision, in the words of the configuration."""
     from backy.config import format_duration
     from backy.retention.rules import Rule
 
     if reason.rule is Rule.MANUAL:
         return "tags that begin with 'manual:' never expire"
     if reason.rule is Rule.NEWEST:
-        return "the newest trusted revision is never removed by the schedule"
+        return "the newest revision that is not distrusted is never removed by the schedule"
     if reason.rule is Rule.FORMER:
         longest = max(tag.interval * tag.keep for tag in schedule.values())
         return f"the schedule does not have it, and keeps nothing longer than {format_duration(longest)}"

@@ -39,7 +39,9 @@ def test_the_last_revision_of_all_is_kept_without_a_tag(backy, scheduled: Reposi
     done = backy("-b", scheduled.directory, "why")
 
     assert done.out.splitlines()[0].endswith("tags: none")
-    assert done.out.splitlines()[1:] == ["kept for ever: the newest trusted revision is never removed by the schedule"]
+    assert done.out.splitlines()[1:] == [
+        "kept for ever: the newest revision that is not distrusted is never removed by the schedule"
+    ]
 
 
 @pytest.mark.parametrize(
