@@ -30,6 +30,7 @@ def steps() -> Iterator[Steps]:
     with progress.Progress(*columns, console=Console(stderr=True)) as bars:
 
         def step(name: str, total: int) -> Progress:
+            # A bar for each step, the finished ones included: together they tell where the time went.
             task = bars.add_task(name, total=total)
             return lambda length: bars.advance(task, length)
 

@@ -54,7 +54,7 @@ def serve(configuration: Path, backy: Sequence[str]) -> None:
 
     async def schedule(base: BaseDirectory) -> None:
         # Made in the loop, as its parts belong to the loop that runs when they are made.
-        await Daemon(found, base, backy, notifier).run(known_before(found.status_file))
+        await Daemon(found, base, backy, notifier).run(known_before(found.settings.status_path))
 
     with BaseDirectory.held(found.settings.base_dir) as base:
         asyncio.run(schedule(base))

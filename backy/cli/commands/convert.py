@@ -29,6 +29,7 @@ def command(directory: Path, storage: str) -> None:
     click.echo(f"Converted {counted(len(done.revisions), 'revision')} to '{storage}'")
     # Reported last: the revisions that are not damaged have been converted all the same.
     if done.failed:
+        # One cause is enough for a line: most often a bad disk is the cause of all.
         ids, first = ", ".join(done.failed), next(iter(done.failed.values()))
         raise DamageError(
             f"{counted(len(done.failed), 'revision is', 'revisions are')} damaged and left alone: {ids}; {first}. "

@@ -36,6 +36,7 @@ def command(directory: Path, as_json: bool, old: str, new: str) -> None:
     with steps() as show, repository.image(before) as first, repository.image(after) as second:
         found = compare(first, second, show)
     if as_json:
+        # By their ids: a tag or a number may mean another revision tomorrow.
         revisions = {name: {"id": one.id, "size": one.size} for name, one in (("old", before), ("new", after))}
         print_json({**revisions, **_figures(found)})
     else:

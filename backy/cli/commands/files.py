@@ -43,6 +43,7 @@ def partitions(directory: Path, specification: str) -> None:
     from backy.repository.repository import Repository
 
     with opened(Repository.open(directory), specification) as there:
+        # All volumes, also unknown ones: users see that backy found them and can not read them.
         for volume in there:
             click.echo(f"{volume.name:<8} {volume.kind or '-':<4} {size(volume.size)}")
 

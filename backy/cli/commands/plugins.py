@@ -106,6 +106,7 @@ def _listed(plugin: Plugin, claims: list[Plugin]) -> Listed:
     """Load `plugin`, unless it is switched off, and return its line."""
     from backy.plugins.loading import problem
 
+    # Not loaded: it may have been switched off because loading it does harm.
     if plugin.switch:
         state, cause = "disabled", f"switched off by {plugin.switch}"
     elif found := problem(plugin, claims):

@@ -55,8 +55,8 @@ def command(
 
     repository = Repository.open(directory)
     only = None if specification is None else repository.records.select(specification)
+    speed = rate and rate * 2**20  # None, not 0, has no limit: click takes no 0
     with steps() as show:
-        speed = rate and rate * 2**20
         result = Scrub(repository, mode == "deep", utc_now, only, speed, max_duration, show).run()
     if as_json:
         print_json({"mode": mode, **_figures(result)})

@@ -12,7 +12,7 @@ import click
     "--on",
     "folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
+    required=True,  # no default: only the file system of the repositories matters
     help="Folder on the file system to test; nothing stays in it.",
 )
 @click.option("--storage", metavar="NAME", default="chunked", show_default=True, help="How images are kept.")

@@ -26,6 +26,7 @@ def command(directory: Path, specification: str | None) -> None:
     repository = Repository.open(directory)
     with steps() as show:
         found = verify_all(repository, specification, _tell, steps=show)
+    # Without a word one could believe that all revisions had been read.
     if not found:
         click.echo("No revision is distrusted; 'backy verify -r SPEC' reads one all the same")
 

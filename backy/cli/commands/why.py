@@ -30,6 +30,7 @@ def command(directory: Path, specification: str) -> None:
     revision = select(history, specification)
     config = repository.config
     click.echo(f"{revision.id} of {local_time(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}")
+    # Told apart from a tag that never expires: here no tag has a meaning.
     if not config.schedule or not config.expire:
         cause = "config says 'expire: false'" if config.schedule else "config has no schedule"
         click.echo(f"kept for ever: the repository's {cause}")

@@ -1,4 +1,4 @@
-"""The file /etc/backy.conf: reading it, checking it as a whole, and where a scheduler is to be found.
+"""The file /etc/backy.conf: reads it, checks it as a whole, and finds the files of a scheduler.
 
-Import `configuration.load` and its types; `document` and `validation` are its tools.
+Import `configuration.load` and its types, and `plugins.check`; `document` and `validation` are their tools.
 """

@@ -1,4 +1,4 @@
-"""The scheduler's configuration, /etc/backy.conf: typed, checked as a whole, and every problem told at once."""
+"""Reads the scheduler's configuration, /etc/backy.conf, and reports all its problems at once."""
 
 from __future__ import annotations
 
@@ -31,60 +31,61 @@ __all__ = [
 ]
 
 _GLOBAL = ("global", "config")
-"""The names of the section `global`; backy 2.2 has the latter."""
+"""Names of the section `global`. Files of backy 2.2 have the second one."""
 _JOB_NAME = re.compile(r"\w[\w.@+:-]{0,199}")
 
 
 class Location(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """Where a scheduler is to be found: the keys of `global` that the commands beside it need."""
+    """The files of a scheduler: the keys of `global` that other commands need."""
 
     base_dir: Path = Path("/srv/backy")
-    """Where the repositories are, each in a folder with its job's name; the scheduler never makes it."""
+    """Directory of the repositories, each in a folder with its job's name. The scheduler never creates it."""
     status_file: Path | None = None
-    """What `backy check` reads; None for `status` in the base directory."""
+    """The file that `backy check` reads; None means `status` in the base directory."""
 
     @property
     def status_path(self) -> Path:
-        """Where the scheduler's status is written."""
+        """Path of the status file."""
         return self.status_file or self.base_dir / "status"
 
 
 class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
-    """The section `global`: the scheduler itself, and what jobs have unless they say otherwise."""
+    """The section `global`: settings of the scheduler, and defaults of the jobs."""
 
     worker_limit: Annotated[int, msgspec.Meta(ge=1)] = 1
-    """How many backups run at a time, for fast and for slow jobs each."""
+    """Largest number of backups that run at a time, for fast and for slow jobs each."""
     status_interval: Duration = Duration(seconds=30)
-    """How often that is written."""
+    """Longest time between two writes of the status file."""
     telnet_addrs: str | tuple[str, ...] = "::1, 127.0.0.1"
-    """Addresses of the console, as a list or with commas; an empty text or list switches it off."""
+    """Addresses of the console, as a list or with commas; none switches it off."""
     telnet_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 6023
     """Port of the console."""
     telnet_read_only: bool = False
     """Whether the console has no commands that change anything."""
     metrics_file: Path | None = None
-    """Where the status is written for Prometheus, if anywhere: `*.prom` for node_exporter's textfile collector."""
+    """Path of the metrics for Prometheus, or None: `*.prom` for node_exporter's textfile collector."""
     backup_completed_callback: Path | None = None
     """A program that is called after each backup."""
     storage: ShortSection = ShortSection.named("chunked")
-    """How images are kept."""
+    """Storage of the images."""
     verifier: ShortSection | None = None
-    """How fresh revisions are checked; None leaves the choice to the source."""
+    """Verifier of new revisions; None leaves the choice to the source."""
     expire: bool = True
     """Whether revisions expire by the schedule."""
     time_limit: Duration | None = None
-    """How long a backup may take before it is ended; 0 or None for ever."""
+    """Time after which a backup is ended; 0 or None means never."""
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
     """A job as it is written below `jobs`."""
 
     source: PluginSection
-    """What is backed up: `type` names the source, the other keys are its own."""
+    """The image to back up: `type` names the source, the other keys belong to it."""
     schedule: str
     """The name of a schedule."""
+    # None where `global` has the same key, so that a job without the key can be told from one that repeats the default.
     keep: dict[str, Annotated[int, msgspec.Meta(ge=1, le=MOST_KEPT)]] = {}
-    """Other numbers of revisions to keep than the schedule's, by tag."""
+    """Numbers of revisions to keep that differ from the schedule's, by tag."""
     storage: ShortSection | None = None
     verifier: ShortSection | None = None
     expire: bool | None = None
@@ -93,10 +94,10 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
 
 @dataclass(frozen=True)
 class JobEntry:
-    """A job, with what it has from its schedule and from `global`."""
+    """A job with its schedule and its settings, those of `global` included."""
 
     name: str
-    """Also that of its folder in the base directory."""
+    """Also the name of its folder in the base directory."""
     source: PluginSection
     schedule_name: str
     schedule: Schedule
@@ -104,8 +105,9 @@ class JobEntry:
     verifier: ShortSection | None
     expire: bool
     time_limit: timedelta | None
+    # Not compared: a job whose line has moved is not a changed job, and its running backup goes on.
     line: int = field(compare=False)
-    """Where it is written."""
+    """Its line in the configuration, from 1."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,6 @@ class Configuration:
     settings: Global
     schedules: Mapping[str, Schedule]
     jobs: Mapping[str, JobEntry]
-
-    @property
-    def status_file(self) -> Path:
-        """Where the scheduler's status is written."""
-        return self.settings.status_path
 
     @property
     def telnet_addresses(self) -> tuple[str, ...]:
@@ -135,11 +132,12 @@ class Configuration:
 
 
 def load(path: Path) -> Configuration:
-    """Read the configuration. Plugins are not looked at: one that is missing harms the jobs that use it, and no others.
+    """Read the configuration, without the plugins that it names.
 
     Raises:
-        ConfigurationError: the file can not be read, or anything in it is wrong; it has all that is.
+        ConfigurationError: the file can not be read, or anything in it is wrong; the error has all problems.
     """
+    # Plugins are loaded with the jobs: a missing one harms the jobs that use it, and no others.
     configuration, problems = examine(path)
     if problems:
         raise ConfigurationError(path, problems)
@@ -147,7 +145,7 @@ def load(path: Path) -> Configuration:
 
 
 def examine(path: Path) -> tuple[Configuration, list[Problem]]:
-    """Read the configuration as far as it is sound, and all that is wrong with it.
+    """Read the configuration as far as it is sound, and return it with all its problems.
 
     Raises:
         ConfigurationError: the file can not be read, or is not YAML.
@@ -157,14 +155,13 @@ def examine(path: Path) -> tuple[Configuration, list[Problem]]:
 
 
 def load_location(path: Path) -> Location:
-    """Read where the scheduler of a configuration is to be found, and no more of the file than that needs.
-
-    To read all of a configuration of ten thousand jobs takes most of a second, and one that has a mistake can not be
-    used. Neither keeps `backy check` from its work.
+    """Read the `Location` of the scheduler, and no more of the configuration than that needs.
 
     Raises:
         ConfigurationError: the file can not be read, is not YAML up to there, or one of the keys is wrong.
     """
+    # `backy check` must answer at once and in any case: all of ten thousand jobs takes most of a second to read, and a
+    # mistake in one job would keep it from its work.
     document = Document(path, only=_GLOBAL)
     location = _Reader(document).location()
     if location is None:
@@ -173,20 +170,21 @@ def load_location(path: Path) -> Location:
 
 
 class _Reader:
-    """Turns a document into a configuration and reports what is wrong on the way."""
+    """Converts a document to a configuration and reports the problems that it finds."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
         self._checker = Checker(document)
 
     def location(self) -> Location | None:
-        """Return where the scheduler is to be found; None if that is wrong, which is reported."""
+        """Return the location of the scheduler. Report problems and return None if there are any."""
+        # A file that is no mapping means the defaults here: those who read all of it report the problem.
         sections = self._document.content if isinstance(self._document.content, dict) else {}
         name = next((name for name in _GLOBAL if sections.get(name)), _GLOBAL[0])
         return self._checker.section(sections.get(name) or {}, Location, (name,))
 
     def read(self) -> Configuration:
-        """Return the configuration; it is good for nothing if problems were reported."""
+        """Return the configuration. It must not be used if problems were reported."""
         sections = self._checker.mapping(self._document.content, ())
         self._checker.keys(sections, ["global", "schedules", "jobs"], (), also=["config"])
         settings = self._global(sections)
@@ -205,11 +203,13 @@ class _Reader:
         name = "config" if "config" in sections else "global"
         if {"global", "config"} <= sections.keys():
             self._checker.report((name,), "is another name of 'global', which is there too; put all into one of them")
+        # `global:` without anything below it is None in YAML.
         found = {} if sections.get(name) is None else sections[name]
         self._plugins(found, (name,), ["storage", "verifier"])
         return self._checker.section(found, Global, (name,)) or Global()
 
     def _required(self, sections: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any]:
+        """Return a section that has to be there; `what` tells users the content of a missing one."""
         if name not in sections:
             self._checker.report((), f"the section '{name}' is missing; it has {what}")
             return {}
@@ -237,6 +237,7 @@ class _Reader:
         schedule = self._chosen(value, schedules, key)
         if entry is None or schedule is None:
             return None
+        # A misspelt tag would keep revisions longer or shorter than was meant, without a word.
         self._checker.keys(entry.keep, list(schedule), (*key, "keep"))
         limit = settings.time_limit if entry.time_limit is None else entry.time_limit
         return JobEntry(
@@ -254,7 +255,7 @@ class _Reader:
         )
 
     def _name(self, name: str, settings: Global) -> None:
-        """See that a job can have a folder of its name."""
+        """Report a name that no folder in the base directory can have."""
         if not _JOB_NAME.fullmatch(name):
             self._checker.report(
                 ("jobs", name),
@@ -267,16 +268,18 @@ class _Reader:
             )
 
     def _chosen(self, job: object, schedules: Mapping[str, Schedule], key: Key) -> Schedule | None:
-        """Return the schedule that a job names."""
+        """Return the schedule that a job names. Report an unknown one and return None."""
+        # Taken from the document: a job with other problems has no entry, and users want to see this one, too.
         name = job.get("schedule") if isinstance(job, dict) else None
         if not isinstance(name, str):
-            return None
+            return None  # reported with the other keys of the job
         if name not in schedules:
             self._checker.report((*key, "schedule"), f"no schedule '{name}'; {alternatives(name, schedules)}")
         return schedules.get(name)
 
     def _plugins(self, content: object, key: Key, names: list[str]) -> None:
-        """See that the sections of plugins have nothing of backy 2."""
+        """Report the key `backend` in sections of plugins."""
+        # Files of backy 2 have it. The plugins would refuse it, too, but `load` does not ask them.
         for name in names:
             value = content.get(name) if isinstance(content, dict) else None
             if isinstance(value, dict) and "backend" in value:

@@ -1,4 +1,4 @@
-"""A YAML file whose keys know their lines, and everything that is wrong with it."""
+"""Reads a YAML file, remembers the lines of its keys, and collects its problems."""
 
 from __future__ import annotations
 
@@ -18,47 +18,51 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with a configuration."""
+    """A problem of a configuration."""
 
     line: int
     """Counted from 1."""
     key: str
     """The path of the key, such as `jobs.web1.schedule`; empty for the file as a whole."""
     message: str
-    """What is wrong and what it should be."""
+    """The error and the correct form."""
 
     def __str__(self) -> str:
         return f"line {self.line}: {self.key}: {self.message}" if self.key else f"line {self.line}: {self.message}"
 
 
 class ConfigurationError(ConfigError):
-    """A configuration can not be used; it has all that is wrong with it."""
+    """A configuration can not be used. `problems` has all the reasons, sorted by line."""
 
     def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
         self.path = path
         self.problems = tuple(sorted(problems))
         more = len(self.problems) - 1
+        # One line for logs and terminals, with the way to the rest.
         rest = f"; {more} more: 'backy check-config -c {path}' shows all" if more else ""
         super().__init__(f"{path}, {self.problems[0]}{rest}")
 
 
 class Document:
-    """A YAML document whose mappings have text as keys, whatever those look like."""
+    """A YAML document. All keys of its mappings are text."""
 
     def __init__(self, path: Path, only: Collection[str] = ()) -> None:
-        """Read a file by the safe loader, under a shared lock as backy 2 did, so that whoever locks it can write it.
+        """Read a file by the safe loader.
 
-        With `only`, the content has the first of these sections that there is and no other. The time that this takes
-        does not depend on what comes after it, and neither do mistakes there matter.
+        Args:
+            path: The file.
+            only: Names of sections. The content has the first of them that the file has, and no other; the rest of the
+                file is not read. Without names, the content has all sections.
 
         Raises:
-            ConfigurationError: it can not be read, or is not YAML.
+            ConfigurationError: the file can not be read, or is not YAML.
         """
         self.path = path
         self.problems: list[Problem] = []
         self._searched: dict[int, dict[str, tuple[int, yaml.Node]]] = {}
         try:
             with path.open("rb") as stream:
+                # As backy 2 did: tools that write the file in place lock it meanwhile.
                 fcntl.flock(stream.fileno(), fcntl.LOCK_SH)
                 content = stream.read()
             loader = _PartLoader(content, self.problems, only) if only else _Loader(content, self.problems)
@@ -75,11 +79,11 @@ class Document:
             loader.dispose()
 
     def report(self, key: Sequence[str], message: str) -> None:
-        """Note that something is wrong with the value at `key`."""
+        """Add a problem of the value at `key`."""
         self.problems.append(Problem(self.line(key), ".".join(map(_printable, key)), message))
 
     def line(self, key: Sequence[str]) -> int:
-        """Return the line of a key, or of the innermost one on the way to it that there is."""
+        """Return the line of a key, or that of the innermost existing key above it."""
         node, line = self._root, 1
         for part in key:
             if not isinstance(node, yaml.MappingNode):
@@ -91,17 +95,18 @@ class Document:
         return line
 
     def _entries(self, node: yaml.MappingNode) -> dict[str, tuple[int, yaml.Node]]:
-        """Return line and value of every key of a mapping, which is searched once however many jobs it has."""
+        """Return line and value of every key of a mapping."""
+        # Remembered: ten thousand jobs each look for their line in the same mapping.
         if id(node) not in self._searched:
             self._searched[id(node)] = {name.value: (name.start_mark.line + 1, value) for name, value in node.value}
         return self._searched[id(node)]
 
 
 class _Loader(LOADER):  # type: ignore[misc]  # whichever of the two there is
-    """Takes what looks like something else for what it is meant to be, and notes keys that are there twice.
+    """Reads values as people mean them, and reports keys that exist twice.
 
-    Every key is text, so that a job may be called 123 or no. So are numbers that YAML reads otherwise than people do:
-    to YAML 1:30 is 90, and 010 is 8. So are dates, such as 2026-02-30, which is none.
+    Every key is text, so that a job may be called 123 or no. Numbers and dates that YAML reads in another way than
+    people do are text, too: to YAML 1:30 is 90 and 010 is 8, and 2026-02-30 is an error.
     """
 
     def __init__(self, content: bytes, problems: list[Problem]) -> None:
@@ -109,7 +114,7 @@ class _Loader(LOADER):  # type: ignore[misc]  # whichever of the two there is
         self._problems = problems
 
     def compose(self) -> yaml.Node | None:
-        """Return the document's root, None if it is empty."""
+        """Return the root of the document, or None if it is empty."""
         root: yaml.Node | None = self.get_single_node()
         return root
 
@@ -124,6 +129,7 @@ class _Loader(LOADER):  # type: ignore[misc]  # whichever of the two there is
                     Problem(line, _printable(key.value), f"is there already, in line {lines[key.value]}")
                 )
             lines[key.value] = line
+        # Merge keys are resolved only now: a key that overrides a merged one does not exist twice.
         self.flatten_mapping(node)
         return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
 
@@ -133,12 +139,13 @@ def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int | str:
 
 
 class _PartLoader(_Loader, yaml.composer.Composer):
-    """Composes the first section of those that are wanted, and what that may need.
+    """Composes the first of the wanted sections, and the parts of the file before it that it may refer to.
 
-    An alias stands for what has its anchor earlier in the file, and a merge at the top may bring the section along. So
-    merges are composed, too, and of the sections before it the values that have an anchor. PyYAML's composer in Python
-    does that: the one in C knows the whole document only.
+    An alias refers to an anchor earlier in the file, and a merge key at the top may contain the section. So merge keys
+    are composed, too, and those values before the section that have an anchor.
     """
+
+    # PyYAML's composer in Python can do that; the one in C composes whole documents only.
 
     def __init__(self, content: bytes, problems: list[Problem], wanted: Collection[str]) -> None:
         super().__init__(content, problems)
@@ -147,7 +154,7 @@ class _PartLoader(_Loader, yaml.composer.Composer):
         self._skipping = False
 
     def compose(self) -> yaml.Node | None:
-        """Return the document's root with the section only; None if it has no keys."""
+        """Return the root of the document with that section only, or None if it has no keys."""
         for started in (yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.MappingStartEvent):
             if not self.check_event(started):
                 return None
@@ -155,7 +162,7 @@ class _PartLoader(_Loader, yaml.composer.Composer):
         return yaml.MappingNode("tag:yaml.org,2002:map", list(self._sections()), event.start_mark)
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        # an alias without an anchor is a mistake; where only anchors are collected, it is somebody else's
+        # An alias without an anchor is a mistake, but no problem of this section while others are skipped.
         if self._skipping and self.check_event(yaml.AliasEvent) and self.peek_event().anchor not in self.anchors:
             return yaml.ScalarNode("tag:yaml.org,2002:null", "", self.get_event().start_mark)
         return super().compose_node(parent, index)
@@ -175,7 +182,7 @@ class _PartLoader(_Loader, yaml.composer.Composer):
                 return
 
     def _skip(self) -> None:
-        """Go past a value, and note what has an anchor in it."""
+        """Skip a value, but compose the parts of it that have an anchor."""
         self._skipping = True
         depth = 0
         while True:
@@ -199,6 +206,7 @@ def _printable(word: str) -> str:
 
 
 def _not_yaml(error: Exception) -> Problem:
+    # Not every error of YAML has a place, and a RecursionError has neither place nor problem.
     mark = getattr(error, "problem_mark", None)
     text = getattr(error, "problem", None) or " ".join(str(error).split())
     return Problem(mark.line + 1 if mark else 1, "", f"not YAML: {text}")

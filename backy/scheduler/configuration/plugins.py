@@ -65,7 +65,7 @@ class PluginCheck:
         if isinstance(loaded, PluginError):
             return str(loaded)
         try:
-            # To make a plugin is all that can be asked of it: no source is touched.
+            # A plugin checks its section when it is made; that touches no source.
             invoke(*loaded, f"backy_{kind.word}", config=section.written, job=job)
         except BackyError as error:
             return str(error).removeprefix("config.")

@@ -77,7 +77,7 @@ class Reporter:
     def _write(self, configuration: Configuration, found: Status) -> None:
         """Write the files. Log an error once, and again only after a success or if it is another one."""
         try:
-            status.write(configuration.status_file, msgspec.json.encode(found))
+            status.write(configuration.settings.status_path, msgspec.json.encode(found))
             if configuration.settings.metrics_file:
                 status.write(configuration.settings.metrics_file, metrics.render(found).encode())
         except OSError as error:

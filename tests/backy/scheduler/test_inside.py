@@ -42,7 +42,7 @@ def inside(scheduler) -> Callable[..., None]:
         async def schedule() -> None:
             with BaseDirectory.held(configuration.settings.base_dir) as base:
                 daemon = Daemon(configuration, base, backy, Notifier(None, timedelta(seconds=1)))
-                work = asyncio.create_task(daemon.run(known_before(configuration.status_file)))
+                work = asyncio.create_task(daemon.run(known_before(configuration.settings.status_path)))
                 try:
                     await until(lambda: known(daemon))
                     await scenario(daemon)

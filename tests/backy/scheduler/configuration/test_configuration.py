@@ -51,7 +51,7 @@ def test_what_is_not_written_has_its_default(read) -> None:
     configuration = read(SMALL)
     settings = configuration.settings
 
-    assert (settings.base_dir, configuration.status_file) == (Path("/srv/backy"), Path("/srv/backy/status"))
+    assert (settings.base_dir, settings.status_path) == (Path("/srv/backy"), Path("/srv/backy/status"))
     assert (settings.worker_limit, settings.status_interval) == (1, timedelta(seconds=30))
     assert (configuration.telnet_addresses, settings.telnet_port) == (("::1", "127.0.0.1"), 6023)
     assert (settings.backup_completed_callback, settings.storage.type, settings.verifier) == (None, "chunked", None)
@@ -81,7 +81,7 @@ def test_everything_that_is_written_counts(read) -> None:
 
     assert configuration == read(f"config:{settings}{text}")
     assert (configuration.settings.worker_limit, configuration.settings.telnet_port) == (3, 6024)
-    assert configuration.status_file == Path("/run/backy/status")
+    assert configuration.settings.status_path == Path("/run/backy/status")
     assert configuration.settings.status_interval == timedelta(minutes=1)
     assert configuration.telnet_addresses == ("::1", "10.0.0.1")
     assert configuration.settings.backup_completed_callback == Path("/bin/true")

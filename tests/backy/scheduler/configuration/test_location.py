@@ -39,7 +39,7 @@ def test_the_commands_look_where_the_daemon_is(tmp_path: Path, text: str) -> Non
     found = load_location(path)
 
     assert (found.base_dir, found.status_path) == (Path("/x"), Path("/x/status"))
-    assert (found.base_dir, found.status_path) == (load(path).settings.base_dir, load(path).status_file)
+    assert (found.base_dir, found.status_path) == (load(path).settings.base_dir, load(path).settings.status_path)
 
 
 def test_it_is_found_without_libyaml(tmp_path: Path) -> None:
