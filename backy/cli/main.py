@@ -84,7 +84,7 @@ def _broken_command(name: str, cause: PluginError) -> click.Command:
     def fail() -> NoReturn:
         raise cause
 
-    # Called with any options: it must not complain of one that only the real command knows.
+    # It accepts any options: a usage error about one would hide the cause.
     settings = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
     return click.Command(name, callback=fail, short_help=f"(broken) {cause}", context_settings=settings)
 

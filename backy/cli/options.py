@@ -54,5 +54,5 @@ cache_option = click.option(
     metavar="MIB",
     default=256,
     show_default=True,
-    help="Keep so many MiB of what was read lately in memory.",
+    help="Keep up to so many MiB of recently read data in memory.",
 )

@@ -21,7 +21,7 @@ def command(configuration: Path) -> None:
     from backy.cli.logs import by_a_thread, is_verbose
     from backy.scheduler.daemon import serve
 
-    # The children are of the same installation as this process, whatever PATH says.
+    # The children come from the same installation as this process, not from PATH.
     program = [sys.executable, str(Path(sys.argv[0]).absolute()), *(["-v"] if is_verbose() else [])]
     with by_a_thread():
         serve(configuration.absolute(), program)

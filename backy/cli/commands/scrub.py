@@ -32,7 +32,7 @@ def _duration(_context: click.Context, _parameter: click.Parameter, value: str |
 @click.option("-r", "--revision", "specification", metavar="SPEC", help="Look at this revision only.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="MIB", help="Read so many MiB/s at most.")
 @click.option("--max-duration", metavar="TIME", callback=_duration, help="Stop after this time, such as '2h'.")
-@click.option("--json", "as_json", is_flag=True, help="Print an object with what was found.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object with the results.")
 @click.pass_obj
 def command(
     directory: Path,

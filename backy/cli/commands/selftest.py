@@ -26,9 +26,10 @@ import click
 def command(folder: Path, storage: str, count: int) -> None:
     """Test on this machine that backups survive crashes, in a temporary repository.
 
-    Power losses during a backup and during a purge are simulated at many instants, with all that they may leave on a
-    disk, and calls of the operating system fail as on a full or broken disk. After each, all complete revisions have to
-    read back bit by bit, and the next backup has to be right. Takes up to 200 MB in the folder, and none afterwards.
+    Power losses during a backup and during a purge are simulated at many instants, with the states that they may leave
+    on a disk, and calls of the operating system fail as on a full or broken disk. After each, all complete revisions
+    have to read back bit by bit, and the next backup has to be right. Needs up to 200 MB in the folder, and none
+    afterwards.
     """
     from backy.testing.trials import selftest
 

@@ -12,7 +12,7 @@ from backy.cli.options import force_option, tags_argument
 if TYPE_CHECKING:
     from backy.repository.revision import Revision
 
-# Without a default, unlike the shared option: tags decide what is kept.
+# Without a default, unlike the shared option: tags decide how long a revision is kept.
 _revision_option = click.option(
     "-r", "--revision", "specification", metavar="SPEC", required=True, help="Which revision."
 )

@@ -73,7 +73,7 @@ class Document:
         try:
             self._root: yaml.Node | None = loader.compose()
             self.content: object = None if self._root is None else loader.construct_object(self._root, deep=True)
-        except (yaml.YAMLError, RecursionError) as error:  # the latter for what is nested too deep
+        except (yaml.YAMLError, RecursionError) as error:  # the second one if values are nested too deep
             raise ConfigurationError(path, [_not_yaml(error)]) from error
         finally:
             loader.dispose()

@@ -1,4 +1,4 @@
-"""Converts the content of a document to types and reports each wrong key with what it should be."""
+"""Converts the content of a document to types and reports each wrong key with its correct form."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def _problem(error: msgspec.ValidationError) -> str:
 
 
 def _problem_of(error: msgspec.ValidationError, value: object) -> str:
-    """Return what is wrong with a value, and a hint at the likely cause."""
+    """Return the problem of a value, with a hint at the likely cause."""
     problem, shown = _problem(error), _shown(value)
-    # What was expected is half of the message; any other one tells all by itself.
+    # A message about an expectation is half of the truth without the value; all others say enough.
     text = problem if shown in problem or not problem.startswith("expected") else f"{problem}, got {shown}"
     # Two mistakes that cost people hours, as YAML shows neither.
     if isinstance(value, str) and value.rstrip().endswith(","):

@@ -124,8 +124,8 @@ async def _reload(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
 
 COMMANDS: Mapping[str, Command] = {
     "jobs": Command(_jobs, "List the jobs, or those whose name has a match of a regular expression.", "[REGEX]"),
-    "status": Command(_status, "Count the jobs by what they are about."),
-    "run": Command(_run, "Run a job as soon as there is a slot, whatever its schedule says.", "JOB", changes=True),
+    "status": Command(_status, "Count the jobs by state."),
+    "run": Command(_run, "Run a job as soon as there is a slot, regardless of its schedule.", "JOB", changes=True),
     "runall": Command(_run_all, "Run all jobs as soon as there are slots.", changes=True),
     "reload": Command(_reload, "Read the configuration again.", changes=True),
 }

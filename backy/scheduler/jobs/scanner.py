@@ -25,7 +25,7 @@ BATCH = 50
 
 @dataclass(frozen=True)
 class Look:
-    """The scan of one repository, with all that it needs: it runs in another thread."""
+    """The scan of one repository. It has copies of its inputs, because it runs in another thread."""
 
     directory: Path
     since: datetime

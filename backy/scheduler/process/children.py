@@ -102,5 +102,5 @@ def _signal_group(process: Process, number: signal.Signals) -> None:
 
 def open_log(path: Path) -> int:
     """Open a job's log for appending and return the descriptor."""
-    # O_NOFOLLOW: who may write to a repository must not direct the scheduler to a file elsewhere.
+    # O_NOFOLLOW: a user who may write to a repository must not direct the scheduler to a file elsewhere.
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
