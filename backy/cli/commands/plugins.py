@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -41,7 +41,7 @@ def command(context: click.Context, as_json: bool) -> None:
         return
     listed = [_listed(plugin, claims) for plugin, claims in _installed()]
     if as_json:
-        print_json([asdict(line) for line in listed])
+        print_json(listed)
         return
     _print_table(listed)
     # The first thing that is missing after an installation of backy alone.

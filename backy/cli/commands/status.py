@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def command(directory: Path, as_json: bool, everything: bool) -> None:
     if as_json:
         content = {
             "revisions": [_details(revision) for revision in revisions],
-            "held": asdict(held),
+            "held": held,
             "reports": reports,
         }
         print_json(content)

@@ -82,25 +82,14 @@ class Agenda:
     def __init__(self, worker_limit: int) -> None:
         self.worker_limit = worker_limit
         """Slots of each pool. May be changed at any time; running jobs continue."""
-        self._entries: dict[str, Entry] = {}
+        self.entries: dict[str, Entry] = {}
+        """All jobs by name."""
         # Entries are not removed from the middle of a heap, which would take a search. They become void by their
         # ticket and are dropped when they reach the top.
         self._tickets = itertools.count(1)
         self._waiting: list[tuple[datetime, int, Entry]] = []
         self._queues: dict[Pool, list[tuple[bool, datetime, int, Entry]]] = {pool: [] for pool in Pool}
         self._running: dict[Pool, set[Entry]] = {pool: set() for pool in Pool}
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._entries
-
-    def __getitem__(self, name: str) -> Entry:
-        return self._entries[name]
 
     def running(self, pool: Pool) -> int:
         """Return how many slots of a pool are in use."""
@@ -113,22 +102,22 @@ class Agenda:
     def add(self, name: str, schedule: Schedule, since: datetime) -> Entry:
         """Add a job that exists since `since`. It does not run before the first call of `learn`."""
         entry = Entry(name, schedule, spread(name, schedule), Past(since, None, {}))
-        self._entries[name] = entry
+        self.entries[name] = entry
         return entry
 
     def remove(self, name: str) -> None:
         """Remove a job. If it is running, its slot stays in use until `finish` is called."""
-        self._entries.pop(name).ticket = 0
+        self.entries.pop(name).ticket = 0
 
     def reschedule(self, name: str, schedule: Schedule, now: datetime) -> None:
         """Change the schedule of a job."""
-        entry = self._entries[name]
+        entry = self.entries[name]
         entry.schedule, entry.shift = schedule, spread(name, schedule)
         self._place(entry, now)
 
     def learn(self, name: str, past: Past, duration: float | None, now: datetime) -> None:
         """Record the past of a job; `duration` is that of its newest revision, in seconds."""
-        entry = self._entries[name]
+        entry = self.entries[name]
         if entry.phase is Phase.RUNNING:
             return  # `finish` records the past after the run, and only then is the slot free
         self._note(entry, past, duration)
@@ -136,7 +125,7 @@ class Agenda:
 
     def trigger(self, name: str, now: datetime) -> bool:
         """Queue a job regardless of its schedule. Return False if it is running already."""
-        entry = self._entries[name]
+        entry = self.entries[name]
         if entry.phase is Phase.RUNNING:
             return False
         entry.urgent = True
@@ -154,7 +143,7 @@ class Agenda:
     def finish(self, entry: Entry, outcome: Outcome, past: Past, duration: float | None, now: datetime) -> None:
         """Record the outcome of a run and the past of its job, and free the slot."""
         self._running[entry.pool].discard(entry)
-        if self._entries.get(entry.name) is not entry:
+        if self.entries.get(entry.name) is not entry:
             return  # removed, or replaced by a new job of its name, during the run
         self._note(entry, past, duration)
         entry.urgent = False

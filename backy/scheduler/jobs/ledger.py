@@ -85,9 +85,10 @@ class Ledger:
         """Yield the status of every job, sorted by name."""
         # Most of ten thousand jobs are as they were: only those that time or an event has changed are made anew.
         for job in self.jobs.values():
-            if job.row is None or job.row.sla_overdue or job.row.status != str(job.entry) or _is_late(job, now):
-                job.row = _row(job, now)
-            yield job.row
+            row, late = job.row, overdue(job.settings.schedule, job.entry.past, now)
+            if row is None or row.sla_overdue or late or row.status != str(job.entry):
+                job.row = row = _row(job, now)
+            yield row
 
     def pools(self) -> dict[str, PoolStatus]:
         """Return the use of each pool."""
@@ -103,10 +104,6 @@ class Ledger:
     def _remove(self, name: str) -> Job:
         self.agenda.remove(name)
         return self.jobs.pop(name)
-
-
-def _is_late(job: Job, now: datetime) -> bool:
-    return bool(overdue(job.settings.schedule, job.entry.past, now))
 
 
 def _row(job: Job, now: datetime) -> JobStatus:

@@ -66,7 +66,7 @@ def judge(status: Status, age: timedelta) -> Verdict:
     warnings = [*_general(status), *(line for job in status.jobs for line in _warnings(job))]
     if overdue:
         # Late jobs decide the state, but the warnings are printed as well: one may be the cause.
-        late = [f"{job.job} (last time: {_time(job.last_time)}{_why(job)})" for job in overdue]
+        late = [f"{job.job} (last time: {local_time(job.last_time, zone=True)}{_why(job)})" for job in overdue]
         summary = f"{counted(len(overdue), 'job')} not within SLA"
         return Verdict(State.CRITICAL, summary, performance, (*_first(late), *_first(warnings)))
     summary = f"{counted(len(status.jobs), 'job')} within SLA"
@@ -80,7 +80,7 @@ def judge(status: Status, age: timedelta) -> Verdict:
 def _general(status: Status) -> Iterator[str]:
     """Yield the warnings about the scheduler itself."""
     if status.configuration_error:
-        since = _time(status.loaded)
+        since = local_time(status.loaded, zone=True)
         yield f"the configuration as of {since} is in force, for the newer one is wrong: {status.configuration_error}"
     yield from status.problems
     for plugin in status.plugins:
@@ -120,10 +120,6 @@ def _performance(status: Status) -> str:
 
 def _why(job: JobStatus) -> str:
     return f", {counted(job.failures, 'failure')}: {job.error}" if job.failures and job.error else ""
-
-
-def _time(moment: datetime | None) -> str:
-    return local_time(moment, zone=True)
 
 
 def _first(lines: list[str]) -> Iterator[str]:

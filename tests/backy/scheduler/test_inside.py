@@ -59,7 +59,9 @@ def known(daemon: Daemon) -> bool:
     """Tell whether all jobs were entered and looked at, and the scheduler works."""
     jobs = len(daemon.ledger.jobs) == len(daemon.configuration.jobs)
     return bool(
-        jobs and daemon._access._listens and all(one.phase is not Phase.UNKNOWN for one in daemon.ledger.agenda)
+        jobs
+        and daemon._access._listens
+        and all(one.phase is not Phase.UNKNOWN for one in daemon.ledger.agenda.entries.values())
     )
 
 

@@ -26,7 +26,7 @@ def done(*times: datetime, tag: str = "daily") -> Past:
 def enter(agenda: Agenda, name: str, past: Past, now: datetime = START, duration: float | None = 1) -> Entry:
     agenda.add(name, DAILY, past.since)
     agenda.learn(name, past, duration, now)
-    return agenda[name]
+    return agenda.entries[name]
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_a_job_that_is_gone_keeps_its_slot_until_it_has_ended(agenda: Agenda) ->
     assert agenda.start(START) == []
     agenda.finish(gone, Outcome.FAILED, done(), None, START)
     assert agenda.start(START) == [other]
-    assert [entry.name for entry in agenda] == ["other"]
+    assert [entry.name for entry in agenda.entries.values()] == ["other"]
     assert agenda.next_time() is None
 
 
@@ -225,7 +225,7 @@ def test_nothing_gets_lost_and_slots_are_kept_whatever_happens(data: st.DataObje
             case "learn":
                 agenda.learn(choose(st.sampled_from("abcde")), done(now), 1, now)
         assert all(agenda.running(pool) <= 2 for pool in Pool)
-        assert {entry for entry in agenda if entry.phase is Phase.RUNNING} == set(running)
+        assert {entry for entry in agenda.entries.values() if entry.phase is Phase.RUNNING} == set(running)
     while running:
         agenda.finish(running.pop(), Outcome.DONE, done(now), 1, now)
     now += 2 * DAY
@@ -241,11 +241,11 @@ def test_what_waited_for_a_slot_does_not_wait_again_for_a_run_that_is_near(agend
     blocker = enter(agenda, "blocker", done(START - 2 * DAY))
     assert agenda.start(START) == [blocker]
     agenda.add("vm", HOURLY, START - DAY)
-    run = next_ideal(timedelta(hours=1), agenda["vm"].shift, START)
+    run = next_ideal(timedelta(hours=1), agenda.entries["vm"].shift, START)
     agenda.learn("vm", done(run - timedelta(hours=1), tag="hourly"), 1, START)
     assert agenda.start(run) == []
     late = run + timedelta(minutes=58)
     agenda.finish(blocker, Outcome.DONE, done(late), 1, late)
 
-    assert agenda.start(late) == [agenda["vm"]]
-    assert agenda["vm"].due == (late, ("hourly",))
+    assert agenda.start(late) == [agenda.entries["vm"]]
+    assert agenda.entries["vm"].due == (late, ("hourly",))
