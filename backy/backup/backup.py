@@ -21,7 +21,7 @@ from backy.durable import sync_file_system_of
 from backy.errors import HintError, SourceBusyError, VerificationError
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
-from backy.integrity.damage import chunk_ids, report_damage, settle
+from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
 from backy.integrity.verify import recheck
 from backy.plugins.events import Events
 from backy.repository.cleanup import clean_up
@@ -163,7 +163,7 @@ class _Making:
                 statistics=self._statistics(started, done, stored),
             )
             # the fresh image has the content of the source: older revisions are repaired from it
-            settle(self._repository, damaged, image)
+            repair_or_distrust(self._repository, damaged, image)
         return complete
 
     def _store(self, candidates: list[Revision], parent: ChunkMap | None) -> tuple[Transferred, Stored]:
@@ -182,13 +182,13 @@ class _Making:
     ) -> tuple[Report, set[bytes]]:
         """Compare the stored image with the snapshot; return the report and the ids of chunks that were damaged."""
         backup = self._backup
-        report_damage(self._repository, stored.damaged, backup.clock, mended=False)
+        report_damage(self._repository, stored.damaged, backup.clock)
         damaged = chunk_ids(stored.damaged)
         findings = Findings(self._repository, self._revision.id, image, backup.clock)
         report = verifier.verify(self._snapshot, image, findings.add, backup.steps("verify", image.size))
         damaged |= findings.damaged
         if findings.failures:
-            settle(self._repository, damaged, None)
+            repair_or_distrust(self._repository, damaged)
             backup.events.verification_failed(self._repository.job, self._revision.id, findings.failures)
         findings.judge(HintError if done.hinted else VerificationError)
         return report, damaged

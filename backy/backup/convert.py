@@ -23,7 +23,7 @@ from backy.errors import BackyError, ChunkDamageError, DamageError, RepositoryBu
 from backy.image.chunkmap import ZERO, ChunkMap
 from backy.image.difference import differing_chunks
 from backy.image.stored import StoredImage
-from backy.integrity.damage import chunk_ids, damage_of, damaged_chunks, report_damage, settle
+from backy.integrity.damage import chunk_ids, damage_of, damaged_chunks, repair_or_distrust, report_damage
 from backy.repository.cleanup import clean_up
 from backy.repository.config import ShortSection
 from backy.repository.live import LiveChunks, first_sound, reliable
@@ -115,8 +115,8 @@ class Conversion:
         except DamageError as error:
             self._result.failed[revision.id] = str(error)
             if isinstance(error, ChunkDamageError):
-                report_damage(self.repository, [error], self.clock, mended=False)
-                settle(self.repository, chunk_ids([error]), None)
+                report_damage(self.repository, [error], self.clock)
+                repair_or_distrust(self.repository, chunk_ids([error]))
 
     def _convert(self, revision: Revision) -> None:
         with self.repository.open_image(revision) as image:
@@ -154,7 +154,7 @@ class Conversion:
         chunks = original.chunks
         indexes = [index for index in chunks.data() if chunks[index] not in self._read_back]
         with self.repository.open_image(copy, chunks) as image:
-            for index, _ in damaged_chunks(image, indexes, self.steps("verify", chunks.size)):
+            for index in damaged_chunks(image, indexes, self.steps("verify", chunks.size)):
                 storage.repair(copy.id, index, chunks[index], original.chunk(index))
                 if error := damage_of(image, index):
                     raise StorageError(f"the copy of revision {copy.id} can not be read back: {error}")

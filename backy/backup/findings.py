@@ -64,7 +64,7 @@ class Findings:
             repaired = damage_of(self.image, mismatch.index) is None
         self._damages += 1
         if self._damages <= MOST_FINDINGS:
-            report_damage(self.repository, [damage], self.clock, mended=repaired)
+            report_damage(self.repository, [damage], self.clock, repaired=repaired)
         else:
             log.warning("%s; %s", damage, "repaired from the source" if repaired else "not repaired")
         return repaired
@@ -77,8 +77,8 @@ class Findings:
             name=f"{self.revision_id}-{mismatch.index}",
             timestamp=self.clock(),
             revision=self.revision_id,
-            chunk=mismatch.index,
-            identity=self.image.chunks[mismatch.index].hex(),
+            index=mismatch.index,
+            chunk_id=self.image.chunks[mismatch.index].hex(),
             cause=mismatch.cause,
         )
         # a failing backup has a better reason to fail than a quarantine that can not be written

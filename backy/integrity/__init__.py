@@ -1,4 +1,4 @@
-"""What is broken: finding it, keeping the evidence, repairing it, and doubting what can not be repaired.
+"""Damage: finds it, keeps the evidence, repairs it, and distrusts what it can not repair.
 
-The use cases are `verify`, `scrub` and `quarantine`; a backup imports `damage` too.
+The use cases are `verify`, `scrub` and `quarantine`; backups and restores import `damage` too.
 """

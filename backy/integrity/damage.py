@@ -1,13 +1,14 @@
-"""What follows when stored chunks turn out to be damaged: evidence is kept, and what can be is mended.
+"""Deals with damaged chunks: keeps evidence, repairs them if possible, and distrusts the revisions that refer to them.
 
-Every revision that still refers to damage becomes distrusted. Nothing is built upon a distrusted revision.
+A backup never builds upon a distrusted revision.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import msgspec
 
@@ -23,10 +24,26 @@ from backy.system.parallel import in_parallel
 from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def attempts(
+    function: Callable[[Item], Result], items: Iterable[Item]
+) -> Generator[tuple[Item, Result | ChunkDamageError], None, None]:
+    """Call `function` for each of `items` in parallel; yield the item with the result or the damage that it raised."""
+
+    def attempt(item: Item) -> tuple[Item, Result | ChunkDamageError]:
+        try:
+            return item, function(item)
+        except ChunkDamageError as error:
+            return item, error
+
+    return in_parallel(attempt, items)
 
 
 def damage_of(image: StoredImage, index: int) -> ChunkDamageError | None:
-    """Read chunk `index` and return what is wrong with it, None if it is sound."""
+    """Read chunk `index` of `image` and return its damage, or None if it is sound."""
     try:
         image.chunk(index)
     except ChunkDamageError as error:
@@ -34,84 +51,97 @@ def damage_of(image: StoredImage, index: int) -> ChunkDamageError | None:
     return None
 
 
-def damaged_chunks(
-    image: StoredImage, indexes: Iterable[int], progress: Progress
-) -> list[tuple[int, ChunkDamageError]]:
-    """Read the chunks `indexes` and return those that are damaged; the first few errors have evidence with them."""
-
-    def check(index: int) -> tuple[int, ChunkDamageError | None]:
-        return index, damage_of(image, index)
-
-    found: list[tuple[int, ChunkDamageError]] = []
-    for index, error in in_parallel(check, indexes):
+def damaged_chunks(image: StoredImage, indexes: Iterable[int], progress: Progress) -> dict[int, ChunkDamageError]:
+    """Read the chunks at `indexes` and return the damage by index; only the first few errors keep their evidence."""
+    found: dict[int, ChunkDamageError] = {}
+    # Results wait for their turn: `damage_of` does not keep the content of sound chunks in memory meanwhile.
+    for index, error in in_parallel(lambda index: (index, damage_of(image, index)), indexes):
         progress(image.chunks.length(index))
         if error is not None:
-            found.append((index, error if len(found) < MOST_FINDINGS else error.without_evidence()))
+            found[index] = error if len(found) < MOST_FINDINGS else error.without_evidence()
     return found
 
 
 def report_damage(
-    repository: Repository, errors: Sequence[ChunkDamageError], clock: Callable[[], datetime], *, mended: bool
+    repository: Repository, errors: Sequence[ChunkDamageError], clock: Callable[[], datetime], *, repaired: bool = False
 ) -> None:
-    """Keep the evidence of the first few damaged chunks and say all that in the log; the caller holds `.backup`."""
+    """Log damaged chunks and keep evidence of the first few; the caller holds `.backup`.
+
+    Args:
+        repository: Keeps the evidence.
+        errors: The damage, one error for each chunk.
+        clock: Returns the time.
+        repaired: Whether the chunks are sound again.
+    """
     for error in errors[:MOST_FINDINGS]:
-        finding = Finding(
-            name=error.chunk_id.hex(),
-            timestamp=clock(),
-            revision=None,
-            chunk=None,
-            identity=error.chunk_id.hex(),
-            cause=error.cause,
-            mended=mended,
-        )
+        chunk_id = error.chunk_id.hex()
+        # Revisions share chunks, so the finding names no revision.
+        finding = Finding(name=chunk_id, timestamp=clock(), chunk_id=chunk_id, cause=error.cause, repaired=repaired)
         where = quarantine.keep_if_possible(repository.directory, finding, None, error.evidence)
-        log.warning("%s; %s; %s", error, "mended from the source" if mended else "not mended", where)
+        log.warning("%s; %s; %s", error, "repaired from the source" if repaired else "not repaired", where)
     if len(errors) > MOST_FINDINGS:
         more = counted(len(errors) - MOST_FINDINGS, "more chunk is", "more chunks are")
         log.warning("%s damaged, without evidence being kept", more)
 
 
 def chunk_ids(errors: Iterable[ChunkDamageError]) -> set[bytes]:
-    """Return the ids of damaged chunks, those that others are made of included."""
+    """Return the ids of damaged chunks and of the base chunks that make them damaged."""
     return {chunk_id for error in errors for chunk_id in (error.chunk_id, error.base) if chunk_id is not None}
 
 
-def settle(repository: Repository, damaged: Collection[bytes], donor: StoredImage | None) -> list[str]:
-    """Distrust every complete revision that refers to damage which can not be mended; return their ids.
+def mark(repository: Repository, revision: Revision, trust: Trust, damaged: Iterable[int] = ()) -> Revision:
+    """Write the trust in a revision and the indexes of its damaged chunks; the caller holds `.backup`.
 
-    `damaged` are the ids of chunks found damaged somewhere. Each revision's own copy is looked at, for a storage may
-    keep several, and mended from `donor` if that has the content. A revision that can not be dealt with is told in
-    the log and hinders none of the others. The caller holds `.backup`.
+    Returns:
+        The new record.
     """
-    if not damaged:
-        return []
-    mender = Mender(repository, damaged, donor)
-    return [revision.id for revision in repository.records.history() if _settle(repository, revision, mender, damaged)]
-
-
-def _settle(repository: Repository, revision: Revision, mender: Mender, damaged: Collection[bytes]) -> bool:
-    """Tell whether a revision refers to damage; then it is distrusted."""
-    try:
-        chunks = repository.records.read_map(revision)
-        bad = mender.damaged(revision, chunks, chunks.indexes(damaged))
-        if bad and not revision.suspect:  # one that is doubted as a whole is yet to be read as a whole
-            mark_damaged(repository, revision, [*revision.damaged, *bad])
-    except (BackyError, OSError) as error:
-        log.warning("revision %s can not be looked at for damage: %s", revision.id, error)
-        return False
-    return bool(bad)
-
-
-def mark_damaged(repository: Repository, revision: Revision, chunks: Iterable[int]) -> Revision:
-    """Distrust a revision for its damaged `chunks`."""
-    changed = msgspec.structs.replace(revision, trust=Trust.DISTRUSTED, damaged=tuple(sorted(set(chunks))))
+    changed = msgspec.structs.replace(revision, trust=trust, damaged=tuple(sorted(set(damaged))))
     if changed != revision:
         repository.records.write(changed)
     return changed
 
 
-class Mender:
-    """Looks at chunks that were damaged, and mends those whose content a sound image, the donor, has."""
+def repair_or_distrust(
+    repository: Repository, damaged: Collection[bytes], donor: StoredImage | None = None
+) -> list[str]:
+    """Repair damaged chunks in all complete revisions; distrust each revision in which one stays damaged.
+
+    The caller holds `.backup`.
+
+    Args:
+        repository: Has the revisions.
+        damaged: Ids of the chunks.
+        donor: A sound image, from which chunks are repaired that it has too.
+
+    Returns:
+        Ids of the revisions that refer to damage.
+    """
+    if not damaged:
+        return []
+    repairer = Repairer(repository, damaged, donor)
+    history = repository.records.history()
+    return [revision.id for revision in history if _distrust_if_damaged(repository, revision, repairer, damaged)]
+
+
+def _distrust_if_damaged(
+    repository: Repository, revision: Revision, repairer: Repairer, damaged: Collection[bytes]
+) -> bool:
+    """Distrust a revision that refers to damage which can not be repaired; return whether it does."""
+    try:
+        chunks = repository.records.read_map(revision)
+        bad = repairer.still_damaged(revision, chunks, chunks.indexes(damaged))
+        # A record that names damaged chunks counts as checked: one that is suspect is yet to be read as a whole.
+        if bad and not revision.suspect:
+            mark(repository, revision, Trust.DISTRUSTED, [*revision.damaged, *bad])
+    except (BackyError, OSError) as error:
+        # One revision that can not be read must not keep the others trusted.
+        log.warning("revision %s can not be looked at for damage: %s", revision.id, error)
+        return False
+    return bool(bad)
+
+
+class Repairer:
+    """Checks chunks that were damaged, and repairs them from a sound image, the donor, if it has their content."""
 
     def __init__(
         self, repository: Repository, damaged: Collection[bytes] = (), donor: StoredImage | None = None
@@ -120,32 +150,32 @@ class Mender:
         self._donor = donor
         self._offered = {donor.chunks[index]: index for index in donor.chunks.indexes(damaged)} if donor else {}
         self._sound: dict[tuple[str, bytes], bool] = {}
-        """What is known of shared chunks, by storage and id."""
+        """What is known of shared chunks, by storage and chunk id."""
 
-    def damaged(self, revision: Revision, chunks: ChunkMap, indexes: Iterable[int]) -> list[int]:
-        """Return which of the chunks `indexes` of a revision are damaged now and could not be mended."""
-        wanted = list(indexes)
-        if not wanted:
+    def still_damaged(self, revision: Revision, chunks: ChunkMap, indexes: Sequence[int]) -> list[int]:
+        """Return those of the `indexes` whose chunks are damaged now and can not be repaired."""
+        if not indexes:
             return []
         storage = self._repository.storage(revision.storage)
         with self._repository.open_image(revision, chunks) as image:
-            return [index for index in wanted if not self._is_sound(revision, storage, image, index)]
+            return [index for index in indexes if not self._is_sound(revision, storage, image, index)]
 
     def _is_sound(self, revision: Revision, storage: Storage, image: StoredImage, index: int) -> bool:
-        """Look at a chunk once for all revisions, or in each one where each has copies of its own."""
         key = revision.storage, image.chunks[index]
+        # Without shared chunks each revision has a copy of its own, which may be sound although another is damaged.
         if key not in self._sound or not storage.shares_chunks:
-            self._sound[key] = damage_of(image, index) is None or self._mend(revision.id, storage, image, index)
+            self._sound[key] = damage_of(image, index) is None or self._repair(revision.id, storage, image, index)
         return self._sound[key]
 
-    def _mend(self, revision_id: str, storage: Storage, image: StoredImage, index: int) -> bool:
+    def _repair(self, revision_id: str, storage: Storage, image: StoredImage, index: int) -> bool:
+        """Store a chunk again if the donor has its content; return whether the chunk is sound now."""
         chunk_id = image.chunks[index]
         if self._donor is None or chunk_id not in self._offered:
             return False
         try:
-            content = self._donor.chunk(self._offered[chunk_id])
-            storage.repair(revision_id, index, chunk_id, content)
+            storage.repair(revision_id, index, chunk_id, self._donor.chunk(self._offered[chunk_id]))
         except (StorageError, OSError) as error:
-            log.warning("chunk %s of revision %s can not be mended: %s", chunk_id.hex(), revision_id, error)
+            log.warning("chunk %s of revision %s can not be repaired: %s", chunk_id.hex(), revision_id, error)
             return False
+        # Only reading proves that the storage has replaced what was damaged.
         return damage_of(image, index) is None

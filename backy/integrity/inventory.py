@@ -1,4 +1,4 @@
-"""What a scrub has to look at: each stored chunk once, in an order that a later scrub can go on in."""
+"""Lists the stored chunks that a scrub checks, each once, in an order in which a later scrub can continue."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ log = logging.getLogger(__name__)
 
 
 class Item(msgspec.Struct, frozen=True, order=True):
-    """One stored chunk; items are visited in their order."""
+    """A stored chunk. A scrub visits items in their sort order."""
 
     storage: str
+    """Name of the storage."""
     revision_id: str
-    """Empty where a chunk's id alone says where it is stored."""
+    """Empty if the revisions of the storage share chunks."""
     index: int
     chunk_id: bytes
 
@@ -28,43 +29,37 @@ class Item(msgspec.Struct, frozen=True, order=True):
 class Inventory:
     """The stored chunks of some complete revisions.
 
-    Storages come one after the other. Where revisions share chunks the order is that of the ids, of which the memory
-    holds each once; elsewhere it is that of revision and index, and of the maps there is one in memory at a time.
+    Storages come one after the other. Chunks that revisions share come in the order of their ids, all others in that
+    of revision and index.
     """
 
     def __init__(self, repository: Repository, revisions: Iterable[Revision]) -> None:
         self._repository = repository
         self._revisions: list[Revision] = []
         self.count = 0
-        """How many chunks there are."""
+        """Number of chunks."""
         self.problems: list[str] = []
-        """Maps that can not be read, raw images that are not whole, storages that are not installed."""
+        """Unreadable maps, incomplete raw images, storages that are not installed."""
         distinct: dict[str, set[bytes]] = {}
         for revision in sorted(revisions, key=lambda revision: (revision.storage, revision.id)):
             try:
                 shares_chunks = repository.storage(revision.storage).shares_chunks
                 chunks = repository.records.read_map(revision)
-            except BackyError as error:
-                self.problems.append(str(error))
-                continue
-            if shares_chunks:
-                distinct.setdefault(revision.storage, set()).update(chunks.distinct())
-            else:
+                if shares_chunks:
+                    distinct.setdefault(revision.storage, set()).update(chunks.distinct())
+                    continue
+                # The map is not kept: all maps together could fill the memory.
                 self._revisions.append(revision)
                 self.count += sum(1 for _ in chunks.data())
-                self._look_at_size(revision)
+                # A raw image of the wrong size may have all its chunks, but `dd` would copy too little or too much.
+                repository.raw_path(revision)
+            except BackyError as error:
+                self.problems.append(str(error))
         self._shared = {name: sorted(chunk_ids) for name, chunk_ids in distinct.items()}
         self.count += sum(map(len, self._shared.values()))
 
-    def _look_at_size(self, revision: Revision) -> None:
-        """A raw image that is cut short or was added to may have all its chunks, but is not fit for `dd`."""
-        try:
-            self._repository.raw_path(revision)
-        except DamageError as error:
-            self.problems.append(str(error))
-
     def items(self, last: Item | None) -> Iterator[Item]:
-        """Yield every chunk once, beginning behind `last`, and going on from the first one to it."""
+        """Yield every chunk once: those after `last` first, then the others; in order if `last` is None."""
         if last is None:
             yield from self._in_order()
         else:
@@ -82,13 +77,13 @@ class Inventory:
             try:
                 chunks = self._repository.records.read_map(revision)
             except DamageError:
-                continue  # forgotten meanwhile: a moment ago it was sound
+                continue  # it was sound a moment ago, so the revision was forgotten meanwhile
             for index in chunks.data():
                 yield Item(revision.storage, revision.id, index, chunks[index])
 
 
 class Position(msgspec.Struct, frozen=True):
-    """The content of `.scrub`: the chunk that was looked at last. To lose it costs nothing but time."""
+    """The content of `.scrub`: the chunk that was checked last."""
 
     storage: str
     revision_id: str
@@ -97,19 +92,21 @@ class Position(msgspec.Struct, frozen=True):
 
 
 def read_position(path: Path) -> Item | None:
-    """Return the chunk that the last scrub looked at last; None if that is not known."""
+    """Return the chunk that the last scrub checked last, or None if it is not known."""
     content = path.read_bytes()
     try:
         position = msgspec.json.decode(content, type=Position)
         return Item(position.storage, position.revision_id, position.index, bytes.fromhex(position.chunk_id))
     except (msgspec.DecodeError, ValueError) as error:
-        if content:
+        if content:  # the file is empty until the first scrub ends
             log.warning("%s can not be read: %s; the scrub begins anew", path, error)
         return None
 
 
 def write_position(path: Path, last: Item) -> None:
-    """Note which chunk was looked at last, in the file that is the lock: it is written in place."""
+    """Write to `path` which chunk was checked last; log a failure."""
+    # Not replaced by a new file: `path` is the lock file, and the lock belongs to the file that is open.
+    # A crash may tear it. Losing it costs only time.
     try:
         position = Position(last.storage, last.revision_id, last.index, last.chunk_id.hex())
         path.write_bytes(msgspec.json.encode(position))

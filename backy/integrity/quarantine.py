@@ -1,12 +1,11 @@
-"""Evidence of what went wrong: for every finding a report and the blocks, below `quarantine/` in the repository.
+"""Keeps findings: a report on each one and the blocks that prove it, below `quarantine/` in the repository.
 
-    quarantine/<report>/report.json
-    quarantine/<report>/source       the source's bytes, where they are known
-    quarantine/<report>/stored       what is stored, as far as it can be read
+    quarantine/<name>/report.json
+    quarantine/<name>/source       the source's bytes, if they are known
+    quarantine/<name>/stored       the stored bytes, as far as they can be read
 
-A report about a damaged chunk is named by the chunk's id, so that finding it again adds nothing; one about a chunk that
-differs from the source is named by the revision and the chunk's number. Whoever adds reports holds the lock `.backup`;
-deleting them takes it.
+The name of a damaged chunk's finding is the chunk's id, so that finding the damage again adds nothing. The name of a
+mismatch's finding is made of the revision's id and the chunk's index. The caller of `keep` holds the lock `.backup`.
 """
 
 from __future__ import annotations
@@ -32,34 +31,38 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """The content of `report.json`."""
 
     name: str
-    """Name of the report and of its folder."""
+    """Name of the folder."""
     timestamp: datetime
-    """When it was found first."""
+    """Time at which it was found first."""
     revision: str | None = None
-    """The revision in which it was found, None if it was found by the chunk's id alone."""
-    chunk: int | None = None
-    """Number of the chunk in that revision."""
-    identity: str | None = None
-    """Id of the chunk that ought to be stored."""
+    """Id of the revision in which it was found; None if only the chunk's id is known."""
+    index: int | None = None
+    """Index of the chunk in that revision."""
+    chunk_id: str | None = None
+    """Id of the chunk that should be stored, in hexadecimal; None if the report can not be read."""
     cause: str
-    mended: bool = False
+    """What is wrong, for operators."""
+    repaired: bool = False
     """Whether the stored chunk was rewritten from the source and is sound again."""
 
 
 def keep(repository: Path, finding: Finding, source: bytes | None, stored: bytes | None) -> Path:
-    """Keep the evidence of a finding and return its folder; only its owner can read it.
+    """Write a finding and its blocks, None for an unknown one; return the folder, which only its owner can read.
 
-    Of what was found before, the blocks and the time stay as they are.
+    Raises:
+        OSError: it can not be written.
     """
-    folder = _folder(repository, finding.name)
+    folder = repository / FOLDER / finding.name
     known = _read(folder)
     if known is None:
+        # The blocks are a guest's data.
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         for name, block in (("source", source), ("stored", stored)):
             if block is not None:
                 write_file(folder / name, block, 0o400)
     else:
+        # The blocks and the time of the first sight prove the most: a later sight may follow a failed repair.
         finding = msgspec.structs.replace(finding, timestamp=known.timestamp)
     if finding != known:
         write_file(folder / REPORT, msgspec.json.format(msgspec.json.encode(finding), indent=2) + b"\n", 0o400)
@@ -68,7 +71,8 @@ def keep(repository: Path, finding: Finding, source: bytes | None, stored: bytes
 
 
 def keep_if_possible(repository: Path, finding: Finding, source: bytes | None, stored: bytes | None) -> str:
-    """Keep evidence and tell where; where none can be kept, tell why: that must not stop what it was found by."""
+    """Call `keep` and return where the evidence is, or why there is none, for a line of the log."""
+    # A full disk must not end the scrub or the backup that found the damage.
     try:
         return f"evidence is in {keep(repository, finding, source, stored)}"
     except OSError as error:
@@ -76,7 +80,7 @@ def keep_if_possible(repository: Path, finding: Finding, source: bytes | None, s
 
 
 def findings(repository: Path) -> Iterator[Finding]:
-    """Yield all reports in order of their names; one that can not be read says so."""
+    """Yield all findings in order of their names; the cause of an unreadable one says so."""
     for folder in _folders(repository):
         try:
             time = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
@@ -86,12 +90,12 @@ def findings(repository: Path) -> Iterator[Finding]:
 
 
 def count(repository: Path) -> int:
-    """Return how many reports there are."""
+    """Return the number of findings."""
     return len(_folders(repository))
 
 
 def find(repository: Path, name: str) -> Finding:
-    """Return the report `name`, or the only one whose name begins so.
+    """Return the finding called `name`, or the only one whose name begins with it.
 
     Raises:
         BackyError: there is none, or more than one.
@@ -104,42 +108,37 @@ def find(repository: Path, name: str) -> Finding:
     raise BackyError(f"{found} report begins with '{name}'; 'backy reports list' shows their names")
 
 
-def delete(repository: Path, names: Iterable[str]) -> list[Finding]:
-    """Remove the reports of these names, or whose names begin so, and their blocks; return what the reports said.
+def delete(repository: Path, names: Iterable[str] | None) -> list[Finding]:
+    """Remove findings and their blocks; return the findings.
+
+    Args:
+        repository: Directory of the repository.
+        names: Names or beginnings of names, as for `find`; None for all findings.
 
     Raises:
-        RepositoryBusyError: a backup is running, which may add to them.
-        BackyError: no report has one of the names, or more than one has; nothing is removed.
+        RepositoryBusyError: a backup is running, which may add findings.
+        BackyError: one of the names has no finding, or more than one; nothing is removed.
     """
     with exclusive(repository, BACKUP_LOCK):
-        # all are found before the first one is removed; two names may be of the same report
-        return _remove(repository, list(dict.fromkeys(find(repository, name) for name in names)))
-
-
-def delete_all(repository: Path) -> list[Finding]:
-    """Remove all reports and their blocks, return what the reports said; raises RepositoryBusyError."""
-    with exclusive(repository, BACKUP_LOCK):
-        return _remove(repository, list(findings(repository)))
-
-
-def _remove(repository: Path, reports: list[Finding]) -> list[Finding]:
-    for finding in reports:
-        shutil.rmtree(_folder(repository, finding.name))
-    return reports
+        if names is None:
+            chosen = list(findings(repository))
+        else:
+            # All are found before the first one is removed; two names may stand for the same one.
+            chosen = list(dict.fromkeys(find(repository, name) for name in names))
+        for finding in chosen:
+            shutil.rmtree(repository / FOLDER / finding.name)
+    return chosen
 
 
 def _read(folder: Path) -> Finding | None:
-    """Read a report; None if there is none, or none that can be read. The folder's name counts, not what it says."""
+    """Return the finding in `folder`, or None if there is none that can be read."""
     try:
         finding = msgspec.json.decode((folder / REPORT).read_bytes(), type=Finding)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
+    # A forged name in the report would make `delete` remove another folder.
     return msgspec.structs.replace(finding, name=folder.name)
 
 
 def _folders(repository: Path) -> list[Path]:
     return sorted(path for path in (repository / FOLDER).glob("*") if path.is_dir() and not path.is_symlink())
-
-
-def _folder(repository: Path, name: str) -> Path:
-    return repository / FOLDER / name

@@ -1,7 +1,7 @@
-"""Looking at everything that is stored, without the source: is it there (light), is it sound (deep)?
+"""Checks everything that is stored, without the source: whether it is there (light) or sound (deep).
 
-A deep scrub that ends early, for its time is over or it was interrupted, notes how far it came; the next one begins
-there, so what was looked at longest ago is next.
+A deep scrub that ends early, because its time is over or it is interrupted, writes down how far it came. The next one
+continues there, so that it begins with the chunks that were checked longest ago.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from backy.api import CHUNK_SIZE, ImageReader
 from backy.errors import MOST_FINDINGS, ChunkDamageError
 from backy.image.chunkmap import checked
-from backy.integrity.damage import chunk_ids, report_damage, settle
+from backy.integrity.damage import attempts, chunk_ids, repair_or_distrust, report_damage
 from backy.integrity.inventory import Inventory, Item, read_position, write_position
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, SCRUB_LOCK, exclusive, shared
-from backy.system.parallel import in_parallel
 from backy.system.progress import Steps, quiet
 from backy.text.phrases import counted
 
@@ -32,23 +32,24 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Scrubbed:
-    """What a scrub found."""
+    """The result of a scrub."""
 
     total: int = 0
-    """Chunks that there are to look at."""
+    """Chunks to check."""
     chunks: int = 0
-    """Chunks that were looked at."""
+    """Chunks that were checked."""
     bytes: int = 0
-    """Bytes of plain content that were read and compared with their ids."""
+    """Bytes of uncompressed content that were read and compared with their ids."""
     damaged: list[ChunkDamageError] = field(default_factory=list)
+    """The damage, one error for each chunk."""
     distrusted: list[str] = field(default_factory=list)
-    """Ids of the revisions that refer to what is damaged."""
+    """Ids of the revisions that refer to damaged chunks."""
     problems: list[str] = field(default_factory=list)
-    """What else is wrong: records and maps that can not be read."""
+    """Other defects, such as unreadable records and maps."""
 
     @property
     def complete(self) -> bool:
-        """Whether everything was looked at."""
+        """Whether everything was checked."""
         return self.chunks >= self.total
 
 
@@ -58,14 +59,17 @@ class Scrub:
 
     repository: Repository
     deep: bool
+    """Whether chunks are read and compared with their ids; else the storage only looks for their files."""
     clock: Callable[[], datetime]
     only: Revision | None = None
-    """Look at this revision only, from its begin to its end."""
+    """The only revision to check, from its beginning; None for all."""
     rate: float | None = None
     """Bytes per second to read at most."""
     longest: timedelta | None = None
+    """Time after which the scrub ends."""
     steps: Steps = quiet
     monotonic: Callable[[], float] = time.monotonic
+    """Returns seconds."""
     sleep: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
@@ -74,7 +78,7 @@ class Scrub:
         self._last: Item | None = None
 
     def run(self) -> Scrubbed:
-        """Look at all there is, draw the conclusions and return what was found.
+        """Check all chunks, keep evidence of damage, distrust revisions that refer to it, and return what was found.
 
         Raises:
             RepositoryBusyError: another deep scrub is running.
@@ -82,6 +86,7 @@ class Scrub:
         directory = self.repository.directory
         with ExitStack() as stack:
             position: Path | None = None
+            # Only a scrub of all chunks has a position; one of a single revision would lose that of the others.
             if self.deep and self.only is None:
                 stack.enter_context(exclusive(directory, SCRUB_LOCK))
                 position = directory / SCRUB_LOCK
@@ -92,13 +97,13 @@ class Scrub:
                 if self._suspects:
                     self._conclude()
             finally:
-                # with damage that nothing followed from, the next scrub begins where this one did and finds it again
+                # Suspects are left if they could not be noted: the next scrub begins where this one did to find them.
                 if position and self._last and not self._suspects:
                     write_position(position, self._last)
         return self._result
 
     def _revisions(self) -> list[Revision]:
-        """Return the complete revisions that are to be looked at."""
+        """Return the complete revisions to check."""
         if self.only is not None:
             return [self.repository.records.current(self.only)]
         sound, damaged = self.repository.records.survey()
@@ -106,76 +111,67 @@ class Scrub:
         return [revision for revision in sound if revision.complete]
 
     def _visit(self, inventory: Inventory) -> None:
-        """Look at everything, or as much of it as there is time for."""
+        """Check all chunks, or as many as there is time for."""
         result = self._result
         result.total = inventory.count
         result.problems += inventory.problems
         progress = self.steps("scrub", inventory.count * CHUNK_SIZE)
         begin = self.monotonic()
         with closing(self._look(inventory.items(self._last))) as looks:
-            for item, length, error in looks:
+            for item, found in looks:
                 self._last = item
                 result.chunks += 1
-                result.bytes += length
                 progress(CHUNK_SIZE)
-                if error is not None:
+                if isinstance(found, ChunkDamageError):
+                    # Not the error: a backup may be repairing the chunk, and evidence fills the memory.
                     self._suspects.append(item)
+                else:
+                    result.bytes += found
                 self._slow_down(result.bytes, begin)
                 if self.longest is not None and self.monotonic() - begin >= self.longest.total_seconds():
                     return
 
-    def _look(self, items: Iterable[Item]) -> Generator[tuple[Item, int, ChunkDamageError | None], None, None]:
-        """Yield, of each of `items`, how many bytes were read and what is wrong."""
+    def _look(self, items: Iterable[Item]) -> Generator[tuple[Item, int | ChunkDamageError], None, None]:
+        """Yield each of `items` with the number of bytes that were read, or with its damage."""
         for (storage, revision_id), group in groupby(items, key=lambda item: (item.storage, item.revision_id)):
-            with (
-                self.repository.storage(storage).open(revision_id) as reader,
-                closing(self._checks(reader, group)) as checks,
-            ):
-                yield from checks
-
-    def _checks(
-        self, reader: ImageReader, items: Iterable[Item]
-    ) -> Generator[tuple[Item, int, ChunkDamageError | None], None, None]:
-        def check(item: Item) -> tuple[Item, int, ChunkDamageError | None]:
-            try:
-                return item, self._check(reader, item), None
-            except ChunkDamageError as error:
-                return item, 0, error
-
-        return in_parallel(check, items)
+            with self.repository.storage(storage).open(revision_id) as reader:
+                # `yield from` also ends the threads before the reader is closed, if the caller stops early.
+                yield from attempts(partial(self._check, reader), group)
 
     def _check(self, reader: ImageReader, item: Item) -> int:
+        """Return how many bytes of a chunk were read; raises ChunkDamageError."""
         if not self.deep:
             reader.probe(item.index, item.chunk_id)
             return 0
         return len(checked(item.chunk_id, reader.read(item.index, item.chunk_id)))
 
     def _slow_down(self, done: int, begin: float) -> None:
-        """Wait until `done` bytes are what the rate allows."""
+        """Sleep until `rate` allows to have read `done` bytes since `begin`."""
         early = done / self.rate - (self.monotonic() - begin) if self.rate else 0
         if early > 0:
             self.sleep(early)
 
     def _conclude(self) -> None:
-        """Report what is damaged still, now that no backup mends anything, and distrust what refers to it."""
+        """Check the suspects again while no backup runs; keep evidence of those still damaged, and distrust."""
         result = self._result
         try:
+            # A backup may have repaired suspects meanwhile.
             with exclusive(self.repository.directory, BACKUP_LOCK, wait=True):
-                known = {(revision.storage, revision.id) for revision in self.repository.records.history()}
-                items = [
-                    item for item in self._suspects if not item.revision_id or (item.storage, item.revision_id) in known
-                ]
-                with closing(self._look(items)) as looks:
-                    for _, _, error in looks:
-                        if error is not None:
+                with closing(self._look(self._known_suspects())) as looks:
+                    for _, found in looks:
+                        if isinstance(found, ChunkDamageError):
                             few = len(result.damaged) < MOST_FINDINGS
-                            result.damaged.append(error if few else error.without_evidence())
-                report_damage(self.repository, result.damaged, self.clock, mended=False)
-                result.distrusted = settle(self.repository, chunk_ids(result.damaged), None)
+                            result.damaged.append(found if few else found.without_evidence())
+                report_damage(self.repository, result.damaged, self.clock)
+                result.distrusted = repair_or_distrust(self.repository, chunk_ids(result.damaged))
             self._suspects.clear()
         except OSError as error:
-            found = ", ".join(item.chunk_id.hex() for item in self._suspects[:3])
-            result.problems.append(
-                f"{counted(len(self._suspects), 'chunk seems', 'chunks seem')} to be damaged, such as {found}, "
-                f"which could not be noted: {error}"
-            )
+            # A read-only file system must not hide the damage.
+            few_ids = ", ".join(item.chunk_id.hex() for item in self._suspects[:3])
+            seem = counted(len(self._suspects), "chunk seems", "chunks seem")
+            result.problems.append(f"{seem} to be damaged, such as {few_ids}, which could not be noted: {error}")
+
+    def _known_suspects(self) -> list[Item]:
+        """Return the suspects without those of revisions that were forgotten meanwhile, or converted."""
+        known = {(revision.storage, revision.id) for revision in self.repository.records.history()}
+        return [item for item in self._suspects if not item.revision_id or (item.storage, item.revision_id) in known]

@@ -1,17 +1,16 @@
-"""What is thought of the stored revisions: doubting them, reading them, and what follows from that."""
+"""Distrusts stored revisions, reads them, and trusts them again if they are sound."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-import msgspec
-
 from backy.api import Progress
 from backy.errors import ChunkDamageError, DamageError, RevisionNotFoundError
-from backy.integrity.damage import Mender, chunk_ids, damaged_chunks, mark_damaged, report_damage, settle
+from backy.integrity.damage import Repairer, chunk_ids, damaged_chunks, mark, repair_or_distrust, report_damage
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust, utc_now
 from backy.system.locking import BACKUP_LOCK, exclusive
@@ -23,46 +22,38 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of reading one revision."""
+    """The result of verifying one revision."""
 
     revision: Revision
-    """Its record as it is now; as it was if somebody forgot it."""
+    """The new record; the old one if the revision was forgotten meanwhile."""
     forgotten: str | None = None
-    """The text for operators if somebody forgot it meanwhile; else None."""
+    """The text for operators if the revision was forgotten meanwhile; else None."""
 
 
 def distrust(
     repository: Repository, specification: str | None = None, *, first: date = date.min, last: date = date.max
 ) -> list[Revision]:
-    """Mark revisions as distrusted and return their new records.
+    """Distrust revisions and return their new records.
 
-    Chooses the one that SPEC stands for, or all if it is None; of these, those made on the days from `first` to `last`
-    (UTC, both included).
+    Args:
+        repository: Has the revisions.
+        specification: SPEC of one revision; None for all.
+        first: Distrusts only what was made on this day (UTC) or later.
+        last: Distrusts only what was made on this day (UTC) or earlier.
 
     Raises:
         RepositoryBusyError: a backup is running.
         RevisionNotFoundError: there is no revision that SPEC stands for.
     """
+    records = repository.records
     with exclusive(repository.directory, BACKUP_LOCK):
-        revisions = (
-            repository.records.history() if specification is None else [repository.records.select(specification)]
-        )
+        revisions = records.history() if specification is None else [records.select(specification)]
         return [
+            # Damage found earlier is dropped: a revision that names damaged chunks counts as checked.
             mark(repository, revision, Trust.DISTRUSTED)
             for revision in revisions
             if first <= revision.timestamp.astimezone(UTC).date() <= last
         ]
-
-
-def mark(repository: Repository, revision: Revision, trust: Trust) -> Revision:
-    """Give a revision another state of trust, and forget which of its chunks were damaged.
-
-    The caller holds the lock `.backup`.
-    """
-    changed = msgspec.structs.replace(revision, trust=trust, damaged=())
-    if changed != revision:
-        repository.records.write(changed)
-    return changed
 
 
 def verify_all(
@@ -72,13 +63,18 @@ def verify_all(
     clock: Callable[[], datetime] = utc_now,
     steps: Steps = quiet,
 ) -> int:
-    """Verify the revision that SPEC stands for, or all distrusted ones if it is None; return how many these are.
+    """Verify one revision, or all that are distrusted; return their number.
 
-    Calls `tell` as soon as a revision is judged. One that is damaged keeps no other from being read.
+    Args:
+        repository: Has the revisions.
+        specification: SPEC of one revision; None for all that are distrusted.
+        tell: Called with each verdict as soon as it is known.
+        clock: Returns the time.
+        steps: Called as each revision begins.
 
     Raises:
-        DamageError: at the end, if anything is damaged; the text names every revision that is.
-        RevisionNotFoundError: there is no revision that SPEC stands for, or somebody forgot it meanwhile.
+        DamageError: after all revisions are read, if any is damaged; the text names each of them.
+        RevisionNotFoundError: there is no revision that SPEC stands for, or it was forgotten meanwhile.
     """
     if specification is None:
         revisions = [revision for revision in repository.records.history() if revision.trust is Trust.DISTRUSTED]
@@ -90,100 +86,91 @@ def verify_all(
             judged = verify(repository, revision, clock, steps("verify", revision.size))
         except DamageError as error:
             problems.append(str(error))
-            continue
         except RevisionNotFoundError as error:
-            # whoever asked for this one has to know; of many, one that is gone needs no verdict any more
+            # One of many that is gone needs no verdict. The only one that was asked for is missed.
             if specification is not None:
                 raise
             tell(Verdict(revision, forgotten=str(error)))
-            continue
-        tell(Verdict(judged))
-        if judged.damaged:
-            problems.append(f"revision {judged.id} has {counted(len(judged.damaged), 'damaged chunk')}")
+        else:
+            tell(Verdict(judged))
+            if judged.damaged:
+                problems.append(f"revision {judged.id} has {counted(len(judged.damaged), 'damaged chunk')}")
     if problems:
         raise DamageError(f"{'; '.join(problems)}; 'backy reports list' tells more")
     return len(revisions)
 
 
 def verify(repository: Repository, revision: Revision, clock: Callable[[], datetime], progress: Progress) -> Revision:
-    """Read all of a revision and judge it; backups may run meanwhile, a purge may not.
+    """Read all of a revision and return its new record, verified or distrusted. Backups can run meanwhile.
 
     Raises:
         DamageError: its chunk map is damaged.
-        RevisionNotFoundError: somebody forgot it meanwhile.
+        RevisionNotFoundError: it was forgotten meanwhile.
     """
     with repository.image(revision) as image:
         found = damaged_chunks(image, image.chunks.data(), progress)
         with exclusive(repository.directory, BACKUP_LOCK, wait=True):
             current = repository.records.current(revision)
-            # a backup may have mended meanwhile what was damaged, so those chunks are looked at again
-            return _judge(repository, current, _look(repository, current, found), clock)
-
-
-def _look(
-    repository: Repository, revision: Revision, found: Sequence[tuple[int, ChunkDamageError]]
-) -> list[tuple[int, ChunkDamageError]]:
-    """Return which of the chunks found damaged are so still."""
-    if not found:
-        return []
-    with repository.open_image(revision) as image:
-        return damaged_chunks(image, [index for index, _ in found], quiet("", 0))
+            if found:
+                # A backup may have repaired chunks since they were read, or a conversion moved them.
+                with repository.open_image(current) as again:
+                    found = damaged_chunks(again, found, quiet("", 0))
+            return _judge(repository, current, found, clock)
 
 
 def _judge(
     repository: Repository,
     revision: Revision,
-    found: Sequence[tuple[int, ChunkDamageError]],
+    found: Mapping[int, ChunkDamageError],
     clock: Callable[[], datetime],
 ) -> Revision:
-    """Draw the conclusions of having read all of a revision: it is verified, or it and its kin are distrusted."""
+    """Mark a revision that was read as a whole, and all others that share its damage; return its new record."""
     if not found:
         log.info("revision %s is verified: all of it is sound", revision.id)
         return mark(repository, revision, Trust.VERIFIED)
-    errors = [error for _, error in found]
-    report_damage(repository, errors, clock, mended=False)
-    changed = mark_damaged(repository, revision, [index for index, _ in found])
-    settle(repository, chunk_ids(errors), None)
+    errors = list(found.values())
+    report_damage(repository, errors, clock)
+    # First this one, which is no longer suspect: `repair_or_distrust` leaves suspect revisions to be read.
+    changed = mark(repository, revision, Trust.DISTRUSTED, found)
+    repair_or_distrust(repository, chunk_ids(errors))
     return changed
 
 
 def recheck(repository: Repository, clock: Callable[[], datetime], steps: Steps) -> None:
-    """Read all of the newest revision that is doubted as a whole, and look again at every chunk known to be damaged.
+    """Read the newest suspect revision, and all chunks known to be damaged; log what is still wrong.
 
-    The backup just made may have stored anew what was damaged; then a revision is whole again. Says what is still
-    wrong. That backup is complete: nothing that is wrong with older revisions fails it.
+    Runs after a backup, which may have stored again what was damaged. The caller holds `.backup`.
     """
+    # One revision a night, or many suspect ones would keep the next jobs waiting.
     for revision in [revision for revision in repository.records.history() if revision.suspect][-1:]:
-        _guarded(revision, lambda found: _read_all(repository, found, clock, steps))
-    mender = Mender(repository)
+        with _guarded(revision), repository.open_image(revision) as image:
+            found = damaged_chunks(image, image.chunks.data(), steps("recheck", image.size))
+            _judge(repository, revision, found, clock)
+    repairer = Repairer(repository)
     for revision in repository.records.history():
         if revision.damaged:
-            _guarded(revision, lambda found: _look_at_damage(repository, mender, found))
+            with _guarded(revision):
+                _look_at_damage(repository, repairer, revision)
 
 
-def _guarded(revision: Revision, look: Callable[[Revision], object]) -> None:
+@contextmanager
+def _guarded(revision: Revision) -> Iterator[None]:
+    """Log errors instead of raising them."""
     try:
-        look(revision)
-    except Exception as error:  # whatever a plugin does: the new revision is good
+        yield
+    except Exception as error:  # also defects of plugins: the backup is complete, an old revision must not fail it
         log.warning("the distrusted revision %s can not be looked at: %s", revision.id, error)
         log.debug("this is where it happened:", exc_info=error)
 
 
-def _read_all(repository: Repository, revision: Revision, clock: Callable[[], datetime], steps: Steps) -> None:
-    with repository.open_image(revision) as image:
-        found = damaged_chunks(image, image.chunks.data(), steps("recheck", image.size))
-    _judge(repository, revision, found, clock)
-
-
-def _look_at_damage(repository: Repository, mender: Mender, revision: Revision) -> None:
-    """Trust a revision again if what was damaged in it is sound; else say what is wrong."""
+def _look_at_damage(repository: Repository, repairer: Repairer, revision: Revision) -> None:
+    """Trust a revision again if its damaged chunks are sound now; else log what is wrong."""
     chunks = repository.records.read_map(revision)
-    bad = mender.damaged(revision, chunks, revision.damaged)
+    bad = repairer.still_damaged(revision, chunks, revision.damaged)
+    mark(repository, revision, Trust.DISTRUSTED if bad else Trust.TRUSTED, bad)
     if not bad:
         log.warning("revision %s is whole again: what was damaged is stored anew", revision.id)
-        mark(repository, revision, Trust.TRUSTED)
         return
-    mark_damaged(repository, revision, bad)
     log.warning(
         "revision %s is distrusted: %s damaged, the first is chunk %d (%s); 'backy reports list' "
         "tells more, 'backy forget -r %s' gives the revision up",

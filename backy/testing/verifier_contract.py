@@ -120,7 +120,7 @@ class VerifierContract:
             assert mismatch.cause
 
     def test_damage_is_told_apart_from_a_difference(self, verifier: Verifier) -> None:
-        """A stored chunk that can not be read comes with its error, and the source's bytes to mend it."""
+        """A stored chunk that can not be read comes with its error, and the source's bytes to repair it."""
         everywhere = set(range(chunk_count(len(CONTENT))))
         result = self._verified(verifier, MemoryImage(CONTENT), _Stored(CONTENT, missing=everywhere))
         for mismatch in result.mismatches:

@@ -123,7 +123,7 @@ def durable_disks(durable_ceph: Cluster) -> Iterator[Callable[..., Disk]]:
 def repositories(tmp_path: Path) -> Callable[..., Repository]:
     """Make repositories for disks, as `repositories(disk, key=value)`: keys of the source.
 
-    Verification would mend what changes leave out; tests compare all by themselves.
+    Verification would repair what changes leave out; tests compare all by themselves.
     """
 
     def make(disk: Disk, verifier: str | None = "none", **keys: Any) -> Repository:

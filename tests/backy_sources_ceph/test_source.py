@@ -7,7 +7,7 @@ import random
 import pytest
 
 from backy.api import CHUNK_SIZE, SourceError
-from backy.integrity.verify import mark
+from backy.integrity.damage import mark
 from backy.repository.revision import Trust
 
 MIB = 2**20

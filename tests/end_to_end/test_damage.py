@@ -1,4 +1,4 @@
-"""Every kind of damage in every kind of file: it is found, told, mended where the source has the content, and no more.
+"""Every kind of damage in every kind of file: it is found, told, repaired if the source has the content, and no more.
 
 The history has three revisions of an image of nine chunks:
 
@@ -51,16 +51,16 @@ class Case:
     chunks: str
     revision: int
     referring: set[int]
-    mended: bool
+    repaired: bool
 
 
 CASES = {
-    "current": Case("ab", NEW, EVERY, mended=True),
-    "old": Case("cd", OLD, {OLD}, mended=False),
-    "current delta": Case("ef", NEW, {NEW}, mended=True),
-    "old delta": Case("ef", MIDDLE, {MIDDLE}, mended=False),
-    "base": Case("ef", OLD, EVERY, mended=False),
-    "companion": Case("gh", MIDDLE, {MIDDLE, NEW}, mended=False),
+    "current": Case("ab", NEW, EVERY, repaired=True),
+    "old": Case("cd", OLD, {OLD}, repaired=False),
+    "current delta": Case("ef", NEW, {NEW}, repaired=True),
+    "old delta": Case("ef", MIDDLE, {MIDDLE}, repaired=False),
+    "base": Case("ef", OLD, EVERY, repaired=False),
+    "companion": Case("gh", MIDDLE, {MIDDLE, NEW}, repaired=False),
 }
 
 
@@ -188,7 +188,7 @@ def test_a_deep_scrub_finds_all_damage_and_distrusts_what_refers_to_it(
     assert found["distrusted"] == ids(repository, case.referring)
     assert distrusted(repository) == case.referring
     assert next(iter(sorted(bad))) in done.err
-    assert {report["identity"] for report in json.loads(call("reports", "list", "--json").out)} == bad
+    assert {report["chunk_id"] for report in json.loads(call("reports", "list", "--json").out)} == bad
 
     kept = evidence(repository, tree)
     assert call("scrub", "deep").code == 1
@@ -228,7 +228,7 @@ def test_verify_judges_each_revision_by_what_it_refers_to(
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_backup_mends_what_the_source_still_has(
+def test_a_backup_repairs_what_the_source_still_has(
     call: Callable, repository: Repository, tmp_path: Path, case: Case, how: str
 ) -> None:
     bad = damage(repository, case, how)
@@ -239,14 +239,14 @@ def test_a_backup_mends_what_the_source_still_has(
     image = Path(repository.config.source.written["filename"])
     assert call("restore", tmp_path / "restored").code == 0
     assert (tmp_path / "restored").read_bytes() == image.read_bytes()
-    if case.mended:
-        assert "mended from the source" in done.err
+    if case.repaired:
+        assert "repaired from the source" in done.err
         reports = json.loads(call("reports", "list", "--json").out)
-        assert {report["identity"] for report in reports if report["mended"]} == bad
+        assert {report["chunk_id"] for report in reports if report["repaired"]} == bad
         assert distrusted(repository) == set()
         assert call("scrub", "deep").code == 0
     elif NEW in case.referring:
-        assert "mended from the source" in done.err
+        assert "repaired from the source" in done.err
         # of what fails its checksum it is known who has it; of the other deltas made of it nobody knows yet
         assert distrusted(repository) == (set() if how == "swap" else {case.revision})
         assert call("scrub", "deep").code == 1
@@ -424,13 +424,13 @@ def test_a_source_that_changes_meanwhile_fails_the_backup_and_keeps_the_evidence
     folder = repository.directory / quarantine.FOLDER / finding.name
     assert (folder / "source").read_bytes() == content("meanwhile")
     assert (folder / "stored").read_bytes() == old
-    assert finding.chunk == 1
+    assert finding.index == 1
     assert "1 report" in call("status").out
     assert call("scrub", "deep").code == 0
     assert call("backup", "daily").code == 0
 
 
-def test_damage_that_the_changed_source_can_not_mend_fails_the_backup(repository: Repository, own_image: Path) -> None:
+def test_damage_that_a_changed_source_can_not_repair_fails_the_backup(repository: Repository, own_image: Path) -> None:
     chunk_file(repository, identity(repository, NEW, "b")).unlink()
 
     with pytest.raises(Exception, match="1 chunk that is not what the source has"):

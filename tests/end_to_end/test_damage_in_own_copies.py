@@ -17,8 +17,9 @@ import pytest
 from backy.api import CHUNK_SIZE, ChunkDamageError, Held, Job, Purged, Stored, identify
 from backy.backup.backup import Backup
 from backy.integrity import quarantine
+from backy.integrity.damage import mark
 from backy.integrity.scrub import Scrub, Scrubbed
-from backy.integrity.verify import mark, verify
+from backy.integrity.verify import verify
 from backy.repository.config import JobConfig, PluginSection, ShortSection
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT, Revision, Trust, utc_now
@@ -183,13 +184,13 @@ def test_a_light_scrub_sees_that_a_file_is_gone(repository: RawRepository) -> No
     assert repository.records.history()[OLD].damaged == (0, 1, 3, 4)
 
 
-def test_a_backup_mends_its_own_copy_and_that_of_its_parent(repository: RawRepository) -> None:
+def test_a_backup_repairs_its_own_copy_and_that_of_its_parent(repository: RawRepository) -> None:
     bad = repository.damage(NEW, 0)
 
     backup(repository)
 
     (finding,) = quarantine.findings(repository.directory)
-    assert (finding.identity, finding.mended) == (bad.hex(), True)
+    assert (finding.chunk_id, finding.repaired) == (bad.hex(), True)
     assert repository.trust() == [Trust.TRUSTED] * 3
     assert scrub(repository).damaged == []
 

@@ -28,8 +28,8 @@ def list_(directory: Path, as_json: bool) -> None:
         print_json(found)
         return
     for finding in found:
-        mended = ", mended" if finding.mended else ""
-        click.echo(f"{local_time(finding.timestamp)}  {finding.name}  {finding.cause}{mended}")
+        repaired = ", repaired" if finding.repaired else ""
+        click.echo(f"{local_time(finding.timestamp)}  {finding.name}  {finding.cause}{repaired}")
     # Last, where it is seen below a long list.
     click.echo(counted(len(found), "report"))
 
@@ -69,5 +69,5 @@ def delete(directory: Path, names: tuple[str, ...], everything: bool) -> None:
     if bool(names) == everything:
         raise click.UsageError("name the reports to delete, or give --all")
     repository = Repository.open(directory).directory
-    deleted = quarantine.delete_all(repository) if everything else quarantine.delete(repository, names)
+    deleted = quarantine.delete(repository, None if everything else names)
     click.echo(f"Deleted {counted(len(deleted), 'report')}")

@@ -19,8 +19,8 @@ from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup.backup import Backup
 from backy.backup.convert import Conversion
 from backy.errors import BackyError, DamageError, RepositoryBusyError, StorageError
+from backy.integrity.damage import mark
 from backy.integrity.scrub import Scrub
-from backy.integrity.verify import mark
 from backy.repository.config import ShortSection
 from backy.repository.revision import Revision, Trust
 from backy.retention.purge import purge

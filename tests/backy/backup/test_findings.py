@@ -57,7 +57,7 @@ def test_damage_is_repaired_from_the_source_and_fails_nothing(findings: Findings
     findings.judge(VerificationError)
     assert findings.damaged == {findings.image.chunks[0]}
     assert findings.image.chunk(0) == content
-    assert [finding.mended for finding in quarantine.findings(findings.repository.directory)] == [True]
+    assert [finding.repaired for finding in quarantine.findings(findings.repository.directory)] == [True]
 
 
 def test_content_that_is_in_two_places_is_repaired_once(findings: Findings) -> None:
@@ -66,11 +66,11 @@ def test_content_that_is_in_two_places_is_repaired_once(findings: Findings) -> N
     both = [damaged(findings, 2, content), damaged(findings, 3, content)]
 
     findings.add(both[0])
-    mended = chunk_file(findings, 2).stat()
+    repaired = chunk_file(findings, 2).stat()
     findings.add(both[1])
 
     findings.judge(VerificationError)
-    assert chunk_file(findings, 2).stat().st_ino == mended.st_ino
+    assert chunk_file(findings, 2).stat().st_ino == repaired.st_ino
 
 
 @pytest.mark.parametrize("expected", [b"something else", None])
@@ -82,7 +82,7 @@ def test_damage_is_not_repaired_by_what_the_source_has_now(findings: Findings, e
     with pytest.raises(VerificationError):
         findings.judge(VerificationError)
     assert not chunk_file(findings, 0).exists()
-    assert [finding.mended for finding in quarantine.findings(findings.repository.directory)] == [False]
+    assert [finding.repaired for finding in quarantine.findings(findings.repository.directory)] == [False]
 
 
 def test_the_chunk_that_another_is_made_of_counts_as_damaged(findings: Findings) -> None:

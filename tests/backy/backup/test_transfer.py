@@ -242,7 +242,7 @@ def test_a_hint_that_leaves_out_a_change_is_found_out_and_all_is_read_at_once(re
     assert second.statistics.bytes_read == len(repository.memory.content)
     assert str(second.verification) == "verified"
     (report,) = quarantine.findings(repository.directory)
-    assert (report.chunk, report.cause) == (4, "stored and source differ")
+    assert (report.index, report.cause) == (4, "stored and source differ")
     assert report.revision not in {first.id, second.id}
     assert "1 chunk that is not what the source has" in caplog.text
     assert "may have told too little of what changed, so now all of it is read" in caplog.text

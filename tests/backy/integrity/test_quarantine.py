@@ -17,8 +17,8 @@ def finding(name: str) -> Finding:
         name=name,
         timestamp=datetime(2026, 1, 1, tzinfo=UTC),
         revision="KpXqR4vTn8sWzYb2Lm6HcD",
-        chunk=7,
-        identity="ab" * 32,
+        index=7,
+        chunk_id="ab" * 32,
         cause="stored and source differ",
     )
 
@@ -32,7 +32,7 @@ def test_evidence_is_a_report_and_both_blocks_for_their_owner_alone(tmp_path: Pa
     )
     assert {path.stat().st_mode & 0o777 for path in (folder, folder.parent)} == {0o700}
     assert (files["source"].read_bytes(), files["stored"].read_bytes()) == (b"source", b"stored")
-    assert msgspec.json.decode(files["report.json"].read_bytes())["chunk"] == 7
+    assert msgspec.json.decode(files["report.json"].read_bytes())["index"] == 7
     assert list(quarantine.findings(tmp_path)) == [finding("one")]
 
 
@@ -46,11 +46,11 @@ def test_a_block_that_can_not_be_read_is_left_out(tmp_path: Path, source: bytes 
 
 def test_evidence_that_is_found_again_keeps_the_first_blocks(tmp_path: Path) -> None:
     quarantine.keep(tmp_path, finding("one"), b"source", b"first")
-    mended = msgspec.structs.replace(finding("one"), mended=True)
-    folder = quarantine.keep(tmp_path, mended, b"source", b"second")
+    repaired = msgspec.structs.replace(finding("one"), repaired=True)
+    folder = quarantine.keep(tmp_path, repaired, b"source", b"second")
 
     assert (folder / "stored").read_bytes() == b"first"
-    assert list(quarantine.findings(tmp_path)) == [mended]
+    assert list(quarantine.findings(tmp_path)) == [repaired]
     assert quarantine.count(tmp_path) == 1
 
 
@@ -142,7 +142,7 @@ def test_all_reports_are_deleted(tmp_path: Path) -> None:
     for name in ("a", "b"):
         quarantine.keep(tmp_path, finding(name), None, None)
 
-    assert quarantine.delete_all(tmp_path) == [finding("a"), finding("b")]
+    assert quarantine.delete(tmp_path, None) == [finding("a"), finding("b")]
     assert quarantine.count(tmp_path) == 0
 
 
@@ -153,5 +153,5 @@ def test_nothing_is_deleted_while_a_backup_may_add_to_it(tmp_path: Path) -> None
         with pytest.raises(RepositoryBusyError):
             quarantine.delete(tmp_path, ["a"])
         with pytest.raises(RepositoryBusyError):
-            quarantine.delete_all(tmp_path)
+            quarantine.delete(tmp_path, None)
     assert quarantine.count(tmp_path) == 1

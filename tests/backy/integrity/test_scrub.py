@@ -171,7 +171,7 @@ def test_a_purge_can_not_run_meanwhile_but_a_backup_can(stored: Repository) -> N
     assert len(stored.records.history()) == 2
 
 
-def test_conclusions_wait_for_a_backup_that_may_mend_meanwhile(stored: Repository) -> None:
+def test_conclusions_wait_for_a_backup_that_may_repair_meanwhile(stored: Repository) -> None:
     path = files(stored)[0]
     content = path.read_bytes()
     path.unlink()
@@ -199,7 +199,7 @@ def test_damage_that_can_not_be_noted_is_told_all_the_same(stored: Repository, m
     def read_only(*arguments: object, **options: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("backy.integrity.scrub.settle", read_only)
+    monkeypatch.setattr("backy.integrity.scrub.repair_or_distrust", read_only)
     found = scrub(stored)
 
     assert any(path.stem in problem and "Read-only" in problem for problem in found.problems)

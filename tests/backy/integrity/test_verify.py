@@ -12,8 +12,8 @@ import pytest
 from backy.backup.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError, RevisionNotFoundError
 from backy.integrity import quarantine
-from backy.integrity.damage import chunk_ids, mark_damaged, settle
-from backy.integrity.verify import Verdict, distrust, mark, recheck, verify, verify_all
+from backy.integrity.damage import chunk_ids, mark, repair_or_distrust
+from backy.integrity.verify import Verdict, distrust, recheck, verify, verify_all
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust, utc_now
 from backy.retention.forget import forget
@@ -76,7 +76,7 @@ def test_to_verify_needs_the_lock_for_records_only_at_its_end(stored: Repository
         assert verifying.result(timeout=60).trust is Trust.VERIFIED
 
 
-def test_what_a_backup_mended_meanwhile_is_not_damaged(stored: Repository) -> None:
+def test_what_a_backup_repaired_meanwhile_is_not_damaged(stored: Repository) -> None:
     path = chunk_file(stored, 0)
     content = path.read_bytes()
     path.unlink()
@@ -99,11 +99,11 @@ def test_a_revision_with_a_damaged_map_can_not_be_verified(stored: Repository) -
 
 
 def test_a_mark_that_changes_nothing_writes_nothing(stored: Repository) -> None:
-    revision = mark_damaged(stored, stored.records.history()[0], [3, 1, 3])
+    revision = mark(stored, stored.records.history()[0], Trust.DISTRUSTED, [3, 1, 3])
     record = stored.directory / f"{revision.id}.rev"
     written = record.stat().st_ino
 
-    assert mark_damaged(stored, revision, [1, 3]).damaged == (1, 3)
+    assert mark(stored, revision, Trust.DISTRUSTED, [1, 3]).damaged == (1, 3)
     assert record.stat().st_ino == written
     mark(stored, mark(stored, revision, Trust.TRUSTED), Trust.TRUSTED)
     assert stored.records.history()[0].damaged == ()
@@ -116,13 +116,13 @@ def test_a_revision_that_can_not_be_dealt_with_hinders_no_other(
     chunk_file(stored, 0).unlink()
     stored.records.map_path(stored.records.history()[0].id).unlink()
 
-    assert settle(stored, {bad}, None) == [stored.records.history()[1].id]
+    assert repair_or_distrust(stored, {bad}) == [stored.records.history()[1].id]
     assert f"revision {stored.records.history()[0].id} can not be looked at" in caplog.text
 
 
 def test_sound_chunks_distrust_nothing(stored: Repository) -> None:
-    assert settle(stored, stored.records.read_map(stored.records.history()[0]).distinct(), None) == []
-    assert settle(stored, chunk_ids([]), None) == []
+    assert repair_or_distrust(stored, stored.records.read_map(stored.records.history()[0]).distinct()) == []
+    assert repair_or_distrust(stored, chunk_ids([])) == []
     assert states(stored) == [(Trust.TRUSTED, ())] * 2
 
 
@@ -142,7 +142,7 @@ def test_a_damaged_chunk_is_looked_at_once_for_all_revisions(
 
     monkeypatch.setattr(ChunkReader, "read", counted)
 
-    assert len(settle(stored, {bad}, None)) == 2
+    assert len(repair_or_distrust(stored, {bad})) == 2
     assert looks == [bad]
 
 
@@ -199,7 +199,7 @@ def test_whatever_is_wrong_with_an_old_revision_is_told_and_no_error(
 ) -> None:
     revision: Revision = mark(stored, stored.records.history()[0], Trust.DISTRUSTED)
     if damaged:
-        mark_damaged(stored, revision, damaged)
+        mark(stored, revision, Trust.DISTRUSTED, damaged)
     stored.records.map_path(revision.id).unlink()
 
     look_again(stored)
@@ -221,9 +221,9 @@ def test_the_evidence_of_much_damage_does_not_stay_in_memory(
     with stored.open_image(revision) as image:
         found = damaged_chunks(image, image.chunks.data(), nothing)
 
-    assert [index for index, _ in found] == [0, 2, 3, 4]
-    assert [error.evidence is not None for _, error in found] == [True, False, False, False]
-    assert [error.__traceback__ is not None for _, error in found] == [True, False, False, False]
+    assert list(found) == [0, 2, 3, 4]
+    assert [error.evidence is not None for error in found.values()] == [True, False, False, False]
+    assert [error.__traceback__ is not None for error in found.values()] == [True, False, False, False]
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def test_a_missing_chunk_is_like_a_damaged_one(
     assert raised.value.errno == errno.EIO
 
 
-def test_what_was_mended_can_be_read_at_once(
+def test_what_was_repaired_can_be_read_at_once(
     opened: OpenImage, repository: Repository, revision: Revision, image: Path, spoil
 ) -> None:
     spoil(repository, revision, 0)

@@ -286,7 +286,7 @@ def test_what_is_salvaged_is_restored_but_not_told_as_finished(
 ) -> None:
     damage(whole.repository, revision, 0)
 
-    with pytest.raises(DamageError, match="1 of 5 chunks could not be read and are zeroes now"):
+    with pytest.raises(DamageError, match="1 of 5 chunks could not be read, zeroes are in their place"):
         whole.run(salvage=tmp_path / "list")
     assert whole.target.read_bytes() == bytes(CHUNK_SIZE) + image.read_bytes()[CHUNK_SIZE:]
     assert "0x00000000  0x00400000  -" in (tmp_path / "list").read_text()

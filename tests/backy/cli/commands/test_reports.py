@@ -14,9 +14,9 @@ from backy.system.locking import BACKUP_LOCK, exclusive
 @pytest.fixture
 def kept(repository: Repository) -> Repository:
     """A repository with two reports."""
-    for name, mended in (("aa11", True), ("bb22", False)):
+    for name, repaired in (("aa11", True), ("bb22", False)):
         finding = Finding(
-            name=name, timestamp=datetime(2026, 1, 1, tzinfo=UTC), identity=name, cause="it is gone", mended=mended
+            name=name, timestamp=datetime(2026, 1, 1, tzinfo=UTC), chunk_id=name, cause="it is gone", repaired=repaired
         )
         quarantine.keep(repository.directory, finding, b"source", b"stored")
     return repository
@@ -27,7 +27,7 @@ def test_reports_are_listed(backy, kept: Repository) -> None:
     first, second, last = done.out.splitlines()
 
     assert done.code == 0
-    assert first.endswith("  aa11  it is gone, mended")
+    assert first.endswith("  aa11  it is gone, repaired")
     assert second.endswith("  bb22  it is gone")
     assert last == "2 reports"
 
@@ -42,10 +42,10 @@ def test_scripts_get_json(backy, kept: Repository) -> None:
         "name": "bb22",
         "timestamp": "2026-01-01T00:00:00Z",
         "revision": None,
-        "chunk": None,
-        "identity": "bb22",
+        "index": None,
+        "chunk_id": "bb22",
         "cause": "it is gone",
-        "mended": False,
+        "repaired": False,
     }
     assert json.loads(backy("-b", kept.directory, "reports", "list", "--json").out)[1] == expected
     assert json.loads(backy("-b", kept.directory, "reports", "show", "--json", "b").out) == expected
