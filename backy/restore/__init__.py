@@ -1,5 +1,5 @@
-"""Getting an image back.
+"""Writes an image to where it is wanted.
 
-`restore.Restore` is the use case; `target` opens what is written to, `salvage` goes on over damage, `estimate`
-looks ahead.
+`restore.Restore` is the use case. `target` opens what is written to, `salvage` reads on after damage, `estimate`
+tells beforehand how long it takes.
 """

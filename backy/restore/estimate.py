@@ -1,19 +1,18 @@
-"""What a restore would take: how much is read and written, how long that lasts, and what is known to be missing."""
+"""Tells what a restore would take: bytes to read and write, time, and chunks that are known to be damaged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 
 from backy.api import CHUNK_SIZE
 from backy.errors import ChunkDamageError
 from backy.image.stored import StoredImage
-from backy.system.parallel import in_parallel
+from backy.integrity.damage import attempts
 from backy.system.progress import Steps
 
 _SAMPLE = 32
-"""Chunks that are read to learn how fast reading is: with two processors, a fifth of a second."""
+"""Chunks to read to learn how fast reading is. With two processors it takes a fifth of a second."""
 
 
 @dataclass
@@ -23,54 +22,47 @@ class Forecast:
     size: int
     """Bytes of the image."""
     data: int
-    """Bytes that are written; the rest is zeroes."""
+    """Bytes to write; the rest is zeroes."""
     stored: int | None = 0
-    """Bytes of files that are read for it; None if the storage can not tell."""
+    """Bytes of files to read; None if the storage does not know."""
     sampled: int = 0
-    """Bytes of data that were read to learn how fast that is."""
+    """Bytes of data that were read to learn how fast reading is."""
     seconds: float = 0.0
-    """How long that took."""
+    """Time that reading them took."""
     damaged: dict[int, ChunkDamageError] = field(default_factory=dict)
-    """By number, the chunks of which it is known that they can not be restored."""
+    """The damage that is known, by index."""
 
     @property
     def estimate(self) -> float | None:
-        """Seconds that it takes to read and check all data; None if none could be read."""
+        """Seconds to read and check all data; None if no chunk could be read."""
         return self.seconds * self.data / self.sampled if self.sampled else None
 
 
 def forecast(image: StoredImage, steps: Steps, monotonic: Callable[[], float]) -> Forecast:
-    """Look whether all chunks of an image are there, and read a few that are spread over it."""
+    """Look for the files of all chunks of an image, and read a few chunks from all over it.
+
+    Args:
+        image: The image to restore.
+        steps: Called as the search begins.
+        monotonic: Returns seconds.
+    """
     chunks = list(image.chunks.data())
     found = Forecast(image.size, sum(map(image.chunks.length, chunks)))
     progress = steps("look", len(chunks) * CHUNK_SIZE)
-
-    def probe(index: int) -> int | ChunkDamageError | None:
-        try:
-            return image.reader.probe(index, image.chunks[index])
-        except ChunkDamageError as error:
-            return error.without_evidence()
-
-    def read(index: int) -> int | ChunkDamageError:
-        try:
-            return len(image.chunk(index))
-        except ChunkDamageError as error:
-            return error.without_evidence()
-
-    with closing(in_parallel(probe, chunks)) as sizes:
-        for index, size in zip(chunks, sizes, strict=True):
-            progress(CHUNK_SIZE)
-            if isinstance(size, ChunkDamageError):
-                found.damaged[index] = size
-            elif found.stored is not None:
-                found.stored = None if size is None else found.stored + size
+    for index, stored in attempts(lambda index: image.reader.probe(index, image.chunks[index]), chunks):
+        progress(CHUNK_SIZE)
+        if isinstance(stored, ChunkDamageError):
+            # Evidence is for reports, and that of many chunks would fill the memory.
+            found.damaged[index] = stored.without_evidence()
+        elif found.stored is not None:
+            found.stored = None if stored is None else found.stored + stored
+    # Spread over the image: neighbours often lie in one place of the disk and are read faster than others.
     sample = [index for index in chunks[:: max(len(chunks) // _SAMPLE, 1)] if index not in found.damaged]
     begin = monotonic()
-    with closing(in_parallel(read, sample)) as lengths:
-        for index, length in zip(sample, lengths, strict=True):
-            if isinstance(length, ChunkDamageError):
-                found.damaged[index] = length
-            else:
-                found.sampled += length
+    for index, length in attempts(lambda index: len(image.chunk(index)), sample):
+        if isinstance(length, ChunkDamageError):
+            found.damaged[index] = length.without_evidence()
+        else:
+            found.sampled += length
     found.seconds = monotonic() - begin
     return found

@@ -1,9 +1,9 @@
-"""One restore: writing a revision to where it is wanted, a target with random access or a stream."""
+"""Restores one revision, to a target with random access or to a stream."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from backy.system.parallel import in_parallel
 from backy.system.progress import Steps, quiet
 
 STANDARD_OUTPUT = "-"
-"""The target that stands for a descriptor which is open already."""
+"""The name of a target that is an open descriptor."""
 
 
 @dataclass
@@ -30,54 +30,52 @@ class Restore:
 
     repository: Repository
     specification: str
+    """SPEC of the revision."""
     target: str
     """Path of a file or a block device, TYPE:ARGUMENT, or `-` for `descriptor`."""
     resume: bool = False
-    """Whether the target, a file or a block device, is read, and only what is not right yet is written."""
+    """Whether to read the target, a file or a block device, and write only what is not right yet."""
     salvage: Path | None = None
-    """Where to write what could be read and what could not; None ends the restore at the first damaged chunk."""
+    """Path of the list of what could be read; None ends the restore at the first damaged chunk."""
     force: bool = False
     """Whether to replace what TYPE:ARGUMENT names if it exists."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """What TYPE takes beside ARGUMENT."""
+    """Options of TYPE, by name."""
     descriptor: int | None = None
-    """What the caller opened for the target `-`; None stands for standard output."""
+    """The open descriptor for the target `-`; None stands for standard output."""
     events: Events | None = None
-    """Who is told of the end; None stands for the installed plugins."""
+    """The plugins to notify of the end; None stands for the installed ones."""
     steps: Steps = quiet
 
     def run(self) -> Revision:
-        """Write the revision to the target, checking every chunk, and return its record; a purge waits meanwhile.
+        """Write the revision to the target and return its record. Every chunk is checked; a purge waits meanwhile.
 
         Raises:
             RevisionNotFoundError: there is no revision that SPEC stands for.
             ConfigError, PluginError: the target, an option or the path in `salvage` can not be used.
-            TargetError: the target can not be had or resumed, or is incomplete.
-            DamageError: the chunk map is damaged, or a chunk in a stream; or, once all else is restored and `salvage`
-                written, some chunks became zeroes.
-            OSError: nobody reads the stream any more, or `salvage` can not be written.
+            TargetError: the target can not be opened or resumed, or is incomplete.
+            DamageError: the chunk map is damaged, or a chunk in a stream; or, after all else is restored and `salvage`
+                is written, some chunks became zeroes.
+            OSError: the stream has no reader any more, or `salvage` can not be written.
         """
         repository = self.repository
         revision = repository.records.select(self.specification)
-        with (
-            repository.image(revision) as stored,
-            salvaged(stored, self.salvage, self.target, repository) as image,
-        ):
+        with repository.image(revision) as stored, salvaged(stored, self.salvage, self.target, repository) as image:
             self._write(image)
-        # plugins are loaded only now: one that hangs or is broken must not keep anybody from getting an image back
+        # Plugins are loaded only now: one that hangs or is broken must not keep anybody from getting an image back.
         events = self.events or Events.installed()
         events.restore_finished(repository.job, revision.id, self.target)
         return revision
 
     def _write(self, image: StoredImage) -> None:
-        """Open the target in the way that was asked for and fill it."""
+        """Open the target and write `image` to it."""
         if self.resume:
-            with open_again(self.target, image.size, self.repository) as again:
-                resume(image, again, self.steps("restore", image.size))
+            with open_again(self.target, image.size, self.repository) as kept:
+                resume(image, kept, self.steps("restore", image.size))
         elif self.target == STANDARD_OUTPUT:
             if self.options:
                 raise ConfigError("options are for targets like TYPE:ARGUMENT; '-' is standard output")
-            # not simply 1: where standard output is closed, that may be any file opened since, such as a lock
+            # Not simply 1: if standard output is closed, that may be a file opened since, such as a lock.
             descriptor = sys.stdout.fileno() if self.descriptor is None else self.descriptor
             stream(image, descriptor, self.steps("restore", image.size))
         else:
@@ -85,11 +83,22 @@ class Restore:
                 restore(image, opened, self.steps("restore", image.size))
 
 
-def restore(image: StoredImage, target: RestoreTarget, progress: Progress) -> None:
-    """Write `image` to `target`; holes stay holes, and pages of zeroes are not written.
+def restore(
+    image: StoredImage,
+    target: RestoreTarget,
+    progress: Progress,
+    is_right: Callable[[int], bool] = lambda _index: False,
+) -> None:
+    """Write `image` to `target`; holes and pages of zeroes become zeroes of the target.
+
+    Args:
+        image: The image.
+        target: An open target of its size.
+        progress: Called with the number of bytes that are done.
+        is_right: Returns whether the target has the chunk at an index already; called from several threads.
 
     Raises:
-        ChunkDamageError: a chunk can not be read; what is in the target is incomplete.
+        ChunkDamageError: a chunk can not be read; the target is incomplete.
     """
     for extent in image.extents():
         if not extent.data:
@@ -97,37 +106,27 @@ def restore(image: StoredImage, target: RestoreTarget, progress: Progress) -> No
             progress(extent.length)
 
     def copy(index: int) -> int:
-        return _write(target, index * CHUNK_SIZE, image.chunk(index))
+        # First the look: a target that is right needs no chunk, so that damage of it does not matter.
+        if not is_right(index):
+            _write(target, index * CHUNK_SIZE, image.chunk(index))
+        return image.chunks.length(index)
 
     for length in in_parallel(copy, image.chunks.data()):
         progress(length)
 
 
-def resume(image: StoredImage, target: ReadableTarget, progress: Progress) -> int:
-    """Make `target` what `image` is, leaving alone what is so already; return how many bytes of data that are.
+def resume(image: StoredImage, target: ReadableTarget, progress: Progress) -> None:
+    """Write to `target` only the chunks of `image` that it does not have yet. Raises the same errors as `restore`."""
 
-    Raises as `restore` does.
-    """
-    for extent in image.extents():
-        if not extent.data:
-            target.zero(extent.offset, extent.length)
-            progress(extent.length)
+    def is_right(index: int) -> bool:
+        # Comparing ids reads only the target, not the stored image.
+        return identify(target.pread(index * CHUNK_SIZE, image.chunks.length(index))) == image.chunks[index]
 
-    def copy(index: int) -> tuple[int, int]:
-        offset, length = index * CHUNK_SIZE, image.chunks.length(index)
-        if identify(target.pread(offset, length)) == image.chunks[index]:
-            return length, length
-        return _write(target, offset, image.chunk(index)), 0
-
-    kept = 0
-    for length, right in in_parallel(copy, image.chunks.data()):
-        kept += right
-        progress(length)
-    return kept
+    restore(image, target, progress, is_right)
 
 
-def _write(target: RestoreTarget, start: int, data: bytes) -> int:
-    """Write a chunk, or zero what is zero in it; return its length."""
+def _write(target: RestoreTarget, start: int, data: bytes) -> None:
+    """Write the chunk `data` to offset `start`, its pages of zeroes as zeroes of the target."""
     end = 0
     for offset, length in runs(pages_with_data(data), len(data)):
         if offset > end:
@@ -136,16 +135,16 @@ def _write(target: RestoreTarget, start: int, data: bytes) -> int:
         end = offset + length
     if end < len(data):
         target.zero(start + end, len(data) - end)
-    return len(data)
 
 
 def stream(image: StoredImage, descriptor: int, progress: Progress) -> None:
-    """Write `image` to a pipe, from the first byte to the last.
+    """Write `image` to `descriptor`, from the first byte to the last.
 
     Raises:
         ChunkDamageError: a chunk can not be read; the stream ends before it.
-        OSError: nobody reads the pipe any more.
+        OSError: the pipe has no reader any more.
     """
+    # All chunks, not only those with data: a pipe has no holes.
     for data in in_parallel(image.chunk, range(len(image.chunks))):
         write_all(descriptor, data)
         progress(len(data))

@@ -1,4 +1,4 @@
-"""Restoring what can be read of a damaged revision, and telling what can not."""
+"""Reads what is left of a damaged revision, and lists what can not be read."""
 
 from __future__ import annotations
 
@@ -14,45 +14,46 @@ from backy.repository.repository import Repository
 from backy.text.phrases import counted
 
 _NOT_TRIED, _READ, _BAD = "?", "+", "-"
-"""Status of a range, as in section "Mapfile structure" of GNU ddrescue's manual."""
+"""Status of a range, from section "Mapfile structure" of GNU ddrescue's manual."""
 
 
 class SalvagedImage(StoredImage):
-    """A stored image that reads as zeroes where it is damaged, and remembers where that is."""
+    """A stored image whose damaged chunks read as zeroes and are remembered."""
 
     def __init__(self, image: StoredImage) -> None:
         super().__init__(image.chunks, image.reader)
         self.damaged: dict[int, str] = {}
-        """Causes by the number of the chunk."""
+        """What is wrong with a chunk, by index."""
 
     def chunk(self, index: int) -> bytes:
-        """Return chunk `index`, or as many zeroes."""
+        """Return chunk `index`, or zeroes of its length if it is damaged."""
         try:
             return super().chunk(index)
         except ChunkDamageError as error:
+            # The text only: the error holds the evidence in memory.
             self.damaged[index] = str(error)
             return bytes(self.chunks.length(index))
 
 
 @contextmanager
 def salvaged(image: StoredImage, path: Path | None, target: str, repository: Repository) -> Iterator[StoredImage]:
-    """Give an image that can be read from the first byte to the last, and write to `path` what that is worth.
+    """Yield an image whose damaged chunks read as zeroes; write to `path` which ones these were.
 
-    Without a path it is the image itself. `target` is where the image goes to.
+    Args:
+        image: The stored image.
+        path: Path of the list; None yields `image` itself.
+        target: What the image is restored to, which `path` must not be.
+        repository: The repository, in which `path` must not lie.
 
     Raises:
         ConfigError: `path` lies inside of the repository, is no file, or is the target.
-        DamageError: at the end, if anything could not be read.
+        DamageError: at the end, if a chunk could not be read.
     """
     if path is None:
         yield image
         return
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"{path} is no file: the list of what could be read has to be one of its own")
-    if path.resolve() == Path(target).resolve() or (path.exists() and Path(target).exists() and path.samefile(target)):
-        raise ConfigError(f"{path} is the target: the list of what could be read has to be a file of its own")
-    if path.resolve().is_relative_to(repository.directory.resolve()):
-        raise ConfigError(f"{path} lies inside of the repository: write the list to another place")
+    _check(path, target, repository)
+    # Written before anything is read: an interrupted restore must not leave a list that says more than it knows.
     path.write_text(mapfile(image.size, (), _NOT_TRIED))
     found = SalvagedImage(image)
     yield found
@@ -65,8 +66,19 @@ def salvaged(image: StoredImage, path: Path | None, target: str, repository: Rep
         )
 
 
+def _check(path: Path, target: str, repository: Repository) -> None:
+    """Raise ConfigError if the list would replace something else."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no file: the list of what could be read has to be one of its own")
+    # The target may not exist yet, so that there is no file to compare.
+    if path.resolve() == Path(target).resolve() or (path.exists() and Path(target).exists() and path.samefile(target)):
+        raise ConfigError(f"{path} is the target: the list of what could be read has to be a file of its own")
+    if path.resolve().is_relative_to(repository.directory.resolve()):
+        raise ConfigError(f"{path} lies inside of the repository: write the list to another place")
+
+
 def mapfile(size: int, damaged: Container[int], other: str) -> str:
-    """Return a list of ranges in the format of GNU ddrescue: the damaged chunks, and the rest with status `other`."""
+    """Return ranges of bytes in the format of GNU ddrescue: damaged chunks as bad, all others with status `other`."""
     lines = ["# Mapfile. Created by backy", "# current_pos  current_status  current_pass"]
     lines += [f"0x{0:08X}     {other}               1", "#      pos        size  status"]
     for status, group in groupby(range(-(-size // CHUNK_SIZE)), lambda index: _BAD if index in damaged else other):

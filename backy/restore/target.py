@@ -1,4 +1,4 @@
-"""Where an image is restored to: a sparse file, a block device, or a place that a source offers."""
+"""Opens what an image is restored to: a sparse file, a block device, or a target that a source offers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import fcntl
 import logging
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, RestoreTarget
 from backy.durable import pwrite_all
@@ -20,39 +20,44 @@ from backy.repository.repository import Repository
 from backy.system.direct import DirectWriter, reopened
 
 log = logging.getLogger(__name__)
-Opened = TypeVar("Opened", bound=RestoreTarget)
 _BLKZEROOUT = 0x127F
-"""ioctl of linux/fs.h: let a range of a block device read as zeroes, by whatever way is fastest."""
+"""ioctl of linux/fs.h: zeroes a range of a block device in the way that is fastest for it."""
 
 
 class ReadableTarget(RestoreTarget, Protocol):
-    """A target that has something already, which can be looked at before it is replaced."""
+    """A target whose content can be read before it is replaced."""
 
     def pread(self, offset: int, length: int) -> bytes:
-        """Read `length` bytes at `offset`, from any thread; raises OSError."""
+        """Read `length` bytes at `offset`; called from several threads. Raises OSError."""
 
 
 @contextmanager
 def open_target(
     name: str, size: int, repository: Repository, options: Mapping[str, str], *, force: bool
 ) -> Iterator[RestoreTarget]:
-    """Open TARGET of `backy restore` for an image of `size` bytes, and make it durable at the end.
+    """Open a target for an image, and make it durable at the end.
 
-    A name that has a colon before its first slash is TYPE:ARGUMENT, as scp and rsync have it: so a misspelt type never
-    makes a file. Anything else is the path of a file, which is made or emptied, or of a block device.
+    Args:
+        name: TARGET of `backy restore`, TYPE:ARGUMENT if it has a colon before its first slash. Else the path of a
+            block device, or of a file, which is made or emptied.
+        size: Bytes of the image.
+        repository: The repository, which must not have the target in it.
+        options: Options of TYPE, by name.
+        force: Whether TYPE may replace what exists.
 
     Raises:
         PluginError: there is no such type, or it offers no target.
         ConfigError: ARGUMENT or an option is wrong.
-        TargetError: the target can not be had, is too small, in use, or part of the repository; or it is incomplete.
+        TargetError: the target can not be opened, is too small, in use, or part of the repository; or it is incomplete.
     """
+    # The rule of scp and rsync. A misspelt type is an error, never the name of a new file.
     kind, colon, argument = name.partition(":")
     if colon and "/" not in kind:
         opened = _offered(kind, repository, argument=argument, options=options, size=size, force=force)
     elif options:
         raise ConfigError(f"options are for targets like TYPE:ARGUMENT; '{name}' is a path")
     else:
-        opened = _path(Path(name), size, repository.directory, _SparseFile, _Device)
+        opened = _opened(Path(name), size, repository.directory, kept=False)
     with opened as target, _told_if_incomplete(name):
         yield target
         target.finish()
@@ -60,22 +65,21 @@ def open_target(
 
 @contextmanager
 def open_again(name: str, size: int, repository: Repository) -> Iterator[ReadableTarget]:
-    """Open a file or a block device that an earlier restore did not complete, and keep what is in it.
+    """Open a file or a block device that an earlier restore did not complete, and keep its content.
 
     Raises:
         TargetError: as for `open_target`, or it is neither.
     """
     if name == "-" or ":" in name.partition("/")[0]:
         raise TargetError(f"'{name}' can not be read back: only files and block devices can be resumed")
-    opened: AbstractContextManager[ReadableTarget]
-    opened = _path(Path(name), size, repository.directory, _KeptFile, _KeptDevice)
-    with opened as target, _told_if_incomplete(name):
+    with _opened(Path(name), size, repository.directory, kept=True) as target, _told_if_incomplete(name):
         yield target
         target.finish()
 
 
 def _offered(kind: str, repository: Repository, **arguments: object) -> AbstractContextManager[RestoreTarget]:
-    """Ask the source plugin `kind` for its target."""
+    """Return the target that the source plugin `kind` makes of `arguments`."""
+    # Restoring to a path must not pay for loading pluggy.
     from backy.plugins.broken import BrokenPluginError
     from backy.plugins.discovery import Kind
     from backy.plugins.loading import call
@@ -94,35 +98,31 @@ def _offered(kind: str, repository: Repository, **arguments: object) -> Abstract
 
 
 @contextmanager
-def _path(
-    path: Path,
-    size: int,
-    repository: Path,
-    as_file: Callable[[int, int | None], Opened],
-    as_device: Callable[[int, int | None], Opened],
-) -> Iterator[Opened]:
+def _opened(path: Path, size: int, repository: Path, *, kept: bool) -> Iterator[_File]:
+    """Open a file or a block device, and give a file the size of the image; `kept` keeps its content."""
     if path.resolve().is_relative_to(repository.resolve()):
         raise TargetError(f"{path} lies inside of the repository: restore to another place")
-    if path.exists() and not path.is_file() and not path.is_block_device():
+    is_device = path.is_block_device()
+    if path.exists() and not path.is_file() and not is_device:
         raise TargetError(f"{path} is neither a file nor a block device; use '-' to write to a pipe")
-    device = path.is_block_device()
-    descriptor = _open_device(path, size) if device else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _open_device(path, size) if is_device else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         with reopened(descriptor) as direct:
-            opened = as_device(descriptor, direct) if device else as_file(descriptor, direct)
-            if not device:
-                with _told_if_incomplete(str(path)):
-                    if not isinstance(opened, _KeptFile):
-                        os.ftruncate(descriptor, 0)
-                    os.ftruncate(descriptor, size)
-            yield opened
+            if is_device:
+                yield _Device(descriptor, direct, kept=kept)
+                return
+            with _told_if_incomplete(str(path)):
+                if not kept:
+                    os.ftruncate(descriptor, 0)
+                os.ftruncate(descriptor, size)
+            yield _File(descriptor, direct, kept=kept)
     finally:
         os.close(descriptor)
 
 
 @contextmanager
 def _told_if_incomplete(name: str) -> Iterator[None]:
-    """Add to whatever ends a restore that its target is not to be used."""
+    """Add to every error that the target is incomplete."""
     try:
         yield
     except BackyError as error:
@@ -130,17 +130,19 @@ def _told_if_incomplete(name: str) -> Iterator[None]:
     except OSError as error:
         raise TargetError(f"{name} is incomplete: {error.strerror or error}") from error
     except BaseException:
-        log.error("%s is incomplete", name)  # noqa: TRY400  # who interrupts a restore needs no traceback
+        log.error("%s is incomplete", name)  # noqa: TRY400  # an interrupt needs no traceback
         raise
 
 
 def _open_device(path: Path, size: int) -> int:
+    """Return a descriptor of a block device that no one uses; raises TargetError."""
     try:
-        # without O_CREAT, O_EXCL refuses a device that is mounted or otherwise in use
+        # Without O_CREAT, O_EXCL refuses a device that is mounted or otherwise in use (open(2)).
         descriptor = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
     except OSError as error:
         hint = "; is it mounted?" if error.errno == errno.EBUSY else ""
         raise TargetError(f"{path}: {error.strerror}{hint}") from error
+    # stat(2) has no size of block devices.
     capacity = os.lseek(descriptor, 0, os.SEEK_END)
     if capacity < size:
         os.close(descriptor)
@@ -148,61 +150,48 @@ def _open_device(path: Path, size: int) -> int:
     return descriptor
 
 
-class _SparseFile:
-    """A new or emptied file: what is not written is a hole."""
+class _File:
+    """A regular file, new and empty or kept from an earlier restore."""
 
-    def __init__(self, descriptor: int, direct: int | None) -> None:
+    def __init__(self, descriptor: int, direct: int | None, *, kept: bool) -> None:
         self._descriptor = descriptor
         self._direct = direct
+        self._kept = kept
         self._writer = DirectWriter()
 
+    def pread(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
+
     def pwrite(self, data: bytes, offset: int) -> None:
+        # Past the page cache as far as possible: an image would displace all else in it.
         written = self._writer.pwrite(self._direct, data, offset)
         pwrite_all(self._descriptor, memoryview(data)[written:], offset + written)
 
     def zero(self, offset: int, length: int) -> None:
-        pass
+        # What is never written of a new file is a hole already. Some file systems can not make one later.
+        if self._kept and punch(self._descriptor, offset, length):
+            for start, piece in self._not_zero(offset, length):
+                self.pwrite(bytes(piece), start)
 
     def finish(self) -> None:
         os.fsync(self._descriptor)
 
-
-class _Device(_SparseFile):
-    """A block device: what is in it already has to be zeroed."""
-
-    def zero(self, offset: int, length: int) -> None:
-        whole = length - length % PAGE_SIZE
-        if whole:
-            fcntl.ioctl(self._descriptor, _BLKZEROOUT, struct.pack("QQ", offset, whole))
-        pwrite_all(self._descriptor, bytes(length - whole), offset + whole)
+    def _not_zero(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts (offset, length) of a range that do not read as zeroes."""
+        for start in range(offset, offset + length, CHUNK_SIZE):
+            piece = min(offset + length - start, CHUNK_SIZE)
+            if self.pread(start, piece) != bytes(piece):
+                yield start, piece
 
 
-class _KeptFile(_SparseFile):
-    """A file of which only what is wrong is written."""
-
-    def pread(self, offset: int, length: int) -> bytes:
-        return os.pread(self._descriptor, length, offset)
+class _Device(_File):
+    """A block device, which has old content everywhere."""
 
     def zero(self, offset: int, length: int) -> None:
-        if punch(self._descriptor, offset, length):  # some file systems can not
-            for start, piece in _not_zero(self, offset, length):
-                self.pwrite(bytes(piece), start)
-
-
-class _KeptDevice(_Device):
-    """A block device of which only what is wrong is written."""
-
-    def pread(self, offset: int, length: int) -> bytes:
-        return os.pread(self._descriptor, length, offset)
-
-    def zero(self, offset: int, length: int) -> None:
-        for start, piece in _not_zero(self, offset, length):
-            super().zero(start, piece)
-
-
-def _not_zero(target: ReadableTarget, offset: int, length: int) -> Iterator[tuple[int, int]]:
-    """Yield the parts of a range that do not read as zeroes."""
-    for start in range(offset, offset + length, CHUNK_SIZE):
-        piece = min(offset + length - start, CHUNK_SIZE)
-        if target.pread(start, piece) != bytes(piece):
-            yield start, piece
+        # Of kept content, likely to be right, only what is wrong is written: a read spares the device.
+        for start, piece in self._not_zero(offset, length) if self._kept else [(offset, length)]:
+            # The ioctl takes whole logical blocks only.
+            whole = piece - piece % PAGE_SIZE
+            if whole:
+                fcntl.ioctl(self._descriptor, _BLKZEROOUT, struct.pack("QQ", start, whole))
+            pwrite_all(self._descriptor, bytes(piece - whole), start + whole)
