@@ -58,7 +58,7 @@ def open_target(
         raise ConfigError(f"options are for targets like TYPE:ARGUMENT; '{name}' is a path")
     else:
         opened = _opened(Path(name), size, repository.directory, kept=False)
-    with opened as target, _told_if_incomplete(name):
+    with opened as target, _incomplete_on_error(name):
         yield target
         target.finish()
 
@@ -72,7 +72,7 @@ def open_again(name: str, size: int, repository: Repository) -> Iterator[Readabl
     """
     if name == "-" or ":" in name.partition("/")[0]:
         raise TargetError(f"'{name}' can not be read back: only files and block devices can be resumed")
-    with _opened(Path(name), size, repository.directory, kept=True) as target, _told_if_incomplete(name):
+    with _opened(Path(name), size, repository.directory, kept=True) as target, _incomplete_on_error(name):
         yield target
         target.finish()
 
@@ -111,7 +111,7 @@ def _opened(path: Path, size: int, repository: Path, *, kept: bool) -> Iterator[
             if is_device:
                 yield _Device(descriptor, direct, kept=kept)
                 return
-            with _told_if_incomplete(str(path)):
+            with _incomplete_on_error(str(path)):
                 if not kept:
                     os.ftruncate(descriptor, 0)
                 os.ftruncate(descriptor, size)
@@ -121,7 +121,7 @@ def _opened(path: Path, size: int, repository: Path, *, kept: bool) -> Iterator[
 
 
 @contextmanager
-def _told_if_incomplete(name: str) -> Iterator[None]:
+def _incomplete_on_error(name: str) -> Iterator[None]:
     """Add to every error that the target is incomplete."""
     try:
         yield
