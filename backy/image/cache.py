@@ -1,4 +1,7 @@
-"""Chunks that were read lately, for those who read a chunk in small pieces: bounded by bytes, shared by all images."""
+"""Keeps the chunks that were read last, so that small reads need not fetch a whole chunk each time.
+
+Its size in bytes is limited. All images share it.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +16,34 @@ from backy.system.parallel import keep_freed_memory, processor_count
 class ChunkCache:
     """Reads chunks by a few threads and keeps the latest ones. Safe to use from several threads.
 
-    An id stands for one content wherever it is stored, so that revisions and repositories share what they have in
-    common. Chunks that are asked for while they are being read are read once. Beside `limit` bytes there are, at most,
-    the chunks that threads are busy with or that their readers have not taken yet.
+    It holds at most `limit` bytes, the chunks that are being read, and those that their readers have not taken yet.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
+        # Keyed by id, which stands for one content wherever it is stored: revisions and repositories share entries.
         self._chunks: OrderedDict[bytes, Future[bytes]] = OrderedDict()
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 
     def start(self) -> None:
-        """Start the threads: not before a program that goes to the background has done so."""
+        """Start the threads. A program that goes to the background calls this afterwards."""
+        # Not in __init__: threads do not survive a fork.
         keep_freed_memory()
         self._pool = ThreadPoolExecutor(processor_count(), thread_name_prefix="backy")
 
     def stop(self) -> None:
-        """End the threads; what they have not begun is dropped."""
+        """End the threads and drop the reads that they have not begun."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
     def get(self, chunk_id: bytes, read: Callable[[], bytes]) -> Future[bytes]:
-        """Return chunk `chunk_id` as it is or will be; `read` is called unless it is kept or being read."""
+        """Return the future of chunk `chunk_id`; call `read` in a thread unless the chunk is kept or being read.
+
+        Raises:
+            RuntimeError: `start` was not called.
+        """
         with self._lock:
             future = self._chunks.get(chunk_id)
             if future is not None:
@@ -49,26 +56,28 @@ class ChunkCache:
         return future
 
     def _read(self, chunk_id: bytes, read: Callable[[], bytes]) -> bytes:
-        """Read a chunk; a failure is for those who wait for it only: the next to ask may know of a sound copy."""
+        """Call `read`; forget the chunk if that fails."""
         try:
             return read()
         except BaseException:
+            # The next one to ask may know of a sound copy, so only those who wait already get this failure.
             with self._lock:
                 del self._chunks[chunk_id]
             raise
 
     def _account(self, future: Future[bytes]) -> None:
-        """Count a chunk that was read, and drop those that were not used for longest."""
+        """Count the size of a finished read, and drop the chunks that were not used for longest."""
         with self._lock:
             self._size += _size(future)
             for chunk_id, other in list(self._chunks.items()):
                 if self._size <= self._limit:
                     break
+                # A chunk that is still being read has no size yet, and somebody waits for it.
                 if other.done():
                     self._size -= _size(other)
                     del self._chunks[chunk_id]
 
 
 def _size(future: Future[bytes]) -> int:
-    """Return how many bytes a finished future holds."""
+    """Return the bytes that a finished future holds; 0 if it failed or was cancelled."""
     return 0 if future.cancelled() or future.exception() is not None else len(future.result())

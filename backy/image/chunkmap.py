@@ -1,4 +1,4 @@
-"""The chunk map `<id>.map`: the id of every chunk of a revision, whatever the storage.
+"""The chunk map `<id>.map`: the id of every chunk of a revision. It is the same for all storages.
 
 Layout, little endian, described with test vectors in docs/reference/format.md:
 
@@ -26,12 +26,13 @@ from backy.errors import ChunkDamageError, DamageError
 
 ID_SIZE = 32
 ZERO = bytes(ID_SIZE)
-"""Stands for a chunk that is all zeroes; no content has this id."""
+"""Stands for a chunk that is all zeroes. No content has this id."""
 
 _MAGIC = b"backymap"
 _VERSION = 1
 _HEADER = struct.Struct("<8sIIQ8x")
 _ID = struct.Struct(f"{ID_SIZE}s")
+# Two maps are compared by 16 ids at once, and holes are skipped by 1024 chunks at once: Python's loops are the cost.
 _ROW = struct.Struct(f"{16 * ID_SIZE}s")
 _STEP = 1024
 _SKIP = bytes(_STEP * ID_SIZE)
@@ -39,35 +40,34 @@ _HUGE_PAGE = 2 * 2**20
 
 
 def checked(chunk_id: bytes, content: bytes, length: int | None = None) -> bytes:
-    """Return `content` if `chunk_id` is its id, and `length` its length if that is given.
+    """Return `content` if its id is `chunk_id` and its length is `length`; None accepts any length.
 
     Raises:
-        ChunkDamageError: it is something else; the error has it as evidence.
+        ChunkDamageError: id or length differ; the error has the content as evidence.
     """
-    # the length too: a map that was made of wrong parts may name a whole chunk where the image has a short one
+    # The length too: a map that was made of wrong parts may name a whole chunk where the image has a short one.
     if length not in (None, len(content)) or identify(content) != chunk_id:
         raise ChunkDamageError(chunk_id, "its content is damaged: it does not have this id", content)
     return content
 
 
 def buffer(length: int) -> bytearray | mmap.mmap:
-    """Return memory to read a map into: huge pages for a large one, as touching small ones takes most of the time."""
+    """Return `length` bytes of memory to read a map into."""
     if length < _HUGE_PAGE:
         return bytearray(length)
+    # Huge pages: with small ones, touching each for the first time takes most of the time of reading a map.
     memory = mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # some kernels have none
+    with suppress(OSError):  # Some kernels have no huge pages.
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
 
 
 class ChunkMap:
-    """The ids of an image's chunks, by number. Setting items from several threads is safe for distinct chunks.
-
-    It is kept as the bytes of its file: that of a 10 TiB image has 80 MiB, which nobody wants to hold twice.
-    """
+    """The ids of an image's chunks, by index. Several threads may set items if their indexes differ."""
 
     def __init__(self, size: int) -> None:
         self.size = size
+        # The bytes of the file, not a list of ids: the map of a 10 TiB image has 80 MiB and is held once this way.
         self._content: bytearray | mmap.mmap = bytearray(_file_size(size))
         _HEADER.pack_into(self._content, 0, _MAGIC, _VERSION, CHUNK_SIZE, size)
 
@@ -81,18 +81,18 @@ class ChunkMap:
         self._content[_position(index) : _position(index + 1)] = chunk_id
 
     def length(self, index: int) -> int:
-        """Return how many bytes chunk `index` has: `CHUNK_SIZE`, or less for the last one."""
+        """Return the length of chunk `index` in bytes: `CHUNK_SIZE`, or less for the last chunk."""
         return min(CHUNK_SIZE, self.size - index * CHUNK_SIZE)
 
     def resized(self, size: int) -> ChunkMap:
-        """Return a copy for an image of `size` bytes: cut, or grown by zero chunks."""
+        """Return a copy for an image of `size` bytes, cut or extended by zero chunks."""
         copy = ChunkMap(size)
         end = _position(min(len(self), len(copy)))
-        copy._content[_HEADER.size : end] = memoryview(self._content)[_HEADER.size : end]  # its own kind
+        copy._content[_HEADER.size : end] = memoryview(self._content)[_HEADER.size : end]
         return copy
 
     def data(self, start: int = 0, stop: int | None = None) -> Iterator[int]:
-        """Yield the chunks from `start` to before `stop` that hold data; long holes cost next to nothing."""
+        """Yield the indexes from `start` to before `stop` of the chunks that hold data. Long holes cost little time."""
         end = len(self) if stop is None else min(stop, len(self))
         for first in range(start, end, _STEP):
             last = min(first + _STEP, end)
@@ -104,7 +104,7 @@ class ChunkMap:
                     yield index
 
     def hole(self, start: int) -> int:
-        """Return the first chunk from `start` on that is all zeroes; the number of chunks if there is none."""
+        """Return the index of the first zero chunk from `start` on; the number of chunks if there is none."""
         for first in range(start, len(self), _STEP):
             last = min(first + _STEP, len(self))
             ids = list(_ID.iter_unpack(self._content[_position(first) : _position(last)]))
@@ -113,13 +113,13 @@ class ChunkMap:
         return len(self)
 
     def data_size(self) -> int:
-        """Return how many bytes are in chunks that hold data."""
+        """Return the total length in bytes of the chunks that hold data."""
         whole = sum(chunk_id != ZERO for (chunk_id,) in self._chunk_ids()) * CHUNK_SIZE
         last = len(self) - 1
         return whole - CHUNK_SIZE + self.length(last) if whole and self[last] != ZERO else whole
 
     def distinct(self, known: ChunkMap | None = None) -> set[bytes]:
-        """Return the ids of the chunks that hold data; what `known` has at the same place may be left out."""
+        """Return the ids of the chunks that hold data. Ids that `known` has at the same index may be left out."""
         if known is None:
             return set(chain.from_iterable(self._chunk_ids())) - {ZERO}
         pairs = list(zip(self._rows(), known._rows(), strict=False))  # noqa: SLF001  # of another ChunkMap
@@ -128,20 +128,21 @@ class ChunkMap:
         return set(chain.from_iterable(_ID.iter_unpack(b"".join([*changed, rest])))) - {ZERO}
 
     def indexes(self, chunk_ids: Container[bytes]) -> list[int]:
-        """Return the indexes of the chunks whose id is one of `chunk_ids`."""
+        """Return the indexes of the chunks whose id is in `chunk_ids`, ascending."""
         return [index for index, (chunk_id,) in enumerate(self._chunk_ids()) if chunk_id in chunk_ids]
 
     def _chunk_ids(self) -> Iterator[tuple[bytes]]:
-        """Yield all ids, five times as fast as one by one."""
+        """Yield all ids."""
+        # Five times as fast as reading items one by one.
         return _ID.iter_unpack(memoryview(self._content)[_HEADER.size : -ID_SIZE])
 
     def _rows(self) -> Iterator[tuple[bytes]]:
-        """Yield the ids by the sixteen, without the last few."""
+        """Yield the ids in rows of 16, without an incomplete last row."""
         whole = len(self) * ID_SIZE // _ROW.size * _ROW.size
         return _ROW.iter_unpack(memoryview(self._content)[_HEADER.size : _HEADER.size + whole])
 
     def extents(self) -> Iterator[Extent]:
-        """Yield data and holes as runs of whole chunks, in order and without gaps."""
+        """Yield data and holes as runs of whole chunks, ascending and without gaps."""
         end = 0
         start = 0
         for index in self.data():
@@ -159,21 +160,21 @@ class ChunkMap:
             yield Extent(start, end - start, data)
 
     def encode(self) -> bytearray | mmap.mmap:
-        """Return the file's content, which stays the map's own: write it, and leave it alone."""
+        """Return the content of the file, with its checksum. It is the map's own memory: do not change it."""
         self._content[-ID_SIZE:] = blake3(memoryview(self._content)[:-ID_SIZE]).digest()
         return self._content
 
     @property
     def digest(self) -> str:
-        """The checksum at the file's end, in hexadecimal, as of the last `encode` or `decode`."""
+        """The checksum at the end of the file, in hexadecimal, as of the last `encode` or `decode`."""
         return self._content[-ID_SIZE:].hex()
 
     @classmethod
     def decode(cls, content: bytearray | mmap.mmap) -> ChunkMap:
-        """Make a map of a file's content, which is the map's own from then on.
+        """Make a map from the content of a file. The map takes over the memory.
 
         Raises:
-            DamageError: it is cut short, changed, or of another version.
+            DamageError: the content is cut short, changed, or of another version.
         """
         if len(content) < _HEADER.size + ID_SIZE:
             raise DamageError(f"the chunk map is cut short: {len(content)} bytes")
@@ -192,10 +193,10 @@ class ChunkMap:
 
 
 def _position(index: int) -> int:
-    """Return where the id of chunk `index` begins in the file."""
+    """Return the offset in the file at which the id of chunk `index` begins."""
     return _HEADER.size + index * ID_SIZE
 
 
 def _file_size(size: int) -> int:
-    """Return how long the map of an image of `size` bytes is."""
+    """Return the length in bytes of the map of an image of `size` bytes."""
     return _position(chunk_count(size)) + ID_SIZE

@@ -1,4 +1,7 @@
-"""What differs between two revisions: their chunk ids tell which chunks, the chunks which pages."""
+"""Finds the pages in which two revisions differ.
+
+Ids tell which chunks differ. Only those are read, and compared page by page.
+"""
 
 from __future__ import annotations
 
@@ -20,31 +23,33 @@ _ZEROES = bytes(CHUNK_SIZE)
 
 @dataclass
 class Comparison:
-    """How one image differs from another one."""
+    """How one image differs from another."""
 
     chunks: int = 0
-    """How many chunks differ."""
+    """Number of chunks that differ."""
     extents: list[Extent] = field(default_factory=list)
-    """What differs, in order: data, or zeroes now. Those of one kind are joined where they touch."""
+    """Ranges that differ, ascending, joined where they touch. A hole reads as zeroes in the new image."""
     damaged: list[ChunkDamageError] = field(default_factory=list)
-    """Chunks that can not be read, so that all of the chunk that they are in is said to differ."""
+    """Damage of chunks of either image. Such a chunk counts as differing from end to end."""
 
     @property
     def bytes(self) -> int:
-        """How much differs."""
+        """Total length of the extents."""
         return sum(extent.length for extent in self.extents)
 
 
 def compare(old: StoredImage, new: StoredImage, steps: Steps) -> Comparison:
-    """Find the pages of `new` that are not as in `old`; chunks that have the same id in both are not read."""
+    """Find the pages of `new` that differ from those of `old`."""
     chunks = list(differing_chunks(old.chunks, new.chunks))
     progress = steps("diff", sum(map(new.chunks.length, chunks)))
     found = Comparison(len(chunks))
 
     def look(index: int) -> list[Extent] | ChunkDamageError:
+        length = new.chunks.length(index)
         try:
-            return list(joined(_pages(index, _content(new, index), _content(old, index, new.chunks.length(index)))))
+            return list(joined(_pages(index, _content(new, index, length), _content(old, index, length))))
         except ChunkDamageError as error:
+            # Any number of chunks may be damaged, and nobody looks at what they hold.
             return error.without_evidence()
 
     with closing(in_parallel(look, chunks)) as looks:
@@ -56,30 +61,30 @@ def compare(old: StoredImage, new: StoredImage, steps: Steps) -> Comparison:
                 found.extents.append(Extent(index * CHUNK_SIZE, length, data=True))
             else:
                 found.extents += difference
+    # Once more: above, extents were joined within each chunk only.
     found.extents = list(joined(found.extents))
     return found
 
 
 def differing_chunks(old: ChunkMap, new: ChunkMap) -> Iterator[int]:
-    """Yield the numbers of the chunks of `new` that `old` has not; what `old` lacks at its end counts as zeroes."""
+    """Yield the indexes of the chunks of `new` that differ from those of `old`. Beyond its end, `old` is zeroes."""
     for index in range(len(new)):
         if index >= len(old):
             yield from new.data(index)
             return
+        # The length too: a zero chunk has the same id whatever its length.
         if new[index] != old[index] or new.length(index) != old.length(index):
             yield index
 
 
-def _content(image: StoredImage, index: int, length: int | None = None) -> bytes:
-    """Return a chunk, cut or filled with zeroes to `length`."""
-    if index >= len(image.chunks):
-        return _ZEROES[:length]
-    data = image.chunk(index)
-    return data if length is None else data[:length].ljust(length, b"\0")
+def _content(image: StoredImage, index: int, length: int) -> bytes:
+    """Return a chunk, cut or filled with zeroes to `length` bytes."""
+    data = image.chunk(index) if index < len(image.chunks) else b""
+    return data[:length].ljust(length, b"\0")
 
 
 def _pages(index: int, new: bytes, old: bytes) -> Iterator[Extent]:
-    """Yield the pages of a chunk that differ, those that are zeroes now as holes."""
+    """Yield the pages of a chunk that differ; pages of zeroes in `new` are holes."""
     for page in differing_pages(new, old):
         content = new[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
         yield Extent(index * CHUNK_SIZE + page * PAGE_SIZE, len(content), content != _ZEROES[: len(content)])

@@ -1,4 +1,4 @@
-"""Comparing chunks page by page: what a guest's writes really changed."""
+"""Compares chunks page by page, to find what a guest's writes changed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _ZERO_PAGE = bytes(PAGE_SIZE)
 def differing_pages(new: bytes, old: bytes) -> list[int]:
     """Return the numbers of the pages of `new` that differ from the same pages of `old`.
 
-    A page that `old` lacks or holds in another length differs. Slices of 64 KiB are compared before pages, both as
-    `bytes`: comparing memoryviews is thirty times slower.
+    A page differs if `old` lacks it or has it in another length.
     """
     pages: list[int] = []
+    # Most pages are equal, so slices of 64 KiB are compared first. Slices of memoryviews would be thirty times slower.
     for start in range(0, len(new), _SLICE):
         stop = start + _SLICE
         if new[start:stop] != old[start:stop]:
@@ -27,10 +27,8 @@ def differing_pages(new: bytes, old: bytes) -> list[int]:
 
 
 def pages_with_data(content: bytes) -> list[int]:
-    """Return the numbers of the pages of `content` that are not all zeroes.
-
-    The first byte tells that of most pages; this is seven times as fast as comparing all with zeroes.
-    """
+    """Return the numbers of the pages of `content` that are not all zeroes."""
+    # The first byte decides for most pages: this is seven times as fast as comparing every page with zeroes.
     return [
         page
         for page, first in enumerate(content[::PAGE_SIZE])
@@ -39,7 +37,7 @@ def pages_with_data(content: bytes) -> list[int]:
 
 
 def runs(pages: list[int], length: int) -> list[tuple[int, int]]:
-    """Join ascending page numbers of a chunk of `length` bytes to runs (offset, length) of bytes."""
+    """Join the pages of a chunk of `length` bytes, given ascending, to runs of bytes: (offset, length)."""
     joined: list[tuple[int, int]] = []
     for page in pages:
         offset = page * PAGE_SIZE

@@ -1,4 +1,4 @@
-"""Which chunks a backup has to look at, told by the extents of a snapshot."""
+"""Turns the extents of a snapshot into the chunks that a backup has to read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backy.errors import SourceError
 
 
 class Span(NamedTuple):
-    """The chunks from `start` to before `stop`: all to be read, or all zeroes."""
+    """The chunks from `start` to before `stop`. All have to be read, or all are zeroes."""
 
     start: int
     stop: int
@@ -18,11 +18,12 @@ class Span(NamedTuple):
 
 
 def whole(extents: Iterable[Extent], size: int) -> Iterator[Extent]:
-    """Hand on the extents of all of an image, making sure that nothing is left out: it would never be looked at.
+    """Yield `extents`, and check that they cover an image of `size` bytes.
 
     Raises:
         SourceError: there is a gap.
     """
+    # Nobody would read or compare the bytes of a gap.
     end = 0
     for extent in extents:
         if extent.offset > end:
@@ -34,10 +35,9 @@ def whole(extents: Iterable[Extent], size: int) -> Iterator[Extent]:
 
 
 def spans(extents: Iterable[Extent], size: int) -> Iterator[Span]:
-    """Turn ascending extents of an image of `size` bytes into ascending spans; no chunk is in two of them.
+    """Turn ascending extents of an image of `size` bytes into ascending spans. No chunk is in two of them.
 
-    A chunk that any data extent touches is read once; so is one that holes cover only in part, for what the extents
-    leave out may hold data. A chunk that holes cover from end to end is zero.
+    A chunk is zero if one hole covers it from end to end. Every other chunk that an extent touches is read.
 
     Raises:
         SourceError: the extents overlap, are out of order, or reach beyond the image.
@@ -49,15 +49,17 @@ def spans(extents: Iterable[Extent], size: int) -> Iterator[Span]:
             raise SourceError(f"the source reports an impossible extent: {extent} after {end}, image of {size} bytes")
         end = extent.end
         for span in _covered(extent, size):
+            # Two extents may touch one chunk: it is in the span of the first of them.
             if span.stop > done:
                 yield Span(max(span.start, done), span.stop, span.data)
                 done = span.stop
 
 
 def _covered(extent: Extent, size: int) -> Iterator[Span]:
-    """Yield what one extent says of the chunks it touches: the inner chunks of a hole are zero, the rest is read."""
+    """Yield the spans of the chunks that one extent touches. The inner chunks of a hole are zero."""
     start, stop = extent.offset // CHUNK_SIZE, chunk_count(extent.end)
     inner_start = chunk_count(extent.offset)
+    # The image's last chunk may be short: a hole up to its end covers all of it.
     inner_stop = stop if extent.end == size else extent.end // CHUNK_SIZE
     if extent.data or inner_start >= inner_stop:
         yield Span(start, stop, data=True)

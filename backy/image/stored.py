@@ -1,4 +1,4 @@
-"""A stored revision as an image: every chunk is compared with its id before a byte of it is handed out."""
+"""Reads a stored revision as an image. Every chunk is compared with its id before any of its bytes are returned."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backy.image.chunkmap import ZERO, ChunkMap, checked
 
 
 class StoredImage:
-    """What a map and a storage's reader make together. Safe to use from several threads."""
+    """An image made of a map and a storage's reader. Safe to use from several threads."""
 
     def __init__(self, chunks: ChunkMap, reader: ImageReader) -> None:
         self.chunks = chunks
@@ -18,18 +18,18 @@ class StoredImage:
 
     @property
     def size(self) -> int:
-        """Bytes from the first to the last."""
+        """Length of the image in bytes."""
         return self.chunks.size
 
     def extents(self) -> Iterator[Extent]:
-        """Yield data and holes, as runs of whole chunks."""
+        """Yield data and holes as runs of whole chunks, ascending and without gaps."""
         return self.chunks.extents()
 
     def chunk(self, index: int) -> bytes:
         """Return chunk `index`.
 
         Raises:
-            ChunkDamageError: it is missing, or its content is not what its id says.
+            ChunkDamageError: the chunk is missing, or its content does not have its id.
         """
         chunk_id = self.chunks[index]
         length = self.chunks.length(index)
@@ -41,14 +41,16 @@ class StoredImage:
         """Return exactly `length` bytes at `offset`.
 
         Raises:
-            ChunkDamageError: as for `chunk`.
+            ChunkDamageError: a chunk is missing, or its content does not have its id.
             StorageError: the range is not inside the image.
         """
         end = offset + length
         if offset < 0 or length < 0 or end > self.size:
             raise StorageError(f"bytes {offset} to {end} are outside of the image of {self.size} bytes")
+        # One whole chunk, as backups and verifiers ask for it, is returned without a copy.
         if offset % CHUNK_SIZE == 0 and 0 < length == self.chunks.length(offset // CHUNK_SIZE):
             return self.chunk(offset // CHUNK_SIZE)
+        # A request inside of a chunk fetches all of it too: only a whole chunk can be compared with its id.
         pieces = []
         while offset < end:
             index, start = divmod(offset, CHUNK_SIZE)

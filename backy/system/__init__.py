@@ -1,4 +1,4 @@
-"""What Linux gives beyond Python's library: locks, writes past the page cache, threads, YAML.
+"""System services that Python's library lacks: locks, writes past the page cache, threads, YAML.
 
-Every room above may import from `locking`, `direct`, `parallel`, `progress` and `safeyaml`.
+Rooms above may import from `locking`, `direct`, `parallel`, `progress` and `safeyaml`.
 """

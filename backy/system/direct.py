@@ -1,7 +1,7 @@
-"""Large writes past the page cache, see O_DIRECT in open(2).
+"""Writes large pieces past the page cache, where the file system supports O_DIRECT of open(2).
 
-Data that is written once and not read again soon only displaces what others need in the cache, and filling new pages of
-the cache can take longer than the disk does. So large pieces go straight to the disk where the file system allows it.
+Data that is not read again soon would displace data in the cache that others need. Filling new pages of the cache can
+also take longer than the disk does.
 """
 
 from __future__ import annotations
@@ -15,28 +15,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 ALIGNMENT = 4096
-"""Bytes. Memory, offsets and lengths must be multiples of a device's logical block, which is no larger (statx(2))."""
+"""Bytes that memory, offsets and lengths must be multiples of. No logical block of a device is larger (statx(2))."""
 SMALLEST = 128 * 1024
-"""Bytes. Smaller pieces are left to the cache, which writes many of them to the disk at once."""
+"""Bytes of the smallest piece that is written directly. The cache writes many smaller ones to the disk at once."""
 _BUFFER_SIZE = 4 * 1024 * 1024
 
 
-class DirectWriter:
-    """Writes to files from aligned buffers, one per thread."""
+class _Buffer(threading.local):
+    """Aligned memory, another one in each thread."""
 
     def __init__(self) -> None:
-        self._local = threading.local()
+        # The bytes of callers are aligned by chance at best: mmap is what gives aligned memory in Python.
+        self.memory = memoryview(mmap.mmap(-1, _BUFFER_SIZE))
+
+
+class DirectWriter:
+    """Writes to files from aligned buffers. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._buffer = _Buffer()
 
     def pwrite(self, direct: int | None, data: bytes, offset: int) -> int:
-        """Write the beginning of `data` at `offset` through `direct`, a descriptor with O_DIRECT.
+        """Write the beginning of `data` at `offset` through `direct`, a descriptor with O_DIRECT or None.
 
-        Return how many bytes were written. The caller writes the rest through an ordinary descriptor: an odd end at
-        least, and everything if `direct` is None, `data` is short, or the file system refuses.
+        Return how many bytes were written. The caller writes the rest through an ordinary descriptor. That is an
+        unaligned end, or everything if `direct` is None, `data` is short, or the file system refuses.
         """
         if direct is None or len(data) < SMALLEST or offset % ALIGNMENT:
             return 0
-        # The bytes of the caller are aligned by chance at best: mmap is what gives aligned memory in Python.
-        buffer = self._buffer()
+        buffer = self._buffer.memory
         length = min(len(data) // ALIGNMENT * ALIGNMENT, len(buffer))
         buffer[:length] = memoryview(data)[:length]
         try:
@@ -44,18 +51,12 @@ class DirectWriter:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            return 0  # some file systems open with O_DIRECT and refuse only the write
-
-    def _buffer(self) -> memoryview:
-        buffer: memoryview | None = getattr(self._local, "buffer", None)
-        if buffer is None:
-            buffer = self._local.buffer = memoryview(mmap.mmap(-1, _BUFFER_SIZE))
-        return buffer
+            return 0  # Some file systems accept O_DIRECT and refuse the write.
 
 
 @contextmanager
 def reopened(descriptor: int) -> Iterator[int | None]:
-    """Open the file of `descriptor` again with O_DIRECT; yield None if its file system does not support that."""
+    """Open the file of `descriptor` again with O_DIRECT; yield None if that is not supported."""
     # A second description of the file: O_DIRECT on the first would hold for its unaligned end as well.
     try:
         direct = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
@@ -70,7 +71,7 @@ def reopened(descriptor: int) -> Iterator[int | None]:
 
 @contextmanager
 def switched(descriptor: int) -> Iterator[int | None]:
-    """Set O_DIRECT on a descriptor that only this thread uses; yield None if its file system does not support that."""
+    """Set O_DIRECT on a descriptor that only this thread uses; yield None if that is not supported."""
     # Unlike opening it again this needs no permission: a new file may be read-only already.
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     try:

@@ -1,8 +1,8 @@
-"""Locks on a repository: flock(2) on small files, let go by the kernel when a process dies, so never stale.
+"""Locks on a repository: flock(2) on small files. The kernel releases them when a process ends, so none is stale.
 
-.backup   one at a time: what adds, changes or removes revisions
-.purge    shared by all that read or write chunks, exclusive for what removes them
-.scrub    one deep scrub of everything at a time; it holds how far the last one came
+.backup   held alone by commands that add, change or remove revisions
+.purge    shared by commands that read or write chunks, held alone by those that remove chunks
+.scrub    held alone by a deep scrub of everything; the file tells where the next one continues
 """
 
 from __future__ import annotations
@@ -25,48 +25,46 @@ SCRUB_LOCK = ".scrub"
 
 @contextmanager
 def exclusive(directory: Path, name: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold a lock alone.
+    """Hold a lock alone; wait for others to release it if `wait` is true.
 
     Raises:
-        RepositoryBusyError: somebody else holds it, and it is not to be waited for.
+        RepositoryBusyError: another command holds the lock, and `wait` is false.
     """
-    descriptor = _open(directory / name)
-    try:
+    with os.fdopen(_open(directory / name)) as lock:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
+            # Users see this, so it says what to do; the exit code tells the scheduler to try again.
             raise RepositoryBusyError(
                 f"{directory} is busy: another backy command holds {name}; try again later"
             ) from None
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
 def shared(directory: Path, name: str) -> Iterator[None]:
-    """Hold a lock together with others; one that holds it alone is waited for.
+    """Hold a lock together with others; wait for a command that holds it alone.
 
-    A repository that can be read only, such as a copy on a read-only file system, can be read from nevertheless.
+    Lock nothing if the repository is read-only and has no such file.
     """
     descriptor = _open_for_reading(directory / name)
     if descriptor is None:
+        # A copy on a read-only file system: nobody can remove chunks there, and it has to be readable.
         log.info("%s has no %s and is read-only: nothing is locked", directory, name)
         yield
         return
-    try:
+    with os.fdopen(descriptor) as lock:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
+            # The first try does not wait, so that the log tells of the wait before it begins.
             log.warning("%s is busy: waiting for the command that holds %s", directory, name)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            fcntl.flock(lock, fcntl.LOCK_SH)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _open_for_reading(path: Path) -> int | None:
-    """Open a lock that may be missing where nothing can be written; then there is none."""
+    """Open a lock, read-only if nothing can be written; return None if it is missing then."""
     try:
         return _open(path)
     except OSError as error:

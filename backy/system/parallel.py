@@ -1,8 +1,4 @@
-"""Work on chunks by a small pool of threads; memory is bounded by the pool, never by the image.
-
-Reading, hashing, compressing and writing all release the interpreter lock, so one thread takes a chunk from its first
-byte to its last and there are no stages to balance.
-"""
+"""Works on chunks by a small pool of threads. Memory depends on the number of threads, not on the size of the image."""
 
 from __future__ import annotations
 
@@ -20,33 +16,36 @@ Result = TypeVar("Result")
 
 
 def processor_count() -> int:
-    """Return how many processors this process may run on; two at least and eight at most."""
+    """Return the number of processors that this process may run on: at least two, at most eight."""
     return min(max(len(os.sched_getaffinity(0)), 2), 8)
 
 
 def thread_count() -> int:
-    """Return how many threads to use: two a processor, for half of them may wait for a disk, and eight at most."""
+    """Return the number of threads to use: two for each processor, at most eight."""
+    # Two, because half of them may wait for a disk.
     return min(2 * len(os.sched_getaffinity(0)), 8)
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep the memory of a few freed chunks for the next ones instead of giving it back each time.
+    """Make the C library keep the memory of freed chunks for the next ones.
 
-    Otherwise every chunk that is read or compressed costs a thousand page faults, a third of a backup's time. The
-    numbers are M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3); a C library without it does as it likes.
+    Does nothing if the C library has no mallopt(3).
     """
+    # Otherwise every chunk that is read or compressed costs a thousand page faults: a third of a backup's time.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(-1, 64 * CHUNK_SIZE)
-        mallopt(-3, 8 * CHUNK_SIZE)
+        mallopt(-1, 64 * CHUNK_SIZE)  # M_TRIM_THRESHOLD
+        mallopt(-3, 8 * CHUNK_SIZE)  # M_MMAP_THRESHOLD
 
 
 def in_parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
     """Yield `function(item)` for every item, in order, computed by several threads.
 
-    At most two results a thread are in flight or waiting to be taken, so a slow consumer holds the threads back. The
-    first exception, of a call or of the consumer, ends everything: calls not begun are dropped, running ones awaited.
+    The first exception ends everything, in a call or in the consumer: calls that have not begun are dropped, and
+    running ones are awaited.
     """
+    # One thread takes a chunk from its first byte to its last: reading, hashing, compressing and writing all release
+    # the interpreter lock, so there are no stages to balance.
     keep_freed_memory()
     threads = thread_count()
     pending: deque[Future[Result]] = deque()
@@ -54,6 +53,7 @@ def in_parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> Ge
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
+                # Two for each thread at most, so that a slow consumer does not fill the memory.
                 if len(pending) >= 2 * threads:
                     yield pending.popleft().result()
             while pending:

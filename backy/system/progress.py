@@ -1,4 +1,4 @@
-"""How long work tells those who wait for it how far it is."""
+"""The form in which long work reports its progress."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable
 from backy.api import Progress
 
 Steps = Callable[[str, int], Progress]
-"""Called when a step begins, with its name and how many bytes it will deal with; returns what to tell them to."""
+"""Called when a step begins, with its name and total bytes. Returns the function to call with the bytes done."""
 
 
 def quiet(step: str, total: int) -> Progress:
-    """Show nothing."""
+    """Report no progress."""
+    # Used where nobody watches: by tests, and by plugins that show none.
     return lambda _length: None

@@ -1,4 +1,4 @@
-"""How people read what backy prints: tables and phrases, each of them said once.
+"""Tables and phrases that backy prints.
 
-Import `table` and `phrases`; both are pure and know nothing of repositories, plugins or commands.
+Rooms above import `table` and `phrases`. Both are pure and know nothing of repositories, plugins or commands.
 """

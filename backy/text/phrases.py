@@ -1,8 +1,4 @@
-"""Phrases that many texts have: near misses, counts, sizes, times and lengths of time, each of them said once.
-
-Every function is pure. Slow modules are imported by the function that needs them, so that `backy --help` and `find` do
-not pay for them.
-"""
+"""Phrases that many texts share: near misses, counts, sizes, times and lengths of time."""
 
 from __future__ import annotations
 
@@ -10,25 +6,25 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 NOTHING = "-"
-"""Stands in a table for what there is not."""
+"""Stands in a table for a value that is missing."""
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 """The format of times for strftime: one in logs, tables and messages, so that all can be searched for a time."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a question for the one of `known` that is most like `word`, or nothing if none is.
+    """Return a question with the one of `known` that is most like `word`; an empty text if none is alike.
 
-    A blank ends the question, so that what there is can follow in any case.
+    The question ends with a blank, so that a list of alternatives can follow.
     """
-    import difflib
+    import difflib  # Slow, as is humanize below: `backy --help` and `find` need neither.
 
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean '{near[0]}'? " if near else ""
 
 
 def alternatives(word: str, known: Iterable[str]) -> str:
-    """Return what there is instead of `word`: a near miss, if any, and the list of all."""
+    """Return the alternatives to `word`: a near miss, if any, and the list of all of `known`."""
     known = list(known)
     return f"{did_you_mean(word, known)}there are: {', '.join(known) or 'none'}"
 
@@ -45,27 +41,27 @@ def counted(count: int, one: str, many: str = "") -> str:
 
 
 def size(count: int) -> str:
-    """Return `count` bytes in the largest binary unit of which there is one, such as '12.0 MiB'."""
+    """Return `count` bytes in the largest binary unit that gives at least one, such as '12.0 MiB'."""
     import humanize
 
     return humanize.naturalsize(count, binary=True)
 
 
 def local_time(moment: datetime | None, *, zone: bool = False) -> str:
-    """Return `moment` in the local time zone to the second, with the name of that zone if `zone` is true."""
+    """Return `moment` in the local time zone, to the second; `zone` adds the name of the zone."""
     if moment is None:
         return NOTHING
     return moment.astimezone().strftime(f"{TIME_FORMAT} %Z" if zone else TIME_FORMAT)
 
 
 def local_zone(moments: Iterable[datetime | None]) -> str:
-    """Return the name of the local time zone at the first of `moments` that is known, for the heading of a column."""
-    # Without a moment there is no telling summer from winter.
+    """Return the name of the local time zone, for the heading of a column of `moments`."""
+    # The first moment that is known decides, because the name differs in summer and in winter.
     return next((moment.astimezone().tzname() for moment in moments if moment), None) or "UTC"
 
 
 def length_of_time(seconds: float | None) -> str:
-    """Return a length of time in days, hours, minutes and seconds; one below a minute in tenths of a second."""
+    """Return a length of time in days, hours, minutes and seconds; below a minute in tenths of a second."""
     if seconds is None:
         return NOTHING
     length = timedelta(seconds=round(seconds))

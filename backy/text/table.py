@@ -1,4 +1,4 @@
-"""Tables of text, in as many columns and lines as they need: a thousand lines take no time."""
+"""Tables of text, as wide and as long as their content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ ASCII = ("+-++", "| |", "+-++", "+-++")
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], *, round_corners: bool) -> str:
-    """Return a table; columns whose heading is in `right` are justified there."""
+    """Return a table with `headings` and `rows`; justify the columns in `right` to the right."""
+    # Not rich.table: that wraps cells to the width of a terminal, and takes seconds for a thousand lines.
     top, line, middle, bottom = ROUND if round_corners else ASCII
     widths = [max(map(_width, column)) for column in zip(headings, *rows, strict=True)]
 
@@ -28,7 +29,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequenc
 
 
 def _width(text: str) -> int:
-    """Return how many columns of a terminal `text` takes."""
+    """Return the width of `text` in columns of a terminal."""
+    # Nearly all texts are ASCII, so that rich, which is slow to import, is seldom needed.
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
