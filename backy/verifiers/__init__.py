@@ -1,1 +1,1 @@
-"""The verifiers that come with backy, registered by entry points like anybody's."""
+"""The verifiers that come with backy. Entry points register them, as they do for other plugins."""

@@ -1,15 +1,12 @@
-"""The verifier `changed`: reads what the source says has changed, and all else in turns, lest it be just believed.
+"""The verifier `changed`: reads what the source says has changed, and a part of all other chunks in turns.
 
-The file `.changed` in the repository has the number of the next turn. It goes on only when everything that was looked
-at was right: a chunk that is wrong is looked at again until it is dealt with.
+The file `.changed` in the repository has the number of the next turn.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -18,49 +15,38 @@ from backy.config import BareConfig, typed
 from backy.durable import write_file
 from backy.hookspecs import hookimpl
 from backy.image.spans import spans
-from backy.verifiers.comparison import chunks_with_data, compare
+from backy.verifiers.comparison import chunks_with_data, compare_all
 
 log = logging.getLogger(__name__)
 STATE: Final = ".changed"
 TURNS: Final = 100
-"""After so many backups every chunk was looked at."""
+"""Number of backups after which every chunk was compared."""
 
 
 class ChangedVerifier:
-    """Compares every chunk that is said to have changed and a hundredth of the others; all if nothing is said."""
+    """Compares the chunks that changed and a hundredth of the others; all if the source can not tell what changed."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
 
     def verify(self, snapshot: Snapshot, image: Image, mismatch: MismatchHandler, progress: Progress) -> Report:
-        """Compare what is due, in the order of the image."""
+        """Compare the chunks that are due, in the order of the image."""
         total = chunk_count(snapshot.size)
         changed = changed_chunks(snapshot)
         if changed is None:
-            self._compare(snapshot, image, chunks_with_data(snapshot, image), mismatch, progress)
+            compare_all(snapshot, image, chunks_with_data(snapshot, image), mismatch, progress)
             return Report("changed", checked=total, total=total)
         turn = self._turn()
+        # A source may tell too little, so the chunks that it does not name are compared too, some at each backup.
         others = rotation(turn, total, changed)
         log.info("verifying %d changed chunks and %d others, turn %d", len(changed), len(others), turn)
-        if self._compare(snapshot, image, sorted([*changed, *others]), mismatch, progress):
+        # A turn with a mismatch is repeated: its chunks are compared again until they are right.
+        if compare_all(snapshot, image, sorted([*changed, *others]), mismatch, progress):
             write_file(self._state, b"%d\n" % (turn + 1))
         return Report("changed", len(changed) + len(others), total)
 
-    @staticmethod
-    def _compare(
-        snapshot: Image, image: Image, indexes: Iterable[int], mismatch: MismatchHandler, progress: Progress
-    ) -> bool:
-        """Tell whether all of the chunks are right."""
-        right = True
-        with closing(compare(snapshot, image, indexes)) as compared:
-            for length, wrong in compared:
-                if wrong is not None:
-                    right = False
-                    mismatch(wrong)
-                progress(length)
-        return right
-
     def _turn(self) -> int:
+        """Return the number of the next turn; 0 if the state is missing or unreadable."""
         try:
             return int(self._state.read_bytes())
         except FileNotFoundError:
@@ -71,20 +57,25 @@ class ChangedVerifier:
 
 
 def changed_chunks(snapshot: Snapshot) -> set[int] | None:
-    """Return the chunks that may have changed, the last one included if it is a short one; None if nobody knows."""
+    """Return the indexes of the chunks that may have changed; None if the source can not tell.
+
+    A last chunk that is shorter than the others is always among them.
+    """
     changes = snapshot.changes()
     if changes is None:
         return None
     found = {index for span in spans(changes, snapshot.size) for index in range(span.start, span.stop)}
+    # An image whose end is not that of a chunk is where a source errs most easily.
     return found | ({snapshot.size // CHUNK_SIZE} if snapshot.size % CHUNK_SIZE else set())
 
 
 def rotation(turn: int, total: int, changed: set[int]) -> list[int]:
-    """Choose chunks that did not change: at least one in a hundred of them, and each once in a hundred turns.
+    """Choose unchanged chunks: at least one in `TURNS` of them, and each one once in `TURNS` turns.
 
-    It is a chunk's turn when both numbers leave the same remainder; that does not depend on how many chunks there are.
-    Where too few have that remainder, some of the next ones take part.
+    A chunk is due if its index and `turn` leave the same remainder when divided by `TURNS`. If too few chunks are due,
+    some of the next turns' chunks are added.
     """
+    # The remainder of an index does not change when the image grows, so no chunk is left out for long.
     wanted = math.ceil((total - len(changed)) / TURNS)
     chosen: list[int] = []
     for later in range(TURNS):
@@ -97,6 +88,6 @@ def rotation(turn: int, total: int, changed: set[int]) -> list[int]:
 
 @hookimpl
 def backy_verifier(config: Config, job: Job) -> Verifier:
-    """Make the verifier; it has no options."""
+    """Make the verifier, which has no options."""
     typed(config, BareConfig, "config.verifier")
     return ChangedVerifier(job.directory / STATE)

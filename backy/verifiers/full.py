@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 from backy.api import Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier, chunk_count
 from backy.config import BareConfig, typed
 from backy.hookspecs import hookimpl
-from backy.verifiers.comparison import chunks_with_data, compare
+from backy.verifiers.comparison import chunks_with_data, compare_all
 
 
 class FullVerifier:
-    """Compares every chunk in which source or image has data; where both have holes there is nothing to read."""
+    """Compares every chunk in which source or image has data. Holes of both are not read."""
 
     def verify(self, snapshot: Snapshot, image: Image, mismatch: MismatchHandler, progress: Progress) -> Report:
-        """Compare all of both."""
-        with closing(compare(snapshot, image, chunks_with_data(snapshot, image))) as compared:
-            for length, wrong in compared:
-                if wrong is not None:
-                    mismatch(wrong)
-                progress(length)
+        """Compare all chunks, in the order of the image."""
+        compare_all(snapshot, image, chunks_with_data(snapshot, image), mismatch, progress)
+        # Holes of both count as checked: they are known to be equal.
         total = chunk_count(snapshot.size)
         return Report("full", checked=total, total=total)
 
 
 @hookimpl
 def backy_verifier(config: Config) -> Verifier:
-    """Make the verifier; it has no options."""
+    """Make the verifier, which has no options."""
     typed(config, BareConfig, "config.verifier")
     return FullVerifier()
