@@ -300,12 +300,12 @@ class Storage(Protocol):
         """
 
     def create(
-        self, revision_id: str, parent: str | None, size: int, referenced: Container[bytes]
+        self, revision_id: str, parent: str | None, size: int, reliable: Container[bytes]
     ) -> AbstractContextManager[ImageWriter]:
         """Begin `revision_id` of `size` bytes as a copy of `parent`, which may have another size, or from nothing.
 
-        `referenced` holds the ids that complete revisions refer to: only those may be relied on to be stored. Left
-        with an exception, the context removes what it wrote for this revision alone.
+        `reliable` has the ids of the chunks that may be built upon. Every other chunk is stored anew, whatever files are
+        there. If it ends with an exception, the context removes what it wrote for this revision alone.
         """
 
     def open(self, revision_id: str) -> AbstractContextManager[ImageReader]:

@@ -61,9 +61,9 @@ class _Stored:
         """Write all chunks of a revision, which is still to be committed."""
         before = self.ids[parent] if parent else []
         now = [identify(data) if data else ZERO for data in chunks]
-        referenced = {chunk_id for ids in self.ids.values() for chunk_id in ids}
+        reliable = {chunk_id for ids in self.ids.values() for chunk_id in ids}
         size = sum(len(data) or CHUNK_SIZE for data in chunks)
-        with self.storage.create(revision_id, parent, size, referenced) as writer:
+        with self.storage.create(revision_id, parent, size, reliable) as writer:
             for index, (chunk_id, data) in enumerate(zip(now, chunks, strict=True)):
                 previous = before[index] if index < len(before) else ZERO
                 if chunk_id == previous:

@@ -72,9 +72,7 @@ class RawStorage:
         pass
 
     @contextmanager
-    def create(
-        self, revision_id: str, parent: str | None, size: int, referenced: Container[bytes]
-    ) -> Iterator[RawFile]:
+    def create(self, revision_id: str, parent: str | None, size: int, reliable: Container[bytes]) -> Iterator[RawFile]:
         path = self.directory / revision_id
         if parent is None:
             path.touch()

@@ -1,1 +1,1 @@
-"""Images as content-addressed chunks: each content is stored once a repository."""
+"""The storage `chunked`: images as content-addressed chunks. Each content is stored once in a repository."""

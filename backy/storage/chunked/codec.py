@@ -1,17 +1,17 @@
-"""What is inside of a chunk file; described with test vectors in docs/reference/format.md.
+"""The content of a chunk file; docs/reference/format.md has the format with test vectors.
 
 A full chunk is one plain zstd frame of the content. A delta is one zstd frame of, little endian:
 
     8 bytes   magic `backydlt`
     u32       length of the chunk in bytes
     u32       number of pages
-    u64       bytes spent, along the chunk's history, on deltas made of the same base, or of the same companion if it
-              has one, before this one
+    u64       bytes spent on earlier deltas of the same companion, or of the same base without a companion, along the
+              chunk's history
     u16       per page: its number in the chunk, ascending
     bytes     the pages; each has 4096 bytes, the last page of an odd chunk fewer
 
-The chunk is the base, or the chunk that the companion makes of it, cut or filled with zeroes to its length, with these
-pages laid over. Every frame has a checksum.
+To get the chunk, take the base, or the chunk that the companion makes of it. Cut it or fill it with zeroes to the
+length, then lay the pages over. Every frame has a checksum.
 """
 
 from __future__ import annotations
@@ -26,63 +26,66 @@ import zstandard
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 
 NO_COMPRESSION = -131072
-"""The zstd level that finds nothing to compress: 4 GB/s, and 110 bytes of framing for 4 MiB."""
+"""The zstd level that compresses nothing: 4 GB/s, and 110 bytes of framing for 4 MiB."""
 
 _MAGIC = b"backydlt"
 _HEADER = struct.Struct("<8sIIQ")
 SMALLEST_FRAME = 11
-"""Bytes of the frame of one byte: magic 4, descriptor 1, length 1, block header 3, no less than 1, checksum 4."""
+"""Bytes of the smallest possible frame: magic 4, descriptor 1, length 1, block header 3, data 1 or more, checksum 4."""
 LARGEST_FRAME = CHUNK_SIZE + 4 * 1024
-"""More than any frame that is written here can have."""
+"""Bytes that no frame written here exceeds."""
 _LARGEST = CHUNK_SIZE + _HEADER.size + 2 * CHUNK_SIZE // PAGE_SIZE
 
 
 class Delta(NamedTuple):
-    """The pages in which a chunk differs from what it is made of."""
+    """The pages in which a chunk differs from the chunk that it is made of."""
 
     length: int
+    """Bytes of the chunk."""
     spent: int
+    """Bytes spent on earlier deltas, see above."""
     pages: dict[int, bytes]
     """Content by page number, ascending."""
 
 
-class Codec:
-    """zstd frames with checksums; safe to use from several threads, each of which has contexts of its own."""
+class _Contexts(threading.local):
+    """Memory of zstd, another one in each thread."""
 
     def __init__(self, level: int) -> None:
-        self._level = level
-        self._local = threading.local()
+        # The content size is what `decompress` checks before it allocates anything.
+        self.compressor = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+class Codec:
+    """Makes and reads zstd frames with checksums. Safe to use from several threads."""
+
+    def __init__(self, level: int) -> None:
+        self._contexts = _Contexts(level)
 
     def compress(self, content: bytes) -> bytes:
-        """Return one frame that holds `content`, its length and a checksum."""
-        compressor = getattr(self._local, "compressor", None)
-        if compressor is None:
-            compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True, write_content_size=True)
-            self._local.compressor = compressor
-        frame: bytes = compressor.compress(content)
+        """Return one frame with `content`, its length and a checksum."""
+        frame: bytes = self._contexts.compressor.compress(content)
         return frame
 
     def decompress(self, frame: bytes) -> bytes:
-        """Return what one frame holds.
+        """Return the content of one frame.
 
         Raises:
             ValueError: it is not one whole frame, fails its checksum, or claims to be empty or larger than any chunk.
         """
-        decompressor = getattr(self._local, "decompressor", None)
-        if decompressor is None:
-            decompressor = self._local.decompressor = zstandard.ZstdDecompressor()
         try:
-            # of a frame that claims to be empty, zstandard reads no further and checks nothing; no chunk is empty
+            # zstandard does not check a frame that claims to be empty. No chunk is empty.
             if not 0 < zstandard.frame_content_size(frame) <= _LARGEST:
                 raise ValueError("the zstd frame claims an impossible length")
-            content: bytes = decompressor.decompress(frame, allow_extra_data=False)
+            content: bytes = self._contexts.decompressor.decompress(frame, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise ValueError(f"the zstd frame is damaged: {error}") from error
         return content
 
 
 def make_delta(data: bytes, pages: Sequence[int], spent: int) -> Delta:
-    """Take `pages` out of a chunk's content."""
+    """Make a delta of the pages numbered `pages`, ascending, of a chunk's content."""
     return Delta(len(data), spent, {page: data[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] for page in pages})
 
 
@@ -97,7 +100,7 @@ def decode_delta(content: bytes) -> Delta:
     """Read the content of a delta's frame.
 
     Raises:
-        ValueError: it is not that, or its parts do not fit together.
+        ValueError: `content` is no delta, or its parts do not fit together.
     """
     if len(content) < _HEADER.size:
         raise ValueError("the delta is cut short")
@@ -113,15 +116,16 @@ def decode_delta(content: bytes) -> Delta:
         start += size
         if size <= 0 or start > len(content):
             raise ValueError("the delta has pages outside of its chunk")
+    # Page numbers that are twice or out of order: nothing that was written here, so nothing to guess about.
     if start != len(content) or list(pages) != sorted(numbers) or len(pages) != count:
         raise ValueError("the delta's pages do not fit its header")
     return Delta(length, spent, pages)
 
 
 def apply_delta(delta: Delta, base: bytes) -> bytes:
-    """Return the chunk that `delta` makes of another one."""
+    """Return the chunk that `delta` makes of `base`."""
     view = memoryview(base[: delta.length].ljust(delta.length, b"\0"))
-    # joining costs one copy and one allocation; a bytearray made of the base and bytes made of that cost ten times more
+    # Joining costs one copy and one allocation. A bytearray of the base, and bytes of that, cost ten times as much.
     pieces: list[bytes | memoryview] = []
     end = 0
     for number, page in delta.pages.items():

@@ -1,8 +1,8 @@
-"""Where chunk files lie: in `chunks/<first two digits of the id>/`, under names that tell what they are made of.
+"""The chunk files in `chunks/<first two digits of the id>/`. Their names tell which files a chunk is made of.
 
 <id>.zst                                a full chunk
 <id>.<base id>.delta                    the pages in which a chunk differs from a full one
-<id>.<base id>.<companion id>.delta     likewise, but for those that the companion, a delta of the same base, has
+<id>.<base id>.<companion id>.delta     likewise, without the pages that the companion, a delta of the same base, has
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAME = re.compile(r"([0-9a-f]{64})(?:\.zst|\.([0-9a-f]{64})(?:\.([0-9a-f]{64}))
 
 
 class ChunkFile(NamedTuple):
-    """A file's name, taken apart. A full chunk has no base, and few deltas have a companion."""
+    """The parts of a file's name. A full chunk has no base, and few deltas have a companion."""
 
     chunk_id: bytes
     base: bytes | None = None
@@ -29,24 +29,24 @@ class ChunkFile(NamedTuple):
 
     @property
     def made_of(self) -> list[ChunkFile]:
-        """The other files that it takes to read the chunk: the full chunk first, then the companion."""
+        """The other files that have to be read for the chunk: the full chunk, then the companion."""
         base = [] if self.base is None else [ChunkFile(self.base)]
         return base if self.companion is None else [*base, ChunkFile(self.companion, self.base)]
 
     @property
     def kind(self) -> str:
-        """What messages about the chunk call this file."""
+        """The words for this file in messages about the chunk."""
         return "the full chunk" if self.base is None else f"the delta on base {self.base.hex()}"
 
     @property
     def name(self) -> str:
-        """The name of the file in its folder."""
+        """The file's name in its folder."""
         ids = [chunk_id.hex() for chunk_id in self if chunk_id is not None]
         return ".".join(ids) + (FULL_SUFFIX if self.base is None else DELTA_SUFFIX)
 
 
 def parse_name(name: str) -> ChunkFile | None:
-    """Take a file's name apart; None if it is not that of a chunk."""
+    """Return the parts of a file's name; None if it is not the name of a chunk file."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -55,52 +55,58 @@ def parse_name(name: str) -> ChunkFile | None:
 
 
 class ChunkFiles:
-    """The folder `chunks` of a repository. What deltas there are is remembered as of the first look into a folder."""
+    """The folder `chunks` of a repository. Each of its folders is listed once, to remember which deltas it has."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        # On the same file system as the chunks, so that files can be renamed into place.
         self.temporary = directory / "tmp"
         self._deltas: dict[int, dict[bytes, list[ChunkFile]]] = {}
 
     def path(self, file: ChunkFile) -> str:
-        """Return where `file` lies."""
+        """Return the path of `file`."""
         return os.path.join(self.directory, f"{file.chunk_id[0]:02x}", file.name)
 
     def find(self, chunk_id: bytes) -> ChunkFile | None:
-        """Return the file that holds a chunk: a full one wins over a delta. None if there is neither."""
+        """Return the file to read a chunk from; None if there is none."""
+        # A full chunk before a delta: a repair stores in full what a damaged delta has.
         full = ChunkFile(chunk_id)
         return full if self.exists(full) else next(iter(self.deltas(chunk_id)), None)
 
     def deltas(self, chunk_id: bytes) -> list[ChunkFile]:
-        """Return the delta files of a chunk as of the first look: one, unless crashes left others that nobody needs."""
-        return self._folder_deltas(chunk_id[0]).get(chunk_id, [])
+        """Return the delta files of a chunk that were there when its folder was listed."""
+        number = chunk_id[0]
+        if number not in self._deltas:
+            # Complete before it is published: several threads may get here at the same time.
+            deltas: dict[bytes, list[ChunkFile]] = {}
+            for file in self.folder(number):
+                if file.base is not None:
+                    # More than one only after crashes.
+                    deltas.setdefault(file.chunk_id, []).append(file)
+            self._deltas[number] = deltas
+        return self._deltas[number].get(chunk_id, [])
 
     def exists(self, file: ChunkFile) -> bool:
-        """Tell whether there is such a file."""
+        """Return whether `file` is there."""
         return os.path.exists(self.path(file))
 
     def size(self, file: ChunkFile) -> int:
-        """Return the bytes of a file; raises ChunkDamageError if it is missing."""
+        """Return the size of a file in bytes.
+
+        Raises:
+            ChunkDamageError: the file is missing or can not be looked at.
+        """
         try:
             return os.stat(self.path(file)).st_size
         except OSError as error:
             raise ChunkDamageError(file.chunk_id, f"{file.kind}: {error.strerror}") from error
 
-    def _folder_deltas(self, number: int) -> dict[bytes, list[ChunkFile]]:
-        """Return the deltas in a folder by their ids."""
-        if number not in self._deltas:
-            deltas: dict[bytes, list[ChunkFile]] = {}
-            for file in self.folder(number):
-                if file.base is not None:
-                    deltas.setdefault(file.chunk_id, []).append(file)
-            self._deltas[number] = deltas
-        return self._deltas[number]
-
     def folder(self, number: int) -> Iterator[ChunkFile]:
-        """Yield the chunk files of one of the 256 folders, in no order."""
+        """Yield the chunk files in one of the 256 folders, in no order."""
         try:
             names = os.listdir(self.directory / f"{number:02x}")
         except FileNotFoundError:
+            # Folders are made when the first chunk needs them.
             return
         for name in names:
             file = parse_name(name)
@@ -108,10 +114,10 @@ class ChunkFiles:
                 yield file
 
     def read(self, file: ChunkFile) -> bytes:
-        """Return a file's content as it lies on the disk.
+        """Return the stored content of a file.
 
         Raises:
-            ChunkDamageError: it is missing or can not be read.
+            ChunkDamageError: the file is missing or can not be read.
         """
         try:
             with open(self.path(file), "rb", buffering=0) as stream:

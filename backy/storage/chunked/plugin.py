@@ -1,10 +1,10 @@
-"""The storage `chunked`: what its entry point names."""
+"""The storage `chunked`, as its entry point names it."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Container, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from typing import Annotated, Literal
 
 import msgspec
@@ -26,13 +26,13 @@ MARKER = b"backy 3 chunks\n"
 
 
 class ChunkedConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The section `storage` of a job."""
+    """The section `storage` of a job's configuration."""
 
     type: str
     compression: Annotated[int, msgspec.Meta(ge=1, le=19)] | Literal["none"] = 1
     """zstd level, 1 to 19, or `none`."""
     durability: Durability = "filesystem"
-    """What a backup waits for: `none`, one sync of the `filesystem`, or of each `file`."""
+    """What a backup waits for: `none`, one sync of the `filesystem`, or a sync of each `file`."""
 
 
 class ChunkedStorage:
@@ -43,79 +43,78 @@ class ChunkedStorage:
 
     def __init__(self, job: Job, config: ChunkedConfig) -> None:
         self._directory = job.directory / "chunks"
-        level = NO_COMPRESSION if config.compression == "none" else config.compression
-        self._codec = Codec(level)
+        self._codec = Codec(NO_COMPRESSION if config.compression == "none" else config.compression)
         self._durability = config.durability
 
     def initialize(self) -> None:
-        """Make the folder, name its format, and add what restores it without backy."""
+        """Make the folder, name its format, and add the program that restores without backy."""
         self._directory.mkdir(mode=0o750, exist_ok=True)
+        # A store of another version is refused, not overwritten.
         if (self._directory / "store").exists():
             self._files()
         write_file(self._directory / "store", MARKER)
         standalone.install(self._directory.parent)
         sync_folder(self._directory.parent)
 
-    @contextmanager
     def create(
-        self,
-        revision_id: str,
-        parent: str | None,
-        size: int,
-        referenced: Container[bytes],
-    ) -> Iterator[ChunkWriter]:
+        self, revision_id: str, parent: str | None, size: int, reliable: Container[bytes]
+    ) -> AbstractContextManager[ChunkWriter]:
         """Begin to store a revision."""
         standalone.install(self._directory.parent)
-        with self._writer(self._durability, referenced) as writer:
-            yield writer
+        return self._writer(self._durability, reliable)
 
     @contextmanager
-    def _writer(self, durability: Durability, referenced: Container[bytes]) -> Iterator[ChunkWriter]:
+    def _writer(self, durability: Durability, reliable: Container[bytes]) -> Iterator[ChunkWriter]:
+        """Give a writer and the folder for its unfinished files."""
         files = self._files()
-        self._clear_temporary(files)
+        self._clean_up(files)
         files.temporary.mkdir(mode=0o700)
-        writer = ChunkWriter(files, self._codec, durability, referenced)
-        try:
-            yield writer
-        finally:
-            writer.close()
-            self._clear_temporary(files)
+        with closing(ChunkWriter(files, self._codec, durability, reliable)) as writer:
+            try:
+                yield writer
+            finally:
+                self._clean_up(files)
 
     @contextmanager
     def open(self, revision_id: str) -> Iterator[ChunkReader]:
-        """Read chunks."""
+        """Open the store for reading; `revision_id` is not needed."""
         yield ChunkReader(self._files(), self._codec)
 
     def repair(self, revision_id: str, index: int, chunk_id: bytes, data: bytes) -> None:
-        """Store a chunk in full, whatever is there: a full one is read in preference to a delta.
-
-        Revisions that were durable refer to it, so it is made durable itself, whatever backups wait for.
-        """
+        """Store a chunk in full, durably, in place of the damaged one."""
+        # Durable whatever backups wait for, because durable revisions refer to the chunk. In full, because a full chunk
+        # is read before a delta with the same id.
         with self._writer("file", ()) as writer:
             writer.write(index, chunk_id, data, None)
             writer.commit()
 
     def remove(self, revision_id: str) -> None:
-        """Nothing here belongs to one revision alone."""
+        """Do nothing: no file here belongs to one revision alone."""
 
     def held(self, live: Container[bytes]) -> Held:
-        """Count the bases that no revision refers to."""
+        """Count the files that live deltas are made of and that no revision refers to."""
         return held(self._files(), live)
 
     def purge(self, live: Container[bytes]) -> Purged:
-        """Remove what is not live, and what crashes left behind."""
+        """Remove the chunks that are not live, and the leftovers of crashes."""
         files = self._files()
-        self._clear_temporary(files)
+        self._clean_up(files)
         return purge(files, live)
 
     def dispose(self) -> None:
-        """Remove all chunks, their folder, and what restores them without backy. `README` is for the next storage."""
+        """Remove all chunks, their folder, and `restore.py`."""
+        # README stays: the next storage replaces it by its own.
         with suppress(FileNotFoundError):
             shutil.rmtree(self._directory)
         (self._directory.parent / "restore.py").unlink(missing_ok=True)
         sync_folder(self._directory.parent)
 
     def _files(self) -> ChunkFiles:
+        """Return the chunk files.
+
+        Raises:
+            StorageError: there is no chunk store, or one of another version.
+        """
         try:
             marker = (self._directory / "store").read_bytes()
         except FileNotFoundError:
@@ -124,8 +123,9 @@ class ChunkedStorage:
             raise StorageError(f"{self._directory / 'store'} says {marker!r}: no chunk store of backy 3")
         return ChunkFiles(self._directory)
 
-    def _clear_temporary(self, files: ChunkFiles) -> None:
-        """Drop what a crash left: only one backup or purge at a time gets here. Needs no space on the disk."""
+    def _clean_up(self, files: ChunkFiles) -> None:
+        """Remove unfinished files, also those of a crash."""
+        # Safe, because the repository's locks let only one backup or purge get here at a time.
         shutil.rmtree(files.temporary, ignore_errors=True)
 
 

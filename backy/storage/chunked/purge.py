@@ -1,4 +1,4 @@
-"""Removing chunks that no revision refers to: mark and sweep, without clocks and access times."""
+"""Removes chunks that no revision refers to: mark and sweep, without clocks and access times."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ FOLDERS = 256
 
 
 def held(files: ChunkFiles, live: Container[bytes]) -> Held:
-    """Count the files that are there only because live deltas are made of them."""
+    """Count the files that are kept only because live deltas are made of them."""
     others = [file for file in _ingredients(files, live) if not _needed(file, files, live)]
     sizes = [files.size(file) for file in others if files.exists(file)]
     return Held(len(sizes), sum(sizes))
 
 
 def purge(files: ChunkFiles, live: Container[bytes]) -> Purged:
-    """Remove every chunk file that no chunk in `live` is read from.
-
-    One listing tells what live deltas are made of, for their names have it; the removals go folder by folder. A crash
-    in between leaves dead files only.
-    """
+    """Remove every chunk file that no chunk in `live` is read from."""
+    # The names tell what deltas are made of, so no file is read. A crash between removals leaves dead files only.
     ingredients = _ingredients(files, live)
     count = size = 0
     for number in range(FOLDERS):
@@ -47,7 +44,8 @@ def _ingredients(files: ChunkFiles, live: Container[bytes]) -> set[ChunkFile]:
 
 
 def _needed(file: ChunkFile, files: ChunkFiles, live: Container[bytes]) -> bool:
-    """Tell whether a live chunk is read from this very file: beside a full one, a delta of the same id is not."""
+    """Return whether a live chunk is read from this file."""
     if file.chunk_id not in live:
         return False
+    # Beside a full chunk, a delta with the same id is not read.
     return file.base is None or not files.exists(ChunkFile(file.chunk_id))

@@ -1,4 +1,4 @@
-"""Reading chunks: a full one is decompressed, deltas are laid over their base."""
+"""Reads chunks: decompresses a full one, and lays deltas over their base."""
 
 from __future__ import annotations
 
@@ -12,64 +12,60 @@ from backy.storage.chunked.files import ChunkFile, ChunkFiles
 
 
 class ChunkReader:
-    """Gives chunks by their id. Safe to use from several threads."""
+    """Reads chunks by their id. Safe to use from several threads."""
 
     def __init__(self, files: ChunkFiles, codec: Codec) -> None:
         self._files = files
         self._codec = codec
 
     def read(self, index: int, chunk_id: bytes) -> bytes:
-        """Return the content of a chunk; the caller compares it with the id.
+        """Return the content of a chunk, which the caller compares with the id.
 
         Raises:
             ChunkDamageError: a file of it is missing, unreadable, or fails its checksum.
         """
         file = self.locate(chunk_id)
-        with _blamed_on(chunk_id):
-            return self.content(file)
-
-    def content(self, file: ChunkFile) -> bytes:
-        """Return the chunk in `file`: of a delta, its base with the pages of its companion and its own laid over."""
-        if file.base is None:
-            return self.full(file.chunk_id)
-        content = self.full(file.base)
-        for delta in [*file.made_of[1:], file]:
-            content = apply_delta(self.delta(delta), content)
-        return content
+        with blamed_on(chunk_id):
+            full, *deltas = [*file.made_of, file]
+            content = self._frame(full)
+            for delta in deltas:
+                content = apply_delta(self.delta(delta), content)
+            return content
 
     def probe(self, index: int, chunk_id: bytes) -> int:
-        """Look whether the files of a chunk are there and have sizes that they may have, and return their sum.
+        """Return the total size in bytes of the files of a chunk, without reading them.
 
         Raises:
-            ChunkDamageError: one is missing, or has an impossible size.
+            ChunkDamageError: a file is missing, or has an impossible size.
         """
         file = self.locate(chunk_id)
         total = 0
-        with _blamed_on(chunk_id):
+        with blamed_on(chunk_id):
             for needed in [file, *file.made_of]:
                 size = self._files.size(needed)
+                # A crash of a file system leaves files that are empty or far too long.
                 if not SMALLEST_FRAME <= size <= LARGEST_FRAME:
                     raise ChunkDamageError(needed.chunk_id, f"{needed.kind} has an impossible size of {size} bytes")
                 total += size
         return total
 
     def locate(self, chunk_id: bytes) -> ChunkFile:
-        """Return the file of a chunk; raises ChunkDamageError if there is none."""
+        """Return the file to read a chunk from.
+
+        Raises:
+            ChunkDamageError: there is none.
+        """
         file = self._files.find(chunk_id)
         if file is None:
             raise ChunkDamageError(chunk_id, "there is no file with this chunk")
         return file
 
     def full(self, chunk_id: bytes) -> bytes:
-        """Return the content of a full chunk, as for `read`."""
-        return self._frame(ChunkFile(chunk_id))
-
-    def checked_full(self, chunk_id: bytes) -> bytes:
-        """Return the content of a full chunk, compared with its id; raises ChunkDamageError."""
-        return checked(chunk_id, self.full(chunk_id))
+        """Return the content of a full chunk, compared with its id. Raises as `read`, and if the id differs."""
+        return checked(chunk_id, self._frame(ChunkFile(chunk_id)))
 
     def delta(self, file: ChunkFile) -> Delta:
-        """Return a delta without its base, as for `read`."""
+        """Return a delta without its base. Raises as `read`."""
         content = self._frame(file)
         try:
             return decode_delta(content)
@@ -77,20 +73,23 @@ class ChunkReader:
             raise ChunkDamageError(file.chunk_id, f"{file.kind}: {error}", content) from error
 
     def _frame(self, file: ChunkFile) -> bytes:
+        """Return the decompressed content of a file. Raises as `read`."""
         frame = self._files.read(file)
         try:
             return self._codec.decompress(frame)
         except ValueError as error:
+            # The frame is the evidence: its damage may show what has happened to the disk.
             raise ChunkDamageError(file.chunk_id, f"{file.kind}: {error}", frame) from error
 
 
 @contextmanager
-def _blamed_on(chunk_id: bytes) -> Iterator[None]:
-    """Let damage of what a chunk is made of be damage of that chunk."""
+def blamed_on(chunk_id: bytes) -> Iterator[None]:
+    """Raise damage of another chunk as damage of chunk `chunk_id`, which is made of it."""
     try:
         yield
     except ChunkDamageError as error:
         if error.chunk_id == chunk_id:
             raise
+        # The caller asked for this chunk, and a repair needs the id of the other one as well.
         cause = f"it is made of a damaged one: {error}"
         raise ChunkDamageError(chunk_id, cause, error.evidence, error.chunk_id) from error

@@ -1,4 +1,4 @@
-"""Writing chunks: each content once, under its id, first under a temporary name."""
+"""Writes chunks: each content once, under its id, first under a temporary name."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from backy.image.chunkmap import checked
 from backy.image.pages import differing_pages, runs
 from backy.storage.chunked.codec import Codec, apply_delta, encode_delta, make_delta
 from backy.storage.chunked.files import ChunkFile, ChunkFiles
-from backy.storage.chunked.reader import ChunkReader
+from backy.storage.chunked.reader import ChunkReader, blamed_on
 from backy.system.direct import DirectWriter, switched
 
 log = logging.getLogger(__name__)
 Durability = Literal["none", "filesystem", "file"]
 
 
-class Origin(NamedTuple):
-    """A chunk that something new can be told as a difference from."""
+class Base(NamedTuple):
+    """A chunk that a new delta can be made of."""
 
     file: ChunkFile
     content: bytes
@@ -32,24 +32,29 @@ class Origin(NamedTuple):
     spent: int
     """Bytes of the deltas made of it so far, along the chunk's history."""
 
+    def affords(self, frame: bytes) -> bool:
+        """Return whether the deltas of this base, with `frame`, cost no more than the base itself."""
+        return self.spent + len(frame) <= self.size
 
-class Parent(NamedTuple):
-    """The chunk of the parent revision, and what it is made of."""
+
+class Previous(NamedTuple):
+    """The parent's chunk at the same index, and the chunks that it is made of."""
 
     content: bytes
-    base: Origin
-    companion: Origin | None
+    base: Base
+    """The full chunk."""
+    companion: Base | None
     """A delta of the base whose pages a new delta may take over."""
 
 
 class ChunkWriter:
-    """A new revision on its way into the chunk store. Safe to use from several threads."""
+    """Stores a new revision. Safe to use from several threads."""
 
-    def __init__(self, files: ChunkFiles, codec: Codec, durability: Durability, referenced: Container[bytes]) -> None:
+    def __init__(self, files: ChunkFiles, codec: Codec, durability: Durability, reliable: Container[bytes]) -> None:
         self._files = files
         self._codec = codec
         self._durability = durability
-        self._referenced = referenced
+        self._reliable = reliable
         self._reader = ChunkReader(files, codec)
         self._direct = DirectWriter()
         self._lock = threading.Lock()
@@ -57,33 +62,38 @@ class ChunkWriter:
         self._folders: set[str] = set()
         self._stored = 0
         self._damaged: list[ChunkDamageError] = []
-        # opened before the first write: syncfs reports the errors since then
+        # Opened before the first write, because syncfs reports the errors since then.
         self._root = os.open(files.directory, os.O_RDONLY | os.O_DIRECTORY)
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
         os.close(self._root)
 
     def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
-        """Store a chunk unless it is known to be stored; return how many of its bytes the parent's chunk lacks."""
+        """Store a chunk unless it is stored already; return how many of its bytes differ from the previous chunk."""
+        # Two threads may have the same content for different indexes: the first one stores it.
         with self._lock:
             if chunk_id in self._claimed:
                 return len(data)
             self._claimed.add(chunk_id)
-        if chunk_id in self._referenced and self._is_stored(chunk_id):
+        if chunk_id in self._reliable and self._is_stored(chunk_id):
             return len(data)
-        parent = None if previous is None else self._parent(previous)
-        if parent is None:
+        found = None if previous is None else self._previous(previous)
+        if found is None:
             self._store(ChunkFile(chunk_id), self._codec.compress(data))
             return len(data)
-        self._store_difference(parent, chunk_id, data)
-        return sum(length for _, length in runs(differing_pages(data, parent.content), len(data)))
+        self._store_difference(found, chunk_id, data)
+        return sum(length for _, length in runs(differing_pages(data, found.content), len(data)))
 
     def zero(self, index: int) -> None:
-        """Zero chunks are no files."""
+        """Do nothing: zero chunks have no files."""
 
     def commit(self) -> Stored:
-        """Bring all to the disk, as far as the job asks for it."""
+        """Sync what was written, as far as the option `durability` asks for it.
+
+        Raises:
+            OSError: data could not be written.
+        """
         if self._durability == "filesystem":
             with naming(self._files.directory):
                 sync_file_system(self._root)
@@ -94,75 +104,67 @@ class ChunkWriter:
         return Stored(self._stored, durable=self._durability != "none", damaged=tuple(self._damaged))
 
     def _is_stored(self, chunk_id: bytes) -> bool:
-        """Tell whether the files of a referenced chunk are there; that they are whole is known."""
+        """Return whether all files of a reliable chunk are there."""
+        # That they are whole is known from when they were written; that nobody removed them is not.
         file = self._files.find(chunk_id)
         return file is not None and all(self._files.exists(other) for other in file.made_of)
 
-    def _parent(self, previous: bytes) -> Parent | None:
-        """Read the parent's chunk; None if it is damaged, so that nothing new is made of it."""
+    def _previous(self, chunk_id: bytes) -> Previous | None:
+        """Read the previous chunk; return None if it is damaged."""
         try:
-            return self._read_parent(self._reader.locate(previous))
+            with blamed_on(chunk_id):
+                return self._read_previous(self._reader.locate(chunk_id))
         except ChunkDamageError as error:
+            # A delta made of damage would be damaged too. The caller stores a full chunk and goes on.
             log.warning("%s; what changed in it is stored in full", error)
-            if error.chunk_id != previous:
-                cause = f"it is made of a damaged one: {error}"
-                error = ChunkDamageError(previous, cause, error.evidence, error.chunk_id)
             with self._lock:
                 self._damaged.append(error if len(self._damaged) < MOST_FINDINGS else error.without_evidence())
             return None
 
-    def _read_parent(self, file: ChunkFile) -> Parent:
-        """Read a chunk and what it is made of; all that a new delta may be made of is compared with its id."""
+    def _read_previous(self, file: ChunkFile) -> Previous:
+        """Read a chunk and the chunks that it is made of, all compared with their ids but for the last delta."""
         full = ChunkFile(file.base or file.chunk_id)
-        content = self._reader.checked_full(full.chunk_id)
-        size = self._files.size(full)
-        if file.base is None:
-            return Parent(content, Origin(full, content, size, 0), None)
-        plain = file if file.companion is None else file.made_of[-1]
-        delta = self._reader.delta(plain)
-        lent = checked(plain.chunk_id, apply_delta(delta, content))
-        lent_size = self._files.size(plain)
-        spent = delta.spent + lent_size
-        if file.companion is None:
-            return Parent(lent, Origin(full, content, size, spent), Origin(plain, lent, lent_size, 0))
-        own = self._reader.delta(file)
-        own_spent = own.spent + self._files.size(file)
-        base = Origin(full, content, size, spent + own_spent)
-        return Parent(apply_delta(own, lent), base, Origin(plain, lent, lent_size, own_spent))
+        base = Base(full, self._reader.full(full.chunk_id), self._files.size(full), 0)
+        content = base.content
+        companion = None
+        # A plain delta can be the companion of the next one, as the companion of this one can be once more.
+        for delta_file in [*file.made_of, file][1:]:
+            delta = self._reader.delta(delta_file)
+            size = self._files.size(delta_file)
+            spent = delta.spent + size
+            content = apply_delta(delta, content)
+            base = base._replace(spent=base.spent + spent)
+            if companion is None:
+                companion = Base(delta_file, checked(delta_file.chunk_id, content), size, 0)
+            else:
+                companion = companion._replace(spent=spent)
+        return Previous(content, base, companion)
 
-    def _store_difference(self, parent: Parent, chunk_id: bytes, data: bytes) -> None:
-        """Store a chunk as a delta, or in full once the deltas of its base have cost as much as a full one.
-
-        A delta takes over the pages of its companion until that has saved what a delta without one costs. Whatever has
-        this id already is not trusted: a full chunk is read in preference to it.
-        """
+    def _store_difference(self, previous: Previous, chunk_id: bytes, data: bytes) -> None:
+        """Store a chunk as a delta if its base affords that, else in full."""
         there = self._files.find(chunk_id)
-        known = [parent.base.file] if parent.companion is None else [parent.base.file, parent.companion.file]
-        if there in known:
+        bases = [base for base in (previous.companion, previous.base) if base is not None]
+        # These were read a moment ago and are what their ids say.
+        if there in [base.file for base in bases]:
             return
-        for origin in [parent.companion, parent.base] if there is None else []:
-            if origin is None:
-                continue
-            companion = origin.file.chunk_id if origin.file.base is not None else None
-            frame = self._difference(origin, data)
-            if (
-                frame is not None
-                and origin.spent + len(frame) <= origin.size
-                and parent.base.spent + len(frame) <= parent.base.size
-            ):
-                self._store(ChunkFile(chunk_id, parent.base.file.chunk_id, companion), frame)
+        # Another file with this id may be damaged: a full chunk is stored, which is read before a delta.
+        for base in bases if there is None else []:
+            frame = self._difference(base, data)
+            if frame is not None and base.affords(frame) and previous.base.affords(frame):
+                companion = None if base is previous.base else base.file.chunk_id
+                self._store(ChunkFile(chunk_id, previous.base.file.chunk_id, companion), frame)
                 return
         self._store(ChunkFile(chunk_id), self._codec.compress(data))
 
-    def _difference(self, origin: Origin, data: bytes) -> bytes | None:
-        """Return the frame of a delta made of `origin`; None if every page differs."""
-        pages = differing_pages(data, origin.content)
+    def _difference(self, base: Base, data: bytes) -> bytes | None:
+        """Return the frame of a delta made of `base`; None if every page differs."""
+        pages = differing_pages(data, base.content)
         if len(pages) * PAGE_SIZE >= len(data):
             return None
-        return self._codec.compress(encode_delta(make_delta(data, pages, origin.spent)))
+        return self._codec.compress(encode_delta(make_delta(data, pages, base.spent)))
 
     def _write(self, descriptor: int, frame: bytes) -> None:
-        """Write a new file: past the cache, if it is to be on the disk at the end anyway."""
+        """Write a new file, past the cache if it will be synced."""
         if self._durability == "none":
             pwrite_all(descriptor, frame, 0)
             return
@@ -171,12 +173,9 @@ class ChunkWriter:
         pwrite_all(descriptor, memoryview(frame)[written:], written)
 
     def _store(self, file: ChunkFile, frame: bytes) -> None:
-        """Put `frame` in place under its final name; a file that has this id already is not trusted.
-
-        It may be needed all the same, as the base of deltas or by a distrusted revision: it gives way, be it that a
-        full chunk is read in preference to it, only to what is on the disk.
-        """
+        """Write `frame` to a temporary file and rename it to its final name."""
         path = self._files.path(file)
+        # The existing file may still be a delta's base, so its replacement is fsynced before it takes over.
         replaces = self._files.find(file.chunk_id) is not None
         temporary = f"{self._files.temporary}/{threading.get_native_id()}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, READ_ONLY)
@@ -186,7 +185,7 @@ class ChunkWriter:
                 if self._durability == "file" or replaces:
                     os.fsync(descriptor)
                 elif self._durability == "filesystem":
-                    # begins to write it to the disk, so that the sync at the end finds little left to wait for
+                    # Starts writing to the disk, so that the sync at the end has little left to wait for.
                     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)

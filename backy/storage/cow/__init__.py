@@ -1,1 +1,1 @@
-"""The storage `cow`: every revision is a raw image that shares the blocks it has in common with its parent."""
+"""The storage `cow`: every revision is a raw image that shares unchanged blocks with its parent."""

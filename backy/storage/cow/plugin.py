@@ -1,4 +1,4 @@
-"""The storage `cow`: what its entry point names."""
+"""The storage `cow`, as its entry point names it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ README = Path(__file__).with_name("README")
 
 
 class CowStorage:
-    """Keeps each image as the raw file `<id>`, a clone of its parent in which what has changed is written."""
+    """Keeps each image as the raw file `<id>`: a clone of its parent with the changed pages written to it."""
 
     raw = True
     shares_chunks = False
@@ -29,43 +29,42 @@ class CowStorage:
         self._directory = job.directory
 
     def initialize(self) -> None:
-        """Make sure that files can share blocks here, and explain the directory to those who have no backy."""
+        """Check that files can share blocks here, and install `README`."""
         require_clones(self._directory)
         self._install()
 
     def _install(self) -> None:
+        """Explain the directory to operators who have no backy."""
         write_if_different(self._directory / README.name, README.read_bytes(), 0o444)
 
     @contextmanager
     def create(
-        self,
-        revision_id: str,
-        parent: str | None,
-        size: int,
-        referenced: Container[bytes],
+        self, revision_id: str, parent: str | None, size: int, reliable: Container[bytes]
     ) -> Iterator[RawWriter]:
-        """Begin an image under a temporary name; it gets its own once it is on the disk."""
+        """Begin an image under a temporary name; `commit` renames it."""
         self._install()
         path, temporary = self._path(revision_id), self._temporary(revision_id)
         temporary.unlink(missing_ok=True)
         with ExitStack() as files:
-            origin = None if parent is None else _opened(files, self._path(parent), os.O_RDONLY)
+            parent_file = None if parent is None else _opened(files, self._path(parent), os.O_RDONLY)
             try:
                 target = _opened(files, temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-                self._begin(origin, target, size)
-                yield RawWriter(path, temporary, target, origin)
+                self._begin(parent_file, target, size)
+                yield RawWriter(path, temporary, target, parent_file)
             except BaseException:
+                # Both names: the backup may also fail after the commit.
                 for name in (temporary, path):
                     name.unlink(missing_ok=True)
                 raise
 
-    def _begin(self, origin: int | None, target: int, size: int) -> None:
-        """Let the empty file `target` share all blocks of its parent and have its own size."""
-        if origin is None:
+    def _begin(self, parent: int | None, target: int, size: int) -> None:
+        """Make the empty file `target` a clone of its parent, if there is one, of `size` bytes."""
+        if parent is None:
+            # Fails now, not at the second backup: the repository may be a copy on another file system.
             require_clones(self._directory)
         else:
             try:
-                clone(origin, target)
+                clone(parent, target)
             except OSError as error:
                 if not is_unsupported(error):
                     raise
@@ -74,19 +73,26 @@ class CowStorage:
 
     @contextmanager
     def open(self, revision_id: str) -> Iterator[RawReader]:
-        """Open an image; one that can not be opened fails chunk by chunk."""
+        """Open an image for reading."""
         with ExitStack() as files:
             path = self._path(revision_id)
             try:
                 descriptor: int | OSError = _opened(files, path, os.O_RDONLY)
             except OSError as error:
+                # Raised for each chunk: a missing image is damage of its chunks, not an error of the command.
                 descriptor = error
             yield RawReader(path.name, descriptor)
 
     def repair(self, revision_id: str, index: int, chunk_id: bytes, data: bytes) -> None:
-        """Write the pages that are not what they should be into an image; other revisions share them no more."""
+        """Write the pages that differ from `data` into an image.
+
+        Raises:
+            StorageError: the image is missing.
+            OSError: the pages can not be written.
+        """
         path = self._path(revision_id)
         try:
+            # Images are read-only, so that nobody writes to one by mistake.
             path.chmod(0o600)
         except FileNotFoundError:
             raise StorageError(f"{path} is missing: there is nothing left to repair in it") from None
@@ -94,9 +100,11 @@ class CowStorage:
             with ExitStack() as files, naming(path):
                 descriptor = _opened(files, path, os.O_RDWR)
                 stored = b""
+                # Without the stored bytes all pages are written, and the disk replaces its bad blocks.
                 with suppress(OSError):
                     stored = os.pread(descriptor, len(data), index * CHUNK_SIZE)
                 lay_over(descriptor, index * CHUNK_SIZE, data, stored)
+                # A short chunk is the last one: the damage may be that the file has another length.
                 if len(data) < CHUNK_SIZE:
                     os.ftruncate(descriptor, index * CHUNK_SIZE + len(data))
                 os.fsync(descriptor)
@@ -104,17 +112,17 @@ class CowStorage:
             path.chmod(READ_ONLY)
 
     def remove(self, revision_id: str) -> None:
-        """Remove an image; blocks that other revisions share stay theirs."""
+        """Remove an image. Other revisions keep the blocks that they share with it."""
         with suppress(FileNotFoundError):
             self._path(revision_id).unlink()
             sync_folder(self._directory)
 
     def held(self, live: Container[bytes]) -> Held:
-        """Nothing is held for its own sake."""
+        """Return nothing: every file belongs to a revision."""
         return Held()
 
     def purge(self, live: Container[bytes]) -> Purged:
-        """Remove what a crash left; the space of images is free as soon as they are removed."""
+        """Remove unfinished images that crashes left."""
         left = [
             path
             for path in self._directory.glob(f".*{TEMPORARY_SUFFIX}")
@@ -133,7 +141,7 @@ class CowStorage:
 
 
 def _opened(files: ExitStack, path: Path, flags: int) -> int:
-    """Open a file that is closed with `files`."""
+    """Open a file and close it with `files`. The descriptor is returned."""
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     files.callback(os.close, descriptor)
     return descriptor
@@ -141,6 +149,6 @@ def _opened(files: ExitStack, path: Path, flags: int) -> int:
 
 @hookimpl
 def backy_storage(config: Config, job: Job) -> Storage:
-    """Make the storage; it has no options."""
+    """Make the storage, which has no options."""
     typed(config, BareConfig, "config.storage")
     return CowStorage(job)

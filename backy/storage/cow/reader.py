@@ -1,4 +1,4 @@
-"""Reading chunks of a raw image."""
+"""Reads chunks of a raw image."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from backy.errors import ChunkDamageError
 
 
 class RawReader:
-    """Gives chunks by their place. Safe to use from several threads."""
+    """Reads chunks by their index. Safe to use from several threads."""
 
     def __init__(self, name: str, descriptor: int | OSError) -> None:
         self._name = name
         self._file = descriptor
-        """Descriptor of the image, or why there is none."""
+        """Descriptor of the image, or the error if it can not be opened."""
 
     def read(self, index: int, chunk_id: bytes) -> bytes:
-        """Return a chunk; the caller compares it with the id.
+        """Return a chunk, which the caller compares with the id.
 
         Raises:
             ChunkDamageError: the image is missing, or the chunk can not be read.
@@ -28,7 +28,11 @@ class RawReader:
             raise ChunkDamageError(chunk_id, f"image {self._name}: {error.strerror}") from error
 
     def probe(self, index: int, chunk_id: bytes) -> int:
-        """Look whether the image is there and reaches to the chunk, and return its length; raises ChunkDamageError."""
+        """Return the length of a chunk without reading it.
+
+        Raises:
+            ChunkDamageError: the image is missing, or ends before the chunk.
+        """
         try:
             size = os.fstat(self._descriptor()).st_size
         except OSError as error:
@@ -38,19 +42,22 @@ class RawReader:
         return min(size - index * CHUNK_SIZE, CHUNK_SIZE)
 
     def _descriptor(self) -> int:
+        # Raised here and not where the image is opened, so that each chunk is reported as damaged.
         if isinstance(self._file, OSError):
             raise self._file
         return self._file
 
 
 def read_chunk(descriptor: int, index: int) -> bytes:
-    """Return chunk `index` of an image, or as much of it as there is; raises OSError.
+    """Return chunk `index` of an image; less if the image ends in it.
 
-    A call that gives only a part, as before a bad block, is followed by another one, which tells why.
+    Raises:
+        OSError: it can not be read.
     """
     offset, end = index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE
     data = os.pread(descriptor, CHUNK_SIZE, offset)
     while data and offset + len(data) < end:
+        # pread(2) returns a part before a bad block. The next call raises the error.
         more = os.pread(descriptor, end - offset - len(data), offset + len(data))
         if not more:
             break

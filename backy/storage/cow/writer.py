@@ -1,4 +1,4 @@
-"""Writing an image: of each chunk, the pages that differ from the parent's."""
+"""Writes an image: of each chunk, the pages that differ from those of the parent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backy.api import CHUNK_SIZE, PAGE_SIZE, Stored
 from backy.durable import READ_ONLY, naming, pwrite_all, sync_folder
 from backy.errors import MOST_FINDINGS, ChunkDamageError
 from backy.image.chunkmap import checked
-from backy.image.pages import differing_pages, runs
+from backy.image.pages import differing_pages, pages_with_data, runs
 from backy.reflink import punch_hole
 from backy.storage.cow.reader import read_chunk
 
@@ -20,24 +20,24 @@ _ZEROES = bytes(CHUNK_SIZE)
 
 
 class RawWriter:
-    """A new image, which began as a clone of its parent or as one large hole. Safe to use from several threads."""
+    """Writes a new image, which began as a clone of its parent or as a hole. Safe to use from several threads."""
 
-    def __init__(self, path: Path, temporary: Path, target: int, origin: int | None) -> None:
+    def __init__(self, path: Path, temporary: Path, target: int, parent: int | None) -> None:
         self._path = path
         self._temporary = temporary
         self._target = target
-        self._origin = origin
-        """Descriptor of the parent."""
+        self._parent = parent
+        """Descriptor of the parent's image."""
         self._lock = threading.Lock()
         self._stored = 0
         self._damaged: list[ChunkDamageError] = []
 
     def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
-        """Write the pages of a chunk that the parent's chunk does not have; return how many bytes that are."""
-        if self._origin is None or previous is None:
+        """Write the pages of a chunk that differ from the previous chunk; return how many bytes differ."""
+        if self._parent is None or previous is None:
             old = _ZEROES[: len(data)]
         else:
-            old = self._parent(self._origin, index, previous)
+            old = self._read_previous(self._parent, index, previous)
         with naming(self._path):
             written, changed = lay_over(self._target, index * CHUNK_SIZE, data, old)
         with self._lock:
@@ -45,12 +45,17 @@ class RawWriter:
         return changed
 
     def zero(self, index: int) -> None:
-        """Let a chunk be a hole; the last one of an image may be shorter, and so may its hole reach beyond the end."""
+        """Make a chunk a hole."""
+        # A whole chunk even if the last one is shorter: punching a hole does not change the length of the file.
         with naming(self._path):
             punch_hole(self._target, index * CHUNK_SIZE, CHUNK_SIZE)
 
     def commit(self) -> Stored:
-        """Bring the image to the disk, then give it its name."""
+        """Sync the image, then rename it to its final name.
+
+        Raises:
+            OSError: data could not be written.
+        """
         with naming(self._path):
             os.fchmod(self._target, READ_ONLY)
             os.fsync(self._target)
@@ -58,14 +63,16 @@ class RawWriter:
         sync_folder(self._path.parent)
         return Stored(self._stored, damaged=tuple(self._damaged))
 
-    def _parent(self, origin: int, index: int, previous: bytes) -> bytes:
-        """Return the parent's chunk; nothing if it is damaged, so that all of the new one is written."""
+    def _read_previous(self, parent: int, index: int, previous: bytes) -> bytes:
+        """Return the parent's chunk at this index; return nothing if it is damaged."""
+        # Compared with its id: unchanged pages stay in the clone, so their damage would become the new revision's.
         try:
-            return checked(previous, read_chunk(origin, index))
+            return checked(previous, read_chunk(parent, index))
         except OSError as error:
             self._note(ChunkDamageError(previous, f"the parent's image: {error.strerror}"))
         except ChunkDamageError as error:
             self._note(error)
+        # All pages differ from nothing, so that the whole chunk is written.
         return b""
 
     def _note(self, damage: ChunkDamageError) -> None:
@@ -75,21 +82,17 @@ class RawWriter:
 
 
 def lay_over(descriptor: int, offset: int, data: bytes, old: bytes) -> tuple[int, int]:
-    """Let the bytes at `offset` of an image, which are `old` so far, be `data`; pages of zeroes become holes.
+    """Replace `old` by `data` at `offset` of an image; pages of zeroes become holes.
 
-    Returns how many bytes were written, and how many of `data` differ from `old`.
+    Return how many bytes were written, and how many bytes are in pages that differ.
     """
     pages = differing_pages(data, old)
-    zeroes = [page for page in pages if _is_zero(data[page * PAGE_SIZE : (page + 1) * PAGE_SIZE])]
+    filled = set(pages_with_data(data))
     written = 0
-    for start, length in runs(sorted(set(pages).difference(zeroes)), len(data)):
+    for start, length in runs([page for page in pages if page in filled], len(data)):
         pwrite_all(descriptor, data[start : start + length], offset + start)
         written += length
-    for start, length in runs(zeroes, len(data)):
-        # up to the end of the page: a block that the image's end leaves incomplete is given back, too
+    for start, length in runs([page for page in pages if page not in filled], len(data)):
+        # Up to the end of the page: a block that the end of the image leaves incomplete is freed, too.
         punch_hole(descriptor, offset + start, -(-length // PAGE_SIZE) * PAGE_SIZE)
     return written, sum(length for _, length in runs(pages, len(data)))
-
-
-def _is_zero(page: bytes) -> bool:
-    return page == _ZEROES[: len(page)]

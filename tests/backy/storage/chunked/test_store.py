@@ -46,16 +46,16 @@ class Store:
         return backy_storage({"type": "chunked", **options}, job)
 
     @contextmanager
-    def writing(self, referenced: Container[bytes] = ()):
-        with self.storage.create("revision", None, 0, referenced) as writer:
+    def writing(self, reliable: Container[bytes] = ()):
+        with self.storage.create("revision", None, 0, reliable) as writer:
             yield writer
 
     def write(
-        self, content: bytes, previous: bytes | None = None, referenced: Container[bytes] = ()
+        self, content: bytes, previous: bytes | None = None, reliable: Container[bytes] = ()
     ) -> tuple[bytes, int]:
         """Store a chunk as a revision of its own; return its id and how much it differs from `previous`."""
         chunk_id = identify(content)
-        with self.writing(referenced) as writer:
+        with self.writing(reliable) as writer:
             different = writer.write(0, chunk_id, content, None if previous is None else identify(previous))
             writer.commit()
         return chunk_id, different
@@ -263,7 +263,7 @@ def test_the_same_content_is_stored_once_in_a_revision(store: Store) -> None:
 def test_what_a_complete_revision_refers_to_is_not_written_again(store: Store) -> None:
     chunk_id, _ = store.write(data(1))
     with record(store.directory) as recording:
-        store.write(data(1), referenced={chunk_id})
+        store.write(data(1), reliable={chunk_id})
 
     assert not [operation for operation in recording.operations if isinstance(operation, Write)]
 
@@ -347,12 +347,12 @@ def test_nothing_is_built_on_a_bad_base_and_it_is_reported(store: Store, caplog,
     assert [error.chunk_id for error in stored.damaged] == [base]
 
 
-def test_a_referenced_delta_whose_base_is_missing_is_stored_again(store: Store) -> None:
+def test_a_reliable_delta_whose_base_is_missing_is_stored_again(store: Store) -> None:
     base, _ = store.write(data(1))
     new = changed(data(1), 3)
     chunk_id, _ = store.write(new, previous=data(1))
     store.path(base).unlink()
-    store.write(new, referenced={chunk_id, base})
+    store.write(new, reliable={chunk_id, base})
 
     assert ChunkFile(chunk_id) in store.files()
     assert store.read(chunk_id) == new

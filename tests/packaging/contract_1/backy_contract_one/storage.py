@@ -32,7 +32,7 @@ class Plain:
 
     @contextmanager
     def create(
-        self, revision_id: str, parent: str | None, size: int, referenced: Container[bytes]
+        self, revision_id: str, parent: str | None, size: int, reliable: Container[bytes]
     ) -> Iterator[ImageWriter]:
         yield self
 
