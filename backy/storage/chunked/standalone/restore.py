@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Restore an image from the backy repository that this file lies in, without backy.
+"""Restore an image from the backy repository that contains this file, without backy.
 
 usage: python3 restore.py                 list the revisions
        python3 restore.py SPEC TARGET     write one of them to TARGET
 
 SPEC    a number (0 is the newest), an id or its beginning, a tag (its newest revision), or 'last'
-TARGET  a file, which is made or replaced, a block device, or '-' for standard output
+TARGET  a file, which is created or replaced, a block device, or '-' for standard output
 
 Needs Python 3.8 or newer and the program 'zstd'. With the program 'b3sum' or the Python module 'blake3' it also
 compares every chunk with its id. Exit code 0: done; 1: not restored, one line says why; 2: wrong usage.
@@ -33,24 +33,25 @@ REPOSITORY = Path(__file__).resolve().parent
 CHUNK = 4 * 2**20
 PAGE = 4096
 ZERO_ID = "0" * 64
-BLKZEROOUT = 0x127F  # the ioctl that lets a range of a block device read as zeroes
+BLKZEROOUT = 0x127F  # ioctl of linux/fs.h: fills a range of a block device with zeroes
 
 
-class Trouble(Exception):
-    """The one line to tell the operator."""
+class Problem(Exception):
+    """A problem that the operator can act on; its text is the one line that is shown."""
 
 
 def run(program: str, content: bytes) -> bytes:
-    """Send `content` through a program."""
+    """Run a program with `content` as its input and return its output."""
     done = subprocess.run(program.split(), input=content, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
     if done.returncode:
-        complaint = " ".join(done.stderr.decode(errors="replace").split())
-        raise Trouble(f"{program} says: {complaint or f'exit status {done.returncode}'}")
+        message = " ".join(done.stderr.decode(errors="replace").split())
+        raise Problem(f"{program} says: {message or f'exit status {done.returncode}'}")
     return done.stdout
 
 
 def find_blake3() -> Callable[[bytes], str] | None:
-    """Return what computes ids, if this machine has anything that does."""
+    """Return the function that computes ids; None if this machine has neither of both."""
+    # Python's library has no BLAKE3. Without it, the checksum of zstd still finds damage.
     try:
         from blake3 import blake3
     except ImportError:
@@ -64,38 +65,40 @@ BLAKE3 = find_blake3()
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read <id>.rev: JSON whose last member is the SHA-256 of all bytes before it."""
+    """Read <id>.rev: JSON whose last member is the SHA-256 of all bytes before that member."""
     content = path.read_bytes()
     seal = b',\n  "digest": "'
     body = content.rpartition(seal)[0]
     if content != body + seal + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n':
-        raise Trouble(f"{path.name} is damaged: it fails its own checksum")
+        raise Problem(f"{path.name} is damaged: it fails its own checksum")
     record: dict[str, Any] = json.loads(content.decode())
     if record["format"] != 3 or record["id"] != path.stem:
-        raise Trouble(f"{path.name} has format {record['format']} and is of {record['id']}; this program reads 3")
+        raise Problem(f"{path.name} has format {record['format']} and is of {record['id']}; this program reads 3")
+    # Python before 3.11 does not read the Z.
     record["time"] = datetime.fromisoformat(record["timestamp"].replace("Z", "+00:00"))
     return record
 
 
 def read_records() -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Return the complete revisions, newest first, and what is wrong with damaged records, by id."""
+    """Return the complete revisions, newest first, and the problems of damaged records by id."""
     sound, damaged = [], {}
     for path in REPOSITORY.glob("*.rev"):
         if path.is_symlink() or path.name.startswith("."):
             continue
         try:
             sound.append(read_record(path))
-        except (Trouble, OSError) as trouble:
-            damaged[path.stem] = str(trouble)
+        except (Problem, OSError) as problem:
+            damaged[path.stem] = str(problem)
+    # Of a backup that runs or never came to its end, the record has no statistics.
     complete = [record for record in sound if record["statistics"] is not None]
     return sorted(complete, key=lambda record: (record["time"], record["id"]), reverse=True), damaged
 
 
 def select(spec: str) -> dict[str, Any]:
-    """Find the revision that SPEC stands for."""
+    """Return the revision that SPEC names."""
     revisions, damaged = read_records()
     if spec in damaged:
-        raise Trouble(damaged[spec])
+        raise Problem(damaged[spec])
     named = [record for record in revisions if record["id"] == spec]
     if re.fullmatch("[0-9]+", spec):
         found = revisions[int(spec) :][:1]
@@ -104,24 +107,25 @@ def select(spec: str) -> dict[str, Any]:
         starting = [record for record in revisions if spec and record["id"].startswith(spec)]
         found = named or tagged[:1] or starting
     if len(found) != 1:
-        raise Trouble(f"{len(found) or 'no'} revisions answer to '{spec}'; without arguments they are listed")
+        raise Problem(f"{len(found) or 'no'} revisions answer to '{spec}'; without arguments they are listed")
+    # Without the damaged record nobody knows its time and tags: it may be the one that is meant.
     if damaged and not named:
-        raise Trouble(f"{' and '.join(damaged.values())}: give a full id, '{spec}' may mean the damaged one")
+        raise Problem(f"{' and '.join(damaged.values())}: give a full id, '{spec}' may mean the damaged one")
     return found[0]
 
 
 def read_map(revision: dict[str, Any]) -> list[str]:
-    """Return the ids of an image's chunks in hexadecimal, in order."""
+    """Return the ids of an image's chunks in hexadecimal, by index."""
     name = f"{revision['id']}.map"
     content = (REPOSITORY / name).read_bytes()
     count = -(-revision["size"] // CHUNK)
     header = struct.pack("<8sIIQQ", b"backymap", 1, CHUNK, revision["size"], 0)
     if content[:32] != header or len(content) != 32 + 32 * count + 32:
-        raise Trouble(f"{name} is damaged: it has another header or length than its record demands")
+        raise Problem(f"{name} is damaged: it has another header or length than its record demands")
     if content[-32:].hex() != revision["map_digest"]:
-        raise Trouble(f"{name} is damaged: it does not end with the checksum that its record names")
+        raise Problem(f"{name} is damaged: it does not end with the checksum that its record names")
     if BLAKE3 and BLAKE3(content[:-32]) != revision["map_digest"]:
-        raise Trouble(f"{name} is damaged: it fails its own checksum")
+        raise Problem(f"{name} is damaged: it fails its own checksum")
     return [content[start : start + 32].hex() for start in range(32, 32 + 32 * count, 32)]
 
 
@@ -129,18 +133,19 @@ def read_map(revision: dict[str, Any]) -> list[str]:
 
 
 def read_frame(name: str) -> bytes:
-    """Return what a chunk file holds; zstd checks it, for there is a checksum in it."""
+    """Return the content of a chunk file, checked by zstd."""
     try:
         frame = (REPOSITORY / "chunks" / name[:2] / name).read_bytes()
+        # zstd accepts frames without a checksum, too. Those were not written by backy.
         if frame[:4] != b"\x28\xb5\x2f\xfd" or not frame[4:5] or not frame[4] & 4:
-            raise Trouble("no zstd frame with a checksum")
+            raise Problem("no zstd frame with a checksum")
         return run("zstd -dcq", frame)
-    except (Trouble, OSError) as trouble:
-        raise Trouble(f"{name} is damaged: {trouble}") from trouble
+    except (Problem, OSError) as problem:
+        raise Problem(f"{name} is damaged: {problem}") from problem
 
 
 def apply_delta(delta: bytes, base: bytes) -> bytes:
-    """Lay the pages of a delta over its base, which is cut or filled with zeroes to the chunk's length."""
+    """Cut the base, or fill it with zeroes, to the length of the chunk, and lay the pages of a delta over it."""
     magic, length, count, _spent = struct.unpack_from("<8sIIQ", delta)
     numbers = struct.unpack_from(f"<{count}H", delta, 24)
     sizes = [min(PAGE, length - number * PAGE) for number in numbers]
@@ -158,47 +163,49 @@ def apply_delta(delta: bytes, base: bytes) -> bytes:
 
 @functools.lru_cache(maxsize=None)
 def deltas(folder: str) -> dict[str, str]:
-    """Return the names of the deltas in one of the 256 folders, by id."""
+    """Return the names of the deltas in one of the 256 folders by id."""
     names = os.listdir(REPOSITORY / "chunks" / folder)
     return {name[:64]: name for name in names if re.fullmatch(r"[0-9a-f]{64}(\.[0-9a-f]{64}){1,2}\.delta", name)}
 
 
 def made_of(name: str) -> list[str]:
-    """Return the files to read for the chunk in one file: the full chunk first, then the deltas to lay over it."""
+    """Return the names of the files to read for file `name`: the full chunk, then the deltas to lay over it."""
     _, *others = name.split(".")[:-1]
     companion = [f"{others[1]}.{others[0]}.delta"] if others[1:] else []
     return [f"{others[0]}.zst", *companion, name] if others else [name]
 
 
-def read_chunk(identity: str, length: int) -> bytes:
-    """Return a chunk, checked as far as this machine can; a full chunk wins over a delta of the same id."""
-    names = [f"{identity}.zst"]
-    folder = REPOSITORY / "chunks" / identity[:2]
+def read_chunk(chunk_id: str, length: int) -> bytes:
+    """Return a chunk of `length` bytes, checked as far as this machine can."""
+    names = [f"{chunk_id}.zst"]
+    folder = REPOSITORY / "chunks" / chunk_id[:2]
+    # A full chunk is read before a delta with the same id: it may have been stored to repair it.
     if folder.exists() and not (folder / names[0]).exists():
-        names = made_of(deltas(identity[:2]).get(identity, names[0]))
+        names = made_of(deltas(chunk_id[:2]).get(chunk_id, names[0]))
     content = read_frame(names[0])
     for delta in names[1:]:
         try:
             content = apply_delta(read_frame(delta), content)
         except (ValueError, struct.error):
-            raise Trouble(f"{delta} is damaged: its parts do not fit together") from None
+            raise Problem(f"{delta} is damaged: its parts do not fit together") from None
     if len(content) != length:
-        raise Trouble(f"{' or '.join(names)} is damaged: {len(content)} bytes instead of {length}")
-    if BLAKE3 and BLAKE3(content) != identity:
-        raise Trouble(f"{' or '.join(names)} is damaged: the content does not have this id")
+        raise Problem(f"{' or '.join(names)} is damaged: {len(content)} bytes instead of {length}")
+    if BLAKE3 and BLAKE3(content) != chunk_id:
+        raise Problem(f"{' or '.join(names)} is damaged: the content does not have this id")
     return content
 
 
 def read_image(size: int, ids: list[str]) -> Iterator[tuple[int, int, bytes | None]]:
-    """Yield the chunks in order as offset, length, content, which is None for zeroes."""
+    """Yield the chunks in order: offset, length, and content or None for zeroes."""
 
     def read(index: int) -> tuple[int, int, bytes | None]:
         length = min(CHUNK, size - index * CHUNK)
         try:
             return index * CHUNK, length, None if ids[index] == ZERO_ID else read_chunk(ids[index], length)
-        except Trouble as trouble:
-            raise Trouble(f"chunk {index} of the image, {ids[index]}: {trouble}") from trouble
+        except Problem as problem:
+            raise Problem(f"chunk {index} of the image, {ids[index]}: {problem}") from problem
 
+    # Each thread waits for a process of zstd. 32 chunks at once are 128 MiB of memory at most.
     with concurrent.futures.ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
         for start in range(0, len(ids), 32):
             yield from pool.map(read, range(start, min(start + 32, len(ids))))
@@ -208,19 +215,19 @@ def read_image(size: int, ids: list[str]) -> Iterator[tuple[int, int, bytes | No
 
 
 def open_target(target: str, size: int) -> BinaryIO:
-    """Open standard output, a block device that nobody uses, or a file, which is emptied."""
+    """Open standard output, a block device that is not in use, or a file, which is emptied."""
     if target == "-":
         return open(sys.stdout.fileno(), "wb", closefd=False)
     path = Path(target).resolve()
     if path.is_block_device():
-        stream = os.fdopen(os.open(path, os.O_RDWR | os.O_EXCL), "r+b")  # O_EXCL: not one that is mounted
+        stream = os.fdopen(os.open(path, os.O_RDWR | os.O_EXCL), "r+b")  # O_EXCL fails if it is mounted
         capacity = stream.seek(0, os.SEEK_END)
         if capacity < size:
-            raise Trouble(f"{target} has {capacity} bytes, the image needs {size}")
+            raise Problem(f"{target} has {capacity} bytes, the image needs {size}")
     elif path.exists() and not path.is_file():
-        raise Trouble(f"{target} is neither a file nor a block device; '-' writes to a pipe")
+        raise Problem(f"{target} is neither a file nor a block device; '-' writes to a pipe")
     elif REPOSITORY in path.parents:
-        raise Trouble(f"{target} lies in the repository: restore to another place")
+        raise Problem(f"{target} lies in the repository: restore to another place")
     else:
         stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
         stream.truncate(0)
@@ -229,8 +236,9 @@ def open_target(target: str, size: int) -> BinaryIO:
 
 
 def write_image(pieces: Iterator[tuple[int, int, bytes | None]], stream: BinaryIO, mode: int) -> None:
-    """Write to a target of this file mode, 0 for a pipe; zeroes stay holes in a file and are made on a device."""
+    """Write the chunks to a target whose file mode is `mode`, 0 for standard output."""
     for offset, length, content in pieces:
+        # A device has old content, so zeroes are written to it, fast where a chunk is whole. In a new file, holes stay.
         if stat.S_ISBLK(mode) and content is None and length == CHUNK:
             fcntl.ioctl(stream, BLKZEROOUT, struct.pack("QQ", offset, length))
         elif not stat.S_ISREG(mode):
@@ -255,11 +263,12 @@ def restore(spec: str, target: str) -> None:
     """Restore one revision."""
     revision = select(spec)
     if revision["storage"] == "cow":
-        raise Trouble(f"the file {REPOSITORY / revision['id']} is the raw image itself: copy it, or use 'dd'")
+        raise Problem(f"the file {REPOSITORY / revision['id']} is the raw image itself: copy it, or use 'dd'")
     if revision["storage"] != "chunked":
-        raise Trouble(f"{revision['id']} is stored as '{revision['storage']}', which this program does not read")
+        raise Problem(f"{revision['id']} is stored as '{revision['storage']}', which this program does not read")
     if not shutil.which("zstd"):
-        raise Trouble("the program 'zstd' is missing: install it")
+        raise Problem("the program 'zstd' is missing: install it")
+    # The map first: a target is not touched for a revision that can not be restored.
     ids = read_map(revision)
     with open_target(target, revision["size"]) as stream:
         mode = 0 if target == "-" else os.fstat(stream.fileno()).st_mode
@@ -278,8 +287,8 @@ def show() -> None:
     for number, record in enumerate(revisions):
         line = f"{number:4}  {record['id']}  {record['timestamp']:27}  {record['size']:16}"
         print(line, ",".join(record["tags"]), sep="  ")
-    for trouble in damaged.values():
-        say(trouble)
+    for problem in damaged.values():
+        say(problem)
 
 
 def say(text: str) -> None:
@@ -288,7 +297,7 @@ def say(text: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the arguments say and return the exit code."""
+    """Run the program with `arguments` and return its exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
         show()
         return 0
@@ -297,8 +306,8 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         restore(*arguments)
-    except (Trouble, OSError, KeyboardInterrupt) as trouble:
-        say(f"not restored, what is in {arguments[1]} is not the image: {trouble or 'interrupted'}")
+    except (Problem, OSError, KeyboardInterrupt) as problem:
+        say(f"not restored, what is in {arguments[1]} is not the image: {problem or 'interrupted'}")
         return 1
     return 0
 

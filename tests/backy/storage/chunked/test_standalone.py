@@ -430,7 +430,7 @@ def test_spec_means_the_same_as_to_backy(records: Records, spec: str) -> None:
     try:
         expected = select(records.history(), spec).id
     except RevisionNotFoundError:
-        with pytest.raises(module.Trouble):
+        with pytest.raises(module.Problem):
             module.select(spec)
     else:
         assert module.select(spec)["id"] == expected
@@ -455,7 +455,7 @@ def test_an_empty_repository_has_no_revision(repository: Repository, bare: Machi
 def test_beside_a_damaged_record_only_a_full_id_is_sure(records: Records, spec: str) -> None:
     flip(records.directory / "12345678.rev", 1)
     module = load(records.directory)
-    with pytest.raises(module.Trouble, match=r"12345678\.rev is damaged.*give a full id"):
+    with pytest.raises(module.Problem, match=r"12345678\.rev is damaged.*give a full id"):
         module.select(spec)
     assert module.select("bbbb3333")["id"] == "bbbb3333"
 
@@ -463,7 +463,7 @@ def test_beside_a_damaged_record_only_a_full_id_is_sure(records: Records, spec: 
 def test_a_renamed_record_is_not_believed(records: Records) -> None:
     (records.directory / "aaaa1111.rev").rename(records.directory / "dddd5555.rev")
     module = load(records.directory)
-    with pytest.raises(module.Trouble, match=r"dddd5555\.rev .* is of aaaa1111"):
+    with pytest.raises(module.Problem, match=r"dddd5555\.rev .* is of aaaa1111"):
         module.select("dddd5555")
 
 
@@ -473,7 +473,7 @@ def test_a_record_with_anything_behind_its_seal_is_refused_by_both(records: Reco
     with pytest.raises(DamageError, match=r"aaaa1111\.rev is damaged"):
         records.read("aaaa1111")
     module = load(records.directory)
-    with pytest.raises(module.Trouble, match=r"aaaa1111\.rev is damaged"):
+    with pytest.raises(module.Problem, match=r"aaaa1111\.rev is damaged"):
         module.select("aaaa1111")
 
 
