@@ -143,21 +143,14 @@ class ChunkMap:
 
     def extents(self) -> Iterator[Extent]:
         """Yield data and holes as runs of whole chunks, ascending and without gaps."""
-        end = 0
-        start = 0
+        start = end = 0
         for index in self.data():
-            if index * CHUNK_SIZE > end:
-                yield from self._extent(start, end, data=True)
-                yield from self._extent(end, index * CHUNK_SIZE, data=False)
-                start = index * CHUNK_SIZE
-            end = index * CHUNK_SIZE + self.length(index)
-        yield from self._extent(start, end, data=True)
-        yield from self._extent(end, self.size, data=False)
-
-    @staticmethod
-    def _extent(start: int, end: int, *, data: bool) -> Iterator[Extent]:
-        if end > start:
-            yield Extent(start, end - start, data)
+            offset = index * CHUNK_SIZE
+            if offset > end:
+                yield from _extents(start, end, offset)
+                start = offset
+            end = offset + self.length(index)
+        yield from _extents(start, end, self.size)
 
     def encode(self) -> bytearray | mmap.mmap:
         """Return the content of the file, with its checksum. It is the map's own memory: do not change it."""
@@ -190,6 +183,14 @@ class ChunkMap:
         chunks = cls(0)
         chunks.size, chunks._content = size, content
         return chunks
+
+
+def _extents(start: int, end: int, stop: int) -> Iterator[Extent]:
+    """Yield the data from `start` to `end` and the hole from there to `stop`; none of them if it is empty."""
+    if end > start:
+        yield Extent(start, end - start, data=True)
+    if stop > end:
+        yield Extent(end, stop - end, data=False)
 
 
 def _position(index: int) -> int:

@@ -65,8 +65,7 @@ class Codec:
 
     def compress(self, content: bytes) -> bytes:
         """Return one frame with `content`, its length and a checksum."""
-        frame: bytes = self._contexts.compressor.compress(content)
-        return frame
+        return self._contexts.compressor.compress(content)
 
     def decompress(self, frame: bytes) -> bytes:
         """Return the content of one frame.
@@ -78,10 +77,9 @@ class Codec:
             # zstandard does not check a frame that claims to be empty. No chunk is empty.
             if not 0 < zstandard.frame_content_size(frame) <= _LARGEST:
                 raise ValueError("the zstd frame claims an impossible length")
-            content: bytes = self._contexts.decompressor.decompress(frame, allow_extra_data=False)
+            return self._contexts.decompressor.decompress(frame, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise ValueError(f"the zstd frame is damaged: {error}") from error
-        return content
 
 
 def make_delta(data: bytes, pages: Sequence[int], spent: int) -> Delta:

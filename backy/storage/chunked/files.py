@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 from backy.errors import ChunkDamageError
 
-FULL_SUFFIX = ".zst"
-DELTA_SUFFIX = ".delta"
 _NAME = re.compile(r"([0-9a-f]{64})(?:\.zst|\.([0-9a-f]{64})(?:\.([0-9a-f]{64}))?\.delta)")
 
 
@@ -42,7 +40,7 @@ class ChunkFile(NamedTuple):
     def name(self) -> str:
         """The file's name in its folder."""
         ids = [chunk_id.hex() for chunk_id in self if chunk_id is not None]
-        return ".".join(ids) + (FULL_SUFFIX if self.base is None else DELTA_SUFFIX)
+        return ".".join(ids) + (".zst" if self.base is None else ".delta")
 
 
 def parse_name(name: str) -> ChunkFile | None:
