@@ -1,8 +1,10 @@
-"""What a plugin implements or receives: the whole vocabulary of backy, to be read in one go.
+"""The types that a plugin implements or receives.
 
-Sources, storages and verifiers are built by the factory hooks of `backy.hookspecs`; what a factory returns is one
-of the protocols below. Offsets, lengths and sizes are bytes. A chunk is `CHUNK_SIZE` bytes of an image, the last one
-may be shorter; chunk `n` starts at `n * CHUNK_SIZE` and is named by the BLAKE3-256 of its plain content.
+The factory hooks of `backy.hookspecs` make sources, storages and verifiers. Each of them returns an object that fits
+one of the protocols below.
+
+Offsets, lengths and sizes are bytes. A chunk is `CHUNK_SIZE` bytes of an image; the last chunk may be shorter. The
+chunk with index `n` starts at `n * CHUNK_SIZE`. Its id is the BLAKE3-256 of its content.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
+# The errors that concern plugins. They are defined below this module, so that the rooms on the ground can raise them.
 from backy.errors import (
     BackyError,
     ChunkDamageError,
@@ -63,123 +66,130 @@ __all__ = [
 ]
 
 CHUNK_SIZE: Final = 4 * 2**20
-"""Bytes of an image that are stored, named and checked together."""
+"""Bytes of a chunk: the part of an image that is stored, named and checked at once."""
 
+# Guests write whole blocks, and theirs have this size nearly everywhere.
 PAGE_SIZE: Final = 4096
-"""Bytes of a chunk that are compared together: the unit of a guest's write."""
+"""Bytes of a page: the part of a chunk that is compared at once."""
 
+# Safe as the name of a file, of a snapshot and of an option's value. Nothing but this pattern looks into an id.
 ID_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{7,63}")
-"""What a revision's id may look like: opaque to everything else, and always safe as a file name."""
+"""Matches the id of a revision."""
 
 Progress = Callable[[int], None]
-"""Called with the number of bytes just dealt with; may be called from any thread."""
+"""Called with the number of bytes that were done since the last call. May be called from any thread."""
 
 Config = Mapping[str, Any]
-"""A plugin's section of a configuration as it was written, `type` included; `backy.config.typed` checks it."""
+"""A plugin's section of a configuration as it was written, with its `type`. `backy.config.typed` checks it."""
 
 
 def identify(data: bytes) -> bytes:
-    """Return the id of a chunk's content: BLAKE3 with 32 bytes of output, no key, as in its reference paper."""
-    from blake3 import blake3  # not above: commands that hash nothing, such as `status`, need not load it
+    """Return the id of a chunk with the content `data`: BLAKE3 with 32 bytes of output, without a key."""
+    from blake3 import blake3  # Not at the top: commands that hash nothing, such as `status`, need not load it.
 
     return blake3(data).digest()
 
 
 def chunk_count(size: int) -> int:
-    """Return how many chunks an image of `size` bytes has."""
+    """Return the number of chunks of an image of `size` bytes."""
     return -(-size // CHUNK_SIZE)
 
 
 class Extent(NamedTuple):
-    """A range of an image that holds data, or a hole that reads as zeroes."""
+    """A range of an image: data, or a hole, which reads as zeroes."""
 
     offset: int
     length: int
     data: bool
+    """False for a hole."""
 
     @property
     def end(self) -> int:
-        """The first byte after the extent."""
+        """The offset of the first byte after the extent."""
         return self.offset + self.length
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is backed up, as far as a plugin needs to know it."""
+    """The job that a plugin works for."""
 
     name: str
     id: str
-    """What names the repository even when it is moved: what a source keeps for it elsewhere bears this name."""
+    """The id of the repository, which never changes. A source uses it in the names of what it keeps elsewhere."""
     directory: Path
-    """The repository. A storage keeps its files here; a source leaves it alone."""
+    """The repository. A storage keeps its files here. A source does not touch it."""
 
 
 class Image(Protocol):
-    """Anything that reads like a disk: a frozen source or a stored revision."""
+    """An image that can be read: a snapshot of a source or a stored revision."""
 
     @property
     def size(self) -> int:
-        """Bytes from the first to the last."""
+        """Length of the image in bytes."""
 
     def extents(self) -> Iterable[Extent]:
-        """Yield data and holes in order and without gaps from 0 to `size`. All data is a correct answer."""
+        """Yield data and holes, ascending and without gaps, from 0 to `size`.
+
+        An image that can not tell holes from data yields all of it as data.
+        """
 
     def pread(self, offset: int, length: int) -> bytes:
-        """Read exactly `length` bytes at `offset`, from any thread; holes read as zeroes.
+        """Return exactly `length` bytes at `offset`; holes read as zeroes. Called from several threads.
 
         Raises:
-            BackyError: the bytes can not be had, or the range reaches beyond `size`.
+            BackyError: the bytes can not be read, or the range reaches beyond `size`.
         """
 
 
 class Snapshot(Image, Protocol):
-    """A source frozen for one backup."""
+    """A source that is frozen for one backup."""
 
     def changes(self) -> Iterable[Extent] | None:
-        """Yield, in order, all that may differ from the revision that `Source.snapshot` was given as `parent`.
+        """Yield, ascending, all ranges that may differ from the revision `parent` of `Source.snapshot`.
 
-        A hole is what now reads as zeroes. What the image has grown by is a change. None means that the source can
-        not tell: everything is read. Asked more than once, it gives the same answer.
+        A hole is a range that reads as zeroes now. The range by which the image has grown is a change. Return None if
+        the source can not tell; everything is read then. Every call gives the same answer.
         """
 
 
 @runtime_checkable
 class AssessedSnapshot(Snapshot, Protocol):
-    """A snapshot of a source that brings to rest what writes to it, and knows whether that worked."""
+    """A snapshot that knows whether the programs that write to the source were brought to rest."""
 
     @property
     def consistent(self) -> bool:
-        """False if the image is as after a power loss; the revision's record, `status` and `check` tell so then."""
+        """False if the image is as after a power loss. The revision's record, `status` and `check` show this."""
 
 
 class Source(Protocol):
-    """Where an image comes from."""
+    """A source of images."""
 
     @property
     def verifier(self) -> str:
-        """Name of the verifier that suits this source unless the job chooses one."""
+        """Name of the verifier to use unless the job names one."""
 
     def snapshot(self, revision_id: str, parent: str | None) -> AbstractContextManager[Snapshot]:
-        """Freeze the source as `revision_id` for the length of one backup.
+        """Freeze the source for one backup, which makes revision `revision_id`.
 
-        `parent` is the complete revision that the new one builds upon, None for a full backup. The context is left
-        without an exception once the revision is complete, and with one when it will be thrown away.
+        `parent` is the complete revision that the new one builds upon; None for a full backup. The context ends without
+        an exception when the revision is complete, and with an exception when the revision is to be removed.
 
         Raises:
             SourceError: there is no such source, or it can not be frozen.
-            SourceBusyError: somebody else is backing it up; the command ends as busy.
+            SourceBusyError: another backup uses the source; the command ends as busy.
         """
 
 
 @runtime_checkable
 class KeepingSource(Source, Protocol):
-    """A source that keeps something of its own for revisions, such as a snapshot to compare the next one with."""
+    """A source that keeps something for revisions, such as a snapshot to compare the next one with."""
 
+    # A cache: a backup that does not find what was kept reads everything.
     def retain(self, revision_ids: Collection[str]) -> None:
-        """Let go of all that is kept for revisions of this job but `revision_ids`, the complete ones that are left.
+        """Remove what is kept for revisions of this job that are not in `revision_ids`.
 
-        Called when a revision was forgotten, and with none when the job is given up; no backup runs meanwhile. What is
-        kept is a cache: a backup that misses it reads everything.
+        Called with the complete revisions that are left when one was forgotten, and with no revision when the job is
+        given up. No backup of the job runs meanwhile.
 
         Raises:
             SourceError: the source can not be reached.
@@ -187,87 +197,93 @@ class KeepingSource(Source, Protocol):
 
 
 class Import(Protocol):
-    """An image that was taken elsewhere, whole or as what differs from an earlier snapshot of it."""
+    """An image that was taken elsewhere: all of it, or its differences from an earlier snapshot."""
 
     @property
-    def since(self) -> str | None:
-        """The snapshot that it differs from: `backy-<id>`, or the `name` of an earlier import; None if it is whole."""
+    def base(self) -> str | None:
+        """Name of the snapshot that it differs from; None for a whole image.
+
+        This is the `name` of an earlier import, or `backy-<id>` with the id of a revision.
+        """
 
     @property
     def name(self) -> str | None:
-        """The snapshot that it is of, by which later imports may refer to it; None if it is of none."""
+        """Name of the snapshot that the image is of. Later imports refer to it. None if it has no name."""
 
     def snapshot(self, base: Image | None) -> Snapshot:
-        """Return the image, made of `base`, that of `since`, and what differs; `changes` tells what that is."""
+        """Return the image, made of the image of `self.base` and the differences, which `changes` yields."""
 
 
 class RestoreTarget(Protocol):
-    """A place that an image is restored to, of the image's size; every byte is either written or zeroed, once."""
+    """A place that an image is restored to. Every byte of the image is either written or zeroed, once."""
 
     def pwrite(self, data: bytes, offset: int) -> None:
-        """Write all of `data` at `offset`, from any thread.
+        """Write all of `data` at `offset`. Called from several threads.
 
         Raises:
-            TargetError, OSError: it can not be written, now or some time before.
+            TargetError, OSError: `data`, or the data of an earlier call, can not be written.
         """
 
     def zero(self, offset: int, length: int) -> None:
-        """Let a range read as zeroes, whatever was there before; from any thread. Raises as `pwrite`."""
+        """Fill a range with zeroes or make it a hole. Called from several threads. Raises as `pwrite`."""
 
     def finish(self) -> None:
-        """Make all of it durable; called once, at the end of a restore that came through. Raises as `pwrite`."""
+        """Make everything durable. Called once, after the last write of a successful restore. Raises as `pwrite`."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a backup left in the storage."""
+    """The result of storing a revision."""
 
     bytes: int
-    """Sizes of the new files."""
+    """Total size of the new files."""
     durable: bool = True
-    """Whether a power loss can not harm it any more. If not, it is not built upon once the machine has stopped."""
+    """Whether the revision survives a power loss. If not, nothing builds upon it after the machine has stopped."""
     damaged: tuple[ChunkDamageError, ...] = ()
-    """Chunks of the parent that were found to be damaged on the way; the new revision does not need them."""
+    """Damage of the parent's chunks that was found. The new revision does not need these chunks."""
 
 
 class ImageWriter(Protocol):
-    """A new revision while it is stored. Chunks that are never mentioned stay as they are in the parent."""
+    """A new revision while it is stored. Chunks for which nothing is called stay as they are in the parent."""
 
     def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
-        """Store chunk `index`; called from several threads, once a chunk, in any order.
+        """Store `data` as chunk `index`, whose id is `chunk_id`. Return how many bytes differ from the parent.
 
-        `chunk_id` is the chunk's id, `previous` that of the parent's chunk at this index if it holds one. Returns how
-        many bytes differ from the parent, as exactly as the storage can tell without reading more than it needs.
+        `previous` is the id of the parent's chunk at this index; None if that is a zero chunk or there is none. A
+        storage that would have to read more to compare returns the length of `data`. Called from several threads, once
+        for a chunk, in any order.
         """
 
     def zero(self, index: int) -> None:
-        """Note that chunk `index`, which held data in the parent, is all zeroes now."""
+        """Store zeroes as chunk `index`, which has data in the parent."""
 
+    # Nothing refers to the chunks before this, so a crash at any earlier time leaves only files to clean up.
     def commit(self) -> Stored:
-        """Make everything written durable; the map and `.rev` follow after this."""
+        """Make everything that was written durable. The core writes map and record after this."""
 
 
 class ImageReader(Protocol):
-    """A stored revision, chunk by chunk. The core compares each chunk with its id, so a reader need not."""
+    """Reads a stored revision chunk by chunk. The core compares each chunk with its id, so a reader need not."""
 
+    # Both get index and id, because storages of raw images need the one and stores of chunks the other.
     def read(self, index: int, chunk_id: bytes) -> bytes:
-        """Return chunk `index`, whose id is `chunk_id`; called from several threads, never for a zero chunk.
+        """Return chunk `index`, whose id is `chunk_id`. Called from several threads, never for a zero chunk.
 
         Raises:
             ChunkDamageError: the chunk is missing, unreadable, or known to be damaged.
         """
 
     def probe(self, index: int, chunk_id: bytes) -> int | None:
-        """Return how many bytes of files are read to get chunk `index`, None if that is not known, without reading it.
+        """Return how many bytes of files have to be read for chunk `index`, without reading them; None if unknown.
 
         Raises:
-            ChunkDamageError: a file of it is missing or has an impossible size.
+            ChunkDamageError: a file of the chunk is missing or has an impossible size.
         """
 
 
 @dataclass(frozen=True)
 class Purged:
-    """What a purge removed."""
+    """The files that a purge removed."""
 
     files: int = 0
     bytes: int = 0
@@ -275,111 +291,116 @@ class Purged:
 
 @dataclass(frozen=True)
 class Held:
-    """What a storage holds for no revision's own sake, such as the bases of deltas."""
+    """Files that are kept though no revision refers to them, such as the bases of deltas."""
 
     files: int = 0
     bytes: int = 0
 
 
 class Storage(Protocol):
-    """How a repository keeps images."""
+    """Keeps the images of a repository."""
 
+    # The core asks these instead of the storage's name, so that storages of plugins are treated like its own.
     @property
     def raw(self) -> bool:
-        """Whether the file `<id>` is the raw image itself, fit for `dd`; only then is there a link `last` to it."""
+        """Whether the file `<id>` is the raw image itself. If so, the core keeps a link `last` to the newest one."""
 
     @property
     def shares_chunks(self) -> bool:
-        """Whether a chunk's id alone says where it is stored, so that one look at it holds for all revisions."""
+        """Whether all revisions share a chunk that has the same id, so that it has to be checked only once."""
 
     def initialize(self) -> None:
         """Prepare the repository's directory at `init`.
 
         Raises:
-            StorageError: this storage can not work there; the text says what can.
+            StorageError: this storage can not work in the directory; the text says what can be used instead.
         """
 
     def create(
         self, revision_id: str, parent: str | None, size: int, reliable: Container[bytes]
     ) -> AbstractContextManager[ImageWriter]:
-        """Begin `revision_id` of `size` bytes as a copy of `parent`, which may have another size, or from nothing.
+        """Begin revision `revision_id` of `size` bytes as a copy of `parent`; without a parent, begin with zeroes.
 
-        `reliable` has the ids of the chunks that may be built upon. Every other chunk is stored anew, whatever files are
-        there. If it ends with an exception, the context removes what it wrote for this revision alone.
+        The parent may have another size.
+
+        `reliable` has the ids of the chunks that may be built upon. Every other chunk is stored anew, even if there are
+        files of it. If it ends with an exception, the context removes what it wrote for this revision alone.
         """
 
     def open(self, revision_id: str) -> AbstractContextManager[ImageReader]:
-        """Open a complete revision for reading; what is missing is found out by reading a chunk, and fails that alone.
+        """Open a complete revision for reading.
 
-        Where chunks are shared, a scrub opens the revision "" and reads whatever chunk is stored.
+        Missing files are no error here: `ImageReader.read` raises it for the chunks that need them. If chunks are
+        shared, a scrub opens the revision "" and reads any chunk.
         """
 
     def repair(self, revision_id: str, index: int, chunk_id: bytes, data: bytes) -> None:
-        """Replace what is stored as chunk `index` of a revision, and is damaged, by `data`, durably."""
+        """Replace the damaged chunk `index` of a revision by `data`, durably. `chunk_id` is the id of `data`."""
 
     def remove(self, revision_id: str) -> None:
-        """Drop the files that belong to this revision alone, if there are any; space shared with others is purged."""
+        """Remove the files that belong to this revision alone, if there are any. `purge` removes shared ones."""
 
     def held(self, live: Container[bytes]) -> Held:
-        """Tell what is stored only because chunks in `live` are made of it, though no revision refers to it."""
+        """Count the files that are kept only because chunks in `live` are made of them."""
 
     def purge(self, live: Container[bytes]) -> Purged:
-        """Remove every chunk whose id is not in `live` and which no live chunk needs.
+        """Remove every chunk that is not in `live` and that no live chunk is made of.
 
-        Nobody writes then. Only mounts read meanwhile: if they do not get what they should, they read again afterwards.
+        No other command but mounts uses the storage meanwhile. A mount reads a chunk again if it fails its check.
         """
 
 
 @runtime_checkable
 class DisposableStorage(Storage, Protocol):
-    """A storage that can be given up for another one. Without this, a conversion leaves what `initialize` made."""
+    """A storage that removes its last files when all revisions have been converted to another storage."""
 
     def dispose(self) -> None:
-        """Remove all that is kept here but for what `remove` deals with; some of it may be gone already."""
+        """Remove everything that `initialize` and `purge` leave. Some of it may be gone already."""
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A chunk that differs between snapshot and stored image."""
+    """A chunk that differs between a snapshot and the stored image."""
 
     index: int
     cause: str
-    """What is wrong, in a few words."""
+    """The cause in a few words."""
     expected: bytes | None
-    """The source's bytes."""
+    """The bytes of the source."""
     found: bytes | None
-    """The stored bytes; None if there are none to be read."""
+    """The stored bytes; None if they can not be read."""
     damage: ChunkDamageError | None = None
-    """How the stored chunk is damaged; None if it is sound and simply not what the source has."""
+    """The damage of the stored chunk; None if the chunk is sound but has other content than the source."""
 
 
 MismatchHandler = Callable[[Mismatch], None]
-"""Called for every mismatch as it is found, from the thread that verifies."""
+"""Called for every mismatch when it is found, by the thread that called `verify`."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """How far a verifier looked."""
+    """How much of an image a verifier compared."""
 
     verifier: str
     checked: int
-    """Chunks compared; holes on both sides count as compared."""
+    """Number of chunks that were compared. Holes of both images count as compared."""
     total: int
-    """Chunks of the image."""
+    """Number of chunks of the image."""
     out_of_time: bool = False
-    """Whether the verifier stopped before it had looked at all that it meant to."""
+    """Whether the verifier stopped before it had compared all chunks that it had chosen."""
 
 
+# A mismatch is no exception: a verifier goes on after it, and the core decides what follows from it.
 class Verifier(Protocol):
-    """How a fresh revision is checked against its snapshot."""
+    """Compares a fresh revision with its snapshot."""
 
     def verify(self, snapshot: Snapshot, image: Image, mismatch: MismatchHandler, progress: Progress) -> Report:
-        """Compare both, hand over each difference, and report how much was looked at.
+        """Compare both, call `mismatch` for each chunk that differs, and report how much was compared.
 
-        A difference is no exception: the core decides what follows from it. `progress` is told the bytes compared.
+        Call `progress` with the bytes compared. A chunk of `image` that can not be read is a mismatch, too.
 
         Raises:
-            SourceError: the snapshot can not be read any more.
+            SourceError: the snapshot can not be read.
         """
 
 
@@ -388,10 +409,10 @@ class ConsoleCommand:
     """A command that a plugin adds to the scheduler's console and to `backy client`."""
 
     name: str
-    """One word; those of backy itself come first."""
+    """One word. A command of backy that has the same name wins."""
     help: str
-    """A sentence for the list of commands."""
+    """One sentence for the list of commands."""
     run: Callable[[Sequence[str]], str]
-    """Called in a thread with the words after the name; returns what is shown, or raises BackyError, which is shown."""
+    """Called in a thread with the words after the name. Returns the text to show, or raises a BackyError to show."""
     changes: bool = False
-    """Whether it changes anything: then it is switched off with the others that do."""
+    """Whether the command changes anything. Such commands can be switched off together."""

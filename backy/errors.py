@@ -1,4 +1,4 @@
-"""Errors that backy reports in one line, and the exit codes that they end a command with.
+"""Errors that backy reports in one line, and the exit codes with which they end a command.
 
 Plugins raise them through `backy.api`.
 """
@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+# Evidence of a chunk is up to 4 MiB, twice for a mismatch, and a few chunks show what has happened.
 MOST_FINDINGS = 16
-"""Of how many damaged or differing chunks one command keeps the evidence. All others are only counted."""
+"""Number of damaged or differing chunks of which one command keeps the evidence. Others are only counted."""
 
 
 class ExitCode(IntEnum):
-    """What a command tells its caller: a contract, documented in docs/reference/exit-codes.md.
+    """The exit code of a command, as promised in docs/reference/exit-codes.md.
 
-    Anything but `DONE` means that what was asked for did not happen.
+    Any code but `DONE` means that the command did not do what was asked.
     """
 
     DONE = 0
@@ -30,17 +31,17 @@ class ExitCode(IntEnum):
     """Another scheduler serves the base directory (EX_UNAVAILABLE of sysexits.h)."""
 
     BUSY = 75
-    """Another command holds repository or source; the same call may succeed later (EX_TEMPFAIL of sysexits.h)."""
+    """Another command uses repository or source; the same call may succeed later (EX_TEMPFAIL of sysexits.h)."""
 
 
 class BackyError(Exception):
-    """Something an operator can understand and act on: its text is the one line that is shown."""
+    """An error that an operator can act on. Its text is the one line that is shown."""
 
     exit_code: ExitCode = ExitCode.FAILED
 
 
 class ConfigError(BackyError):
-    """A configuration is wrong; the text names the key's path and what it should be."""
+    """A configuration is wrong; the text names the path of the key and the value that is expected."""
 
 
 class PluginError(BackyError):
@@ -48,7 +49,7 @@ class PluginError(BackyError):
 
 
 class RepositoryError(BackyError):
-    """A repository is missing, not one of this version, or in no state for the command."""
+    """A repository is missing, has another version, or is in a state that the command can not work with."""
 
 
 class RepositoryBusyError(BackyError):
@@ -58,7 +59,7 @@ class RepositoryBusyError(BackyError):
 
 
 class RevisionNotFoundError(BackyError):
-    """No complete revision, or more than one, answers to what was asked for."""
+    """No complete revision, or more than one, fits a specification."""
 
 
 class UnknownTagError(BackyError):
@@ -66,17 +67,17 @@ class UnknownTagError(BackyError):
 
 
 class SourceError(BackyError):
-    """A source is missing, unreadable, or changed in a way that forbids going on."""
+    """A source is missing or unreadable, or has changed so that the backup can not go on."""
 
 
 class SourceBusyError(SourceError):
-    """Somebody else is backing up the source; the same backup may succeed later."""
+    """Another backup uses the source; the same backup may succeed later."""
 
     exit_code = ExitCode.BUSY
 
 
 class StorageError(BackyError):
-    """A storage can not take or give what was asked."""
+    """A storage can not store or return data."""
 
 
 class DamageError(StorageError):
@@ -84,19 +85,20 @@ class DamageError(StorageError):
 
 
 class ChunkDamageError(DamageError):
-    """One stored chunk is missing, unreadable or not what its id says."""
+    """A stored chunk is missing, unreadable, or does not have its id."""
 
     def __init__(self, chunk_id: bytes, cause: str, evidence: bytes | None = None, base: bytes | None = None) -> None:
         super().__init__(f"chunk {chunk_id.hex()}: {cause}")
         self.chunk_id = chunk_id
         self.cause = cause
         self.evidence = evidence
-        """What is stored instead, as far as it can be read."""
+        """The bytes that are stored instead; None if they can not be read."""
         self.base = base
-        """The id of the chunk that is really damaged, if this one is only made of it."""
+        """Id of the chunk that is damaged, if this chunk is only made of it."""
 
     def without_evidence(self) -> ChunkDamageError:
-        """Return the same, free of what it holds in memory: for those who collect many."""
+        """Return the same error without its evidence."""
+        # Lists of errors keep this one, so that a disk full of damage does not fill the memory.
         return ChunkDamageError(self.chunk_id, self.cause, base=self.base)
 
 
@@ -105,8 +107,8 @@ class VerificationError(BackyError):
 
 
 class HintError(VerificationError):
-    """A fresh revision differs from its source, which had told what to read: it may have told too little."""
+    """A fresh revision differs from its source. Only the reported changes were read, which may have been too few."""
 
 
 class TargetError(BackyError):
-    """A restore target is missing, too small, or not to be written to."""
+    """A restore target is missing, too small, or can not be written."""

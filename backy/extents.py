@@ -1,4 +1,4 @@
-"""What can be done with extents without knowing any content."""
+"""Joins extents. Plugins may use it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from backy.api import Extent
 
 
 def joined(extents: Iterable[Extent]) -> Iterator[Extent]:
-    """Join extents of one kind that follow each other without a gap."""
+    """Join extents of one kind, data or holes, that follow each other without a gap."""
+    # One extent is held back, because the next one may continue it.
     last: Extent | None = None
     for extent in extents:
         if last is not None and last.end == extent.offset and last.data == extent.data:

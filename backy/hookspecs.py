@@ -1,10 +1,9 @@
-"""The contracts between backy and its plugins.
+"""The hooks of plugins.
 
-A plugin is a module named by an entry point. In the groups `backy.sources`, `backy.storages` and `backy.verifiers` the
-entry point's name is what users write as `type`, and the module implements that group's hooks and no others; it may
-leave out those that are optional. In the group `backy.hooks` it implements any of the event hooks. Each plugin lives in
-a manager of its own, so it never answers for another one. An implementation may leave out arguments that it does not
-need; it may not add any.
+A plugin is a module that an entry point names. In the groups `backy.sources`, `backy.storages` and `backy.verifiers`,
+users write the entry point's name as `type`. The module implements the hooks of its group and no others; it may leave
+out optional ones. In the group `backy.hooks` it implements at least one of the events. An implementation may leave out
+arguments that it does not need. It may not add any.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ import pluggy
 from backy.api import Config, ConsoleCommand, Job, RestoreTarget, Source, Storage, Verifier
 
 CONTRACT: Final = (1, 0)
-"""Version of all that `backy.api` and this module promise: what is added makes a new minor version, what would break a
-plugin a new major one. A plugin may name the version that it was written for, as in `BACKY_CONTRACT = "1.0"`."""
+"""Version of the contract: `backy.api` and this module. An addition makes a new minor version. A change that breaks a
+plugin makes a new major one. A plugin may name the version that it was written for: `BACKY_CONTRACT = "1.0"`."""
 
 hookspec = pluggy.HookspecMarker("backy")
 hookimpl = pluggy.HookimplMarker("backy")
@@ -28,18 +27,18 @@ hookimpl = pluggy.HookimplMarker("backy")
 
 @hookspec(firstresult=True)
 def backy_source(config: Config, job: Job) -> Source:  # type: ignore[empty-body]  # a specification has no body
-    """Make the source of `job` from its section `source`; called by every command that needs the source.
+    """Make the source of `job` from its section `source`. Called by every command that needs the source.
 
-    Required in `backy.sources`. Looks at `config` only: that the source exists is found out by its snapshot.
-    Raises ConfigError if `config` is wrong; the command ends.
+    Required in `backy.sources`. Check `config` only. Whether the source exists is checked by its `snapshot`.
+    Raise ConfigError if `config` is wrong; the command ends.
     """
 
 
 @hookspec(firstresult=True)
 def backy_source_config(argument: str) -> Config:  # type: ignore[empty-body]  # a specification has no body
-    """Turn SOURCE of `backy init TYPE SOURCE` into a section `source` without `type`; called by `init`.
+    """Turn SOURCE of `backy init TYPE SOURCE` into a section `source` without `type`. Called by `init`.
 
-    Required in `backy.sources`. Raises ConfigError if `argument` is wrong, naming the form that it should have;
+    Required in `backy.sources`. Raise ConfigError if `argument` is wrong, and name the form that it should have;
     `init` ends and makes nothing.
     """
 
@@ -48,75 +47,75 @@ def backy_source_config(argument: str) -> Config:  # type: ignore[empty-body]  #
 def backy_restore_target(  # type: ignore[empty-body]  # a specification has no body
     argument: str, options: Mapping[str, str], config: Config, size: int, force: bool
 ) -> AbstractContextManager[RestoreTarget]:
-    """Open the place that `backy restore TYPE:ARGUMENT` names, for an image of `size` bytes; called by `restore`.
+    """Open the place that `backy restore TYPE:ARGUMENT` names, for an image of `size` bytes. Called by `restore`.
 
-    Optional in `backy.sources`. `options` are those given by `-o`; `config` is the section `source` of the repository
-    if it has this type, else empty. What is there already is replaced only if `force` is set.
-    Raises ConfigError if `argument` or `options` are wrong, TargetError if the place can not be had or is taken.
+    Optional in `backy.sources`. `options` has the options `-o NAME=VALUE`. `config` is the section `source` of the
+    repository if it has this type, else empty. Replace an existing image only if `force` is true.
+    Raise ConfigError if `argument` or `options` are wrong, and TargetError if the place can not be opened or is in use.
     """
 
 
 @hookspec(firstresult=True)
 def backy_storage(config: Config, job: Job) -> Storage:  # type: ignore[empty-body]  # a specification has no body
-    """Make the storage of `job` from its section `storage`; called by every command that needs stored data.
+    """Make the storage of `job` from its section `storage`. Called by every command that needs stored data.
 
-    Required in `backy.storages`. Touches no file. Raises ConfigError if `config` is wrong; the command ends.
+    Required in `backy.storages`. Do not touch any file. Raise ConfigError if `config` is wrong; the command ends.
     """
 
 
 @hookspec(firstresult=True)
 def backy_verifier(config: Config, job: Job) -> Verifier:  # type: ignore[empty-body]  # a specification has no body
-    """Make the verifier of `job` from its section `verifier`; called by `backup`.
+    """Make the verifier of `job` from its section `verifier`. Called by `backup`, and by `init` if it names one.
 
-    Required in `backy.verifiers`. Raises ConfigError if `config` is wrong; the backup fails and leaves no revision.
+    Required in `backy.verifiers`. Raise ConfigError if `config` is wrong; the backup fails and leaves no revision.
     """
 
 
 @hookspec
 def backy_backup_starting(job: Job, tags: tuple[str, ...]) -> None:
-    """Say no to a backup: called under the lock, before anything is created.
+    """Allow or refuse a backup. Called by `backup` under its lock, before anything is created.
 
-    The one event that may veto: any exception fails the backup, and its text is the reason that is shown.
+    The only event that may veto: any exception fails the backup, and its text is shown as the reason.
     """
 
 
 @hookspec
 def backy_backup_finished(job: Job, revision_id: str) -> None:
-    """Learn that `revision_id` is complete; called by `backup` under its lock, once the record is durable.
+    """Note that `revision_id` is complete. Called by `backup` under its lock, after its record is durable.
 
-    An observer, no veto: an exception is logged and changes nothing.
+    An exception is logged and changes nothing.
     """
 
 
 @hookspec
 def backy_backup_failed(job: Job, error: str) -> None:
-    """Learn that a backup failed, and why; called by `backup` under its lock, once the new revision is removed.
+    """Note that a backup failed. Called by `backup` under its lock, after the new revision is removed.
 
-    Not called for one that found repository or source busy, or was interrupted. An observer, no veto: an exception is
-    logged.
+    Not called if repository or source were busy, or if the backup was interrupted. `error` is the text that users see.
+    An exception is logged and changes nothing.
     """
 
 
 @hookspec
 def backy_verification_failed(job: Job, revision_id: str, mismatches: int) -> None:
-    """Learn that so many chunks of a fresh revision are not what the source has; called by `backup`.
+    """Note that `mismatches` chunks of a fresh revision differ from the source. Called by `backup`.
 
-    The revision is removed next. If it was made by what the source said has changed, another one that is read from end
-    to end takes its place; else `backy_backup_failed` follows. An observer, no veto: an exception is logged.
+    The revision is removed after this. If it was made from the changes that the source reported, a new one that reads
+    everything follows; else `backy_backup_failed` is called. An exception is logged and changes nothing.
     """
 
 
 @hookspec
 def backy_restore_finished(job: Job, revision_id: str, target: str) -> None:
-    """Learn that `revision_id` was written to `target` completely; called by `restore`, after the target is durable.
+    """Note that `revision_id` was restored. Called by `restore`, after the target is durable.
 
-    `target` is what the user wrote, `-` for standard output. An observer, no veto: an exception is logged.
+    `target` is the text that the user wrote; `-` is standard output. An exception is logged and changes nothing.
     """
 
 
 @hookspec
 def backy_console_commands() -> Iterable[ConsoleCommand]:  # type: ignore[empty-body]  # a specification has no body
-    """Offer commands for the scheduler's console; called by `scheduler` when it starts and when it reloads.
+    """Return commands for the scheduler's console. Called by `scheduler` when it starts and when it reloads.
 
-    An observer, no veto: an exception is logged, and the plugin then adds no commands.
+    An exception is logged, and the plugin adds no commands.
     """

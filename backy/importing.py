@@ -41,10 +41,10 @@ class _ImportSource:
     def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         """Yield the image, made from the revision that it is a difference from. That one need not be the newest."""
         # a whole image needs no revision to be there
-        if self._image.since is None:
+        if self._image.base is None:
             yield self._image.snapshot(None)
             return
-        base = self._base(self._image.since)
+        base = self._base(self._image.base)
         with self._repository.image(base) as image:
             snapshot = self._image.snapshot(image)
             # the differences hold for the base only, and the parent may be another revision

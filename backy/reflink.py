@@ -1,7 +1,6 @@
-"""Files that share blocks until one of them is written to: clones, as btrfs, XFS and others can make them.
+"""Makes clones: files that share blocks until one of them is written to. btrfs, XFS and others support this.
 
-Public: sources and storages may use all of it. Descriptors are those of regular files; the errors of the calls are
-OSErrors unless something else is said.
+Plugins may use all of it. Descriptors are those of regular files. Calls raise OSError unless something else is stated.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import Final
 from backy.durable import naming
 from backy.errors import StorageError
 
+# Requests of ioctl(2) and flags, from linux/fs.h.
 _FICLONE: Final = 0x40049409
 _GET_FLAGS: Final = 0x80086601
 _SET_FLAGS: Final = 0x40086602
@@ -28,42 +28,44 @@ _ATTRIBUTES: Final = struct.Struct("=5I8x")
 """struct fsxattr of linux/fs.h: flags, extent size, number of extents, project, CoW extent size."""
 _HAS_COW_EXTENT_SIZE: Final = 0x00010000
 _KEEP_SIZE_AND_PUNCH_HOLE: Final = 0x01 | 0x02
+# Kernels and file systems disagree about the error for a call that they do not have.
 _UNSUPPORTED: Final = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS}
 _PROBE: Final = ".reflink"
 
 
 def clone(source: int, target: int) -> None:
-    """Let the empty file `target` have the content of `source` and share its blocks.
+    """Give the empty file `target` the content of `source`. Both share all blocks.
 
-    Both get to be alike first where the file system wants it (NOCOW), and `target` will copy single blocks when it is
-    written to: XFS copies 128 KiB around each of them otherwise.
+    `target` gets the attribute NOCOW if `source` has it, and loses it otherwise.
     """
     _match_no_cow(source, target)
+    # Otherwise XFS copies 128 KiB around each block that is written to.
     _copy_single_blocks(target)
     share(source, target)
 
 
 def share(source: int, target: int) -> None:
-    """Make the clone itself (FICLONE); `clone` is what is wanted."""
+    """Call ioctl(FICLONE). Use `clone`, which prepares both files first."""
     fcntl.ioctl(target, _FICLONE, source)
 
 
 def punch_hole(descriptor: int, offset: int, length: int) -> None:
-    """Let a range read as zeroes and give its blocks back; the file keeps its length."""
+    """Make a range of a file a hole and free its blocks. The length of the file stays."""
     number = punch(descriptor, offset, length)
     if number:
         raise OSError(number, os.strerror(number))
 
 
 def punch(descriptor: int, offset: int, length: int) -> int:
-    """Make the hole itself (fallocate(2)); return the number of the error, 0 without one. `punch_hole` is wanted."""
+    """Return the number of the error of fallocate(2); 0 for success. `punch_hole` raises it."""
+    # Python's os module can only allocate.
     libc = ctypes.CDLL(None, use_errno=True)
     range_ = ctypes.c_int64(offset), ctypes.c_int64(length)
     return ctypes.get_errno() if libc.fallocate64(descriptor, _KEEP_SIZE_AND_PUNCH_HOLE, *range_) else 0
 
 
 def is_no_cow(descriptor: int) -> bool:
-    """Tell whether a file is written in place though its file system copies on write (chattr +C on btrfs)."""
+    """Return whether a file is written in place though its file system copies on write (chattr +C on btrfs)."""
     try:
         return bool(_flags(descriptor) & _NO_COW)
     except OSError as error:
@@ -73,11 +75,12 @@ def is_no_cow(descriptor: int) -> bool:
 
 
 def require_clones(folder: Path) -> None:
-    """Make sure that files in `folder` can share blocks, by trying it.
+    """Check that files in `folder` can share blocks.
 
     Raises:
-        StorageError: they can not; the text says which file systems can.
+        StorageError: they can not; the text names file systems that support it.
     """
+    # By trying it: the type of a file system does not tell, XFS for example can be made without.
     with ExitStack() as cleaning:
         descriptors = [_temporary(folder / f"{_PROBE}-{name}.tmp", cleaning) for name in ("source", "target")]
         os.write(descriptors[0], b"backy")
@@ -91,7 +94,7 @@ def require_clones(folder: Path) -> None:
 
 
 def _temporary(path: Path, cleaning: ExitStack) -> int:
-    """Make an empty file that goes when `cleaning` does."""
+    """Make an empty file that is removed when `cleaning` ends. Return its descriptor."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     cleaning.callback(path.unlink)
     cleaning.callback(os.close, descriptor)
@@ -99,12 +102,12 @@ def _temporary(path: Path, cleaning: ExitStack) -> int:
 
 
 def is_unsupported(error: OSError) -> bool:
-    """Tell whether an error of `clone` says that the file system can not make clones."""
+    """Return whether an error of `clone` means that the file system does not support clones."""
     return error.errno in _UNSUPPORTED
 
 
 def cannot_clone(folder: Path) -> StorageError:
-    """Return the error for a `folder` in which there can be no clones."""
+    """Return the error for a `folder` whose file system does not support clones."""
     return StorageError(
         f"{folder} lies on a file system that can not share blocks between files (reflink): btrfs can, and so can XFS "
         "made with reflink=1, bcachefs and OCFS2"
@@ -112,7 +115,8 @@ def cannot_clone(folder: Path) -> StorageError:
 
 
 def _match_no_cow(source: int, target: int) -> None:
-    """Write `target` in place if, and only if, `source` is: btrfs makes no clones between the two kinds."""
+    """Set or clear NOCOW of `target`, as it is for `source`."""
+    # btrfs refuses to clone between files with and without it.
     wanted = is_no_cow(source)
     if wanted != is_no_cow(target):
         flags = _flags(target)
@@ -120,13 +124,13 @@ def _match_no_cow(source: int, target: int) -> None:
 
 
 def _flags(descriptor: int) -> int:
-    """Return the attributes of lsattr(1)."""
+    """Return the attributes of a file, as lsattr(1) shows them."""
     flags: int = struct.unpack("l", fcntl.ioctl(descriptor, _GET_FLAGS, bytes(struct.calcsize("l"))))[0]
     return flags & 0xFFFFFFFF
 
 
 def _copy_single_blocks(target: int) -> None:
-    """Set the CoW extent size of an empty file to one block, on file systems that have such a thing."""
+    """Set the CoW extent size of an empty file to one block, if its file system has such a size."""
     try:
         attributes = fcntl.ioctl(target, _GET_ATTRIBUTES, bytes(_ATTRIBUTES.size))
         flags, extent_size, extents, project, _ = _ATTRIBUTES.unpack(attributes)

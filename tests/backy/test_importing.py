@@ -15,8 +15,8 @@ from backy.repository.repository import Repository
 class Patched:
     """An import of two chunks over those of an image; it counts what is read of it."""
 
-    def __init__(self, since: str | None = None, name: str | None = None, seed: int = 7) -> None:
-        self.since = since
+    def __init__(self, base: str | None = None, name: str | None = None, seed: int = 7) -> None:
+        self.base = base
         self.name = name
         self.size = 0
         self.read = 0
@@ -72,7 +72,7 @@ def test_a_whole_image_needs_no_revision(repository: Repository, content) -> Non
 def test_a_difference_from_the_newest_revision_reads_what_differs(
     repository: Repository, first, image: Path, content
 ) -> None:
-    patch = Patched(since=f"backy-{first.id}")
+    patch = Patched(base=f"backy-{first.id}")
     revision = import_image(repository.directory, patch, ())
 
     assert revision.parent == first.id
@@ -85,7 +85,7 @@ def test_a_difference_from_an_older_revision_is_read_as_a_whole(
     repository: Repository, first, image: Path, content
 ) -> None:
     between = import_image(repository.directory, Patched(seed=1), ())
-    patch = Patched(since=f"backy-{first.id}", seed=2)
+    patch = Patched(base=f"backy-{first.id}", seed=2)
     revision = import_image(repository.directory, patch, ())
 
     assert revision.parent == between.id
@@ -103,10 +103,10 @@ def test_imports_follow_each_other_by_the_names_of_their_snapshots(repository: R
     assert content(revisions[-1].id) == patches[-1].over(b"")
 
 
-@pytest.mark.parametrize("since", ["backy-", "s2", "backy-nonesuch", ""])
-def test_a_difference_from_what_is_not_there_makes_nothing(repository: Repository, first, since: str) -> None:
-    with pytest.raises(BackyError, match=f"differs from the snapshot '{since}', of which there is no revision"):
-        import_image(repository.directory, Patched(since=since, name="s2"), ())
+@pytest.mark.parametrize("base", ["backy-", "s2", "backy-nonesuch", ""])
+def test_a_difference_from_what_is_not_there_makes_nothing(repository: Repository, first, base: str) -> None:
+    with pytest.raises(BackyError, match=f"differs from the snapshot '{base}', of which there is no revision"):
+        import_image(repository.directory, Patched(base=base, name="s2"), ())
     assert repository.records.survey() == ([first], [])
 
 
@@ -114,5 +114,5 @@ def test_a_distrusted_revision_is_not_built_upon(repository: Repository, first, 
     assert backy("-b", repository.directory, "distrust", "-r", "0").code == 0
 
     with pytest.raises(BackyError, match=f"revision {first.id}, .*, is distrusted; 'backy verify' looks at it"):
-        import_image(repository.directory, Patched(since=f"backy-{first.id}"), ())
+        import_image(repository.directory, Patched(base=f"backy-{first.id}"), ())
     assert [revision.id for revision in repository.records.history()] == [first.id]

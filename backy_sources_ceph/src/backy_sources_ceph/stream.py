@@ -72,14 +72,14 @@ class StreamImport:
     """What a stream brings: a `backy.api.Import`."""
 
     def __init__(self, descriptor: int, contents: Contents, title: str) -> None:
-        self.since = contents.since
+        self.base = contents.since
         self.name = contents.name
         self._descriptor = descriptor
         self._contents = contents
         self._title = title
 
     def snapshot(self, base: Image | None) -> Snapshot:
-        """Return the image, which is made of that of `since` and of what is in the stream."""
+        """Return the image, which is made of that of `base` and of what is in the stream."""
         return StreamSnapshot(self._descriptor, self._contents, base, self._title)
 
 
