@@ -68,7 +68,7 @@ def write_all(descriptor: int, content: bytes | bytearray | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def pwrite_all(descriptor: int, content: bytes | memoryview, offset: int) -> None:
+def pwrite_all(descriptor: int, content: bytes | bytearray | memoryview, offset: int) -> None:
     """Write all of `content` at `offset` bytes."""
     view = memoryview(content)
     while view:
@@ -83,8 +83,7 @@ def write_sparse(descriptor: int, content: bytes | bytearray | mmap.mmap) -> Non
     for offset in range(0, len(content), len(_ZEROES)):
         piece = content[offset : offset + len(_ZEROES)]
         if piece != _ZEROES:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            write_all(descriptor, piece)
+            pwrite_all(descriptor, piece, offset)
 
 
 def replace_link(link: Path, target: str) -> None:
@@ -99,16 +98,16 @@ def replace_link(link: Path, target: str) -> None:
 
 def sync_folder(folder: Path | str) -> None:
     """Make new names, renames and removals in `folder` survive a power loss."""
-    _opened(folder, os.fsync)
+    _sync(folder, os.fsync)
 
 
 def sync_file_system_of(folder: Path | str) -> None:
     """Write everything on the file system that contains `folder` to the disk."""
-    _opened(folder, sync_file_system)
+    _sync(folder, sync_file_system)
 
 
-def _opened(folder: Path | str, sync: Callable[[int], None]) -> None:
-    """Open `folder` and call `sync` with the descriptor."""
+def _sync(folder: Path | str, sync: Callable[[int], None]) -> None:
+    """Open `folder`, call `sync` with its descriptor, and name the folder in errors."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with naming(folder):

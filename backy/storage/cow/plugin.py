@@ -123,11 +123,8 @@ class CowStorage:
 
     def purge(self, live: Container[bytes]) -> Purged:
         """Remove unfinished images that crashes left."""
-        left = [
-            path
-            for path in self._directory.glob(f".*{TEMPORARY_SUFFIX}")
-            if ID_PATTERN.fullmatch(path.name.removeprefix(".").removesuffix(TEMPORARY_SUFFIX))
-        ]
+        # Other names are those of records and links: the core cleans these up itself.
+        left = [path for path in self._directory.glob(f".*{TEMPORARY_SUFFIX}") if ID_PATTERN.fullmatch(path.stem[1:])]
         size = sum(path.stat().st_size for path in left)
         for path in left:
             path.unlink()
