@@ -31,7 +31,7 @@ def opened(path: Path) -> Iterator[int]:
 
 @pytest.mark.parametrize("kind", ABLE)
 def test_more_extents_than_are_asked_for_at_a_time_are_all_told_in_order(mount, kind) -> None:
-    count = 2 * fiemap._ROOM + 3
+    count = 2 * fiemap._CAPACITY + 3
     with opened(mount(kind) / "file") as descriptor:
         for index in range(count):
             os.pwrite(descriptor, b"x" * BLOCK, 2 * index * BLOCK)

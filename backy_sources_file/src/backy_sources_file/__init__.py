@@ -21,8 +21,9 @@ class FileConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     type: str
     filename: str
     """Absolute path of an image file or a block device."""
+    # YAML reads `off` without quotes as False, so that is taken as well.
     freeze: str | bool = "during-backup"
-    """How long an image file is frozen by a clone of it; `off` without quotes is False in YAML."""
+    """How long the clone exists that freezes an image file."""
 
 
 @hookimpl
@@ -30,6 +31,7 @@ def backy_source(config: Config, job: Job) -> Source:
     """Make the source from its section."""
     section = typed(config, FileConfig, "config.source")
     path = Path(section.filename)
+    # A relative path would name another image as soon as a command runs in another folder.
     if not path.is_absolute():
         raise ConfigError(f"config.source.filename: '{path}' is no absolute path")
     return FileSource(path, job.id, _freeze(section.freeze))
@@ -44,7 +46,7 @@ def _freeze(value: str | bool) -> Freeze:
 
 @hookimpl
 def backy_source_config(argument: str) -> Config:
-    """Take the path of the image, made absolute so that it means the same tomorrow."""
+    """Return the section for the path of an image or a block device."""
     if not argument or "\0" in argument:
         raise ConfigError("SOURCE of the type 'file' is the path of an image file or a block device")
     return {"filename": str(Path(argument).absolute())}

@@ -1,8 +1,7 @@
-"""Clones of an image: files beside it that share its blocks, so that what is in them stays while the image changes.
+"""Clones of an image: files beside it that share its blocks and keep their content while the image changes.
 
-A clone has no name while it is backed up, and so is gone when the process ends, however that happens. One that is kept
-for a revision is named `.backy-<job>@<revision>`; the attribute `user.backy.clone` tells whether it is still what it
-was when it was made.
+A clone has no name during a backup. The kernel removes it when the process ends, even after a crash. A clone that is
+kept for a revision is named `.backy-<job>@<revision>`. Its attribute `user.backy.clone` shows whether it was changed.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ _ATTRIBUTE: Final = "user.backy.clone"
 
 
 class ForeignCloneError(Exception):
-    """What has the name of a clone is not what was made under it."""
+    """A file has the name of a clone but is not the unchanged clone."""
 
 
 class Clones:
-    """The clones that a job has of the image at `path`, in the folder that the image really lies in."""
+    """The clones that a job has of the image at `path`. They lie in the folder of the image, links resolved."""
 
     def __init__(self, path: Path, job: str) -> None:
         self._path = path
@@ -32,10 +31,10 @@ class Clones:
 
     @contextmanager
     def frozen(self, image: int) -> Iterator[int]:
-        """Make a clone of an open image and yield its descriptor; it is gone afterwards unless it was kept.
+        """Clone an open image and yield the descriptor of the clone; remove it afterwards unless it was kept.
 
         Raises:
-            OSError: there can be no clone here.
+            OSError: the file system can not make a clone here.
         """
         descriptor = os.open(self._folder(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -45,12 +44,13 @@ class Clones:
             os.close(descriptor)
 
     def keep(self, descriptor: int, revision_id: str) -> None:
-        """Give a clone its name, once it is on the disk, and remove all others."""
-        os.setxattr(descriptor, _ATTRIBUTE, _identity(descriptor, revision_id))
+        """Sync a clone, name it after a revision, and remove all other clones of the job."""
+        os.setxattr(descriptor, _ATTRIBUTE, _fingerprint(descriptor, revision_id))
+        # A name must never lead to a clone that a power loss could still tear.
         os.fsync(descriptor)
         folder = os.open(self._folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            # Python calls linkat(2), which can follow the link to a file without a name, only if it is given a folder
+            # Only linkat(2) can follow this link to a file without a name, and Python calls it only with a folder.
             origin = f"/proc/self/fd/{descriptor}"
             os.link(origin, self._name(revision_id), src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
         finally:
@@ -62,9 +62,10 @@ class Clones:
         """Open the clone that was kept for a revision and yield its descriptor.
 
         Raises:
-            FileNotFoundError: there is none.
-            ForeignCloneError: it was changed, or is another file.
+            FileNotFoundError: there is no such clone.
+            ForeignCloneError: the clone was changed, or is another file.
         """
+        # Others may put a link or a pipe under the name: neither follow the one nor wait for the other.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(self._folder() / self._name(revision_id), flags)
         try:
@@ -75,7 +76,7 @@ class Clones:
             os.close(descriptor)
 
     def remove_others(self, revisions: Collection[str]) -> None:
-        """Remove the clones of all revisions but these."""
+        """Remove the clones of all revisions except `revisions`."""
         spared = {self._name(revision) for revision in revisions}
         for path in self._all():
             if path.name not in spared:
@@ -84,7 +85,7 @@ class Clones:
     def _all(self) -> list[Path]:
         try:
             return [path for path in self._folder().iterdir() if path.name.startswith(self._prefix)]
-        except (FileNotFoundError, PermissionError):  # nobody makes files in a folder that he may not list
+        except (FileNotFoundError, PermissionError):  # a folder that we may not list has no files of ours
             return []
 
     def _folder(self) -> Path:
@@ -96,12 +97,13 @@ class Clones:
 
 def _is_whole(descriptor: int, revision_id: str) -> bool:
     try:
-        return os.getxattr(descriptor, _ATTRIBUTE) == _identity(descriptor, revision_id)
+        return os.getxattr(descriptor, _ATTRIBUTE) == _fingerprint(descriptor, revision_id)
     except OSError:  # it has no such attribute
         return False
 
 
-def _identity(descriptor: int, revision_id: str) -> bytes:
-    """Return what a clone is known by: writing to it changes its time, and another file has another number."""
+def _fingerprint(descriptor: int, revision_id: str) -> bytes:
+    """Return the value of the attribute for an unchanged clone of a revision."""
     status = os.fstat(descriptor)
+    # Writing to a file changes its time of modification, and another file has another inode.
     return f"{revision_id} {status.st_ino} {status.st_size} {status.st_mtime_ns}".encode()

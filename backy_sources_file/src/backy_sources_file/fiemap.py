@@ -1,4 +1,4 @@
-"""The extents of files as their file system tells them: ioctl FS_IOC_FIEMAP, described in linux/fiemap.h."""
+"""Asks the file system for the extents of files: ioctl FS_IOC_FIEMAP, described in linux/fiemap.h."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from typing import Final
 from backy.api import Extent
 from backy_sources_file.comparison import MEANINGLESS, Mapped, differences
 
-_FIEMAP: Final = 0xC020660B
+_FIEMAP: Final = 0xC020660B  # FS_IOC_FIEMAP of linux/fs.h
 _HEADER: Final = struct.Struct("=QQIIII")
-"""struct fiemap: start, length, flags, mapped extents, room for extents, reserved."""
+"""struct fiemap: start, length, flags, mapped extents, capacity for extents, reserved."""
 _EXTENT: Final = struct.Struct("=QQQ16xI12x")
 """struct fiemap_extent: logical offset, physical offset, length, flags."""
+# FIEMAP_FLAG_SYNC: data that is only in memory has no address yet.
 _SYNC: Final = 1
-_ROOM: Final = 2048
-"""Extents that are asked for at a time."""
+_CAPACITY: Final = 2048
+"""Extents that one call can return."""
 _END: Final = 2**64 - 1
 
 
 class MovedError(Exception):
-    """Extents were moved while they were looked at, as a balance or a defragmentation does."""
+    """A balance or a defragmentation moved extents during the comparison."""
 
 
 def changes(old: int, new: int) -> list[Extent]:
-    """Return what of the frozen file `new` may differ from the frozen file `old`; both are descriptors.
-
-    The old extents are looked at before and after the new ones. If they are where they were, each address meant one
-    thing all that time.
+    """Return the ranges of the frozen file `new` that may differ from the frozen file `old`; both are descriptors.
 
     Raises:
-        MovedError: they are not.
-        OSError: the file system does not tell.
-        ValueError: it tells nonsense.
+        MovedError: extents of `old` were moved meanwhile.
+        OSError: the file system does not tell the extents.
+        ValueError: the file system returned extents that can not be.
     """
-    before = _Watched(old)
-    found = list(differences(before, os.fstat(old).st_size, extents(new), os.fstat(new).st_size))
-    if before.digest() != _Watched(old).digest():
+    first_look = _Watched(old)
+    found = list(differences(first_look, os.fstat(old).st_size, extents(new), os.fstat(new).st_size))
+    # If the old extents did not move, no address changed its meaning while the new ones were read.
+    if first_look.digest() != _Watched(old).digest():
         raise MovedError
     return found
 
 
 def extents(descriptor: int) -> Iterator[Mapped]:
-    """Yield the extents of a file in order, what is allocated beyond its end included.
+    """Yield the extents of a file in order, with those that are allocated beyond its end.
 
     Raises:
-        OSError: the file system does not tell.
-        ValueError: it tells nonsense.
+        OSError: the file system does not tell the extents.
+        ValueError: the file system returned extents that can not be.
     """
     start = 0
-    buffer = bytearray(_HEADER.size + _ROOM * _EXTENT.size)
+    buffer = bytearray(_HEADER.size + _CAPACITY * _EXTENT.size)
     while True:
-        _HEADER.pack_into(buffer, 0, start, _END - start, _SYNC, 0, _ROOM, 0)
+        _HEADER.pack_into(buffer, 0, start, _END - start, _SYNC, 0, _CAPACITY, 0)
         fcntl.ioctl(descriptor, _FIEMAP, buffer)
         count = _HEADER.unpack_from(buffer)[3]
         if not count:
             return
         for offset, physical, length, flags in _EXTENT.iter_unpack(buffer[_HEADER.size :][: count * _EXTENT.size]):
+            # Without progress this loop would never end.
             if offset < start or not length:
                 raise ValueError(f"an extent of {length} bytes at {offset} where one at {start} was asked for")
             yield Mapped(offset, length, physical, flags)
@@ -68,7 +68,7 @@ def extents(descriptor: int) -> Iterator[Mapped]:
 
 
 class _Watched(Iterator[Mapped]):
-    """The extents of a file, and a digest of all that is said of them but what has no meaning."""
+    """The extents of a file, and a digest of them without the flags that have no meaning."""
 
     def __init__(self, descriptor: int) -> None:
         self._extents = extents(descriptor)
@@ -80,7 +80,7 @@ class _Watched(Iterator[Mapped]):
         return extent
 
     def digest(self) -> bytes:
-        """Look at the rest of the extents, too, and return the digest."""
+        """Read the remaining extents and return the digest of all."""
         for _ in self:
             pass
         return self._digest.digest()

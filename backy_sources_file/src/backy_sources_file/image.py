@@ -1,4 +1,4 @@
-"""Reading an image file or a block device, holes left out."""
+"""Reads an image file or a block device without its holes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from backy.api import Extent, SourceError
 
 @contextmanager
 def opened(path: Path) -> Iterator[OpenFile]:
-    """Open an image for the length of a backup."""
+    """Open an image while the context lasts.
+
+    Raises:
+        SourceError: it can not be opened, or is neither a file nor a block device.
+    """
     try:
+        # O_NONBLOCK: opening a pipe by mistake must not wait for somebody who writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise SourceError(f"source {path}: {error.strerror}") from error
@@ -26,9 +31,9 @@ def opened(path: Path) -> Iterator[OpenFile]:
 
 
 class OpenFile:
-    """An open image, or what was frozen of it. Its size is that of the moment it was opened.
+    """An open image or its frozen clone. The size is that at the time of opening.
 
-    `changes` is what differs from an earlier one, if that is known. Reading is safe from several threads.
+    `changes` has the ranges that differ from an earlier image, or None. Several threads may read at once.
     """
 
     def __init__(self, path: Path, descriptor: int, changes: Iterable[Extent] | None = None) -> None:
@@ -40,14 +45,15 @@ class OpenFile:
             kind = "a directory" if stat.S_ISDIR(mode) else "neither a file nor a block device"
             raise SourceError(f"source {path} is {kind}; it must be an image file or a block device")
         self.is_regular = stat.S_ISREG(mode)
+        # fstat has no size of a block device.
         self.size = os.lseek(descriptor, 0, os.SEEK_END)
 
     def changes(self) -> Iterable[Extent] | None:
-        """Return what differs from the revision before; None if that is not known."""
+        """Return the ranges that differ from the parent revision; None if they are not known."""
         return self._changes
 
     def extents(self) -> Iterator[Extent]:
-        """Yield data and holes as the file system knows them; a block device is all data."""
+        """Yield data and holes as the file system knows them; a block device has data only."""
         position = 0
         while position < self.size:
             data = self._next_data(position) if self.is_regular else position
@@ -62,6 +68,7 @@ class OpenFile:
         try:
             return min(os.lseek(self.descriptor, position, os.SEEK_DATA), self.size)
         except OSError as error:
+            # ENXIO: there is no data any more, or the position is beyond the end.
             if error.errno != errno.ENXIO:
                 raise SourceError(f"source {self._path}: {error.strerror}") from error
         if os.fstat(self.descriptor).st_size < self.size:
@@ -77,9 +84,10 @@ class OpenFile:
             raise SourceError(f"source {self._path}: {error.strerror}") from error
 
     def pread(self, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes at `offset`."""
+        """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
         try:
             data = os.pread(self.descriptor, length, offset)
+            # Linux reads 2 GiB at most at a time, and a signal may cut a read short.
             while len(data) < length:
                 more = os.pread(self.descriptor, length - len(data), offset + len(data))
                 if not more:

@@ -1,4 +1,4 @@
-"""The source: what is frozen, what is kept for the next backup, and what differs from the last one."""
+"""The source: freezes the image, keeps a clone for the next backup, and compares with the kept one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FREEZES: Final[tuple[Freeze, ...]] = ("off", "during-backup", "keep")
 
 
 class FileSource:
-    """A file or a block device; a file is frozen by a clone of it where its file system can make one."""
+    """An image file or a block device. A clone freezes a file where its file system can make clones."""
 
     def __init__(self, path: Path, job: str, freeze: Freeze) -> None:
         self._path = path
@@ -29,44 +29,47 @@ class FileSource:
 
     @property
     def verifier(self) -> str:
-        """What changed is known only where clones are kept."""
+        """The verifier that suits the setting `freeze`."""
+        # Changes are known only with kept clones, and without them `changed` would have nothing to go by.
         return "changed" if self._freeze == "keep" else "full"
 
     @contextmanager
     def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
-        """Freeze the image for the length of a backup, or for longer, as far as that can be done."""
-        with opened(self._path) as image, ExitStack() as cleaning:
+        """Freeze the image for a backup if possible. Keep the clone after a complete backup with `freeze: keep`."""
+        with opened(self._path) as image, ExitStack() as stack:
             if not image.is_regular:
                 yield image
                 return
             kept = parent if self._freeze == "keep" else None
-            self._tidy([kept] if kept else [])
-            clone = self._frozen(image, cleaning) if self._freeze != "off" else None
+            self._clean_up([kept] if kept else [])
+            clone = self._frozen(image, stack) if self._freeze != "off" else None
             if clone is None:
                 yield image
                 return
             yield OpenFile(self._path, clone, self._changes(kept, clone) if kept else None)
+            # A failed backup raises at the yield and does not get here: the clone of the parent stays.
             if self._freeze == "keep":
                 self._keep(clone, revision_id)
 
     def retain(self, revision_ids: Collection[str]) -> None:
-        """Remove the clones of other revisions."""
+        """Remove the clones of all other revisions; raise SourceError if they can not be removed."""
         try:
             self._clones.remove_others(revision_ids)
         except OSError as error:
             raise SourceError(f"source {self._path}: clones of it can not be removed: {error}") from error
 
-    def _tidy(self, revisions: Collection[str]) -> None:
-        """Remove what was kept before, and what a crash left; that it can not be done is no reason for no backup."""
+    def _clean_up(self, revision_ids: Collection[str]) -> None:
+        """Remove all other clones, also those that a crash left."""
         try:
-            self.retain(revisions)
+            self.retain(revision_ids)
         except SourceError as error:
+            # A clone too many costs space. No backup would cost more.
             log.warning("%s", error)
 
-    def _frozen(self, image: OpenFile, cleaning: ExitStack) -> int | None:
-        """Clone the image until `cleaning` ends; None where that can not be done."""
+    def _frozen(self, image: OpenFile, stack: ExitStack) -> int | None:
+        """Clone the image until `stack` ends and return the descriptor; None if it can not be cloned."""
         try:
-            return cleaning.enter_context(self._clones.frozen(image.descriptor))
+            return stack.enter_context(self._clones.frozen(image.descriptor))
         except OSError as error:
             unable = reflink.is_unsupported(error)
             cause = "its file system can not share blocks between files" if unable else error.strerror
@@ -75,7 +78,7 @@ class FileSource:
             return None
 
     def _changes(self, parent: str, clone: int) -> list[Extent] | None:
-        """Compare with the clone that was kept for the revision `parent`; None if that can not be done."""
+        """Compare with the clone that was kept for the revision `parent`; return None if that is not possible."""
         try:
             with self._clones.kept(parent) as old:
                 return fiemap.changes(old, clone)
@@ -91,7 +94,7 @@ class FileSource:
         return None
 
     def _keep(self, clone: int, revision_id: str) -> None:
-        """Keep the clone of a complete revision in place of that of the one before."""
+        """Keep the clone of a complete revision and remove the clone of its parent."""
         try:
             self._clones.keep(clone, revision_id)
         except OSError as error:
