@@ -1,7 +1,7 @@
-"""Images of Ceph clusters (RBD) as a source for backy, and what sources that build upon it use.
+"""Images of Ceph clusters (RBD) as a source for backy, and a base for sources that make snapshots in another way.
 
-Configuration: `CephConfig`. Whoever has another way of making snapshots inherits from `CephSource` and overrides
-`freeze`, and inherits from `CephConfig` for keys of his own.
+Configuration: `CephConfig`. A source that builds upon this one inherits from `CephSource` and overrides `freeze`. For
+keys of its own it inherits from `CephConfig`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def backy_source(config: Config, job: Job) -> Source:
 
 @hookimpl
 def backy_source_config(argument: str) -> Config:
-    """Take the image as the program `rbd` names it."""
+    """Return the section for an image that is named as for the program `rbd`."""
     return parse_specification(argument)
 
 
@@ -35,10 +35,12 @@ def backy_source_config(argument: str) -> Config:
 def backy_restore_target(
     argument: str, options: Mapping[str, str], config: Config, size: int, force: bool
 ) -> AbstractContextManager[RestoreTarget]:
-    """Restore to the image that is named as for the program `rbd`."""
+    """Restore to an image that is named as for the program `rbd`."""
+    # The plan is made before anything is opened, so that a wrong name or option costs no connection.
     return opened_target(plan_target(argument, options, config), size, force=force)
 
 
+# Other distributions build upon these names; everything else may change.
 __all__ = [
     "PREFIX",
     "CephConfig",

@@ -1,4 +1,4 @@
-"""The section `source` of a job, and the words that name an image."""
+"""The section `source` of a job, and the names of images on the command line."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import msgspec
 
 from backy.api import ConfigError
 
+# `rbd` takes '/' for the end of a pool's name and '@' for the begin of a snapshot's.
 _NAME = re.compile(r"[^/@\0]+")
 
 
 class CephConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
-    """Which image, and how to get at its cluster. A source that builds upon this one adds its own keys."""
+    """The image and the way to its cluster. A source that builds upon this one adds its own keys."""
 
     type: str
     pool: str
     image: str
     namespace: str = ""
-    """Namespace of the pool in which the image is."""
+    """Namespace of the image in its pool."""
     conf: str | None = None
-    """Configuration file of the cluster; None leaves it to CEPH_CONF and to Ceph's usual places."""
+    """Configuration file of the cluster; None for CEPH_CONF or Ceph's usual places."""
     cluster: str | None = None
-    """Name of the cluster where it is not `ceph`: its configuration is /etc/ceph/<name>.conf then."""
+    """Name of the cluster; None for `ceph`. Its configuration is /etc/ceph/<name>.conf."""
     user: str | None = None
     """Ceph user without the leading `client.`; None stands for Ceph's default, `admin`."""
     full_always: bool = False
@@ -30,6 +31,7 @@ class CephConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
 
     def __post_init__(self) -> None:
         """Refuse names that Ceph could take for something else."""
+        # Only the namespace may be empty: pools have one without a name.
         for key in ("pool", "image", "namespace"):
             if not _NAME.fullmatch(getattr(self, key)) and (key != "namespace" or self.namespace):
                 raise ValueError(f"{key} is a name without '/' and '@', not {getattr(self, key)!r}")
@@ -44,7 +46,7 @@ def parse_specification(words: str) -> dict[str, str]:
     """Turn POOL/IMAGE or POOL/NAMESPACE/IMAGE into keys of `CephConfig`.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: `words` has another form.
     """
     names = words.split("/")
     if len(names) not in {2, 3} or not all(_NAME.fullmatch(name) for name in names):

@@ -1,4 +1,4 @@
-"""Connections to a Ceph cluster that end: every call has a time-out, and every error is one line."""
+"""Connects to a Ceph cluster. Every call has a time-out, and every error is one line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from backy.api import SourceError
 from backy_sources_ceph.config import CephConfig
 
 TIMEOUT = 60
-"""Seconds until a cluster that does not answer is given up, unless its configuration says otherwise."""
+"""Seconds to wait for a cluster that does not answer, unless its configuration has another time-out."""
 
 
 class UnreachableError(SourceError):
-    """The cluster does not answer: there is no sense in asking it for anything more."""
+    """The cluster does not answer. Further questions would only take another time-out each."""
 
 
-# each with Ceph's own default, which waits for ever or nearly so
+# Ceph's defaults wait for ever or nearly so; values that an administrator chose are left alone.
 _TIMEOUTS = {"client_mount_timeout": 300, "rados_osd_op_timeout": 0, "rados_mon_op_timeout": 0}
 _REASONS = {
     errno.ENOENT: "it does not exist",
@@ -30,11 +30,12 @@ _REASONS = {
 
 
 def bindings() -> tuple[Any, Any]:
-    """Return the modules `rados` and `rbd`, which come with Ceph and not from a package index.
+    """Return the modules `rados` and `rbd`.
 
     Raises:
-        SourceError: they are not there; the text names the packages.
+        SourceError: they can not be imported; the text names the packages.
     """
+    # They come with Ceph and are on no package index, so no dependency of ours can install them.
     try:
         import rados
         import rbd
@@ -47,19 +48,19 @@ def bindings() -> tuple[Any, Any]:
 
 
 def reason(code: int) -> str:
-    """Say in words what an error number of Ceph means here."""
+    """Return the text for an error number of Ceph."""
     return _REASONS.get(code, os.strerror(code))
 
 
 def failure(what: str, code: int | None, otherwise: object) -> SourceError:
-    """Make an error of an error number of Ceph: `what` begins its text, `otherwise` ends it if nothing better does."""
+    """Return an error that begins with `what` and ends with the text for `code`, or with `otherwise` without one."""
     kind = UnreachableError if code == errno.ETIMEDOUT else SourceError
     return kind(f"{what}: {_REASONS.get(code or 0, otherwise)}")
 
 
 @contextmanager
 def reported(what: str) -> Iterator[None]:
-    """Turn an error of Ceph's modules into a SourceError that begins with `what`."""
+    """Raise errors of Ceph's modules as SourceError with a text that begins with `what`."""
     rados, rbd = bindings()
     try:
         yield
@@ -69,15 +70,15 @@ def reported(what: str) -> Iterator[None]:
 
 @contextmanager
 def opened_pool(config: CephConfig, title: str | None = None) -> Iterator[Any]:
-    """Connect to the cluster; gives the `rados.Ioctx` of pool and namespace. Messages begin with `title`.
+    """Connect to the cluster and yield the `rados.Ioctx` of the pool and namespace. Messages begin with `title`.
 
     Raises:
-        SourceError: there is no such cluster or pool, or it can not be reached.
+        SourceError: the cluster can not be reached, or has no such pool.
     """
     what = title or f"source {config.specification}"
     with _connected(config, what) as connection:
         with reported(what):
-            # of a pool that is not there, opening it would ask the monitors for ever
+            # Opening a pool that does not exist would ask the monitors for ever.
             if config.pool not in connection.list_pools():
                 raise SourceError(f"{what}: there is no pool '{config.pool}'")
             pool = connection.open_ioctx(config.pool)
@@ -96,7 +97,7 @@ def _connected(config: CephConfig, what: str) -> Iterator[Any]:
             conffile=config.conf or rados.Rados.DEFAULT_CONF_FILES,
             clustername=config.cluster,
             rados_id=config.user and config.user.removeprefix("client."),
-            # blocks are read once, in large pieces
+            # A cache is of no use: every block is read once, in large pieces.
             conf={"rbd_cache": "false"},
         )
     try:

@@ -1,12 +1,11 @@
-"""The streams of `rbd export-diff`, `rbd merge-diff` and `rbd export --export-format 2`.
+"""Parses the streams of `rbd export-diff`, `rbd merge-diff` and `rbd export --export-format 2`.
 
-The formats are those of Ceph's doc/dev/rbd-diff.rst and doc/dev/rbd-export.rst, and what Ceph 16 writes beyond them: a
-record `p` of one byte that tells whether a snapshot is protected, whose length some versions give as 8, and a line "rbd
-image diffs v2" before the number of diffs. A diff has metadata first, each at most once and in any order, then data in
-ascending order; all numbers are little endian. Version 2 tells the length of each record, so that metadata of later
-versions can be left out. An image is a sequence of diffs, from one snapshot to the next and to what there is now.
+Ceph's doc/dev/rbd-diff.rst and doc/dev/rbd-export.rst describe the formats. Ceph 16 also writes a record `p` of one
+byte (whether a snapshot is protected), and a line "rbd image diffs v2" before the number of diffs. A diff has metadata
+first, each kind at most once and in any order, then data in ascending order. All numbers are little endian. An image
+is a sequence of diffs, from one snapshot to the next one and to the current state.
 
-Data is left where it is: what a stream says costs no memory but 24 bytes a record.
+The parser leaves data where it is and needs 24 bytes of memory for each record.
 """
 
 from __future__ import annotations
@@ -20,22 +19,24 @@ from backy_sources_ceph.pieces import ZEROES, Piece, Pieces, overlaid
 DIFFS: Final = {b"rbd diff v1\n": 1, b"rbd diff v2\n": 2}
 IMAGE: Final = b"rbd image v2\n"
 IMAGE_DIFFS: Final = b"rbd image diffs v2\n"
+# Ceph has maps for 256 million objects at most, of 4 MiB each by default.
 LARGEST_IMAGE: Final = 2**50
-"""Bytes; Ceph has maps for 256 million objects at most, which are 4 MiB each unless somebody chose otherwise."""
+"""Bytes of the largest image that is accepted."""
+# Far more than Ceph takes, and little enough to read before it is checked.
 LONGEST_NAME: Final = 4096
-"""Bytes of a snapshot's name, far more than Ceph takes."""
+"""Bytes of the longest name of a snapshot that is accepted."""
 
 
 class Stream(Protocol):
-    """What is read from its first byte to its last."""
+    """A sequence of bytes that is read from the first to the last."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name of the stream in messages."""
 
     @property
     def position(self) -> int:
-        """How many bytes were read or skipped."""
+        """The number of bytes that were read or skipped."""
 
     def read(self, length: int) -> bytes:
         """Read a few bytes; fewer than `length` at the end only."""
@@ -46,12 +47,12 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a stream says of an image."""
+    """The content of a stream."""
 
     since: str | None
-    """The snapshot that the image differs from by the pieces; None if they are all of it."""
+    """The snapshot that the pieces are a difference from; None if they are the whole image."""
     name: str | None
-    """The snapshot that the image is of, if it is of one."""
+    """The snapshot that the stream leads to; None if it leads to the current state of the image."""
     size: int
     """Bytes of the image."""
     pieces: Pieces
@@ -61,9 +62,10 @@ def parse(stream: Stream) -> Contents:
     """Read a whole stream.
 
     Raises:
-        SourceError: it is none, or not a sound one; the text has the byte at which that was noticed.
+        SourceError: this is no stream, or not a sound one; the text has the position in bytes.
     """
     reader = _Reader(stream)
+    # The line of an image is a byte longer than the lines of diffs.
     start = reader.exactly(len(IMAGE) - 1)
     if start in DIFFS:
         contents = _Diff(reader, DIFFS[start]).contents()
@@ -77,10 +79,11 @@ def parse(stream: Stream) -> Contents:
 
 
 def _image(reader: _Reader) -> Contents:
-    """Read what follows the first line of an image: metadata, which is left out, and diffs that follow each other."""
+    """Read an image behind its first line: skip the metadata and apply the diffs in order."""
     while reader.exactly(1) != b"E":
         reader.leave_out(reader.number(8))
     count = reader.exactly(8)
+    # Only some versions of Ceph write this line before the count.
     if IMAGE_DIFFS.startswith(count):
         if count + reader.exactly(len(IMAGE_DIFFS) - len(count)) != IMAGE_DIFFS:
             reader.refuse("has no number of diffs")
@@ -91,6 +94,7 @@ def _image(reader: _Reader) -> Contents:
         if version is None:
             reader.refuse("has something else where a diff should begin")
         diff = _Diff(reader, version).contents()
+        # A diff of another snapshot would be laid over the wrong image without anybody noticing.
         if diff.since != (contents.name if contents else None):
             reader.refuse(f"has a diff since {diff.since!r}, which is not what the diff before it leads to")
         contents = _followed(contents, diff) if contents else diff
@@ -100,13 +104,13 @@ def _image(reader: _Reader) -> Contents:
 
 
 def _followed(contents: Contents, diff: Contents) -> Contents:
-    """Return what an image becomes by a diff."""
+    """Return the image that a diff makes of another one."""
     kept = contents.pieces.within(0, diff.size)
     return Contents(None, diff.name, diff.size, Pieces(overlaid(kept, diff.pieces)))
 
 
 class _Reader:
-    """The numbers and names in a stream."""
+    """Reads numbers and names, and refuses streams that are not sound."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -133,7 +137,7 @@ class _Reader:
 
 
 class _Diff:
-    """A diff behind its first line."""
+    """Reads a diff behind its first line."""
 
     def __init__(self, reader: _Reader, version: int) -> None:
         self._reader = reader
@@ -143,6 +147,7 @@ class _Diff:
 
     def contents(self) -> Contents:
         while (tag := self._reader.exactly(1)) != b"e":
+            # Version 2 has the length of each record, so that unknown metadata can be skipped.
             length = self._reader.number(8) if self._version > 1 else None
             if tag in {b"w", b"z"}:
                 self._data(length, zeroes=tag == b"z")
@@ -165,6 +170,7 @@ class _Diff:
             return self._reader.number(8)
         if length is None:
             self._reader.refuse(f"has an unknown record {_shown(tag)}")
+        # Some versions of Ceph write a length of 8 for the record `p`, which has one byte.
         self._reader.leave_out(1 if (tag, length) == (b"p", 8) else length)
         return 0
 
@@ -176,6 +182,7 @@ class _Diff:
             name = self._reader.exactly(length).decode()
         except UnicodeDecodeError:
             name = ""
+        # Names are shown to people, so control characters must not reach their terminals.
         if not name or not name.isprintable():
             self._reader.refuse("names a snapshot by what is no text")
         return name

@@ -1,4 +1,4 @@
-"""Putting in order what Ceph tells of an image's data and holes."""
+"""Fills the gaps in Ceph's list of an image's data and holes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from backy.api import Extent
 
 
 def filled(extents: Iterable[Extent], start: int, stop: int) -> Iterator[Extent]:
-    """Hand on ascending extents, with a hole wherever they leave a gap between `start` and `stop`."""
+    """Yield ascending extents, with a hole for each gap between `start` and `stop`."""
+    # Ceph lists what was written or discarded and leaves out the rest.
     position = start
     for extent in extents:
         if extent.offset > position:

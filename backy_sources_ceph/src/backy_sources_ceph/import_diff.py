@@ -28,12 +28,14 @@ def command(directory: Path, tags: tuple[str, ...], file: str) -> None:
     a stream that ends with it. All of the stream is checked before anything is made of it; then it is stored and
     verified as a backup is. A stream from a pipe takes up as much space in the repository meanwhile.
     """
+    # Imported late: `backy --help` must not pay for it.
     from backy.cli.progress import steps
     from backy.importing import import_image
     from backy.repository.repository import Repository
     from backy_sources_ceph.stream import opened_stream
 
     repository = Repository.open(directory)
+    # A pipe's content is kept beside the chunks, where there has to be space for it in any case.
     with opened_stream(file, repository.directory) as stream, steps() as show:
         revision = import_image(repository.directory, stream, tags, show)
     click.echo(f"{revision.id} {revision.verification}")

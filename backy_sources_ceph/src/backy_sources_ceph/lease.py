@@ -1,8 +1,8 @@
-"""Leases: an image is backed up by one backup server at a time.
+"""Leases, so that one backup server at a time backs up an image.
 
-A lease is an exclusive lock on an object of backy's own, which the OSD lets go of by itself when it is not renewed:
-that of a dead server runs out. The image's own lock is left alone, as a running virtual machine holds it. The object is
-named by the image's id, which stays when the image is renamed; it holds the owner, and is removed with the lease.
+A lease is an exclusive lock on an object of backy's own. The OSD releases the lock if it is not renewed, so the lease
+of a dead server runs out. The object is named by the image's id, which stays the same when the image is renamed. It
+holds the owner, and is removed with the lease.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from backy_sources_ceph.connection import bindings, reported
 from backy_sources_ceph.owner import Owner
 
 log = logging.getLogger(__name__)
+# A running virtual machine holds the lock of the image itself, so that can not be used.
 PREFIX = "backy.lease."
-"""How the name of the object begins; the image's id follows."""
+"""Prefix of the name of the object; the image's id follows."""
 
 SECONDS = 60
-"""How long a lease lasts that is not renewed; it is renewed three times as often."""
+"""Seconds that a lease lasts after it was taken or renewed."""
 
 _LOCK = "backy"
 _MAY_RENEW = 1  # LIBRADOS_LOCK_FLAG_MAY_RENEW of librados.h
 
 
 class Lease:
-    """A lease on the image with the id `image`; `leased` takes, renews and returns it."""
+    """A lease on the image with the id `image`. Use `leased`, which takes, renews and releases it."""
 
     def __init__(self, pool: Any, image: str, owner: Owner, what: str, seconds: int) -> None:
         self._pool = pool
@@ -42,12 +43,12 @@ class Lease:
         self._lost = False
 
     def check(self) -> None:
-        """Raise SourceError if somebody else has taken the image over."""
+        """Raise SourceError if another backup has taken the image over."""
         if self._lost:
             raise SourceError(f"{self._what} was taken over by another backup while the cluster could not be reached")
 
     def take(self) -> None:
-        """Take the lease and note who has it; raises SourceBusyError if somebody else does."""
+        """Take the lease and store the owner; raise SourceBusyError if somebody else has it."""
         rados, _ = bindings()
         with reported(f"{self._what}: taking a lease on it"):
             try:
@@ -60,6 +61,7 @@ class Lease:
     def keep(self, ended: threading.Event) -> None:
         """Renew the lease until `ended` is set."""
         rados, _ = bindings()
+        # A third of the time leaves time for two attempts that fail.
         while not ended.wait(self._seconds / 3):
             try:
                 self._lock()
@@ -67,13 +69,14 @@ class Lease:
                 self._lost = True
                 return
             except rados.Error as error:
+                # The lock may last until the next attempt. If it does not, that finds it busy or takes it anew.
                 log.warning("%s: the lease could not be renewed: %s", self._what, error)
 
     def release(self) -> None:
-        """Let others take the lease at once; if that fails, it runs out."""
+        """Release the lease. If that fails, log it; the lease runs out by itself."""
         rados, _ = bindings()
         try:
-            # it may have run out and be somebody else's, whose it has to stay
+            # If the lease ran out and somebody else has it, this fails, and the object stays.
             self._lock()
             self._pool.remove_object(self._object)
         except rados.Error as error:
@@ -86,16 +89,16 @@ class Lease:
         rados, _ = bindings()
         try:
             return Owner.decode(self._pool.read(self._object))
-        except rados.ObjectNotFound:  # it was given back this instant
+        except rados.ObjectNotFound:  # it was released this instant
             return None
 
 
 @contextmanager
 def leased(pool: Any, image: str, owner: Owner, what: str, seconds: int = SECONDS) -> Iterator[Lease]:
-    """Hold a lease; `what` begins the text of errors.
+    """Hold a lease while the context lasts; errors begin with `what`.
 
     Raises:
-        SourceBusyError: somebody else holds it; the text says who.
+        SourceBusyError: somebody else holds the lease; the text names the holder.
     """
     lease = Lease(pool, image, owner, what, seconds)
     lease.take()

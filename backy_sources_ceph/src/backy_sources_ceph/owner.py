@@ -1,4 +1,4 @@
-"""Who made a snapshot or holds a lease, for other backup servers to read."""
+"""The owner of a snapshot or of a lease, in a form that other backup servers read."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ class Owner(msgspec.Struct, frozen=True):
     job: str
     """The job's name."""
     host: str
-    """Where the job was at that time."""
+    """Name of the backup server at that time."""
 
     @classmethod
     def of(cls, job: Job) -> Owner:
-        """Return what others shall read of `job`."""
+        """Return the owner that stands for `job` on this machine."""
         return cls(job.id, job.name, socket.gethostname())
 
     def encode(self) -> str:
-        """Return it as JSON."""
+        """Return the owner as JSON."""
         return msgspec.json.encode(self).decode()
 
     @classmethod
     def decode(cls, text: str | bytes) -> Owner | None:
-        """Read it; what is anything else has no owner."""
+        """Return the owner in `text`; None if it is something else."""
         try:
             return msgspec.json.decode(text, type=cls)
-        except msgspec.DecodeError:
+        except msgspec.DecodeError:  # somebody else wrote it, or a power loss cut it short
             return None
 
     def __str__(self) -> str:
+        # Messages are for people: the id would tell them nothing.
         return f"job '{self.job}' on {self.host}"

@@ -1,4 +1,4 @@
-"""Reading ahead: a cluster gives its best only to those who ask for several things at once."""
+"""Reads ahead: a cluster is fast only if several requests are under way at once."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from concurrent.futures import Future, wait
 
 from backy.api import CHUNK_SIZE, Extent
 
+# `rbd export` has as many requests under way.
 DEPTH = 10
-"""How many chunks are asked for before they are needed; `rbd export` has as many in flight."""
+"""Chunks that are requested before they are needed."""
 
 Start = Callable[[int, int], "Future[bytes]"]
-"""Begins to read `length` bytes at `offset`."""
+"""Begins to read at an offset, the first argument, so many bytes as the second says."""
 
 
 class ReadAhead:
-    """Reads an image by way of `start`. Chunks that were announced are asked for some time before they are read.
+    """Reads an image of `size` bytes by `start`, and requests announced chunks before they are needed.
 
-    Memory is bounded: at most DEPTH chunks that nobody has asked for yet are held, besides those being read.
+    Besides the chunks that are being read, at most DEPTH chunks are held in memory. Several threads may read.
     """
 
     def __init__(self, start: Start, size: int) -> None:
@@ -31,10 +32,7 @@ class ReadAhead:
         self._running: set[Future[bytes]] = set()
 
     def announce(self, extents: Iterable[Extent]) -> Iterator[Extent]:
-        """Hand on the extents that will be read next, in order; whatever was announced before is forgotten.
-
-        They are handed on a little later than they come, so that it is known what to read ahead.
-        """
+        """Yield the extents that will be read next, in order, and replace what was announced earlier."""
         with self._lock:
             self._announced.clear()
             self._begun.clear()
@@ -47,22 +45,24 @@ class ReadAhead:
                 if chunks:
                     with self._lock:
                         self._announced.append(chunks)
+            # Extents are yielded with a delay, so that there is always something known to read ahead.
             held.append(extent)
             if len(held) > DEPTH:
                 yield held.popleft()
         yield from held
 
     def pread(self, offset: int, length: int) -> bytes:
-        """Read `length` bytes at `offset`; raises whatever reading raises."""
+        """Read `length` bytes at `offset`; raise the errors of reading."""
         index = offset // CHUNK_SIZE
         with self._lock:
             while self._announced and (self._announced[0][0] <= index or len(self._begun) < DEPTH):
                 self._begin_next()
-            future = self._begun.pop(index, None) if (offset, length) == self._place(index) else None
+            # Only whole chunks are read ahead; a verifier may ask for anything.
+            future = self._begun.pop(index, None) if (offset, length) == self._range(index) else None
         return (future or self._begin(offset, length)).result()
 
     def close(self) -> None:
-        """Wait until nothing is being read any more."""
+        """Wait for all reads that were begun."""
         with self._lock:
             self._announced.clear()
         wait(self._running.copy())
@@ -71,7 +71,7 @@ class ReadAhead:
         chunks = self._announced.popleft()
         if len(chunks) > 1:
             self._announced.appendleft(chunks[1:])
-        self._begun[chunks[0]] = self._begin(*self._place(chunks[0]))
+        self._begun[chunks[0]] = self._begin(*self._range(chunks[0]))
 
     def _begin(self, offset: int, length: int) -> Future[bytes]:
         future = self._start(offset, length)
@@ -79,6 +79,6 @@ class ReadAhead:
         future.add_done_callback(self._running.discard)
         return future
 
-    def _place(self, index: int) -> tuple[int, int]:
+    def _range(self, index: int) -> tuple[int, int]:
         """Return offset and length of a chunk."""
         return index * CHUNK_SIZE, min(CHUNK_SIZE, self._size - index * CHUNK_SIZE)

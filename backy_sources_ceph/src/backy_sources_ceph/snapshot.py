@@ -1,4 +1,4 @@
-"""A snapshot of an image, as a backup reads it."""
+"""Reads a snapshot of an image for a backup."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from backy_sources_ceph.connection import bindings, failure, reason, reported
 from backy_sources_ceph.extents import filled
 from backy_sources_ceph.read_ahead import ReadAhead
 
+# In windows, reading begins early and lists of changes stay short.
 _WINDOW = 256 * 2**30
-"""Bytes of the image whose changes are asked for at once: reading begins early, and lists stay short."""
+"""Bytes of the image whose changes are listed at a time."""
 
 
 class RbdSnapshot:
-    """An image as it was when the snapshot `name` was made; `since` is an earlier snapshot, None if there is none.
+    """The snapshot `name` of an image, open for reading.
 
-    `check` is called for each read and raises if the backup must not go on.
+    `since` is the earlier snapshot that changes are told from, or None. `check` is called for each read and raises if
+    the backup must not go on.
     """
 
     consistent = True
@@ -40,7 +42,7 @@ class RbdSnapshot:
         self._since = since
         self._check = check
         self._what = what
-        # it is read once, and should not drive out what virtual machines read
+        # The data is read once. It should not drive data of virtual machines out of the OSD's cache.
         self._advice = rados.LIBRADOS_OP_FLAG_FADVISE_SEQUENTIAL | rados.LIBRADOS_OP_FLAG_FADVISE_NOCACHE
         with reported(what):
             self.size: int = handle.size()
@@ -50,17 +52,21 @@ class RbdSnapshot:
         self._ahead = ReadAhead(self._start, self.size)
 
     def extents(self) -> Iterator[Extent]:
-        """Yield data and holes, a parent image's data included."""
+        """Yield data and holes. Data of a parent image counts as data."""
         return self._ahead.announce(filled(self._differences(None), 0, self.size))
 
     def changes(self) -> Iterator[Extent] | None:
-        """Yield what differs from the earlier snapshot; None if there is none."""
+        """Yield the ranges that differ from the earlier snapshot; None if there is no such snapshot."""
         if self._since is None or self._since not in self._sizes:
             return None
+        # Ceph does not list what an image has grown by unless it was written.
         return self._ahead.announce(filled(self._differences(self._since), self._sizes[self._since], self.size))
 
     def _differences(self, since: str | None) -> Iterator[Extent]:
-        """Yield what was written or discarded since a snapshot, or ever: whole objects where Ceph has maps of them."""
+        """Yield ranges that were written or discarded after the snapshot `since`, or ever if it is None.
+
+        These are whole objects where Ceph has a map of them.
+        """
         for start in range(0, self.size, _WINDOW):
             found: list[Extent] = []
             with reported(f"{self._what}: comparing snapshots"):
@@ -72,31 +78,32 @@ class RbdSnapshot:
                     include_parent=since is None,
                     whole_object=self._fast,
                 )
-            # Ceph does not promise an order, and in an image with stripes that of the objects is another one
+            # Ceph does not promise an order. Objects of an image with stripes do not follow the order of its bytes.
             yield from joined(sorted(found))
 
     def pread(self, offset: int, length: int) -> bytes:
         """Read `length` bytes at `offset`.
 
         Raises:
-            SourceError: they can not be read, or the snapshot has been removed.
+            SourceError: they can not be read, the snapshot was removed, or another backup took the image over.
         """
         if offset + length > self.size:
             raise SourceError(f"{self._what} has {self.size} bytes: there are no {length} at {offset}")
         self._check()
         data = self._ahead.pread(offset, length)
-        # of a snapshot that somebody removes meanwhile, Ceph reads zeroes
+        # If somebody removed the snapshot meanwhile, Ceph has read zeroes. This question fails then.
         with reported(f"{self._what}: the snapshot {self._name} that is being read"):
             self._handle.is_protected_snap(self._name)
         return data
 
     def close(self) -> None:
-        """Wait for reads that were begun and are not needed any more."""
+        """Wait for all reads that were begun."""
         self._ahead.close()
 
     def _start(self, offset: int, length: int) -> Future[bytes]:
         future: Future[bytes] = Future()
 
+        # librbd calls this in a thread of its own.
         def done(completion: Any, data: bytes | None) -> None:
             result = completion.get_return_value()
             if data is not None and result == length:
@@ -118,10 +125,10 @@ def opened_snapshot(
     since: str | None,
     check: Callable[[], None],
 ) -> Iterator[RbdSnapshot]:
-    """Open the snapshot `name` of the image of `config` for reading; raises SourceError if there is none."""
+    """Open the snapshot `name` of the image of `config` for reading; raise SourceError if it does not exist."""
     _, rbd = bindings()
     what = f"source {config.specification}"
-    # one that was opened as read-only is not told when its snapshot is removed
+    # Not opened as read-only: librbd does not tell a read-only handle that its snapshot was removed.
     with reported(f"{what}: the snapshot {name}"):
         handle = rbd.Image(pool, config.image, snapshot=name)
     try:

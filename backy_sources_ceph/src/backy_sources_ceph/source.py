@@ -19,11 +19,12 @@ log = logging.getLogger(__name__)
 
 
 class CephSource:
-    """An RBD image. Of the snapshots, that of the newest complete revision is kept: the next backup needs it.
+    """An RBD image. The snapshot of the newest complete revision is kept, because the next backup compares with it.
 
-    A source that builds upon this one and has snapshots made in its own way overrides `freeze`.
+    A source that builds upon this one and makes snapshots in another way overrides `freeze`.
     """
 
+    # A full comparison would read the image over the network a second time.
     verifier = "sample"
 
     def __init__(self, config: CephConfig, job: Job) -> None:
@@ -31,16 +32,19 @@ class CephSource:
         self.job = job
 
     def freeze(self, image: Image, name: str) -> bool:
-        """Make the snapshot `name`; it is there when this returns. Raises SourceError if that can not be done.
+        """Make the snapshot `name` before returning.
 
-        Returns whether the image is as consistent as this source can have it; if not, the revision tells so.
+        Returns whether the snapshot is as consistent as this source can make it. The revision records that.
+
+        Raises:
+            SourceError: the snapshot can not be made.
         """
         image.create_snapshot(name)
         return True
 
     @contextmanager
     def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
-        """Freeze the image as the snapshot `backy-<revision>`; nobody else backs it up meanwhile."""
+        """Freeze the image as the snapshot `backy-<revision>` and keep other backup servers away meanwhile."""
         name = PREFIX + revision_id
         earlier = PREFIX + parent if parent else None
         with opened_pool(self.config) as pool, self._leased(pool) as lease:
@@ -51,14 +55,14 @@ class CephSource:
                     snapshot.consistent = consistent
                     yield snapshot
             except UnreachableError:
-                raise  # the next backup cleans up
+                raise  # cleaning up would wait for the cluster again; the next backup does it
             except BaseException:
                 self._clean_up(pool, lambda own: own == name)
                 raise
             self._clean_up(pool, lambda own: own != name or self.config.full_always)
 
     def retain(self, revision_ids: Collection[str]) -> None:
-        """Remove the snapshots of this job's revisions that are not in `revision_ids`."""
+        """Remove this job's snapshots whose revisions are not in `revision_ids`."""
         kept = {PREFIX + revision_id for revision_id in revision_ids}
         with opened_pool(self.config) as pool, opened_image(pool, self.config) as image:
             image.remove_snapshots(self._own(image.claims(), lambda own: own not in kept))
@@ -66,15 +70,16 @@ class CephSource:
     @contextmanager
     def _leased(self, pool: Any) -> Iterator[Lease]:
         with opened_image(pool, self.config) as image:
-            identity = image.id
-        with leased(pool, identity, Owner.of(self.job), f"source {self.config.specification}") as lease:
+            image_id = image.id
+        with leased(pool, image_id, Owner.of(self.job), f"source {self.config.specification}") as lease:
             yield lease
 
     def _freeze(self, pool: Any, name: str, parent: str | None) -> bool:
-        """Make the snapshot, without what interrupted backups left: only `parent` is needed still."""
+        """Remove snapshots that interrupted backups left, except `parent`; then claim and make the new one."""
         with opened_image(pool, self.config) as image:
             claims = image.claims()
             for other in image.snapshots():
+                # Without a claim, it may be another server's: only a person can tell.
                 if other.startswith(PREFIX) and other not in claims:
                     log.warning(
                         "%s has the snapshot %s of unknown owner, perhaps of backy 2; 'rbd snap rm' removes it",
@@ -87,11 +92,12 @@ class CephSource:
             return self.freeze(image, name)
 
     def _clean_up(self, pool: Any, unneeded: Callable[[str], bool]) -> None:
-        """Remove those of the job's snapshots that are `unneeded`; a failure is no reason to lose a backup."""
+        """Remove the job's snapshots that are `unneeded`. Log a failure and go on."""
         try:
             with opened_image(pool, self.config) as image:
                 image.remove_snapshots(self._own(image.claims(), unneeded))
         except SourceError as error:
+            # The backup is complete by now, and a snapshot too many does not spoil it.
             log.warning("snapshots stay that are not needed any more, until the next backup: %s", error)
 
     def _own(self, claims: dict[str, Owner], chosen: Callable[[str], bool]) -> list[str]:

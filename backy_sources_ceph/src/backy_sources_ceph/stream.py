@@ -1,4 +1,4 @@
-"""A stream made by `rbd`, from a file or a pipe, as an image that can be imported."""
+"""Reads a stream of `rbd` from a file or a pipe as an image that can be imported."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from backy_sources_ceph.pieces import ZEROES, Piece, overlaid
 
 STANDARD_INPUT = 0
 _BLOCK = 2**20
+"""Bytes that are read from a pipe at a time."""
 _BASE = -2
-"""The place of what is in the image that the stream is a difference from."""
+"""The place of a piece that the stream does not have: it is in the image that the stream starts from."""
 
 
 class FileStream:
-    """A stream that lies in a file."""
+    """A stream in a file."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self.name = name
@@ -44,7 +45,7 @@ class FileStream:
 
 
 class PipeStream:
-    """A stream that comes by a pipe, and is kept in a file on the way."""
+    """A stream from a pipe. Everything read is also written to the file `kept`."""
 
     def __init__(self, pipe: BinaryIO, kept: BinaryIO, name: str) -> None:
         self.name = name
@@ -62,6 +63,7 @@ class PipeStream:
     def skip(self, length: int) -> bool:
         """Pass by `length` bytes; false if there are fewer."""
         end = self.position + length
+        # A pipe can not be sought in. Reading also keeps the data, which the import needs later.
         while self.position < end:
             if not self.read(min(_BLOCK, end - self.position)):
                 return False
@@ -69,7 +71,7 @@ class PipeStream:
 
 
 class StreamImport:
-    """What a stream brings: a `backy.api.Import`."""
+    """The image in a stream, as a `backy.api.Import`."""
 
     def __init__(self, descriptor: int, contents: Contents, title: str) -> None:
         self.base = contents.since
@@ -79,12 +81,12 @@ class StreamImport:
         self._title = title
 
     def snapshot(self, base: Image | None) -> Snapshot:
-        """Return the image, which is made of that of `base` and of what is in the stream."""
+        """Return the image that the stream makes of `base`, which is the image of the snapshot `since`."""
         return StreamSnapshot(self._descriptor, self._contents, base, self._title)
 
 
 class StreamSnapshot:
-    """An image made of a stream and of the image that the stream is a difference from."""
+    """An image made of a stream and of the image that the stream starts from."""
 
     def __init__(self, descriptor: int, contents: Contents, base: Image | None, name: str) -> None:
         self.size = contents.size
@@ -94,8 +96,9 @@ class StreamSnapshot:
         self._name = name
 
     def extents(self) -> Iterator[Extent]:
-        """Yield data and holes."""
+        """Yield data and holes in order."""
         base = self._base.extents() if self._base else ()
+        # The image may have become smaller, so data of the base beyond the new end is left out.
         kept = (
             Piece(extent.offset, min(extent.end, self.size) - extent.offset, _BASE)
             for extent in base
@@ -104,13 +107,14 @@ class StreamSnapshot:
         return _extents(overlaid(_zeroes(0, self.size), overlaid(kept, self._pieces)))
 
     def changes(self) -> Iterator[Extent] | None:
-        """Yield what the stream has, and what the image has grown by; None if the stream has all of the image."""
+        """Yield the ranges that differ from the base; None if the stream has all of the image."""
         if self._base is None:
             return None
+        # A stream does not mention zeroes behind the old end, but the base does not have them.
         return _extents(overlaid(_zeroes(self._base.size, self.size), self._pieces))
 
     def pread(self, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes at `offset`."""
+        """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
         if offset + length > self.size:
             raise SourceError(f"{self._name} is of an image of {self.size} bytes: there are no {length} at {offset}")
         beneath = Piece(offset, length, _BASE)
@@ -120,6 +124,7 @@ class StreamSnapshot:
 
     def _read(self, piece: Piece) -> bytes:
         if piece.place == _BASE and self._base is not None and piece.offset < self._base.size:
+            # The base may end within the piece; behind its end there are zeroes.
             end = min(piece.end, self._base.size)
             return self._base.pread(piece.offset, end - piece.offset).ljust(piece.length, b"\0")
         if piece.place < 0:
@@ -140,16 +145,20 @@ def _extents(pieces: Iterable[Piece]) -> Iterator[Extent]:
 
 @contextmanager
 def opened_stream(path: str, folder: Path) -> Iterator[StreamImport]:
-    """Read a stream from a file, or from standard input if `path` is "-"; a pipe's content is kept in `folder`.
+    """Open a stream from a file, or from standard input if `path` is "-", and check all of it.
+
+    The content of a pipe is kept in a temporary file in `folder`.
 
     Raises:
-        SourceError: it can not be had, or is no sound stream.
+        SourceError: the stream can not be read or is not sound.
     """
     name = "standard input" if path == "-" else path
     with ExitStack() as stack:
         try:
+            # A duplicate, because standard input must stay open when this stream is closed.
             descriptor = os.dup(STANDARD_INPUT) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             given = stack.enter_context(os.fdopen(descriptor, "rb"))
+            # Only a file can be read again later, so anything else is copied on the way.
             if stat.S_ISREG(os.fstat(given.fileno()).st_mode):
                 contents = parse(FileStream(given, name))
             else:

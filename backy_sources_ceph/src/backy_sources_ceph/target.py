@@ -1,4 +1,4 @@
-"""Restoring into an image of a Ceph cluster: sparse, and with many writes under way at once."""
+"""Restores into an image of a Ceph cluster: sparse, with many writes at once."""
 
 from __future__ import annotations
 
@@ -24,43 +24,45 @@ FEATURES: Final = {
     "deep-flatten": 32,
     "journaling": 64,
 }
-"""What may be asked for, by the bits of librbd's features.h."""
+"""Features of an image that can be chosen, with their bits in librbd's features.h."""
 
 _UNDER_WAY = 16
-"""Writes that are waited for at most, of up to 4 MiB each."""
+"""Most writes at a time, of up to 4 MiB each."""
 
 
 class TargetOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What `-o` says: how to get at the cluster, as in `CephConfig`, and how to make the image."""
+    """Options given with `-o`: the way to the cluster as in `CephConfig`, and features of a new image."""
 
     conf: str | None = None
     cluster: str | None = None
     user: str | None = None
     features: str | None = None
-    """Names with commas between them; None leaves it to the cluster's configuration."""
+    """Names with commas between them; None for those in the cluster's configuration."""
 
 
 class TargetPlan(msgspec.Struct, frozen=True):
-    """Which image to restore to."""
+    """The image to restore to."""
 
     config: CephConfig
     features: int | None
+    """Bits of the features of a new image; None for those in the cluster's configuration."""
 
     @property
     def title(self) -> str:
-        """What messages call it."""
+        """The name of the target in messages."""
         return f"target {self.config.specification}"
 
 
 def plan_target(argument: str, options: Mapping[str, str], source: Config) -> TargetPlan:
-    """Make a plan of what the user said; what he did not say is as in the job's own `source`, if that is of this type.
+    """Return the plan for a user's words. The job's own section `source` has the defaults if it is of this type.
 
     Raises:
-        ConfigError: the image is not named in the right way, or an option is unknown or wrong.
+        ConfigError: the name of the image has the wrong form, or an option is unknown or wrong.
     """
     chosen = typed(dict(options), TargetOptions, "option")
     own = {key: source[key] for key in ("pool", "namespace", "conf", "cluster", "user") if key in source}
     if "/" in argument:
+        # The job's namespace belongs to the job's pool, not to one that the user names.
         own = {**own, "namespace": "", **parse_specification(argument)}
     elif "pool" not in own:
         raise ConfigError(f"'{argument}' names no RBD image: write POOL/IMAGE or POOL/NAMESPACE/IMAGE")
@@ -81,14 +83,15 @@ def _bits(features: str) -> int:
 
 @contextmanager
 def opened_target(target: TargetPlan, size: int, *, force: bool) -> Iterator[RestoreTarget]:
-    """Make the image, or empty it if it is there and `force` is set, and open it.
+    """Make the image and open it. Empty an existing image if `force` is set.
 
     Raises:
-        TargetError: the image is there, or in use, or can not be made, and nothing in it was changed; or it can not be
-            emptied, and the text says that it is incomplete.
+        TargetError: the image exists, is in use, or can not be made, and nothing was changed; or it can not be emptied,
+            and the text says that it is incomplete.
     """
     with ExitStack() as stack:
-        with _told(target.title):
+        # Errors of the restore itself, after the yield, are not Ceph's and pass by unchanged.
+        with _reported(target.title):
             pool = stack.enter_context(opened_pool(target.config, target.title))
             made = _make(pool, target, size, force=force)
             handle = stack.enter_context(bindings()[1].Image(pool, target.config.image))
@@ -98,12 +101,13 @@ def opened_target(target: TargetPlan, size: int, *, force: bool) -> Iterator[Res
                 names = ", ".join(name for name, bit in FEATURES.items() if bit & missing)
                 log.warning("%s is without features that were asked for: %s", target.title, names)
         opened = RbdTarget(handle, target.title)
+        # librbd must not close the image under writes that are not done.
         stack.callback(opened.wait)
         yield opened
 
 
 def _make(pool: Any, target: TargetPlan, size: int, *, force: bool) -> bool:
-    """Make the image; false if it is there and may be replaced."""
+    """Make the image; return false if it exists and may be replaced."""
     _, rbd = bindings()
     try:
         rbd.RBD().create(pool, target.config.image, size, old_format=False, features=target.features)
@@ -117,17 +121,18 @@ def _make(pool: Any, target: TargetPlan, size: int, *, force: bool) -> bool:
 
 
 def _empty(handle: Any, title: str, size: int) -> None:
-    """Let an image have `size` bytes, all zeroes, unless somebody uses it."""
+    """Make an image `size` zeroes, unless somebody uses it."""
+    # The first watcher is this process.
     if len(list(handle.watchers_list())) > 1:
         raise TargetError(f"{title} is in use; is a virtual machine running on it, or a backup under way?")
-    with _told(f"{title} is incomplete, for it could not be emptied"):
-        # to discard and to write zeroes would take a request for every object, and would leave a parent in place
+    with _reported(f"{title} is incomplete, for it could not be emptied"):
+        # Discarding or writing zeroes would take a request for every object, and would leave a parent image in place.
         handle.resize(0)
         handle.resize(size)
 
 
 class RbdTarget:
-    """An image that reads as zeroes where nothing has been written yet."""
+    """An image that reads as zeroes until something is written. Several threads may write."""
 
     def __init__(self, handle: Any, title: str) -> None:
         self._handle = handle
@@ -136,16 +141,17 @@ class RbdTarget:
         self._code = 0
 
     def pwrite(self, data: bytes, offset: int) -> None:
-        """Begin to write; that an earlier write failed is told here, too."""
+        """Begin to write; raise TargetError if this or an earlier write failed."""
         self._check()
         self._slots.acquire()
 
-        def done(completion: Any, _data: bytes = data) -> None:  # librbd may read from the data until then
+        # The argument keeps the data alive: librbd may read from it until this is called.
+        def done(completion: Any, _data: bytes = data) -> None:
             self._code = min(self._code, completion.get_return_value())
             self._slots.release()
 
         try:
-            with _told(self._title):
+            with _reported(self._title):
                 self._handle.aio_write(data, offset, done)
         except TargetError:
             self._slots.release()
@@ -155,14 +161,15 @@ class RbdTarget:
         """Do nothing: the image was made or emptied."""
 
     def finish(self) -> None:
-        """Wait for all that was begun."""
+        """Wait for all writes and flush them; raise TargetError if one failed."""
         self.wait()
         self._check()
-        with _told(self._title):
+        with _reported(self._title):
             self._handle.flush()
 
     def wait(self) -> None:
-        """Wait until nothing is under way any more."""
+        """Wait until no write is under way."""
+        # With all slots taken here, no write can have one.
         for _ in range(_UNDER_WAY):
             self._slots.acquire()
         self._slots.release(_UNDER_WAY)
@@ -173,8 +180,8 @@ class RbdTarget:
 
 
 @contextmanager
-def _told(title: str) -> Iterator[None]:
-    """Turn errors of Ceph, and those of its source, into a TargetError."""
+def _reported(title: str) -> Iterator[None]:
+    """Raise errors of Ceph as TargetError with a text that begins with `title`."""
     try:
         with reported(title):
             yield

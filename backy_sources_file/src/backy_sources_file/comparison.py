@@ -74,6 +74,7 @@ def _side_by_side(
 
 def _stretches(extents: Iterable[Mapped], size: int, end: int) -> Iterator[tuple[int, Content]]:
     """Yield the end and the content of each stretch of a file of `size` bytes, without gaps up to `end`."""
+    # Whatever `old` has beyond the end of `new` is of no interest.
     position = 0
     limit = min(size, end)
     for extent in extents:

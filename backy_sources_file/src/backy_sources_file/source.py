@@ -37,6 +37,7 @@ class FileSource:
     def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         """Freeze the image for a backup if possible. Keep the clone after a complete backup with `freeze: keep`."""
         with opened(self._path) as image, ExitStack() as stack:
+            # A block device can not be cloned.
             if not image.is_regular:
                 yield image
                 return

@@ -1,4 +1,4 @@
-"""RBD images of the Flying Circus: the host of the virtual machine is asked for a consistent snapshot by Consul.
+"""RBD images of the Flying Circus. The source asks the virtual machine's host by Consul for a consistent snapshot.
 
 Configuration: `FlyingCircusConfig`, which has the keys of `ceph-rbd` and its own.
 """
@@ -24,7 +24,7 @@ def backy_source(config: Config, job: Job) -> Source:
 
 @hookimpl
 def backy_source_config(argument: str) -> Config:
-    """Take the image as the program `rbd` names it, and its virtual machine."""
+    """Return the section for an image and its virtual machine."""
     return parse_source(argument)
 
 
@@ -33,9 +33,11 @@ def backy_restore_target(
     argument: str, options: Mapping[str, str], config: Config, size: int, force: bool
 ) -> AbstractContextManager[RestoreTarget]:
     """Restore to an image, as `ceph-rbd` does."""
+    # Nothing is asked of the host: a machine that is restored does not run.
     return opened_target(plan_target(argument, options, config), size, force=force)
 
 
+# The hooks, and the classes for sources that build upon this one.
 __all__ = [
     "FlyingCircusConfig",
     "FlyingCircusSource",

@@ -1,4 +1,4 @@
-"""The section `source` of a job, and where the token of Consul comes from."""
+"""The section `source` of a job, and the token for Consul."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ _LONGEST_NAME = 255
 
 
 class FlyingCircusConfig(CephConfig, frozen=True, kw_only=True):
-    """An image as for `ceph-rbd`, the virtual machine that it belongs to, and how to ask its host for a snapshot."""
+    """An image as for `ceph-rbd`, its virtual machine, and the way to ask the machine's host for a snapshot."""
 
     vm: str
     """Name of the virtual machine."""
     consul: str | None = None
-    """Address of the Consul agent, as HOST:PORT or a URL; None stands for CONSUL_HTTP_ADDR or localhost:8500."""
+    """Address of the Consul agent, HOST:PORT or a URL; None for CONSUL_HTTP_ADDR or localhost:8500."""
+    # Configurations of backy 2 write these two with underscores.
     consul_acl_token: str | None = msgspec.field(default=None, name="consul_acl_token")
-    """What Consul shall let backy in by."""
+    """Token for Consul."""
     consul_acl_token_file: Path | None = msgspec.field(default=None, name="consul_acl_token_file")
-    """A file that has the token, in place of `consul_acl_token`."""
+    """File with the token, in place of `consul_acl_token`."""
     snapshot_timeout: Duration = Duration(seconds=90)
-    """How long to wait for the virtual machine's host."""
+    """Time to wait for the virtual machine's host."""
 
     def __post_init__(self) -> None:
-        """Refuse what no host could understand."""
+        """Refuse a name that no virtual machine has, and two tokens."""
         super().__post_init__()
         if not self.vm.strip() or not self.vm.isprintable() or len(self.vm) > _LONGEST_NAME:
             raise ValueError(f"vm is a name of up to {_LONGEST_NAME} printable characters, not {self.vm!r}")
@@ -40,11 +41,12 @@ class FlyingCircusConfig(CephConfig, frozen=True, kw_only=True):
             raise ValueError("there are consul_acl_token and consul_acl_token_file: leave one of them out")
 
     def token(self) -> str | None:
-        """Return the token, from the configuration, its file, or the environment; None if there is none.
+        """Return the token from the configuration, its file, or the environment; None if there is none.
 
         Raises:
             SourceError: the file can not be read.
         """
+        # A file that can not be read is an error: without its token, Consul would refuse with a message that misleads.
         if self.consul_acl_token_file is None:
             return self.consul_acl_token or os.environ.get(TOKEN_VARIABLE)
         try:
@@ -56,7 +58,7 @@ class FlyingCircusConfig(CephConfig, frozen=True, kw_only=True):
 
 
 def warn_if_open_to_all(path: Path) -> None:
-    """Tell if everybody on this machine can read a file that has a token in it."""
+    """Log a warning if everybody on this machine can read a file with a token."""
     if path.exists() and path.stat().st_mode & 0o004:
         log.warning("%s has a token of Consul and can be read by everybody: 'chmod o= %s'", path, path)
 
@@ -65,7 +67,7 @@ def parse_source(words: str) -> dict[str, str]:
     """Turn POOL/IMAGE,VM[,TOKEN] into keys of `FlyingCircusConfig`.
 
     Raises:
-        ConfigError: it is something else. The text does not repeat what may be a token.
+        ConfigError: `words` has another form. The text does not repeat what may be a token.
     """
     image, *names = (word.strip() for word in words.split(","))
     if len(names) not in {1, 2} or not all(names):

@@ -1,4 +1,4 @@
-"""The source: an RBD image whose snapshots are made by the host of its virtual machine, which freezes it for them."""
+"""The source: an RBD image. The host of its virtual machine freezes the machine and makes the snapshot."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from backy_sources_flyingcircus.config import FlyingCircusConfig, warn_if_open_t
 from backy_sources_flyingcircus.snapshot_requests import SnapshotRequests
 
 log = logging.getLogger(__name__)
+# No host is faster, so looking earlier would only cost questions to the cluster.
 FIRST_WAIT = 3
-"""Seconds that a host takes at the least."""
+"""Seconds to wait before the first look for the snapshot."""
 WAIT = 2
 """Seconds between two looks."""
 
 
 class Clock:
-    """The time, and how to let it pass."""
+    """The time. Tests replace it, so that they need not wait."""
 
     def now(self) -> float:
         """Return seconds since 1970."""
         return time.time()
 
     def elapsed(self) -> float:
-        """Return seconds since some time, which nobody can set."""
+        """Return seconds by a clock that nobody can set."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait so many seconds."""
         time.sleep(seconds)
 
 
 class FlyingCircusSource(CephSource):
-    """An image as that of `ceph-rbd`, but for who makes the snapshot."""
+    """An image as that of `ceph-rbd`, with snapshots made by the virtual machine's host."""
 
     config: FlyingCircusConfig
 
@@ -43,9 +44,12 @@ class FlyingCircusSource(CephSource):
         self._clock = clock or Clock()
 
     def freeze(self, image: Image, name: str) -> bool:
-        """Have the host make the snapshot `name`; if it does not, make it here, with the machine running on.
+        """Ask the host for the snapshot `name`. If it makes none, make it here while the machine runs.
 
-        Whatever is wrong with Consul, a backup that is as after a power loss is better than none.
+        Returns whether the host made the snapshot, so that it is consistent.
+
+        Raises:
+            SourceError: the snapshot can not be made here either.
         """
         config = self.config
         if config.consul_acl_token:
@@ -57,20 +61,22 @@ class FlyingCircusSource(CephSource):
                     return True
             cause = f"its host made none within {config.snapshot_timeout.total_seconds():g} s"
         except SourceError as error:
+            # A backup like one after a power loss is better than none.
             cause = str(error)
+        # The host may have made it after the last look.
         if name in image.snapshots():
             return True
         log.warning("%s: no consistent snapshot, so it is as after a power loss: %s", config.vm, cause)
         try:
             image.create_snapshot(name)
         except SourceError:
-            if name in image.snapshots():  # the host was late, but not too late
+            if name in image.snapshots():  # the host made it in this instant
                 return True
             raise
         return False
 
     def _appears(self, image: Image, name: str) -> bool:
-        """Wait for a snapshot until the time is out."""
+        """Wait for a snapshot; return whether it appeared before the time was out."""
         deadline = self._clock.elapsed() + self.config.snapshot_timeout.total_seconds()
         wait = FIRST_WAIT
         while (left := deadline - self._clock.elapsed()) > 0:

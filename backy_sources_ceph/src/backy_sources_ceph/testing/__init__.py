@@ -1,1 +1,1 @@
-"""What tests of this source and of sources that build upon it share: `backy_sources_ceph.testing.cluster`."""
+"""Helps to test this source and sources that build upon it: `backy_sources_ceph.testing.cluster`."""

@@ -1,7 +1,7 @@
 """A throw-away Ceph cluster of one node: a monitor and an OSD, on a loopback address and in one folder.
 
-Debian's packages ceph-mon, ceph-osd, python3-rados and util-linux are what it takes. The daemons are children of this
-process and do not outlive it.
+It needs Debian's packages ceph-mon, ceph-osd, python3-rados and util-linux. The daemons are children of this process
+and do not outlive it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 MONITOR_PORT = 3300
 PATIENCE = 60
-"""Seconds to wait for what takes a few at most."""
+"""Seconds to wait for the cluster. Nothing takes more than a few."""
 
 _PROGRAMS = ("ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "setpriv")
 _BINDINGS = ("rados", "rbd")
@@ -94,26 +94,26 @@ caps osd = "allow *"
 
 
 def missing() -> str | None:
-    """Say what a cluster needs and this machine or interpreter does not have; None if all is there."""
+    """Return a text that names the programs and modules that are missing for a cluster; None if all are there."""
     absent = [f"program {name}" for name in _PROGRAMS if not shutil.which(name)]
     absent += [f"Python module {name}" for name in _BINDINGS if not importlib.util.find_spec(name)]
     return f"there is no {', no '.join(absent)}" if absent else None
 
 
 class ClusterError(Exception):
-    """The cluster could not do what was asked."""
+    """The cluster or one of its programs failed."""
 
 
 class Cluster:
     """A cluster in `folder`.
 
-    `store` is how the OSD keeps objects: "memstore" in its memory, gone when it ends; "bluestore" in a sparse file.
-    `size` is how many bytes it takes.
+    `store` says where the OSD keeps objects: "memstore" in its memory, "bluestore" in a sparse file. `size` is the
+    capacity in bytes.
     """
 
     def __init__(self, folder: Path, store: str = "memstore", size: int = 100 * 2**30) -> None:
         self.configuration = folder / "ceph.conf"
-        """What clients need to know: the file for their CEPH_CONF."""
+        """The configuration file for clients, as for CEPH_CONF."""
         self._folder = folder
         self._fsid = str(uuid.uuid4())
         self._address = _free_address()
@@ -124,7 +124,7 @@ class Cluster:
     @classmethod
     @contextmanager
     def running(cls, store: str = "memstore") -> Iterator[Cluster]:
-        """Make a cluster in a temporary folder; it is ended and removed, however the context is left."""
+        """Run a cluster in a temporary folder while the context lasts."""
         with tempfile.TemporaryDirectory(prefix="backy-ceph-") as folder:
             cluster = cls(Path(folder), store)
             try:
@@ -136,7 +136,8 @@ class Cluster:
     # daemons ----------------------------------------------------------------------------------------------------------
 
     def create(self) -> None:
-        """Make monitor and OSD, and start them."""
+        """Make a monitor and an OSD, and start both."""
+        # The monitor comes first, because it gives the OSD its number and key.
         keyring = self._folder / "keyring"
         keyring.write_text(_KEYRING.format(key=self._run("ceph-authtool", "--gen-print-key").strip()))
         monmap = self._folder / "monmap"
@@ -146,18 +147,18 @@ class Cluster:
         self._run("ceph-mon", "-i", "a", "-c", str(self.configuration), "--mkfs", "--monmap", str(monmap))
         self.start_monitor()
         (self._folder / "osd").mkdir()
-        identity = str(uuid.uuid4())
-        self.command("osd new", uuid=identity, id=0)
-        self._run("ceph-osd", "-i", "0", "-c", str(self.configuration), "--mkfs", "--osd-uuid", identity)
+        osd_uuid = str(uuid.uuid4())
+        self.command("osd new", uuid=osd_uuid, id=0)
+        self._run("ceph-osd", "-i", "0", "-c", str(self.configuration), "--mkfs", "--osd-uuid", osd_uuid)
         self.start_osd()
 
     def start_monitor(self) -> None:
-        """Start the monitor, which does not run."""
+        """Start the monitor, which must not run."""
         self._start("mon", "ceph-mon", "-i", "a")
 
     def start_osd(self) -> None:
-        """Start the OSD, which does not run, and wait until the monitor knows where it is."""
-        # until then clients would try its former address, and look for a new one 15 seconds later
+        """Start the OSD, which must not run, and wait until the monitor knows its address."""
+        # Otherwise clients would try its former address first, and ask for the new one 15 seconds later.
         self.command("osd down", ids=["0"], definitely_dead=True)
         self._start("osd", "ceph-osd", "-i", "0")
         deadline = time.monotonic() + PATIENCE
@@ -167,14 +168,14 @@ class Cluster:
             time.sleep(0.02)
 
     def kill(self, *daemons: str) -> None:
-        """End "mon" or "osd", all of them unless some are named, as abruptly as a power loss does."""
+        """Kill the named daemons, "mon" or "osd", or all without names, as abruptly as a power loss."""
         for name in daemons or tuple(self._daemons):
             daemon = self._daemons.pop(name)
             daemon.kill()
             daemon.wait()
 
     def _start(self, name: str, *words: str) -> None:
-        # the kernel ends the daemon if this process dies before it can
+        # The kernel kills the daemon if this process dies first.
         command = ["setpriv", "--pdeathsig", "KILL", *words, "-f", "-c", str(self.configuration)]
         with (self._folder / f"{name}.out").open("ab") as output:
             self._daemons[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -190,9 +191,10 @@ class Cluster:
 
     @contextmanager
     def connected(self) -> Iterator[Any]:
-        """Connect as the administrator; gives a `rados.Rados`."""
+        """Connect as the administrator and yield the `rados.Rados`."""
         import rados
 
+        # Ceph's defaults would wait for ever for a daemon that a test has killed.
         limits = {"client_mount_timeout": str(PATIENCE), "rados_mon_op_timeout": str(PATIENCE)}
         connection = rados.Rados(conffile=str(self.configuration), conf=limits)
         connection.connect()
@@ -202,9 +204,10 @@ class Cluster:
             connection.shutdown()
 
     def command(self, prefix: str, **arguments: object) -> Any:  # every command has its own answer
-        """Ask the monitor, as the program `ceph` does, and return its answer."""
+        """Send a command to the monitor, as the program `ceph` does, and return the answer."""
         words = {"prefix": prefix, "format": "json", **arguments}
         with self.connected() as connection:
+            # Some commands answer nothing, which is no JSON.
             code, output, error = connection.mon_command(json.dumps(words), b"")
         if code:
             raise ClusterError(f"{prefix}: {error}")
@@ -216,12 +219,13 @@ class Cluster:
         self.command("osd pool application enable", pool=name, app="rbd", yes_i_really_mean_it=True)
 
     def remove_pool(self, name: str) -> None:
-        """Remove a pool with all that is in it."""
+        """Remove a pool and all its images."""
         self.command("osd pool delete", pool=name, pool2=name, yes_i_really_really_mean_it=True)
 
 
 def _free_address() -> str:
-    """Choose a loopback address that nobody else uses: in all of 127.0.0.0/8 there is room for any number of tests."""
+    """Return a loopback address on which nobody uses the monitor's port."""
+    # All of 127.0.0.0/8 is loopback, so tests that run at the same time seldom meet.
     while True:
         host = random.SystemRandom().randrange(2**24 - 2) + 1
         address = f"127.{host >> 16}.{host >> 8 & 255}.{host & 255}"
