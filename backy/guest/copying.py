@@ -1,4 +1,4 @@
-"""Copying out of a guest's file system: below the target only, and never through a link."""
+"""Copies files out of a guest's file system: only below the target, and never through a link."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from backy.text.phrases import counted
 log = logging.getLogger(__name__)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Every level keeps a descriptor open, and honest trees are not that deep.
 _DEEPEST = 200
+"""Most levels of folders that are copied."""
 
 
 class Copy:
-    """A copy of files and folders; what can not be copied is counted, and the rest is."""
+    """Copies files and folders. Counts those that can not be copied, and copies the rest."""
 
     def __init__(self) -> None:
         self.copied = 0
@@ -28,11 +30,11 @@ class Copy:
         self._above: set[int] = set()
 
     def to(self, node: Node, target: Path) -> None:
-        """Copy `node` into the folder `target`, or, if nothing is there, under that name.
+        """Copy `node` into the folder `target`, or under the name `target` if that does not exist.
 
         Raises:
-            GuestError: something was not copied; the rest was.
-            OSError: the target can not be had, or is there already.
+            GuestError: some files were not copied; the rest was.
+            OSError: the target can not be made, or exists already.
         """
         into = target.is_dir()
         folder, name = (target, node.name) if into else (target.absolute().parent, target.name)
@@ -67,6 +69,7 @@ class Copy:
             log.error("%s", self.problems[-1])  # noqa: TRY400  # the error's text says all
 
     def _folder(self, node: Node, folder: int, name: str, shown: str) -> None:
+        # A hostile guest can make a folder that contains itself.
         if node.number in self._above or len(self._above) >= _DEEPEST:
             raise GuestError("folders lead in circles")
         os.mkdir(name, 0o700, dir_fd=folder)
@@ -75,6 +78,7 @@ class Copy:
         try:
             for child in node.children():
                 self._copy(child, descriptor, child.name, f"{shown}/{child.name}")
+            # Last: the mode may forbid writing, and each file changes the time. No set-user-id bits of a guest.
             os.fchmod(descriptor, node.mode & 0o777)
             os.utime(descriptor, ns=(node.modified, node.modified))
         finally:
@@ -83,9 +87,10 @@ class Copy:
 
 
 def _file(node: Node, folder: int, name: str) -> None:
-    """Copy a file with its holes, mode and time; one that can not be copied as a whole is removed again."""
+    """Copy a file with its holes, mode and time. Remove it again if it can not be copied as a whole."""
     descriptor = os.open(name, _NEW, 0o600, dir_fd=folder)
     try:
+        # Ranges that are not written stay holes.
         os.ftruncate(descriptor, node.size)
         for extent in node.extents():
             if extent.data:
@@ -102,7 +107,7 @@ def _file(node: Node, folder: int, name: str) -> None:
 
 
 def stream(node: Node, descriptor: int) -> None:
-    """Write a file's content, holes as zeroes."""
+    """Write a file's content to `descriptor`, holes as zeroes; raise GuestError if it can not be read."""
     if node.kind != stat.S_IFREG:
         raise GuestError(f"'{printable(node.name)}' is no file")
     for extent in node.extents():

@@ -1,4 +1,4 @@
-"""The file systems in an image: on the whole of it, in partitions (MBR, GPT), and in logical volumes (LVM)."""
+"""Finds the file systems in an image: on the whole image, in partitions (MBR, GPT), and in logical volumes (LVM)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from backy.repository.open_images import Handle
 
 WHOLE = "disk"
 """The name of a file system that is not in a partition."""
+# Offsets and marks of the superblocks, from Linux' ext4.h, xfs_format.h and LVM2's label.h.
 _EXT_MAGIC = (0x438, b"\x53\xef")
 _XFS_MAGIC = (0, b"XFSB")
 _LVM_MAGIC = b"LABELONE"
@@ -20,7 +21,7 @@ _SECTOR = 512
 
 
 class ImageStream(io.RawIOBase):
-    """A stored image as a file, for libraries that want one."""
+    """A stored image as a file, for libraries that read files."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
@@ -28,25 +29,25 @@ class ImageStream(io.RawIOBase):
         self.size = handle.image.chunks.size
 
     def readable(self) -> bool:
-        """Tell that it can be read."""
+        """Return true."""
         return True
 
     def seekable(self) -> bool:
-        """Tell that it can be read anywhere."""
+        """Return true."""
         return True
 
     def tell(self) -> int:
-        """Return where it is read next."""
+        """Return the current position in bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Read elsewhere next."""
+        """Set the position and return it."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
         self._position = max(base + offset, 0)
         return self._position
 
     def read(self, size: int = -1) -> bytes:
-        """Read; raises StorageError if the bytes are damaged."""
+        """Read up to `size` bytes, or to the end; raise StorageError if they are damaged."""
         wanted = self.size - self._position if size < 0 else size
         try:
             data = self._handle.read(self._position, max(wanted, 0))
@@ -57,18 +58,19 @@ class ImageStream(io.RawIOBase):
 
 
 class Volume(NamedTuple):
-    """A place in an image that may hold a file system."""
+    """A range of an image that may have a file system."""
 
     name: str
     kind: str
     """`ext`, `xfs`, or empty for anything else."""
     size: int
+    """Bytes of the volume."""
     open: Callable[[], Any]
-    """Opens it as a binary file."""
+    """Opens the volume as a binary file."""
 
 
 def volumes(stream: ImageStream) -> list[Volume]:
-    """Return what an image is divided into; raises GuestError if that can not be told."""
+    """Return the volumes of an image; raise GuestError if there are none that are known."""
     whole = _kind(stream)
     found = [Volume(WHOLE, whole, stream.size, lambda: stream)] if whole else []
     for partition in _partitions(stream):
@@ -86,21 +88,22 @@ def _partitions(stream: ImageStream) -> Iterator[Volume]:
     try:
         disk = guarded("the partition table", lambda: Disk(stream))
     except GuestError:
-        return  # there is none, as on a disk that is one file system, or a physical volume
+        return  # there is none, as on a disk that is a single file system or a physical volume
     for partition in guarded_items("the partition table", lambda: disk.partitions):
         size = _size(partition)
         yield _volume(str(partition.number), size, partial(RangeStream, stream, partition.offset, size))
 
 
 def _size(partition: Any) -> int:  # noqa: ANN401  # the library has no types
-    """Return the bytes of a partition: the library leaves out the last sector of those of a GPT."""
+    """Return the size of a partition in bytes."""
+    # The library leaves out the last sector of partitions of a GPT.
     last: int | None = getattr(partition.raw, "last_lba", None)
     size: int = partition.size if last is None else (last + 1) * _SECTOR - partition.offset
     return size
 
 
 def _logical(partition: Volume) -> list[Volume]:
-    """Return the logical volumes in a partition that is a physical one, if it is a whole group by itself."""
+    """Return the logical volumes of a group that lies in this partition alone; nothing for other partitions."""
     from dissect.volume.lvm import LVM2
 
     file = partition.open()

@@ -1,7 +1,7 @@
-"""A guest's file system: folders, files and links, read by the libraries dissect.extfs and dissect.xfs.
+"""Reads folders, files and links of a guest's file system by the libraries dissect.extfs and dissect.xfs.
 
-What those leave open is decided here: names that are none, the last entry of a folder, blocks that were reserved and
-never written. The journal is not replayed, for that would be to write.
+It corrects some results of those: wrong names, the last entry of a folder, blocks that were reserved and never written.
+It does not replay the journal, which would be writing.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from backy.guest.disk import Volume
 from backy.guest.guard import GuestError, guarded, guarded_items
 
 _LONGEST_LINK = 4096
+"""Bytes of the longest target of a link on Linux."""
 _MOST_LINKS = 40
-"""As many as Linux follows in one path (path_resolution(7))."""
+"""Links in one path that Linux follows (path_resolution(7))."""
 _PIECE = 2**20
+"""Bytes that are read at a time."""
 
 
 class Node(ABC):
@@ -38,22 +40,23 @@ class Node(ABC):
 
     @property
     def kind(self) -> int:
-        """The kind of file, as stat.S_IFMT has it."""
+        """The kind of file, as of stat.S_IFMT."""
         return stat.S_IFMT(self.mode)
 
     @property
     def target(self) -> str:
-        """Where a link leads."""
+        """The target of a link; raises GuestError if it can not be read."""
         if self.size > _LONGEST_LINK:
             raise GuestError(f"{self._what} is a link of {self.size} bytes, which can not be")
         return guarded(self._what, lambda: str(self._inode.link)).rstrip("\0")
 
     def children(self) -> Iterator[Node]:
-        """Yield what is in a folder, but for names that no file can have: they are traps."""
+        """Yield the entries of a folder; raise GuestError if it can not be read."""
         if self.kind != stat.S_IFDIR:
             raise GuestError(f"{self._what} is no folder")
         for inode in guarded_items(self._what, self._entries):
             name = inode.filename
+            # A hostile guest may write a name that leads out of the folder.
             if name and name not in {".", ".."} and "/" not in name and "\0" not in name:
                 yield type(self)(name, inode)
 
@@ -61,12 +64,12 @@ class Node(ABC):
         yield from self._inode.iterdir()
 
     def extents(self) -> Iterator[Extent]:
-        """Yield where a file has data and where it has holes, in order."""
+        """Yield data and holes of a file in order; raise GuestError if they can not be told."""
         end = 0
         for data, length in guarded(self._what, self._runs):
             if length <= 0:
                 raise GuestError(f"{self._what} has blocks that overlap")
-            length = min(length, self.size - end)  # noqa: PLW2901  # blocks may reach beyond the end
+            length = min(length, self.size - end)  # noqa: PLW2901  # the last block may reach beyond the end
             if length > 0:
                 yield Extent(end, length, data)
                 end += length
@@ -75,10 +78,10 @@ class Node(ABC):
 
     @abstractmethod
     def _runs(self) -> list[tuple[bool, int]]:
-        """Return data and holes with their lengths in bytes."""
+        """Return, in order, whether there is data, and for how many bytes."""
 
     def read(self, extent: Extent) -> Iterator[tuple[int, bytes]]:
-        """Yield offset and content of the pieces of an extent of data."""
+        """Yield offset and content of each piece of an extent of data; raise GuestError if it can not be read."""
         file = guarded(self._what, self._inode.open)
         for offset in range(extent.offset, extent.end, _PIECE):
             length = min(_PIECE, extent.end - offset)
@@ -94,10 +97,10 @@ class Node(ABC):
 
 
 class _ExtNode(Node):
-    """One of ext2, ext3 or ext4."""
+    """A node of ext2, ext3 or ext4."""
 
     def _entries(self) -> Iterator[Any]:
-        # the library takes no entry that begins 12 bytes before the end, where a short name may well be
+        # The library skips an entry that begins 12 bytes before the end, where a short name fits.
         inode = type(self._inode)(self._inode.extfs, self._inode.inum)
         inode.__dict__["size"] = self.size + 12
         yield from inode.iterdir()
@@ -105,6 +108,7 @@ class _ExtNode(Node):
     def _runs(self) -> list[tuple[bool, int]]:
         from dissect.extfs.c_ext import c_ext
 
+        # Small content lies in the inode itself, without blocks.
         if self._inode.inode.i_flags & c_ext.EXT4_INLINE_DATA_FL:
             return [(True, self.size)]
         size = self._inode.extfs.block_size
@@ -112,10 +116,10 @@ class _ExtNode(Node):
 
 
 class _XfsNode(Node):
-    """One of XFS."""
+    """A node of XFS."""
 
     def _runs(self) -> list[tuple[bool, int]]:
-        # the library takes blocks that were reserved and not written for data: it would show what was there before
+        # The library takes blocks that were reserved and not written for data. It would show other files' old data.
         system = self._inode.xfs
         runs: list[tuple[int | None, int]] = []
         end = 0
@@ -133,7 +137,7 @@ class _XfsNode(Node):
 
 
 def root(volume: Volume) -> Node:
-    """Return the uppermost folder of the file system in a volume; raises GuestError if there is none."""
+    """Return the root folder of the file system in a volume; raise GuestError if there is no such file system."""
     what = f"the file system on {volume.name}"
     if volume.kind == "ext":
         from dissect.extfs import ExtFS
@@ -149,10 +153,10 @@ def root(volume: Volume) -> Node:
 
 
 def find(top: Node, path: str) -> Node:
-    """Return what a path leads to; links on the way are followed within the file system, and one at its end, too.
+    """Return the node at a path. Follow all links, also the last one, within the guest's file system.
 
     Raises:
-        GuestError: there is nothing of that name, or links lead in circles.
+        GuestError: there is no such node, or links lead in circles.
     """
     trail = [top]
     names = path.split("/")[::-1]
@@ -179,5 +183,6 @@ def find(top: Node, path: str) -> Node:
 
 
 def printable(name: str) -> str:
-    """Return a name as it can be shown: a terminal must not obey what a guest has written."""
+    """Return a name with control characters escaped."""
+    # A terminal would obey control sequences that a guest has written.
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)

@@ -1,4 +1,4 @@
-"""Limits for code that reads what a hostile guest may have written: it ends in one line, whatever that is."""
+"""Limits for code that reads data of a hostile guest: whatever the data, the command ends with one line."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from typing import TypeVar
 from backy.errors import BackyError
 
 Result = TypeVar("Result")
+# A thousand times the time of the largest honest structure.
 _SECONDS = 20
-"""Of the processor, without any progress: a thousand times what the largest honest structure takes."""
+"""Most seconds of processor time without progress."""
+# Much of it is reserved and never used.
 _MEMORY = 4 * 2**30
-"""Bytes of address space, most of which is never touched."""
+"""Most bytes of address space."""
 
 
 class GuestError(BackyError):
-    """What a guest has written can not be read."""
+    """Data of a guest can not be read."""
 
 
 @contextmanager
 def limits() -> Iterator[None]:
-    """Bound processor time without progress, and memory. For the main thread only."""
+    """Limit processor time without progress, and memory, while the context lasts. Use it in the main thread only."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     handler = signal.signal(signal.SIGVTALRM, _too_long)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY if hard == resource.RLIM_INFINITY else min(_MEMORY, hard), hard))
@@ -37,24 +39,25 @@ def limits() -> Iterator[None]:
 
 
 def progress() -> None:
-    """Note that something was achieved: the time begins anew, unless nothing is bounded any more."""
+    """Start the time anew, because there was progress. Without limits, do nothing."""
     if signal.getsignal(signal.SIGVTALRM) is _too_long:
         signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
 
 
 def guarded(what: str, function: Callable[[], Result]) -> Result:
-    """Call what reads a guest's structures; anything that it does not expect in them becomes a GuestError."""
+    """Call a function that reads a guest's structures; raise its unexpected errors as GuestError."""
     try:
         return function()
     except BackyError:
         raise
+    # The libraries raise errors of any kind for wrong structures.
     except Exception as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise GuestError(f"{what} can not be read: it is damaged, or of a kind that is not known ({cause})") from error
 
 
 def guarded_items(what: str, function: Callable[[], Iterable[Result]]) -> Iterator[Result]:
-    """Yield what `function` yields, with the same care, and as progress."""
+    """Yield the items of `function` as `guarded` does; each item counts as progress."""
     iterator = guarded(what, lambda: iter(function()))
     while True:
         try:

@@ -1,1 +1,1 @@
-"""Revisions as files: a read-only file system through FUSE."""
+"""Shows revisions as files: a read-only file system by FUSE, and an NBD server on top of it."""

@@ -1,4 +1,4 @@
-"""Which mounts of backy there are: the kernel knows, so nothing about them is kept anywhere and nothing gets stale."""
+"""Finds the mounts of backy. The kernel lists them, so backy keeps no record that could become stale."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from backy.repository.revision import Revision
 SUBTYPE = "backy"
 _TYPE = f"fuse.{SUBTYPE}"
 _MOUNT_INFO = Path("/proc/self/mountinfo")
+# The kernel writes blanks and other special characters of a path in octal.
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 class Mount(NamedTuple):
-    """A file system of backy's that is mounted."""
+    """A mounted file system of backy."""
 
     path: Path
     device: str
-    """Numbers of its device, with a colon between them."""
+    """Major and minor number of its device, with a colon between them."""
     owner: int
-    """Number of the user who mounted it."""
+    """User id of the user who mounted it."""
 
 
 def mounts() -> Iterator[Mount]:
@@ -38,7 +39,8 @@ def mounts() -> Iterator[Mount]:
 
 
 def parse(line: str) -> Mount | None:
-    """Read a line of /proc/self/mountinfo (proc_pid_mountinfo(5)); None if it is not about a mount of backy."""
+    """Return the mount in a line of /proc/self/mountinfo (proc_pid_mountinfo(5)); None if it is not one of backy."""
+    # Optional fields end with a dash, so the file system is found behind that and not by its position.
     about, _, file_system = line.partition(" - ")
     kind, _, options = file_system.split(" ")
     owner = re.search(r"\buser_id=(\d+)", options)
@@ -49,10 +51,8 @@ def parse(line: str) -> Mount | None:
 
 
 def read_ahead(mountpoint: Path, size: int) -> bool:
-    """Let the kernel read ahead `size` bytes instead of the usual 128 KiB; tell whether it may be asked to.
-
-    Only root may, through sysfs (sysfs-class-bdi): FUSE alone can make it less, not more.
-    """
+    """Make the kernel read ahead `size` bytes instead of 128 KiB; return whether that was possible."""
+    # FUSE alone can make it less, not more. Only root may write this file (sysfs-class-bdi).
     for mount in mounts():
         if mount.path == mountpoint:
             with suppress(OSError):
@@ -77,14 +77,12 @@ def image_path(repository: Repository, revision: Revision) -> Path:
 
 
 def mounted_path(repository: Repository, revision: Revision) -> Path | None:
-    """Return where a revision can be read as a file; None if no mount has it.
-
-    Ids are unique, so a mount that has this one has the right image. It must be one of root's or our own: anybody may
-    mount anything under any name.
-    """
+    """Return the path of a revision in a mount of root or of this user; None if no such mount has it."""
     for mount in mounts():
+        # Other users may mount anything under any name.
         if mount.owner not in {0, os.geteuid()}:
             continue
+        # Ids are unique, so a file with this name is the right image.
         for path in (mount.path / revision.id, mount.path / repository.job.name / revision.id):
             try:
                 if path.is_file():

@@ -1,4 +1,4 @@
-"""An NBD server for one revision: nbdkit, with its plugin `file`, over a mount that is made for it."""
+"""Serves one revision over NBD: nbdkit with its plugin `file`, on a mount that is made for it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from backy.repository.revision import Revision
 from backy.system.locking import PURGE_LOCK, shared
 
 PORT = 10809
-"""The one that IANA gave to NBD."""
+"""The port that IANA assigned to NBD."""
 
 
 class Address(NamedTuple):
-    """Where the server listens: a Unix socket, or a host and a port."""
+    """The address of the server: a Unix socket, or a host and a port."""
 
     socket: Path | None = None
     host: str = ""
@@ -34,41 +34,39 @@ class Address(NamedTuple):
 
     @property
     def uri(self) -> str:
-        """What clients are told, as in the NBD project's doc/uri.md."""
+        """The URI for clients, as in the NBD project's doc/uri.md."""
         if self.socket is not None:
             return f"nbd+unix:///?socket={self.socket}"
         return f"nbd://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     @property
     def options(self) -> list[str]:
-        """What nbdkit is told."""
+        """The options for nbdkit."""
         if self.socket is not None:
             return ["--unix", str(self.socket)]
         return ["--ipaddr", self.host, "--port", str(self.port)]
 
 
 class Server(NamedTuple):
-    """How a revision is served."""
+    """The settings of a server."""
 
     address: Address | None
-    """None stands for a socket in a folder that only this user gets to."""
+    """The address; None for a socket in a folder of this user only."""
     writable: bool
-    """Whether writes are taken: they go to a temporary file of nbdkit's and are gone at the end."""
+    """Whether clients may write. Writes go to a temporary file of nbdkit and are lost at the end."""
     cache: int
-    """Bytes of memory for what was read lately."""
+    """Bytes of memory for chunks that were read lately."""
 
 
 def serve(repository: Repository, revision: Revision, server: Server, ready: Callable[[str], None]) -> None:
-    """Serve a revision until SIGTERM or Ctrl-C; `ready` is told the URI as soon as clients can connect.
-
-    No purge is done meanwhile, and what is served can be read to its end when somebody removes its revision, lest that
-    take away what a machine runs from.
+    """Serve a revision until SIGTERM or Ctrl-C; call `ready` with the URI when clients can connect.
 
     Raises:
-        BackyError: there is no FUSE or no nbdkit, the address can not be had, or the revision can not be opened.
+        BackyError: FUSE or nbdkit is missing, the address can not be used, or the revision can not be opened.
     """
     if shutil.which("nbdkit") is None:
         raise BackyError("there is no nbdkit; Debian has it in the package 'nbdkit'")
+    # A machine may run from the image. The lock prevents that a purge takes its data away after a forget.
     with tempfile.TemporaryDirectory(prefix="backy-nbd-") as name, shared(repository.directory, PURGE_LOCK):
         folder = Path(name)
         (folder / "mount").mkdir()
@@ -83,10 +81,7 @@ def serve(repository: Repository, revision: Revision, server: Server, ready: Cal
 
 
 class _Program:
-    """nbdkit, started and looked after by a thread, for the main thread answers the kernel.
-
-    The thread is made before those of libfuse, which block the signals that end nbdkit and would hand that down.
-    """
+    """nbdkit, started and watched by a thread, because the main thread answers the kernel."""
 
     def __init__(self, folder: Path, arguments: list[str], ready: Callable[[], None]) -> None:
         self._folder = folder
@@ -100,6 +95,7 @@ class _Program:
         self._thread = threading.Thread(target=self._run, name="nbdkit")
 
     def __enter__(self) -> Self:
+        # Before the threads of libfuse: those block the signals that end nbdkit, and nbdkit would inherit that.
         self._thread.start()
         return self
 
@@ -111,7 +107,7 @@ class _Program:
         self._thread.join()
 
     def begin(self) -> None:
-        """Start nbdkit: what it serves is there."""
+        """Start nbdkit. Call this when the mount is there."""
         self._begin.set()
 
     def check(self) -> None:
@@ -132,16 +128,18 @@ class _Program:
             self._end_mount()
 
     def _serve(self) -> str:
-        """Run nbdkit to its end, and tell how it ended."""
+        """Run nbdkit to its end; return a text that says how it ended."""
         log = self._folder / "log"
         with log.open("wb") as output:
-            # Ctrl-C is for this process, which then ends nbdkit: that would count as its failure if it came first
+            # A process group of its own: Ctrl-C must reach this process only, which then ends nbdkit. An end of nbdkit
+            # before that would count as a failure.
             process = subprocess.Popen(  # noqa: S603  # no shell
                 self._command, stdin=subprocess.DEVNULL, stderr=output, process_group=0
             )
         self._process = process
         if self._stopping:
-            process.terminate()  # who set that may have seen no process yet
+            process.terminate()  # __exit__ may have seen no process yet
+        # nbdkit writes its pid file when it listens.
         while process.poll() is None and not (self._folder / "pid").exists():
             time.sleep(0.01)
         if process.poll() is None:
@@ -150,7 +148,7 @@ class _Program:
         return f"nbdkit ended with exit code {code}: {' '.join(log.read_text(errors='replace').split())}"
 
     def _end_mount(self) -> None:
-        """Let the main thread go on; where somebody is in the way of an unmount, as SIGTERM from outside does."""
+        """Unmount, so that the main thread goes on. If that fails, send it SIGTERM."""
         mountpoint = self._folder / "mount"
         try:
             unmount(mountpoint)

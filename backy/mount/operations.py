@@ -1,7 +1,6 @@
-"""What the kernel asks of the file system, answered from repositories. mfusepy is imported here and nowhere else.
+"""Answers the kernel's requests to the file system from repositories. Only this module imports mfusepy.
 
-mfusepy calls from as many threads as libfuse has; libfuse 3 is taken where there is libfuse 2 as well, for it alone
-passes on SEEK_DATA and SEEK_HOLE.
+mfusepy calls the methods from the threads of libfuse.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from backy.mount.active import read_ahead
 from backy.mount.tree import Entry, Folder, ImageFile, Link
 from backy.repository.open_images import Handle, OpenImages
 
+# Where libfuse 2 is installed as well, mfusepy would take that, which does not pass on SEEK_DATA and SEEK_HOLE.
 os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
 import mfusepy  # reads the variable
 
@@ -32,22 +32,22 @@ OPTIONS = (
     if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12)
     else {}
 )
-"""Of libfuse: how many requests are answered at a time. Versions before 3.12 can not be told."""
+"""Options of libfuse: the number of requests at a time. Versions before 3.12 have no such option."""
 _READ_AHEAD = 2**20
-"""Bytes that the kernel asks for at a time when a file is read from front to back: as many as FUSE takes."""
+"""Bytes that the kernel reads ahead in a file: the most that FUSE accepts."""
 _BLOCK = 512
-"""Bytes of a block in st_blocks, whatever st_blksize says (stat(2))."""
+"""Bytes of a block in st_blocks, independent of st_blksize (stat(2))."""
 
 
 class Names(Protocol):
-    """What finds out what a path stands for."""
+    """Resolves paths of the mount."""
 
     def find(self, path: list[str]) -> Entry | None:
-        """Return what the names from the root downwards stand for; None if there is nothing."""
+        """Return the entry for the names from the root downwards; None if there is none."""
 
 
 class _OpenFile(NamedTuple):
-    """What a number that the kernel has stands for."""
+    """An open file, which the kernel knows by a number."""
 
     file: ImageFile
     handle: Handle
@@ -55,8 +55,9 @@ class _OpenFile(NamedTuple):
 
 
 class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
-    """Answers the kernel; every method may raise OSError, whose number is what the caller gets."""
+    """Answers the kernel. A method raises OSError with the error number for the caller."""
 
+    # Times are nanoseconds as integers: as floats they would lose digits.
     use_ns = True
 
     def __init__(
@@ -73,17 +74,18 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     @contextmanager
     def held(self, file: ImageFile) -> Iterator[None]:
-        """Keep an image open, so that it can be opened again and read when its revision is removed.
+        """Keep an image open, so that it can still be opened and read after its revision was removed.
 
         Raises:
-            BackyError: its map is damaged, or its storage can not be opened.
+            BackyError: the map is damaged, or the storage can not be opened.
         """
         with self._images.open(file.repository, file.revision):
             self._blocks(file)
             yield
 
     def init_with_config(self, connection: Any, config: Any) -> None:  # noqa: ANN401  # structures of ctypes
-        """Start the threads: the program is in the background by now, if it is to be."""
+        """Start the threads and tell that the mount is there."""
+        # Not earlier: threads would be lost when the program goes into the background.
         self._cache.start()
         if read_ahead(self._mountpoint, _READ_AHEAD):
             connection.max_readahead = _READ_AHEAD
@@ -95,7 +97,8 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         self._cache.stop()
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
-        """Tell kind, size and time of a name, or of a file that is open: it may have lost its name."""
+        """Return kind, size and time of an entry."""
+        # An open file is found by its number, because its name may be gone with its revision.
         owner = {"st_uid": os.geteuid(), "st_gid": os.getegid()}
         match self._find(path) if fh is None else self._handles[fh].file:
             case Folder():
@@ -117,8 +120,9 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         }
 
     def _blocks(self, file: ImageFile) -> int:
-        """Return how many blocks of an image are in chunks that hold data: counted once, for it never changes."""
+        """Return the number of blocks in the chunks of an image that hold data."""
         revision_id = file.revision.id
+        # Counted once, because an image never changes.
         if revision_id not in self._data:
             try:
                 self._data[revision_id] = file.repository.records.read_map(file.revision).data_size()
@@ -134,7 +138,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         raise OSError(errno.ENOTDIR, path)
 
     def readlink(self, path: str) -> str:
-        """Tell where a link leads."""
+        """Return the target of a link."""
         match self._find(path):
             case Link(target):
                 return target
@@ -154,7 +158,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         try:
             handle = resources.enter_context(self._images.open(file.repository, file.revision))
         except (BackyError, OSError) as error:
-            self._find(path)  # which fails, and rightly so, if the revision has been removed in this instant
+            self._find(path)  # if the revision was removed in this instant, this raises ENOENT, which is right
             name = f"{file.repository.job.name}: revision {file.revision.id}"
             log.error("%s can not be opened: %s", name, error)  # noqa: TRY400  # the error's text says all
             raise OSError(errno.EIO, name) from error
@@ -166,11 +170,12 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         return 0
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
-        """Read from an image; fewer bytes than asked for at its end only, for the kernel takes that for its end."""
+        """Read from an image."""
+        # Fewer bytes only at the end of the image, because the kernel takes a short answer for the end.
         return self._handles[fh].handle.read(offset, size)
 
     def lseek(self, offset: int, whence: int, fh: int) -> int:
-        """Find the next data or hole from `offset` on, in whole chunks."""
+        """Return the offset of the next data or hole from `offset` on, in whole chunks."""
         chunks = self._handles[fh].handle.image.chunks
         if not 0 <= offset < chunks.size:
             raise OSError(errno.ENXIO, "behind the end")
@@ -187,7 +192,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     @property
     def open_files(self) -> int:
-        """How many files are open."""
+        """The number of open files."""
         return len(self._handles)
 
     def _find(self, path: str) -> Entry:
@@ -198,9 +203,9 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
 
 class FileSystem(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
-    """mfusepy's loop, and the one call of libfuse 3 that it knows of but does not pass on."""
+    """The loop of mfusepy, with the call `lseek` of libfuse 3, which mfusepy declares but does not pass on."""
 
     def lseek(self, path: bytes | None, offset: int, whence: int, info: Any) -> int:  # noqa: ANN401  # a pointer of ctypes
-        """Hand on a search for data or a hole."""
+        """Pass on a search for data or a hole."""
         found: int = self.operations.lseek(offset, whence, info.contents.fh)
         return found

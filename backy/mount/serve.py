@@ -1,4 +1,4 @@
-"""Mounting: from the checks before to the end of the program that answers the kernel."""
+"""Mounts: checks the mountpoint, and answers the kernel until the end of the mount."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
 _ENDED_BY_SIGNAL = 8
-"""What fuse_main (fuse.h) returns when its loop ended other than by an unmount."""
+"""The value that fuse_main (fuse.h) returns when a signal ended its loop."""
 _SYSTEM_LOG = Path("/dev/log")
 
 
@@ -29,16 +29,17 @@ def serve(
     foreground: bool,
     began: Callable[[], None] | None = None,
 ) -> None:
-    """Mount `tree` and answer the kernel until the end of the mount; in the background, return at once.
+    """Mount `tree` and answer the kernel until the end of the mount. In the background, return at once.
 
-    `began` is called when the kernel has asked for the first time; it must not look at the mount itself.
+    `began` is called at the kernel's first request. It must not use the mount itself.
 
     Raises:
-        TargetError: `mountpoint` is no folder, or something is mounted there.
-        BackyError: there is no FUSE, or it does not mount; or a single image can not be opened.
+        TargetError: `mountpoint` is no folder, or has a mount of backy already.
+        BackyError: FUSE is missing or does not mount, or a single image can not be opened.
     """
     mountpoint = mountpoint.resolve()
     _check(mountpoint)
+    # The import loads libfuse, which may be missing.
     try:
         from backy.mount.operations import OPTIONS, FileSystem, Operations
     except (OSError, AttributeError) as error:
@@ -46,9 +47,8 @@ def serve(
     operations = Operations(tree, ChunkCache(cache), mountpoint, began)
     if not foreground:
         _log_to_system()
-    handler = signal.signal(
-        signal.SIGTERM, signal.SIG_DFL
-    )  # libfuse ends the mount on signals that nobody else handles
+    # libfuse ends the mount on SIGTERM only if nobody else handles it.
+    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with operations.held(tree.file) if isinstance(tree, Single) else nullcontext():
             FileSystem(
@@ -59,6 +59,7 @@ def serve(
                 fsname=SUBTYPE,
                 subtype=SUBTYPE,
                 default_permissions=True,
+                # Images never change, so the kernel may keep their pages from one open to the next.
                 kernel_cache=True,
                 **OPTIONS,
             )
@@ -68,6 +69,7 @@ def serve(
         raise BackyError(f"{mountpoint}: FUSE does not mount (libfuse says why, its code is {error})") from error
     finally:
         signal.signal(signal.SIGTERM, handler)
+        # Possible after a lazy unmount or a signal; their readers get errors from now on.
         if operations.open_files:
             log.warning(
                 "%s was unmounted while %s open", mountpoint, counted(operations.open_files, "file was", "files were")
@@ -82,7 +84,7 @@ def _check(mountpoint: Path) -> None:
 
 
 def _log_to_system() -> None:
-    """Let a program that nobody looks at log where others look; log files stay what they are."""
+    """Send warnings to the system's log too, because nobody sees the output of a program in the background."""
     if not _SYSTEM_LOG.exists():
         return
     handler = logging.handlers.SysLogHandler(str(_SYSTEM_LOG))

@@ -1,13 +1,13 @@
-"""What names there are in a mount, and what they stand for.
+"""The names in a mount and their meaning.
 
     <id>                        the raw image of a complete revision
     last                        a link to the newest one
     by-date/<time>-<id>         links to all of them
     by-tag/<tag>/<time>-<id>    links to those with a tag
-    by-tag/<tag>/last           a link to the newest one with it
+    by-tag/<tag>/last           a link to the newest one with the tag
 
-A mount of several repositories has one folder like this for each. Names are looked up in the repository whenever the
-kernel asks, so that new revisions appear and removed ones vanish; nothing is remembered here.
+A mount of several repositories has one such folder for each. Each request of the kernel looks a name up in the
+repository, so that new revisions appear and removed ones vanish.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 BY_DATE = "by-date"
 BY_TAG = "by-tag"
 _LONGEST_NAME = 255
-"""Bytes of a file name that Linux takes."""
+"""Bytes of the longest file name on Linux."""
 
 
 class Folder(NamedTuple):
-    """A folder, and what yields the names in it."""
+    """A folder, with a function that returns the names in it."""
 
     names: Callable[[], list[str]]
 
@@ -60,7 +60,8 @@ class Tree:
         self._repository = repository
 
     def find(self, path: list[str]) -> Entry | None:
-        """Return what a path stands for, None if there is nothing of that name."""
+        """Return the entry at a path; None if there is none."""
+        # Ids of revisions have at least 8 characters, so none is `last`, `by-tag` or `by-date`.
         match path:
             case []:
                 return Folder(self._root)
@@ -106,7 +107,8 @@ class Tree:
         return [LAST, *(_dated(revision) for revision in self._history() if tag in _folders(revision))]
 
     def _dated_link(self, name: str, tag: str | None) -> Link | None:
-        """Find the link that the name itself tells the revision of."""
+        """Return the link of a name that contains the id of its revision; None if there is none."""
+        # Reading one record is faster than reading all of them for the list.
         revision = self._revision(name.partition("Z-")[2])
         if revision is None or name != _dated(revision) or (tag is not None and tag not in _folders(revision)):
             return None
@@ -126,34 +128,35 @@ class Tree:
 
 
 class Single:
-    """One revision by its id, whatever becomes of it in the repository. It is open as long as it is mounted."""
+    """One revision by its id. It stays open while it is mounted, also if it is removed from the repository."""
 
     def __init__(self, file: ImageFile) -> None:
         self.file = file
 
     def find(self, path: list[str]) -> Entry | None:
-        """Return what a path stands for, None if there is nothing of that name."""
+        """Return the entry at a path; None if there is none."""
         if not path:
             return Folder(lambda: [self.file.revision.id])
         return self.file if path == [self.file.revision.id] else None
 
 
 class Forest:
-    """Several repositories, each in a folder of its own. One that is not there, or not yet, has no folder."""
+    """Several repositories, each in a folder of its own. A repository that does not exist yet has no folder."""
 
     def __init__(self, directories: Mapping[str, Path]) -> None:
         self._directories = directories
         self._repositories: dict[str, Repository] = {}
 
     def find(self, path: list[str]) -> Entry | None:
-        """Return what a path stands for, None if there is nothing of that name."""
+        """Return the entry at a path; None if there is none."""
         if not path:
             return Folder(lambda: [name for name in self._directories if self._open(name)])
         repository = self._open(path[0])
         return None if repository is None else Tree(repository).find(path[1:])
 
     def _open(self, name: str) -> Repository | None:
-        """Open a repository once, so that all who read it share what they have open."""
+        """Open a repository once and keep it; return None if it can not be opened."""
+        # Opened once, so that all readers share what is open in it.
         directory = self._directories.get(name)
         if directory is None or not (directory / CONFIG).exists():
             return None
@@ -167,19 +170,22 @@ class Forest:
 
 
 def _dated(revision: Revision) -> str:
-    """Return a name that sorts by time and tells the id. It has no colon, which some programs take for a protocol."""
+    """Return a name that sorts by time and contains the id."""
+    # Without colons, because some programs take a name up to a colon for a protocol or a host.
     return f"{revision.timestamp.astimezone(UTC):%Y-%m-%dT%H%M%S.%fZ}-{revision.id}"
 
 
 def _folders(revision: Revision) -> set[str]:
-    """Return the names of the folders of a revision's tags: what no file name can have is written as in a URL."""
+    """Return the names of the folders of a revision's tags."""
+    # A tag whose name would be too long for a file has no folder: listing it would make the whole folder fail.
     return {
         name for name in map(tag_folder, revision.tags) if len(name.encode(errors="surrogateescape")) <= _LONGEST_NAME
     }
 
 
 def tag_folder(tag: str) -> str:
-    """Return the name of a tag's folder."""
+    """Return the name of a tag's folder. Characters that no file name can have are written as in a URL."""
+    # `.` and `..` are the folder itself and the one above.
     if set(tag) == {"."}:
         return tag.replace(".", "%2E")
     return "".join(quote(character, safe="") if character in "/%" else character for character in tag)

@@ -1,4 +1,4 @@
-"""Unmounting, and who stands in its way."""
+"""Unmounts, and names the processes and devices that prevent it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from backy.mount.active import mounts
 
 
 def unmount(mountpoint: Path) -> None:
-    """End a mount of backy; the program that answers for it ends with it.
+    """End a mount of backy, and with it the program that answers the kernel.
 
     Raises:
-        TargetError: there is none, or it is in use.
+        TargetError: there is no such mount, or it is in use.
     """
     mountpoint = mountpoint.resolve()
     if all(mount.path != mountpoint for mount in mounts()):
@@ -29,7 +29,7 @@ def unmount(mountpoint: Path) -> None:
 
 
 def processes(folder: Path) -> Iterator[str]:
-    """Yield the processes that have something in `folder` open or stand in it, as far as they are ours to look at."""
+    """Yield the processes with an open file or their current folder in `folder`, as far as this user may see them."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             links = [process / "cwd", *(process / "fd").iterdir()]
