@@ -1,6 +1,6 @@
-"""What tests of backy and of its plugins share: crashes of the machine, full disks and failing ones, without harm.
+"""Helps to test backy and its plugins: contracts, fixtures, and simulated power losses, full disks and failing disks.
 
-`backy.testing.recording` writes down every call by which a program changes a directory, and can let any of them fail.
-`backy.testing.crashes` makes of such a recording what a power loss may have left at any instant.
-`backy.testing.tree` is a directory as plain data, which both of them work on.
+`backy.testing.recording` records every call that changes a directory, and can make any of them fail.
+`backy.testing.crashes` computes from a recording what a power loss may leave at any instant.
+`backy.testing.tree` holds a directory as plain data, for both of them.
 """

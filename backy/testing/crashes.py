@@ -1,16 +1,16 @@
-"""What a power loss may leave of a recording.
+"""Computes what a power loss may leave of a recording.
 
-The model, which allows all that ext4 (in any of its data modes) and XFS do, and more:
+The model allows everything that ext4 (in any of its data modes) and XFS do, and more:
 
-- An operation is durable once what it touches was synced after it: by `fsync` of the file for its writes, its length
-  and its mode; by `fsync` of the folder for the names in it; by `syncfs` for everything. To sync a file does not make
-  its name durable, to sync a folder neither the files in it nor its own name.
-- Names: every operation on names that is not durable is there or not, independently of all others and of their order.
-  Each one is atomic: a rename is there with both its halves or with none. A name without its folder is lost.
-- Content: of the writes to a file that are not durable, none, all or some are there. They are lost, or only their
-  first part is there, or the file has its length but zeroes where it was written (blocks without data), or every page
+- An operation is durable when the node that it touches was synced after it: by `fsync` of the file for writes, length
+  and mode; by `fsync` of the folder for the names in it; by `syncfs` for everything. Syncing a file does not make its
+  name durable. Syncing a folder makes neither the files in it nor its own name durable.
+- Names: each operation on names that is not durable may be on the disk or not, independently of all others and of
+  their order. Each one is atomic: a rename is there with both halves or with none. A name without its folder is lost.
+- Content: of the writes to a file that are not durable, none, all or some are on the disk. They are lost, or only their
+  first part is there, or the file has its length and zeroes in place of the data (blocks without data), or each page
   of 4096 bytes is independently new, old or zeroes. The same holds for lengths and modes.
-- What is durable is whole. Reading a disk gives what was written to it.
+- Durable data is whole. The disk returns the bytes that were written to it.
 """
 
 from __future__ import annotations
@@ -24,32 +24,36 @@ from typing import Final
 from backy.testing.operations import Change, Enter, Operation, Remove, Rename, Sync, SyncAll, Write
 from backy.testing.tree import Tree
 
+# Linux writes back whole pages of its cache.
 PAGE: Final = 4096
 
 
 class Names(Enum):
-    """Which of the operations on names that are not durable are there."""
+    """The operations on names that are on the disk although they are not durable."""
 
     ALL = auto()
     NONE = auto()
     REMOVALS = auto()
-    """Those alone that take names away."""
+    """Only operations that remove names."""
     ADDITIONS = auto()
-    """Those alone that give names."""
+    """Only operations that add names."""
     SOME = auto()
-    """Every one by chance."""
+    """Each operation by chance."""
 
 
 class Content(Enum):
-    """What is there of a file's content that is not durable."""
+    """The state of a file's content that is not durable."""
 
     KEPT = auto()
     LOST = auto()
     ZEROED = auto()
+    """The file has its length, and zeroes in place of the data."""
     CUT = auto()
+    """Only the first part is there."""
     TORN = auto()
+    """Each page is new, old or zeroes, by chance."""
     ANY = auto()
-    """For every file one of the others, by chance."""
+    """One of the others for each file, by chance."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Crash:
     """A power loss."""
 
     after: int
-    """So many operations had been called."""
+    """Number of operations that were called before it."""
     names: Names
     content: Content
     seed: int = 0
@@ -66,7 +70,7 @@ class Crash:
         return f"power loss after {self.after} calls, names {self.names.name}, content {self.content.name}, {self.seed}"
 
     def tree(self, before: Tree, operations: Sequence[Operation]) -> Tree:
-        """Return what is on the disk afterwards, if `before` was there and durable when the recording began."""
+        """Return the content of the disk afterwards, if `before` was durable when the recording began."""
         return _Disk(before, operations[: self.after], self).tree()
 
 
@@ -78,11 +82,11 @@ CERTAIN: Final = (
     (Names.REMOVALS, Content.LOST),
     (Names.ADDITIONS, Content.ZEROED),
 )
-"""The extremes, which are worth a look at every instant."""
+"""The extremes, which are tried at every instant."""
 
 
 def crashes(operations: Sequence[Operation], mixtures: int, seed: int) -> list[Crash]:
-    """Return the power losses worth a look: at every instant the extremes, and so many mixtures by chance."""
+    """Return the power losses to try: at every instant all extremes, and `mixtures` combinations by chance."""
     found = []
     for after in range(len(operations) + 1):
         found += [Crash(after, names, content) for names, content in CERTAIN]
@@ -91,7 +95,8 @@ def crashes(operations: Sequence[Operation], mixtures: int, seed: int) -> list[C
 
 
 def distinct(before: Tree, operations: Sequence[Operation], chosen: Iterable[Crash]) -> Iterator[tuple[Crash, Tree]]:
-    """Yield crashes with what they leave, leaving out those that leave what another one did."""
+    """Yield crashes with the trees that they leave. Skip a crash that leaves the same as an earlier one."""
+    # Right after a sync, nearly all crashes leave the same, and each tree costs a whole check.
     seen = set()
     for crash in chosen:
         tree = crash.tree(before, operations)
@@ -113,6 +118,7 @@ class _Disk:
 
     def tree(self) -> Tree:
         tree = self._before.copy()
+        # All nodes first: a file without a name can still be written, and may get a name by a later rename.
         for operation in self._operations:
             if isinstance(operation, Enter):
                 operation.make(tree)
@@ -124,7 +130,7 @@ class _Disk:
         return tree
 
     def _there(self, operation: Operation) -> bool:
-        """Decide whether an operation on names is there that need not be."""
+        """Decide whether an operation on names is on the disk although it is not durable."""
         removal = isinstance(operation, Remove)
         return {
             Names.ALL: True,
@@ -135,7 +141,8 @@ class _Disk:
         }[self._crash.names]
 
     def _change(self, tree: Tree, number: int) -> None:
-        """Decide what is in one file."""
+        """Decide the content of one file."""
+        # A sync covers everything before it, so pending changes always come after durable ones.
         pending = []
         for index, operation in enumerate(self._operations):
             if isinstance(operation, Change) and operation.number == number:
@@ -144,6 +151,7 @@ class _Disk:
                 else:
                     pending.append(operation)
         content = self._crash.content
+        # Decided for each file: a disk may have written one of two files and not the other.
         if content is Content.ANY:
             content = self._chance.choice([kind for kind in Content if kind is not Content.ANY])
         for change in self._survivors(pending, content):
@@ -166,6 +174,7 @@ class _Disk:
                 yield from self._torn(change)
 
     def _torn(self, change: Change) -> Iterator[Change]:
+        # Lengths and modes lie in the inode, which is written as a whole.
         if not isinstance(change, Write):
             if self._chance.choice([True, False]):
                 yield change
@@ -178,7 +187,7 @@ class _Disk:
 
 
 def _durable(operations: Sequence[Operation]) -> set[int]:
-    """Return the indexes of the operations that were synced."""
+    """Return the positions of the operations that a later sync made durable."""
     durable: set[int] = set()
     for end, sync in enumerate(operations):
         if isinstance(sync, SyncAll):

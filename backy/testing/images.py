@@ -1,4 +1,4 @@
-"""Image files with known content, and how two contents differ."""
+"""Image files with known content, and the difference of two contents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TAIL_SEED = 99
 
 
 def write_image(path: Path, *chunks: int | None, tail: int = 0) -> Path:
-    """Write an image of whole chunks, each the random bytes of its seed or a hole, and `tail` random bytes more."""
+    """Write an image of chunks and `tail` more random bytes. A chunk is given by its seed, a hole by None."""
     with path.open("wb") as stream:
         for seed in chunks:
             if seed is None:
@@ -24,7 +24,8 @@ def write_image(path: Path, *chunks: int | None, tail: int = 0) -> Path:
 
 
 def difference(found: bytes, expected: bytes) -> str:
-    """Say where two contents begin to differ, nothing if they are equal: pytest would compare them for hours."""
+    """Return a text with the first byte that differs, or an empty text for equal contents."""
+    # pytest would explain the difference of two images for hours.
     if found == expected:
         return ""
     if len(found) != len(expected):

@@ -1,8 +1,8 @@
-"""A repository to which anything may happen, and what must be true of it all the same.
+"""A repository for crashes, and a check of the promises that hold after each of them.
 
-A laboratory knows the image of every revision that it made and what it was promised: that a revision is there, that it
-is gone, or, while a command runs, either. After whatever was done to the directory, `check` reads back every revision
-that must be there, byte for byte, makes the next backup, and looks for what should not have been left behind.
+A laboratory knows the image of each revision that it made, and the promise about it: the revision is there, it is gone,
+or, while a command runs, either. `check` reads back each revision that must be there, byte for byte, makes the next
+backup, and looks for files that should not have been left behind.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ from backy.testing.tree import Tree
 
 Promise = Literal["kept", "open", "gone"]
 KINDS = 16
-"""Different pages in a chunk that `patterned` makes."""
+"""Number of different pages in a chunk of `patterned`."""
 
 
 class BrokenPromiseError(AssertionError):
-    """What happened to the repository harmed something; the text says what."""
+    """A promise about the repository does not hold; the text says which."""
 
 
 def patterned(first: int, changed: int | None = None) -> bytes:
-    """Make a chunk of 16 kinds of random pages over and over, which compresses well; page `changed` is another one."""
+    """Return a chunk of 16 random pages that repeat. The page with the number `changed` is a different one."""
+    # It compresses well, so that thousands of trials stay small and fast.
     pages = [random.Random(first + kind).randbytes(PAGE_SIZE) for kind in range(KINDS)]  # noqa: S311  # no secret
     data = bytearray(b"".join(pages) * (CHUNK_SIZE // PAGE_SIZE // KINDS))
     if changed is not None:
@@ -50,41 +51,43 @@ def patterned(first: int, changed: int | None = None) -> bytes:
 
 @dataclass
 class Laboratory:
-    """A repository in `directory`, and an image in memory that is backed up into it."""
+    """A repository in `directory`, and an image in memory as its source."""
 
     directory: Path
     clock: Callable[[], datetime]
     storage: dict[str, Any]
     """The section `storage` of the repository."""
     content: bytes = b""
-    """The image."""
+    """The image as it is now."""
     expected: dict[str, bytes] = field(default_factory=dict)
-    """BLAKE3 of the images, by the revisions' ids."""
+    """BLAKE3 of the image of each revision, by revision_id."""
     recording: Recording | None = None
-    """What runs now, if anything is recorded."""
+    """The recording that runs now, if any."""
     promises: list[tuple[int, Promise, str]] = field(default_factory=list)
-    """What is true of a revision once so many operations of the newest recording have happened."""
+    """Promises about revisions: after how many operations of the newest recording, the promise, the revision_id."""
 
     def initialize(self) -> None:
         """Make the repository."""
         MemoryRepository.make(self.directory, self.storage)
 
     def open(self) -> Repository:
-        """Open the repository as a command does, the image being its source."""
+        """Open the repository as a command does, with the image as its source."""
+        # Opened anew for every action: nothing that an object remembers may hide what is on the disk.
         repository = MemoryRepository.open(self.directory)
         repository.memory.content = self.content
         return repository
 
-    # what can be done, and recorded -----------------------------------------------------------------------------------
+    # actions, which can be recorded -----------------------------------------------------------------------------------
 
     def backup(self) -> Revision:
         """Make a revision."""
         return self.back_up(self.open())
 
     def back_up(self, repository: Repository) -> Revision:
-        """Make a revision in a repository that was opened in a particular way."""
+        """Make a revision in a repository that the caller has opened."""
         revision = Backup(repository, ("test",), clock=self.clock).run()
         self.expected[revision.id] = self.digest()
+        # A revision with a boot id did not wait for the disk, so a power loss may take it away.
         self.promise("open" if revision.boot else "kept", revision.id)
         return revision
 
@@ -92,19 +95,20 @@ class Laboratory:
         """Remove a revision."""
         repository = self.open()
         revision_id = repository.records.select(specification).id
+        # While it is being removed, a crash may leave it or not.
         self.promise("open", revision_id)
         forget(repository, revision_id)
         self.promise("gone", revision_id)
 
     def purge(self) -> None:
-        """Free what no revision needs."""
+        """Free the space that no revision needs."""
         purge(self.open())
 
     def record(self, action: Callable[[], object], fault: Fault | None = None) -> Recording:
-        """Do something while every call that changes the directory is recorded; a `fault` may end it.
+        """Run an action and record every call that changes the directory; `fault` makes a call fail.
 
         Raises:
-            OSError: the action failed though there was no fault.
+            OSError: the action failed without a fault.
         """
         with record(self.directory, fault) as self.recording:
             try:
@@ -116,29 +120,30 @@ class Laboratory:
         return recording
 
     def put(self, tree: Tree) -> None:
-        """Replace all that is in the directory."""
+        """Replace the directory by `tree`."""
         shutil.rmtree(self.directory, ignore_errors=True)
         tree.write(self.directory)
 
-    # what is promised -------------------------------------------------------------------------------------------------
+    # promises ---------------------------------------------------------------------------------------------------------
 
     def promise(self, kind: Promise, revision_id: str) -> None:
-        """Note what is true of a revision from now on."""
+        """Store a promise about a revision that holds from now on."""
         self.promises.append((len(self.recording.operations) if self.recording else 0, kind, revision_id))
 
-    def settle(self) -> None:
-        """Let all promises hold from the beginning of the next recording."""
+    def renew_promises(self) -> None:
+        """Make all promises hold from the beginning of the next recording."""
         self.promises[:] = [(0, kind, revision_id) for _, kind, revision_id in self.promises]
 
     def state(self, after: int) -> dict[str, Promise]:
-        """Return what is promised of each revision after so many operations."""
+        """Return the promise about each revision after so many operations."""
+        # Later promises about a revision replace earlier ones.
         return {revision_id: kind for when, kind, revision_id in self.promises if when <= after}
 
     def check(self, state: dict[str, Promise]) -> None:
-        """Make sure that all that is promised is true, and that the next backup and purge work as if nothing had been.
+        """Check that all promises hold, and that the next backup and purge work.
 
         Raises:
-            BrokenPromiseError: something is not; whatever else is raised is as bad.
+            BrokenPromiseError: a promise does not hold. Any other error is a failure too.
         """
         repository = self.open()
         history = {revision.id: revision for revision in repository.records.history()}
@@ -165,7 +170,7 @@ class Laboratory:
             self._demand(digest.digest() == self.expected[revision_id], f"revision {revision_id} has another content")
 
     def nothing_left_over(self) -> None:
-        """Look for temporary files, for maps without a record, and for a link to another than the newest revision."""
+        """Check that there are no temporary files and no maps without a record, and that `last.rev` is right."""
         found = [path.name for path in self.directory.rglob("*") if self._temporary(path)]
         self._demand(not found, f"left behind: {found}")
         maps = {path.stem for path in self.directory.glob("*.map")}

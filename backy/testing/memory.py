@@ -1,4 +1,4 @@
-"""An image in memory as a source, for tests of what deals with sources: no disk, no plugin, every byte known."""
+"""An image in memory as a source for tests, without a disk and without a plugin."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from backy.repository.revision import FORMAT
 
 @dataclass
 class MemoryImage:
-    """A snapshot of an image in memory. It tells all that `hint` says of changes, and nothing if there is none."""
+    """A snapshot of an image in memory. `hint` has its changes; None if they are not known."""
 
     content: bytes
     hint: tuple[Extent, ...] | None = None
 
     @property
     def size(self) -> int:
-        """Bytes from the first to the last."""
+        """Bytes of the image."""
         return len(self.content)
 
     def extents(self) -> Iterator[Extent]:
-        """Call all of it data."""
+        """Yield the whole image as data."""
+        # Extents are never empty, so an empty image has none.
         if self.content:
             yield Extent(0, len(self.content), data=True)
 
     def changes(self) -> tuple[Extent, ...] | None:
-        """Return the hint."""
+        """Return the changes from `hint`."""
         return self.hint
 
     def pread(self, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes at `offset`; raises SourceError beyond the end."""
+        """Return exactly `length` bytes at `offset`; raise SourceError beyond the end."""
+        # A slice would be shorter in silence, and take negative numbers.
         if offset < 0 or length < 0 or offset + length > len(self.content):
             raise SourceError(f"bytes {offset} to {offset + length} are outside of the image")
         return self.content[offset : offset + length]
@@ -43,12 +45,12 @@ class MemoryImage:
 
 @dataclass
 class MemorySource:
-    """A source whose content a test sets; every snapshot is of the content at its beginning."""
+    """A source whose content a test sets. A snapshot keeps the content that it began with."""
 
     content: bytes = b""
     verifier: str = "full"
     wrap: Callable[[MemoryImage], Snapshot] = field(default=lambda image: image)
-    """Makes of each snapshot what the test wants: one that fails, for instance."""
+    """Turns each snapshot into another one, for instance into one that fails."""
 
     @contextmanager
     def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
@@ -57,16 +59,17 @@ class MemorySource:
 
 
 class MemoryRepository(Repository):
-    """A real repository in a directory, whose source is an image in memory."""
+    """A real repository in a directory, with an image in memory as its source."""
 
     def __init__(self, directory: Path, config: JobConfig) -> None:
         super().__init__(directory, config)
         self.memory = MemorySource()
-        """The source: set its content before a backup."""
+        """The source. Set its content before a backup."""
 
     @classmethod
     def make(cls, directory: Path, storage: Config | None = None) -> MemoryRepository:
-        """Initialize one with the section `storage`, or with the default one."""
+        """Make a repository with the section `storage`, or with the default one."""
+        # No plugin has this name: `source` below takes its place.
         config = JobConfig(format=FORMAT, source=PluginSection.named("memory"), verifier=ShortSection.named("full"))
         if storage is not None:
             config.storage = ShortSection(storage)

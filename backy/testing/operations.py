@@ -1,4 +1,4 @@
-"""What a program can do to a directory, one class an operation, each of which can be done again to a `Tree`."""
+"""Operations on a directory, one class for each. All of them can be applied to a `Tree`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from backy.testing.tree import File, Folder, Node, Tree
 
 
 class Operation(Protocol):
-    """One call that changed something or brought it to the disk."""
+    """A call that changed something or synced it."""
 
     @property
     def touches(self) -> tuple[int, ...]:
-        """The nodes that it changes: to sync one of them makes the operation durable."""
+        """Numbers of the nodes that it changes. Syncing one of them makes the operation durable."""
 
     def apply(self, tree: Tree) -> None:
-        """Do it to `tree`; what it needs and does not find there leaves the tree as it is."""
+        """Apply the operation to `tree`. Leave the tree as it is if it lacks the node or the name."""
 
 
 @dataclass(frozen=True)
 class Enter:
-    """Give a node a name: open with O_CREAT, mkdir, symlink, or link, which makes no node of its own."""
+    """Name a node: open with O_CREAT, mkdir, symlink, or link."""
 
     folder: int
     name: str
     number: int
     node: Node | None = None
+    """The new node; None if there is one already, as for link."""
 
     @property
     def touches(self) -> tuple[int, ...]:
@@ -35,19 +36,20 @@ class Enter:
         return (self.folder,)
 
     def make(self, tree: Tree) -> None:
-        """Make the node alone."""
+        """Make the node without its name."""
         if self.node is not None and self.number not in tree.nodes:
+            # A folder gets its own dict of entries, because trees must not share what can change.
             tree.nodes[self.number] = Folder(self.node.mode) if isinstance(self.node, Folder) else self.node
 
     def apply(self, tree: Tree) -> None:
-        """Make the node and give it its name."""
+        """Make the node and name it."""
         self.make(tree)
         tree.folder(self.folder).entries[self.name] = self.number
 
 
 @dataclass(frozen=True)
 class Remove:
-    """Take a name away: unlink, rmdir."""
+    """Remove a name: unlink, rmdir."""
 
     folder: int
     name: str
@@ -58,13 +60,14 @@ class Remove:
         return (self.folder,)
 
     def apply(self, tree: Tree) -> None:
-        """Take it away."""
+        """Remove the name."""
+        # It may not be there: the operation that added it can be lost in a crash that this one survived.
         tree.folder(self.folder).entries.pop(self.name, None)
 
 
 @dataclass(frozen=True)
 class Rename:
-    """Move a name, in place of what has the new one: one step, whatever happens."""
+    """Rename a node, in place of another one with the new name, in one step."""
 
     folder: int
     name: str
@@ -74,12 +77,14 @@ class Rename:
 
     @property
     def touches(self) -> tuple[int, ...]:
-        """Both folders: a journal has either both halves or none."""
+        """Both folders."""
+        # A journal has either both halves or none, so syncing one folder makes both durable.
         return self.folder, self.to_folder
 
     def apply(self, tree: Tree) -> None:
-        """Move it."""
+        """Rename the node."""
         source = tree.folder(self.folder).entries
+        # After lost operations the old name may belong to another node, which stays.
         if source.get(self.name) == self.number:
             del source[self.name]
         tree.folder(self.to_folder).entries[self.to_name] = self.number
@@ -87,7 +92,7 @@ class Rename:
 
 @dataclass(frozen=True)
 class Change(ABC):
-    """An operation on a file's own content or mode."""
+    """An operation on the content or the mode of a file."""
 
     number: int
 
@@ -97,13 +102,13 @@ class Change(ABC):
         return (self.number,)
 
     def apply(self, tree: Tree) -> None:
-        """Do it."""
+        """Apply the change."""
         node = tree.nodes[self.number]
         tree.nodes[self.number] = self.changed(node)
 
     @abstractmethod
     def changed(self, node: Node) -> Node:
-        """Return what it makes of the node."""
+        """Return the changed node."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,8 @@ class Write(Change):
     content: bytes
 
     def changed(self, node: Node) -> Node:
-        """Lay the content over."""
+        """Return the file with the content at its offset."""
+        # Writing nothing behind the end does not make a file longer.
         if not isinstance(node, File) or not self.content:
             return node
         old = node.content.ljust(self.offset, b"\0")
@@ -129,7 +135,7 @@ class Truncate(Change):
     length: int
 
     def changed(self, node: Node) -> Node:
-        """Cut it or fill it with zeroes."""
+        """Return the file, cut or filled up with zeroes."""
         if not isinstance(node, File):
             return node
         return replace(node, content=node.content[: self.length].ljust(self.length, b"\0"))
@@ -142,13 +148,13 @@ class Chmod(Change):
     mode: int
 
     def changed(self, node: Node) -> Node:
-        """Set it."""
+        """Return the node with the mode."""
         return node if not isinstance(node, File | Folder) else replace(node, mode=self.mode)
 
 
 @dataclass(frozen=True)
 class Sync:
-    """Bring a file or a folder to the disk: fsync, fdatasync."""
+    """Sync a file or a folder: fsync, fdatasync."""
 
     number: int
     touches: tuple[int, ...] = ()
@@ -159,7 +165,7 @@ class Sync:
 
 @dataclass(frozen=True)
 class SyncAll:
-    """Bring the file system to the disk: syncfs, sync."""
+    """Sync the whole file system: syncfs, sync."""
 
     touches: tuple[int, ...] = ()
 

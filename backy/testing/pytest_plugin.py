@@ -1,7 +1,4 @@
-"""Fixtures for those who test plugins; pytest finds them by an entry point wherever backy is installed.
-
-Every session of pytest on such a machine imports this module, so it imports nothing of backy until a fixture is used.
-"""
+"""Fixtures for tests of plugins. pytest finds them by an entry point wherever backy is installed."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# Every session of pytest on such a machine imports this module, so backy is imported only when a fixture is used.
 if TYPE_CHECKING:
     from backy.testing.clock import Clock
     from backy.testing.memory import MemoryRepository
@@ -21,13 +19,14 @@ CONTRACTS = ("source_contract", "storage_contract", "verifier_contract")
 
 
 def pytest_configure() -> None:
-    """Let the contracts' asserts show what they compared, as those of test modules do."""
+    """Make pytest explain failed asserts of the contracts."""
+    # It does so by itself for test modules only.
     pytest.register_assert_rewrite(*(f"backy.testing.{name}" for name in CONTRACTS))
 
 
 @pytest.fixture
 def backy_clock() -> Clock:
-    """A clock that goes on by one hour whenever it is looked at."""
+    """A clock that advances by one hour at each call."""
     from backy.testing.clock import Clock
 
     return Clock()
@@ -35,7 +34,7 @@ def backy_clock() -> Clock:
 
 @pytest.fixture
 def backy_repository(tmp_path: Path) -> MemoryRepository:
-    """An empty repository whose source is an image in memory: `backy_repository.memory.content = ...`."""
+    """An empty repository with an image in memory as its source: `backy_repository.memory.content = ...`."""
     from backy.testing.memory import MemoryRepository
 
     return MemoryRepository.make(tmp_path / "repository")
@@ -43,7 +42,10 @@ def backy_repository(tmp_path: Path) -> MemoryRepository:
 
 @pytest.fixture
 def backy_image(tmp_path: Path) -> Callable[..., Path]:
-    """Write an image file, as `backy_image(1, None, 2, tail=9)`: chunks by their seeds, holes, and some bytes more."""
+    """A function that writes an image file, as in `backy_image(1, None, 2, tail=9)`.
+
+    Each number is the seed of a random chunk, None is a hole, and `tail` is the number of bytes behind them.
+    """
     from backy.testing.images import write_image
 
     return lambda *chunks, tail=0, name="disk.img": write_image(tmp_path / name, *chunks, tail=tail)
@@ -51,7 +53,7 @@ def backy_image(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def backy_recording() -> Callable[..., AbstractContextManager[Recording]]:
-    """Record every call that changes a folder, and let one of them fail: a context of folder and fault."""
+    """A context that records every call that changes a folder; a `Fault` makes one of them fail."""
     from backy.testing.recording import record
 
     return record

@@ -1,9 +1,9 @@
-"""Writing down every call by which this process changes a directory, and letting some of them fail.
+"""Records every call by which this process changes a directory, and makes some of them fail.
 
-The functions of `os` are replaced while a recording runs, and so are the calls that `backy.durable` and `backy.reflink`
-add to them. So it sees what Python code does, from any thread, and neither other processes nor libraries written in C.
-What it does not see does not go unnoticed: at the end what was recorded is done again in memory and compared with the
-directory. A clone is recorded as a write of all that it shares, a hole as a write of zeroes.
+A recording replaces functions of `os`, and the calls that `backy.durable` and `backy.reflink` add to them, while it
+runs. It sees Python code in all threads, but neither other processes nor libraries written in C. At its end it replays
+all operations in memory and compares the result with the directory, so that a change that it did not see is an error.
+A clone is recorded as a write of all its content, a hole as a write of zeroes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from backy.testing.operations import Chmod, Enter, Operation, Remove, Rename, Sy
 from backy.testing.tree import File, Folder, Link, Node, Tree
 
 Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+# Nothing in backy uses these; a recording refuses them instead of missing them.
 _REFUSED: Final = ("copy_file_range", "mkfifo", "mknod", "posix_fallocate", "pwritev", "sendfile", "writev")
 _OTHERS: Final = ((durable, "syncfs"), (reflink, "share"), (reflink, "punch"))
+# Calls that may need space, and so fail on a full disk.
 _GROWING: Final = {"open", "write", "pwrite", "ftruncate", "truncate", "mkdir", "symlink", "link", "clone", "punch"}
 
 
@@ -35,27 +37,27 @@ class IncompleteRecordingError(AssertionError):
 
 @dataclass(frozen=True)
 class Fault:
-    """A call that fails, or from which on all calls fail that may need space."""
+    """A call that fails, or a full disk from a call on."""
 
     call: int
     """Number of the call in the recording, from 0."""
     number: int = errno.EIO
-    """Error number that it fails with."""
+    """Error number of the failure."""
     lasting: bool = False
-    """Whether all calls that may need space fail from `call` on, and no others, as on a full disk."""
+    """Whether all calls from `call` on fail that may need space, and no others, as on a full disk."""
 
 
 class Recording:
-    """What happened in a directory."""
+    """The changes in a directory."""
 
     def __init__(self, directory: Path, fault: Fault | None = None) -> None:
         self.directory = directory.resolve()
         self.before = Tree.read(directory)
-        """The directory as the recording began."""
+        """The directory at the beginning of the recording."""
         self.operations: list[Operation] = []
-        """What happened, in order."""
+        """The operations in order."""
         self.calls: list[str] = []
-        """The names of all calls that could have failed, the one included that did."""
+        """The names of all calls that could fail, with the one that did."""
         self._fault = fault
         self._now = self.before.copy()
         self._next = len(self.before.nodes)
@@ -63,10 +65,10 @@ class Recording:
         self._lock = threading.RLock()
         self._real = SimpleNamespace()
 
-    # what is replaced -------------------------------------------------------------------------------------------------
+    # replacing functions ----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Replace the functions."""
+        """Replace the functions by methods named `_call_` and the name of the function."""
         for name in [name.removeprefix("_call_") for name in dir(self) if name.startswith("_call_")]:
             setattr(self._real, name, getattr(os, name))
             setattr(os, name, getattr(self, f"_call_{name}"))
@@ -85,7 +87,7 @@ class Recording:
             setattr(os, name, function)
 
     def check(self) -> None:
-        """Raise IncompleteRecordingError unless the directory is what the recording makes of `before`."""
+        """Replay all operations on `before`; raise IncompleteRecordingError if the result is not the directory."""
         tree = self.before.copy()
         for operation in self.operations:
             operation.apply(tree)
@@ -111,9 +113,11 @@ class Recording:
             if flags & os.O_TMPFILE == os.O_TMPFILE:
                 raise IncompleteRecordingError("O_TMPFILE can not be recorded")
             existing = self._now.find(inside)
+            # Only calls that change something count.
             if flags & os.O_TRUNC or (flags & os.O_CREAT and existing is None):
                 self._may_fail("open", path)
             descriptor = int(self._plain("open", path, flags, mode, dir_fd=dir_fd))
+            # The kernel knows which file it is, whatever links the path has.
             inside = self._path(f"/proc/self/fd/{descriptor}", None, follow=True)
             number = None if inside is None else self._now.find(inside)
             if inside is not None and number is None and flags & os.O_CREAT:
@@ -135,6 +139,7 @@ class Recording:
         with self._lock:
             self._may_fail("write")
             count: int = self._real.write(fd, data)
+            # The position moves with the write, also of a descriptor opened with O_APPEND.
             offset = os.lseek(fd, 0, os.SEEK_CUR) - count
             self._note(Write(self._open[fd], offset, bytes(memoryview(data)[:count])))
             return count
@@ -187,6 +192,7 @@ class Recording:
                 return int(self._real.punch(descriptor, offset, length))
             failed = self._number_of_error("punch") or int(self._real.punch(descriptor, offset, length))
             if not failed:
+                # Punching a hole behind the end does not make the file longer.
                 end = min(offset + length, os.fstat(descriptor).st_size)
                 self._note(Write(number, offset, bytes(max(end - offset, 0))))
             return failed
@@ -243,7 +249,7 @@ class Recording:
             if target is not None:
                 self._may_fail("rename", src)
             self._real.rename(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
-            # between two names of one file, rename(2) does nothing
+            # rename(2) does nothing if both are names of one file.
             if target is not None and self._number(source) != self._now.find(target):
                 self._note(Rename(*self._entry(source), *self._entry(target), self._number(source)))
 
@@ -269,7 +275,7 @@ class Recording:
             if target is not None:
                 self._note(Enter(*self._entry(target), self._number(source)))
 
-    # what they have in common -----------------------------------------------------------------------------------------
+    # what the calls have in common ------------------------------------------------------------------------------------
 
     def _plain(self, name: str, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401  # any function at all
         return getattr(self._real, name)(*arguments, **keywords)
@@ -307,13 +313,13 @@ class Recording:
                 record(inside)
 
     def _both(self, name: str, source: str | None, target: str | None) -> tuple[str, str | None]:
-        """Return two paths that are either both inside, or have None as the second."""
+        """Return two paths that are both inside the directory, or None as the second if both are outside."""
         if (source is None) != (target is None):
             raise IncompleteRecordingError(f"os.{name} into or out of the directory can not be recorded")
         return source or "", target
 
     def _may_fail(self, call: str, path: Name | None = None) -> None:
-        """Count a call, and let it fail if it is its turn."""
+        """Count a call, and raise the error of the fault if it concerns this call."""
         number = len(self.calls)
         self.calls.append(call)
         fault = self._fault
@@ -322,7 +328,7 @@ class Recording:
             raise OSError(fault.number, text) if path is None else OSError(fault.number, text, os.fsdecode(path))
 
     def _number_of_error(self, call: str) -> int:
-        """Do the same for a call that returns the number of its error."""
+        """Count a call that returns an error number, and return that of the fault, or 0."""
         try:
             self._may_fail(call)
         except OSError as error:
@@ -340,7 +346,7 @@ class Recording:
         return number
 
     def _entry(self, inside: str) -> tuple[int, str]:
-        """Return folder and name of a path."""
+        """Return the number of the folder and the name of a path."""
         folder, _, name = inside.rpartition("/")
         return self._number(folder), name
 
@@ -352,6 +358,7 @@ class Recording:
 
     def _path(self, path: Name, dir_fd: int | None, *, follow: bool = False) -> str | None:
         """Return a path relative to the directory; None if it lies outside."""
+        # Links on the way are always followed, the last one only by calls that do so themselves.
         base = Path.cwd() if dir_fd is None else Path(f"/proc/self/fd/{dir_fd}").readlink()
         full = base / os.fsdecode(path)
         real = full.resolve() if follow else full.parent.resolve() / full.name
@@ -362,13 +369,12 @@ class Recording:
 
 @contextmanager
 def record(directory: Path, fault: Fault | None = None) -> Iterator[Recording]:
-    """Record what this process does to `directory`, all threads included, and let the call fail that `fault` names.
-
-    Only one recording can run at a time.
+    """Record the changes that all threads of this process make in `directory`; `fault` makes calls fail.
 
     Raises:
-        IncompleteRecordingError: something changed the directory in a way that the recording does not know.
+        IncompleteRecordingError: something changed the directory by a call that the recording does not know.
     """
+    # Only one recording can run at a time, because the functions of `os` belong to the whole process.
     recording = Recording(directory, fault)
     recording.start()
     try:

@@ -1,4 +1,4 @@
-"""What is true of every source. Authors of plugins subclass `SourceContract`, and pytest does the rest."""
+"""Tests that every source must pass. Authors of plugins subclass `SourceContract`, and pytest runs the tests."""
 
 from __future__ import annotations
 
@@ -23,39 +23,40 @@ from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT
 from backy.testing.images import difference
 
+# As opaque as real ids: a source must not expect an order or a form.
 FIRST, SECOND, THIRD = "firstrevision", "secondrevision", "thirdrevision"
 
 
 @dataclass(frozen=True)
 class SourceUnderTest:
-    """A source that exists, and what a test can do to it. What is None it can not do: such tests are skipped."""
+    """A source and the actions that tests can take on it. Tests that need an action that is None are skipped."""
 
     type: str
     """The name of the entry point."""
     argument: str
     """SOURCE of `backy init TYPE SOURCE`."""
     content: Callable[[], bytes]
-    """Return all that the source holds now; a few chunks of 4 MiB, the last one shorter, test the most."""
+    """Return the whole content of the source. A few chunks of 4 MiB and a shorter one test the most."""
     write: Callable[[int, bytes], None] | None = None
     """Write some bytes at an offset."""
     resize: Callable[[int], None] | None = None
-    """Let the source have so many bytes; what it grows by reads as zeroes."""
+    """Change the size to so many bytes. New bytes read as zeroes."""
     remove: Callable[[], None] | None = None
-    """Let there be no source any more."""
+    """Remove the source."""
     frozen: bool = False
-    """Whether a snapshot stays what it is while the source is written to."""
+    """Whether a snapshot stays the same while the source is written to."""
     wrong_argument: str | None = None
-    """SOURCE that is no good for this type."""
+    """A SOURCE that this type refuses."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keys of the section `source` beyond those that `argument` makes."""
 
 
 class SourceContract:
-    """The tests. A subclass has a name that begins with `Test` and overrides the fixture `subject`, no more."""
+    """The tests. Subclass it with a name that begins with `Test`, and override the fixture `subject` only."""
 
     @pytest.fixture
     def subject(self, tmp_path: Path) -> SourceUnderTest:
-        """Return a new source and what can be done to it; to be overridden."""
+        """Return a new source and the actions on it. Override this."""
         pytest.fail("override the fixture 'subject', which returns a SourceUnderTest")
 
     @pytest.fixture
@@ -70,20 +71,21 @@ class SourceContract:
         load(Kind.SOURCE, subject.type)
 
     def test_the_configuration_can_be_written_and_read_again(self, subject: SourceUnderTest, tmp_path: Path) -> None:
-        """The section is plain YAML, has no `type`, and makes the source after it was read back."""
+        """The section is plain YAML without `type`, and makes the source after it was read back."""
         config = _config(subject)
+        # The core adds `type`: the entry point has the name, not the plugin.
         assert "type" not in call(Kind.SOURCE, subject.type, "backy_source_config", argument=subject.argument)
         again = yaml.safe_load(yaml.safe_dump(config))
         assert again == config
         _made(subject, again, tmp_path)
 
     def test_a_key_that_nobody_knows_is_refused(self, subject: SourceUnderTest, tmp_path: Path) -> None:
-        """A misspelt key is an error, and not a setting that is silently not in force."""
+        """A misspelt key is an error. A setting must not be ignored in silence."""
         with pytest.raises(ConfigError, match="no_such_key"):
             _made(subject, {**_config(subject), "no_such_key": 1}, tmp_path)
 
     def test_a_wrong_argument_is_refused_in_one_line(self, subject: SourceUnderTest) -> None:
-        """`backy init` with a SOURCE that is no good makes nothing and says what would be."""
+        """`backy init` with a wrong SOURCE makes nothing and says which form is right."""
         if subject.wrong_argument is None:
             pytest.skip("every SOURCE is good for this type")
         with pytest.raises(ConfigError) as refused:
@@ -95,7 +97,7 @@ class SourceContract:
         assert source.verifier in advertised(Kind.VERIFIER)
 
     def test_a_source_that_is_gone_is_reported_in_one_line(self, subject: SourceUnderTest, source: Source) -> None:
-        """The snapshot raises SourceError: until then, nobody has to look."""
+        """Making the source does not fail; its snapshot raises SourceError."""
         if subject.remove is None:
             pytest.skip("this source can not go away")
         subject.remove()
@@ -106,7 +108,7 @@ class SourceContract:
     # reading ----------------------------------------------------------------------------------------------------------
 
     def test_size_and_content_are_those_of_the_source(self, subject: SourceUnderTest, source: Source) -> None:
-        """What a snapshot reads is what there is, whether read in chunks or by the extents."""
+        """A snapshot returns the source's content, whether it is read by chunks or by extents."""
         content = subject.content()
         with source.snapshot(FIRST, None) as snapshot:
             assert snapshot.size == len(content)
@@ -114,7 +116,7 @@ class SourceContract:
             assert not difference(_by_extents(snapshot), content)
 
     def test_extents_are_in_order_and_leave_nothing_out(self, source: Source) -> None:
-        """They tell of each byte once, from the first to the last."""
+        """Each byte is in exactly one extent, from the first to the last."""
         with source.snapshot(FIRST, None) as snapshot:
             end = 0
             for extent in snapshot.extents():
@@ -124,14 +126,14 @@ class SourceContract:
             assert end == snapshot.size
 
     def test_any_range_can_be_read(self, subject: SourceUnderTest, source: Source) -> None:
-        """Ranges need no alignment, may be empty, and may span what the source keeps in pieces."""
+        """Ranges need no alignment, may be empty, and may span parts that the source stores separately."""
         content = subject.content()
         with source.snapshot(FIRST, None) as snapshot:
             for start, end in _ranges(len(content)):
                 assert not difference(snapshot.pread(start, end - start), content[start:end]), (start, end)
 
     def test_a_range_beyond_the_end_is_an_error(self, source: Source) -> None:
-        """Fewer bytes than asked for are never returned in silence."""
+        """`pread` never returns fewer bytes than it was asked for."""
         with source.snapshot(FIRST, None) as snapshot:
             for offset, length in ((snapshot.size, 1), (max(snapshot.size - 1, 0), 4096)):
                 with pytest.raises(BackyError):
@@ -150,7 +152,7 @@ class SourceContract:
     # changes ----------------------------------------------------------------------------------------------------------
 
     def test_what_changed_is_told(self, subject: SourceUnderTest, source: Source) -> None:
-        """All that differs from the revision before is in an extent of `changes`, unless the source can not tell."""
+        """Every difference from the parent revision is in an extent of `changes`, unless that is None."""
         write = _needed(subject.write, "write to")
         before = _backed_up(subject, source, FIRST, None)
         for offset in _places(len(before)):
@@ -158,24 +160,26 @@ class SourceContract:
         self._check_changes(subject, source, before, FIRST)
 
     def test_what_did_not_change_twice_is_told_as_well(self, subject: SourceUnderTest, source: Source) -> None:
-        """The changes are since the revision that is named, not since the snapshot before."""
+        """Changes are told from the parent revision, also if it is not the first one."""
         write = _needed(subject.write, "write to")
         _backed_up(subject, source, FIRST, None)
+        # Changed before the parent's backup, so it is no change since then; it may be told all the same.
         write(0, b"first")
         before = _backed_up(subject, source, SECOND, FIRST)
         write(len(before) // 2, b"second")
         self._check_changes(subject, source, before, SECOND, THIRD)
 
     def test_a_revision_that_the_source_never_saw_is_no_base(self, subject: SourceUnderTest, source: Source) -> None:
-        """The source can not tell what changed since then, or tells of all of it."""
+        """With a parent that it does not know, the source returns None or all of the image as changes."""
         content = subject.content()
+        # As after a repository was copied to another server, or a clone or bitmap was lost.
         with source.snapshot(SECOND, "neverseenrevision") as snapshot:
             changes = snapshot.changes()
             told = None if changes is None else list(changes)
         assert told is None or 0 not in _cover(told, len(content))
 
     def test_growing_and_shrinking_are_changes(self, subject: SourceUnderTest, source: Source) -> None:
-        """A snapshot has the size that the source has now; what it has grown by is a change."""
+        """A snapshot has the source's current size. New bytes at the end are changes."""
         resize = _needed(subject.resize, "resize")
         before = _backed_up(subject, source, FIRST, None)
         resize(len(before) + CHUNK_SIZE + 4096)
@@ -184,7 +188,7 @@ class SourceContract:
         self._check_changes(subject, source, grown, SECOND, THIRD)
 
     def test_a_backup_that_failed_is_no_base(self, subject: SourceUnderTest, source: Source) -> None:
-        """After a snapshot that was left with an exception, the next one still tells the changes since the base."""
+        """After a snapshot that was left with an exception, the next one still tells changes from the parent."""
         write = _needed(subject.write, "write to")
         before = _backed_up(subject, source, FIRST, None)
         write(0, b"changed")
@@ -193,7 +197,7 @@ class SourceContract:
         self._check_changes(subject, source, before, FIRST, THIRD)
 
     def test_a_snapshot_stays_what_it_is(self, subject: SourceUnderTest, source: Source) -> None:
-        """What is written to a frozen source is not seen by the snapshot."""
+        """The snapshot of a frozen source does not change when the source is written to."""
         write = _needed(subject.write, "write to")
         if not subject.frozen:
             pytest.skip("this source is not frozen while it is read")
@@ -206,7 +210,7 @@ class SourceContract:
     # as a whole -------------------------------------------------------------------------------------------------------
 
     def test_backups_read_back_what_the_source_held(self, subject: SourceUnderTest, tmp_path: Path) -> None:
-        """Three backups into a real repository, changes between them, and every revision is right afterwards."""
+        """Every one of three backups into a real repository is right, with changes between them."""
         config = JobConfig(format=FORMAT, source=PluginSection(_config(subject)), verifier=ShortSection.named("full"))
         repository = Repository.initialize(tmp_path / "repository", config)
         images: list[bytes] = []
@@ -226,7 +230,7 @@ class SourceContract:
     def _check_changes(
         subject: SourceUnderTest, source: Source, before: bytes, parent: str, revision_id: str = SECOND
     ) -> bytes:
-        """Make sure that the changes since a revision cover all differences; return the content now."""
+        """Check that the changes from a parent cover all differences; return the current content."""
         now = subject.content()
         with source.snapshot(revision_id, parent) as snapshot:
             assert snapshot.size == len(now)
@@ -236,6 +240,7 @@ class SourceContract:
         if extents is not None:
             covered = _cover(extents, len(now))
             old = before.ljust(len(now), b"\0")[: len(now)]
+            # By sectors of 512 bytes: a loop over every byte would take minutes.
             missed = [
                 at
                 for at in range(0, len(now), 512)
@@ -260,7 +265,7 @@ def _made(subject: SourceUnderTest, config: dict[str, Any], folder: Path) -> Sou
 
 
 def _backed_up(subject: SourceUnderTest, source: Source, revision_id: str, parent: str | None) -> bytes:
-    """Let the source see a backup that is completed; return what it held."""
+    """Read a snapshot as a complete backup does; return the content."""
     snapshot: AbstractContextManager[Snapshot] = source.snapshot(revision_id, parent)
     with snapshot as opened:
         content = _read(opened)
@@ -281,13 +286,13 @@ def _read(image: Image) -> bytes:
 
 
 def _by_extents(image: Image) -> bytes:
-    """Read an image by its extents; holes are not read."""
+    """Read an image by its extents without its holes."""
     pieces = (image.pread(e.offset, e.length) if e.data else bytes(e.length) for e in image.extents())
     return b"".join(pieces)
 
 
 def _cover(extents: Iterable[Extent], size: int) -> bytes:
-    """Return a byte for each one of an image: 1 where an extent is; they have to be in order and inside."""
+    """Return a byte for each byte of an image, 1 inside of extents; check that they are in order and inside."""
     covered = bytearray(size)
     end = 0
     for extent in extents:
@@ -299,13 +304,14 @@ def _cover(extents: Iterable[Extent], size: int) -> bytes:
 
 
 def _places(size: int) -> list[int]:
-    """Return offsets that are worth a change: the ends, and around the edges of chunks."""
+    """Return offsets to write at: both ends, the middle, and around the edge of a chunk."""
     wanted = (0, CHUNK_SIZE - 4, CHUNK_SIZE + 4096, size // 2, size - 16)
     return sorted({place for place in wanted if 0 <= place <= size - 16})
 
 
 def _ranges(size: int, count: int = 30) -> list[tuple[int, int]]:
-    """Return ranges inside an image: its ends, the edges of chunks, and some by chance that can be had again."""
+    """Return ranges inside an image: its ends, the edges of chunks, and some by chance."""
+    # The seed makes a failure repeatable.
     chance = random.Random(size)
     edges = [0, size, *(min(CHUNK_SIZE + step, size) for step in (-1, 0, 1))]
     points = [chance.choice(edges) if chance.random() < 0.3 else chance.randint(0, size) for _ in range(2 * count)]

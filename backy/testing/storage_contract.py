@@ -1,4 +1,4 @@
-"""What is true of every storage. Authors of plugins subclass `StorageContract`, and pytest does the rest."""
+"""Tests that every storage must pass. Authors of plugins subclass `StorageContract`, and pytest runs the tests."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ from backy.testing.trials import ACTIONS, failing_calls, power_losses, prepare
 ONE, TWO, THREE = patterned(0), patterned(100), patterned(200)
 ONE_CHANGED = patterned(0, 7)
 SHORT = random.Random(1).randbytes(5000)
+# Enough to find a missing sync in seconds; `backy selftest` tries more.
 STATES = 12
-"""So many states that a power loss may leave are looked at in each test; `backy selftest` looks at more."""
+"""States of the disk after a power loss that each test checks."""
 
 
 @dataclass(frozen=True)
 class StorageUnderTest:
-    """A section `storage` and where to try it."""
+    """A section `storage` and a folder for it."""
 
     config: dict[str, Any]
     """The section, `type` included."""
     folder: Path
     """An empty folder on a file system that the storage can use."""
     recorded: bool = True
-    """Whether the recording of `backy.testing` sees all that the storage does; if not, crashes are not tested."""
+    """Whether `backy.testing.recording` sees all calls of the storage. If not, crashes are not tested."""
 
 
 @dataclass
 class _Stored:
-    """A storage and what it was given, to be compared."""
+    """A storage and the chunks that were written to it, for comparison."""
 
     storage: Storage
     folder: Path
@@ -52,20 +53,20 @@ class _Stored:
     content: dict[bytes, bytes] = field(default_factory=dict)
 
     def put(self, revision_id: str, parent: str | None, *chunks: bytes) -> None:
-        """Store a revision of these chunks, b"" being zeroes; what the parent has at the same place is not told."""
+        """Store a revision of `chunks`; b"" is a chunk of zeroes."""
         with self.begin(revision_id, parent, *chunks) as writer:
             writer.commit()
 
     @contextmanager
     def begin(self, revision_id: str, parent: str | None, *chunks: bytes) -> Iterator[ImageWriter]:
-        """Write all chunks of a revision, which is still to be committed."""
-        before = self.ids[parent] if parent else []
+        """Write the chunks of a revision and yield the writer, for the caller to commit."""
+        parents = self.ids[parent] if parent else []
         now = [identify(data) if data else ZERO for data in chunks]
-        reliable = {chunk_id for ids in self.ids.values() for chunk_id in ids}
         size = sum(len(data) or CHUNK_SIZE for data in chunks)
-        with self.storage.create(revision_id, parent, size, reliable) as writer:
+        with self.storage.create(revision_id, parent, size, self.live) as writer:
             for index, (chunk_id, data) in enumerate(zip(now, chunks, strict=True)):
-                previous = before[index] if index < len(before) else ZERO
+                previous = parents[index] if index < len(parents) else ZERO
+                # As in a backup, a storage is not given a chunk that the parent has at the same index.
                 if chunk_id == previous:
                     continue
                 if chunk_id == ZERO:
@@ -77,7 +78,7 @@ class _Stored:
         self.ids[revision_id] = now
 
     def check(self) -> None:
-        """Read all revisions."""
+        """Read all revisions and compare them."""
         for revision, ids in self.ids.items():
             with self.storage.open(revision) as reader:
                 for index, chunk_id in enumerate(ids):
@@ -91,11 +92,11 @@ class _Stored:
 
 
 class StorageContract:
-    """The tests. A subclass has a name that begins with `Test` and overrides the fixture `subject`, no more."""
+    """The tests. Subclass it with a name that begins with `Test`, and override the fixture `subject` only."""
 
     @pytest.fixture
     def subject(self, tmp_path: Path) -> StorageUnderTest:
-        """Return the section and where to try it; to be overridden."""
+        """Return the section and the folder. Override this."""
         pytest.fail("override the fixture 'subject', which returns a StorageUnderTest")
 
     @pytest.fixture
@@ -110,7 +111,8 @@ class StorageContract:
     def laboratory(
         self, subject: StorageUnderTest, backy_clock: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
     ) -> Laboratory:
-        """Return a repository with two revisions, one forgotten, and an image that has changed since."""
+        """Return a repository with two revisions, one forgotten between them, and an image that has changed."""
+        # The boot id of this machine must not decide which revisions count as durable.
         for module in ("repository.live", "backup.backup"):
             monkeypatch.setattr(f"backy.{module}.boot_id", lambda: "one boot")
         made = Laboratory(subject.folder / "laboratory", backy_clock, subject.config)
@@ -124,24 +126,24 @@ class StorageContract:
         load(Kind.STORAGE, subject.config["type"])
 
     def test_a_key_that_nobody_knows_is_refused(self, subject: StorageUnderTest) -> None:
-        """A misspelt key is an error, and not a setting that is silently not in force."""
+        """A misspelt key is an error. A setting must not be ignored in silence."""
         with pytest.raises(ConfigError, match="no_such_key"):
             self._made(subject, no_such_key=1)
 
     def test_making_a_storage_touches_no_file(self, subject: StorageUnderTest) -> None:
-        """Until `initialize`, nothing is there."""
+        """Before `initialize`, there are no files."""
         self._made(subject)
         assert not list(subject.folder.iterdir())
 
     # writing and reading ----------------------------------------------------------------------------------------------
 
     def test_what_was_written_is_read(self, stored: _Stored) -> None:
-        """Chunks, zeroes between them, the same chunk twice, and a short last one."""
+        """The image has chunks, zeroes between them, the same chunk twice, and a short last one."""
         stored.put("first", None, ONE, b"", TWO, ONE, SHORT)
         stored.check()
 
     def test_a_revision_begins_as_a_copy_of_its_parent(self, stored: _Stored) -> None:
-        """What is not written stays what it was; the parent stays what it is."""
+        """Chunks that are not written are those of the parent, and the parent does not change."""
         stored.put("first", None, ONE, TWO, b"", SHORT)
         stored.put("second", "first", ONE_CHANGED, TWO, THREE, SHORT)
         stored.put("third", "second", ONE_CHANGED, b"", THREE, SHORT)
@@ -149,7 +151,7 @@ class StorageContract:
         stored.check()
 
     def test_images_grow_and_shrink(self, stored: _Stored) -> None:
-        """A revision has a size of its own, and what it has grown by is zeroes."""
+        """A revision has a size of its own. Where it is longer than its parent, it has zeroes."""
         stored.put("first", None, ONE, SHORT)
         stored.put("larger", "first", ONE, TWO, b"", THREE)
         stored.put("smaller", "larger", ONE_CHANGED)
@@ -158,7 +160,7 @@ class StorageContract:
         stored.check()
 
     def test_changed_bytes_are_told(self, stored: _Stored) -> None:
-        """`write` tells at least what differs, and no more than the chunk has; `commit` what the new files have."""
+        """`write` returns the bytes that differ or more, up to the whole chunk; `commit` returns those of new files."""
         stored.put("first", None, ONE)
         with stored.storage.create("second", "first", CHUNK_SIZE, {identify(ONE)}) as writer:
             changed = writer.write(0, identify(ONE_CHANGED), ONE_CHANGED, identify(ONE))
@@ -168,7 +170,7 @@ class StorageContract:
         assert result.damaged == ()
 
     def test_several_threads_write_and_read_at_once(self, stored: _Stored) -> None:
-        """Chunks come in any order from any thread, each once."""
+        """Threads write chunks in any order, each chunk once."""
         chunks = [patterned(1000 * number) for number in range(12)]
         ids = [identify(chunk) for chunk in chunks]
         with (
@@ -181,7 +183,7 @@ class StorageContract:
             assert [identify(chunk) for chunk in pool.map(reader.read, range(12), ids)] == ids
 
     def test_a_backup_that_fails_leaves_the_others_alone(self, stored: _Stored) -> None:
-        """Left with an exception, a new revision is as if it had never been begun."""
+        """A revision that is left with an exception changes nothing."""
         stored.put("first", None, ONE, TWO)
         with pytest.raises(ZeroDivisionError), stored.begin("second", "first", ONE_CHANGED, b"", THREE):
             raise ZeroDivisionError
@@ -190,7 +192,7 @@ class StorageContract:
         stored.check()
 
     def test_what_no_complete_revision_refers_to_is_not_relied_on(self, stored: _Stored) -> None:
-        """A chunk that is there by chance, and may be torn, is written again."""
+        """A stored chunk without a complete revision may be torn, so it is written again."""
         stored.put("lost", None, ONE)
         del stored.ids["lost"]
         self._damage_everything(stored)
@@ -199,7 +201,7 @@ class StorageContract:
         stored.check()
 
     def test_the_directory_can_be_copied(self, stored: _Stored, subject: StorageUnderTest) -> None:
-        """All that is needed lies in the job's directory, under names that mean the same elsewhere."""
+        """All data lies in the job's directory, and no file depends on the directory's path."""
         stored.put("first", None, ONE, TWO)
         stored.put("second", "first", ONE_CHANGED, TWO)
         shutil.copytree(subject.folder / "vm", subject.folder / "copy", symlinks=True)
@@ -211,7 +213,7 @@ class StorageContract:
     # removing ---------------------------------------------------------------------------------------------------------
 
     def test_removing_and_purging_keeps_what_is_live(self, stored: _Stored) -> None:
-        """In whatever order revisions go, the others are whole."""
+        """Removing revisions in any order leaves the others whole."""
         stored.put("first", None, ONE, TWO, SHORT)
         stored.put("second", "first", ONE_CHANGED, TWO, SHORT)
         stored.put("third", "second", patterned(0, 9), THREE, SHORT)
@@ -225,7 +227,7 @@ class StorageContract:
         assert held.bytes >= 0
 
     def test_all_space_is_given_back(self, stored: _Stored) -> None:
-        """Once no revision is left, no chunk is stored."""
+        """Without revisions, no chunk stays stored."""
         stored.put("first", None, ONE, TWO)
         stored.put("second", "first", ONE_CHANGED, TWO)
         for revision in list(stored.ids):
@@ -235,14 +237,14 @@ class StorageContract:
         assert not self._data(stored.folder)
 
     def test_removing_what_is_not_there_is_no_error(self, stored: _Stored) -> None:
-        """A crash may have removed it already."""
+        """An interrupted command may have removed it already."""
         stored.storage.remove("neverwas")
         assert stored.storage.purge(set()).files == 0
 
     # damage -----------------------------------------------------------------------------------------------------------
 
     def test_damage_is_told_and_repaired(self, stored: _Stored) -> None:
-        """What is damaged raises ChunkDamageError or reads as something else; `repair` makes it whole."""
+        """A damaged chunk raises ChunkDamageError or reads as something else; `repair` makes it whole."""
         stored.put("first", None, ONE, TWO)
         self._damage_everything(stored)
         damaged = 0
@@ -255,7 +257,7 @@ class StorageContract:
         stored.check()
 
     def test_a_missing_chunk_is_damage(self, stored: _Stored) -> None:
-        """Both a look and a read tell it, with the chunk's id."""
+        """`probe` and `read` raise ChunkDamageError with the chunk's id."""
         stored.put("first", None, ONE)
         for path in self._data(stored.folder):
             path.unlink()
@@ -269,14 +271,14 @@ class StorageContract:
 
     @pytest.mark.parametrize("action", ACTIONS)
     def test_power_loss(self, subject: StorageUnderTest, laboratory: Laboratory, action: str) -> None:
-        """Whatever of a backup, or of a purge, reached the disk: complete revisions are whole, and the next one is."""
+        """Complete revisions are whole after any power loss, and so is the next one."""
         self._needs_recording(subject)
         assert power_losses(laboratory, action, STATES)
 
     @pytest.mark.parametrize("action", ACTIONS)
     @pytest.mark.parametrize("lasting", [False, True], ids=["one call fails", "the disk is full"])
     def test_failing_calls(self, subject: StorageUnderTest, laboratory: Laboratory, action: str, lasting: bool) -> None:
-        """Whatever call the operating system refuses: complete revisions are whole, and the next one is."""
+        """Complete revisions are whole after any call has failed, and so is the next one."""
         self._needs_recording(subject)
         assert failing_calls(laboratory, action, STATES // 2, lasting=lasting)
 
@@ -291,6 +293,7 @@ class StorageContract:
 
     @staticmethod
     def _is_damaged(reader: ImageReader, index: int, chunk_id: bytes, data: bytes) -> bool:
+        # A storage need not check ids itself, because the core does.
         try:
             return reader.read(index, chunk_id) != data
         except ChunkDamageError as error:
@@ -303,12 +306,14 @@ class StorageContract:
 
     @staticmethod
     def _data(folder: Path) -> list[Path]:
-        """Return the files that hold chunks: sixteen random pages do not fit into any other."""
+        """Return the files that hold chunks."""
+        # A chunk of these tests has sixteen random pages, which no compression makes smaller.
         return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size >= 16 * PAGE_SIZE]
 
     def _damage_everything(self, stored: _Stored) -> None:
         """Overwrite the middle of every file that holds chunks."""
         for path in self._data(stored.folder):
+            # Storages make their files read-only.
             mode = path.stat().st_mode
             path.chmod(0o600)
             with path.open("r+b") as stream:

@@ -1,4 +1,4 @@
-"""A directory as plain data: names, contents, modes and links, but neither times nor owners."""
+"""A directory as plain data: names, contents, modes and links, without times and owners."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ ROOT = 0
 """The number of the directory itself."""
 
 
+# Nodes are frozen, so that copies of a tree can share them; only the entries of folders are copied.
 @dataclass(frozen=True)
 class File:
-    """A file; any number of names may lead to it."""
+    """A file with any number of names."""
 
     mode: int
     content: bytes = b""
@@ -29,7 +30,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder: the numbers of its nodes, by their names."""
+    """A folder: the numbers of its nodes by name."""
 
     mode: int
     entries: dict[str, int] = field(default_factory=dict)
@@ -39,17 +40,17 @@ Node = File | Link | Folder
 
 
 class Tree:
-    """The nodes of a directory, by numbers that are never used again."""
+    """The nodes of a directory by number. A number is never used for a second node."""
 
     def __init__(self, mode: int = 0o700) -> None:
         self.nodes: dict[int, Node] = {ROOT: Folder(mode)}
 
     @classmethod
     def read(cls, directory: Path) -> Tree:
-        """Take up what is in `directory`.
+        """Return the content of `directory`.
 
         Raises:
-            ValueError: there is something in it that is neither a file nor a folder nor a symbolic link.
+            ValueError: it has something that is neither a file nor a folder nor a symbolic link.
         """
         tree = cls(stat.S_IMODE(directory.stat().st_mode))
         tree._read(directory, ROOT, {})
@@ -58,6 +59,7 @@ class Tree:
     def _read(self, directory: Path, folder: int, known: dict[tuple[int, int], int]) -> None:
         for path in sorted(directory.iterdir()):
             status = path.lstat()
+            # Names with one inode are hard links to one node.
             key = status.st_dev, status.st_ino
             number = known.setdefault(key, len(self.nodes))
             if number not in self.nodes:
@@ -67,7 +69,7 @@ class Tree:
                 self._read(path, number, known)
 
     def write(self, directory: Path) -> None:
-        """Make `directory`, which must not exist, with all that the tree has."""
+        """Write the tree to `directory`, which must not exist."""
         written: dict[int, Path] = {}
         directory.mkdir()
         folders = [(directory, self.folder(ROOT).mode)]
@@ -79,12 +81,14 @@ class Tree:
             elif isinstance(node, Link):
                 target.symlink_to(node.target)
             elif isinstance(node, File):
+                # The mode comes second, because the file may be read-only.
                 target.write_bytes(node.content)
                 target.chmod(node.mode)
             else:
                 target.mkdir()
                 folders.append((target, node.mode))
             written[number] = target
+        # Last, because some folders are read-only.
         for folder, mode in folders:
             folder.chmod(mode)
 
@@ -105,7 +109,7 @@ class Tree:
         return node
 
     def find(self, path: str) -> int | None:
-        """Return the number of what lies at `path`, which has slashes and no links in it; None if nothing does."""
+        """Return the number of the node at `path`; None if there is none. The path must not lead through links."""
         number: int | None = ROOT
         for name in path.split("/") if path else []:
             node = self.nodes[number] if number is not None else None
@@ -113,25 +117,26 @@ class Tree:
         return number
 
     def walk(self, folder: int = ROOT, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """Yield path and number of all there is, folders before what is in them."""
+        """Yield path and number of all nodes, a folder before its entries."""
         for name, number in sorted(self.folder(folder).entries.items()):
             yield prefix + name, number
             if isinstance(self.nodes[number], Folder):
                 yield from self.walk(number, f"{prefix}{name}/")
 
     def listing(self) -> dict[str, tuple[str, int, bytes]]:
-        """Return all there is by path, as (first path of the same node, mode, content): equal for equal trees."""
+        """Return all nodes by path, as (first path of the node, mode, content). Equal trees have equal listings."""
+        # Numbers differ from tree to tree, so hard links are told by the first of their paths.
         first: dict[int, str] = {}
         found = {"": ("", self.folder(ROOT).mode, b"")}
         for path, number in self.walk():
             node = self.nodes[number]
-            origin = first.setdefault(number, path)
+            first_path = first.setdefault(number, path)
             if isinstance(node, File):
-                found[path] = origin, node.mode, node.content
+                found[path] = first_path, node.mode, node.content
             elif isinstance(node, Link):
-                found[path] = origin, stat.S_IFLNK, os.fsencode(node.target)
+                found[path] = first_path, stat.S_IFLNK, os.fsencode(node.target)
             else:
-                found[path] = origin, stat.S_IFDIR | node.mode, b""
+                found[path] = first_path, stat.S_IFDIR | node.mode, b""
         return found
 
     def differences(self, other: Tree) -> list[str]:
@@ -141,6 +146,7 @@ class Tree:
 
 
 def _node(path: Path, mode: int) -> Node:
+    # backy makes no other kinds, and a socket or device can not be written again from plain data.
     if stat.S_ISREG(mode):
         return File(stat.S_IMODE(mode), path.read_bytes())
     if stat.S_ISLNK(mode):

@@ -1,7 +1,6 @@
-"""Crashes of every kind on a repository in a laboratory, as many as one has time for; `backy selftest` tries them all.
+"""Tries crashes of every kind on a repository in a laboratory. `backy selftest` and the contract of storages use it.
 
-A process that is killed leaves what it had done until then, which is one of the power losses that are tried at every
-call: the one that loses nothing.
+A killed process is no kind of its own: it leaves the same as a power loss that loses nothing, which is tried too.
 """
 
 from __future__ import annotations
@@ -36,11 +35,12 @@ def _forget_and_purge(laboratory: Laboratory) -> None:
 
 
 ACTIONS: Final[dict[str, Callable[[Laboratory], None]]] = {"backup": _back_up, "forget and purge": _forget_and_purge}
-"""What is interrupted."""
+"""The actions that are interrupted."""
 
 
 def prepare(laboratory: Laboratory) -> None:
-    """Make two revisions, with one forgotten between them, and an image that has changed since in every way."""
+    """Make two revisions, forget one between them, and change the image in every way."""
+    # A forgotten revision leaves chunks to purge; chunks change, move, appear, vanish, and the image grows.
     laboratory.content = patterned(0) + bytes(CHUNK_SIZE) + patterned(100) + SHORT
     laboratory.initialize()
     laboratory.backup()
@@ -51,20 +51,21 @@ def prepare(laboratory: Laboratory) -> None:
     laboratory.content = b"".join(
         [patterned(0, 9), patterned(0), bytes(CHUNK_SIZE), patterned(100), patterned(200, 5), SHORT, SHORT]
     )
-    laboratory.settle()
+    laboratory.renew_promises()
 
 
 def power_losses(laboratory: Laboratory, action: str, count: int) -> int:
-    """Let the power fail during an action, at `count` of all the instants and with all that it may leave on the disk.
+    """Check `count` different states of the disk that a power loss may leave during an action.
 
-    Returns how many different states of the disk were looked at.
+    Returns the number of states that were checked, fewer than `count` if there are no more.
 
     Raises:
-        BrokenPromiseError: something was lost, or nothing works afterwards; the text says when the power failed.
+        BrokenPromiseError: data was lost, or the next backup failed; the text says when the power failed.
     """
     recording = laboratory.record(lambda: ACTIONS[action](laboratory))
     chosen = crashes(recording.operations, mixtures=2, seed=1)
-    random.Random(action).shuffle(chosen)  # noqa: S311  # chance that can be had again
+    # Shuffled, so that a small count has crashes from the whole action. The seed makes a failure repeatable.
+    random.Random(action).shuffle(chosen)  # noqa: S311  # no secret
     tried = 0
     for crash, tree in distinct(recording.before, recording.operations, chosen):
         laboratory.put(tree)
@@ -76,17 +77,18 @@ def power_losses(laboratory: Laboratory, action: str, count: int) -> int:
 
 
 def failing_calls(laboratory: Laboratory, action: str, count: int, *, lasting: bool) -> int:
-    """Let the operating system refuse calls of an action: `count` single ones, or all that need space from one on.
+    """Make `count` calls of an action fail, one in each run; with `lasting`, all calls that need space from it on.
 
-    Returns how many calls failed.
+    Returns the number of runs.
 
     Raises:
-        BrokenPromiseError: something was lost, or nothing works afterwards; the text names the calls before.
+        BrokenPromiseError: data was lost, or the next backup failed; the text names the last calls.
     """
     before, promises = Tree.read(laboratory.directory), list(laboratory.promises)
     calls = len(laboratory.record(lambda: ACTIONS[action](laboratory)).calls)
     chosen = random.Random(action).sample(range(calls), min(calls, count))  # noqa: S311  # likewise
     for number in chosen:
+        # Every run starts from the same directory and the same promises.
         laboratory.put(before)
         laboratory.promises = list(promises)
         fault = Fault(number, errno.ENOSPC if lasting else errno.EIO, lasting)
@@ -98,19 +100,20 @@ def failing_calls(laboratory: Laboratory, action: str, count: int, *, lasting: b
 def _check(laboratory: Laboratory, operations: int, when: str) -> None:
     try:
         laboratory.check(laboratory.state(operations))
+    # Any error of a command breaks the promise that it works after a crash.
     except Exception as error:
         raise BrokenPromiseError(f"{when}: {type(error).__name__}: {error}") from error
 
 
 class SelfTestError(BackyError):
-    """A promise was broken, or the test could not be made; the text says how."""
+    """A promise was broken; the text says how."""
 
 
 def selftest(folder: Path, storage: dict[str, Any], count: int) -> Iterator[str]:
-    """Try every kind of crash, `count` times each, in a temporary folder below `folder`; yield a line on each part.
+    """Try every kind of crash, `count` times each, in a temporary folder below `folder`; yield a line for each part.
 
     Raises:
-        SelfTestError: a promise was broken: images are not safe on this machine.
+        SelfTestError: a promise was broken; images are not safe on this machine.
         BackyError, OSError: the storage can not be used there.
     """
     with tempfile.TemporaryDirectory(prefix=".backy-selftest-", dir=folder) as temporary:
@@ -134,7 +137,7 @@ def selftest(folder: Path, storage: dict[str, Any], count: int) -> Iterator[str]
 
 
 def _whole_job(laboratory: Laboratory) -> int:
-    """Do without crashes what is interrupted later."""
+    """Run all actions without crashes; return the number of revisions."""
     for action in ACTIONS.values():
         action(laboratory)
     laboratory.check(laboratory.state(0))

@@ -1,4 +1,4 @@
-"""What is true of every verifier. Authors of plugins subclass `VerifierContract`, and pytest does the rest."""
+"""Tests that every verifier must pass. Authors of plugins subclass `VerifierContract`, and pytest runs the tests."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ from backy.testing.images import difference
 from backy.testing.laboratory import patterned
 from backy.testing.memory import MemoryImage
 
+# Six chunks of data, one of zeroes, and a short last one, which verifiers may treat in a special way.
 CONTENT = b"".join(patterned(100 * number) for number in range(6)) + bytes(CHUNK_SIZE) + b"short" * 1000
 
 
 class _Stored:
-    """An image that is stored in memory. Chunks that are named here are missing, or are something else."""
+    """A stored image in memory. The chunks whose indexes are in `missing` can not be read."""
 
     def __init__(self, content: bytes, missing: set[int] | None = None) -> None:
         self.chunks = ChunkMap(len(content))
@@ -42,6 +43,7 @@ class _Stored:
         self._missing = missing or set()
         for index in range(len(self.chunks)):
             data = self._chunk(index)
+            # Chunks of zeroes are not stored and have no id.
             if any(data):
                 self.chunks[index] = identify(data)
 
@@ -62,7 +64,7 @@ class _Stored:
 
 @dataclass
 class _Result:
-    """What a verifier found."""
+    """The result of a verification."""
 
     report: Report
     mismatches: list[Mismatch] = field(default_factory=list)
@@ -70,11 +72,11 @@ class _Result:
 
 
 class VerifierContract:
-    """The tests. A subclass has a name that begins with `Test` and overrides the fixture `config`, no more."""
+    """The tests. Subclass it with a name that begins with `Test`, and override the fixture `config` only."""
 
     @pytest.fixture
     def config(self) -> dict[str, Any]:
-        """Return the section `verifier`, `type` included; to be overridden."""
+        """Return the section `verifier` with `type`. Override this."""
         pytest.fail("override the fixture 'config', which returns a section 'verifier'")
 
     @pytest.fixture
@@ -87,12 +89,12 @@ class VerifierContract:
         load(Kind.VERIFIER, config["type"])
 
     def test_a_key_that_nobody_knows_is_refused(self, config: dict[str, Any], tmp_path: Path) -> None:
-        """A misspelt key is an error, and not a setting that is silently not in force."""
+        """A misspelt key is an error. A setting must not be ignored in silence."""
         with pytest.raises(ConfigError, match="no_such_key"):
             self._made({**config, "no_such_key": 1}, tmp_path)
 
     def test_equal_images_have_no_mismatch(self, verifier: Verifier) -> None:
-        """The report tells how far the verifier looked, and no more than that."""
+        """The report has the number of chunks that were compared, not more."""
         result = self._verified(verifier, MemoryImage(CONTENT), _Stored(CONTENT))
         assert result.mismatches == []
         assert result.report.total == chunk_count(len(CONTENT))
@@ -101,14 +103,16 @@ class VerifierContract:
         assert not result.report.out_of_time
 
     def test_an_empty_image_has_nothing_to_check(self, verifier: Verifier) -> None:
-        """No chunk, no mismatch."""
+        """An image without chunks has no mismatch."""
         result = self._verified(verifier, MemoryImage(b""), _Stored(b""))
         assert (result.report.checked, result.report.total, result.mismatches) == (0, 0, [])
 
     def test_every_chunk_that_differs_and_is_looked_at_is_a_mismatch(self, verifier: Verifier) -> None:
-        """It is handed over with what both have there."""
-        other = bytes(byte ^ 0xFF for byte in b"".join(CONTENT[at : at + 1] for at in (0,)))
+        """A mismatch has the content of the source and that of the stored image."""
+        # One byte in each chunk differs: a verifier must not be content with parts of a chunk.
+        other = bytes([CONTENT[0] ^ 0xFF])
         different = b"".join(other + CONTENT[at + 1 : at + CHUNK_SIZE] for at in range(0, len(CONTENT), CHUNK_SIZE))
+        # The hint says that everything changed, for verifiers that compare changes only.
         snapshot = MemoryImage(CONTENT, hint=(Extent(0, len(CONTENT), data=True),))
         result = self._verified(verifier, snapshot, _Stored(different))
         assert len(result.mismatches) == result.report.checked
@@ -120,15 +124,16 @@ class VerifierContract:
             assert mismatch.cause
 
     def test_damage_is_told_apart_from_a_difference(self, verifier: Verifier) -> None:
-        """A stored chunk that can not be read comes with its error, and the source's bytes to repair it."""
+        """A mismatch for a stored chunk that can not be read has the error, and the source's content to repair it."""
         everywhere = set(range(chunk_count(len(CONTENT))))
         result = self._verified(verifier, MemoryImage(CONTENT), _Stored(CONTENT, missing=everywhere))
+        # How many there are depends on the verifier, which may look at some or none.
         for mismatch in result.mismatches:
             assert mismatch.damage is not None
             assert mismatch.damage.chunk_id == identify(mismatch.expected or b"")
 
     def test_a_source_that_fails_ends_the_verification(self, verifier: Verifier) -> None:
-        """What can not be read from the source was not verified, so it is an error and no report."""
+        """If the source can not be read, the verifier raises the error and returns no report."""
 
         class Broken(MemoryImage):
             read = False
@@ -141,6 +146,7 @@ class VerifierContract:
             result = self._verified(verifier, Broken(CONTENT), _Stored(CONTENT))
         except SourceError:
             return
+        # A verifier that compares nothing reads nothing and may return a report.
         assert not Broken.read
         assert result.report.checked == 0
 
