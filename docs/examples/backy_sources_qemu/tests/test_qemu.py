@@ -1,4 +1,4 @@
-"""A real QEMU, whose guest is played by whoever writes to the disk through FUSE."""
+"""Tests with a real QEMU. The tests play the guest: they write to the disk through FUSE."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Guest:
         subprocess.run(command, check=True)
 
     def start(self) -> None:
+        # The storage daemon is QEMU without a machine: the same block layer and the same QMP.
         words = {
             "--blockdev": [
                 f"driver=file,filename={self.folder}/image,node-name=file",
@@ -47,6 +48,7 @@ class Guest:
 
     def stop(self) -> None:
         pid = int((self.folder / "pid").read_text())
+        # A daemon is no child, so it can not be waited for by wait().
         descriptor = os.pidfd_open(pid)
         os.kill(pid, signal.SIGTERM)
         poll = select.poll()
@@ -68,6 +70,7 @@ class Guest:
 def guest(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Guest]:
     made = Guest(tmp_path, request.param)
     made.start()
+    # Data at both ends and around a chunk's edge, and holes between them.
     made.write(0, b"begin" * 2000)
     made.write(CHUNK_SIZE + 100, b"middle" * 2000)
     made.write(SIZE - 5000, b"end" * 1000)
@@ -78,6 +81,7 @@ def guest(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Guest]:
 class TestQemu(SourceContract):
     @pytest.fixture
     def subject(self, guest: Guest) -> SourceUnderTest:
+        # No `resize` and `remove`: the daemon keeps the image open in its size.
         return SourceUnderTest(
             "qemu",
             f"{guest.qmp},disk",
@@ -102,6 +106,7 @@ def changed(source: QemuSource, revision_id: str, parent: str | None) -> list[Ex
 def test_only_what_was_written_is_a_change(guest: Guest, source: QemuSource) -> None:
     assert changed(source, "one", None) is None
     guest.write(2 * CHUNK_SIZE, b"x")
+    # Bitmaps of QEMU have one bit for 64 KiB.
     assert changed(source, "two", "one") == [Extent(2 * CHUNK_SIZE, 65536, data=True)]
     assert changed(source, "three", "two") == []
 
@@ -128,8 +133,9 @@ def test_one_bitmap_is_kept_and_failures_leave_it(guest: Guest, source: QemuSour
     assert guest.bitmaps() == set()
 
 
-def test_what_a_killed_backup_left_is_tidied_up(guest: Guest, source: QemuSource, tmp_path: Path) -> None:
+def test_what_a_killed_backup_left_is_cleaned_up(guest: Guest, source: QemuSource, tmp_path: Path) -> None:
     changed(source, "one", None)
+    # The steps of a backup without its end.
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "left", str(SIZE)], check=True)
     with Machine.connected(guest.qmp, "disk") as machine:
         machine.begin(tmp_path / "left", "backy-job-killed", "backy-job-one")
@@ -144,6 +150,7 @@ def test_a_machine_that_was_stopped_reads_everything_unless_bitmaps_are_in_the_i
     guest: Guest, source: QemuSource
 ) -> None:
     changed(source, "one", None)
+    # Raw images have no place for a bitmap.
     guest.stop()
     guest.start()
     assert changed(source, "two", "one") == ([] if guest._format == "qcow2" else None)

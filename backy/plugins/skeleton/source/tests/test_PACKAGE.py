@@ -1,4 +1,4 @@
-"""What every source has to do: the tests are in the class that this one is made of."""
+"""Runs the tests that every source must pass. They are in the class `SourceContract`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from backy.testing.source_contract import SourceContract, SourceUnderTest
 
 
 class TestCLASS(SourceContract):
-    """Make a source in `subject`, and tell what a test can do to it."""
+    """Override `subject` only. Add your own tests below or beside it."""
 
     @pytest.fixture
     def subject(self, backy_image: Callable[..., Path]) -> SourceUnderTest:
-        """Make an image of two chunks with a hole between them, and a short end."""
+        """Make a source and name the actions that tests can take on it."""
+        # Two chunks of data with a hole between them, and a short end.
         path = backy_image(1, None, 2, tail=5000)
 
         def write(offset: int, data: bytes) -> None:
@@ -24,6 +25,7 @@ class TestCLASS(SourceContract):
                 stream.seek(offset)
                 stream.write(data)
 
+        # Leave out what your source can not do: the tests that need it are skipped.
         return SourceUnderTest(
             "NAME",
             str(path),

@@ -1,7 +1,7 @@
-"""Disks of running QEMU machines as a source for backy: what the entry point names.
+"""Disks of running QEMU machines as a source for backy. The entry point names this module.
 
 Configuration: `qmp`, the path of QEMU's QMP socket; `node`, the name of the disk's block node; `scratch`, a folder for
-what the guest overwrites during a backup.
+blocks that the guest overwrites during a backup.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def backy_source(config: Config, job: Job) -> Source:
 
 @hookimpl
 def backy_source_config(argument: str) -> Config:
-    """Take socket and node apart."""
+    """Return the section for QMP-SOCKET,NODE."""
+    # The path of the socket may have commas, the name of a node has none.
     socket, comma, node = argument.rpartition(",")
     if not (socket and comma and node):
         raise ConfigError("SOURCE of the type 'qemu' is QMP-SOCKET,NODE, as in '/run/vm7.qmp,disk'")

@@ -1,4 +1,4 @@
-"""What is said to QEMU: commands of its machine protocol, QMP, as its reference manual has them."""
+"""Sends commands to QEMU by its machine protocol, QMP, as described in its reference manual."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from backy.api import SourceError
 
+# One name is enough: QEMU has one NBD server, so there is one backup at a time.
 SCRATCH = "backy-scratch"
-"""Node and job of a running backup. There is one at a time: QEMU has one NBD server."""
+"""Name of the node, the job and the export of a running backup."""
 TIMEOUT = 60.0
-"""Seconds that QEMU may take for an answer."""
+"""Seconds to wait for an answer of QEMU."""
 
 
 class Machine:
@@ -28,10 +29,10 @@ class Machine:
     @classmethod
     @contextmanager
     def connected(cls, socket: Path, node: str) -> Iterator[Machine]:
-        """Talk to the QEMU that listens on `socket`.
+        """Connect to the QEMU that listens on `socket`.
 
         Raises:
-            SourceError: there is none, or it refused something.
+            SourceError: QEMU does not answer, or refused a command.
         """
         monitor = QEMUMonitorProtocol(str(socket))
         try:
@@ -50,7 +51,7 @@ class Machine:
         return self._monitor.cmd(name, **arguments)
 
     def disk(self) -> dict[str, Any]:
-        """Return what QEMU knows of the disk.
+        """Return QEMU's description of the disk.
 
         Raises:
             SourceError: there is no such node.
@@ -62,22 +63,25 @@ class Machine:
         return found
 
     def bitmaps(self, prefix: str) -> dict[str, bool]:
-        """Return the disk's bitmaps whose names begin with `prefix`, and whether each can be relied on."""
+        """Return the disk's bitmaps whose names begin with `prefix`, and whether each one is reliable."""
+        # QEMU marks a bitmap as inconsistent if it could not save it, for instance after a crash.
         known = {bitmap.get("name", ""): bitmap for bitmap in self.disk().get("dirty-bitmaps", [])}
         return {
             name: not bitmap.get("inconsistent", False) for name, bitmap in known.items() if name.startswith(prefix)
         }
 
     def remove_bitmaps(self, names: Iterable[str]) -> None:
-        """Let QEMU forget what changed since some revisions."""
+        """Remove bitmaps of the disk."""
         for name in names:
             self.command("block-dirty-bitmap-remove", node=self._node, name=name)
 
     def begin(self, scratch: Path, bitmap: str, base: str | None) -> None:
-        """At one instant, begin to put aside what the guest overwrites, and note changes in `bitmap`, not in `base`."""
+        """At one instant, start copying overwritten blocks to `scratch`, and start `bitmap` in place of `base`."""
+        # Only qcow2 can store a bitmap in the image.
         persistent = self.disk()["drv"] == "qcow2"
         files = {"driver": "file", "filename": str(scratch)}
         self.command("blockdev-add", **{"driver": "qcow2", "node-name": SCRATCH, "file": files, "backing": self._node})
+        # With sync=none, the backup job copies nothing but blocks that the guest is about to overwrite.
         actions: list[dict[str, object]] = [
             _action("block-dirty-bitmap-add", node=self._node, name=bitmap, persistent=persistent),
             _action("blockdev-backup", **{"job-id": SCRATCH, "device": self._node, "target": SCRATCH, "sync": "none"}),
@@ -87,7 +91,7 @@ class Machine:
         self.command("transaction", actions=actions)
 
     def export(self, socket: Path, base: str | None) -> None:
-        """Offer the disk as it was at that instant over NBD."""
+        """Export the disk as it was at that instant over NBD, with the bitmap `base`."""
         self.command("nbd-server-start", addr={"type": "unix", "data": {"path": str(socket)}})
         bitmaps = [] if base is None else [{"node": self._node, "name": base}]
         self.command(
@@ -106,7 +110,8 @@ class Machine:
             self.command("blockdev-del", **{"node-name": SCRATCH})
 
     def keep_base(self, base: str, bitmap: str) -> None:
-        """Let `base` know what was noted in `bitmap` since, as if there had been no backup."""
+        """Add the changes in `bitmap` to `base`, as if there had been no backup."""
+        # In one transaction, so that no write of the guest falls in between.
         target: dict[str, object] = {"node": self._node, "name": base}
         merge = _action("block-dirty-bitmap-merge", node=self._node, target=base, bitmaps=[bitmap])
         self.command("transaction", actions=[_action("block-dirty-bitmap-enable", **target), merge])

@@ -1,4 +1,4 @@
-"""One backup of a disk: from its point in time to the bitmap that the next one starts from."""
+"""Backs up a disk: freezes a point in time, reads it, and keeps the bitmap for the next backup."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ ZERO = 2
 """Flag of `base:allocation` in the NBD protocol: the range reads as zeroes."""
 DIRTY = 1
 """Flag of `qemu:dirty-bitmap`: the range was written to."""
+# The NBD protocol has 32 bits for a length.
 STEP = 2**31
-"""Bytes whose status is asked for at once."""
+"""Bytes of the range whose status is asked for at a time."""
 
 
 class QemuSource:
     """A disk of a running machine."""
 
+    # A full comparison would read the whole disk while the guest works on it.
     verifier = "sample"
 
     def __init__(self, socket: Path, node: str, scratch: Path, job: str) -> None:
@@ -36,10 +38,10 @@ class QemuSource:
 
     @contextmanager
     def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
-        """Hold on to a point in time. Its bitmap replaces that of `parent` once the backup is complete."""
+        """Freeze a point in time. Its bitmap replaces that of `parent` after a complete backup."""
         bitmap = self._prefix + revision_id
         with Machine.connected(self._socket, self._node) as machine, self._folder() as folder:
-            machine.end()  # what a backup left that was killed
+            machine.end()  # a killed backup may have left its export
             base = self._base(machine, parent)
             size = machine.disk()["image"]["virtual-size"]
             _make_scratch(folder / "scratch.qcow2", size)
@@ -48,6 +50,7 @@ class QemuSource:
                 machine.export(folder / "nbd", base)
                 with _Disk.opened(folder / "nbd", base) as disk:
                     yield disk
+            # A failed backup must not lose the changes since `parent`.
             except BaseException:
                 with suppress(SourceError):
                     self._give_up(machine, base, bitmap)
@@ -62,7 +65,7 @@ class QemuSource:
             machine.remove_bitmaps(machine.bitmaps(self._prefix).keys() - kept)
 
     def _base(self, machine: Machine, parent: str | None) -> str | None:
-        """Return the bitmap that tells what changed since `parent`, if there is one that can be relied on."""
+        """Return the bitmap with the changes since `parent`; None if there is none that is reliable."""
         bitmaps = machine.bitmaps(self._prefix)
         wanted = self._prefix + (parent or "")
         if parent is not None and bitmaps.get(wanted):
@@ -86,7 +89,7 @@ class QemuSource:
 
 
 def _make_scratch(path: Path, size: int) -> None:
-    """Make the file that takes what the guest overwrites."""
+    """Make the file for blocks that the guest overwrites."""
     command = ["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(size)]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  # nothing of it is a guest's
@@ -97,8 +100,9 @@ def _make_scratch(path: Path, size: int) -> None:
 
 
 class _Disk:
-    """A disk as it was, read over NBD. libnbd lets one thread after the other use a connection."""
+    """A frozen disk, read over NBD."""
 
+    # Threads need no lock of ours: libnbd lets one after the other use a connection.
     def __init__(self, connection: Any, base: str | None) -> None:  # noqa: ANN401  # libnbd has no types
         self._connection = connection
         self._context = None if base is None else f"qemu:dirty-bitmap:{base}"
@@ -126,18 +130,18 @@ class _Disk:
                 connection.shutdown()
 
     def pread(self, offset: int, length: int) -> bytes:
-        """Read exactly so many bytes."""
+        """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise SourceError(f"bytes {offset} to {offset + length} are outside of the disk of {self.size} bytes")
         return bytes(self._connection.pread(length, offset)) if length else b""
 
     def extents(self) -> Iterator[Extent]:
-        """Tell holes from data, as QEMU knows them."""
+        """Yield data and holes as QEMU knows them."""
         for offset, length, flags in self._status(ALLOCATION):
             yield Extent(offset, length, data=not flags & ZERO)
 
     def changes(self) -> list[Extent] | None:
-        """Return what the bitmap has."""
+        """Return the ranges in the bitmap of the parent; None if there is no such bitmap."""
         if self._context is None:
             return None
         return [
@@ -146,6 +150,7 @@ class _Disk:
 
     def _status(self, context: str) -> Iterator[tuple[int, int, int]]:
         """Yield offset, length and flags of ranges, from the first byte to the last."""
+        # A server may answer for less than it was asked for, so the next question begins where the answer ended.
         position = 0
         while position < self.size:
             found: list[int] = []
