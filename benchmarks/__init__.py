@@ -1,1 +1,1 @@
-"""How fast and how economical backy is, beside its peers and beside what the machine can do: `python -m benchmarks`."""
+"""Measures speed, memory and space of backy, of other tools, and of the bare machine: `python -m benchmarks`."""

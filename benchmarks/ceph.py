@@ -1,6 +1,6 @@
-"""What the source `ceph-rbd` costs, in a cluster that is made for it: `python -m benchmarks.ceph`.
+"""Measures the source `ceph-rbd` in a cluster that is made for it: `python -m benchmarks.ceph`.
 
-The OSD keeps its objects on the disk; what is read comes from the page cache, for everyone.
+The OSD keeps its objects on the disk. All programs read them from the page cache.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from backy_sources_ceph.testing.cluster import Cluster
 MIB, GIB = 2**20, 2**30
 POOL = "benchmark"
 CHANGED = 40 * MIB
-"""How much of an image changes: so many MiB, each in an object of its own."""
+"""Bytes of an image that change, each MiB in an object of its own."""
 
 
 @click.command()
@@ -60,10 +60,11 @@ class Bench:
         self._chance = random.Random(1)
 
     def reading(self, size: int, runs: int) -> str:
-        """Read all of a full image by the source and by `rbd export`, in turns."""
+        """Read a full image by the source and by `rbd export` in turns; return a row of the table."""
         config = self._image("whole", size, size)
         self._rbd("snap", "create", f"{POOL}/whole@frozen")
         ours, theirs = [], []
+        # In turns, so that other work on the machine slows both alike.
         for _ in range(runs):
             theirs.append(seconds(lambda: self._rbd("export", f"{POOL}/whole@frozen", "-")))
             ours.append(seconds(lambda: read(config, "frozen")))
@@ -72,10 +73,11 @@ class Bench:
         return f"| reading: rate of the source / rate of `rbd export` | at least 1.0 | {found} |"
 
     def changes(self, size: int) -> str:
-        """Back up an image of which little has changed, and count what the OSD gave out."""
+        """Back up an image with few changes, and count the bytes that the OSD sent; return rows of the table."""
         full = min(size, GIB)
         config = self._image("partly", size, full)
         lines = []
+        # The goal is without verification; what a sample adds is shown beside it.
         for verifier in ("none", "sample"):
             repository = self._repository(config, verifier)
             backup(repository)
@@ -91,7 +93,8 @@ class Bench:
         return "\n".join(lines)
 
     def sizes(self, size: int, runs: int) -> str:
-        """Back up changes of a small and of a large sparse image, in turns."""
+        """Back up changes of a small and of a large sparse image in turns; return a row of the table."""
+        # The same changes should take the same time, whatever the size.
         repositories = {}
         for name, length in (("small", GIB), ("large", size)):
             config = self._image(name, length, 4 * CHANGED)
@@ -109,13 +112,14 @@ class Bench:
         )
 
     def _image(self, name: str, size: int, full: int) -> CephConfig:
-        """Make an image with noise up to `full`."""
+        """Make an image of `size` bytes with random data in the first `full`."""
         self._rbd("create", "--size", f"{size // MIB}M", f"{POOL}/{name}")
         self._write(name, range(0, full, CHUNK_SIZE), CHUNK_SIZE)
         return CephConfig(type="ceph-rbd", pool=POOL, image=name, conf=str(self._cluster.configuration))
 
     def _change(self, name: str, full: int) -> int:
-        """Write a MiB each into as many objects as it takes; return how many bytes these objects have."""
+        """Write one MiB into each of some objects, CHANGED in all; return the bytes of these objects."""
+        # A source can know of whole objects only, so these are what a perfect one would read.
         objects = self._chance.sample(range(full // CHUNK_SIZE), CHANGED // MIB)
         self._write(name, (index * CHUNK_SIZE for index in objects), MIB)
         return len(objects) * CHUNK_SIZE
@@ -128,6 +132,7 @@ class Bench:
             connection.open_ioctx(POOL) as pool,
             rbd.Image(pool, name) as image,
         ):
+            # Random data, which neither the OSD nor backy can make smaller.
             for place in places:
                 image.write(self._chance.randbytes(length), place)
 
@@ -141,7 +146,8 @@ class Bench:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     def _given_out(self) -> int:
-        """Return how many bytes the OSD has sent to clients so far."""
+        """Return the bytes that the OSD has sent to clients so far."""
+        # From the OSD's own counter: nothing that a client or its library reads is missed.
         with self._cluster.connected() as connection:
             words = json.dumps({"prefix": "perf dump", "logger": "osd", "format": "json"})
             _, output, _ = connection.osd_command(0, words, b"")
@@ -150,9 +156,10 @@ class Bench:
 
 
 def read(config: CephConfig, name: str) -> None:
-    """Connect, and read a snapshot as a backup does, but keep nothing."""
+    """Connect and read a snapshot as a backup does, without storing it."""
     with opened_pool(config) as pool, opened_snapshot(pool, config, name, None, lambda: None) as snapshot:
         chunks = (index for span in spans(snapshot.extents(), snapshot.size) if span.data for index in range(*span[:2]))
+        # As many threads as a backup has.
         for _ in in_parallel(lambda index: len(snapshot.pread(index * CHUNK_SIZE, CHUNK_SIZE)), chunks):
             pass
 
@@ -163,7 +170,7 @@ def backup(repository: Repository) -> Revision:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return how long something took."""
+    """Return the seconds that `work` takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

@@ -1,6 +1,6 @@
-"""Deterministic images: an ext4 file system with the files of /usr, and the changes of its days.
+"""Makes deterministic images: an ext4 file system with the files of /usr, and changes of its days.
 
-The same size and seed give the same image for one state of /usr, but for the times of change in its inodes.
+The same size, seed and state of /usr give the same image, except for the times of change in its inodes.
 """
 
 from __future__ import annotations
@@ -22,30 +22,34 @@ CHUNK = 4 * 2**20
 PAGE = 4096
 SMALLEST = 64 * 2**20
 """Bytes of the smallest image in which all steps find something to change."""
+# With the random file and ext4's own data, this leaves 30 % of the image as holes.
 _FILES = 0.58
-"""Share of the image that files of /usr take; with the random file and ext4's own, 30 % are holes."""
+"""Share of the image for files of /usr."""
 _RANDOM = 0.08
+"""Share of the image for a file of random bytes, which no tool can compress."""
 _CONTENT = Path("/usr")
+# Random ids would make every image a different one.
 _UUID = "6261636b-7920-4265-8e63-686d61726b73"
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a day changed."""
+    """The changes of a day."""
 
     changed: int
     """Bytes written to the image."""
     compressed: int
-    """Bytes of the same pages when those of each 4 MiB are compressed together by zstd at level 1."""
+    """Bytes of the same pages after zstd at level 1 has compressed those of each 4 MiB together."""
 
 
 def build(image: Path, size: int, seed: int = 1) -> None:
-    """Make a file system image of `size` bytes unless it is there already."""
+    """Make a file system image of `size` bytes unless it exists already."""
     if image.exists():
         return
     tree = image.with_suffix(".tree")
     shutil.rmtree(tree, ignore_errors=True)
     inodes = _fill(tree, size, random.Random(seed))
+    # Under another name first: an interrupted build must not look like an image.
     unfinished = image.with_suffix(".unfinished")
     unfinished.unlink(missing_ok=True)
     with unfinished.open("wb") as stream:
@@ -64,22 +68,23 @@ def build(image: Path, size: int, seed: int = 1) -> None:
 
 
 def _fill(tree: Path, size: int, choice: random.Random) -> int:
-    """Fill `tree` with files of /usr in an arbitrary but fixed order and a random one; return how many inodes."""
+    """Fill `tree` with a random file, and with files of /usr in an arbitrary but fixed order; count the inodes."""
     (tree / "random").mkdir(parents=True)
     with (tree / "random" / "bytes").open("wb") as stream:
         for _ in range(int(size * _RANDOM) // 2**16):
             stream.write(choice.randbytes(2**16))
     paths = _paths(size // 32)
     choice.shuffle(paths)
-    room = int(size * _FILES)
+    capacity = int(size * _FILES)
     for number in count(1):
         path = paths[(number - 1) % len(paths)]
         target = tree / f"{(number - 1) // len(paths)}" / path.relative_to("/")
         folders = sum(not parent.exists() for parent in target.parents)
-        room -= (folders + -(-path.stat().st_size // PAGE)) * PAGE
-        if room < 0:
+        capacity -= (folders + -(-path.stat().st_size // PAGE)) * PAGE
+        if capacity < 0:
             return number + len(list(tree.rglob("*/")))
         target.parent.mkdir(parents=True, exist_ok=True)
+        # A link costs no time and no space, but works only on the file system of /usr.
         try:
             target.hardlink_to(path)
         except OSError:
@@ -88,7 +93,7 @@ def _fill(tree: Path, size: int, choice: random.Random) -> int:
 
 
 def _paths(largest: int) -> list[Path]:
-    """Return the readable regular files of /usr, sorted."""
+    """Return the readable regular files of /usr with up to `largest` bytes, sorted."""
     found = []
     for folder, _, names in os.walk(_CONTENT):
         paths = (Path(folder, name) for name in names)
@@ -97,12 +102,12 @@ def _paths(largest: int) -> list[Path]:
 
 
 def copy(image: Path, target: Path) -> None:
-    """Copy an image, holes left out."""
+    """Copy an image and keep its holes."""
     subprocess.run(["cp", "--sparse=always", str(image), str(target)], check=True)
 
 
 def extents(descriptor: int) -> Iterator[tuple[int, int]]:
-    """Yield where data begins and ends in a sparse file."""
+    """Yield begin and end of each range of data in a sparse file."""
     end = 0
     size = os.fstat(descriptor).st_size
     while end < size:
@@ -115,10 +120,9 @@ def extents(descriptor: int) -> Iterator[tuple[int, int]]:
 
 
 def change(image: Path, share: float, run: int, seed: int, *, noise: bool = False) -> Change:
-    """Overwrite `share` of the image's pages, `run` pages at a time, in places that hold data.
+    """Overwrite `share` of the image's pages, `run` pages at a time, in ranges with data.
 
-    The new content is that of other places in the image, moved by less than a page so that no page equals another;
-    with `noise` it is random.
+    The new content comes from other ranges of the image; with `noise` it is random.
     """
     compressor = zstandard.ZstdCompressor(level=1)
     changed = compressed = 0
@@ -138,8 +142,8 @@ def change(image: Path, share: float, run: int, seed: int, *, noise: bool = Fals
 def _overwrite(
     descriptor: int, share: float, run: int, choice: random.Random, *, noise: bool
 ) -> Iterator[tuple[int, bytes]]:
-    """Do it; yield the new pages in their order, each with the number of its chunk. There is one run in memory."""
-    # whole runs of data only, and one to spare to read moved content from
+    """Overwrite pages; yield the new pages in order, each with the index of its chunk. Hold one run in memory."""
+    # Whole runs of data only, and one more behind each, from which moved content is read.
     places = [range(-(-start // PAGE), end // PAGE - 2 * run, run) for start, end in extents(descriptor)]
     starts = list(accumulate((len(place) for place in places), initial=0))
     wanted = min(max(int(os.fstat(descriptor).st_size * share) // PAGE // run, 1), starts[-1])
@@ -149,6 +153,7 @@ def _overwrite(
         return places[index][number - starts[index]] * PAGE
 
     for number in sorted(choice.sample(range(starts[-1]), wanted)):
+        # Moved by less than a page, so that no page equals an older one, which a tool could find again.
         origin = position(choice.randrange(starts[-1])) + choice.randrange(1, PAGE)
         content = choice.randbytes(run * PAGE) if noise else os.pread(descriptor, run * PAGE, origin)
         os.pwrite(descriptor, content, position(number))

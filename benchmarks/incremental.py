@@ -1,7 +1,7 @@
-"""Incremental backups of image files on btrfs and XFS: does their cost follow the change, or the image?
+"""Measures incremental backups of image files on btrfs and XFS: do they cost what changed, or what the image has?
 
-`python -m benchmarks.incremental` needs root, for it mounts file systems. The same 4 MiB change in a small and in a
-large image, beside which a clone of the last backup is kept; then both are fragmented, and it is done again.
+`python -m benchmarks.incremental` needs root, because it mounts file systems. It changes the same 4 MiB in a small and
+in a large image, of which clones are kept, and backs both up. Then it fragments both and does the same again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.measure import Command, Measurement, measure, run
 PAGE = 4096
 CHANGED = 4 * 2**20
 PIECES = (1, 64)
-"""In how many places, each in a chunk of its own, the same bytes are changed."""
+"""Numbers of places, each in a chunk of its own, over which the changed bytes are spread."""
 KINDS = {"btrfs": ["mkfs.btrfs", "-q"], "xfs": ["mkfs.xfs", "-q", "-m", "reflink=1"]}
 _CONTENT = Path("/usr")
 
@@ -47,7 +47,8 @@ class Subject:
         self._backup = Command([str(backy), "-b", str(directory), "backup", "benchmark"])
 
     def prepare(self) -> None:
-        """Fill the image with content of programs, no two chunks alike, and back it up, unless that was done before."""
+        """Fill the image with content of programs, no two chunks alike, and back it up."""
+        # With `--work` this was done in an earlier call.
         if self._repository.records.history():
             return
         block = _content()
@@ -60,7 +61,8 @@ class Subject:
         run(self._backup)
 
     def fragment(self, extents: int) -> None:
-        """Write single pages all over the image until it has about so many extents, and back it up."""
+        """Write single pages all over the image until it has about `extents` extents, and back it up."""
+        # A clone shares all blocks, so every page that is written afterwards gets a new place and splits an extent.
         if self.extents() >= extents * 0.9:
             return
         chance = random.Random(self.size)
@@ -78,27 +80,29 @@ class Subject:
             return sum(1 for _ in fiemap.extents(stream.fileno()))
 
     def change(self, pieces: int, within: int, seed: int) -> None:
-        """Change 4 MiB in the first `within` MiB, in the same places whatever the image's size."""
+        """Change 4 MiB in the first `within` MiB, at the same offsets for every size of the image."""
         chance = random.Random(seed)
         with self._image.open("r+b") as stream:
             for piece in range(pieces):
+                # A few pages off, so that not every run writes to the same page of a chunk.
                 stream.seek(piece * within * 2**20 // pieces + chance.randrange(8) * PAGE)
                 stream.write(chance.randbytes(CHANGED // pieces))
             os.fsync(stream.fileno())
 
     def back_up(self) -> Measurement:
-        """Make a revision and account for it."""
+        """Make a revision and return its cost."""
         return measure(self._backup, self._repository.directory)
 
     def note(self) -> str:
-        """Tell what the newest backup read and verified."""
+        """Return a text on the bytes that the newest backup read and verified."""
         revision = self._repository.records.history()[-1]
         read = revision.statistics.bytes_read if revision.statistics else 0
         return f"{self.size} MiB: {read / 2**20:.0f} MiB read, {revision.verification}"
 
 
 def _content() -> bytearray:
-    """Return 64 MiB of the files below /usr."""
+    """Return 64 MiB of libraries below /usr."""
+    # They compress about as well as other content of machines.
     found = bytearray()
     for path in sorted(_CONTENT.rglob("*.so*")):
         if path.is_file() and not path.is_symlink():
@@ -110,7 +114,7 @@ def _content() -> bytearray:
 
 @contextmanager
 def mounted(kind: str, folder: Path, size: int) -> Iterator[Path]:
-    """Mount the file system in the file `device`, which is made if it is missing."""
+    """Mount the file system in the file `device` below `folder`. Make it first if it is missing."""
     device, root = folder / "device", folder / "root"
     if not device.exists():
         root.mkdir(parents=True)
@@ -139,9 +143,11 @@ def main(sizes: str, extents: int, runs: int, kinds: str, work: Path | None) -> 
         "| file system | 4 MiB changed in | extents | " + " | ".join(f"{size} MiB" for size in wanted) + " | ratio |"
     )
     click.echo("|---" * (len(wanted) + 4) + "|")
+    # A file system that can not be unmounted must not hide the error that caused it.
     with tempfile.TemporaryDirectory(prefix="backy-benchmark-", ignore_cleanup_errors=True) as temporary:
         for kind in kinds.split(","):
             folder = (work or Path(temporary)).absolute() / kind
+            # Twice the images: when all their blocks have changed, the clones keep as many old ones.
             with mounted(kind, folder, 2 * sum(wanted) * 2**20 + 2**30) as root:
                 subjects = [Subject(root, folder / "repositories" / str(size), size) for size in wanted]
                 for subject in subjects:
@@ -154,10 +160,11 @@ def main(sizes: str, extents: int, runs: int, kinds: str, work: Path | None) -> 
 
 
 def _rows(kind: str, subjects: list[Subject], runs: int) -> None:
-    """Change and back up all images in turn, and show the medians."""
+    """Change and back up all images in turns, and print the medians."""
     for pieces in PIECES if runs else []:
         times: dict[int, list[float]] = {subject.size: [] for subject in subjects}
         for number in range(runs):
+            # Every other round is reversed, so that none always comes first.
             for subject in subjects if number % 2 else subjects[::-1]:
                 subject.change(pieces, min(times), 1000 * pieces + number)
                 times[subject.size].append(subject.back_up().wall)

@@ -1,4 +1,4 @@
-"""Running one command and accounting for it."""
+"""Runs a command and measures its cost."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from backy.durable import sync_file_system
 
 
 class CommandError(Exception):
-    """A command that was to be measured failed."""
+    """A command failed; the text has its output on standard error."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What is run, and where."""
+    """A command, with its folder and environment."""
 
     arguments: Sequence[str]
     folder: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     piped: bool = False
-    """Whether the output is the result and goes through a pipe to a process that drops it."""
+    """Whether the output is the result. It goes through a pipe to a process that drops it."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a command cost."""
+    """The cost of a command."""
 
     wall: float
-    """Seconds until it had ended and everything was on the disk."""
+    """Seconds until the command had ended and everything was on the disk."""
     cpu: float
     """Seconds of processor time of the command and its children, in user and kernel mode."""
+    # A child begins as a copy of the benchmark, so values below some 30 MiB are those of the benchmark itself.
     memory: int
-    """Resident bytes at the peak, of the largest process. About 30 MiB is what can be told from the benchmark's own."""
+    """Resident bytes of the largest process at its peak."""
     disk: int = 0
     """Bytes by which the store grew on the disk: blocks, not sizes."""
     sizes: int = 0
@@ -47,29 +48,34 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Used:
-    """What a folder takes up."""
+    """The space of a folder: bytes on the disk, and the sum of the files' sizes."""
 
     disk: int = 0
     sizes: int = 0
 
 
 def used(folder: Path) -> Used:
-    """Add up the files of a folder."""
+    """Return the space of the files in a folder."""
+    # Blocks in st_blocks have 512 bytes (stat(2)).
     found = [path.lstat() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     return Used(sum(status.st_blocks for status in found) * 512, sum(status.st_size for status in found))
 
 
 def run(command: Command) -> None:
-    """Run a command that is not measured; raises CommandError."""
+    """Run a command without measuring it; raise CommandError if it fails."""
     _wait(command)
 
 
 def measure(command: Command, target: Path, store: Path | None = None) -> Measurement:
-    """Run a command and account for it.
+    """Run a command and return its cost.
 
-    Everything dirty is written before it begins; what it wrote to the file system of `target` is written before it
-    counts as ended, whether it cares for that or not. `store` is the folder whose growth is counted.
+    The file system of `target` is synced before the command and again before its time ends. `store` is the folder whose
+    growth is counted.
+
+    Raises:
+        CommandError: the command failed.
     """
+    # Without the syncs, a tool that leaves its data in the page cache would seem faster than one that does not.
     before = used(store) if store else Used()
     descriptor = os.open(target, os.O_RDONLY)
     try:
@@ -92,6 +98,7 @@ def measure(command: Command, target: Path, store: Path | None = None) -> Measur
 
 def _wait(command: Command) -> os.struct_rusage:  # type: ignore[name-defined]  # typeshed hides it behind `resource`
     with ExitStack() as stack:
+        # A tool that writes to /dev/null could notice that and skip its work.
         output: int = subprocess.DEVNULL
         if command.piped:
             reading, output = os.pipe()

@@ -1,4 +1,4 @@
-"""What grows with the number of revisions and the size of images, without their data."""
+"""Measures commands whose time grows with the number of revisions or the size of images, without their data."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from benchmarks.measure import Command, measure
 REVISIONS = 1000
 IMAGE = 10 * 2**30
 LARGE = 10 * 2**40
+# A program of its own, which takes the time itself: starting Python would take most of it.
 _OPEN = """
 import sys, time
 from pathlib import Path
@@ -32,7 +33,8 @@ with repository.image(revision) as image:
 
 
 def report(folder: Path) -> str:
-    """Make repositories of records and maps alone, and return how long `status` and opening a revision take."""
+    """Make repositories of records and maps only, and measure `status` and opening a revision; return table rows."""
+    # Records and maps need no data of images, which would take hours to make.
     many = _repository(folder / "many")
     _fill(many, REVISIONS, IMAGE)
     status = median(measure(_status(many), folder).wall for _ in range(5))
@@ -52,7 +54,8 @@ def _repository(directory: Path) -> Repository:
 
 
 def _fill(repository: Repository, revisions: int, size: int) -> None:
-    """Write the records and maps of revisions; from one to the next, one chunk in a hundred differs."""
+    """Write records and maps of revisions. One chunk in a hundred differs from one revision to the next."""
+    # By the functions of the repository itself, so that the files are always as a backup would write them.
     chunks = ChunkMap(size)
     for number in range(revisions):
         for index in range(len(chunks)) if not number else range(number % 100, len(chunks), 100):
@@ -76,6 +79,7 @@ def _status(repository: Repository) -> Command:
 
 
 def _opening(repository: Repository) -> float:
-    """Return the median of the seconds that opening takes in new processes."""
+    """Return the median of the seconds that opening takes."""
+    # In new processes, because a second opening in one process is faster.
     arguments = [sys.executable, "-c", _OPEN, str(repository.directory)]
     return median(float(subprocess.run(arguments, check=True, capture_output=True).stdout) for _ in range(5))

@@ -1,4 +1,4 @@
-"""Other tools that keep images, and plain copies. Options are the ones that suit images best and compress alike."""
+"""Other tools that back up images, and plain copies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from benchmarks.measure import Command, run
 from benchmarks.tools import Tool, missing
 
 
+# The options of each tool are those that suit images best, with the same compression where that can be chosen.
 class Borg:
     """borgbackup: one repository for all images."""
 
@@ -21,21 +22,23 @@ class Borg:
 
     def prepare(self, folder: Path, images: list[Path]) -> None:
         """Make the repository."""
+        # Without encryption, as backy's is.
         run(self._command(folder, ["init", "--encryption", "none", str(self.store(folder))]))
 
     def store(self, folder: Path) -> Path:
-        """Leave its caches aside."""
+        """Return the repository, without borg's caches."""
         return folder / "repository"
 
     def backup(self, folder: Path, image: Path, label: str) -> Command:
         """Make an archive."""
+        # Chunks of a fixed size suit images, in which nothing is ever inserted.
         options = ["--chunker-params", "fixed,4194304", "--sparse", "--compression", "zstd,1"]
         return self._command(
             folder, ["create", *options, self._archive(folder, image, label), image.name], image.parent
         )
 
     def restore(self, folder: Path, image: Path, label: str, target: Path) -> Command:
-        """Extract, holes for zeroes."""
+        """Extract, with holes in place of zeroes."""
         return self._command(folder, ["extract", "--sparse", self._archive(folder, image, label)], target)
 
     def stream(self, folder: Path, image: Path, label: str) -> Command:
@@ -52,12 +55,13 @@ class Borg:
     def _command(
         self, folder: Path, arguments: list[str], where: Path | None = None, *, piped: bool = False
     ) -> Command:
+        # Caches go to the measured file system too, and borg must not ask questions.
         environment = {"BORG_BASE_DIR": str(folder), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes"}
         return Command(["borg", *arguments], where, environment, piped)
 
 
 class Restic:
-    """restic: one repository for all images; it always encrypts."""
+    """restic: one repository for all images, always encrypted."""
 
     name = "restic"
     note = "defaults: its own chunker, compression `auto`, encryption; caches on the same file system"
@@ -72,7 +76,7 @@ class Restic:
         run(self._command(folder, ["init"]))
 
     def store(self, folder: Path) -> Path:
-        """Leave its cache aside."""
+        """Return the repository, without restic's cache."""
         return folder / "repository"
 
     def backup(self, folder: Path, image: Path, label: str) -> Command:
@@ -100,8 +104,9 @@ class Restic:
 
 
 class Copies:
-    """A program that copies; each backup replaces the one before, so that disks do not fill."""
+    """A program that copies. Each backup replaces the earlier one."""
 
+    # A copy for each day would fill the disk.
     keeps_history = False
 
     def __init__(self, name: str, note: str, there: str, back: str, stream: str = "") -> None:
@@ -116,14 +121,14 @@ class Copies:
         return missing(self._there[0])
 
     def prepare(self, folder: Path, images: list[Path]) -> None:
-        """Nothing has to be made."""
+        """Do nothing."""
 
     def store(self, folder: Path) -> Path:
-        """All copies."""
+        """Return the folder of all copies."""
         return folder
 
     def backup(self, folder: Path, image: Path, label: str) -> Command:
-        """Copy, the former copy being gone."""
+        """Copy, after removing the earlier copy."""
         copy = self._copy(folder, image)
         copy.unlink(missing_ok=True)
         return Command(_filled(self._there, image, copy))
@@ -139,7 +144,7 @@ class Copies:
         return Command(_filled(self._stream, self._copy(folder, image), Path("-")), piped=True)
 
     def scrub(self, folder: Path, image: Path) -> None:
-        """A copy has nothing to be compared with."""
+        """Return None: a copy has nothing that it could be compared with."""
 
     @staticmethod
     def _copy(folder: Path, image: Path) -> Path:

@@ -1,7 +1,7 @@
-"""The storage `cow` beside `chunked` on btrfs and XFS, by root: `python -m benchmarks.raw_images FOLDER RUNS`.
+"""Compares the storages `cow` and `chunked` on btrfs and XFS: `python -m benchmarks.raw_images FOLDER RUNS`, as root.
 
-The image is that of the other benchmarks; FOLDER keeps it for the next call. Each run begins with new file systems;
-what is shown is the median.
+The image is that of the other benchmarks. FOLDER keeps it for the next call. Each run begins with new file systems, and
+the table has the medians.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _round(folder: Path, file_system: str, storage: str) -> Iterator[tuple[str, float, int]]:
-    """Yield what is done, how many seconds it takes, and how much more the file system has in use then."""
+    """Yield each step, its seconds, and the bytes by which the used space of the file system grew."""
     image = folder / "disk.img"
     image.unlink(missing_ok=True)
     images.copy(folder / "image", image)
@@ -48,6 +48,7 @@ def _round(folder: Path, file_system: str, storage: str) -> Iterator[tuple[str, 
         repository = [BACKY, "-b", str(root / "vm")]
         run(Command([*repository, "init", "file", str(image), "--storage", storage]))
         config = root / "vm/config"
+        # A verification would read the same from both storages. `config` is read-only, so it is made anew.
         content = config.read_text() + "verifier: none\n"
         config.unlink()
         config.write_text(content)
@@ -66,7 +67,8 @@ def _round(folder: Path, file_system: str, storage: str) -> Iterator[tuple[str, 
 
 @contextmanager
 def _mounted(folder: Path, make: list[str]) -> Iterator[Path]:
-    """Make a file system and mount it."""
+    """Make a file system of 8 times the image and mount it."""
+    # A sparse file takes only the space that is written.
     device, root = folder / "device", folder / "root"
     root.mkdir(exist_ok=True)
     with device.open("wb") as stream:

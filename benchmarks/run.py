@@ -1,4 +1,4 @@
-"""The command: what to measure, how often and where."""
+"""The command line, and the rounds that it asks for."""
 
 from __future__ import annotations
 
@@ -71,8 +71,9 @@ def main(  # noqa: PLR0913, PLR0917  # an argument for each option
         samples: list[Sample] = []
         changes: dict[str, images.Change] = {}
         for number in range(runs):
-            # the month is long, and its bytes are the same each time
+            # The month takes long, and its bytes are the same each time.
             chosen = [step for step in steps if step != "month" or not number]
+            # Every other round is reversed, so that none always comes first.
             turn = tools if number % 2 == 0 else tools[::-1]
             rounds = Round(Path(temporary) / "round", template, turn, days, noise=noise)
             for sample in rounds.run(chosen):
@@ -80,6 +81,7 @@ def main(  # noqa: PLR0913, PLR0917  # an argument for each option
                 click.echo(f"{number + 1}: {sample.step}, {sample.tool}: {one.wall:.2f} s", err=True)
                 samples.append(sample)
             changes |= {step: change for step, change in rounds.changes.items() if step not in changes}
+        # The start takes most of the time of short steps, so one goal leaves it out.
         startup = median(measure(_version(), folder).wall for _ in range(5))
         click.echo(_head(size, runs, tools))
         click.echo(tables(samples, changes))
@@ -94,6 +96,7 @@ def _tools(peers: bool, verified: bool) -> list[Tool]:
         tools.append(Backy("full"))
     if peers:
         tools += PEERS
+    # A missing tool is said and left out, so that anybody can run the benchmark.
     for tool in tools:
         if tool.absent():
             click.echo(f"left out {tool.name}: {tool.absent()} is not installed", err=True)

@@ -1,6 +1,6 @@
-"""A scheduler with very many jobs that has nothing to do: how soon it is ready, and what it costs to wait.
+"""Measures an idle scheduler with very many jobs: the time to start, and processor time and memory while it waits.
 
-`python -m benchmarks.scheduler` gives every job a repository with a few revisions. No job is due again for years.
+`python -m benchmarks.scheduler` gives every job a repository with a few revisions. No job is due for years.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from benchmarks.measure import Command, measure
 
 BACKY = Path(sys.executable).with_name("backy")
 LONGEST_START = 600.0
+"""Seconds to wait until the scheduler is ready."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -49,6 +50,7 @@ def command(jobs: int, revisions: int, idle: float) -> None:
             ready = time.monotonic() - start
             wait_for_scan(folder / "srv")
             looked = time.monotonic() - start
+            # Counted only now: the first look at all repositories is no idling.
             before = processor_time(process.pid)
             time.sleep(idle)
             share = (processor_time(process.pid) - before) / idle
@@ -63,10 +65,11 @@ def command(jobs: int, revisions: int, idle: float) -> None:
 
 
 def prepare(folder: Path, jobs: int, revisions: int) -> Path:
-    """Make the repositories, which share their files, and the configuration; return its path."""
+    """Make the repositories and the configuration; return the path of the configuration."""
     base = folder / "srv"
     base.mkdir()
     source = {"type": "file", "filename": str(folder / "disk.img")}
+    # With this interval no job is due while the benchmark runs.
     names = [f"vm{number:05}" for number in range(jobs)]
     content = {
         "global": {"base-dir": str(base), "telnet-addrs": ""},
@@ -77,20 +80,21 @@ def prepare(folder: Path, jobs: int, revisions: int) -> Path:
     configuration.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper))
     model = Repository.initialize(base / names[0], JobConfig(format=FORMAT, source=PluginSection(source)))
     for number in range(revisions):
-        identity = f"revision{number}"
+        revision_id = f"revision{number}"
         model.records.write(
             Revision(
-                id=identity,
+                id=revision_id,
                 timestamp=utc_now() - timedelta(minutes=revisions - number),
                 tags=("daily",),
                 parent=None,
                 storage="chunked",
                 size=0,
-                map_digest=model.records.write_map(identity, ChunkMap(0)),
+                map_digest=model.records.write_map(revision_id, ChunkMap(0)),
                 verification=Verification("none", 0, 0),
                 statistics=Statistics(duration=1.0, bytes_read=0, bytes_written=0, bytes_stored=0),
             )
         )
+    # All repositories share the files of the first by hard links, or making them would take longer than the benchmark.
     for name in names[1:]:
         (base / name).mkdir()
         for path in model.directory.iterdir():
@@ -101,7 +105,8 @@ def prepare(folder: Path, jobs: int, revisions: int) -> Path:
 
 @contextmanager
 def running(folder: Path, configuration: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a scheduler that has told that it is ready."""
+    """Run a scheduler; yield its process when it is ready."""
+    # As systemd does: the scheduler tells by this socket that it is ready (sd_notify(3)).
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(folder / "notify"))
         manager.settimeout(LONGEST_START)
@@ -120,18 +125,20 @@ def running(folder: Path, configuration: Path) -> Iterator[subprocess.Popen[byte
 
 def wait_for_scan(base: Path) -> None:
     """Wait until the scheduler knows the revisions of every job."""
+    # A job has a next time only when its repository was looked at.
     while not all(job["next_time"] for job in ask(base, ["jobs"]).data):
         time.sleep(1)
 
 
 def processor_time(process: int) -> float:
-    """Return the seconds that a process and the children that it waited for have used, see proc(5)."""
+    """Return the seconds of processor time of a process and of its children that have ended (proc(5))."""
+    # The name of the program stands in brackets before the numbers, and may have blanks.
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / TICKS
 
 
 def memory(process: int) -> int:
-    """Return the bytes that were resident at the peak."""
+    """Return the resident bytes of a process at its peak."""
     (line,) = (line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 

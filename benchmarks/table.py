@@ -1,4 +1,4 @@
-"""The results as Markdown."""
+"""Prints the results as Markdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEAD = [
 
 
 def tables(samples: Sequence[Sample], changes: Mapping[str, Change]) -> str:
-    """Return a table for each step that was measured."""
+    """Return a table for each measured step."""
     return "\n".join(line for step in STEPS for line in _table(step, samples, changes.get(step)))
 
 
@@ -30,6 +30,7 @@ def _table(step: str, samples: Sequence[Sample], change: Change | None) -> Itera
     if change:
         yield f"Changed: {change.changed / MIB:.1f} MiB, {change.compressed / MIB:.1f} MiB of it left by zstd.\n"
     yield from _HEAD
+    # The tools are in the order in which they were measured first.
     ours = _wall(found, OURS)
     for tool in dict.fromkeys(sample.tool for sample in found):
         yield _row(tool, [sample.measurement for sample in found if sample.tool == tool], ours)
@@ -37,6 +38,7 @@ def _table(step: str, samples: Sequence[Sample], change: Change | None) -> Itera
 
 
 def _row(tool: str, found: Sequence[Measurement], ours: float | None) -> str:
+    # Medians, because one round that something else disturbed must not count. Of memory, the most counts.
     walls = [one.wall for one in found]
     wall = f"{median(walls):.2f}" + (f" ({min(walls):.2f} to {max(walls):.2f})" if len(walls) > 1 else "")
     cells = [
@@ -56,7 +58,8 @@ def _wall(samples: Sequence[Sample], tool: str, step: str | None = None) -> floa
 
 
 def goals(samples: Sequence[Sample], changes: Mapping[str, Change], startup: float) -> str:
-    """Return how backy's figures stand to the goals that docs/explanation/performance.md explains."""
+    """Return a table of backy's figures beside the goals. docs/explanation/performance.md explains the goals."""
+    # A ratio to the bare work of the step says the same on every machine; seconds do not.
     lines = ["| Goal | Wanted | Found |", "|---|---|---|"]
     for step, name, text, limit, extra in (
         ("full", "compress", "full backup: wall / read and compress", "at most 1.25", 0.0),
@@ -68,6 +71,7 @@ def goals(samples: Sequence[Sample], changes: Mapping[str, Change], startup: flo
         ours, bare = _wall(samples, OURS, step), _wall(samples, NAMES[name], step)
         if ours and bare:
             lines.append(f"| {text} | {limit} | {(ours - extra) / bare:.2f} |")
+    # Space by sizes: blocks on the disk depend on the file system.
     for step, most, of in (("clustered", 1.2, "compressed"), ("scattered", 2, "changed"), ("month", 6, "changed")):
         added = [sample.measurement.sizes for sample in samples if (sample.step, sample.tool) == (step, OURS)]
         if added and step in changes:

@@ -1,4 +1,4 @@
-"""The tools that are measured, each as the commands that its users would type."""
+"""The measured tools, as the commands that their users type."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ class Tool(Protocol):
 
     name: str
     note: str
-    """How it is run, for the reader of the results."""
+    """The options of the tool, for the reader of the results."""
     keeps_history: bool
-    """Whether older states are kept when an image is backed up again. If not, each backup is a new copy."""
+    """Whether a backup keeps the earlier ones. If not, it replaces them."""
 
     def absent(self) -> str:
-        """Return the program that is missing here, or nothing."""
+        """Return the name of the program if it is missing, or an empty text."""
 
     def prepare(self, folder: Path, images: list[Path]) -> None:
-        """Make empty stores for `images` below `folder`, not measured."""
+        """Make empty stores for `images` below `folder`. This is not measured."""
 
     def store(self, folder: Path) -> Path:
-        """Return the folder whose growth counts."""
+        """Return the folder whose growth is measured."""
 
     def backup(self, folder: Path, image: Path, label: str) -> Command:
-        """Return what backs up `image` as `label`."""
+        """Return the command that backs up `image` as `label`."""
 
     def restore(self, folder: Path, image: Path, label: str, target: Path) -> Command:
-        """Return what gets an image back into the empty folder `target`."""
+        """Return the command that restores an image to the empty folder `target`."""
 
     def stream(self, folder: Path, image: Path, label: str) -> Command | None:
-        """Return what writes an image to standard output; None if it can not."""
+        """Return the command that writes an image to standard output; None if the tool has none."""
 
     def scrub(self, folder: Path, image: Path) -> Command | None:
-        """Return what reads and checks all content that is stored; None if it can not."""
+        """Return the command that reads and checks all stored content; None if the tool has none."""
 
 
 def missing(program: str) -> str:
-    """Return `program` unless it is installed."""
+    """Return `program` if it is not installed, or an empty text."""
     return "" if shutil.which(program) else program
 
 
 class Backy:
-    """Each image has a repository of its own."""
+    """backy: a repository for each image."""
 
     keeps_history = True
 
@@ -57,7 +57,8 @@ class Backy:
         self.note = f"defaults, `verifier: {verifier}`"
 
     def absent(self) -> str:
-        """Find the program beside this interpreter."""
+        """Return the program if it is missing, or an empty text."""
+        # Beside this interpreter, because another backy in the PATH would be measured by mistake.
         return "" if self._program().exists() else str(self._program())
 
     def prepare(self, folder: Path, images: list[Path]) -> None:
@@ -66,16 +67,18 @@ class Backy:
             repository = self._repository(folder, image)
             run(Command([str(self._program()), "-b", repository, "init", "file", str(image)]))
             config = Path(repository, "config")
+            # The file is read-only, so it is made anew.
             content = config.read_text() + f"verifier: {self._verifier}\n"
             config.unlink()
             config.write_text(content)
 
     def store(self, folder: Path) -> Path:
-        """All repositories."""
+        """Return the folder of all repositories."""
         return folder
 
     def backup(self, folder: Path, image: Path, label: str) -> Command:
-        """Tag the revision with the label."""
+        """Return the command that backs up `image` with the label as its tag."""
+        # Not in this process: starting Python counts as it does for users.
         return Command([str(self._program()), "-b", self._repository(folder, image), "backup", label])
 
     def restore(self, folder: Path, image: Path, label: str, target: Path) -> Command:

@@ -1,7 +1,7 @@
-"""What the tools are made to do, step by step: the days of an image, a second one like it, and getting it back.
+"""Runs the steps of the benchmark: the days of an image, a second image like it, and restores.
 
-All tools take turns within a step, so that whatever else the machine does meanwhile meets them alike; every other round
-the order is reversed.
+All tools take turns within a step, so that other work on the machine slows all of them alike. Every other round has the
+reverse order.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Sample:
 
 
 class Round:
-    """All steps once, with new stores, in the folder `folder`."""
+    """One round of all steps with new stores in `folder`."""
 
     def __init__(self, folder: Path, template: Path, tools: Sequence[Tool], days: int, *, noise: bool) -> None:
         self._folder = folder
@@ -73,12 +73,13 @@ class Round:
         self._packed = folder / PACKED
         self._digests: dict[str, bytes] = {}
         self.changes: dict[str, Change] = {}
-        """What the steps changed in the image."""
+        """Changes of the image by step."""
 
     def run(self, steps: Sequence[str]) -> Iterator[Sample]:
-        """Do the steps in their order and yield what they cost. What they need from others is done unmeasured."""
+        """Run the steps in order and yield their costs."""
         self._prepare(steps)
         for step in STEPS:
+            # Restores need these two in any case; they are run without being measured if nobody asked for them.
             if step in steps or step in {"full", "scattered"}:
                 for sample in self._step(step):
                     if step in steps:
@@ -87,9 +88,10 @@ class Round:
     def _prepare(self, steps: Sequence[str]) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
+        # The template stays as it is, so that every round begins with the same image.
         images.copy(self._template, self._image)
         images.copy(self._template, self._second)
-        images.change(self._second, 0.07, 256, seed=2, noise=self._noise)  # a tenth of what is not holes
+        images.change(self._second, 0.07, 256, seed=2, noise=self._noise)  # a tenth of the data: 30 % are holes
         for tool in self._tools:
             (self._folder / tool.name).mkdir()
             tool.prepare(self._folder / tool.name, [self._image, self._second])
@@ -114,7 +116,8 @@ class Round:
             yield from self._backups(step, self._image)
 
     def _change(self, step: str) -> None:
-        """Do to the image what the step is about."""
+        """Change the image as the step says."""
+        # Runs of 256 pages are 1 MiB.
         if step == "clustered":
             self.changes[step] = images.change(self._image, 0.01, 256, seed=3, noise=self._noise)
         elif step == "scattered":
@@ -124,6 +127,7 @@ class Round:
         self._digests[step] = _digest(self._image)
 
     def _scatter(self, day: int) -> Change:
+        # A seed for each day, or all days would change the same pages.
         return images.change(self._image, 0.001, 1, seed=4 + day, noise=self._noise)
 
     def _backups(self, step: str, image: Path) -> Iterator[Sample]:
@@ -135,6 +139,7 @@ class Round:
 
     def _month(self) -> Iterator[Sample]:
         """Back up one scattered day after the other."""
+        # The others have no history whose growth could be measured.
         tools = [tool for tool in self._tools if tool.keeps_history]
         measured: dict[str, list[Measurement]] = {tool.name: [] for tool in tools}
         changed = compressed = 0
@@ -146,6 +151,7 @@ class Round:
                 folder = self._folder / tool.name
                 command = tool.backup(folder, self._image, f"day{day}")
                 measured[tool.name].append(measure(command, self._folder, tool.store(folder)))
+        # One sample for all days: mean times, and sums of bytes.
         self.changes["month"] = Change(changed, compressed)
         for name, days in measured.items():
             yield Sample("month", name, _summary(days))
@@ -158,13 +164,13 @@ class Round:
             target = self._fresh()
             command = tool.restore(self._folder / tool.name, self._image, label, target)
             yield Sample(step, tool.name, measure(command, self._folder))
-            # a tool without history has the last state that it was given
+            # A restore that is wrong has no time. A tool without history has the last state that it was given.
             if _digest(target / self._image.name) != self._digests[label if tool.keeps_history else "scattered"]:
                 raise AssertionError(f"{tool.name} restored something else than it was given")
         self._fresh()
 
     def _offered(self, step: str, command: Callable[[Tool, Path], Command | None]) -> Iterator[Sample]:
-        """Measure what some tools can do and others can not."""
+        """Measure a command that not all tools have."""
         for tool in self._tools:
             offered = command(tool, self._folder / tool.name)
             if offered is not None:
@@ -180,7 +186,7 @@ class Round:
         return Command(arguments, Path(__file__).parent.parent)
 
     def _fresh(self) -> Path:
-        """Return an empty folder; what was in it before is gone."""
+        """Empty the folder for results and return it."""
         target = self._folder / "target"
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
@@ -199,5 +205,6 @@ def _summary(days: Sequence[Measurement]) -> Measurement:
 
 
 def _digest(path: Path) -> bytes:
-    """Return the SHA-256 of a file; in a process of its own, lest reading it counts as memory of this one."""
+    """Return the SHA-256 of a file."""
+    # In a process of its own: children begin with the memory of this one, so it has to stay small.
     return subprocess.run(["sha256sum", str(path)], check=True, capture_output=True).stdout.split()[0]

@@ -1,7 +1,7 @@
-"""What the machine can do: the bare work of a step, without files to name, maps to keep or anything to check.
+"""The bare work of a step, without names, maps and checks: the best that the machine can do.
 
-Each runs as one process, `python -m benchmarks.yardsticks NAME FILE FOLDER`, on two threads with whole chunks, as
-simply as can be. They read data only, not the holes. What they write goes to the folder, which is empty before.
+Each yardstick runs as one process, `python -m benchmarks.yardsticks NAME FILE FOLDER`, on two threads with whole
+chunks. It reads data and skips holes, and writes to FOLDER, which is empty.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from blake3 import blake3
 
 from benchmarks.images import CHUNK, extents
 
+# As many as the machine has processors on which the goals were set.
 THREADS = 2
 _FRAME = struct.Struct("<QQ")
 PACKED = "packed"
 """The name of the file that `pack` writes."""
+# Contexts of zstd must not be used by two threads at once, and making one for each chunk would cost time.
 _local = threading.local()
 
 
 def compress(image: Path, _folder: Path) -> None:
-    """Read the image and compress each chunk by zstd at level 1."""
+    """Read the image and compress each chunk by zstd at level 1. Drop the results."""
     descriptor = os.open(image, os.O_RDONLY)
     _on_threads(lambda offset: _compressor().compress(os.pread(descriptor, CHUNK, offset)), _chunks(descriptor))
 
@@ -39,16 +41,15 @@ def hashed(image: Path, _folder: Path) -> None:
 
 
 def store(image: Path, folder: Path) -> None:
-    """Do as `compress` and write each frame to a file of its own, which the disk gets while others are compressed.
-
-    Who measures this syncs the file system at the end, as for all that is measured.
-    """
+    """Do as `compress`, and write each frame to a file of its own."""
+    # The measurement syncs the file system at the end, as for every command.
     descriptor = os.open(image, os.O_RDONLY)
 
     def one(offset: int) -> None:
         frame = _compressor().compress(os.pread(descriptor, CHUNK, offset))
         target = os.open(folder / str(offset), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         os.write(target, frame)
+        # Makes the kernel begin to write, so that the disk works while other chunks are compressed.
         os.posix_fadvise(target, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(target)
 
@@ -56,7 +57,7 @@ def store(image: Path, folder: Path) -> None:
 
 
 def pack(image: Path, folder: Path) -> None:
-    """Prepare `unpack` and `check`: write the compressed chunks one after another."""
+    """Write the compressed chunks one after another, for `unpack` and `check`."""
     descriptor = os.open(image, os.O_RDONLY)
     with (folder / PACKED).open("wb") as stream:
         for offset in _chunks(descriptor):
@@ -65,7 +66,7 @@ def pack(image: Path, folder: Path) -> None:
 
 
 def unpack(packed: Path, folder: Path) -> None:
-    """Decompress what `pack` wrote and write it to a new image."""
+    """Decompress the file of `pack` and write a new image."""
     source = os.open(packed, os.O_RDONLY)
     target = os.open(folder / "image", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
@@ -77,13 +78,13 @@ def unpack(packed: Path, folder: Path) -> None:
 
 
 def check(packed: Path, _folder: Path) -> None:
-    """Decompress what `pack` wrote and hash it by BLAKE3."""
+    """Decompress the file of `pack` and hash each chunk by BLAKE3."""
     source = os.open(packed, os.O_RDONLY)
     _on_threads(lambda position: blake3(_unpacked(source, position)[1]).digest(), _frames(source))
 
 
 def _unpacked(source: int, position: int) -> tuple[int, bytes]:
-    """Read and decompress the frame at `position`; return where in the image its content belongs, and the content."""
+    """Read and decompress the frame at `position`; return its offset in the image and its content."""
     offset, length = _FRAME.unpack(os.pread(source, _FRAME.size, position))
     return offset, _decompressor().decompress(os.pread(source, length, position + _FRAME.size))
 
@@ -96,7 +97,8 @@ def _frames(source: int) -> Iterator[int]:
 
 
 def _chunks(descriptor: int) -> Iterator[int]:
-    """Yield the offsets of the chunks that have data, each once."""
+    """Yield the offsets of the chunks with data, each once."""
+    # Two ranges of data may lie in one chunk.
     done = 0
     for start, end in extents(descriptor):
         for offset in range(max(start // CHUNK * CHUNK, done), end, CHUNK):
@@ -105,7 +107,7 @@ def _chunks(descriptor: int) -> Iterator[int]:
 
 
 def _on_threads(function: Callable[[int], object], items: Iterator[int]) -> None:
-    """Call `function` for all items; each thread takes the next one when it is ready."""
+    """Call `function` for all items. Each thread takes the next item when it is ready."""
     lock = threading.Lock()
 
     def work() -> None:

@@ -41,7 +41,7 @@ def test_the_demonstration_restores_both_states_and_leaves_nothing_behind(tmp_pa
 @pytest.mark.parametrize(
     ("script", "complaint"),
     [
-        ('[ "$3" = restore ] && [ "$5" = 0 ] && set -- -b vm restore -r monday "$6"', "not what was backed up"),
+        ('[ "$3" = restore ] && [ "$5" = 0 ] && set -- -b vm restore -r monday "$6"', "not those that were backed up"),
         ('[ "$3" != restore ] || exit 1', "$ backy -b vm restore -r monday"),
     ],
     ids=["a wrong restore", "a failing restore"],
