@@ -103,7 +103,7 @@ def test_the_marker() -> None:
 def test_ids_of_revisions_are_as_the_page_says() -> None:
     for chunk_id, sound in [("a" * 8, True), ("a" * 7, False), ("1" * 64, True), ("1" * 65, False), ("-" * 9, False)]:
         assert bool(ID_PATTERN.fullmatch(chunk_id)) is sound
-    assert "8 to 64 of them" in PAGE
+    assert "8 to 64 letters, digits and `-`" in PAGE
 
 
 def test_the_program_reads_full_chunks_deltas_and_holes(repository: Repository, image: Path) -> None:
