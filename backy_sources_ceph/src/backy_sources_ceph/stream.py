@@ -81,7 +81,7 @@ class StreamImport:
         self._title = title
 
     def snapshot(self, base: Image | None) -> Snapshot:
-        """Return the image that the stream makes of `base`, which is the image of the snapshot `since`."""
+        """Return the image that the stream makes of `base`, which is the image of the snapshot `base`."""
         return StreamSnapshot(self._descriptor, self._contents, base, self._title)
 
 
