@@ -14,7 +14,12 @@ from typing import Final
 
 import pluggy
 
-from backy.api import Config, ConsoleCommand, Job, RestoreTarget, Source, Storage, Verifier
+# not by way of backy.api: the longest chain of imports goes through here
+from backy.contract.commands import ConsoleCommand
+from backy.contract.images import Config, Job
+from backy.contract.sources import RestoreTarget, Source
+from backy.contract.storages import Storage
+from backy.contract.verifiers import Verifier
 
 CONTRACT: Final = (1, 0)
 """Version of the contract: `backy.api` and this module. An addition makes a new minor version. A change that breaks a

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 
-from backy.api import identify
+from backy.api import Statistics, Verification, identify
 from backy.image.chunkmap import ChunkMap
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision, Statistics, Verification
+from backy.repository.revision import FORMAT, Revision
 from benchmarks.measure import Command, measure
 
 REVISIONS = 1000

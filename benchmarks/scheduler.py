@@ -21,10 +21,11 @@ from statistics import median
 import click
 import yaml
 
+from backy.api import Statistics, Verification
 from backy.image.chunkmap import ChunkMap
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision, Statistics, Verification, utc_now
+from backy.repository.revision import FORMAT, Revision, utc_now
 from backy.scheduler.console.control import ask
 from benchmarks.measure import Command, measure
 

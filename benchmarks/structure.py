@@ -26,9 +26,10 @@ from pathlib import Path
 # Rooms by floor, the lowest first: what stands on one line may use the lines above it, and nothing on its own line.
 # A room is a folder of `backy/`, a folder in `scheduler/`, `storage/` or `cli/`, or a file directly in `backy/`.
 FLOORS = """
-errors
-api
-extents hookspecs config durable text
+errors text
+contract
+api hookspecs
+extents config durable
 reflink system
 image
 plugins
@@ -53,7 +54,7 @@ LATE_NAMES = {("reading", "mount")}
 """Arrows that run up on purpose: a public name that opens what lies above, imported when it is called."""
 
 CORE_ROOMS = {"text", "system", "image", "plugins", "storage", "verifiers", "moments", "repository", "integrity"}
-CORE_ROOMS |= {"retention", "restore", "backup", "exchange"}
+CORE_ROOMS |= {"retention", "restore", "backup", "exchange", "contract"}
 
 # Where lines of the core rooms were before there were rooms: 'verify' is a folder that became verifiers.
 FORMER_CORE = {"mount/cache.py", "mount/images.py", "cli/table.py", "verify"}

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import msgspec
 import shortuuid
 
-from backy.api import AssessedSnapshot, Report, Snapshot, Source, Stored, Verifier
+from backy.api import AssessedSnapshot, Report, Snapshot, Source, Statistics, Stored, Verification, Verifier
 from backy.backup.findings import Findings
 from backy.backup.transfer import Transferred, Unhinted, transfer
 from backy.durable import sync_file_system_of
@@ -27,7 +27,7 @@ from backy.plugins.events import Events
 from backy.repository.cleanup import clean_up
 from backy.repository.live import LiveChunks, boot_id, first_sound, reliable
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision, Statistics, Verification, utc_now
+from backy.repository.revision import Revision, utc_now
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.system.progress import Steps, quiet
 
@@ -47,6 +47,10 @@ class Backup:
     """The source of the image; None for the job's own."""
     snapshot: str | None = None
     """Name of the source's snapshot for the record."""
+    revision_id: str | None = None
+    """Id of the new revision; None for a random one."""
+    timestamp: datetime | None = None
+    """When the image was taken, if that was not now."""
 
     def run(self) -> Revision:
         """Make a new revision and return its record.
@@ -114,13 +118,13 @@ class Backup:
 
     def _begin(self, history: list[Revision], parent: Revision | None) -> Revision:
         """Write the record of an incomplete revision."""
-        now = self.clock()
+        now = self.timestamp or self.clock()
         # times have to ascend even if the clock does not: they are the order of the revisions
-        if history and history[-1].timestamp >= now:
+        if self.timestamp is None and history and history[-1].timestamp >= now:
             log.warning("the clock is behind the newest revision of %s; is it set right?", history[-1].timestamp)
             now = history[-1].timestamp + timedelta(microseconds=1)
         revision = Revision(
-            id=shortuuid.uuid(),
+            id=self.revision_id or shortuuid.uuid(),
             timestamp=now,
             tags=self.tags,
             parent=parent.id if parent else None,

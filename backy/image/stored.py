@@ -25,6 +25,10 @@ class StoredImage:
         """Yield data and holes as runs of whole chunks, ascending and without gaps."""
         return self.chunks.extents()
 
+    def chunk_id(self, index: int) -> bytes:
+        """Return the id of chunk `index`, `ZERO` for a chunk of zeroes."""
+        return self.chunks[index]
+
     def chunk(self, index: int) -> bytes:
         """Return chunk `index`.
 

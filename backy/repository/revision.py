@@ -14,8 +14,8 @@ from enum import StrEnum
 
 import msgspec
 
+from backy.api import RevisionInfo, Statistics, Verification
 from backy.errors import DamageError, RevisionNotFoundError
-from backy.text.phrases import counted
 
 FORMAT = 3
 """Version of the repository's layout and of the records in it."""
@@ -34,39 +34,6 @@ class Trust(StrEnum):
     """An operator doubts it, or damage was found. Nothing is built upon it."""
     VERIFIED = "verified"
     """It was distrusted; then all of it was read and is sound."""
-
-
-class Verification(msgspec.Struct, frozen=True):
-    """How much of a revision was compared with its source."""
-
-    verifier: str
-    checked: int
-    """Chunks compared."""
-    total: int
-    """Chunks of the image."""
-    out_of_time: bool = False
-    """Whether the verifier stopped before it had compared all that it had chosen."""
-
-    def __str__(self) -> str:
-        part = f"{self.checked} of {counted(self.total, 'chunk')}"
-        if self.out_of_time:
-            return f"verified partly, {part}"
-        if self.checked >= self.total:
-            return "verified"
-        return f"verified {part}" if self.checked else "not verified"
-
-
-class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of a backup. A revision that has them is complete."""
-
-    duration: float
-    """Seconds from the start to the end, verification included."""
-    bytes_read: int
-    """Bytes read from the source to make the revision."""
-    bytes_written: int
-    """Bytes that differ from the parent, as exactly as the storage can tell."""
-    bytes_stored: int
-    """Sizes of the new files in the storage."""
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +64,22 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     statistics: Statistics | None = None
     verification: Verification | None = None
     format: int = FORMAT
+
+    @property
+    def info(self) -> RevisionInfo:
+        """The facts that plugins and other programs get."""
+        return RevisionInfo(
+            id=self.id,
+            timestamp=self.timestamp,
+            tags=self.tags,
+            parent=self.parent,
+            size=self.size,
+            storage=self.storage,
+            trust=str(self.trust),
+            snapshot=self.snapshot,
+            statistics=self.statistics,
+            verification=self.verification,
+        )
 
     @property
     def complete(self) -> bool:

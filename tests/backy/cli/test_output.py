@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from backy.api import Verification
 from backy.cli.output import print_json
-from backy.repository.revision import Verification
 
 
 def test_json_is_indented_and_takes_records_and_times(capsys: pytest.CaptureFixture[str]) -> None:

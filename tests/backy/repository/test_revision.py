@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backy.api import Statistics, Verification
 from backy.errors import DamageError, RevisionNotFoundError
-from backy.repository.revision import Revision, Statistics, Verification, decode, encode, parse_tags, select, utc_now
+from backy.repository.revision import Revision, decode, encode, parse_tags, select, utc_now
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"

@@ -4,12 +4,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backy.api import chunk_count
+from backy.api import Verification, chunk_count
 from backy.backup.backup import Backup
 from backy.errors import ConfigError
 from backy.repository.config import ShortSection
 from backy.repository.repository import Repository
-from backy.repository.revision import Verification
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from backy.api import CHUNK_SIZE, Mismatch
+from backy.api import CHUNK_SIZE, Mismatch, Verification
 from backy.backup.backup import Backup
 from backy.errors import ConfigError
 from backy.repository.config import JobConfig, ShortSection
 from backy.repository.repository import Repository
-from backy.repository.revision import Verification
 from backy.verifiers.sample import SampleVerifier, backy_verifier
 
 

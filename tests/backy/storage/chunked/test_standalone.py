@@ -20,13 +20,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from backy.api import CHUNK_SIZE, PAGE_SIZE, identify
+from backy.api import CHUNK_SIZE, PAGE_SIZE, Statistics, identify
 from backy.backup.backup import Backup
 from backy.errors import DamageError, RevisionNotFoundError
 from backy.repository.config import JobConfig, PluginSection, ShortSection
 from backy.repository.records import Records
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision, Statistics, Trust, select
+from backy.repository.revision import FORMAT, Revision, Trust, select
 from backy.storage.chunked.codec import Codec, decode_delta
 from backy.storage.chunked.files import ChunkFile, ChunkFiles
 from backy.storage.chunked.standalone import MODES

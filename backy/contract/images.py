@@ -1,0 +1,106 @@
+"""Images as everybody sees them: chunks, extents, snapshots, and the job that they belong to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+
+CHUNK_SIZE: Final = 4 * 2**20
+"""Bytes of a chunk: the part of an image that is stored, named and checked at once."""
+
+# Guests write whole blocks, and theirs have this size nearly everywhere.
+
+PAGE_SIZE: Final = 4096
+"""Bytes of a page: the part of a chunk that is compared at once."""
+
+# Safe as the name of a file, of a snapshot and of an option's value. Nothing but this pattern looks into an id.
+
+ID_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{7,63}")
+"""Matches the id of a revision."""
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes that were done since the last call. May be called from any thread."""
+
+Config = Mapping[str, Any]
+"""A plugin's section of a configuration as it was written, with its `type`. `backy.config.typed` checks it."""
+
+
+def identify(data: bytes) -> bytes:
+    """Return the id of a chunk with the content `data`: BLAKE3 with 32 bytes of output, without a key."""
+    from blake3 import blake3  # Not at the top: commands that hash nothing, such as `status`, need not load it.
+
+    return blake3(data).digest()
+
+
+def chunk_count(size: int) -> int:
+    """Return the number of chunks of an image of `size` bytes."""
+    return -(-size // CHUNK_SIZE)
+
+
+class Extent(NamedTuple):
+    """A range of an image: data, or a hole, which reads as zeroes."""
+
+    offset: int
+    length: int
+    data: bool
+    """False for a hole."""
+
+    @property
+    def end(self) -> int:
+        """The offset of the first byte after the extent."""
+        return self.offset + self.length
+
+
+@dataclass(frozen=True)
+class Job:
+    """The job that a plugin works for."""
+
+    name: str
+    id: str
+    """The id of the repository, which never changes. A source uses it in the names of what it keeps elsewhere."""
+    directory: Path
+    """The repository. A storage keeps its files here. A source does not touch it."""
+
+
+class Image(Protocol):
+    """An image that can be read: a snapshot of a source or a stored revision."""
+
+    @property
+    def size(self) -> int:
+        """Length of the image in bytes."""
+
+    def extents(self) -> Iterable[Extent]:
+        """Yield data and holes, ascending and without gaps, from 0 to `size`.
+
+        An image that can not tell holes from data yields all of it as data.
+        """
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes at `offset`; holes read as zeroes. Called from several threads.
+
+        Raises:
+            BackyError: the bytes can not be read, or the range reaches beyond `size`.
+        """
+
+
+class Snapshot(Image, Protocol):
+    """A source that is frozen for one backup."""
+
+    def changes(self) -> Iterable[Extent] | None:
+        """Yield, ascending, all ranges that may differ from the revision `parent` of `Source.snapshot`.
+
+        A hole is a range that reads as zeroes now. The range by which the image has grown is a change. Return None if
+        the source can not tell; everything is read then. Every call gives the same answer.
+        """
+
+
+@runtime_checkable
+class AssessedSnapshot(Snapshot, Protocol):
+    """A snapshot that knows whether the programs that write to the source were brought to rest."""
+
+    @property
+    def consistent(self) -> bool:
+        """False if the image is as after a power loss. The revision's record, `status` and `check` show this."""

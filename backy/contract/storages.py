@@ -1,0 +1,137 @@
+"""What a storage plugin makes: storages with their writers and readers."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from backy.errors import ChunkDamageError
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The result of storing a revision."""
+
+    bytes: int
+    """Total size of the new files."""
+    durable: bool = True
+    """Whether the revision survives a power loss. If not, nothing builds upon it after the machine has stopped."""
+    damaged: tuple[ChunkDamageError, ...] = ()
+    """Damage of the parent's chunks that was found. The new revision does not need these chunks."""
+
+
+class ImageWriter(Protocol):
+    """A new revision while it is stored. Chunks for which nothing is called stay as they are in the parent."""
+
+    def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
+        """Store `data` as chunk `index`, whose id is `chunk_id`. Return how many bytes differ from the parent.
+
+        `previous` is the id of the parent's chunk at this index; None if that is a zero chunk or there is none. A
+        storage that would have to read more to compare returns the length of `data`. Called from several threads, once
+        for a chunk, in any order.
+        """
+
+    def zero(self, index: int) -> None:
+        """Store zeroes as chunk `index`, which has data in the parent."""
+
+    # Nothing refers to the chunks before this, so a crash at any earlier time leaves only files to clean up.
+    def commit(self) -> Stored:
+        """Make everything that was written durable. The core writes map and record after this."""
+
+
+class ImageReader(Protocol):
+    """Reads a stored revision chunk by chunk. The core compares each chunk with its id, so a reader need not."""
+
+    # Both get index and id, because storages of raw images need the one and stores of chunks the other.
+    def read(self, index: int, chunk_id: bytes) -> bytes:
+        """Return chunk `index`, whose id is `chunk_id`. Called from several threads, never for a zero chunk.
+
+        Raises:
+            ChunkDamageError: the chunk is missing, unreadable, or known to be damaged.
+        """
+
+    def probe(self, index: int, chunk_id: bytes) -> int | None:
+        """Return how many bytes of files have to be read for chunk `index`, without reading them; None if unknown.
+
+        Raises:
+            ChunkDamageError: a file of the chunk is missing or has an impossible size.
+        """
+
+
+@dataclass(frozen=True)
+class Purged:
+    """The files that a purge removed."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Held:
+    """Files that are kept though no revision refers to them, such as the bases of deltas."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+class Storage(Protocol):
+    """Keeps the images of a repository."""
+
+    # The core asks these instead of the storage's name, so that storages of plugins are treated like its own.
+    @property
+    def raw(self) -> bool:
+        """Whether the file `<id>` is the raw image itself. If so, the core keeps a link `last` to the newest one."""
+
+    @property
+    def shares_chunks(self) -> bool:
+        """Whether all revisions share a chunk that has the same id, so that it has to be checked only once."""
+
+    def initialize(self) -> None:
+        """Prepare the repository's directory at `init`.
+
+        Raises:
+            StorageError: this storage can not work in the directory; the text says what can be used instead.
+        """
+
+    def create(
+        self, revision_id: str, parent: str | None, size: int, reliable: Container[bytes]
+    ) -> AbstractContextManager[ImageWriter]:
+        """Begin revision `revision_id` of `size` bytes as a copy of `parent`; without a parent, begin with zeroes.
+
+        The parent may have another size.
+
+        `reliable` has the ids of the chunks that may be built upon. Every other chunk is stored anew, even if there are
+        files of it. If it ends with an exception, the context removes what it wrote for this revision alone.
+        """
+
+    def open(self, revision_id: str) -> AbstractContextManager[ImageReader]:
+        """Open a complete revision for reading.
+
+        Missing files are no error here: `ImageReader.read` raises it for the chunks that need them. If chunks are
+        shared, a scrub opens the revision "" and reads any chunk.
+        """
+
+    def repair(self, revision_id: str, index: int, chunk_id: bytes, data: bytes) -> None:
+        """Replace the damaged chunk `index` of a revision by `data`, durably. `chunk_id` is the id of `data`."""
+
+    def remove(self, revision_id: str) -> None:
+        """Remove the files that belong to this revision alone, if there are any. `purge` removes shared ones."""
+
+    def held(self, live: Container[bytes]) -> Held:
+        """Count the files that are kept only because chunks in `live` are made of them."""
+
+    def purge(self, live: Container[bytes]) -> Purged:
+        """Remove every chunk that is not in `live` and that no live chunk is made of.
+
+        No other command but mounts uses the storage meanwhile. A mount reads a chunk again if it fails its check.
+        """
+
+
+@runtime_checkable
+class DisposableStorage(Storage, Protocol):
+    """A storage that removes its last files when all revisions have been converted to another storage."""
+
+    def dispose(self) -> None:
+        """Remove everything that `initialize` and `purge` leave. Some of it may be gone already."""
