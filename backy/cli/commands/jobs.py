@@ -20,9 +20,10 @@ def command(configuration: Path, as_json: bool, pattern: str) -> None:
 
     The list comes from the scheduler's status file: no scheduler has to run, and it may be some seconds old.
     """
-    from backy.scheduler.console.jobtable import job_table, recorded
+    from backy.scheduler.console.jobtable import job_table, selected
+    from backy.scheduler.monitoring.recorded import recorded
 
-    jobs = recorded(configuration, pattern)
+    jobs = selected(recorded(configuration).jobs, pattern)
     if as_json:
         print_json(jobs)
     else:

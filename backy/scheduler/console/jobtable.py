@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from backy.errors import BackyError
-from backy.scheduler.configuration.configuration import load_location
 from backy.scheduler.console.patterns import matcher
-from backy.scheduler.monitoring.status import JobStatus, read
+from backy.scheduler.monitoring.status import JobStatus
 from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone
 from backy.text.table import table
-
-
-def recorded(configuration: Path, pattern: str) -> list[JobStatus]:
-    """Read the status file that `configuration` names and return the jobs whose name contains a match of `pattern`.
-
-    Raises:
-        BackyError: there is no status file, or it or one of the arguments is wrong.
-    """
-    path = load_location(configuration).status_path
-    try:
-        return selected(read(path).jobs, pattern)
-    except FileNotFoundError:
-        raise BackyError(f"there is no status file {path}; 'backy scheduler' writes it") from None
 
 
 def selected(jobs: Iterable[JobStatus], pattern: str = "") -> list[JobStatus]:
