@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from backy.api import Import, Snapshot, SourceError
+from backy.api import ID_PATTERN, ConfigError, Import, RevisionInfo, Snapshot, SourceError
 from backy.backup.backup import Backup
 from backy.backup.transfer import Unhinted
 from backy.repository.repository import Repository
@@ -15,17 +17,52 @@ from backy.retention.tags import check_tags
 from backy.system.progress import Steps, quiet
 
 
-def import_image(directory: Path, image: Import, tags: tuple[str, ...], steps: Steps = quiet) -> Revision:
-    """Make a new revision in the repository in `directory`; return its record.
+class Original(NamedTuple):
+    """What a revision was where it comes from, and shall be here too."""
+
+    revision_id: str | None = None
+    """Its id; None for a random one."""
+    timestamp: datetime | None = None
+    """When the image was taken, with a time zone; None for now."""
+
+
+NEW = Original()
+"""A random id, and the present time."""
+
+
+def import_image(
+    directory: Path, image: Import, tags: tuple[str, ...], steps: Steps = quiet, original: Original = NEW
+) -> RevisionInfo:
+    """Make a new revision in the repository in `directory`, and return its facts.
+
+    Args:
+        directory: The repository.
+        image: The image that was taken elsewhere.
+        tags: Tags of the new revision. Those of the job's schedule are allowed, and any that begin with `manual:`.
+        steps: Called when a step begins; see `backy.cli.progress.steps`.
+        original: Id and time that the new revision gets.
 
     Raises:
+        ConfigError: a revision can not have the id in `original`, or has it already; or its time has no time zone.
         SourceError: no revision is made from the snapshot that `image` is a difference from.
         BackyError, OSError: the backup failed; the new revision is removed, the older ones are unchanged.
     """
     repository = Repository.open(directory)
     check_tags(repository.config, tags)
-    source = _ImportSource(repository, image)
-    return Backup(repository, tags, steps=steps, source=source, snapshot=image.name).run()
+    _check(repository, *original)
+    backup = Backup(repository, tags, steps=steps, source=_ImportSource(repository, image), snapshot=image.name)
+    backup.revision_id, backup.timestamp = original
+    return backup.run().info
+
+
+def _check(repository: Repository, revision_id: str | None, timestamp: datetime | None) -> None:
+    """Refuse an id that is taken or no id at all, and a time that may mean several."""
+    if revision_id is not None and not ID_PATTERN.fullmatch(revision_id):
+        raise ConfigError(f"{revision_id!r} can not be the id of a revision: 8 to 64 letters, digits and '-'")
+    if revision_id is not None and repository.records.holds(revision_id):
+        raise ConfigError(f"{repository.directory} has a revision {revision_id} already")
+    if timestamp is not None and timestamp.tzinfo is None:
+        raise ConfigError(f"the time {timestamp} has no time zone")
 
 
 class _ImportSource:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from backy.api import CHUNK_SIZE, BackyError, Extent, Image
+from backy.api import CHUNK_SIZE, BackyError, ConfigError, Extent, Image
 from backy.backup.backup import Backup
-from backy.importing import import_image
+from backy.importing import Original, import_image
 from backy.repository.repository import Repository
 
 
@@ -116,3 +117,30 @@ def test_a_distrusted_revision_is_not_built_upon(repository: Repository, first, 
     with pytest.raises(BackyError, match=f"revision {first.id}, .*, is distrusted; 'backy verify' looks at it"):
         import_image(repository.directory, Patched(base=f"backy-{first.id}"), ())
     assert [revision.id for revision in repository.records.history()] == [first.id]
+
+
+def test_id_and_time_are_those_of_the_original(repository: Repository) -> None:
+    taken = datetime(2019, 5, 6, 7, 8, 9, tzinfo=UTC)
+    made = import_image(repository.directory, Patched(), (), original=Original("2019-id-of-backy2", taken))
+    assert (made.id, made.timestamp) == ("2019-id-of-backy2", taken)
+    assert repository.records.read("2019-id-of-backy2").info == made
+
+
+@pytest.mark.parametrize(
+    ("original", "problem"),
+    [
+        (Original("short"), "'short' can not be the id of a revision"),
+        (Original("../../etc/x"), "can not be the id"),
+        (Original(timestamp=datetime(2019, 5, 6)), "has no time zone"),  # noqa: DTZ001  # that is the mistake
+    ],
+)
+def test_an_original_that_can_not_be_is_refused(repository: Repository, original: Original, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        import_image(repository.directory, Patched(), (), original=original)
+    assert repository.records.history() == []
+
+
+def test_an_id_that_is_taken_is_refused(repository: Repository, first) -> None:
+    with pytest.raises(ConfigError, match=f"has a revision {first.id} already"):
+        import_image(repository.directory, Patched(), (), original=Original(first.id))
+    assert [one.id for one in repository.records.history()] == [first.id]

@@ -31,11 +31,11 @@ def command(directory: Path, tags: tuple[str, ...], file: str) -> None:
     # Imported late: `backy --help` must not pay for it.
     from backy.cli.progress import steps
     from backy.importing import import_image
-    from backy.repository.repository import Repository
+    from backy.reading import open_repository
     from backy_sources_ceph.stream import opened_stream
 
-    repository = Repository.open(directory)
+    repository = open_repository(directory).job.directory
     # A pipe's content is kept beside the chunks, where there has to be space for it in any case.
-    with opened_stream(file, repository.directory) as stream, steps() as show:
-        revision = import_image(repository.directory, stream, tags, show)
+    with opened_stream(file, repository) as stream, steps() as show:
+        revision = import_image(repository, stream, tags, show)
     click.echo(f"{revision.id} {revision.verification}")

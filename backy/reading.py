@@ -1,0 +1,86 @@
+"""Open a repository for reading: its revisions, their images, and single chunks.
+
+    repository = open_repository(Path("/srv/backy/vm1"))
+    revision = repository.select("daily")
+    with repository.image(revision.id) as image:
+        boot_sector = image.pread(0, 512)
+
+For plugins and for programs beside backy. Nothing here changes a repository.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from backy.api import ChunkedImage, Job, RevisionInfo
+from backy.errors import RevisionNotFoundError
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision
+
+_SERVER_CACHE = 256 * 2**20
+"""Bytes of memory for chunks that were read lately, as 'backy nbd-server' has by default."""
+
+
+def open_repository(directory: Path) -> StoredRepository:
+    """Open the repository in `directory`.
+
+    Raises:
+        RepositoryError: there is none, or one of another version.
+        ConfigError: its `config` is wrong.
+    """
+    return StoredRepository(Repository.open(directory))
+
+
+class StoredRepository:
+    """A repository as its readers see it. Made by `open_repository`."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    @property
+    def job(self) -> Job:
+        """Name, id and directory."""
+        return self._repository.job
+
+    def revisions(self) -> list[RevisionInfo]:
+        """Return the complete revisions, the oldest first; log a warning for each record that is damaged."""
+        return [revision.info for revision in self._repository.records.history()]
+
+    def select(self, specification: str) -> RevisionInfo:
+        """Return the revision that SPEC stands for; raises RevisionNotFoundError."""
+        return self._repository.records.select(specification).info
+
+    @contextmanager
+    def image(self, revision_id: str) -> Iterator[ChunkedImage]:
+        """Open the image of a revision, named by its full id. A purge waits until it is closed.
+
+        Raises:
+            RevisionNotFoundError: there is no revision of this id.
+            DamageError: its record or its map is damaged.
+            ConfigError, PluginError: its storage can not be used.
+        """
+        with self._repository.image(self._revision(revision_id)) as image:
+            yield image
+
+    def serve(self, revision_id: str, ready: Callable[[str], None], *, writable: bool = False) -> None:
+        """Serve an image as a network block device (NBD) on a Unix socket until SIGTERM or Ctrl-C.
+
+        Must be called in the main thread. Calls `ready` with the URI once clients can connect. With `writable`, clients
+        may write; what they write is kept in a temporary file and gone at the end.
+
+        Raises:
+            RevisionNotFoundError: there is no revision of this id.
+            BackyError: FUSE or nbdkit is missing, or the revision can not be opened.
+        """
+        # imported late: whoever reads only needs neither FUSE nor nbdkit
+        from backy.mount.nbd import Server, serve
+
+        serve(self._repository, self._revision(revision_id), Server(None, writable, _SERVER_CACHE), ready)
+
+    def _revision(self, revision_id: str) -> Revision:
+        # the id comes from outside, and becomes part of a path
+        if not self._repository.records.holds(revision_id):
+            raise RevisionNotFoundError(f"no revision has the id '{revision_id}'")
+        return self._repository.records.read(revision_id)
