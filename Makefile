@@ -21,13 +21,14 @@ PYTEST := PYTHONPYCACHEPREFIX=$(CACHE)/python .ci/pytest -o cache_dir=$(CACHE)/p
 # one test process a processor, each with whole files of tests
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: help demo test check docs soak environment demo-packages test-packages clean
+.PHONY: help demo test check docs wheels soak environment demo-packages test-packages clean
 
 help:
 	@echo 'make demo    back up a file system image, change it, and get both states back'
 	@echo 'make test    check the code and run all tests'
 	@echo 'make check   check format, style and types only'
 	@echo 'make docs    make HTML pages and man pages in $(VENV)/docs'
+	@echo 'make wheels  make wheels of all distributions in dist/, for pip install --find-links dist'
 	@echo 'make soak    run all tests with as many rounds as it takes to be sure'
 	@echo 'make clean   remove the virtual environment'
 	@echo
@@ -47,6 +48,9 @@ check: environment
 docs: environment
 	sphinx-build -W -q -d $(CACHE)/docs -b html docs $(VENV)/docs/html
 	sphinx-build -W -q -d $(CACHE)/docs -b man docs $(VENV)/docs/man
+
+wheels: environment
+	.ci/wheels dist
 
 soak: test-packages environment
 	$(PYTEST) --soak

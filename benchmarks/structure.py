@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import statistics
 import subprocess
 import sys
@@ -60,7 +61,7 @@ CORE_ROOMS |= {"retention", "restore", "backup", "exchange", "contract"}
 FORMER_CORE = {"mount/cache.py", "mount/images.py", "cli/table.py", "verify"}
 FORMER_OTHERS = {"nbd.py"}
 
-TEMPLATES = ("plugins/skeleton/",)
+TEMPLATES = re.compile(r"plugins/skeleton/\w+/")
 """What `backy plugins new` fills in: names of modules in it are no names yet."""
 
 
@@ -123,11 +124,7 @@ class Structure:
         """Read the package `backy` and those of the distributions beside it."""
         files = [*tree.glob("backy/**/*.py"), *tree.glob("backy_*/src/**/*.py")]
         names = sorted(str(file.relative_to(tree)) for file in files)
-        self.modules = [
-            Module(name, (tree / name).read_text())
-            for name in names
-            if not any(f"{part}source/" in name or f"{part}storage/" in name for part in TEMPLATES)
-        ]
+        self.modules = [Module(name, (tree / name).read_text()) for name in names if not TEMPLATES.search(name)]
         self._by_name = {module.name: module for module in self.modules if module.path.startswith("backy/")}
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Wheels of all four distributions, and environments of their own to install them into."""
+"""Wheels of all distributions, and environments of their own to install them into."""
 
 from __future__ import annotations
 
@@ -13,24 +13,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DISTRIBUTIONS = {
-    "backy": ROOT,
-    "backy_sources_file": ROOT / "backy_sources_file",
-    "backy_sources_ceph": ROOT / "backy_sources_ceph",
-    "backy_sources_flyingcircus": ROOT / "backy_sources_flyingcircus",
-}
 
 
 @pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheels of all distributions, as `make wheels` makes it."""
+    folder = tmp_path_factory.mktemp("wheels")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run([ROOT / ".ci/wheels", folder], cwd=ROOT, env={**os.environ, "PATH": path}, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheels(wheelhouse: Path) -> dict[str, Path]:
     """The wheel of every distribution by the name of its package."""
-    built = {}
-    for package, folder in DISTRIBUTIONS.items():
-        target = tmp_path_factory.mktemp(package)
-        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        (built[package],) = target.glob("*.whl")
-    return built
+    return {wheel.name.partition("-")[0]: wheel for wheel in sorted(wheelhouse.glob("*.whl"))}
 
 
 @dataclass

@@ -62,19 +62,17 @@ def test_the_core_alone_has_no_source_to_import(core) -> None:
     ],
 )
 def test_each_source_is_installed_with_what_it_needs(
-    package: str, name: str, environment: Callable, wheels: dict[str, Path]
+    package: str, name: str, environment: Callable, wheelhouse: Path, wheels: dict[str, Path]
 ) -> None:
-    folders = [word for wheel in wheels.values() for word in ("--find-links", wheel.parent)]
-    made = environment(*folders, wheels[package])
+    made = environment("--find-links", wheelhouse, wheels[package])
 
     (source,) = (line for line in json.loads(made.backy("plugins", "--json").stdout) if line["name"] == name)
     assert (source["state"], source["cause"]) == ("ok", None)
     made.pip("check")
 
 
-def test_all_extras_can_be_installed(environment: Callable, wheels: dict[str, Path]) -> None:
-    folders = [word for wheel in wheels.values() for word in ("--find-links", wheel.parent)]
-    made = environment(*folders, f"backy[all] @ {wheels['backy'].as_uri()}")
+def test_all_extras_can_be_installed(environment: Callable, wheelhouse: Path, wheels: dict[str, Path]) -> None:
+    made = environment("--find-links", wheelhouse, f"backy[all] @ {wheels['backy'].as_uri()}")
 
     listed = json.loads(made.backy("plugins", "--json").stdout)
     assert [line["name"] for line in listed if line["kind"] == "source"] == ["ceph-rbd", "file", "flyingcircus"]

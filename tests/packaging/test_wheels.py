@@ -38,6 +38,15 @@ def test_a_wheel_holds_every_module_of_its_package(package: str, wheels: dict[st
     assert packed == {str(path.relative_to(folder)) for path in (folder / package).rglob("*.py")}
 
 
+def test_the_core_has_the_templates_of_plugins(wheels: dict[str, Path]) -> None:
+    folder = ROOT / "backy/plugins/skeleton"
+    with ZipFile(wheels["backy"]) as wheel:
+        packed = {name for name in wheel.namelist() if name.startswith("backy/plugins/skeleton/")}
+
+    there = {path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert packed == {str(path.relative_to(ROOT)) for path in there}
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_entry_point_names_a_module_of_its_own_wheel(package: str, wheels: dict[str, Path]) -> None:
     with ZipFile(wheels[package]) as wheel:

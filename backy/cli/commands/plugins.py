@@ -75,23 +75,41 @@ def new() -> None:
     """Write the first files of a plugin."""
 
 
-@new.command("source")
-@click.argument("name")
-@click.option(
-    "--into",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
-    default=Path(),
-    help="Folder to make the package in; the current one by default.",
-)
-def new_source(name: str, into: Path) -> None:
-    """Write a small package for a source NAME. It works and its tests pass; change it as you need.
+_WHAT_A_NAME_IS = {
+    Kind.SOURCE: "the type that users give, as in 'backy init NAME SOURCE'",
+    Kind.STORAGE: "the type that users give, as in 'backy init --storage NAME TYPE SOURCE'",
+    Kind.VERIFIER: "the type that users give, as in 'verifier: NAME' in a configuration",
+    Kind.HOOK: "the name that messages have",
+    Kind.COMMAND: "the command that users give, as in 'backy NAME'",
+}
 
-    NAME is the type that users give, as in 'backy init NAME SOURCE'.
-    """
-    from backy.plugins.skeleton import begin_source
 
-    folder = begin_source(name, into)
-    click.echo(f"Made {folder}; next: pip install -e '{folder}[test]' && pytest {folder}")
+def _new(kind: Kind) -> click.Command:
+    """Return the command that begins a plugin of `kind`."""
+
+    @click.command(
+        kind.word,
+        help=f"Write a small package for a {kind.word} NAME. It works and its tests pass; change it as you need.\n\n"
+        f"NAME is {_WHAT_A_NAME_IS[kind]}.",
+    )
+    @click.argument("name")
+    @click.option(
+        "--into",
+        type=click.Path(file_okay=False, exists=True, path_type=Path),
+        default=Path(),
+        help="Folder to make the package in; the current one by default.",
+    )
+    def begin_one(name: str, into: Path) -> None:
+        from backy.plugins.skeleton.packages import begin
+
+        folder = begin(kind, name, into)
+        click.echo(f"Made {folder}; next: pip install -e '{folder}[test]' && pytest {folder}")
+
+    return begin_one
+
+
+for _kind in Kind:
+    new.add_command(_new(_kind))
 
 
 def _installed() -> Iterator[tuple[Plugin, list[Plugin]]]:

@@ -1,8 +1,24 @@
 from __future__ import annotations
 
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+KINDS = ("source", "storage", "verifier", "hook", "command")
+PLACEHOLDERS = (
+    "CLASS",
+    "DEPENDENCIES",
+    "DISTRIBUTION",
+    "ENTRY",
+    "GROUP",
+    "KIND",
+    "NAME",
+    "PACKAGE",
+    "USAGE",
+)
 
 
 @pytest.mark.parametrize("name", ["", "Tape", "tape_robot", "-tape", "tape-", "ta--pe", "../tape", "7", "tape robot"])
@@ -33,8 +49,26 @@ def test_a_folder_that_is_there_is_left_as_it_is(backy, tmp_path: Path, tree) ->
     assert tree(tmp_path) == before
 
 
-def test_no_placeholder_is_left(backy, tmp_path: Path) -> None:
-    assert backy("plugins", "new", "source", "tape-robot", "--into", tmp_path).code == 0
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_placeholder_is_left(backy, tmp_path: Path, kind: str) -> None:
+    assert backy("plugins", "new", kind, "tape-robot", "--into", tmp_path).code == 0
     for path in tmp_path.rglob("*"):
         text = str(path.relative_to(tmp_path)) + (path.read_text() if path.is_file() else "")
-        assert not [word for word in ("PACKAGE", "DISTRIBUTION", "CLASS", "NAME") if word in text]
+        assert not [word for word in PLACEHOLDERS if re.search(rf"\b\w*{word}", text)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_package_names_its_kind_and_what_it_imports(backy, tmp_path: Path, kind: str) -> None:
+    assert backy("plugins", "new", kind, "tape-robot", "--into", tmp_path).code == 0
+    package = f"backy_{kind}s_tape_robot"
+    project = tomllib.loads((tmp_path / package / "pyproject.toml").read_text())["project"]
+    modules = (tmp_path / package / "src" / package).glob("*.py")
+    imported = {
+        name for path in modules for name in re.findall(r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE)
+    }
+
+    assert project["name"] == f"backy-{kind}s-tape-robot"
+    value = f"{package}:command" if kind == "command" else package
+    assert project["entry-points"] == {f"backy.{kind}s": {"tape-robot": value}}
+    needed = {re.split("[>=]", requirement)[0] for requirement in project["dependencies"]}
+    assert needed == {name for name in imported - {package} if name not in sys.stdlib_module_names} - {"__future__"}
