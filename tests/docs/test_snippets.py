@@ -23,7 +23,10 @@ from backy_sources_ceph.testing.cluster import missing
 
 ROOT = Path(__file__).parents[2]
 RUN_ELSEWHERE = {
-    "docs/how-to/write-a-source.md": "its commands put the code in place and run it",
+    **{
+        f"docs/how-to/write-a-{kind}.md": "its commands put the code in place and run it"
+        for kind in ("command", "hook", "source", "storage")
+    },
     "docs/reference/format.md": "tests/docs/test_format.py",
     "docs/reference/testing.md": "tests/docs/test_testing.py",
 }
