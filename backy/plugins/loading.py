@@ -120,7 +120,7 @@ def install_hint(kind: Kind) -> str:
 
 
 def _unknown(kind: Kind, name: str, plugins: Mapping[str, list[Plugin]]) -> str:
-    """Return a text for an unknown plugin: near misses, what is installed, what failed and why."""
+    """Return a text for an unknown plugin: near misses and what is installed."""
     if switches := {plugin.switch for plugin in plugins.get(name, []) if plugin.switch}:
         return f"{kind.word} '{name}' is switched off by {' and '.join(sorted(switches))}"
     text = f"no {kind.word} '{name}'"
@@ -130,17 +130,10 @@ def _unknown(kind: Kind, name: str, plugins: Mapping[str, list[Plugin]]) -> str:
 
 
 def _inventory(plugins: Mapping[str, list[Plugin]]) -> str:
-    """Return a text that lists plugins by their state."""
-    # Loads them all: a plugin that is broken is the likely reason why somebody does not find it.
-    sound, failed, disabled = [], [], []
-    for name, claims in plugins.items():
-        candidates = contenders(claims)
-        if not candidates:
-            disabled.append(name)
-        elif cause := problem(candidates[0], claims):
-            failed.append(f"{name} ({cause})")
-        else:
-            sound.append(name)
-    text = f"installed: {', '.join(sound) or 'none'}"
-    text += f"; failed: {', '.join(failed)}" if failed else ""
-    return text + (f"; switched off: {', '.join(disabled)}" if disabled else "")
+    """Return a text that lists plugins, and tells how to see which of them can not be loaded."""
+    # Imports none of them: a misspelt name must neither cost what all of them cost, nor run what nobody asked for.
+    disabled = [name for name, claims in plugins.items() if not contenders(claims)]
+    enabled = [name for name in plugins if name not in disabled]
+    text = f"installed: {', '.join(enabled) or 'none'}"
+    text += f"; switched off: {', '.join(disabled)}" if disabled else ""
+    return f"{text}; 'backy plugins' shows their state"

@@ -48,9 +48,18 @@ def test_an_unknown_name_is_answered_with_what_there_is(
         load(Kind.SOURCE, "rdb")
 
     assert str(unknown.value) == (
-        "no source 'rdb'; did you mean 'rbd'? installed: file, rbd; failed: tape (ImportError: no tape); "
-        "switched off: ceph-rbd, flyingcircus, off"
+        "no source 'rdb'; did you mean 'rbd'? installed: file, rbd, tape; "
+        "switched off: ceph-rbd, flyingcircus, off; 'backy plugins' shows their state"
     )
+
+
+def test_an_unknown_name_imports_nothing(distribution: Callable[..., str]) -> None:
+    modules = [distribution(name, {"backy.sources": [name]}, source("return 1")) for name in ("acme", "rbd")]
+
+    with pytest.raises(PluginError, match="no source 'rdb'"):
+        load(Kind.SOURCE, "rdb")
+
+    assert not sys.modules.keys() & set(modules)
 
 
 @pytest.mark.parametrize("variable", ["BACKY_PLUGINS", "BACKY_DISABLED_PLUGINS"])
