@@ -1,0 +1,52 @@
+"""The page on the contract has all of it, and tells of each method who calls it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from backy import api, hookspecs
+
+PAGE = (Path(__file__).parents[2] / "docs/reference/api.md").read_text()
+SHOWN = re.findall(r"^\.\. auto(?:class|exception|data|function):: (\w+)(?:\(\))?$", PAGE, re.MULTILINE)
+PROTOCOLS = [found for name in api.__all__ if getattr(found := getattr(api, name), "_is_protocol", False)]
+METHODS = [
+    f"{protocol.__name__}.{name}"
+    for protocol in PROTOCOLS
+    for name, member in vars(protocol).items()
+    if not name.startswith("_") and (callable(member) or isinstance(member, property))
+]
+
+
+def documentation(name: str) -> str:
+    protocol, method = name.split(".")
+    member = vars(getattr(api, protocol))[method]
+    return member.__doc__ or ""
+
+
+def test_the_page_shows_everything_once() -> None:
+    hooks = {name for name in vars(hookspecs) if name.startswith("backy_")} | {"CONTRACT", "hookimpl"}
+    assert sorted(SHOWN) == sorted({*api.__all__, *hooks, "open_repository", "StoredRepository"})
+
+
+def test_the_page_tells_of_each_method_who_calls_it() -> None:
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| (.+) \| (.+) \| (one|several) \|$", PAGE, re.MULTILINE)
+    assert sorted(row[0] for row in rows) == sorted(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_method_is_documented(name: str) -> None:
+    assert documentation(name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_errors_are_written_so_that_the_page_shows_them(name: str) -> None:
+    _, heading, errors = documentation(name).partition("Raises:\n")
+    lines = [line for line in errors.splitlines() if line.strip()]
+    assert bool(heading) == bool(lines)
+    indents = [len(line) - len(line.lstrip()) for line in lines]
+    for line, indent in zip(lines, indents, strict=True):
+        if indent == min(indents):
+            assert re.match(r"\s+(\w+Error, )*\w+Error: ", line), f"names of errors and a colon come first: {line}"
