@@ -44,7 +44,9 @@ class Extent(NamedTuple):
     """A range of an image: data, or a hole, which reads as zeroes."""
 
     offset: int
+    """The offset of its first byte."""
     length: int
+    """Its bytes, one at least."""
     data: bool
     """False for a hole."""
 
@@ -59,6 +61,7 @@ class Job:
     """The job that a plugin works for."""
 
     name: str
+    """The name that users see: that of the repository's directory."""
     id: str
     """The id of the repository, which never changes. A source uses it in the names of what it keeps elsewhere."""
     directory: Path

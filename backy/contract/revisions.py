@@ -16,6 +16,7 @@ class Verification(msgspec.Struct, frozen=True):
     """How much of a revision was compared with its source."""
 
     verifier: str
+    """The name of the verifier, as users write it."""
     checked: int
     """Chunks compared."""
     total: int
@@ -50,6 +51,7 @@ class RevisionInfo:
     """The facts of a complete revision; a copy that does not change with the repository."""
 
     id: str
+    """The id: the name of its files."""
     timestamp: datetime
     """Start of the backup, UTC."""
     tags: tuple[str, ...]

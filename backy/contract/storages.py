@@ -65,7 +65,9 @@ class Purged:
     """The files that a purge removed."""
 
     files: int = 0
+    """How many files were removed."""
     bytes: int = 0
+    """Their sizes."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ class Held:
     """Files that are kept though no revision refers to them, such as the bases of deltas."""
 
     files: int = 0
+    """How many files are held."""
     bytes: int = 0
+    """Their sizes."""
 
 
 class Storage(Protocol):

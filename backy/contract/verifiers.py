@@ -15,6 +15,7 @@ class Mismatch:
     """A chunk that differs between a snapshot and the stored image."""
 
     index: int
+    """The chunk's index in the image."""
     cause: str
     """The cause in a few words."""
     expected: bytes | None
@@ -34,6 +35,7 @@ class Report:
     """How much of an image a verifier compared."""
 
     verifier: str
+    """The name of the verifier, as users write it."""
     checked: int
     """Number of chunks that were compared. Holes of both images count as compared."""
     total: int

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from sphinx.pycode import ModuleAnalyzer
 
 from backy import api, hookspecs
 
@@ -18,6 +19,8 @@ METHODS = [
     for name, member in vars(protocol).items()
     if not name.startswith("_") and (callable(member) or isinstance(member, property))
 ]
+RECORDS = [found for name in api.__all__ if hasattr(found := getattr(api, name), "__match_args__")]
+FIELDS = [(record, name) for record in RECORDS for name in record.__match_args__]
 
 
 def documentation(name: str) -> str:
@@ -50,3 +53,10 @@ def test_errors_are_written_so_that_the_page_shows_them(name: str) -> None:
     for line, indent in zip(lines, indents, strict=True):
         if indent == min(indents):
             assert re.match(r"\s+(\w+Error, )*\w+Error: ", line), f"names of errors and a colon come first: {line}"
+
+
+@pytest.mark.parametrize(("record", "name"), FIELDS, ids=lambda part: part if isinstance(part, str) else part.__name__)
+def test_each_field_is_documented(record: type, name: str) -> None:
+    analyzer = ModuleAnalyzer.for_module(record.__module__)
+    analyzer.analyze()
+    assert (record.__name__, name) in analyzer.attr_docs
