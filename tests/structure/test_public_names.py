@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import re
 from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -26,14 +27,21 @@ CLIENTS = [
     *ROOT.glob("backy_*/src/**/*.py"),
     *ROOT.glob("backy/plugins/skeleton/*/**/*.py"),
     *ROOT.glob("docs/examples/**/*.py"),
+    *ROOT.glob("docs/how-to/write-a-*.md"),
     *ROOT.glob("tests/packaging/third_party_source/**/*.py"),
     *ROOT.glob("tests/packaging/contract_1/**/*.py"),
 ]
 
 
+def code(path: Path) -> str:
+    """Return a module, or what a page shows of modules."""
+    text = path.read_text()
+    return text if path.suffix == ".py" else "\n".join(re.findall(r"(?ms)^```python\n(.*?)^```$", text))
+
+
 def imported(path: Path) -> Iterator[str]:
     """Yield what a file imports from backy, as `module` or `module.name`."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(code(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "backy")
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "backy":
