@@ -21,19 +21,13 @@ SMALLEST = 128 * 1024
 _BUFFER_SIZE = 4 * 1024 * 1024
 
 
-class _Buffer(threading.local):
-    """Aligned memory, another one in each thread."""
+class DirectWriter(threading.local):
+    """Writes to files from an aligned buffer, another one in each thread."""
 
+    # Python calls this again in each thread that uses the object.
     def __init__(self) -> None:
         # The bytes of callers are aligned by chance at best: mmap is what gives aligned memory in Python.
-        self.memory = memoryview(mmap.mmap(-1, _BUFFER_SIZE))
-
-
-class DirectWriter:
-    """Writes to files from aligned buffers. Safe to use from several threads."""
-
-    def __init__(self) -> None:
-        self._buffer = _Buffer()
+        self._buffer = memoryview(mmap.mmap(-1, _BUFFER_SIZE))
 
     def pwrite(self, direct: int | None, data: bytes, offset: int) -> int:
         """Write the beginning of `data` at `offset` through `direct`, a descriptor with O_DIRECT or None.
@@ -43,11 +37,10 @@ class DirectWriter:
         """
         if direct is None or len(data) < SMALLEST or offset % ALIGNMENT:
             return 0
-        buffer = self._buffer.memory
-        length = min(len(data) // ALIGNMENT * ALIGNMENT, len(buffer))
-        buffer[:length] = memoryview(data)[:length]
+        length = min(len(data) // ALIGNMENT * ALIGNMENT, _BUFFER_SIZE)
+        self._buffer[:length] = memoryview(data)[:length]
         try:
-            return os.pwrite(direct, buffer[:length], offset)
+            return os.pwrite(direct, self._buffer[:length], offset)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise

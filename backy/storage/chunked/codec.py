@@ -48,24 +48,18 @@ class Delta(NamedTuple):
     """Content by page number, ascending."""
 
 
-class _Contexts(threading.local):
-    """Memory of zstd, another one in each thread."""
+class Codec(threading.local):
+    """Makes and reads zstd frames with checksums. Each thread has its own memory of zstd."""
 
+    # Python calls this again in each thread that uses the object.
     def __init__(self, level: int) -> None:
         # The content size is what `decompress` checks before it allocates anything.
-        self.compressor = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
-        self.decompressor = zstandard.ZstdDecompressor()
-
-
-class Codec:
-    """Makes and reads zstd frames with checksums. Safe to use from several threads."""
-
-    def __init__(self, level: int) -> None:
-        self._contexts = _Contexts(level)
+        self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
+        self._decompressor = zstandard.ZstdDecompressor()
 
     def compress(self, content: bytes) -> bytes:
         """Return one frame with `content`, its length and a checksum."""
-        return self._contexts.compressor.compress(content)
+        return self._compressor.compress(content)
 
     def decompress(self, frame: bytes) -> bytes:
         """Return the content of one frame.
@@ -77,7 +71,7 @@ class Codec:
             # zstandard does not check a frame that claims to be empty. No chunk is empty.
             if not 0 < zstandard.frame_content_size(frame) <= _LARGEST:
                 raise ValueError("the zstd frame claims an impossible length")
-            return self._contexts.decompressor.decompress(frame, allow_extra_data=False)
+            return self._decompressor.decompress(frame, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise ValueError(f"the zstd frame is damaged: {error}") from error
 
