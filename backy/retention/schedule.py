@@ -83,13 +83,8 @@ def missed(schedule: Schedule, shift: timedelta, past: Past, now: datetime) -> s
     if past.newest is None:
         first = min(next_ideal(tag.interval, shift, past.since) for tag in schedule.values())
         return set(schedule) if first <= now else set()
-    return _late(schedule, past, {name: next_ideal(tag.interval, shift, now) for name, tag in schedule.items()})
-
-
-def _late(schedule: Schedule, past: Past, upcoming: Mapping[str, datetime]) -> set[str]:
-    """Return the tags that no revision has since the run before the upcoming one."""
-    made = past.tags
-    return {name for name, time in upcoming.items() if made.get(name, EPOCH) < time - schedule[name].interval}
+    latest = {name: next_ideal(tag.interval, shift, now) - tag.interval for name, tag in schedule.items()}
+    return {name for name, start in latest.items() if past.tags.get(name, EPOCH) < start}
 
 
 def next_due(schedule: Schedule, shift: timedelta, past: Past, now: datetime) -> Due:
@@ -100,7 +95,7 @@ def next_due(schedule: Schedule, shift: timedelta, past: Past, now: datetime) ->
     """
     runs = {name: next_ideal(tag.interval, shift, now) for name, tag in schedule.items()}
     ideal = min(runs.values())
-    late = _late(schedule, past, runs) if past.newest else missed(schedule, shift, past, now)
+    late = missed(schedule, shift, past, now)
     if late and ideal - now > min(GRACE, smallest_interval(schedule) / 2):
         return Due(now, tuple(sorted(late)))
     together = set(schedule) if past.newest is None else late | {name for name, time in runs.items() if time == ideal}
