@@ -43,7 +43,8 @@ class CowStorage:
     ) -> Iterator[RawWriter]:
         """Begin an image under a temporary name; `commit` renames it."""
         self._install()
-        path, temporary = self._path(revision_id), self._temporary(revision_id)
+        path = self._path(revision_id)
+        temporary = path.with_name(f".{revision_id}{TEMPORARY_SUFFIX}")
         temporary.unlink(missing_ok=True)
         with ExitStack() as files:
             parent_file = None if parent is None else _opened(files, self._path(parent), os.O_RDONLY)
@@ -132,9 +133,6 @@ class CowStorage:
 
     def _path(self, revision_id: str) -> Path:
         return self._directory / revision_id
-
-    def _temporary(self, revision_id: str) -> Path:
-        return self._directory / f".{revision_id}{TEMPORARY_SUFFIX}"
 
 
 def _opened(files: ExitStack, path: Path, flags: int) -> int:
