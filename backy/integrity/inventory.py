@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Item(msgspec.Struct, frozen=True, order=True):
-    """A stored chunk. A scrub visits items in their sort order."""
+    """A stored chunk. A scrub visits items in their sort order, and `.scrub` has the one that was checked last."""
 
     storage: str
     """Name of the storage."""
@@ -82,22 +82,12 @@ class Inventory:
                 yield Item(revision.storage, revision.id, index, chunks[index])
 
 
-class Position(msgspec.Struct, frozen=True):
-    """The content of `.scrub`: the chunk that was checked last."""
-
-    storage: str
-    revision_id: str
-    index: int
-    chunk_id: str
-
-
 def read_position(path: Path) -> Item | None:
     """Return the chunk that the last scrub checked last, or None if it is not known."""
     content = path.read_bytes()
     try:
-        position = msgspec.json.decode(content, type=Position)
-        return Item(position.storage, position.revision_id, position.index, bytes.fromhex(position.chunk_id))
-    except (msgspec.DecodeError, ValueError) as error:
+        return msgspec.json.decode(content, type=Item)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if content:  # the file is empty until the first scrub ends
             log.warning("%s can not be read: %s; the scrub begins anew", path, error)
         return None
@@ -108,7 +98,6 @@ def write_position(path: Path, last: Item) -> None:
     # Not replaced by a new file: `path` is the lock file, and the lock belongs to the file that is open.
     # A crash may tear it. Losing it costs only time.
     try:
-        position = Position(last.storage, last.revision_id, last.index, last.chunk_id.hex())
-        path.write_bytes(msgspec.json.encode(position))
+        path.write_bytes(msgspec.json.encode(last))
     except OSError as error:
         log.warning("%s can not be written: %s; the next scrub begins anew", path, error.strerror)

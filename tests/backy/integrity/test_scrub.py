@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Callable
@@ -48,8 +49,8 @@ def files(repository: Repository) -> list[Path]:
 
 
 def position(repository: Repository) -> str:
-    found: str = json.loads((repository.directory / SCRUB_LOCK).read_bytes())["chunk_id"]
-    return found
+    found = json.loads((repository.directory / SCRUB_LOCK).read_bytes())["chunk_id"]
+    return base64.b64decode(found).hex()
 
 
 def test_each_distinct_chunk_is_read_once(stored: Repository) -> None:
