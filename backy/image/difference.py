@@ -14,8 +14,7 @@ from backy.errors import ChunkDamageError
 from backy.extents import joined
 from backy.image.chunkmap import ChunkMap
 from backy.image.pages import differing_pages
-from backy.image.stored import StoredImage
-from backy.system.parallel import in_parallel
+from backy.image.stored import StoredImage, attempts
 from backy.system.progress import Steps
 
 _ZEROES = bytes(CHUNK_SIZE)
@@ -44,20 +43,17 @@ def compare(old: StoredImage, new: StoredImage, steps: Steps) -> Comparison:
     progress = steps("diff", sum(map(new.chunks.length, chunks)))
     found = Comparison(len(chunks))
 
-    def look(index: int) -> list[Extent] | ChunkDamageError:
+    def look(index: int) -> list[Extent]:
         length = new.chunks.length(index)
-        try:
-            return list(joined(_pages(index, _content(new, index, length), _content(old, index, length))))
-        except ChunkDamageError as error:
-            # Any number of chunks may be damaged, and nobody looks at what they hold.
-            return error.without_evidence()
+        return list(joined(_pages(index, _content(new, index, length), _content(old, index, length))))
 
-    with closing(in_parallel(look, chunks)) as looks:
-        for index, difference in zip(chunks, looks, strict=True):
+    with closing(attempts(look, chunks)) as looks:
+        for index, difference in looks:
             length = new.chunks.length(index)
             progress(length)
             if isinstance(difference, ChunkDamageError):
-                found.damaged.append(difference)
+                # Any number of chunks may be damaged, and nobody looks at what they hold.
+                found.damaged.append(difference.without_evidence())
                 found.extents.append(Extent(index * CHUNK_SIZE, length, data=True))
             else:
                 found.extents += difference

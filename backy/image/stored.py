@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TypeVar
 
 from backy.api import CHUNK_SIZE, Extent, ImageReader
-from backy.errors import StorageError
+from backy.errors import ChunkDamageError, StorageError
 from backy.image.chunkmap import ZERO, ChunkMap, checked
+from backy.system.parallel import in_parallel
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class StoredImage:
@@ -61,3 +66,17 @@ class StoredImage:
             pieces.append(self.chunk(index)[start : start + end - offset])
             offset += len(pieces[-1])
         return b"".join(pieces)
+
+
+def attempts(
+    function: Callable[[Item], Result], items: Iterable[Item]
+) -> Generator[tuple[Item, Result | ChunkDamageError], None, None]:
+    """Call `function` for each of `items` in parallel; yield the item with the result or the damage that it raised."""
+
+    def attempt(item: Item) -> tuple[Item, Result | ChunkDamageError]:
+        try:
+            return item, function(item)
+        except ChunkDamageError as error:
+            return item, error
+
+    return in_parallel(attempt, items)

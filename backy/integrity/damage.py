@@ -6,9 +6,8 @@ A backup never builds upon a distrusted revision.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
-from typing import TypeVar
 
 import msgspec
 
@@ -24,22 +23,6 @@ from backy.system.parallel import in_parallel
 from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def attempts(
-    function: Callable[[Item], Result], items: Iterable[Item]
-) -> Generator[tuple[Item, Result | ChunkDamageError], None, None]:
-    """Call `function` for each of `items` in parallel; yield the item with the result or the damage that it raised."""
-
-    def attempt(item: Item) -> tuple[Item, Result | ChunkDamageError]:
-        try:
-            return item, function(item)
-        except ChunkDamageError as error:
-            return item, error
-
-    return in_parallel(attempt, items)
 
 
 def damage_of(image: StoredImage, index: int) -> ChunkDamageError | None:

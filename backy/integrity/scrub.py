@@ -19,7 +19,8 @@ from pathlib import Path
 from backy.api import CHUNK_SIZE, ImageReader
 from backy.errors import MOST_FINDINGS, ChunkDamageError
 from backy.image.chunkmap import checked
-from backy.integrity.damage import attempts, chunk_ids, repair_or_distrust, report_damage
+from backy.image.stored import attempts
+from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
 from backy.integrity.inventory import Inventory, Item, read_position, write_position
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from backy.api import CHUNK_SIZE
 from backy.errors import ChunkDamageError
-from backy.image.stored import StoredImage
-from backy.integrity.damage import attempts
+from backy.image.stored import StoredImage, attempts
 from backy.system.progress import Steps
 
 _SAMPLE = 32
