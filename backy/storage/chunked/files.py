@@ -46,10 +46,8 @@ class ChunkFile(NamedTuple):
 def parse_name(name: str) -> ChunkFile | None:
     """Return the parts of a file's name; None if it is not the name of a chunk file."""
     match = _NAME.fullmatch(name)
-    if match is None:
-        return None
-    chunk_id, base, companion = (bytes.fromhex(digits) if digits else None for digits in match.groups())
-    return None if chunk_id is None else ChunkFile(chunk_id, base, companion)
+    # Ids are left out at the end only, as the fields of ChunkFile with defaults are.
+    return ChunkFile(*(bytes.fromhex(digits) for digits in match.groups() if digits)) if match else None
 
 
 class ChunkFiles:
@@ -106,10 +104,7 @@ class ChunkFiles:
         except FileNotFoundError:
             # Folders are made when the first chunk needs them.
             return
-        for name in names:
-            file = parse_name(name)
-            if file is not None:
-                yield file
+        yield from filter(None, map(parse_name, names))
 
     def read(self, file: ChunkFile) -> bytes:
         """Return the stored content of a file.
