@@ -60,10 +60,8 @@ class Inventory:
 
     def items(self, last: Item | None) -> Iterator[Item]:
         """Yield every chunk once: those after `last` first, then the others; in order if `last` is None."""
-        if last is None:
-            yield from self._in_order()
-        else:
-            yield from (item for item in self._in_order() if item > last)
+        yield from (item for item in self._in_order() if last is None or item > last)
+        if last is not None:
             yield from (item for item in self._in_order() if item <= last)
 
     def _in_order(self) -> Iterator[Item]:
