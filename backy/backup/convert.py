@@ -140,7 +140,7 @@ class Conversion:
         # the nearest in time differs least
         nearest = sorted(candidates, key=lambda other: abs(other.timestamp - revision.timestamp))
         parent, parent_map = first_sound(self.repository, nearest) or (None, None)
-        snapshot = _StoredSnapshot(image, parent_map)
+        snapshot = _StoredSnapshot(image, parent_map or ChunkMap(0))
         live = LiveChunks(self.repository.records, candidates)
         progress = self.steps("convert", image.size)
         storage = self.repository.storage(self.name)
@@ -188,14 +188,11 @@ class Conversion:
 class _StoredSnapshot(StoredImage):
     """A stored revision as the source of its copy."""
 
-    def __init__(self, image: StoredImage, parent: ChunkMap | None) -> None:
+    def __init__(self, image: StoredImage, parent: ChunkMap) -> None:
         super().__init__(image.chunks, image.reader)
         self._parent = parent
 
-    def changes(self) -> Iterator[Extent] | None:
-        """Yield the chunks that differ from the parent; None without a parent."""
-        return None if self._parent is None else self._differing(self._parent)
-
-    def _differing(self, parent: ChunkMap) -> Iterator[Extent]:
-        for index in differing_chunks(parent, self.chunks):
+    def changes(self) -> Iterator[Extent]:
+        """Yield the chunks that differ from the parent, which is empty if there is none."""
+        for index in differing_chunks(self._parent, self.chunks):
             yield Extent(index * CHUNK_SIZE, self.chunks.length(index), self.chunks[index] != ZERO)
