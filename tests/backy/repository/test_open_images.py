@@ -206,7 +206,7 @@ def test_a_delta_that_a_purge_removes_for_a_full_chunk_is_no_damage(
         repository.storage().repair(changed.id, 0, identity, image.read_bytes()[:CHUNK_SIZE])
         purge(repository)
         monkeypatch.setattr(reader, "read", read)
-        return reader.content(file)
+        return reader.delta(file)  # which is gone
 
     monkeypatch.setattr(reader, "read", too_late)
     assert opened.read(0, CHUNK_SIZE) == image.read_bytes()[:CHUNK_SIZE]

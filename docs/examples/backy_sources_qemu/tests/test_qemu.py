@@ -55,6 +55,8 @@ class Guest:
         poll.register(descriptor, select.POLLIN)
         assert poll.poll(30_000), "QEMU does not end"
         os.close(descriptor)
+        # Where the machine is busy, the daemon may end before its mount does.
+        subprocess.run(["umount", "--lazy", self.disk], check=False, capture_output=True)
 
     def write(self, offset: int, data: bytes) -> None:
         with self.disk.open("r+b", buffering=0) as stream:
