@@ -53,7 +53,7 @@ wheels: environment
 	.ci/wheels dist
 
 soak: test-packages environment
-	$(PYTEST) --soak
+	$(PYTEST) --soak --timeout 7200
 
 environment: | demo-packages
 	@.ci/environment

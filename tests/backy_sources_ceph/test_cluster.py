@@ -48,6 +48,16 @@ def test_everything_listens_on_one_loopback_address(ceph: Cluster) -> None:
     assert host.startswith("127.")
 
 
+def test_the_osd_adds_up_its_objects_to_tell_how_full_it_is(ceph: Cluster) -> None:
+    # memstore's own count goes wrong under load, and an OSD that seems full answers nobody
+    assert "set_statfs fake total" in (ceph.configuration.parent / "osd.0.log").read_text()
+
+
+def test_clients_do_not_wait_for_ever(ceph: Cluster) -> None:
+    with ceph.connected() as connection:
+        assert connection.conf_get("rados_osd_op_timeout") == connection.conf_get("rados_mon_op_timeout") == "60"
+
+
 def test_a_killed_osd_comes_back_with_all_that_was_in_it(durable_ceph: Cluster) -> None:
     durable_ceph.create_pool("killed")
     with pool(durable_ceph, "killed") as opened:

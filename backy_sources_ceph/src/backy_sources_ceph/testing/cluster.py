@@ -66,6 +66,8 @@ osd_data = {folder}/osd
 admin_socket = {folder}/osd.socket
 osd_objectstore = {store}
 memstore_device_bytes = {size}
+# memstore miscounts what it holds under load, and a "full" OSD lets clients wait for ever: the OSD adds up its objects
+fake_statfs_for_testing = {size}
 bluestore_block_size = {size}
 # clients that died are waited for no longer than this
 osd_client_watch_timeout = 5
@@ -76,6 +78,9 @@ bluestore_cache_size = 134217728
 
 [client]
 err_to_stderr = false
+# a request that nobody answers is an error: the default is to wait for ever
+rados_osd_op_timeout = {patience}
+rados_mon_op_timeout = {patience}
 log_file =
 """
 _KEYRING = """\
@@ -119,6 +124,7 @@ class Cluster:
         self._address = _free_address()
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         settings = {"fsid": self._fsid, "address": self._address, "port": MONITOR_PORT, "store": store, "size": size}
+        settings["patience"] = PATIENCE
         self.configuration.write_text(_CONFIGURATION.format(folder=folder, **settings))
 
     @classmethod
@@ -195,7 +201,7 @@ class Cluster:
         import rados
 
         # Ceph's defaults would wait for ever for a daemon that a test has killed.
-        limits = {"client_mount_timeout": str(PATIENCE), "rados_mon_op_timeout": str(PATIENCE)}
+        limits = {"client_mount_timeout": str(PATIENCE)}
         connection = rados.Rados(conffile=str(self.configuration), conf=limits)
         connection.connect()
         try:
