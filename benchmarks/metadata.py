@@ -69,7 +69,7 @@ def _fill(repository: Repository, revisions: int, size: int) -> None:
             size=size,
             map_digest=repository.records.write_map(f"revision{number:04}", chunks),
             statistics=Statistics(duration=1.0, bytes_read=size, bytes_written=size // 100, bytes_stored=size // 300),
-            verification=Verification("none", 0, len(chunks)),
+            verifications=(Verification("none", 0, len(chunks)),),
         )
         repository.records.write(revision)
 

@@ -91,7 +91,7 @@ def prepare(folder: Path, jobs: int, revisions: int) -> Path:
                 storage="chunked",
                 size=0,
                 map_digest=model.records.write_map(revision_id, ChunkMap(0)),
-                verification=Verification("none", 0, 0),
+                verifications=(Verification("none", 0, 0),),
                 statistics=Statistics(duration=1.0, bytes_read=0, bytes_written=0, bytes_stored=0),
             )
         )

@@ -33,7 +33,7 @@ api hookspecs
 extents config durable
 reflink system
 image
-plugins
+plugins comparing
 storage/chunked storage/cow verifiers
 repository
 integrity retention

@@ -7,15 +7,15 @@ revision complete, and the record before the source may drop the snapshot of the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import msgspec
 import shortuuid
 
-from backy.api import AssessedSnapshot, Report, Snapshot, Source, Statistics, Stored, Verification, Verifier
-from backy.backup.findings import Findings
+from backy.api import AssessedSnapshot, Snapshot, Source, Statistics, Stored, Verification, Verifier
+from backy.backup.findings import Findings, recorded
 from backy.backup.transfer import Transferred, Unhinted, transfer
 from backy.durable import sync_file_system_of
 from backy.errors import HintError, SourceBusyError, VerificationError
@@ -94,7 +94,7 @@ class Backup:
         try:
             with source.snapshot(revision.id, parent_id) as snapshot:
                 making = _Making(self, revision, snapshot, hinted=parent_id is not None)
-                complete = making.run(self.repository.verifier(source.verifier), candidates, parent_map)
+                complete = making.run(self.repository.verifiers(source.verifier), candidates, parent_map)
                 self.repository.records.write(complete)
                 revision = complete
                 self.repository.link_last()
@@ -146,11 +146,11 @@ class _Making:
         self._revision = msgspec.structs.replace(revision, size=snapshot.size, consistent=consistent)
         self._snapshot = snapshot if hinted else Unhinted(snapshot)
 
-    def run(self, verifier: Verifier, candidates: list[Revision], parent: ChunkMap | None) -> Revision:
+    def run(self, verifiers: Sequence[Verifier], candidates: list[Revision], parent: ChunkMap | None) -> Revision:
         """Store and verify the snapshot; return the complete record, which the caller writes.
 
         Args:
-            verifier: Compares what is stored with the snapshot.
+            verifiers: Compare what is stored with the snapshot, one after the other.
             candidates: Revisions whose chunks need not be stored again.
             parent: Map of the parent, if there is one.
         """
@@ -158,12 +158,12 @@ class _Making:
         done, stored = self._store(candidates, parent)
         digest = self._repository.records.write_map(self._revision.id, done.chunks)
         with self._repository.open_image(self._revision, done.chunks) as image:
-            report, damaged = self._verify(verifier, image, done, stored)
+            verifications, damaged = self._verify(verifiers, image, done, stored)
             complete = msgspec.structs.replace(
                 self._revision,
                 boot=None if stored.durable else boot_id(),
                 map_digest=digest,
-                verification=Verification(report.verifier, report.checked, report.total, report.out_of_time),
+                verifications=tuple(verifications),
                 statistics=self._statistics(started, done, stored),
             )
             # the fresh image has the content of the source: older revisions are repaired from it
@@ -182,20 +182,25 @@ class _Making:
         return done, stored
 
     def _verify(
-        self, verifier: Verifier, image: StoredImage, done: Transferred, stored: Stored
-    ) -> tuple[Report, set[bytes]]:
-        """Compare the stored image with the snapshot; return the report and the ids of chunks that were damaged."""
+        self, verifiers: Sequence[Verifier], image: StoredImage, done: Transferred, stored: Stored
+    ) -> tuple[list[Verification], set[bytes]]:
+        """Compare the stored image with the snapshot; return the reports and the ids of chunks that were damaged."""
         backup = self._backup
         report_damage(self._repository, stored.damaged, backup.clock)
         damaged = chunk_ids(stored.damaged)
-        findings = Findings(self._repository, self._revision.id, image, backup.clock)
-        report = verifier.verify(self._snapshot, image, findings.add, backup.steps("verify", image.size))
-        damaged |= findings.damaged
-        if findings.failures:
-            repair_or_distrust(self._repository, damaged)
-            backup.events.verification_failed(self._repository.job, self._revision.id, findings.failures)
-        findings.judge(HintError if done.hinted else VerificationError)
-        return report, damaged
+        verifications = []
+        for verifier in verifiers:
+            # of its own for each, because two may find the same chunk
+            findings = Findings(self._repository, self._revision.id, image, backup.clock)
+            report = verifier.verify(self._snapshot, image, findings.add, backup.steps("verify", image.size))
+            damaged |= findings.damaged
+            if findings.failures:
+                repair_or_distrust(self._repository, damaged)
+                backup.events.verification_failed(self._repository.job, self._revision.id, findings.failures)
+            # the next verifier is not asked about an image that is wrong
+            findings.judge(HintError if done.hinted else VerificationError)
+            verifications.append(recorded(report))
+        return verifications, damaged
 
     def _sync_earlier(self) -> None:
         """Bring chunks to the disk that this revision may share with earlier ones that were not synced."""

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
-from backy.api import Mismatch, identify
+from backy.api import Mismatch, Report, Verification, identify
 from backy.errors import MOST_FINDINGS, ChunkDamageError, VerificationError
 from backy.image.stored import StoredImage
 from backy.integrity import quarantine
@@ -17,6 +18,20 @@ from backy.repository.repository import Repository
 from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
+MOST_REMARKS: Final = 20
+LONGEST_REMARK: Final = 500
+
+
+def recorded(report: Report) -> Verification:
+    """Return a verifier's report as the record has it, and log its remarks."""
+    # a verifier hands on what other programs print, and no record must grow by megabytes
+    lines = [" ".join(remark.split())[:LONGEST_REMARK] for remark in report.remarks[:MOST_REMARKS]]
+    if len(report.remarks) > MOST_REMARKS:
+        lines.append(f"and {len(report.remarks) - MOST_REMARKS} more remarks")
+    remarks = tuple(f"{report.verifier}: {line}" for line in lines)
+    for remark in remarks:
+        log.warning("the verifier remarks: %s", remark)
+    return Verification(report.verifier, report.checked, report.total, report.out_of_time, remarks)
 
 
 @dataclass

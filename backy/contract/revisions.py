@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -16,15 +17,37 @@ class Verification(msgspec.Struct, frozen=True):
     """How much of a revision was compared with its source."""
 
     verifier: str
-    """The name of the verifier, as users write it."""
+    """The verifier's name, as users write it; several have commas between them."""
     checked: int
     """Chunks compared."""
     total: int
     """Chunks of the image."""
     out_of_time: bool = False
     """Whether the verifier stopped before it had compared all that it had chosen."""
+    remarks: tuple[str, ...] = ()
+    """What else it noticed; each line begins with the verifier's name."""
+
+    @classmethod
+    def together(cls, verifications: Sequence[Verification]) -> Verification | None:
+        """Return several verifications of one revision as one; None if there is none."""
+        if not verifications:
+            return None
+        if len(verifications) == 1:
+            return verifications[0]
+        # nobody knows which chunks the others compared, so what is sure is what the most thorough one did
+        checked, total = max(one.checked for one in verifications), verifications[0].total
+        return cls(
+            verifier=", ".join(one.verifier for one in verifications),
+            checked=checked,
+            total=total,
+            out_of_time=checked < total and any(one.out_of_time for one in verifications),
+            remarks=tuple(remark for one in verifications for remark in one.remarks),
+        )
 
     def __str__(self) -> str:
+        return f"{self._extent()}, {counted(len(self.remarks), 'remark')}" if self.remarks else self._extent()
+
+    def _extent(self) -> str:
         part = f"{self.checked} of {counted(self.total, 'chunk')}"
         if self.out_of_time:
             return f"verified partly, {part}"
@@ -69,7 +92,9 @@ class RevisionInfo:
     statistics: Statistics | None
     """What the backup did."""
     verification: Verification | None
-    """How far the revision was compared with its source."""
+    """How far the revision was compared with its source, by all verifiers of the job together."""
+    verifications: tuple[Verification, ...] = ()
+    """What each of the job's verifiers reported, in their order."""
 
 
 class ChunkedImage(Image, Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +42,12 @@ class Report:
     """Number of chunks of the image."""
     out_of_time: bool = False
     """Whether the verifier stopped before it had compared all chunks that it had chosen."""
+    remarks: Sequence[str] = ()
+    """What else the verifier noticed, a line each, such as a fault in a guest's file system.
+
+    A remark is recorded, shown by `status` and warned of by `check`. It does not fail the backup, because what is
+    stored is what the source has. The first 20 are kept.
+    """
 
 
 # A mismatch is no exception: a verifier goes on after it, and the core decides what follows from it.
@@ -53,8 +59,11 @@ class Verifier(Protocol):
     def verify(self, snapshot: Snapshot, image: Image, mismatch: MismatchHandler, progress: Progress) -> Report:
         """Compare both, call `mismatch` for each chunk that differs, and report how much was compared.
 
-        Call `progress` with the bytes compared. A chunk of `image` that can not be read is a mismatch, too.
+        Call `progress` with the bytes compared. A chunk of `image` that can not be read raises ChunkDamageError: it is
+        a mismatch, too, with the error as its `damage` and the source's bytes as `expected`, from which the core
+        repairs it. `backy.comparing` does all this. What a verifier finds in an image that is equal to its source is
+        no mismatch but a remark of the report.
 
         Raises:
-            SourceError: the snapshot can not be read.
+            SourceError: the snapshot can not be read; the backup fails.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Self
@@ -75,6 +76,39 @@ class ShortSection(PluginSection):
         return cls.named(value) if isinstance(value, str) else super().from_plain(value)
 
 
+class VerifierSections:
+    """The sections of the job's verifiers, in their order. One may be written without a list."""
+
+    def __init__(self, sections: Sequence[PluginSection]) -> None:
+        """Take the sections; raises ValueError if there is none."""
+        if not sections:
+            raise ValueError("the list is empty; the verifier 'none' compares nothing")
+        self.sections = tuple(sections)
+
+    @classmethod
+    def named(cls, *names: str) -> Self:
+        """Make the sections of verifiers without options."""
+        return cls([ShortSection.named(name) for name in names])
+
+    @classmethod
+    def from_plain(cls, value: object) -> Self:
+        """Make the sections of plain values; raises ValueError."""
+        values = value if isinstance(value, list) else [value]
+        return cls([ShortSection.from_plain(one) for one in values])
+
+    @property
+    def written(self) -> Config | list[Config]:
+        """The sections as `config` has them."""
+        written = [section.written for section in self.sections]
+        return written if len(written) > 1 else written[0]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VerifierSections) and self.sections == other.sections
+
+    def __hash__(self) -> int:
+        return hash(self.sections)
+
+
 class ScheduledTag(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """One tag of a schedule."""
 
@@ -105,8 +139,8 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     """How images are kept: `type` names the storage, the other keys are its own. The name alone may be written, too."""
     previous_storage: ShortSection | None = None
     """The storage that `convert` moves revisions away from, until none is left; a section like `storage`."""
-    verifier: ShortSection | None = None
-    """How fresh revisions are checked; None leaves the choice to the source."""
+    verifier: VerifierSections | None = None
+    """How fresh revisions are checked, by one verifier or a list of them; None leaves the choice to the source."""
     schedule: dict[str, ScheduledTag] | None = None
     """When each tag is due and how long it is kept, as the scheduler wrote it; None without a scheduler."""
     expire: bool = True
@@ -137,5 +171,5 @@ def dump_job(job: JobConfig) -> bytes:
     return dump_yaml(msgspec.to_builtins(job, enc_hook=_plain))
 
 
-def _plain(value: PluginSection | Duration) -> object:
-    return value.written if isinstance(value, PluginSection) else format_duration(value)
+def _plain(value: PluginSection | VerifierSections | Duration) -> object:
+    return value.written if isinstance(value, PluginSection | VerifierSections) else format_duration(value)

@@ -16,7 +16,7 @@ from backy.errors import DamageError, RepositoryError
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.plugins.discovery import Kind
-from backy.repository.config import JobConfig, PluginSection, dump_job, load_job
+from backy.repository.config import JobConfig, PluginSection, VerifierSections, dump_job, load_job
 from backy.repository.records import Records
 from backy.repository.revision import Revision, utc_now
 from backy.system.locking import PURGE_LOCK, shared
@@ -148,10 +148,10 @@ class Repository:
         names = {self.config.storage.type, *(revision.storage for revision in revisions)}
         return {name: self.storage(name) for name in sorted(names)}
 
-    def verifier(self, default: str) -> Verifier:
-        """Make the job's verifier, or the one named `default` if it chooses none; raises ConfigError or PluginError."""
-        verifier: Verifier = self._make(Kind.VERIFIER, self.config.verifier or PluginSection.named(default))
-        return verifier
+    def verifiers(self, default: str) -> list[Verifier]:
+        """Make the job's verifiers, or that named `default` if it chooses none; raises ConfigError or PluginError."""
+        chosen = self.config.verifier or VerifierSections.named(default)
+        return [self._make(Kind.VERIFIER, section) for section in chosen.sections]
 
     def _make(self, kind: Kind, section: PluginSection) -> Any:  # noqa: ANN401  # the kind decides the type
         # not above: commands that need no plugin, such as `tags`, need not load pluggy
@@ -164,7 +164,7 @@ class Repository:
         self.source()
         self.storage()
         if self.config.verifier is not None:
-            self.verifier(self.config.verifier.type)
+            self.verifiers("full")
 
     # revisions --------------------------------------------------------------------------------------------------------
 

@@ -62,7 +62,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     damaged: tuple[int, ...] = ()
     """Indexes of the chunks that were found damaged and could not be repaired."""
     statistics: Statistics | None = None
-    verification: Verification | None = None
+    verifications: tuple[Verification, ...] = ()
+    """What each verifier reported, in the order of the job."""
     format: int = FORMAT
 
     @property
@@ -79,7 +80,13 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
             snapshot=self.snapshot,
             statistics=self.statistics,
             verification=self.verification,
+            verifications=self.verifications,
         )
+
+    @property
+    def verification(self) -> Verification | None:
+        """What all verifiers reported, as one."""
+        return Verification.together(self.verifications)
 
     @property
     def complete(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backy.api import Config, Extent, Snapshot, Source, SourceError
-from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.config import JobConfig, PluginSection, ShortSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT
 
@@ -70,7 +70,7 @@ class MemoryRepository(Repository):
     def make(cls, directory: Path, storage: Config | None = None) -> MemoryRepository:
         """Make a repository with the section `storage`, or with the default one."""
         # No plugin has this name: `source` below takes its place.
-        config = JobConfig(format=FORMAT, source=PluginSection.named("memory"), verifier=ShortSection.named("full"))
+        config = JobConfig(format=FORMAT, source=PluginSection.named("memory"), verifier=VerifierSections.named("full"))
         if storage is not None:
             config.storage = ShortSection(storage)
         return cls.initialize(directory, config)

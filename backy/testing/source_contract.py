@@ -18,7 +18,7 @@ from backy.api import CHUNK_SIZE, BackyError, ConfigError, Extent, Image, Job, S
 from backy.backup.backup import Backup
 from backy.plugins.discovery import Kind, advertised
 from backy.plugins.loading import call, load
-from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.config import JobConfig, PluginSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT
 from backy.testing.images import difference
@@ -211,7 +211,9 @@ class SourceContract:
 
     def test_backups_read_back_what_the_source_held(self, subject: SourceUnderTest, tmp_path: Path) -> None:
         """Every one of three backups into a real repository is right, with changes between them."""
-        config = JobConfig(format=FORMAT, source=PluginSection(_config(subject)), verifier=ShortSection.named("full"))
+        config = JobConfig(
+            format=FORMAT, source=PluginSection(_config(subject)), verifier=VerifierSections.named("full")
+        )
         repository = Repository.initialize(tmp_path / "repository", config)
         images: list[bytes] = []
         for number in range(3):

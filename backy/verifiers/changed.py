@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from backy.api import CHUNK_SIZE, Config, Image, Job, MismatchHandler, Progress, Report, Snapshot, Verifier, chunk_count
+from backy.comparing import chunks_with_data, compare_all
 from backy.config import BareConfig, typed
 from backy.durable import write_file
 from backy.hookspecs import hookimpl
 from backy.image.spans import spans
-from backy.verifiers.comparison import chunks_with_data, compare_all
 
 log = logging.getLogger(__name__)
 STATE: Final = ".changed"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from backy.api import Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier, chunk_count
+from backy.comparing import chunks_with_data, compare_all
 from backy.config import BareConfig, typed
 from backy.hookspecs import hookimpl
-from backy.verifiers.comparison import chunks_with_data, compare_all
 
 
 class FullVerifier:

@@ -14,9 +14,9 @@ from typing import Annotated
 import msgspec
 
 from backy.api import CHUNK_SIZE, Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier, chunk_count
+from backy.comparing import compare
 from backy.config import Duration, typed
 from backy.hookspecs import hookimpl
-from backy.verifiers.comparison import compare
 
 log = logging.getLogger(__name__)
 

@@ -67,6 +67,7 @@ def _details(revision: Revision) -> dict[str, Any]:
         "bytes_written": statistics and statistics.bytes_written,
         "bytes_stored": statistics and statistics.bytes_stored,
         "verification": revision.verification,
+        "verifications": revision.verifications,
         "trust": revision.trust,
         "damaged": revision.damaged,
     }
@@ -82,6 +83,9 @@ def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
     right = ["Size", "Stored", "Durat"]
     # Plain where it is piped: scripts grep it as they did that of backy 2.
     click.echo(table(headings, [_row(revision) for revision in revisions], right, round_corners=sys.stdout.isatty()))
+    for revision in revisions:
+        for remark in revision.verification.remarks if revision.verification else ():
+            click.echo(f"{revision.id} {remark}")
     # Only if there is any: most repositories have none, and never will.
     if held.files:
         files = counted(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from backy.config import Duration
-from backy.repository.config import MOST_KEPT, PluginSection, ScheduledTag, ShortSection
+from backy.repository.config import MOST_KEPT, PluginSection, ScheduledTag, ShortSection, VerifierSections
 from backy.retention.schedule import MANUAL, Schedule
 from backy.scheduler.configuration.document import ConfigurationError, Document, Problem
 from backy.scheduler.configuration.validation import Checker, Key
@@ -68,8 +68,8 @@ class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, re
     """A program that is called after each backup."""
     storage: ShortSection = ShortSection.named("chunked")
     """Storage of the images."""
-    verifier: ShortSection | None = None
-    """Verifier of new revisions; None leaves the choice to the source."""
+    verifier: VerifierSections | None = None
+    """Verifiers of new revisions; None leaves the choice to the source."""
     expire: bool = True
     """Whether revisions expire by the schedule."""
     time_limit: Duration | None = None
@@ -87,7 +87,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     keep: dict[str, Annotated[int, msgspec.Meta(ge=1, le=MOST_KEPT)]] = {}
     """Numbers of revisions to keep that differ from the schedule's, by tag."""
     storage: ShortSection | None = None
-    verifier: ShortSection | None = None
+    verifier: VerifierSections | None = None
     expire: bool | None = None
     time_limit: Duration | None = None
 
@@ -102,7 +102,7 @@ class JobEntry:
     schedule_name: str
     schedule: Schedule
     storage: ShortSection
-    verifier: ShortSection | None
+    verifier: VerifierSections | None
     expire: bool
     time_limit: timedelta | None
     # Not compared: a job whose line has moved is not a changed job, and its running backup goes on.

@@ -50,14 +50,11 @@ class PluginCheck:
 
     def job(self, job: JobEntry) -> Iterator[str]:
         """Yield the problems with the plugins of one job."""
-        sections = {
-            Kind.SOURCE: job.source,
-            Kind.STORAGE: job.storage,
-            Kind.VERIFIER: job.verifier,
-        }
+        sections: list[tuple[Kind, PluginSection]] = [(Kind.SOURCE, job.source), (Kind.STORAGE, job.storage)]
+        sections += [(Kind.VERIFIER, section) for section in (job.verifier.sections if job.verifier else ())]
         named = Job(job.name, job.name, self._configuration.repository(job))
-        for kind, section in sections.items():
-            if section is not None and (text := self._problem(kind, section, named)):
+        for kind, section in sections:
+            if text := self._problem(kind, section, named):
                 yield text
 
     def _problem(self, kind: Kind, section: PluginSection, job: Job) -> str | None:

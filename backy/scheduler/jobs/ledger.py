@@ -137,4 +137,5 @@ def _row(job: Job, now: datetime) -> JobStatus:
         verification=str(verification) if verification else None,
         partly_verified=bool(verification and verification.out_of_time),
         consistent=newest is None or newest.consistent,
+        remarks=verification.remarks if verification else (),
     )

@@ -93,6 +93,9 @@ def _warnings(job: JobStatus) -> Iterator[str]:
         yield f"{job.job}: {counted(job.quarantine_reports, 'report')} of damage or differences in quarantine"
     if job.partly_verified:
         yield f"{job.job}: the newest revision is {job.verification}"
+    if job.remarks:
+        more = f" and {counted(len(job.remarks) - 1, 'more remark')}" if len(job.remarks) > 1 else ""
+        yield f"{job.job}: a verifier remarks on the newest revision: {job.remarks[0]}{more}"
     if not job.consistent:
         yield f"{job.job}: the newest revision is inconsistent: the source could not be brought to rest"
     if job.distrusted:

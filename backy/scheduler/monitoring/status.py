@@ -56,6 +56,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the verifier ran out of time."""
     consistent: bool
     """False if the source of the newest revision could not be quiesced."""
+    remarks: tuple[str, ...] = ()
+    """What verifiers noticed in the newest revision besides differences."""
 
 
 class PoolStatus(msgspec.Struct, frozen=True):

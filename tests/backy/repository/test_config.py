@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from backy.errors import ConfigError, RepositoryError
-from backy.repository.config import JobConfig, PluginSection, ShortSection, dump_job, load_job
+from backy.repository.config import JobConfig, PluginSection, ShortSection, VerifierSections, dump_job, load_job
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_a_job_is_read_as_it_was_written(load) -> None:
         format=3,
         source=PluginSection({"type": "file", "filename": "/ü"}),
         storage=ShortSection({"type": "chunked", "compression": 3}),
-        verifier=ShortSection.named("full"),
+        verifier=VerifierSections.named("full"),
     )
     assert load(dump_job(job)) == job
     assert b"verifier" not in dump_job(JobConfig(format=3, source=PluginSection.named("file")))
@@ -82,6 +82,12 @@ def test_a_name_alone_stands_for_its_type(load) -> None:
     assert job.previous_storage.type == "chunked"
 
 
+def test_several_verifiers_are_a_list(load) -> None:
+    job = load("format: 3\nsource: {type: file}\nverifier: [full, {type: e2fsck, part: 1}]\n")
+    assert [section.written for section in job.verifier.sections] == [{"type": "full"}, {"type": "e2fsck", "part": 1}]
+    assert load(dump_job(job).decode()) == job
+
+
 def test_storage_is_chunked_and_the_verifier_the_sources_choice_by_default(load) -> None:
     job = load("format: 3\nsource: {type: file}\n")
 
@@ -100,6 +106,8 @@ def test_storage_is_chunked_and_the_verifier_the_sources_choice_by_default(load)
         ("format: 3\nsource: {type: ''}", "config.source: the key 'type' is missing; it names"),
         ("format: 3\nsource: {type: file}\nstorage: {}", "config.storage: the key 'type' is missing; it names"),
         ("format: 3\nsource: {type: file}\nverifier: {}", "config.verifier: the key 'type' is missing; it names"),
+        ("format: 3\nsource: {type: file}\nverifier: []", "config.verifier: the list is empty; the verifier 'none'"),
+        ("format: 3\nsource: {type: file}\nverifier: [3]", "config.verifier: expected text or keys and values, got 3"),
         ("format: 3\nsource: {type: file}\nverifier: 3", "config.verifier: expected text or keys and values, got 3"),
         ("format: 3\nsource: {type: file}\nstorge: x", "config: object contains unknown field `storge`"),
         ("format: 3\nsource: {1: x, type: file}", "config.source: a key is wrong, expected text, got 1"),

@@ -32,7 +32,9 @@ revisions = st.builds(
     size=st.integers(0, 2**50),
     map_digest=st.none() | st.just("ab" * 32),
     statistics=st.none() | statistics,
-    verification=st.none() | st.builds(Verification, st.just("full"), st.integers(0, 9), st.integers(0, 9)),
+    verifications=st.lists(
+        st.builds(Verification, st.just("full"), st.integers(0, 9), st.integers(0, 9)), max_size=2
+    ).map(tuple),
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from backy.api import CHUNK_SIZE, ChunkDamageError, ConfigError, Extent, Mismatch, SourceError
-from backy.verifiers.comparison import chunks_with_data, data_chunks
+from backy.comparing import chunks_with_data, data_chunks
 from backy.verifiers.full import FullVerifier, backy_verifier
 
 SIZE = 3 * CHUNK_SIZE + 10

@@ -7,7 +7,7 @@ import pytest
 from backy.api import Verification, chunk_count
 from backy.backup.backup import Backup
 from backy.errors import ConfigError
-from backy.repository.config import ShortSection
+from backy.repository.config import VerifierSections
 from backy.repository.repository import Repository
 
 
@@ -54,7 +54,9 @@ def test_commands_call_the_revision_not_verified(unverified: Repository, backy: 
 
 
 def test_takes_no_options(repository: Repository):
-    config = msgspec.structs.replace(repository.config, verifier=ShortSection({"type": "none", "chunks": 5}))
+    config = msgspec.structs.replace(
+        repository.config, verifier=VerifierSections.from_plain({"type": "none", "chunks": 5})
+    )
     with pytest.raises(ConfigError, match=r"config\.verifier: .*chunks"):
         Repository(repository.directory, config).verifier("none")
 

@@ -11,7 +11,7 @@ import pytest
 from backy.api import CHUNK_SIZE, Mismatch, Verification
 from backy.backup.backup import Backup
 from backy.errors import ConfigError
-from backy.repository.config import JobConfig, ShortSection
+from backy.repository.config import JobConfig, VerifierSections
 from backy.repository.repository import Repository
 from backy.verifiers.sample import SampleVerifier, backy_verifier
 
@@ -181,7 +181,9 @@ def test_how_much_was_compared_is_in_the_revision_and_shown(
     tmp_path: Path, image: Path, backy: Callable, repository: Repository
 ) -> None:
     config = JobConfig(
-        format=3, source=repository.config.source, verifier=ShortSection({"type": "sample", "percent": 1})
+        format=3,
+        source=repository.config.source,
+        verifier=VerifierSections.from_plain({"type": "sample", "percent": 1}),
     )
     sampled = Repository.initialize(tmp_path / "sampled", config)
 

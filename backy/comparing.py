@@ -1,4 +1,8 @@
-"""Compares a snapshot with the stored image, chunk by chunk and in parallel."""
+"""Compares a snapshot with the stored image, chunk by chunk and in parallel. Verifiers may use all of it.
+
+A stored chunk that can not be read is no error here: it is a `Mismatch` with its `ChunkDamageError`, which the core
+repairs from the bytes of the source. An error of the snapshot ends the comparison.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,10 @@ def chunks_with_data(one: Image, other: Image) -> Iterator[int]:
 def compare(
     snapshot: Image, image: Image, indexes: Iterable[int]
 ) -> Generator[tuple[int, Mismatch | None], None, None]:
-    """Read the chunks `indexes` of both images and yield the length of each, with its mismatch or None.
+    """Read the chunks `indexes` of both images and yield the bytes of each, with its mismatch or None.
+
+    The chunks come in the order of `indexes`, and are read by several threads. They are as long as the snapshot has
+    them, so both images must have the same size, as a fresh revision and its snapshot have.
 
     Close the generator to stop early: its threads end before it returns, while there still is a snapshot.
 
@@ -54,13 +61,16 @@ def compare(
             return length, Mismatch(index, "stored and source differ", expected, found)
         return length, None
 
+    # not more threads than the core uses elsewhere: a source need not stand more
     return in_parallel(one, indexes)
 
 
 def compare_all(
     snapshot: Image, image: Image, indexes: Iterable[int], mismatch: MismatchHandler, progress: Progress
 ) -> bool:
-    """Compare the chunks `indexes`, hand over each mismatch, and return whether there was none.
+    """Compare the chunks `indexes`, call `mismatch` for each that differs, and return whether there was none.
+
+    Calls `progress` with the bytes of every chunk. Both are called by the thread that called this function.
 
     Raises:
         SourceError: the snapshot can not be read.
