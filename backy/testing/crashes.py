@@ -16,13 +16,13 @@ The model allows everything that ext4 (in any of its data modes) and XFS do, and
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
 from backy.testing.operations import Change, Enter, Operation, Remove, Rename, Sync, SyncAll, Write
-from backy.testing.tree import Tree
+from backy.testing.tree import Folder, Tree
 
 # Linux writes back whole pages of its cache.
 PAGE: Final = 4096
@@ -100,10 +100,66 @@ def distinct(before: Tree, operations: Sequence[Operation], chosen: Iterable[Cra
     seen = set()
     for crash in chosen:
         tree = crash.tree(before, operations)
-        state = hash(tuple(sorted(tree.listing().items())))
+        state = fingerprint(tree)
         if state not in seen:
             seen.add(state)
             yield crash, tree
+
+
+def landmarks(before: Tree, operations: Sequence[Operation]) -> list[int]:
+    """Return the instants at which most can be lost, as numbers of operations.
+
+    They are right after a map, a state or a record has its name, right after a file took the place of another one, and
+    after all operations.
+    """
+    names = {
+        (number, name) for number, node in before.nodes.items() if isinstance(node, Folder) for name in node.entries
+    }
+    found = []
+    for number, operation in enumerate(operations, 1):
+        if isinstance(operation, Remove):
+            names.discard((operation.folder, operation.name))
+        elif isinstance(operation, Enter | Rename):
+            entry = _entry(operation)
+            if entry in names or entry[1].endswith((".map", ".state", ".rev")):
+                found.append(number)
+            names.add(entry)
+    return [*found, len(operations)]
+
+
+def _entry(operation: Enter | Rename) -> tuple[int, str]:
+    """Return folder and name that a node has after an operation."""
+    if isinstance(operation, Rename):
+        return operation.to_folder, operation.to_name
+    return operation.folder, operation.name
+
+
+def blobs_after(crash: Crash, earlier: Mapping[str, bytes], later: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return what is kept elsewhere after a crash between two instants, at which it was `earlier` and `later`.
+
+    What changed between them was being sent when the power failed: it may be there or not, or in part.
+    """
+    chance = random.Random(f"{crash.after} {crash.seed} blobs")  # noqa: S311  # chance that can be had again
+    if crash.names is Names.ALL and crash.content is Content.KEPT:
+        return dict(later)
+    found = dict(earlier)
+    if crash.names is Names.NONE:
+        return found
+    for name in sorted(earlier.keys() | later.keys()):
+        if earlier.get(name) == later.get(name) or chance.choice([True, False]):
+            continue
+        content = later.get(name)
+        if content is None:
+            del found[name]
+        else:
+            torn = crash.content in {Content.CUT, Content.TORN, Content.ANY} and chance.choice([True, False])
+            found[name] = content[: len(content) // 2] if torn else content
+    return found
+
+
+def fingerprint(tree: Tree) -> int:
+    """Return a number that equal trees have in common."""
+    return hash(tuple(sorted(tree.listing().items())))
 
 
 class _Disk:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 from blake3 import blake3
 
-from backy.api import CHUNK_SIZE, PAGE_SIZE
+from backy.api import CHUNK_SIZE, PAGE_SIZE, SourceError
 from backy.backup.backup import Backup
 from backy.durable import TEMPORARY_SUFFIX
 from backy.repository.live import reliable
@@ -25,13 +26,26 @@ from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.retention.forget import forget
 from backy.retention.purge import purge
-from backy.testing.memory import MemoryRepository
+from backy.testing.memory import MemoryImage, MemoryRepository
 from backy.testing.recording import Fault, Recording, record
 from backy.testing.tree import Tree
 
 Promise = Literal["kept", "open", "gone"]
 KINDS = 16
 """Number of different pages in a chunk of `patterned`."""
+
+
+class Unfinished(MemoryImage):
+    """An image whose last byte can not be read."""
+
+    def __init__(self, image: MemoryImage) -> None:
+        super().__init__(image.content, image.hint)
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return bytes that are not the last ones."""
+        if offset + length >= self.size:
+            raise SourceError("the source went away at the end")
+        return super().pread(offset, length)
 
 
 class BrokenPromiseError(AssertionError):
@@ -59,12 +73,21 @@ class Laboratory:
     """The section `storage` of the repository."""
     content: bytes = b""
     """The image as it is now."""
+    folder: Path | None = None
+    """The folder that is recorded, which has `directory` in it; None for `directory` alone."""
+    blobs: MutableMapping[str, bytes] | None = None
+    """What the storage keeps elsewhere, by name."""
     expected: dict[str, bytes] = field(default_factory=dict)
     """BLAKE3 of the image of each revision, by revision_id."""
     recording: Recording | None = None
     """The recording that runs now, if any."""
     promises: list[tuple[int, Promise, str]] = field(default_factory=list)
     """Promises about revisions: after how many operations of the newest recording, the promise, the revision_id."""
+
+    @property
+    def recorded(self) -> Path:
+        """The folder that is recorded."""
+        return self.folder or self.directory
 
     def initialize(self) -> None:
         """Make the repository."""
@@ -91,6 +114,13 @@ class Laboratory:
         self.promise("open" if revision.boot else "kept", revision.id)
         return revision
 
+    def fail(self) -> None:
+        """Begin a revision that fails at the end of the image, after nearly all of it was written."""
+        repository = self.open()
+        repository.memory.wrap = Unfinished
+        with suppress(SourceError):
+            Backup(repository, ("failed",), clock=self.clock).run()
+
     def forget(self, specification: str) -> None:
         """Remove a revision."""
         repository = self.open()
@@ -110,7 +140,7 @@ class Laboratory:
         Raises:
             OSError: the action failed without a fault.
         """
-        with record(self.directory, fault) as self.recording:
+        with record(self.recorded, fault, self.blobs) as self.recording:
             try:
                 action()
             except OSError:
@@ -119,10 +149,13 @@ class Laboratory:
         recording, self.recording = self.recording, None
         return recording
 
-    def put(self, tree: Tree) -> None:
-        """Replace the directory by `tree`."""
-        shutil.rmtree(self.directory, ignore_errors=True)
-        tree.write(self.directory)
+    def put(self, tree: Tree, blobs: Mapping[str, bytes] | None = None) -> None:
+        """Replace the recorded folder by `tree`, and what is kept elsewhere by `blobs`."""
+        shutil.rmtree(self.recorded, ignore_errors=True)
+        tree.write(self.recorded)
+        if self.blobs is not None:
+            self.blobs.clear()
+            self.blobs.update(blobs or {})
 
     # promises ---------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import sys
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from backy.testing.memory import MemoryRepository
     from backy.testing.recording import Recording
 
+_STATUS = pytest.StashKey[int]()
 CONTRACTS = ("source_contract", "storage_contract", "verifier_contract")
 
 
@@ -22,6 +25,39 @@ def pytest_configure() -> None:
     """Make pytest explain failed asserts of the contracts."""
     # It does so by itself for test modules only.
     pytest.register_assert_rewrite(*(f"backy.testing.{name}" for name in CONTRACTS))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Run a test of a contract within the contract's `time_limit`."""
+    limit = getattr(pyfuncitem.cls, "time_limit", None)
+    test = pyfuncitem.obj
+    if limit is not None and hasattr(pyfuncitem.cls, "backy_contract"):
+        from backy.testing.watchdog import within
+
+        @functools.wraps(test)
+        def limited(**fixtures: object) -> object:
+            return within(limit, lambda: test(**fixtures))
+
+        pyfuncitem.obj = limited
+    try:
+        return (yield)
+    finally:
+        pyfuncitem.obj = test
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the process if a test was left hanging, with the status that pytest has found."""
+    watchdog = sys.modules.get("backy.testing.watchdog")
+    if watchdog is not None:
+        watchdog.leave(config.stash.get(_STATUS, 1))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember the status for `pytest_unconfigure`."""
+    session.config.stash[_STATUS] = int(exitstatus)
 
 
 @pytest.fixture

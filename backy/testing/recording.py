@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class Fault:
 class Recording:
     """The changes in a directory."""
 
-    def __init__(self, directory: Path, fault: Fault | None = None) -> None:
+    def __init__(self, directory: Path, fault: Fault | None = None, blobs: Mapping[str, bytes] | None = None) -> None:
         self.directory = directory.resolve()
         self.before = Tree.read(directory)
         """The directory at the beginning of the recording."""
@@ -58,7 +58,10 @@ class Recording:
         """The operations in order."""
         self.calls: list[str] = []
         """The names of all calls that could fail, with the one that did."""
+        self.blobs: list[dict[str, bytes]] = []
+        """What was kept elsewhere: at the beginning, after each operation, and at the end; empty if that is nowhere."""
         self._fault = fault
+        self._elsewhere = blobs
         self._now = self.before.copy()
         self._next = len(self.before.nodes)
         self._open: dict[int, int] = {}
@@ -78,6 +81,11 @@ class Recording:
         for module, name in _OTHERS:
             setattr(self._real, name, getattr(module, name))
             setattr(module, name, getattr(self, f"_{name}"))
+
+    def look(self) -> None:
+        """Remember what is kept elsewhere now."""
+        if self._elsewhere is not None:
+            self.blobs.append(dict(self._elsewhere))
 
     def stop(self) -> None:
         """Put the functions back."""
@@ -338,6 +346,7 @@ class Recording:
     def _note(self, operation: Operation) -> None:
         operation.apply(self._now)
         self.operations.append(operation)
+        self.look()
 
     def _enter(self, inside: str, node: Node) -> int:
         number = self._next
@@ -368,17 +377,23 @@ class Recording:
 
 
 @contextmanager
-def record(directory: Path, fault: Fault | None = None) -> Iterator[Recording]:
+def record(
+    directory: Path, fault: Fault | None = None, blobs: Mapping[str, bytes] | None = None
+) -> Iterator[Recording]:
     """Record the changes that all threads of this process make in `directory`; `fault` makes calls fail.
+
+    `blobs` is what is kept elsewhere, by name. The recording has its content at the time of each operation.
 
     Raises:
         IncompleteRecordingError: something changed the directory by a call that the recording does not know.
     """
     # Only one recording can run at a time, because the functions of `os` belong to the whole process.
-    recording = Recording(directory, fault)
+    recording = Recording(directory, fault, blobs)
+    recording.look()
     recording.start()
     try:
         yield recording
     finally:
         recording.stop()
+        recording.look()
     recording.check()

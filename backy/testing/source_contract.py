@@ -22,6 +22,7 @@ from backy.repository.config import JobConfig, PluginSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT
 from backy.testing.images import difference
+from backy.testing.watchdog import within
 
 # As opaque as real ids: a source must not expect an order or a form.
 FIRST, SECOND, THIRD = "firstrevision", "secondrevision", "thirdrevision"
@@ -54,6 +55,10 @@ class SourceUnderTest:
 class SourceContract:
     """The tests. Subclass it with a name that begins with `Test`, and override the fixture `subject` only."""
 
+    backy_contract = "source"
+    time_limit = 300.0
+    """Seconds after which a test fails because the plugin hangs. Override it if the plugin is that slow."""
+
     @pytest.fixture
     def subject(self, tmp_path: Path) -> SourceUnderTest:
         """Return a new source and the actions on it. Override this."""
@@ -62,7 +67,7 @@ class SourceContract:
     @pytest.fixture
     def source(self, subject: SourceUnderTest, tmp_path: Path) -> Source:
         """Return the source as backy makes it."""
-        return _made(subject, _config(subject), tmp_path)
+        return within(self.time_limit, lambda: _made(subject, _config(subject), tmp_path))
 
     # the plugin -------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,13 +21,17 @@ from backy.plugins.loading import call, load
 from backy.testing.images import difference
 from backy.testing.laboratory import Laboratory, patterned
 from backy.testing.trials import ACTIONS, failing_calls, power_losses, prepare
+from backy.testing.watchdog import within
 
 ONE, TWO, THREE = patterned(0), patterned(100), patterned(200)
 ONE_CHANGED = patterned(0, 7)
 SHORT = random.Random(1).randbytes(5000)
-# Enough to find a missing sync in seconds; `backy selftest` tries more.
+# A chunk of these tests has sixteen random pages, which no compression makes smaller.
+LEAST = 16 * PAGE_SIZE
+"""Bytes that a file or blob with a chunk has at least."""
+# `backy selftest` tries more.
 STATES = 12
-"""States of the disk after a power loss that each test checks."""
+"""States of the disk after a power loss that each test checks beside those right after a promise."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,10 @@ class StorageUnderTest:
     """An empty folder on a file system that the storage can use."""
     recorded: bool = True
     """Whether `backy.testing.recording` sees all calls of the storage. If not, crashes are not tested."""
+    recorded_folder: Path | None = None
+    """The folder that is recorded, if the storage changes more than the repository; it has `folder` in it."""
+    blobs: MutableMapping[str, bytes] | None = None
+    """What the storage keeps outside of the folder, by name. Tests read, lose, tear and change it by this mapping."""
 
 
 @dataclass
@@ -49,6 +57,7 @@ class _Stored:
     storage: Storage
     folder: Path
     """The job's directory."""
+    blobs: MutableMapping[str, bytes] | None = None
     ids: dict[str, list[bytes]] = field(default_factory=dict)
     content: dict[bytes, bytes] = field(default_factory=dict)
 
@@ -90,9 +99,51 @@ class _Stored:
     def live(self) -> set[bytes]:
         return {chunk_id for ids in self.ids.values() for chunk_id in ids} - {ZERO}
 
+    def spoil(self, change: Callable[[bytes], bytes | None]) -> int:
+        """Change the content of all that holds chunks, or remove it where `change` returns None; return the number."""
+        return self._spoil_files(change) + self._spoil_blobs(change)
+
+    def _spoil_files(self, change: Callable[[bytes], bytes | None]) -> int:
+        paths = [path for path in self.folder.rglob("*") if path.is_file() and path.stat().st_size >= LEAST]
+        for path in paths:
+            content = change(path.read_bytes())
+            # Storages make their files read-only.
+            mode = path.stat().st_mode
+            path.chmod(0o600)
+            if content is None:
+                path.unlink()
+            else:
+                path.write_bytes(content)
+                path.chmod(mode)
+        return len(paths)
+
+    def _spoil_blobs(self, change: Callable[[bytes], bytes | None]) -> int:
+        blobs = self.blobs if self.blobs is not None else {}
+        names = [name for name, content in blobs.items() if len(content) >= LEAST]
+        for name in names:
+            content = change(blobs[name])
+            if content is None:
+                del blobs[name]
+            else:
+                blobs[name] = content
+        return len(names)
+
+
+def _damaged(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + b"damage" * 100 + content[middle + 600 :]
+
+
+def _torn(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
 
 class StorageContract:
     """The tests. Subclass it with a name that begins with `Test`, and override the fixture `subject` only."""
+
+    backy_contract = "storage"
+    time_limit = 300.0
+    """Seconds after which a test fails because the plugin hangs. Override it if the plugin is that slow."""
 
     @pytest.fixture
     def subject(self, tmp_path: Path) -> StorageUnderTest:
@@ -104,8 +155,8 @@ class StorageContract:
         """Return an initialized storage."""
         storage = self._made(subject)
         (subject.folder / "vm").mkdir()
-        storage.initialize()
-        return _Stored(storage, subject.folder / "vm")
+        within(self.time_limit, storage.initialize)
+        return _Stored(storage, subject.folder / "vm", subject.blobs)
 
     @pytest.fixture
     def laboratory(
@@ -115,8 +166,9 @@ class StorageContract:
         # The boot id of this machine must not decide which revisions count as durable.
         for module in ("repository.live", "backup.backup"):
             monkeypatch.setattr(f"backy.{module}.boot_id", lambda: "one boot")
-        made = Laboratory(subject.folder / "laboratory", backy_clock, subject.config)
-        prepare(made)
+        directory = subject.folder / "laboratory"
+        made = Laboratory(directory, backy_clock, subject.config, folder=subject.recorded_folder, blobs=subject.blobs)
+        within(self.time_limit, lambda: prepare(made))
         return made
 
     # the plugin -------------------------------------------------------------------------------------------------------
@@ -168,6 +220,12 @@ class StorageContract:
         assert PAGE_SIZE <= changed <= CHUNK_SIZE
         assert result.bytes >= 0
         assert result.damaged == ()
+        # Every page of these differs, and so does all of a chunk where the parent has none.
+        stored.put("third", None, ONE)
+        with stored.storage.create("fourth", "third", 2 * CHUNK_SIZE, {identify(ONE)}) as writer:
+            assert writer.write(0, identify(TWO), TWO, identify(ONE)) == CHUNK_SIZE
+            assert writer.write(1, identify(THREE), THREE, None) == CHUNK_SIZE
+            writer.commit()
 
     def test_several_threads_write_and_read_at_once(self, stored: _Stored) -> None:
         """Threads write chunks in any order, each chunk once."""
@@ -191,11 +249,14 @@ class StorageContract:
         stored.put("third", "first", THREE, TWO)
         stored.check()
 
-    def test_what_no_complete_revision_refers_to_is_not_relied_on(self, stored: _Stored) -> None:
+    @pytest.mark.parametrize("spoilt", [_damaged, _torn], ids=["damaged", "torn"])
+    def test_what_no_complete_revision_refers_to_is_not_relied_on(
+        self, stored: _Stored, spoilt: Callable[[bytes], bytes]
+    ) -> None:
         """A stored chunk without a complete revision may be torn, so it is written again."""
         stored.put("lost", None, ONE)
         del stored.ids["lost"]
-        self._damage_everything(stored)
+        stored.spoil(spoilt)
         stored.storage.remove("lost")
         stored.put("first", None, ONE)
         stored.check()
@@ -234,7 +295,7 @@ class StorageContract:
             del stored.ids[revision]
             stored.storage.remove(revision)
         stored.storage.purge(set())
-        assert not self._data(stored.folder)
+        assert not stored.spoil(_damaged)
 
     def test_removing_what_is_not_there_is_no_error(self, stored: _Stored) -> None:
         """An interrupted command may have removed it already."""
@@ -243,10 +304,11 @@ class StorageContract:
 
     # damage -----------------------------------------------------------------------------------------------------------
 
-    def test_damage_is_told_and_repaired(self, stored: _Stored) -> None:
+    @pytest.mark.parametrize("spoilt", [_damaged, _torn], ids=["damaged", "torn"])
+    def test_damage_is_told_and_repaired(self, stored: _Stored, spoilt: Callable[[bytes], bytes]) -> None:
         """A damaged chunk raises ChunkDamageError or reads as something else; `repair` makes it whole."""
         stored.put("first", None, ONE, TWO)
-        self._damage_everything(stored)
+        stored.spoil(spoilt)
         damaged = 0
         for index, data in enumerate((ONE, TWO)):
             chunk_id = identify(data)
@@ -259,8 +321,7 @@ class StorageContract:
     def test_a_missing_chunk_is_damage(self, stored: _Stored) -> None:
         """`probe` and `read` raise ChunkDamageError with the chunk's id."""
         stored.put("first", None, ONE)
-        for path in self._data(stored.folder):
-            path.unlink()
+        stored.spoil(lambda _: None)
         with stored.storage.open("first") as reader:
             for look in (reader.probe, reader.read):
                 with pytest.raises(ChunkDamageError) as missing:
@@ -303,20 +364,3 @@ class StorageContract:
     def _needs_recording(subject: StorageUnderTest) -> None:
         if not subject.recorded:
             pytest.skip("NOT TESTED: crashes, for what this storage does can not be recorded")
-
-    @staticmethod
-    def _data(folder: Path) -> list[Path]:
-        """Return the files that hold chunks."""
-        # A chunk of these tests has sixteen random pages, which no compression makes smaller.
-        return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size >= 16 * PAGE_SIZE]
-
-    def _damage_everything(self, stored: _Stored) -> None:
-        """Overwrite the middle of every file that holds chunks."""
-        for path in self._data(stored.folder):
-            # Storages make their files read-only.
-            mode = path.stat().st_mode
-            path.chmod(0o600)
-            with path.open("r+b") as stream:
-                stream.seek(path.stat().st_size // 2)
-                stream.write(b"damage" * 100)
-            path.chmod(mode)

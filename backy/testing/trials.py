@@ -16,9 +16,9 @@ from typing import Any, Final
 from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
 from backy.testing.clock import Clock
-from backy.testing.crashes import crashes, distinct
+from backy.testing.crashes import CERTAIN, Crash, blobs_after, crashes, fingerprint, landmarks
 from backy.testing.laboratory import BrokenPromiseError, Laboratory, patterned
-from backy.testing.recording import Fault
+from backy.testing.recording import Fault, Recording
 from backy.testing.tree import Tree
 from backy.text.phrases import counted
 
@@ -29,12 +29,22 @@ def _back_up(laboratory: Laboratory) -> None:
     laboratory.backup()
 
 
+def _back_up_again(laboratory: Laboratory) -> None:
+    # What a failed backup leaves was never synced: the next one must not rely on it.
+    laboratory.fail()
+    laboratory.backup()
+
+
 def _forget_and_purge(laboratory: Laboratory) -> None:
     laboratory.forget("1")
     laboratory.purge()
 
 
-ACTIONS: Final[dict[str, Callable[[Laboratory], None]]] = {"backup": _back_up, "forget and purge": _forget_and_purge}
+ACTIONS: Final[dict[str, Callable[[Laboratory], None]]] = {
+    "backup": _back_up,
+    "backup after a failed one": _back_up_again,
+    "forget and purge": _forget_and_purge,
+}
 """The actions that are interrupted."""
 
 
@@ -44,9 +54,11 @@ def prepare(laboratory: Laboratory) -> None:
     laboratory.content = patterned(0) + bytes(CHUNK_SIZE) + patterned(100) + SHORT
     laboratory.initialize()
     laboratory.backup()
-    laboratory.content = patterned(0, 7) + patterned(200) + patterned(100) + SHORT
+    laboratory.content = patterned(0, 7) + patterned(200) + patterned(400) + SHORT
     laboratory.backup()
     laboratory.forget("1")
+    # Only the revision before has the chunk in the middle, so that there is something to purge.
+    laboratory.content = patterned(0, 7) + patterned(200) + patterned(100) + SHORT
     laboratory.backup()
     laboratory.content = b"".join(
         [patterned(0, 9), patterned(0), bytes(CHUNK_SIZE), patterned(100), patterned(200, 5), SHORT, SHORT]
@@ -57,23 +69,40 @@ def prepare(laboratory: Laboratory) -> None:
 def power_losses(laboratory: Laboratory, action: str, count: int) -> int:
     """Check `count` different states of the disk that a power loss may leave during an action.
 
-    Returns the number of states that were checked, fewer than `count` if there are no more.
+    The states at `landmarks` are all checked, and `count` others that are drawn from the whole action. Returns how many
+    states were checked.
 
     Raises:
         BrokenPromiseError: data was lost, or the next backup failed; the text says when the power failed.
     """
     recording = laboratory.record(lambda: ACTIONS[action](laboratory))
-    chosen = crashes(recording.operations, mixtures=2, seed=1)
-    # Shuffled, so that a small count has crashes from the whole action. The seed makes a failure repeatable.
-    random.Random(action).shuffle(chosen)  # noqa: S311  # no secret
+    certain, drawn = _chosen(recording, action)
+    seen: set[tuple[int, int]] = set()
     tried = 0
-    for crash, tree in distinct(recording.before, recording.operations, chosen):
-        laboratory.put(tree)
-        _check(laboratory, crash.after, str(crash))
-        tried += 1
-        if tried == count:
+    for crash in [*certain, *drawn]:
+        if crash not in certain and tried >= count:
             break
-    return tried
+        tree = crash.tree(recording.before, recording.operations)
+        blobs = blobs_after(crash, *recording.blobs[crash.after : crash.after + 2]) if recording.blobs else {}
+        # Most crashes leave the same as another one, and each state costs a whole check.
+        state = fingerprint(tree), hash(tuple(sorted(blobs.items())))
+        if state not in seen:
+            seen.add(state)
+            laboratory.put(tree, blobs)
+            _check(laboratory, crash.after, str(crash))
+            tried += crash not in certain
+    return len(seen)
+
+
+def _chosen(recording: Recording, action: str) -> tuple[dict[Crash, None], list[Crash]]:
+    """Return the crashes that are tried in any case, and all crashes in an order by chance."""
+    everything = crashes(recording.operations, mixtures=2, seed=1)
+    instants = landmarks(recording.before, recording.operations)
+    extremes = [crash for crash in everything if (crash.names, crash.content) in CERTAIN]
+    certain = dict.fromkeys(crash for crash in extremes if crash.after in instants)
+    # Shuffled, so that a small count has crashes from the whole action. The seed makes a failure repeatable.
+    random.Random(action).shuffle(everything)  # noqa: S311  # no secret
+    return certain, everything
 
 
 def failing_calls(laboratory: Laboratory, action: str, count: int, *, lasting: bool) -> int:
@@ -84,12 +113,13 @@ def failing_calls(laboratory: Laboratory, action: str, count: int, *, lasting: b
     Raises:
         BrokenPromiseError: data was lost, or the next backup failed; the text names the last calls.
     """
-    before, promises = Tree.read(laboratory.directory), list(laboratory.promises)
+    before, promises = Tree.read(laboratory.recorded), list(laboratory.promises)
+    blobs = dict(laboratory.blobs or {})
     calls = len(laboratory.record(lambda: ACTIONS[action](laboratory)).calls)
     chosen = random.Random(action).sample(range(calls), min(calls, count))  # noqa: S311  # likewise
     for number in chosen:
         # Every run starts from the same directory and the same promises.
-        laboratory.put(before)
+        laboratory.put(before, blobs)
         laboratory.promises = list(promises)
         fault = Fault(number, errno.ENOSPC if lasting else errno.EIO, lasting)
         failed = laboratory.record(lambda: ACTIONS[action](laboratory), fault)

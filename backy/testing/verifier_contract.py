@@ -29,18 +29,23 @@ from backy.plugins.loading import call, load
 from backy.testing.images import difference
 from backy.testing.laboratory import patterned
 from backy.testing.memory import MemoryImage
+from backy.testing.watchdog import within
 
 # Six chunks of data, one of zeroes, and a short last one, which verifiers may treat in a special way.
 CONTENT = b"".join(patterned(100 * number) for number in range(6)) + bytes(CHUNK_SIZE) + b"short" * 1000
 
 
 class _Stored:
-    """A stored image in memory. The chunks whose indexes are in `missing` can not be read."""
+    """A stored image in memory. The chunks whose indexes are in `missing` can not be read.
+
+    `damaged` has the indexes of those that somebody tried to read.
+    """
 
     def __init__(self, content: bytes, missing: set[int] | None = None) -> None:
         self.chunks = ChunkMap(len(content))
         self._content = content
         self._missing = missing or set()
+        self.damaged: set[int] = set()
         for index in range(len(self.chunks)):
             data = self._chunk(index)
             # Chunks of zeroes are not stored and have no id.
@@ -52,6 +57,7 @@ class _Stored:
 
     def read(self, index: int, chunk_id: bytes) -> bytes:
         if index in self._missing:
+            self.damaged.add(index)
             raise ChunkDamageError(chunk_id, "it is missing")
         return self._chunk(index)
 
@@ -72,7 +78,14 @@ class _Result:
 
 
 class VerifierContract:
-    """The tests. Subclass it with a name that begins with `Test`, and override the fixture `config` only."""
+    """The tests. Subclass it with a name that begins with `Test`, and override the fixture `config` only.
+
+    Override `suits` too if the verifier looks into the image and expects something there.
+    """
+
+    backy_contract = "verifier"
+    time_limit = 300.0
+    """Seconds after which a test fails because the plugin hangs. Override it if the plugin is that slow."""
 
     @pytest.fixture
     def config(self) -> dict[str, Any]:
@@ -80,9 +93,14 @@ class VerifierContract:
         pytest.fail("override the fixture 'config', which returns a section 'verifier'")
 
     @pytest.fixture
+    def suits(self) -> bytes:
+        """Return the content of an image that the verifier has nothing to remark on. Override it for a file system."""
+        return CONTENT
+
+    @pytest.fixture
     def verifier(self, config: dict[str, Any], tmp_path: Path) -> Verifier:
         """Return the verifier as backy makes it."""
-        return self._made(config, tmp_path)
+        return within(self.time_limit, lambda: self._made(config, tmp_path))
 
     def test_the_plugin_is_installed_and_keeps_the_contract(self, config: dict[str, Any]) -> None:
         """An entry point of the group `backy.verifiers` names the plugin, and its hook is that of a verifier."""
@@ -93,41 +111,49 @@ class VerifierContract:
         with pytest.raises(ConfigError, match="no_such_key"):
             self._made({**config, "no_such_key": 1}, tmp_path)
 
-    def test_equal_images_have_no_mismatch(self, verifier: Verifier) -> None:
-        """The report has the number of chunks that were compared, not more."""
+    def test_equal_images_have_no_mismatch(self, verifier: Verifier, suits: bytes) -> None:
+        """The report has the number of chunks that were compared, not more, and no remark on an image that suits."""
+        result = self._verified(verifier, MemoryImage(suits), _Stored(suits))
+        assert result.mismatches == []
+        assert result.report.total == chunk_count(len(suits))
+        assert 0 <= result.report.checked <= result.report.total
+        assert result.progress <= len(suits)
+        assert not result.report.out_of_time
+        assert not result.report.remarks
+
+    def test_what_is_in_an_image_is_no_mismatch(self, verifier: Verifier) -> None:
+        """An image of random bytes is what the source has: a verifier that expects something else there may remark."""
         result = self._verified(verifier, MemoryImage(CONTENT), _Stored(CONTENT))
         assert result.mismatches == []
-        assert result.report.total == chunk_count(len(CONTENT))
-        assert 0 <= result.report.checked <= result.report.total
-        assert result.progress <= len(CONTENT)
-        assert not result.report.out_of_time
+        assert all(isinstance(remark, str) for remark in result.report.remarks)
 
     def test_an_empty_image_has_nothing_to_check(self, verifier: Verifier) -> None:
         """An image without chunks has no mismatch."""
         result = self._verified(verifier, MemoryImage(b""), _Stored(b""))
         assert (result.report.checked, result.report.total, result.mismatches) == (0, 0, [])
 
-    def test_every_chunk_that_differs_and_is_looked_at_is_a_mismatch(self, verifier: Verifier) -> None:
+    def test_every_chunk_that_differs_and_is_looked_at_is_a_mismatch(self, verifier: Verifier, suits: bytes) -> None:
         """A mismatch has the content of the source and that of the stored image."""
         # One byte in each chunk differs: a verifier must not be content with parts of a chunk.
-        other = bytes([CONTENT[0] ^ 0xFF])
-        different = b"".join(other + CONTENT[at + 1 : at + CHUNK_SIZE] for at in range(0, len(CONTENT), CHUNK_SIZE))
+        chunks = [suits[at : at + CHUNK_SIZE] for at in range(0, len(suits), CHUNK_SIZE)]
+        different = b"".join(bytes([chunk[0] ^ 0xFF]) + chunk[1:] for chunk in chunks)
         # The hint says that everything changed, for verifiers that compare changes only.
-        snapshot = MemoryImage(CONTENT, hint=(Extent(0, len(CONTENT), data=True),))
+        snapshot = MemoryImage(suits, hint=(Extent(0, len(suits), data=True),))
         result = self._verified(verifier, snapshot, _Stored(different))
         assert len(result.mismatches) == result.report.checked
         for mismatch in result.mismatches:
             chunk = slice(mismatch.index * CHUNK_SIZE, (mismatch.index + 1) * CHUNK_SIZE)
-            assert not difference(mismatch.expected or b"", CONTENT[chunk])
+            assert not difference(mismatch.expected or b"", suits[chunk])
             assert not difference(mismatch.found or b"", different[chunk])
             assert mismatch.damage is None
             assert mismatch.cause
 
-    def test_damage_is_told_apart_from_a_difference(self, verifier: Verifier) -> None:
+    def test_damage_is_told_apart_from_a_difference(self, verifier: Verifier, suits: bytes) -> None:
         """A mismatch for a stored chunk that can not be read has the error, and the source's content to repair it."""
-        everywhere = set(range(chunk_count(len(CONTENT))))
-        result = self._verified(verifier, MemoryImage(CONTENT), _Stored(CONTENT, missing=everywhere))
-        # How many there are depends on the verifier, which may look at some or none.
+        stored = _Stored(suits, missing=set(range(chunk_count(len(suits)))))
+        result = self._verified(verifier, MemoryImage(suits), stored)
+        # How many it looks at depends on the verifier. What it has met it may not keep to itself.
+        assert {mismatch.index for mismatch in result.mismatches} == stored.damaged
         for mismatch in result.mismatches:
             assert mismatch.damage is not None
             assert mismatch.damage.chunk_id == identify(mismatch.expected or b"")

@@ -21,7 +21,7 @@ import click
     type=click.IntRange(min=1),
     default=20,
     show_default=True,
-    help="Try so many crashes of each kind. More take longer and find more.",
+    help="Try so many crashes of each kind besides the most dangerous ones. More take longer.",
 )
 def command(folder: Path, storage: str, count: int) -> None:
     """Test on this machine that backups survive crashes, in a temporary repository.
