@@ -93,7 +93,7 @@ class Laboratory:
         """Make the repository."""
         MemoryRepository.make(self.directory, self.storage)
 
-    def open(self) -> Repository:
+    def open(self) -> MemoryRepository:
         """Open the repository as a command does, with the image as its source."""
         # Opened anew for every action: nothing that an object remembers may hide what is on the disk.
         repository = MemoryRepository.open(self.directory)

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 RUN_ELSEWHERE = {
     **{
         f"docs/how-to/write-a-{kind}.md": "its commands put the code in place and run it"
-        for kind in ("command", "hook", "source", "storage")
+        for kind in ("command", "hook", "source", "storage", "verifier")
     },
     "docs/reference/format.md": "tests/docs/test_format.py",
     "docs/reference/testing.md": "tests/docs/test_testing.py",

@@ -1,18 +1,9 @@
-"""The verifier itself. This one compares chunks one after the other: put what you want to know in its place."""
+"""The verifier itself. This one compares some chunks: put what you want to know in its place."""
 
 from __future__ import annotations
 
-from backy.api import (
-    CHUNK_SIZE,
-    ChunkDamageError,
-    Image,
-    Mismatch,
-    MismatchHandler,
-    Progress,
-    Report,
-    Snapshot,
-    chunk_count,
-)
+from backy.api import Image, MismatchHandler, Progress, Report, Snapshot, chunk_count
+from backy.comparing import compare_all
 
 
 class CLASSVerifier:
@@ -25,20 +16,6 @@ class CLASSVerifier:
         """Hand over each difference. What follows from it is decided by backy."""
         total = chunk_count(snapshot.size)
         indexes = range(0, total, self._every)
-        for index in indexes:
-            offset = index * CHUNK_SIZE
-            length = min(CHUNK_SIZE, snapshot.size - offset)
-            expected = snapshot.pread(offset, length)  # a SourceError ends the verification, as it should
-            if found := _difference(index, expected, image):
-                mismatch(found)
-            progress(length)
+        # A chunk that can not be read is handed over, too. A SourceError ends the verification, as it should.
+        compare_all(snapshot, image, indexes, mismatch, progress)
         return Report("NAME", checked=len(indexes), total=total)
-
-
-def _difference(index: int, expected: bytes, image: Image) -> Mismatch | None:
-    """Compare a stored chunk with the source's. One that can not be read is damage, and no error of the verifier."""
-    try:
-        found = image.pread(index * CHUNK_SIZE, len(expected))
-    except ChunkDamageError as error:
-        return Mismatch(index, str(error), expected, error.evidence, error)
-    return None if found == expected else Mismatch(index, "stored and source differ", expected, found)
