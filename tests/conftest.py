@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -93,7 +94,7 @@ def backy(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
 
     def run(*arguments: object) -> Result:
         capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as ended, _standard_output_kept():
             main([str(argument) for argument in arguments])
         captured = capfd.readouterr()
         return Result(int(ended.value.code or 0), captured.out, captured.err)
@@ -104,6 +105,18 @@ def backy(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
         root.removeHandler(added)
         added.close()
     root.setLevel(level)
+
+
+@contextmanager
+def _standard_output_kept() -> Iterator[None]:
+    """Give standard output back to this process, which does not end as `main` expects."""
+    stream, kept = sys.stdout, os.dup(1)
+    try:
+        yield
+    finally:
+        sys.stdout = stream
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @pytest.fixture

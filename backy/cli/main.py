@@ -9,19 +9,20 @@ import select
 import shlex
 import signal
 import sys
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
+from backy.cli import output
 from backy.cli.logs import logs_to_file, set_up_logging
 from backy.errors import BackyError, ExitCode, PluginError
 from backy.plugins.discovery import CORE_DISTRIBUTION, Kind, Plugin, advertised, conflict, contenders
 from backy.text.phrases import did_you_mean
 
 log = logging.getLogger(__name__)
-STANDARD_OUTPUT = 1
 COMPLETION = "_BACKY_COMPLETE"
 """Environment variable by which a shell asks for completions of a command line."""
 
@@ -39,8 +40,7 @@ class Commands(click.Group):
         if found is None:
             return None
         if found[0].core:
-            command: click.Command = found[0].entry_point.load()
-            return command
+            return output.own(found[0].entry_point.load())
         return _foreign_command(found)
 
     def resolve_command(
@@ -73,7 +73,9 @@ def _foreign_command(claims: list[Plugin]) -> click.Command:
     if len(claims) > 1:
         return _broken_command(name, PluginError(f"command '{name}' is {conflict(claims)}"))
     try:
-        return imported_command(claims[0])
+        # It may write to standard output when it runs, but not before: the command line may be that of another one.
+        with redirect_stdout(sys.stderr):
+            return imported_command(claims[0])
     except PluginError as error:
         return _broken_command(name, error)
 
@@ -138,22 +140,26 @@ def _shown(words: list[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `backy` and end the process with an `ExitCode`."""
+    output.separate()
     faulthandler.enable()
     # `kill -USR2` shows where a command hangs, without ending it.
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(_run(arguments))
+    code = _run(arguments)
+    output.close()
+    sys.exit(code)
 
 
 def _run(arguments: list[str] | None) -> int:
     """Run a command and return its exit code; an error is one line on standard error."""
     try:
         if completion := os.environ.get(COMPLETION):
-            from click.shell_completion import shell_complete
-
-            return shell_complete(backy, {}, "backy", COMPLETION, completion)
+            return _complete(completion)
         with backy.make_context("backy", list(sys.argv[1:] if arguments is None else arguments)) as context:
             backy.invoke(context)
+        # Here an error can be told still; the interpreter would end with an exit code of its own.
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -163,6 +169,22 @@ def _run(arguments: list[str] | None) -> int:
     except BaseException as error:  # noqa: BLE001  # this is where every error ends, as one line
         return _failed(error)
     log.info("done")
+    return ExitCode.DONE
+
+
+def _complete(instruction: str) -> int:
+    """Print what completes a command line, or the shell's script for that, and return the exit code."""
+    from click.shell_completion import get_completion_class
+
+    shell, _, what = instruction.partition("_")
+    found = get_completion_class(shell)
+    if found is None or what not in {"source", "complete"}:
+        return ExitCode.FAILED
+    completion = found(backy, {}, "backy", COMPLETION)
+    # Commands of plugins are imported for that, and may complete their own arguments.
+    with redirect_stdout(sys.stderr):
+        text = completion.source() if what == "source" else completion.complete()
+    click.echo(text)
     return ExitCode.DONE
 
 
@@ -197,19 +219,23 @@ def _write_to_logfile(message: str) -> None:
 def _output_has_no_reader() -> bool:
     """Return whether standard output is a pipe that nobody reads any more."""
     # EPIPE may also come from a plugin's own pipe or socket: then it is an error as any other.
+    if sys.stdout is None:
+        return False
     poll = select.poll()
-    poll.register(STANDARD_OUTPUT, 0)
+    poll.register(sys.stdout.fileno(), 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _drop_output() -> None:
     """Discard output that could not be written."""
     # The interpreter would try again at its end, and print a second error.
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
     except OSError:
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, STANDARD_OUTPUT)
+        os.dup2(null, sys.stdout.fileno())
         os.close(null)
 
 

@@ -1,8 +1,106 @@
-"""Prints JSON for programs, indented so that people can read it as well."""
+"""Keeps standard output for the data of commands: whatever else writes there reaches standard error.
+
+`main` moves standard output to a private descriptor and lets descriptor 1 lead to standard error, so that programs and
+libraries that a plugin uses can not write between the bytes of an image. While a command of backy runs, `print` leads
+there as well. `echo` and `descriptor` are the way to standard output.
+"""
 
 from __future__ import annotations
 
+import copy
+import fcntl
+import functools
+import os
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from typing import Any, Final, TextIO
+
 import click
+
+from backy.errors import TargetError
+
+STANDARD_OUTPUT: Final = 1
+STANDARD_ERROR: Final = 2
+_DATA = f"{__name__}.data"
+"""The name below which a running command finds the stream for its data."""
+
+
+def separate() -> None:
+    """Move standard output to a private descriptor, which `sys.stdout` uses from now on, and point 1 at 2."""
+    if sys.stderr is None:
+        # Closed by `2>&-`: the next file to be opened, a chunk perhaps, would get its number and the messages.
+        null = os.open(os.devnull, os.O_WRONLY)
+        if null == STANDARD_ERROR:  # the lowest number that is free
+            os.set_inheritable(null, True)
+        else:
+            os.dup2(null, STANDARD_ERROR)
+            os.close(null)
+        sys.stderr = os.fdopen(STANDARD_ERROR, "w", closefd=False)
+    if sys.stdout is not None:
+        # Above the three standard descriptors, and closed in children: they have no data to write.
+        private = fcntl.fcntl(STANDARD_OUTPUT, fcntl.F_DUPFD_CLOEXEC, 3)
+        sys.stdout = os.fdopen(private, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    os.dup2(STANDARD_ERROR, STANDARD_OUTPUT)
+
+
+def close() -> None:
+    """Close what `separate` opened. `print` writes to standard error from now on."""
+    # What plugins print while the interpreter ends is no data either.
+    data, sys.stdout = sys.stdout, sys.stderr
+    if data is not None:
+        # Flushed before: an error would have been told as that of the command.
+        with suppress(OSError):
+            data.close()
+
+
+def own(command: click.Command) -> click.Command:
+    """Return a copy of a command of backy in which `print` writes to standard error, and `echo` to standard output."""
+    # The whole command, not only calls of plugins: their threads and destructors print when they want to.
+    copied = copy.copy(command)
+    if isinstance(copied, click.Group):
+        copied.commands = {name: own(nested) for name, nested in copied.commands.items()}
+    if copied.callback is not None:
+        copied.callback = _kept_apart(copied.callback)
+    return copied
+
+
+def _kept_apart(callback: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(callback)
+    def run(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as click calls it
+        # Kept in the context, which ends with the command.
+        click.get_current_context().meta[_DATA] = sys.stdout
+        with redirect_stdout(sys.stderr):
+            return callback(*arguments, **options)
+
+    return run
+
+
+def stream() -> TextIO | None:
+    """Return the text stream on standard output; None if that is closed."""
+    context = click.get_current_context(silent=True)
+    found: TextIO | None = sys.stdout if context is None else context.meta.get(_DATA, sys.stdout)
+    return found
+
+
+def echo(text: object) -> None:
+    """Write a line of text to standard output; do nothing if that is closed."""
+    if (data := stream()) is not None:
+        click.echo(text, file=data)
+
+
+def descriptor() -> int:
+    """Return the descriptor of standard output; raise TargetError if that is closed."""
+    # Not simply 1: that leads to standard error.
+    if (data := stream()) is None:
+        raise TargetError("standard output is closed")
+    return data.fileno()
+
+
+def is_terminal() -> bool:
+    """Return whether people read standard output."""
+    data = stream()
+    return data is not None and data.isatty()
 
 
 def print_json(content: object) -> None:
@@ -10,4 +108,4 @@ def print_json(content: object) -> None:
     # Imported late: a command that prints a table does not need it.
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(content), indent=2))
+    echo(msgspec.json.format(msgspec.json.encode(content), indent=2).decode())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from backy.api import CHUNK_SIZE, Progress, RestoreTarget, identify
 from backy.durable import write_all
-from backy.errors import ConfigError
+from backy.errors import ConfigError, TargetError
 from backy.image.pages import pages_with_data, runs
 from backy.image.stored import StoredImage
 from backy.plugins.events import Events
@@ -42,7 +41,7 @@ class Restore:
     options: Mapping[str, str] = field(default_factory=dict)
     """Options of TYPE, by name."""
     descriptor: int | None = None
-    """The open descriptor for the target `-`; None stands for standard output."""
+    """The open descriptor that the target `-` stands for."""
     events: Events | None = None
     """The plugins to notify of the end; None stands for the installed ones."""
     steps: Steps = quiet
@@ -75,9 +74,10 @@ class Restore:
         elif self.target == STANDARD_OUTPUT:
             if self.options:
                 raise ConfigError("options are for targets like TYPE:ARGUMENT; '-' is standard output")
-            # Not simply 1: if standard output is closed, that may be a file opened since, such as a lock.
-            descriptor = sys.stdout.fileno() if self.descriptor is None else self.descriptor
-            stream(image, descriptor, self.steps("restore", image.size))
+            # Never a descriptor by its usual number: that may lead to standard error, or to a lock.
+            if self.descriptor is None:
+                raise TargetError(f"no descriptor is open for '{STANDARD_OUTPUT}'")
+            stream(image, self.descriptor, self.steps("restore", image.size))
         else:
             with open_target(self.target, image.size, self.repository, self.options, force=self.force) as opened:
                 restore(image, opened, self.steps("restore", image.size))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import force_option, tags_argument
+from backy.cli.output import echo
 
 
 @click.command("backup")
@@ -31,4 +32,4 @@ def command(directory: Path, tags: tuple[str, ...], force: bool) -> None:
         check_tags(repository.config, tags)
     with steps() as show:
         revision = Backup(repository, tags, steps=show).run()
-    click.echo(f"{revision.id} {revision.verification}")
+    echo(f"{revision.id} {revision.verification}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import configuration_option
+from backy.cli.output import echo
 
 
 @click.command("check")
@@ -21,6 +22,6 @@ def command(context: click.Context, configuration: Path) -> None:
     from backy.scheduler.monitoring.check import examine
 
     verdict = examine(configuration)
-    click.echo(str(verdict))
+    echo(str(verdict))
     # Not an `ExitCode`: Nagios gives these numbers other meanings.
     context.exit(verdict.state)

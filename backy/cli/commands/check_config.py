@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import configuration_option
+from backy.cli.output import echo
 from backy.errors import ConfigError
 from backy.text.phrases import counted
 
@@ -28,7 +29,7 @@ def command(configuration: Path) -> None:
         for problem in error.problems:
             key = f"{problem.key}: " if problem.key else ""
             # Editors and CI systems turn FILE:LINE: into a link.
-            click.echo(f"{configuration}:{problem.line}: {key}{problem.message}")
+            echo(f"{configuration}:{problem.line}: {key}{problem.message}")
         raise ConfigError(f"{configuration} has {counted(len(error.problems), 'problem')}") from error
     parts = f"{counted(len(found.jobs), 'job')}, {counted(len(found.schedules), 'schedule')}"
-    click.echo(f"{configuration} is sound: {parts}")
+    echo(f"{configuration} is sound: {parts}")

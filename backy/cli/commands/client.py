@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import configuration_option
-from backy.cli.output import print_json
+from backy.cli.output import echo, print_json
 from backy.errors import BackyError
 
 
@@ -31,4 +31,4 @@ def command(configuration: Path, as_json: bool, words: tuple[str, ...]) -> None:
     if as_json:
         print_json(reply.data)
     else:
-        click.echo(reply.text)
+        echo(reply.text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from backy.cli.output import echo
+
 
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -18,4 +20,4 @@ def command(shell: str) -> None:
 
     completion = get_completion_class(shell)
     assert completion is not None  # noqa: S101  # click has these three
-    click.echo(completion(backy, {}, "backy", COMPLETION).source())
+    echo(completion(backy, {}, "backy", COMPLETION).source())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.output import echo
 from backy.errors import DamageError
 from backy.text.phrases import counted
 
@@ -26,7 +27,7 @@ def command(directory: Path, storage: str) -> None:
 
     with steps() as show:
         done = Conversion(Repository.open(directory), storage, steps=show).run()
-    click.echo(f"Converted {counted(len(done.revisions), 'revision')} to '{storage}'")
+    echo(f"Converted {counted(len(done.revisions), 'revision')} to '{storage}'")
     # Reported last: the revisions that are not damaged have been converted all the same.
     if done.failed:
         # One cause is enough for a line: most often a bad disk is the cause of all.

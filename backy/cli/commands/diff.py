@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backy.cli.output import print_json
+from backy.cli.output import echo, print_json
 from backy.errors import DamageError
 from backy.text.phrases import counted, size
 
@@ -60,6 +60,6 @@ def _figures(found: Comparison) -> dict[str, Any]:
 def _show(found: Comparison) -> None:
     # Columns as wide as the largest image: the offset of a byte in 9 PiB has 16 digits.
     for extent in found.extents:
-        click.echo(f"{extent.offset:>16} {extent.length:>16} {'data' if extent.data else 'zeroes'}")
+        echo(f"{extent.offset:>16} {extent.length:>16} {'data' if extent.data else 'zeroes'}")
     where = f"{counted(len(found.extents), 'range')} of {counted(found.chunks, 'chunk')}"
-    click.echo(f"{size(found.bytes)} in {where} changed")
+    echo(f"{size(found.bytes)} in {where} changed")

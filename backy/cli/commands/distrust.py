@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.output import echo
 from backy.text.phrases import counted
 
 _DATE = click.DateTime(formats=["%Y-%m-%d"])
@@ -31,4 +32,4 @@ def command(directory: Path, specification: str | None, first: datetime | None, 
     # Only days that are given: without any, all revisions are distrusted.
     days = {name: day.date() for name, day in (("first", first), ("last", last)) if day}
     distrusted = distrust(Repository.open(directory), specification, **days)
-    click.echo(f"Distrusted {counted(len(distrusted), 'revision')}")
+    echo(f"Distrusted {counted(len(distrusted), 'revision')}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.output import echo
 from backy.text.phrases import counted, local_time
 
 
@@ -26,16 +27,16 @@ def command(directory: Path, dry_run: bool) -> None:
     repository = Repository.open(directory)
     # Said in words: "Removed 0 revisions" would hide that none will ever be.
     if not repository.config.schedule:
-        click.echo("Nothing expires: the repository's config has no schedule")
+        echo("Nothing expires: the repository's config has no schedule")
         return
     if not repository.config.expire:
-        click.echo("Nothing expires: the repository's config says 'expire: false'")
+        echo("Nothing expires: the repository's config says 'expire: false'")
         return
     # The clock itself for `expire`: it is read when no other command changes the revisions.
     done = due(repository, utc_now()) if dry_run else expire(repository, utc_now)
     for revision, remaining in done:
         what = f"loses {','.join(tag for tag in revision.tags if tag not in remaining)}" if remaining else "is removed"
-        click.echo(f"{revision.id}  {local_time(revision.timestamp)}  {','.join(revision.tags)}: {what}")
+        echo(f"{revision.id}  {local_time(revision.timestamp)}  {','.join(revision.tags)}: {what}")
     removed = sum(not expiry.remaining for expiry in done)
     verb = "Would remove" if dry_run else "Removed"
-    click.echo(f"{verb} {counted(removed, 'revision')}, and tags of {counted(len(done) - removed, 'other')}")
+    echo(f"{verb} {counted(removed, 'revision')}, and tags of {counted(len(done) - removed, 'other')}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import stat
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from backy.cli.options import revision_option
+from backy.cli.output import descriptor, echo
 from backy.text.phrases import local_time, size
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def partitions(directory: Path, specification: str) -> None:
     with opened(Repository.open(directory), specification) as there:
         # All volumes, also unknown ones: users see that backy found them and can not read them.
         for volume in there:
-            click.echo(f"{volume.name:<8} {volume.kind or '-':<4} {size(volume.size)}")
+            echo(f"{volume.name:<8} {volume.kind or '-':<4} {size(volume.size)}")
 
 
 @command.command("ls")
@@ -60,11 +60,11 @@ def ls(directory: Path, specification: str, partition: str | None, path: str) ->
 
     with found(Repository.open(directory), specification, partition, path) as node:
         if node.kind != stat.S_IFDIR:
-            click.echo(_line(node))
+            echo(_line(node))
             return
         # Sorted, as file systems give the names in the order of their hashes.
         for child in sorted(node.children(), key=lambda child: child.name):
-            click.echo(_line(child))
+            echo(_line(child))
 
 
 def _line(node: Node) -> str:
@@ -94,7 +94,7 @@ def cat(directory: Path, specification: str, partition: str | None, path: str) -
     from backy.repository.repository import Repository
 
     with found(Repository.open(directory), specification, partition, path) as node:
-        stream(node, sys.stdout.fileno())
+        stream(node, descriptor())
 
 
 @command.command("cp")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import revision_option
+from backy.cli.output import echo
 
 
 @click.command("find")
@@ -25,4 +26,4 @@ def command(directory: Path, specification: str, only_id: bool) -> None:
     repository = Repository.open(directory)
     revision = repository.records.select(specification)
     # The id needs no image: it is there even if nothing shows the revision as a file.
-    click.echo(revision.id if only_id else image_path(repository, revision))
+    echo(revision.id if only_id else image_path(repository, revision))

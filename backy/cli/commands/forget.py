@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from backy.cli.output import echo
+
 
 @click.command("forget")
 @click.option(
@@ -22,4 +24,4 @@ def command(directory: Path, specification: str) -> None:
     from backy.repository.repository import Repository
     from backy.retention.forget import forget
 
-    click.echo(f"Forgot {forget(Repository.open(directory), specification)}")
+    echo(f"Forgot {forget(Repository.open(directory), specification)}")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from backy.cli.output import echo
+
 
 @click.command("init")
 @click.argument("source_type", metavar="TYPE")
@@ -22,4 +24,4 @@ def command(directory: Path, source_type: str, source: str, storage: str) -> Non
 
     repository = make_repository(directory, source_type, source, storage)
     # With the whole path: the directory may have come from -b, or from where the shell happened to be.
-    click.echo(f"Made a repository in {repository.directory}")
+    echo(f"Made a repository in {repository.directory}")

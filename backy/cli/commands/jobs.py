@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from backy.cli.options import configuration_option
-from backy.cli.output import print_json
+from backy.cli.output import echo, is_terminal, print_json
 
 
 @click.command("jobs")
@@ -28,4 +27,4 @@ def command(configuration: Path, as_json: bool, pattern: str) -> None:
         print_json(jobs)
     else:
         # Plain where it is piped: scripts and grep read ASCII.
-        click.echo(job_table(jobs, round_corners=sys.stdout.isatty()))
+        echo(job_table(jobs, round_corners=is_terminal()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backy.cli.options import revision_option
-from backy.cli.output import print_json
+from backy.cli.output import echo, print_json
 from backy.errors import DamageError
 from backy.text.phrases import counted, length_of_time, local_time, size
 
@@ -45,7 +45,7 @@ def restore(directory: Path, specification: str, as_json: bool) -> None:
     if as_json:
         print_json(_figures(revision, found))
     else:
-        click.echo(f"Revision  {revision.id} of {local_time(revision.timestamp, zone=True)}")
+        echo(f"Revision  {revision.id} of {local_time(revision.timestamp, zone=True)}")
         _show(found)
     # An error, so that scripts notice before they rely on this restore.
     if found.damaged:
@@ -68,10 +68,10 @@ def _figures(revision: Revision, found: Forecast) -> dict[str, Any]:
 
 
 def _show(found: Forecast) -> None:
-    click.echo(f"Image     {size(found.size)}, of which {size(found.data)} are data")
-    click.echo(f"Stored    {'not known' if found.stored is None else size(found.stored)}")
+    echo(f"Image     {size(found.size)}, of which {size(found.data)} are data")
+    echo(f"Stored    {'not known' if found.stored is None else size(found.stored)}")
     if found.estimate is not None:
         # So few bytes may be read in no time at all by the clock.
         rate = size(int(found.sampled / max(found.seconds, 1e-6)))
         about = length_of_time(max(found.estimate, 1))
-        click.echo(f"Estimate  {about} to read, at {rate}/s as {size(found.sampled)} were read just now")
+        echo(f"Estimate  {about} to read, at {rate}/s as {size(found.sampled)} were read just now")

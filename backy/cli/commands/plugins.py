@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from backy.cli.output import print_json
+from backy.cli.output import echo, is_terminal, print_json
 from backy.errors import PluginError
 from backy.plugins.discovery import Kind, Plugin, advertised
 from backy.text.phrases import did_you_mean
@@ -48,7 +47,7 @@ def command(context: click.Context, as_json: bool) -> None:
     if not any(line.kind == Kind.SOURCE.word for line in listed):
         from backy.plugins.loading import install_hint
 
-        click.echo(f"no source is installed{install_hint(Kind.SOURCE)}")
+        echo(f"no source is installed{install_hint(Kind.SOURCE)}")
 
 
 @command.command("show")
@@ -62,12 +61,12 @@ def show(name: str) -> None:
         raise PluginError(f"no plugin '{name}'; {hint}'backy plugins' lists what is installed")
     for plugin, claims in found:
         line = _listed(plugin, claims)
-        click.echo(f"{plugin}: {line.state}")
-        click.echo(f"  entry point: {plugin.entry_point.value}")
+        echo(f"{plugin}: {line.state}")
+        echo(f"  entry point: {plugin.entry_point.value}")
         if line.cause:
-            click.echo(f"  cause: {line.cause}")
+            echo(f"  cause: {line.cause}")
         elif text := _documentation(plugin):
-            click.echo("\n" + "\n".join(f"  {part}".rstrip() for part in text.splitlines()))
+            echo("\n" + "\n".join(f"  {part}".rstrip() for part in text.splitlines()))
 
 
 @command.group("new")
@@ -103,7 +102,7 @@ def _new(kind: Kind) -> click.Command:
         from backy.plugins.skeleton.packages import begin
 
         folder = begin(kind, name, into)
-        click.echo(f"Made {folder}; next: pip install -e '{folder}[test]' && pytest {folder}")
+        echo(f"Made {folder}; next: pip install -e '{folder}[test]' && pytest {folder}")
 
     return begin_one
 
@@ -150,4 +149,4 @@ def _print_table(listed: list[Listed]) -> None:
 
     headings = ["Kind", "Name", "Distribution", "Version", "State", "Cause"]
     rows = [[line.kind, line.name, line.distribution, line.version, line.state, line.cause or ""] for line in listed]
-    click.echo(table(headings, rows, [], round_corners=sys.stdout.isatty()))
+    echo(table(headings, rows, [], round_corners=is_terminal()))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.output import echo
 from backy.text.phrases import counted, size
 
 
@@ -18,4 +19,4 @@ def command(directory: Path) -> None:
 
     purged = purge(Repository.open(directory))
     # Files, not chunks: a file that other chunks are made of stays although its own chunk is gone.
-    click.echo(f"Purged: {counted(purged.files, 'file')}, {size(purged.bytes)}")
+    echo(f"Purged: {counted(purged.files, 'file')}, {size(purged.bytes)}")

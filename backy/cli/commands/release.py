@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from backy.cli.output import echo
+
 
 @click.command("release")
 @click.pass_obj
@@ -20,4 +22,4 @@ def command(directory: Path) -> None:
     repository = Repository.open(directory)
     released = release(repository)
     # Not every source keeps something, and then nothing was done.
-    click.echo("Released" if released else f"The source '{repository.config.source.type}' keeps nothing")
+    echo("Released" if released else f"The source '{repository.config.source.type}' keeps nothing")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from backy.cli.output import print_json
+from backy.cli.output import echo, print_json
 from backy.text.phrases import counted, local_time
 
 
@@ -29,9 +29,9 @@ def list_(directory: Path, as_json: bool) -> None:
         return
     for finding in found:
         repaired = ", repaired" if finding.repaired else ""
-        click.echo(f"{local_time(finding.timestamp)}  {finding.name}  {finding.cause}{repaired}")
+        echo(f"{local_time(finding.timestamp)}  {finding.name}  {finding.cause}{repaired}")
     # Last, where it is seen below a long list.
-    click.echo(counted(len(found), "report"))
+    echo(counted(len(found), "report"))
 
 
 @command.command("show")
@@ -52,8 +52,8 @@ def show(directory: Path, name: str, as_json: bool) -> None:
         return
     # All fields, as they are in the file: new ones are shown without a change here.
     for key, value in msgspec.to_builtins(finding).items():
-        click.echo(f"{key}: {'-' if value is None else value}")
-    click.echo(f"evidence: {repository / quarantine.FOLDER / finding.name}")
+        echo(f"{key}: {'-' if value is None else value}")
+    echo(f"evidence: {repository / quarantine.FOLDER / finding.name}")
 
 
 @command.command("delete")
@@ -70,4 +70,4 @@ def delete(directory: Path, names: tuple[str, ...], everything: bool) -> None:
         raise click.UsageError("name the reports to delete, or give --all")
     repository = Repository.open(directory).directory
     deleted = quarantine.delete(repository, None if everything else names)
-    click.echo(f"Deleted {counted(len(deleted), 'report')}")
+    echo(f"Deleted {counted(len(deleted), 'report')}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import revision_option
+from backy.cli.output import descriptor
 
 
 def _options(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
@@ -66,12 +67,20 @@ def command(
     """
     from backy.cli.progress import steps
     from backy.repository.repository import Repository
-    from backy.restore.restore import Restore
+    from backy.restore.restore import STANDARD_OUTPUT, Restore
 
     repository = Repository.open(directory)
     with steps() as show:
         chosen = Restore(
-            repository, specification, target, resume=resume, salvage=salvage, force=force, options=options, steps=show
+            repository,
+            specification,
+            target,
+            resume=resume,
+            salvage=salvage,
+            force=force,
+            options=options,
+            descriptor=descriptor() if target == STANDARD_OUTPUT else None,
+            steps=show,
         )
         # Prints nothing: with '-', standard output is the image.
         chosen.run()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backy.cli.output import print_json
+from backy.cli.output import echo, print_json
 from backy.errors import DamageError
 from backy.text.phrases import counted
 
@@ -63,7 +63,7 @@ def command(
     else:
         damaged = counted(len(result.damaged), "is damaged", "are damaged")
         rest = "" if result.complete else f" of {result.total}, then the time was over"
-        click.echo(f"Scrubbed {counted(result.chunks, 'chunk')}{rest}: {damaged}")
+        echo(f"Scrubbed {counted(result.chunks, 'chunk')}{rest}: {damaged}")
     # Damage only: to run out of time is no failure, and the next scrub goes on there.
     if wrong := list(_damage(result)):
         raise DamageError("; ".join(wrong))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from backy.cli.output import echo
+
 
 @click.command("selftest")
 @click.option(
@@ -35,4 +37,4 @@ def command(folder: Path, storage: str, count: int) -> None:
 
     # Each line as soon as it is known: the trials take minutes.
     for line in selftest(folder, {"type": storage}, count):
-        click.echo(line)
+        echo(line)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from backy.api import Held
-from backy.cli.output import print_json
+from backy.cli.output import echo, is_terminal, print_json
 from backy.errors import DamageError
 from backy.repository.revision import Revision
 from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone, size
@@ -82,20 +81,20 @@ def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
     headings = [f"Date ({zone})", "ID", "Size", "Stored", "Durat", "Verification", "Trust", "Tags"]
     right = ["Size", "Stored", "Durat"]
     # Plain where it is piped: scripts grep it as they did that of backy 2.
-    click.echo(table(headings, [_row(revision) for revision in revisions], right, round_corners=sys.stdout.isatty()))
+    echo(table(headings, [_row(revision) for revision in revisions], right, round_corners=is_terminal()))
     for revision in revisions:
         for remark in revision.verification.remarks if revision.verification else ():
-            click.echo(f"{revision.id} {remark}")
+            echo(f"{revision.id} {remark}")
     # Only if there is any: most repositories have none, and never will.
     if held.files:
         files = counted(
             held.files, "file is held only for what differs from it", "files are held only for what differs from them"
         )
-        click.echo(f"{size(held.bytes)} in {files}")
+        echo(f"{size(held.bytes)} in {files}")
     if reports:
-        click.echo(f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
+        echo(f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
     written = sum(revision.statistics.bytes_written for revision in revisions if revision.statistics)
-    click.echo(f"{counted(len(revisions), 'revision')} containing {size(written)} data (estimated)")
+    echo(f"{counted(len(revisions), 'revision')} containing {size(written)} data (estimated)")
 
 
 def _row(revision: Revision) -> list[str]:

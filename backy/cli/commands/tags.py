@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backy.cli.options import force_option, tags_argument
+from backy.cli.output import echo
 
 if TYPE_CHECKING:
     from backy.repository.revision import Revision
@@ -62,4 +63,4 @@ def remove(directory: Path, tags: tuple[str, ...], specification: str) -> None:
 
 
 def _show(revision: Revision) -> None:
-    click.echo(f"{revision.id} {','.join(revision.tags) or 'has no tags: it is removed when revisions expire'}")
+    echo(f"{revision.id} {','.join(revision.tags) or 'has no tags: it is removed when revisions expire'}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backy.cli.output import echo
+
 if TYPE_CHECKING:
     from backy.integrity.verify import Verdict
 
@@ -28,12 +30,12 @@ def command(directory: Path, specification: str | None) -> None:
         found = verify_all(repository, specification, _tell, steps=show)
     # Without a word one could believe that all revisions had been read.
     if not found:
-        click.echo("No revision is distrusted; 'backy verify -r SPEC' reads one all the same")
+        echo("No revision is distrusted; 'backy verify -r SPEC' reads one all the same")
 
 
 def _tell(verdict: Verdict) -> None:
     if verdict.forgotten is None:
-        click.echo(f"{verdict.revision.id} {verdict.revision.trust}")
+        echo(f"{verdict.revision.id} {verdict.revision.trust}")
     else:
         # No verdict: another command removed the revision before it was read.
         click.echo(verdict.forgotten, err=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backy.cli.options import revision_option
+from backy.cli.output import echo
 from backy.text.phrases import counted, local_time
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
@@ -29,20 +30,20 @@ def command(directory: Path, specification: str) -> None:
     history = repository.records.history()
     revision = select(history, specification)
     config = repository.config
-    click.echo(f"{revision.id} of {local_time(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}")
+    echo(f"{revision.id} of {local_time(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}")
     # Told apart from a tag that never expires: here no tag has a meaning.
     if not config.schedule or not config.expire:
         cause = "config says 'expire: false'" if config.schedule else "config has no schedule"
-        click.echo(f"kept for ever: the repository's {cause}")
+        echo(f"kept for ever: the repository's {cause}")
         return
     schedule = config.schedule
     reasons = holds(schedule, spread(repository.job.name, schedule), history, revision, utc_now())
     # Every reason: tags expire one by one, and the last one decides.
     for reason in reasons:
         until = f"until {local_time(reason.until)}" if reason.until else "for ever"
-        click.echo(f"{reason.tag or 'kept'} {until}: {_because(reason, schedule)}")
+        echo(f"{reason.tag or 'kept'} {until}: {_because(reason, schedule)}")
     if not reasons:
-        click.echo("not kept: 'backy expire' removes it")
+        echo("not kept: 'backy expire' removes it")
 
 
 def _because(reason: Hold, schedule: Schedule) -> str:

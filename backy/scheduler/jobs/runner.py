@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +27,9 @@ CALLBACK_LIMIT = timedelta(minutes=10)
 
 _TAIL = 4096
 """Bytes at the end of a log that are searched for the cause of a failure."""
+
+_ERROR = re.compile(r"(?:[-0-9]+ [:0-9]+ \[\d+\] ERROR|Error:) (.*)")
+"""An error as the log of a command has it, or as standard error has it if there was no log yet."""
 
 
 class Result(NamedTuple):
@@ -104,5 +108,7 @@ def _cause(logfile: Path, code: int) -> str:
     with logfile.open("rb") as stream:
         stream.seek(max(stream.seek(0, os.SEEK_END) - _TAIL, 0))
         lines = stream.read().decode(errors="replace").splitlines()
-    errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+    # What a plugin prints without a line break stands before the "Error: " of standard error, but never before the
+    # dated line, which comes after a whole line.
+    errors = [found[1] for line in lines if (found := _ERROR.match(line))]
     return errors[-1] if errors else f"exit code {code}; {logfile} may tell more"

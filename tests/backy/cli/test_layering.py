@@ -54,3 +54,12 @@ def test_no_command_does_itself_what_a_room_does(path: Path) -> None:
 )
 def test_an_import_is_found_however_it_is_written(code: str) -> None:
     assert "backy.system.locking" in set(imported(code))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_commands_write_data_by_echo_alone(path: Path) -> None:
+    # While a command runs, click and `print` write to standard error.
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    written = [call for call in calls if ast.unparse(call.func) in {"print", "click.echo", "sys.stdout.write"}]
+    if path.stem not in {"main", "output"}:
+        assert not [call for call in written if "err" not in {keyword.arg for keyword in call.keywords}]

@@ -45,22 +45,6 @@ def greet(distribution: Callable[..., str], backy: Callable) -> Callable[..., An
     return lambda *arguments: backy("greet", *arguments)
 
 
-@pytest.fixture
-def process(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start the command line in a process of its own, which sees what `distribution` installed."""
-
-    def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "backy_main", *map(str, arguments)]
-        site = tmp_path / "site-packages"
-        site.mkdir(exist_ok=True)
-        (site / "backy_main.py").write_text("from backy.cli.main import main\nmain()\n")
-        environment = os.environ | {"PYTHONPATH": str(site), "HOME": "/nonexistent"}
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        return subprocess.Popen(command, text=True, env=environment, **options)
-
-    return start
-
-
 # commands -------------------------------------------------------------------------------------------------------------
 
 

@@ -116,12 +116,15 @@ def test_failures_of_every_kind(scheduler, inside, monkeypatch: pytest.MonkeyPat
     program.write_text(
         "#!/bin/sh\nwhile [ $# -gt 1 ] && [ $1 != backup ]; do last=$1; shift; done\n"
         f"case $(cat {scheduler.folder}/how) in\n"
-        "fails) echo Error: on purpose; exit 1;;\nsilent) exit 3;;\nkilled) kill -KILL $$;;\nbusy) exit 75;;\nesac\n"
+        "fails) echo Error: on purpose; exit 1;;\n"
+        "glued) echo 'noiseError: x'; echo '2026-01-01 00:00:00 [1] ERROR x: Error: y'; exit 1;;\n"
+        "silent) exit 3;;\nkilled) kill -KILL $$;;\nbusy) exit 75;;\nesac\n"
     )
     program.chmod(0o700)
     scheduler.job("vm1")
     expected = {
         "fails": "on purpose",
+        "glued": "x: Error: y",
         "silent": f"exit code 3; {scheduler.base}/vm1/backy.log may tell more",
         "killed": "ended by signal 9",
         "nothing": "the backup ended well, but there is no new revision",
