@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, EntryPoints, distributions
+from pathlib import Path
+from typing import NamedTuple
 
 CORE_DISTRIBUTION = "backy"
 SWITCHES = ("BACKY_PLUGINS", "BACKY_DISABLED_PLUGINS")
@@ -28,6 +30,13 @@ class Kind(Enum):
         self.group = group
         self.required = required
         self.factories = required + optional
+
+
+class Origin(NamedTuple):
+    """The distribution that a plugin belongs to."""
+
+    name: str
+    version: str
 
 
 @dataclass(frozen=True)
@@ -57,22 +66,33 @@ class Plugin:
 
 
 def advertised(kind: Kind) -> dict[str, list[Plugin]]:
-    """Return all plugins of `kind` by name, sorted; several distributions may claim one name."""
+    """Return all plugins of `kind` by name, sorted; several distributions may claim one name.
+
+    A distribution whose metadata can not be read has none; `unreadable` names it.
+    """
     found = defaultdict(list)
-    for entry_point in entry_points(group=kind.group):
-        found[entry_point.name].append(_plugin(kind, entry_point))
+    for origin, entry_points in _readable([]):
+        for entry_point in entry_points.select(group=kind.group):
+            found[entry_point.name].append(_plugin(kind, entry_point, origin))
     return {name: sorted(found[name], key=lambda plugin: plugin.distribution) for name in sorted(found)}
 
 
-def contenders(plugins: Iterable[Plugin]) -> list[Plugin]:
-    """Return which of the plugins of one name may be used; more than one is a conflict.
+def unreadable() -> list[str]:
+    """Return a line for each distribution that may have plugins but can not be read: its folder, and the cause."""
+    lines: list[str] = []
+    list(_readable(lines))
+    return lines
 
-    Plugins that are switched off are left out, and so is a command of another distribution that has the name of one of
-    backy's own.
+
+def contenders(plugins: Iterable[Plugin]) -> list[Plugin]:
+    """Return which of the plugins of one name may be used; more than one is a conflict, except of hooks.
+
+    Plugins that are switched off are left out, and so are those of other distributions if backy itself has one of that
+    kind and name.
     """
     enabled = [plugin for plugin in plugins if not plugin.switch]
-    # A conflict would disable the command: no distribution must be able to take `restore` away.
-    return [plugin for plugin in enabled if plugin.core and plugin.kind is Kind.COMMAND] or enabled
+    # A conflict would disable the name: no distribution may take `restore`, `chunked` or `full` away from all jobs.
+    return [plugin for plugin in enabled if plugin.core] or enabled
 
 
 def conflict(candidates: Iterable[Plugin]) -> str:
@@ -81,21 +101,56 @@ def conflict(candidates: Iterable[Plugin]) -> str:
     return f"claimed by {origins}; uninstall all but one, or put the others into BACKY_DISABLED_PLUGINS"
 
 
-def _plugin(kind: Kind, entry_point: EntryPoint) -> Plugin:
-    distribution, version = _origin(entry_point)
+def _readable(failures: list[str]) -> Iterator[tuple[Origin, EntryPoints]]:
+    """Yield the distributions that have plugins of backy; add a line to `failures` for each that can not be read."""
+    seen = set()
+    for distribution in distributions():
+        # Whatever is wrong with one distribution, all commands have to work.
+        try:
+            # Only the few that name a group of backy are parsed: every command, even `--help`, comes through here.
+            if "backy." not in _entry_points_text(distribution):
+                continue
+            origin, entry_points = _origin(distribution), distribution.entry_points
+        except Exception as error:  # noqa: BLE001  # parsers of foreign files; the cause is shown
+            failures.append(f"{_place(distribution)} can not be read: {error or type(error).__name__}")
+            continue
+        # Of one distribution that is on the path twice, Python imports the first.
+        if _normalized(origin.name) not in seen:
+            seen.add(_normalized(origin.name))
+            yield origin, entry_points
+
+
+def _entry_points_text(distribution: Distribution) -> str:
+    """Return the content of the file of entry points, or nothing if there is none."""
+    text = distribution.read_text("entry_points.txt")
+    # A file that may not be read looks as if it were not there.
+    if text is None and isinstance(folder := _folder(distribution), Path) and (folder / "entry_points.txt").exists():
+        raise PermissionError("entry_points.txt is no readable file")
+    return text or ""
+
+
+def _folder(distribution: Distribution) -> object:
+    """Return the folder of a distribution's metadata, as far as that is known."""
+    # Private, but nothing else leads an operator to the file; without it, the folder on the path has to do.
+    return getattr(distribution, "_path", None) or distribution.locate_file("")
+
+
+def _place(distribution: Distribution) -> str:
+    return f"the distribution {_folder(distribution)}"
+
+
+def _origin(distribution: Distribution) -> Origin:
+    """Return name and version of a distribution. Raise ValueError if its metadata has no name."""
+    name = distribution.metadata["Name"] if distribution.metadata else None
+    if not name:
+        raise ValueError("METADATA is missing or has no name")
+    return Origin(name, distribution.metadata["Version"] or "(no version)")
+
+
+def _plugin(kind: Kind, entry_point: EntryPoint, origin: Origin) -> Plugin:
     # Switching off backy's own plugins would leave jobs without a storage; the variables are about other distributions.
-    switch = None if distribution == CORE_DISTRIBUTION else _switch({entry_point.name, distribution})
-    return Plugin(kind, entry_point.name, entry_point, distribution, version, switch)
-
-
-def _origin(entry_point: EntryPoint) -> tuple[str, str]:
-    """Return name and version of the distribution of an entry point."""
-    # Damaged metadata of one distribution must not end the whole program.
-    try:
-        name, version = entry_point.dist.name, entry_point.dist.version  # type: ignore[union-attr]  # caught below
-    except (AttributeError, TypeError, KeyError):
-        name = version = None
-    return name or "an unnamed distribution", version or "(no version)"
+    switch = None if origin.name == CORE_DISTRIBUTION else _switch({entry_point.name, origin.name})
+    return Plugin(kind, entry_point.name, entry_point, origin.name, origin.version, switch)
 
 
 def _switch(names: set[str]) -> str | None:

@@ -12,8 +12,7 @@ from backy.errors import BackyError, PluginError
 from backy.plugins import tracing
 from backy.plugins.broken import BrokenPluginError, described
 from backy.plugins.contract import check
-from backy.plugins.discovery import Kind, Plugin, advertised, conflict, contenders
-from backy.plugins.importing import imported, imported_command
+from backy.plugins.discovery import Kind, Plugin, advertised, conflict, contenders, unreadable
 from backy.text.phrases import did_you_mean
 
 
@@ -74,7 +73,18 @@ def managed(plugin: Plugin) -> pluggy.PluginManager:
     Raises:
         BrokenPluginError: it can not be imported, or its hooks are not those of its kind.
     """
-    module = imported(plugin)
+    # Only now: `status` and `find` use no plugin of others, and stevedore takes long to import.
+    from backy.plugins.managers import ChosenPlugin
+
+    return accepted(plugin, ChosenPlugin(plugin).driver)
+
+
+def accepted(plugin: Plugin, module: object) -> pluggy.PluginManager:
+    """Register what the entry point of `plugin` names in a manager of its own, and check it against the contract.
+
+    Raises:
+        BrokenPluginError: its hooks are not those of its kind.
+    """
     # One manager for all plugins would call each of them for a hook that is meant for one.
     manager = pluggy.PluginManager("backy")
     try:
@@ -92,8 +102,8 @@ def managed(plugin: Plugin) -> pluggy.PluginManager:
     return manager
 
 
-def problem(plugin: Plugin, claims: Iterable[Plugin]) -> str | None:
-    """Load `plugin` and return why a job can not use it, or None if it can.
+def rejected(plugin: Plugin, claims: Iterable[Plugin]) -> str | None:
+    """Return why a job can not use `plugin`, as far as that is known without importing it, or None.
 
     Args:
         plugin: One of `claims`.
@@ -101,17 +111,9 @@ def problem(plugin: Plugin, claims: Iterable[Plugin]) -> str | None:
     """
     candidates = contenders(claims)
     if plugin not in candidates:
-        return "backy has a command of that name, which always comes first"
-    if len(candidates) > 1:
-        return conflict(candidates)
-    try:
-        if plugin.kind is Kind.COMMAND:
-            imported_command(plugin)
-        else:
-            managed(plugin)
-    except BrokenPluginError as error:
-        return error.cause
-    return None
+        return f"backy has a {plugin.kind.word} of that name, which always comes first"
+    # Nobody chooses a hook by its name: two of one name both run.
+    return conflict(candidates) if len(candidates) > 1 and plugin.kind is not Kind.HOOK else None
 
 
 def install_hint(kind: Kind) -> str:
@@ -120,20 +122,17 @@ def install_hint(kind: Kind) -> str:
 
 
 def _unknown(kind: Kind, name: str, plugins: Mapping[str, list[Plugin]]) -> str:
-    """Return a text for an unknown plugin: near misses and what is installed."""
+    """Return a text for an unknown plugin: near misses, the names that are installed, and where to look further."""
     if switches := {plugin.switch for plugin in plugins.get(name, []) if plugin.switch}:
         return f"{kind.word} '{name}' is switched off by {' and '.join(sorted(switches))}"
     text = f"no {kind.word} '{name}'"
+    # The likely reason if the plugin was there yesterday.
+    lost = "".join(f"; {line}" for line in unreadable())
     if not plugins:
-        return f"{text}: no {kind.word} is installed{install_hint(kind)}"
-    return f"{text}; {did_you_mean(name, plugins)}{_inventory(plugins)}"
-
-
-def _inventory(plugins: Mapping[str, list[Plugin]]) -> str:
-    """Return a text that lists plugins, and tells how to see which of them can not be loaded."""
-    # Imports none of them: a misspelt name must neither cost what all of them cost, nor run what nobody asked for.
-    disabled = [name for name, claims in plugins.items() if not contenders(claims)]
-    enabled = [name for name in plugins if name not in disabled]
-    text = f"installed: {', '.join(enabled) or 'none'}"
-    text += f"; switched off: {', '.join(disabled)}" if disabled else ""
-    return f"{text}; 'backy plugins' shows their state"
+        return f"{text}: no {kind.word} is installed{install_hint(kind)}{lost}"
+    # Names only: to import all plugins for a message takes long, and each of them may do anything.
+    usable = [name for name, claims in plugins.items() if contenders(claims)]
+    disabled = [name for name in plugins if name not in usable]
+    off = f"; switched off: {', '.join(disabled)}" if disabled else ""
+    installed = f"installed: {', '.join(usable) or 'none'}{off}{lost}"
+    return f"{text}; {did_you_mean(name, plugins)}{installed}; 'backy plugins --check' tells which are broken"

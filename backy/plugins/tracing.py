@@ -18,6 +18,12 @@ def wanted() -> bool:
 
 def trace(plugin: Plugin, manager: pluggy.PluginManager) -> None:
     """Write a line to standard error now and at every call of `plugin`."""
+    _write(f"{plugin}: loaded from '{plugin.entry_point.value}'")
+    watch(plugin, manager)
+
+
+def watch(plugin: Plugin, manager: pluggy.PluginManager) -> None:
+    """Write a line to standard error at every call of `plugin` by `manager`."""
 
     def before(hook: str, implementations: Any, arguments: Any) -> None:  # noqa: ANN401  # as pluggy calls it
         if implementations:
@@ -30,7 +36,6 @@ def trace(plugin: Plugin, manager: pluggy.PluginManager) -> None:
             value = outcome.exception or outcome.get_result()
             _write(f"{plugin}: {hook} {ended} {type(value).__name__}")
 
-    _write(f"{plugin}: loaded from '{plugin.entry_point.value}'")
     manager.add_hookcall_monitoring(before, after)
 
 

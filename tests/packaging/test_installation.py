@@ -66,7 +66,7 @@ def test_each_source_is_installed_with_what_it_needs(
 ) -> None:
     made = environment("--find-links", wheelhouse, wheels[package])
 
-    (source,) = (line for line in json.loads(made.backy("plugins", "--json").stdout) if line["name"] == name)
+    (source,) = (line for line in json.loads(made.backy("plugins", "--check", "--json").stdout) if line["name"] == name)
     assert (source["state"], source["cause"]) == ("ok", None)
     made.pip("check")
 
@@ -74,7 +74,7 @@ def test_each_source_is_installed_with_what_it_needs(
 def test_all_extras_can_be_installed(environment: Callable, wheelhouse: Path, wheels: dict[str, Path]) -> None:
     made = environment("--find-links", wheelhouse, f"backy[all] @ {wheels['backy'].as_uri()}")
 
-    listed = json.loads(made.backy("plugins", "--json").stdout)
+    listed = json.loads(made.backy("plugins", "--check", "--json").stdout)
     assert [line["name"] for line in listed if line["kind"] == "source"] == ["ceph-rbd", "file", "flyingcircus"]
 
 
@@ -92,7 +92,10 @@ def test_a_third_partys_broken_parts_harm_only_who_uses_them(third_party, tmp_pa
     near = "did you mean 'backy_verifier'? there are: backy_verifier"
     cause = f"implements the hook backy_verifer, which does not exist; {near}"
     line = f"verifier 'misspelt' of backy-sources-pattern 0.1 is broken: {cause}"
-    listed = {(line["kind"], line["name"]): line for line in json.loads(third_party.backy("plugins", "--json").stdout)}
+    listed = {
+        (line["kind"], line["name"]): line
+        for line in json.loads(third_party.backy("plugins", "--check", "--json").stdout)
+    }
     assert listed["verifier", "misspelt"]["state"] == "failed"
     assert listed["verifier", "misspelt"]["cause"] == cause
 

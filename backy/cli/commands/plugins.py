@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from backy.cli.output import echo, is_terminal, print_json
-from backy.errors import PluginError
-from backy.plugins.discovery import Kind, Plugin, advertised
+from backy.errors import ExitCode, PluginError
+from backy.plugins.discovery import Kind, Plugin, advertised, unreadable
 from backy.text.phrases import did_you_mean
 
 
@@ -23,49 +25,53 @@ class Listed:
     distribution: str
     version: str
     state: str
-    """`ok`, `failed` or `disabled`."""
+    """`installed`, `ok`, `failed` or `disabled`; a plugin is `ok` only if it was loaded."""
     cause: str | None
 
 
 @click.group("plugins", invoke_without_command=True)
+@click.option("--check", is_flag=True, help="Load each plugin in a process of its own, to see whether it can be used.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
 @click.pass_context
-def command(context: click.Context, as_json: bool) -> None:
-    """List the installed plugins, their distributions, and whether they can be loaded.
+def command(context: click.Context, check: bool, as_json: bool) -> None:
+    """List the installed plugins and their distributions.
 
-    A plugin that can not be loaded harms only the jobs that use it. It does not make this command fail.
+    None of them is loaded, unless you ask for it by '--check'. Then the command fails if any can not be used. Such a
+    plugin harms only the jobs that use it.
     """
     # click calls the group before its subcommand, too.
     if context.invoked_subcommand is not None:
         return
-    listed = [_listed(plugin, claims) for plugin, claims in _installed()]
+    listed = [*_unreadable(), *_lines(list(_installed()), check=check)]
     if as_json:
         print_json(listed)
-        return
-    _print_table(listed)
-    # The first thing that is missing after an installation of backy alone.
-    if not any(line.kind == Kind.SOURCE.word for line in listed):
-        from backy.plugins.loading import install_hint
+    else:
+        _print_table(listed)
+        # The first thing that is missing after an installation of backy alone.
+        if not any(line.kind == Kind.SOURCE.word for line in listed):
+            from backy.plugins.loading import install_hint
 
-        echo(f"no source is installed{install_hint(Kind.SOURCE)}")
+            echo(f"no source is installed{install_hint(Kind.SOURCE)}")
+    if check and any(line.state == "failed" for line in listed):
+        context.exit(ExitCode.FAILED)
 
 
 @command.command("show")
 @click.argument("name")
 def show(name: str) -> None:
-    """Show state, origin and documentation of the plugin NAME."""
+    """Show state, origin and documentation of the plugin NAME. It is loaded in a process of its own."""
     installed = list(_installed())
     found = [(plugin, claims) for plugin, claims in installed if plugin.name == name]
     if not found:
         hint = did_you_mean(name, [plugin.name for plugin, _ in installed])
         raise PluginError(f"no plugin '{name}'; {hint}'backy plugins' lists what is installed")
     for plugin, claims in found:
-        line = _listed(plugin, claims)
+        line, text = _line(plugin, claims, check=True)
         echo(f"{plugin}: {line.state}")
         echo(f"  entry point: {plugin.entry_point.value}")
         if line.cause:
             echo(f"  cause: {line.cause}")
-        elif text := _documentation(plugin):
+        elif text:
             echo("\n" + "\n".join(f"  {part}".rstrip() for part in text.splitlines()))
 
 
@@ -119,29 +125,35 @@ def _installed() -> Iterator[tuple[Plugin, list[Plugin]]]:
             yield from ((plugin, claims) for plugin in claims if not (plugin.core and kind is Kind.COMMAND))
 
 
-def _listed(plugin: Plugin, claims: list[Plugin]) -> Listed:
-    """Load `plugin`, unless it is switched off, and return its line."""
-    from backy.plugins.loading import problem
+def _unreadable() -> Iterator[Listed]:
+    """Yield a line for each distribution that can not be read, and that may have plugins."""
+    for cause in unreadable():
+        yield Listed("distribution", "?", "?", "?", "failed", cause)
 
+
+def _lines(installed: list[tuple[Plugin, list[Plugin]]], *, check: bool) -> Iterator[Listed]:
+    # Most of a check is the start of processes.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for line, _ in threads.map(lambda one: _line(*one, check=check), installed):
+            yield line
+
+
+def _line(plugin: Plugin, claims: list[Plugin], *, check: bool) -> tuple[Listed, str | None]:
+    """Return the line of a plugin and, if it was loaded, its documentation."""
+    from backy.plugins.loading import rejected
+
+    state, cause, documentation = "installed", rejected(plugin, claims), None
     # Not loaded: it may have been switched off because loading it does harm.
     if plugin.switch:
         state, cause = "disabled", f"switched off by {plugin.switch}"
-    elif found := problem(plugin, claims):
-        state, cause = "failed", found
-    else:
-        state, cause = "ok", None
-    return Listed(plugin.kind.word, plugin.name, plugin.distribution, plugin.version, state, cause)
+    elif cause:
+        state = "failed"
+    elif check:
+        from backy.plugins.hosting import examined
 
-
-def _documentation(plugin: Plugin) -> str | None:
-    """Return the text that the plugin's author wrote, if any."""
-    import inspect
-
-    from backy.plugins.importing import imported
-
-    found = imported(plugin)
-    # The docstring of a command object is that of click's class; the author's text is its help.
-    return found.help if isinstance(found, click.Command) else inspect.getdoc(found)
+        cause, documentation = examined(plugin)
+        state = "failed" if cause else "ok"
+    return Listed(plugin.kind.word, plugin.name, plugin.distribution, plugin.version, state, cause), documentation
 
 
 def _print_table(listed: list[Listed]) -> None:

@@ -90,16 +90,18 @@ class Reporter:
             self._write_problem = None
 
     async def _look_for_broken_plugins(self) -> None:
-        """Search for broken plugins by the command `plugins`, until cancelled."""
+        """Search for broken plugins by the command `plugins --check`, until cancelled."""
         # In a process of its own: a plugin may have been changed, or may crash the process that loads it.
         while True:
             self._plugins_may_have_changed.clear()
             try:
-                command = [*self._backy, "plugins", "--json"]
+                command = [*self._backy, "plugins", "--check", "--json"]
                 _, printed = await children.output_of(command, limit=PLUGINS_LIMIT)
                 listed = msgspec.json.decode(printed, type=list[dict[str, str | None]])
             except (OSError, children.TimeLimitError, msgspec.DecodeError) as error:
-                log.warning("nobody knows which plugins are broken: %s", error or "'backy plugins' takes too long")
+                log.warning(
+                    "nobody knows which plugins are broken: %s", error or "'backy plugins --check' takes too long"
+                )
             else:
                 self.broken_plugins = tuple(
                     f"{one['kind']} '{one['name']}' of {one['distribution']}: {one['cause']}"

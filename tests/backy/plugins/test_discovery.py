@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from backy.plugins.discovery import Kind, advertised, contenders
+from backy.plugins.discovery import Kind, advertised, contenders, unreadable
 
 
 def test_the_cores_own_plugins_are_advertised() -> None:
@@ -64,21 +65,44 @@ def test_the_cores_own_plugins_are_never_switched_off(monkeypatch: pytest.Monkey
     assert len(contenders(advertised(Kind.COMMAND)["init"])) == 1
 
 
-def test_nobody_takes_the_place_of_a_core_command(distribution: Callable[..., str]) -> None:
-    distribution("acme", {"backy.commands": ["init"]})
+@pytest.mark.parametrize(("kind", "name"), [(Kind.COMMAND, "init"), (Kind.STORAGE, "chunked"), (Kind.VERIFIER, "full")])
+def test_nobody_takes_the_place_of_a_core_plugin(kind: Kind, name: str, distribution: Callable[..., str]) -> None:
+    distribution("acme", {kind.group: [name]})
 
-    claims = advertised(Kind.COMMAND)["init"]
+    claims = advertised(kind)[name]
 
     assert len(claims) == 2
     assert [plugin.core for plugin in contenders(claims)] == [True]
 
 
 @pytest.mark.filterwarnings("ignore:Implicit None on return values:DeprecationWarning")  # of Python 3.12
-def test_a_distribution_without_metadata_does_not_end_the_program(
-    distribution: Callable[..., str], tmp_path: Path
+@pytest.mark.parametrize("damage", ["METADATA is missing", "METADATA", "entry_points.txt", "a folder"])
+def test_a_distribution_that_can_not_be_read_is_named_and_left_out(
+    damage: str, distribution: Callable[..., str], tmp_path: Path
 ) -> None:
     distribution("acme", {"backy.sources": ["tape"]})
-    (tmp_path / "site-packages/acme-1.0.dist-info/METADATA").unlink()
+    distribution("zeta", {"backy.sources": ["reel"]})
+    folder = tmp_path / "site-packages/acme-1.0.dist-info"
+    if damage == "METADATA is missing":
+        (folder / "METADATA").unlink()
+    elif damage == "a folder":
+        (folder / "entry_points.txt").unlink()
+        (folder / "entry_points.txt").mkdir()
+    else:
+        (folder / damage).write_bytes(b"Name: \xff\xfe\n")
     importlib.invalidate_caches()
 
-    assert [plugin.name for plugin in advertised(Kind.SOURCE)["tape"]] == ["tape"]
+    assert "tape" not in advertised(Kind.SOURCE)
+    assert "reel" in advertised(Kind.SOURCE)
+    (line,) = unreadable()
+    assert line.startswith(f"the distribution {folder} can not be read: ")
+
+
+def test_of_a_distribution_that_is_there_twice_the_first_counts(
+    distribution: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distribution("acme", {"backy.sources": ["tape"]}, version="1.0")
+    shutil.copytree(tmp_path / "site-packages", tmp_path / "other")
+    monkeypatch.syspath_prepend(tmp_path / "other")
+
+    assert len(advertised(Kind.SOURCE)["tape"]) == 1

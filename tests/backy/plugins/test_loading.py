@@ -36,12 +36,14 @@ def test_only_the_chosen_plugin_is_imported(distribution: Callable[..., str]) ->
     assert module not in sys.modules
 
 
-def test_an_unknown_name_is_answered_with_what_there_is(
+def test_an_unknown_name_is_answered_with_what_there_is_and_imports_nothing(
     distribution: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    distribution("acme", {"backy.sources": ["rbd"]}, source("return 'rbd'"))
-    distribution("zeta", {"backy.sources": ["tape"]}, "raise ImportError('no tape')")
-    distribution("off", {"backy.sources": ["off"]})
+    modules = [
+        distribution("acme", {"backy.sources": ["rbd"]}, source("return 'rbd'")),
+        distribution("zeta", {"backy.sources": ["tape"]}, "import os; os._exit(7)"),
+        distribution("off", {"backy.sources": ["off"]}),
+    ]
     monkeypatch.setenv("BACKY_DISABLED_PLUGINS", "off, backy-sources-ceph, backy-sources-flyingcircus")
 
     with pytest.raises(PluginError) as unknown:
@@ -49,16 +51,8 @@ def test_an_unknown_name_is_answered_with_what_there_is(
 
     assert str(unknown.value) == (
         "no source 'rdb'; did you mean 'rbd'? installed: file, rbd, tape; "
-        "switched off: ceph-rbd, flyingcircus, off; 'backy plugins' shows their state"
+        "switched off: ceph-rbd, flyingcircus, off; 'backy plugins --check' tells which are broken"
     )
-
-
-def test_an_unknown_name_imports_nothing(distribution: Callable[..., str]) -> None:
-    modules = [distribution(name, {"backy.sources": [name]}, source("return 1")) for name in ("acme", "rbd")]
-
-    with pytest.raises(PluginError, match="no source 'rdb'"):
-        load(Kind.SOURCE, "rdb")
-
     assert not sys.modules.keys() & set(modules)
 
 
@@ -116,3 +110,10 @@ def test_an_interruption_while_importing_ends_the_command(distribution: Callable
 
     with pytest.raises(KeyboardInterrupt):
         imported(chosen(Kind.SOURCE, "tape"))
+
+
+def test_an_assertion_that_fails_while_importing_is_the_plugins_fault(distribution: Callable[..., str]) -> None:
+    distribution("acme", {"backy.sources": ["tape"]}, "assert False, 'no drive'")
+
+    with pytest.raises(PluginError, match=r"^source 'tape' of acme 1.0 is broken: AssertionError: no drive$"):
+        load(Kind.SOURCE, "tape")

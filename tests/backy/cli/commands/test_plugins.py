@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
+
+from backy.plugins import hosting
 
 SOURCE = '''
 """Tapes, read slowly."""
@@ -13,6 +18,11 @@ def backy_source(config): return "tape"
 @hookimpl
 def backy_source_config(argument): return {}
 '''
+HOOK = """
+from backy.hookspecs import hookimpl
+@hookimpl
+def backy_backup_failed(job, error): pass
+"""
 COMMAND = """
 import click
 @click.command()
@@ -26,7 +36,7 @@ def test_the_list_tells_kind_name_distribution_version_and_state(
 ) -> None:
     distribution("acme", {"backy.sources": ["tape"]}, SOURCE, version="2.5")
 
-    result = backy("plugins")
+    result = backy("plugins", "--check")
 
     assert result.code == 0
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.out.splitlines()]
@@ -37,7 +47,7 @@ def test_the_list_tells_kind_name_distribution_version_and_state(
 def test_the_cause_of_a_failure_stays_in_one_line_when_piped(distribution: Callable[..., str], backy: Callable) -> None:
     distribution("acme", {"backy.sources": ["tape"]}, f"raise ImportError('{'long ' * 60}')")
 
-    (line,) = (line for line in backy("plugins").out.splitlines() if "tape" in line)
+    (line,) = (line for line in backy("plugins", "--check").out.splitlines() if "tape" in line)
 
     assert "failed" in line
     assert "long " * 59 in line
@@ -46,7 +56,7 @@ def test_the_cause_of_a_failure_stays_in_one_line_when_piped(distribution: Calla
 def test_json_has_the_same_lines(distribution: Callable[..., str], backy: Callable) -> None:
     distribution("acme", {"backy.sources": ["tape"], "backy.commands": ["greet:greet"]}, SOURCE + COMMAND)
 
-    listed = json.loads(backy("plugins", "--json").out)
+    listed = json.loads(backy("plugins", "--check", "--json").out)
 
     assert {
         "kind": "source",
@@ -69,6 +79,61 @@ def test_what_is_switched_off_is_not_loaded_and_says_by_what(
     (line,) = (line for line in json.loads(backy("plugins", "--json").out) if line["name"] == "tape")
 
     assert (line["state"], line["cause"]) == ("disabled", "switched off by BACKY_DISABLED_PLUGINS")
+
+
+def test_the_list_imports_nothing(distribution: Callable[..., str], backy: Callable, tmp_path: Path) -> None:
+    distribution("acme", {"backy.sources": ["tape"]}, f"open({str(tmp_path / 'imported')!r}, 'w')\nraise RuntimeError")
+
+    result = backy("plugins", "--json")
+
+    (line,) = (line for line in json.loads(result.out) if line["name"] == "tape")
+    assert (result.code, line["state"], line["cause"]) == (0, "installed", None)
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("import os; os._exit(7)", "importing it ended with exit code 7"),
+        ("import os; os.kill(os.getpid(), 11)", "importing it ended by signal 11"),
+        ("import time; time.sleep(600)", "importing it ended after 4 seconds, its limit"),
+        ("print('[')\nraise KeyboardInterrupt", "importing it ended by signal 2"),
+    ],
+)
+def test_a_check_survives_whatever_an_import_does(
+    code: str, cause: str, distribution: Callable[..., str], backy: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distribution("acme", {"backy.sources": ["tape"]}, code)
+    monkeypatch.setattr(hosting, "examined", partial(hosting.examined, limit=4))
+
+    result = backy("plugins", "--check", "--json")
+
+    listed = {(line["kind"], line["name"]): line for line in json.loads(result.out)}
+    assert (result.code, listed["source", "tape"]["state"], listed["source", "tape"]["cause"]) == (1, "failed", cause)
+    assert listed["storage", "chunked"]["state"] == "ok"
+
+
+def test_two_hooks_of_one_name_are_no_conflict(distribution: Callable[..., str], backy: Callable) -> None:
+    for name in ("acme", "zeta"):
+        distribution(name, {"backy.hooks": ["slack"]}, HOOK)
+
+    lines = [line for line in json.loads(backy("plugins", "--check", "--json").out) if line["name"] == "slack"]
+
+    assert [(line["distribution"], line["state"]) for line in lines] == [("acme", "ok"), ("zeta", "ok")]
+
+
+def test_a_distribution_that_can_not_be_read_is_listed(
+    distribution: Callable[..., str], backy: Callable, tmp_path: Path
+) -> None:
+    distribution("acme", {"backy.sources": ["tape"]}, SOURCE)
+    (tmp_path / "site-packages/acme-1.0.dist-info/entry_points.txt").write_bytes(b"\xff\xfe")
+    importlib.invalidate_caches()
+
+    result = backy("plugins")
+
+    (line,) = (line for line in result.out.splitlines() if "acme" in line)
+    assert "site-packages/acme-1.0.dist-info can not be read: 'utf-8' codec" in line
+    assert backy("plugins", "--check").code == 1
 
 
 def test_without_a_source_the_package_to_install_is_named(backy: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
