@@ -16,7 +16,9 @@ def test_json_is_indented_and_takes_records_and_times(capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
 
     assert printed.startswith('{\n  "at": "2026-01-02T00:00:00Z",\n')
-    assert json.loads(printed)["of"] == [{"verifier": "full", "checked": 1, "total": 2, "out_of_time": False}]
+    assert json.loads(printed)["of"] == [
+        {"verifier": "full", "checked": 1, "total": 2, "out_of_time": False, "remarks": []}
+    ]
 
 
 def test_nothing_is_imported_for_commands_that_print_no_json() -> None:

@@ -127,7 +127,7 @@ def test_hook_backy_backup_failed_is_told_the_cause(repository: Repository, imag
 def test_hook_backy_verification_failed_is_told_how_many_chunks_differ(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repository, "verifier", lambda _default: Suspicious())
+    monkeypatch.setattr(repository, "verifiers", lambda _default: [Suspicious()])
     recorder = Recorder()
 
     with pytest.raises(VerificationError):

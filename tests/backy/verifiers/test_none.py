@@ -58,7 +58,7 @@ def test_takes_no_options(repository: Repository):
         repository.config, verifier=VerifierSections.from_plain({"type": "none", "chunks": 5})
     )
     with pytest.raises(ConfigError, match=r"config\.verifier: .*chunks"):
-        Repository(repository.directory, config).verifier("none")
+        Repository(repository.directory, config).verifiers("none")
 
 
 def test_an_image_without_chunks_needs_no_look_to_be_verified():

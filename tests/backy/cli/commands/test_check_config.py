@@ -78,7 +78,7 @@ def test_what_plugins_say_is_told_for_each_job(backy, distribution, conf: Path) 
     assert [line.split(": ")[0] for line in lines] == [f"{conf}:{line}" for line in (6, 7, 8, 8, 8)]
     assert "jobs.one: source 'tape' of acme 1.0 is broken: ImportError: no drive" in lines[0]
     assert "jobs.two: no source 'fiel'; did you mean 'file'? installed: " in lines[1]
-    assert "tape; 'backy plugins' shows their state" in lines[1]
+    assert "tape; 'backy plugins --check' tells which are broken" in lines[1]
     assert "jobs.three: source.filename: 'x.img' is no absolute path" in lines[2]
     assert "jobs.three: storage 'mad' of mad 1.0 is broken: hook backy_storage failed with KeyError: 'hat'" in lines[3]
     assert "jobs.three: verifier: object contains unknown field `x`" in lines[4]
