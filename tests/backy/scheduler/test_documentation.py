@@ -81,6 +81,7 @@ def test_every_warning_of_the_check_is_explained(status) -> None:
         "quarantine_reports": 2,
         "partly_verified": True,
         "verification": "verified partly",
+        "remarks": ("e2fsck: 3 faults", "e2fsck: old"),
         "consistent": False,
         "distrusted": 2,
         "unreadable": 2,

@@ -97,6 +97,11 @@ def test_everything_that_is_written_counts(read) -> None:
     assert (web1.line, other.line) == (17, 25)
 
 
+def test_a_job_may_have_several_verifiers(read) -> None:
+    (job, *_) = read(f"{SMALL}    verifier: [full, {{type: sample, percent: 5}}]\n").jobs.values()
+    assert job.verifier.written == [{"type": "full"}, {"type": "sample", "percent": 5}]
+
+
 @pytest.mark.parametrize("addresses", ["''", "[]", "','"])
 def test_the_console_can_be_switched_off(read, addresses: str) -> None:
     assert read(f"global: {{telnet-addrs: {addresses}}}\n{SMALL}").telnet_addresses == ()

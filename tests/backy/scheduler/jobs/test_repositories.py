@@ -78,7 +78,10 @@ def test_a_changed_entry_is_written_and_the_rest_stays(written, base: Path, tmp_
 
     assert (second.format, second.id, second.created) == (first.format, first.id, first.created)
     assert second.source.written["filename"] == str(other)
-    assert (second.verifier.type, second.storage.written) == ("none", {"type": "chunked", "compression": 3})
+    assert (second.verifier.written, second.storage.written) == (
+        {"type": "none"},
+        {"type": "chunked", "compression": 3},
+    )
     assert second.schedule is not None
     assert (second.schedule["daily"].keep, second.schedule["weekly"].keep) == (3, 4)
     assert Repository.open(base / "vm").config == second
