@@ -23,6 +23,7 @@ from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
 from backy.integrity.verify import recheck
+from backy.plugins.broken import error_line
 from backy.plugins.events import Events
 from backy.repository.cleanup import clean_up
 from backy.repository.live import LiveChunks, boot_id, first_sound, reliable
@@ -67,7 +68,7 @@ class Backup:
             except SourceBusyError:
                 raise  # no failure: the same backup may succeed later
             except Exception as error:
-                self.events.backup_failed(self.repository.job, str(error))
+                self.events.backup_failed(self.repository.job, error_line(error))
                 raise
 
     def _locked(self) -> Revision:

@@ -9,16 +9,19 @@ import select
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial, wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from backy.cli import output
 from backy.cli.logs import logs_to_file, set_up_logging
 from backy.errors import BackyError, ExitCode, PluginError
+from backy.plugins.broken import BrokenPluginError, described, error_line
 from backy.plugins.discovery import CORE_DISTRIBUTION, Kind, Plugin, advertised, conflict, contenders
 from backy.text.phrases import did_you_mean
 
@@ -75,9 +78,24 @@ def _foreign_command(claims: list[Plugin]) -> click.Command:
     try:
         # It may write to standard output when it runs, but not before: the command line may be that of another one.
         with redirect_stdout(sys.stderr):
-            return imported_command(claims[0])
+            return output.replaced(imported_command(claims[0]), partial(_blamed, claims[0]))
     except PluginError as error:
         return _broken_command(name, error)
+
+
+def _blamed(plugin: Plugin, callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the callback of a plugin's command, in which an error that nobody expects is told as the plugin's."""
+
+    @wraps(callback)
+    def run(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as click calls it
+        try:
+            return callback(*arguments, **options)
+        except (BackyError, OSError, click.ClickException, click.exceptions.Exit, click.Abort):
+            raise  # meant for users, or the end that the command chose
+        except (Exception, SystemExit) as error:
+            raise BrokenPluginError(plugin, described(error)) from error
+
+    return run
 
 
 def _broken_command(name: str, cause: PluginError) -> click.Command:
@@ -195,15 +213,7 @@ def _failed(error: BaseException) -> int:
     _drop_output()
     if seen_enough:
         return ExitCode.FAILED
-    if isinstance(error, BackyError):
-        message = str(error)
-    elif isinstance(error, OSError):
-        message = _describe(error)
-    elif isinstance(error, KeyboardInterrupt | click.Abort):
-        message = "interrupted"
-    else:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        message = f"internal error: {text}; 'backy -v' logs where"
+    message = "interrupted" if isinstance(error, click.Abort) else error_line(error)
     log.debug("this is where it happened:", exc_info=error)
     click.echo(f"Error: {message}", err=True)
     _write_to_logfile(message)
@@ -234,14 +244,7 @@ def _drop_output() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-
-
-def _describe(error: OSError) -> str:
-    """Return file name and cause of an error of the operating system."""
-    return ": ".join(str(part) for part in (error.filename, error.strerror or str(error)) if part)
+        output.discard()
 
 
 def _terminate(_number: int, _frame: object) -> None:

@@ -54,14 +54,27 @@ def close() -> None:
             data.close()
 
 
+def discard() -> None:
+    """Let standard output lead nowhere: it can not be written, or its reader must not wait for this process."""
+    if (data := stream()) is not None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, data.fileno(), inheritable=False)
+        os.close(null)
+
+
 def own(command: click.Command) -> click.Command:
     """Return a copy of a command of backy in which `print` writes to standard error, and `echo` to standard output."""
     # The whole command, not only calls of plugins: their threads and destructors print when they want to.
+    return replaced(command, _kept_apart)
+
+
+def replaced(command: click.Command, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> click.Command:
+    """Return a copy of a command, and of all below it, in which `wrap(callback)` stands for each callback."""
     copied = copy.copy(command)
     if isinstance(copied, click.Group):
-        copied.commands = {name: own(nested) for name, nested in copied.commands.items()}
+        copied.commands = {name: replaced(nested, wrap) for name, nested in copied.commands.items()}
     if copied.callback is not None:
-        copied.callback = _kept_apart(copied.callback)
+        copied.callback = wrap(copied.callback)
     return copied
 
 
@@ -84,9 +97,20 @@ def stream() -> TextIO | None:
 
 
 def echo(text: object) -> None:
-    """Write a line of text to standard output; do nothing if that is closed."""
-    if (data := stream()) is not None:
-        click.echo(text, file=data)
+    """Write a line of text to standard output; do nothing if that is closed. Threads use what `echoing` returns."""
+    echoing()(text)
+
+
+def echoing() -> Callable[[object], None]:
+    """Return a function that writes a line of text to standard output, from any thread."""
+    # Only the thread of the command has a context to find the stream in.
+    data = stream()
+
+    def write(text: object) -> None:
+        if data is not None:
+            click.echo(text, file=data)
+
+    return write
 
 
 def descriptor() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backy.errors import PluginError
+from backy.errors import BackyError, PluginError
 from backy.plugins.discovery import Plugin
 
 
@@ -14,8 +14,38 @@ class BrokenPluginError(PluginError):
         self.cause = cause
 
 
+class PluginSystemError(PluginError, OSError):
+    """The operating system refused something that a plugin asked for: a disk is full, a device gone."""
+
+    # An OSError as well, so that those who go on after one do so no matter who met it.
+    def __init__(self, plugin: Plugin, call: str, error: OSError) -> None:
+        self._text = f"{plugin} failed in {call}: {system_error(error)}"
+        super().__init__(self._text)
+        self.errno, self.strerror = error.errno, error.strerror
+
+    def __str__(self) -> str:
+        return self._text
+
+
 def described(error: BaseException) -> str:
     """Return type and text of an unexpected exception in one line."""
     # Texts of foreign exceptions have line breaks; an error of backy is one line.
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def system_error(error: OSError) -> str:
+    """Return file name and cause of an error of the operating system."""
+    return ": ".join(str(part) for part in (error.filename, error.strerror or str(error)) if part)
+
+
+def error_line(error: BaseException) -> str:
+    """Return the line that users see of an error that ends a command."""
+    if isinstance(error, BackyError):
+        return str(error)
+    if isinstance(error, OSError):
+        return system_error(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"internal error: {text}; 'backy -v' logs where"

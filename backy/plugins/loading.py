@@ -13,6 +13,7 @@ from backy.plugins import tracing
 from backy.plugins.broken import BrokenPluginError, described
 from backy.plugins.contract import check
 from backy.plugins.discovery import Kind, Plugin, advertised, conflict, contenders, unreadable
+from backy.plugins.shapes import made
 from backy.text.phrases import did_you_mean
 
 
@@ -40,7 +41,7 @@ def invoke(plugin: Plugin, manager: pluggy.PluginManager, hook: str, **arguments
         raise BrokenPluginError(plugin, f"hook {hook} failed with {described(error)}") from error
     if result is None:
         raise BrokenPluginError(plugin, f"hook {hook} returned nothing")
-    return result
+    return made(plugin, hook, result)
 
 
 def load(kind: Kind, name: str) -> pluggy.PluginManager:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import cache_option
+from backy.cli.output import discard
 
 
 @click.command("mount")
@@ -46,4 +47,7 @@ def command(directory: Path, configuration: Path | None, foreground: bool, cache
         found = load(configuration)
         # By the names of jobs: a repository that does not exist yet appears after its first backup.
         tree = Forest({name: found.repository(job) for name, job in found.jobs.items()})
+    if not foreground:
+        # libfuse detaches the descriptors that it knows of, and whoever reads a pipe from here waits for all.
+        discard()
     serve(tree, mountpoint, cache=cache * 2**20, foreground=foreground)

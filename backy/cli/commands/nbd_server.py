@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import cache_option, revision_option
-from backy.cli.output import echo
+from backy.cli.output import echoing
 
 
 @click.command("nbd-server")
@@ -50,4 +50,4 @@ def command(
         address = Address(host=host or "127.0.0.1", port=port or PORT)
     repository = Repository.open(directory)
     revision = repository.records.select(specification)
-    serve(repository, revision, Server(address, writable, cache * 2**20), echo)
+    serve(repository, revision, Server(address, writable, cache * 2**20), echoing())

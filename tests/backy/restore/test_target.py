@@ -142,7 +142,10 @@ def test_what_is_there_is_replaced_by_force_only(restore: Callable, tape: Path, 
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        ("full", "tape:{} is incomplete: No space left on device"),
+        (
+            "full",
+            "source 'tape' of acme 1.0 failed in pwrite(bytes, 0): No space left on device; tape:{} is incomplete",
+        ),
         ("loose", "the tape came loose; tape:{} is incomplete"),
     ],
 )
