@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 import queue
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
+from backy.system.links import open_followed
 from backy.text.phrases import TIME_FORMAT
 
 OURS = "backy"
@@ -22,7 +25,7 @@ def set_up_logging(logfile: Path | None, *, verbose: bool) -> None:
     Warnings go to standard error, and messages of level INFO also to a file. With `verbose`, both get everything.
 
     Raises:
-        OSError: `logfile` can not be opened.
+        OSError: `logfile` can not be opened, or is a symbolic link of somebody else.
     """
     handler: logging.Handler
     if logfile is None:
@@ -30,7 +33,7 @@ def set_up_logging(logfile: Path | None, *, verbose: bool) -> None:
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     else:
         # logrotate moves the file away: this handler notices, and opens it again.
-        handler, level = logging.handlers.WatchedFileHandler(logfile, encoding="utf-8"), logging.INFO
+        handler, level = _LogFile(logfile, encoding="utf-8"), logging.INFO
         # With the process: the commands of one repository may write to its log at the same time.
         handler.setFormatter(logging.Formatter("%(asctime)s [%(process)d] %(levelname)s %(message)s", TIME_FORMAT))
     handler.set_name(OURS)
@@ -41,6 +44,15 @@ def set_up_logging(logfile: Path | None, *, verbose: bool) -> None:
         other.close()
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if verbose else level)
+
+
+class _LogFile(logging.handlers.WatchedFileHandler):
+    """Writes to a file that may be rotated, and follows no symbolic link of somebody else."""
+
+    def _open(self) -> TextIOWrapper:
+        # A link that another user has made would let root write to any file.
+        descriptor = open_followed(Path(self.baseFilename), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        return os.fdopen(descriptor, "a", encoding=self.encoding, errors=self.errors)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Restore:
     salvage: Path | None = None
     """Path of the list of what could be read; None ends the restore at the first damaged chunk."""
     force: bool = False
-    """Whether to replace what TYPE:ARGUMENT names if it exists."""
+    """Whether to replace a file that exists, of root's also one of another user, or what TYPE:ARGUMENT names."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Options of TYPE, by name."""
     descriptor: int | None = None
@@ -52,14 +52,18 @@ class Restore:
         Raises:
             RevisionNotFoundError: there is no revision that SPEC stands for.
             ConfigError, PluginError: the target, an option or the path in `salvage` can not be used.
-            TargetError: the target can not be opened or resumed, or is incomplete.
+            TargetError: the target exists, is in use, can not be opened or resumed, or is incomplete.
             DamageError: the chunk map is damaged, or a chunk in a stream; or, after all else is restored and `salvage`
                 is written, some chunks became zeroes.
-            OSError: the stream has no reader any more, or `salvage` can not be written.
+            OSError: the stream has no reader any more, or `salvage` can not be written; PermissionError if that or the
+                target is a symbolic link of somebody else.
         """
         repository = self.repository
         revision = repository.records.select(self.specification)
-        with repository.image(revision) as stored, salvaged(stored, self.salvage, self.target, repository) as image:
+        with (
+            repository.image(revision) as stored,
+            salvaged(stored, self.salvage, self.target, repository, force=self.force) as image,
+        ):
             self._write(image)
         # Plugins are loaded only now: one that hangs or is broken must not keep anybody from getting an image back.
         events = self.events or Events.installed()
@@ -69,7 +73,7 @@ class Restore:
     def _write(self, image: StoredImage) -> None:
         """Open the target and write `image` to it."""
         if self.resume:
-            with open_again(self.target, image.size, self.repository) as kept:
+            with open_again(self.target, image.size, self.repository, force=self.force) as kept:
                 resume(image, kept, self.steps("restore", image.size))
         elif self.target == STANDARD_OUTPUT:
             if self.options:

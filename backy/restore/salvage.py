@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
 from backy.api import CHUNK_SIZE
+from backy.durable import naming, pwrite_all
 from backy.errors import ChunkDamageError, ConfigError, DamageError
 from backy.image.stored import StoredImage
 from backy.repository.repository import Repository
+from backy.restore.overwriting import open_file
 from backy.text.phrases import counted
 
 _NOT_TRIED, _READ, _BAD = "?", "+", "-"
@@ -36,7 +39,9 @@ class SalvagedImage(StoredImage):
 
 
 @contextmanager
-def salvaged(image: StoredImage, path: Path | None, target: str, repository: Repository) -> Iterator[StoredImage]:
+def salvaged(
+    image: StoredImage, path: Path | None, target: str, repository: Repository, *, force: bool = False
+) -> Iterator[StoredImage]:
     """Yield an image whose damaged chunks read as zeroes; write to `path` which ones these were.
 
     Args:
@@ -44,26 +49,41 @@ def salvaged(image: StoredImage, path: Path | None, target: str, repository: Rep
         path: Path of the list; None yields `image` itself.
         target: What the image is restored to, which `path` must not be.
         repository: The repository, in which `path` must not lie.
+        force: Whether root may replace a file of another user by the list.
 
     Raises:
         ConfigError: `path` lies inside of the repository, is no file, or is the target.
+        TargetError: the file at `path` belongs to somebody else or is in use.
+        PermissionError: `path` is a symbolic link of somebody else.
         DamageError: at the end, if a chunk could not be read.
     """
     if path is None:
         yield image
         return
     _check(path, target, repository)
-    # Written before anything is read: an interrupted restore must not leave a list that says more than it knows.
-    path.write_text(mapfile(image.size, (), _NOT_TRIED))
-    found = SalvagedImage(image)
-    yield found
-    path.write_text(mapfile(image.size, found.damaged, _READ))
+    # An older list is replaced without force: a restore that is resumed goes on with it.
+    descriptor = open_file(path, existing=True, force=force)
+    try:
+        # Written before anything is read: an interrupted restore must not leave a list that says more than it knows.
+        _replace(descriptor, mapfile(image.size, (), _NOT_TRIED), path)
+        found = SalvagedImage(image)
+        yield found
+        _replace(descriptor, mapfile(image.size, found.damaged, _READ), path)
+    finally:
+        os.close(descriptor)
     if found.damaged:
         first = min(found.damaged)
         raise DamageError(
             f"{len(found.damaged)} of {counted(len(image.chunks), 'chunk')} could not be read, zeroes are in their "
             f"place, see {path}; the first is at byte {first * CHUNK_SIZE}: {found.damaged[first]}"
         )
+
+
+def _replace(descriptor: int, content: str, path: Path) -> None:
+    """Replace all that an open file holds."""
+    with naming(path):
+        os.ftruncate(descriptor, 0)
+        pwrite_all(descriptor, content.encode(), 0)
 
 
 def _check(path: Path, target: str, repository: Repository) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import logging
 import os
@@ -17,6 +16,7 @@ from backy.durable import pwrite_all
 from backy.errors import BackyError, ConfigError, PluginError, TargetError
 from backy.reflink import punch
 from backy.repository.repository import Repository
+from backy.restore.overwriting import open_device, open_file
 from backy.system.direct import DirectWriter, reopened
 
 log = logging.getLogger(__name__)
@@ -43,12 +43,14 @@ def open_target(
         size: Bytes of the image.
         repository: The repository, which must not have the target in it.
         options: Options of TYPE, by name.
-        force: Whether TYPE may replace what exists.
+        force: Whether a file that exists may be replaced, or what TYPE names.
 
     Raises:
         PluginError: there is no such type, or it offers no target.
         ConfigError: ARGUMENT or an option is wrong.
-        TargetError: the target can not be opened, is too small, in use, or part of the repository; or it is incomplete.
+        TargetError: the target exists, can not be opened, is too small, in use, or part of the repository; or it is
+            incomplete.
+        PermissionError: the target is a symbolic link of somebody else.
     """
     # The rule of scp and rsync. A misspelt type is an error, never the name of a new file.
     kind, colon, argument = name.partition(":")
@@ -57,22 +59,24 @@ def open_target(
     elif options:
         raise ConfigError(f"options are for targets like TYPE:ARGUMENT; '{name}' is a path")
     else:
-        opened = _opened(Path(name), size, repository.directory, kept=False)
+        opened = _opened(Path(name), size, repository.directory, kept=False, force=force)
     with opened as target, _incomplete_on_error(name):
         yield target
         target.finish()
 
 
 @contextmanager
-def open_again(name: str, size: int, repository: Repository) -> Iterator[ReadableTarget]:
+def open_again(name: str, size: int, repository: Repository, *, force: bool = False) -> Iterator[ReadableTarget]:
     """Open a file or a block device that an earlier restore did not complete, and keep its content.
+
+    `force` lets root open a file of another user.
 
     Raises:
         TargetError: as for `open_target`, or it is neither.
     """
     if name == "-" or ":" in name.partition("/")[0]:
         raise TargetError(f"'{name}' can not be read back: only files and block devices can be resumed")
-    with _opened(Path(name), size, repository.directory, kept=True) as target, _incomplete_on_error(name):
+    with _opened(Path(name), size, repository.directory, kept=True, force=force) as target, _incomplete_on_error(name):
         yield target
         target.finish()
 
@@ -98,17 +102,18 @@ def _offered(kind: str, repository: Repository, **arguments: object) -> Abstract
 
 
 @contextmanager
-def _opened(path: Path, size: int, repository: Path, *, kept: bool) -> Iterator[_File]:
+def _opened(path: Path, size: int, repository: Path, *, kept: bool, force: bool) -> Iterator[_File]:
     """Open a file or a block device, and give a file the size of the image; `kept` keeps its content."""
     if path.resolve().is_relative_to(repository.resolve()):
         raise TargetError(f"{path} lies inside of the repository: restore to another place")
     is_device = path.is_block_device()
     if path.exists() and not path.is_file() and not is_device:
         raise TargetError(f"{path} is neither a file nor a block device; use '-' to write to a pipe")
-    descriptor = _open_device(path, size) if is_device else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_device(path) if is_device else open_file(path, existing=kept, force=force)
     try:
         with reopened(descriptor) as direct:
             if is_device:
+                _check_capacity(path, descriptor, size)
                 yield _Device(descriptor, direct, kept=kept)
                 return
             with _incomplete_on_error(str(path)):
@@ -134,20 +139,12 @@ def _incomplete_on_error(name: str) -> Iterator[None]:
         raise
 
 
-def _open_device(path: Path, size: int) -> int:
-    """Return a descriptor of a block device that no one uses; raises TargetError."""
-    try:
-        # Without O_CREAT, O_EXCL refuses a device that is mounted or otherwise in use (open(2)).
-        descriptor = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
-    except OSError as error:
-        hint = "; is it mounted?" if error.errno == errno.EBUSY else ""
-        raise TargetError(f"{path}: {error.strerror}{hint}") from error
+def _check_capacity(path: Path, descriptor: int, size: int) -> None:
+    """Raise TargetError if an image of `size` bytes does not fit on a device."""
     # stat(2) has no size of block devices.
     capacity = os.lseek(descriptor, 0, os.SEEK_END)
     if capacity < size:
-        os.close(descriptor)
         raise TargetError(f"{path} has {capacity} bytes, the image needs {size}")
-    return descriptor
 
 
 class _File:

@@ -54,7 +54,7 @@ def make_image(image: Path, seed: int, chunks: float) -> bytes:
 
 
 def restored(backy, directory: Path, target: Path, *options: str) -> bytes:
-    result = backy("-b", directory, "restore", *options, target)
+    result = backy("-b", directory, "restore", "--force", *options, target)
     assert result.code == 0, result.err
     return target.read_bytes()
 

@@ -55,7 +55,7 @@ def test_every_revision_is_what_the_disk_was_at_its_time(
             assert backy("-b", repository, "purge").code == ExitCode.DONE
 
         for revision, content in expected.items():
-            assert backy("-b", repository, "restore", "-r", revision, target).code == ExitCode.DONE
+            assert backy("-b", repository, "restore", "--force", "-r", revision, target).code == ExitCode.DONE
             assert target.read_bytes() == content
 
     assert backy("-b", repository, "scrub", "deep").code == ExitCode.DONE

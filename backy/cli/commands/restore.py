@@ -34,7 +34,7 @@ def _options(_context: click.Context, _parameter: click.Parameter, value: tuple[
     type=click.Path(dir_okay=False, path_type=Path),
     help="Continue after damaged chunks, write zeroes for them, and list in FILE which ranges could be read.",
 )
-@click.option("--force", is_flag=True, help="Replace what TYPE:ARGUMENT names if it is there already.")
+@click.option("--force", is_flag=True, help="Replace a file, or what TYPE:ARGUMENT names, if it is there already.")
 @click.option(
     "-o",
     "--option",
@@ -58,9 +58,9 @@ def command(
 ) -> None:
     """Write a revision to TARGET: a file, a block device, TYPE:ARGUMENT, or '-' for standard output.
 
-    A file is made or replaced, with holes where the image has zeroes. TYPE:ARGUMENT is a place that the source TYPE
-    offers, such as 'ceph-rbd:POOL/IMAGE'; an existing one is replaced only with --force. Write a file that has a colon
-    in its name as './NAME'. Every chunk is checked before it is written.
+    A file is made, with holes where the image has zeroes. TYPE:ARGUMENT is a place that the source TYPE offers, such as
+    'ceph-rbd:POOL/IMAGE'. What exists, other than a block device, is replaced only with --force, and nothing while QEMU
+    has it open. Write a file that has a colon in its name as './NAME'. Every chunk is checked before it is written.
 
     A damaged chunk ends the restore. With --salvage it continues, and fails at its end. FILE has the format of GNU
     ddrescue's mapfiles, in which '+' is a range that was read and '-' one that was not.

@@ -33,9 +33,9 @@ OLD = b"\xaa"
 """What a target is full of before."""
 
 
-def opened(path: Path, size: int, repository: Repository):
+def opened(path: Path, size: int, repository: Repository, *, force: bool = False):
     """Open a target that needs no options."""
-    return open_target(str(path), size, repository, {}, force=False)
+    return open_target(str(path), size, repository, {}, force=force)
 
 
 def silent(_length: int) -> None:
@@ -59,9 +59,9 @@ def revision(repository: Repository, image: Path, clock):
 def restored(repository: Repository, revision):
     """Restore the revision as `restored(target)` and return what progress was told."""
 
-    def run(path: Path) -> int:
+    def run(path: Path, *, force: bool = False) -> int:
         told: list[int] = []
-        with repository.image(revision) as stored, opened(path, stored.size, repository) as target:
+        with repository.image(revision) as stored, opened(path, stored.size, repository, force=force) as target:
             restore(stored, target, told.append)
         return sum(told)
 
@@ -91,7 +91,7 @@ def test_a_new_file_is_the_image_and_as_sparse(restored, image: Path, tmp_path: 
 def test_nothing_remains_of_a_larger_file(restored, image: Path, tmp_path: Path) -> None:
     target = tmp_path / "old.img"
     target.write_bytes(OLD * (image.stat().st_size + 5000))
-    restored(target)
+    restored(target, force=True)
 
     assert target.read_bytes() == image.read_bytes()
 

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import builtins
+import errno
+import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -170,3 +174,55 @@ def test_salvage_goes_on_over_damage_and_says_so(
         "0x00000000  0x00400000  -",
         "0x00400000  0x00C003E8  +",
     ]
+
+
+@pytest.mark.parametrize("suffix", [".rev", ".map", ".zst"])
+def test_a_read_error_advises_nobody_to_give_a_revision_up(
+    backy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """The disk may be well again behind another cable."""
+    opened = open
+
+    def fail(path: object, *arguments: object, **keywords: object) -> object:
+        if str(path).endswith(suffix):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return opened(path, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "open", fail)
+    monkeypatch.setattr(io, "open", fail)
+    done = backy("-b", tmp_path / "vm", "restore", tmp_path / "out")
+
+    assert (done.code, done.out) == (1, "")
+    assert "Input/output error" in done.err
+    assert "forget" not in done.err
+
+
+def test_a_file_that_exists_wants_force(backy, repository: Repository, image: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.write_bytes(b"precious")
+    refused = backy("-b", repository.directory, "restore", target)
+
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err == (
+        f"Error: {target} exists already; --force replaces it, --resume completes what an earlier restore left of it\n"
+    )
+    assert target.read_bytes() == b"precious"
+    assert backy("-b", repository.directory, "restore", "--force", target).code == 0
+    assert target.read_bytes() == image.read_bytes()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can make links of others")
+def test_a_link_of_somebody_else_is_one_line(backy, repository: Repository, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("precious")
+    os.lchown(tmp_path / "link", 1234, 1234)
+
+    for words in (["restore", tmp_path / "link"], ["restore", "--salvage", tmp_path / "link", tmp_path / "out"]):
+        done = backy("-b", repository.directory, *words)
+        assert (done.code, done.out) == (1, "")
+        assert done.err == (
+            f"Error: {tmp_path}/link: is a symbolic link of user 1234; only your own and those of root are followed\n"
+        )
+    done = backy("-l", tmp_path / "link", "-b", repository.directory, "status")
+    assert (done.code, done.out) == (1, "")
+    assert "is a symbolic link of user 1234" in done.err
+    assert not (tmp_path / "precious").exists()
