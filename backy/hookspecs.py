@@ -2,7 +2,8 @@
 
 A plugin is a module that an entry point names. In the groups `backy.sources`, `backy.storages` and `backy.verifiers`,
 users write the entry point's name as `type`. The module implements the hooks of its group and no others; it may leave
-out optional ones. In the group `backy.hooks` it implements at least one of the events. An implementation may leave out
+out optional ones. In the group `backy.hooks` it implements at least one of the events. Their `config` is the plugin's
+own section of `hooks`, without the key `required`; it is empty if there is none. An implementation may leave out
 arguments that it does not need. It may not add any.
 """
 
@@ -10,15 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
 import pluggy
 
 # not by way of backy.api: the longest chain of imports goes through here
 from backy.contract.commands import ConsoleCommand
 from backy.contract.images import Config, Job
+from backy.contract.revisions import RevisionInfo
 from backy.contract.sources import RestoreTarget, Source
-from backy.contract.storages import Storage
+from backy.contract.storages import Purged, Storage
 from backy.contract.verifiers import Verifier
 
 CONTRACT: Final = (1, 0)
@@ -77,44 +80,236 @@ def backy_verifier(config: Config, job: Job) -> Verifier:  # type: ignore[empty-
 
 
 @hookspec
-def backy_backup_starting(job: Job, tags: tuple[str, ...]) -> None:
+def backy_hook_config(config: Config) -> None:
+    """Check the plugin's section of `hooks`. Called by `check-config`.
+
+    Optional. Raise ConfigError if `config` is wrong.
+    """
+
+
+@hookspec
+def backy_backup_starting(job: Job, tags: tuple[str, ...], config: Config) -> None:
     """Allow or refuse a backup. Called by `backup` under its lock, before anything is created.
 
-    The only event that may veto: any exception fails the backup, and its text is shown as the reason.
+    This event may veto: a BackyError fails the backup, and its text is shown as the reason. Any other
+    exception, and a call that does not end in time, is logged and allows it, unless the plugin's section says
+    `required: true`.
     """
 
 
 @hookspec
-def backy_backup_finished(job: Job, revision_id: str) -> None:
-    """Note that `revision_id` is complete. Called by `backup` under its lock, after its record is durable.
+def backy_backup_finished(job: Job, revision: RevisionInfo, config: Config) -> None:
+    """Note that `revision` is complete. Called by `backup`.
 
     An exception is logged and changes nothing.
     """
 
 
 @hookspec
-def backy_backup_failed(job: Job, error: str) -> None:
-    """Note that a backup failed. Called by `backup` under its lock, after the new revision is removed.
+def backy_backup_failed(job: Job, error: str, config: Config) -> None:
+    """Note that a backup failed. Called by `backup`, after the new revision was removed.
 
-    Not called if repository or source were busy, or if the backup was interrupted. `error` is the text that users see.
-    An exception is logged and changes nothing.
+    Not called if repository or source were busy, or if the backup was interrupted. `error` is the line that
+    users see. An exception is logged and changes nothing.
     """
 
 
 @hookspec
-def backy_verification_failed(job: Job, revision_id: str, mismatches: int) -> None:
+def backy_verification_failed(job: Job, revision_id: str, mismatches: int, config: Config) -> None:
     """Note that `mismatches` chunks of a fresh revision differ from the source. Called by `backup`.
 
-    The revision is removed after this. If it was made from the changes that the source reported, a new one that reads
-    everything follows; else `backy_backup_failed` is called. An exception is logged and changes nothing.
+    The revision was removed. If it was made from the changes that the source reported, a new one that reads
+    everything followed; else `backy_backup_failed` is called, too. An exception is logged and changes nothing.
     """
 
 
 @hookspec
-def backy_restore_finished(job: Job, revision_id: str, target: str) -> None:
-    """Note that `revision_id` was restored. Called by `restore`, after the target is durable.
+def backy_damage_found(job: Job, revisions: tuple[str, ...], chunks: int, config: Config) -> None:
+    """Note that stored chunks are damaged. Called by `backup` and `scrub`.
 
-    `target` is the text that the user wrote; `-` is standard output. An exception is logged and changes nothing.
+    `revisions` has the ids of those that refer to them and are distrusted now. An exception is logged and
+    changes nothing.
+    """
+
+
+@hookspec
+def backy_damage_repaired(job: Job, revisions: tuple[str, ...], chunks: int, config: Config) -> None:
+    """Note that damaged chunks were repaired from a sound copy. Called by `backup`.
+
+    `revisions` has the ids of those that refer to them. An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_journal_broken(job: Job, text: str, config: Config) -> None:
+    """Note that a repository's journal does not fit its records. Called by nothing yet: there is no journal.
+
+    An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_restore_finished(job: Job, revision: RevisionInfo, target: str, config: Config) -> None:
+    """Note that `revision` was restored. Called by `restore`, after the target is durable.
+
+    `target` is the text that the user wrote; `-` is standard output. An exception is logged and changes
+    nothing.
+    """
+
+
+@hookspec
+def backy_restore_failed(job: Job, revision: RevisionInfo, target: str, error: str, config: Config) -> None:
+    """Note that a restore failed. Called by `restore`.
+
+    The target may have part of the image. `error` is the line that users see. Not called if the restore was
+    interrupted. An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_expiring(job: Job, revision: RevisionInfo, tags: tuple[str, ...], config: Config) -> None:
+    """Allow or refuse that `revision` loses `tags`.
+
+    Called by `expire` and `forget` under their lock, before anything goes. This event may veto: a BackyError
+    keeps the revision as it is. Any other exception, a call that does not end in time, and a plugin that can
+    not be loaded let nothing go at all; the command fails. A revision without tags left is removed.
+    """
+
+
+@hookspec
+def backy_revision_removed(job: Job, revision: RevisionInfo, config: Config) -> None:
+    """Note that `revision` was removed. Called by `expire` and `forget`.
+
+    An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_revision_purged(job: Job, revision: RevisionInfo, config: Config) -> None:
+    """Note that `revision` is gone for good. Called by nothing yet: there is no trash.
+
+    An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_revision_undeleted(job: Job, revision: RevisionInfo, config: Config) -> None:
+    """Note that `revision` is back from the trash. Called by nothing yet: there is no trash.
+
+    An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_purge_finished(job: Job, result: Purged, config: Config) -> None:
+    """Note that a purge has ended. Called by `purge`.
+
+    An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_scrub_finished(job: Job, result: Mapping[str, Any], config: Config) -> None:
+    """Note that a scrub has ended. Called by `scrub`.
+
+    `result` has what `scrub --json` prints. An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_copy_finished(
+    job: Job, revisions: tuple[str, ...], place: str, result: Mapping[str, Any], config: Config
+) -> None:
+    """Note that `revisions` were copied to `place`. Called by nothing yet: there are no copies.
+
+    An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_copy_failed(job: Job, revisions: tuple[str, ...], place: str, error: str, config: Config) -> None:
+    """Note that copying `revisions` to `place` failed. Called by nothing yet: there are no copies.
+
+    An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_drill_finished(
+    job: Job, revision: RevisionInfo, level: int, result: Mapping[str, Any], config: Config
+) -> None:
+    """Note that a drill has proved that `revision` can be restored. Called by nothing yet: there are no drills.
+
+    An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_drill_failed(job: Job, revision: RevisionInfo, level: int, error: str, config: Config) -> None:
+    """Note that a drill has not proved that `revision` can be restored.
+
+    Called by nothing yet: there are no drills. An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_job_finished(  # noqa: PLR0913, PLR0917  # plugins take only those that they need
+    job: Job, outcome: str, error: str | None, failures: int, next_time: datetime | None, config: Config
+) -> None:
+    """Note that a run of a job has ended, however it did. Called by `scheduler`.
+
+    `outcome` is `done`, `failed` or `busy`. `error` is what the log of the scheduler says, or None. A backup
+    that is done may have one: then something failed that follows a backup. `failures` counts failed runs in a
+    row. `next_time` is None if the job is not due again. An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_job_overdue(job: Job, since: datetime, text: str, config: Config) -> None:
+    """Note that a job does not keep its SLA any more. Called by `scheduler`.
+
+    `since` is when it should have had a new revision. `text` is what `check` says of the job.
+    An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_job_recovered(job: Job, since: datetime, text: str, config: Config) -> None:
+    """Note that a job keeps its SLA again. Called by `scheduler`.
+
+    `since` is when it had become overdue. `text` says so in a line. An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_copy_overdue(job: Job, place: str, since: datetime, text: str, config: Config) -> None:
+    """Note that the copies at `place` are too old. Called by nothing yet: there are no copies.
+
+    An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_drill_overdue(job: Job, since: datetime, text: str, config: Config) -> None:
+    """Note that the last drill of a job is too old. Called by nothing yet: there are no drills.
+
+    An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_space_low(place: str, since: datetime, text: str, config: Config) -> None:
+    """Note that space runs out at `place`. Called by nothing yet: no limit is built.
+
+    An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_clock_suspect(place: str, since: datetime, text: str, config: Config) -> None:
+    """Note that a clock can not be right. Called by nothing yet: clocks are not compared.
+
+    An exception is logged and changes nothing.
     """
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
@@ -21,7 +21,7 @@ from backy.durable import sync_file_system_of
 from backy.errors import HintError, SourceBusyError, VerificationError
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
-from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
+from backy.integrity.damage import chunk_ids, referring, repair_or_distrust, report_damage
 from backy.integrity.verify import recheck
 from backy.plugins.broken import error_line
 from backy.plugins.events import Events
@@ -41,7 +41,8 @@ class Backup:
 
     repository: Repository
     tags: tuple[str, ...]
-    events: Events = field(default_factory=Events.installed)
+    events: Events | None = None
+    """The plugins to tell and to ask; None stands for the installed ones."""
     clock: Callable[[], datetime] = utc_now
     steps: Steps = quiet
     source: Source | None = None
@@ -61,27 +62,30 @@ class Backup:
             VerificationError: the stored image differs from the source; the new revision is removed.
             BackyError, OSError: anything else; the new revision is removed, the older ones are unchanged.
         """
+        events = self.events or Events.installed(self.repository.config.hooks)
         directory = self.repository.directory
-        with exclusive(directory, BACKUP_LOCK), shared(directory, PURGE_LOCK):
+        # The events outermost: their plugins are told when the locks are released.
+        with events, exclusive(directory, BACKUP_LOCK), shared(directory, PURGE_LOCK):
+            self._events = events
             try:
                 return self._locked()
             except SourceBusyError:
                 raise  # no failure: the same backup may succeed later
             except Exception as error:
-                self.events.backup_failed(self.repository.job, error_line(error))
+                events.tell("backy_backup_failed", job=self.repository.job, error=error_line(error))
                 raise
 
     def _locked(self) -> Revision:
         source = self.source or self.repository.source()
         # made here so that a wrong section fails before anything begins
         self.repository.storage()
-        self.events.backup_starting(self.repository.job, self.tags)
+        self._events.ask("backy_backup_starting", job=self.repository.job, tags=self.tags)
         try:
             revision = self._attempt(source, hinted=True)
         except HintError as error:
             log.warning("%s; the source may have told too little of what changed, so now all of it is read", error)
             revision = self._attempt(source, hinted=False)
-        self.events.backup_finished(self.repository.job, revision.id)
+        self._events.tell("backy_backup_finished", job=self.repository.job, revision=revision.info)
         recheck(self.repository, self.clock, self.steps)
         return revision
 
@@ -94,7 +98,7 @@ class Backup:
         parent_id = parent.id if parent and hinted else None
         try:
             with source.snapshot(revision.id, parent_id) as snapshot:
-                making = _Making(self, revision, snapshot, hinted=parent_id is not None)
+                making = _Making(self, self._events, revision, snapshot, hinted=parent_id is not None)
                 complete = making.run(self.repository.verifiers(source.verifier), candidates, parent_map)
                 self.repository.records.write(complete)
                 revision = complete
@@ -140,8 +144,9 @@ class Backup:
 class _Making:
     """A revision between its snapshot and its complete record."""
 
-    def __init__(self, backup: Backup, revision: Revision, snapshot: Snapshot, *, hinted: bool) -> None:
+    def __init__(self, backup: Backup, events: Events, revision: Revision, snapshot: Snapshot, *, hinted: bool) -> None:
         self._backup = backup
+        self._events = events
         self._repository = backup.repository
         consistent = not isinstance(snapshot, AssessedSnapshot) or snapshot.consistent
         self._revision = msgspec.structs.replace(revision, size=snapshot.size, consistent=consistent)
@@ -168,8 +173,15 @@ class _Making:
                 statistics=self._statistics(started, done, stored),
             )
             # the fresh image has the content of the source: older revisions are repaired from it
-            repair_or_distrust(self._repository, damaged, image)
+            left = repair_or_distrust(self._repository, damaged, image)
+            if damaged:
+                event = "backy_damage_found" if left else "backy_damage_repaired"
+                revisions = tuple(left) or referring(self._repository, damaged)
+                self._tell(event, revisions=revisions, chunks=len(damaged))
         return complete
+
+    def _tell(self, event: str, **arguments: object) -> None:
+        self._events.tell(event, job=self._repository.job, **arguments)
 
     def _store(self, candidates: list[Revision], parent: ChunkMap | None) -> tuple[Transferred, Stored]:
         size = self._snapshot.size
@@ -197,7 +209,7 @@ class _Making:
             damaged |= findings.damaged
             if findings.failures:
                 repair_or_distrust(self._repository, damaged)
-                backup.events.verification_failed(self._repository.job, self._revision.id, findings.failures)
+                self._tell("backy_verification_failed", revision_id=self._revision.id, mismatches=findings.failures)
             # the next verifier is not asked about an image that is wrong
             findings.judge(HintError if done.hinted else VerificationError)
             verifications.append(recorded(report))

@@ -15,6 +15,7 @@ class ConsoleCommand:
     help: str
     """One sentence for the list of commands."""
     run: Callable[[Sequence[str]], str]
-    """Called in a thread with the words after the name. Returns the text to show, or raises a BackyError to show."""
+    """Called in a process of its own with the words after the name. Returns the text to show, or raises a
+    BackyError to show."""
     changes: bool = False
     """Whether the command changes anything. Such commands can be switched off together."""

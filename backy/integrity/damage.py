@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import msgspec
@@ -70,6 +71,16 @@ def report_damage(
 def chunk_ids(errors: Iterable[ChunkDamageError]) -> set[bytes]:
     """Return the ids of damaged chunks and of the base chunks that make them damaged."""
     return {chunk_id for error in errors for chunk_id in (error.chunk_id, error.base) if chunk_id is not None}
+
+
+def referring(repository: Repository, damaged: Collection[bytes]) -> tuple[str, ...]:
+    """Return the ids of the revisions that refer to chunks with the ids `damaged`, as far as maps can be read."""
+    found = []
+    for revision in repository.records.history():
+        with suppress(BackyError, OSError):
+            if repository.records.read_map(revision).indexes(damaged):
+                found.append(revision.id)
+    return tuple(found)
 
 
 def mark(repository: Repository, revision: Revision, trust: Trust, damaged: Iterable[int] = ()) -> Revision:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from backy.api import CHUNK_SIZE, ImageReader
 from backy.errors import MOST_FINDINGS, ChunkDamageError
@@ -22,6 +23,7 @@ from backy.image.chunkmap import checked
 from backy.image.stored import attempts
 from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
 from backy.integrity.inventory import Inventory, Item, read_position, write_position
+from backy.plugins.events import Events
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, SCRUB_LOCK, exclusive, shared
@@ -53,6 +55,20 @@ class Scrubbed:
         """Whether everything was checked."""
         return self.chunks >= self.total
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The result as plain values, as `scrub --json` prints it."""
+        return {
+            "total": self.total,
+            "chunks": self.chunks,
+            "bytes": self.bytes,
+            "complete": self.complete,
+            # Without the evidence, which a report has: chunks of megabytes are nothing for a terminal.
+            "damaged": [{"chunk": error.chunk_id.hex(), "cause": error.cause} for error in self.damaged],
+            "distrusted": self.distrusted,
+            "problems": self.problems,
+        }
+
 
 @dataclass
 class Scrub:
@@ -72,6 +88,8 @@ class Scrub:
     monotonic: Callable[[], float] = time.monotonic
     """Returns seconds."""
     sleep: Callable[[float], None] = time.sleep
+    events: Events | None = None
+    """The plugins to tell of the end; None stands for the installed ones."""
 
     def __post_init__(self) -> None:
         self._result = Scrubbed()
@@ -84,6 +102,17 @@ class Scrub:
         Raises:
             RepositoryBusyError: another deep scrub is running.
         """
+        with self.events or Events.installed(self.repository.config.hooks) as events:
+            result = self._run()
+            told = {"job": self.repository.job}
+            if result.damaged:
+                found = {"revisions": tuple(result.distrusted), "chunks": len(result.damaged)}
+                events.tell("backy_damage_found", **told, **found)
+            result_of = {"mode": "deep" if self.deep else "light", **result.figures}
+            events.tell("backy_scrub_finished", **told, result=result_of)
+        return result
+
+    def _run(self) -> Scrubbed:
         directory = self.repository.directory
         with ExitStack() as stack:
             position: Path | None = None

@@ -47,5 +47,4 @@ def error_line(error: BaseException) -> str:
         return system_error(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"internal error: {text}; 'backy -v' logs where"
+    return f"internal error: {described(error)}; 'backy -v' logs where"

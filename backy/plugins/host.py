@@ -130,7 +130,7 @@ class _Host:
                 self._call(plugin, request["hook"], request["arguments"])
                 return None
             case "commands":
-                return [(one.name, one.help, one.changes) for one in self._commands(plugin)]
+                return [(one.name, one.help, one.changes) for one in map(_checked, self._commands(plugin))]
             case _:
                 found = next(one for one in self._commands(plugin) if one.name == request["name"])
                 return found.run(request["words"])
@@ -154,6 +154,12 @@ class _Alias:
 
     def __init__(self, module: object) -> None:
         vars(self).update({name: getattr(module, name) for name in dir(module) if name.startswith("backy_")})
+
+
+def _checked(command: object) -> ConsoleCommand:
+    if isinstance(command, ConsoleCommand) and command.name.isprintable() and len(command.name.split()) == 1:
+        return command
+    raise TypeError(f"{command!r} is no ConsoleCommand whose name is a word")
 
 
 def _path(wanted: type, value: object) -> object:
@@ -200,16 +206,30 @@ def _in_a_child(work: Callable[[], object], limit: float, requests: int) -> dict
         os.close(result)
 
 
+class _Collector(logging.Handler):
+    """Keeps log records for the other process, which may have a file for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[tuple[str, int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append((record.name, record.levelno, record.getMessage()))
+
+
 def _run(work: Callable[[], object], result: int) -> None:
     """Write what `work` returns or raises to `result` as JSON, and end the process."""
     # A group of its own: what the plugin starts is ended with it.
     os.setpgid(0, 0)
+    logged = _Collector()
+    logging.getLogger().handlers = [logged]
     try:
         answer: dict[str, Any] = {"returned": work()}
     except BaseException as error:  # noqa: BLE001  # whatever it is, the other process learns of it
         known = isinstance(error, BackyError)
         answer = {"raised": " ".join(str(error).split()) if known else described(error), "refused": known}
         answer["where"] = "".join(traceback.format_exception(error))
+    answer["logged"] = logged.records
     try:
         content = msgspec.json.encode(answer)
     except Exception as error:  # noqa: BLE001  # as above

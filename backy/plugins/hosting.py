@@ -116,6 +116,8 @@ class Host:
             self._process = None
             self._load([one for one in self._plugins if one not in self.failures])
             return Answer(failure=f"ended {error}")
+        for name, level, text in found.get("logged", ()):
+            logging.getLogger(name).log(level, "%s", text)
         if "ended" in found:
             return Answer(failure=f"ended {found['ended']}")
         return Answer(found.get("returned"), found.get("raised"), found.get("refused", False), found.get("where", ""))

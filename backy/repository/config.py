@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 
@@ -145,6 +145,8 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     """When each tag is due and how long it is kept, as the scheduler wrote it; None without a scheduler."""
     expire: bool = True
     """Whether revisions expire by the schedule."""
+    hooks: dict[str, dict[str, Any]] | None = None
+    """Sections of event plugins by the plugins' names, as the scheduler wrote them."""
 
 
 def load_job(path: Path) -> JobConfig:

@@ -11,6 +11,7 @@ from backy.durable import write_all
 from backy.errors import ConfigError, TargetError
 from backy.image.pages import pages_with_data, runs
 from backy.image.stored import StoredImage
+from backy.plugins.broken import error_line
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
@@ -60,15 +61,23 @@ class Restore:
         """
         repository = self.repository
         revision = repository.records.select(self.specification)
-        with (
-            repository.image(revision) as stored,
-            salvaged(stored, self.salvage, self.target, repository, force=self.force) as image,
-        ):
-            self._write(image)
-        # Plugins are loaded only now: one that hangs or is broken must not keep anybody from getting an image back.
-        events = self.events or Events.installed()
-        events.restore_finished(repository.job, revision.id, self.target)
+        told = {"job": repository.job, "revision": revision.info, "target": self.target}
+        try:
+            with (
+                repository.image(revision) as stored,
+                salvaged(stored, self.salvage, self.target, repository, force=self.force) as image,
+            ):
+                self._write(image)
+        except Exception as error:
+            self._tell("backy_restore_failed", **told, error=error_line(error))
+            raise
+        self._tell("backy_restore_finished", **told)
         return revision
+
+    def _tell(self, event: str, **arguments: object) -> None:
+        # Plugins are loaded only now: one that hangs or is broken must not keep anybody from getting an image back.
+        with self.events or Events.installed(self.repository.config.hooks) as events:
+            events.tell(event, **arguments)
 
     def _write(self, image: StoredImage) -> None:
         """Open the target and write `image` to it."""

@@ -6,32 +6,47 @@ import logging
 
 from backy.api import KeepingSource
 from backy.errors import DamageError
+from backy.plugins.events import Events
 from backy.repository.repository import Repository
 from backy.system.locking import BACKUP_LOCK, exclusive
 
 log = logging.getLogger(__name__)
 
 
-def forget(repository: Repository, specification: str) -> str:
+def forget(repository: Repository, specification: str, events: Events | None = None) -> str:
     """Remove the revision that SPEC names and the data that the source keeps for it; return its id.
 
-    By its full id, a revision can be removed even if its record is damaged or lost.
+    By its full id, a revision can be removed even if its record is damaged or lost. `events` has the plugins; None
+    stands for the installed ones.
 
     Raises:
         RepositoryBusyError: a backup is running.
         RevisionNotFoundError: there is no such revision.
         DamageError: a record is damaged, and SPEC is not a full id.
+        RefusedError, PluginError: a plugin holds the revision back, or can not be asked.
     """
-    with exclusive(repository.directory, BACKUP_LOCK):
-        revision_id = specification
-        if not repository.records.holds(specification):
-            # a revision with a damaged record is missing in the history, so '0' or 'last' may name another one now
-            for error in repository.records.survey()[1]:
-                raise DamageError(f"{error}; until it is forgotten, revisions are forgotten by their full ids only")
-            revision_id = repository.records.select(specification).id
+    with events or Events.installed(repository.config.hooks) as plugins, exclusive(repository.directory, BACKUP_LOCK):
+        revision_id = _chosen(repository, specification)
+        # One whose record is damaged has nothing that a plugin could judge by.
+        found = next((one for one in repository.records.survey()[0] if one.id == revision_id), None)
+        told = {"job": repository.job, "revision": found.info} if found and found.complete else None
+        if found and told:
+            plugins.ask("backy_expiring", closed=True, **told, tags=found.tags)
         repository.remove(revision_id)
         retain(repository)
+        if told:
+            plugins.tell("backy_revision_removed", **told)
     return revision_id
+
+
+def _chosen(repository: Repository, specification: str) -> str:
+    """Return the id of the revision to forget. Raises the same errors as `forget`."""
+    if repository.records.holds(specification):
+        return specification
+    # a revision with a damaged record is missing in the history, so '0' or 'last' may name another one now
+    for error in repository.records.survey()[1]:
+        raise DamageError(f"{error}; until it is forgotten, revisions are forgotten by their full ids only")
+    return repository.records.select(specification).id
 
 
 def release(repository: Repository) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 
 from backy.api import Held, Purged
 from backy.errors import DamageError, StorageError
+from backy.plugins.events import Events
 from backy.repository.live import LiveChunks
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
@@ -16,13 +17,22 @@ from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
 log = logging.getLogger(__name__)
 
 
-def purge(repository: Repository) -> Purged:
-    """Remove all chunks that are not live, while nobody else uses the repository.
+def purge(repository: Repository, events: Events | None = None) -> Purged:
+    """Remove all chunks that are not live, while nobody else uses the repository, and tell plugins of it.
+
+    `events` has the plugins; None stands for the installed ones.
 
     Raises:
         RepositoryBusyError: somebody reads or writes the repository.
         DamageError: a chunk map is damaged or missing, so its chunks are not known; nothing is removed.
     """
+    with events or Events.installed(repository.config.hooks) as plugins:
+        result = _purge(repository)
+        plugins.tell("backy_purge_finished", job=repository.job, result=result)
+    return result
+
+
+def _purge(repository: Repository) -> Purged:
     with exclusive(repository.directory, BACKUP_LOCK), exclusive(repository.directory, PURGE_LOCK):
         records = repository.records
         revisions = records.survey()[0]

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from backy.errors import BackyError
 from backy.plugins.discovery import CORE_DISTRIBUTION
+from backy.plugins.events import Events
 from backy.repository.revision import utc_now
 from backy.scheduler.configuration.configuration import Configuration, JobEntry, load
 from backy.scheduler.console.access import Access
@@ -24,6 +25,7 @@ from backy.scheduler.jobs.repositories import configure
 from backy.scheduler.jobs.runner import Result, Runner
 from backy.scheduler.jobs.scanner import Scanner
 from backy.scheduler.jobs.summary import Summary
+from backy.scheduler.monitoring.announcer import Announcer, SlaWatch
 from backy.scheduler.monitoring.reporter import GATHER, Reporter
 from backy.scheduler.monitoring.status import JobStatus, Status, known_before
 from backy.scheduler.process.base_directory import BaseDirectory
@@ -83,7 +85,9 @@ class Daemon:
         self._reloading = asyncio.Lock()
         self._runner = Runner(backy, self._prepare)
         self._scanner = Scanner(lambda job: self.configuration.repository(job.settings), self._learn)
-        self._reporter = Reporter(self.status, lambda: self.configuration, self._interval, backy, notifier)
+        self._reporter = Reporter(self._watched, lambda: self.configuration, self._interval, backy, notifier)
+        self._announcer = Announcer(lambda: self.configuration.hook_sections, Events.installed)
+        self._sla = SlaWatch({}, self._started)
         self._access = Access(self)
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -98,6 +102,7 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._keep(self._hang_up()))
         self._apply(self.configuration, before)
+        self._sla = SlaWatch(before, self._started)
         try:
             await self._access.open(self.configuration)
             # Before `ready`: who waits for it finds a status file.
@@ -122,6 +127,7 @@ class Daemon:
             self._end(self.ledger.jobs.values())
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._scanner.close()
+            await asyncio.to_thread(self._announcer.close)
         log.info("stopped")
 
     # for operators and reports ----------------------------------------------------------------------------------------
@@ -165,6 +171,14 @@ class Daemon:
         """Return the longest pause between two status files and between two scans."""
         # An interval of 0 would keep the loop busy.
         return max(self.configuration.settings.status_interval, GATHER)
+
+    def _watched(self) -> Status:
+        """Return the current status, and tell plugins of jobs that became overdue or keep their SLA again."""
+        found = self.status()
+        for change in self._sla.changes(found.jobs, found.written):
+            directory = self.configuration.settings.base_dir / change.job
+            self._announcer.tell(change.hook, directory, since=change.since, text=change.text)
+        return found
 
     # configuration ----------------------------------------------------------------------------------------------------
 
@@ -263,6 +277,7 @@ class Daemon:
         """Record the result of a run, log it and schedule the next one."""
         name, entry = job.settings.name, job.entry
         job.task, job.error, job.row = None, result.error, None
+        job.unfinished = result.outcome is Outcome.DONE and result.error is not None
         past, duration = (job.summary.past, job.summary.duration) if job.summary else (entry.past, None)
         self.ledger.agenda.finish(entry, result.outcome, past, duration, self._clock())
         upcoming = local_time(entry.due.time, zone=True) if entry.due else "never"
@@ -272,6 +287,14 @@ class Daemon:
             log.warning("%s: %s; next %s", name, result.error, upcoming)
         else:
             log.info("%s: done; next %s", name, upcoming)
+        self._announcer.tell(
+            "backy_job_finished",
+            self.configuration.repository(job.settings),
+            outcome=result.outcome.value,
+            error=result.error,
+            failures=entry.failures,
+            next_time=entry.due.time if entry.due else None,
+        )
         self._wake.set()
         self._reporter.report()
 

@@ -21,6 +21,7 @@ from blake3 import blake3
 from backy.api import CHUNK_SIZE, PAGE_SIZE, SourceError
 from backy.backup.backup import Backup
 from backy.durable import TEMPORARY_SUFFIX
+from backy.plugins.events import Events
 from backy.repository.live import reliable
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
@@ -108,7 +109,7 @@ class Laboratory:
 
     def back_up(self, repository: Repository) -> Revision:
         """Make a revision in a repository that the caller has opened."""
-        revision = Backup(repository, ("test",), clock=self.clock).run()
+        revision = Backup(repository, ("test",), Events(), clock=self.clock).run()
         self.expected[revision.id] = self.digest()
         # A revision with a boot id did not wait for the disk, so a power loss may take it away.
         self.promise("open" if revision.boot else "kept", revision.id)
@@ -127,12 +128,12 @@ class Laboratory:
         revision_id = repository.records.select(specification).id
         # While it is being removed, a crash may leave it or not.
         self.promise("open", revision_id)
-        forget(repository, revision_id)
+        forget(repository, revision_id, Events())
         self.promise("gone", revision_id)
 
     def purge(self) -> None:
         """Free the space that no revision needs."""
-        purge(self.open())
+        purge(self.open(), Events())
 
     def record(self, action: Callable[[], object], fault: Fault | None = None) -> Recording:
         """Run an action and record every call that changes the directory; `fault` makes a call fail.
@@ -187,9 +188,9 @@ class Laboratory:
         trusted = kept | {revision_id for revision_id, revision in history.items() if reliable(revision)}
         self.read_back(repository, trusted)
 
-        revision = Backup(repository, ("next",), clock=self.clock).run()
+        revision = Backup(repository, ("next",), Events(), clock=self.clock).run()
         self.expected[revision.id] = self.digest()
-        purge(repository)
+        purge(repository, Events())
         self.read_back(repository, trusted | {revision.id})
         self.nothing_left_over()
 

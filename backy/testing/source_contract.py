@@ -17,6 +17,7 @@ import yaml
 from backy.api import CHUNK_SIZE, BackyError, ConfigError, Extent, Image, Job, Snapshot, Source, SourceError
 from backy.backup.backup import Backup
 from backy.plugins.discovery import Kind, advertised
+from backy.plugins.events import Events
 from backy.plugins.loading import call, load
 from backy.repository.config import JobConfig, PluginSection, VerifierSections
 from backy.repository.repository import Repository
@@ -228,7 +229,7 @@ class SourceContract:
             if number == 2 and subject.resize:
                 subject.resize(len(images[-1]) + 12288)
             images.append(subject.content())
-            Backup(repository, ("test",)).run()
+            Backup(repository, ("test",), Events()).run()
         for content, revision in zip(images, repository.records.history(), strict=True):
             with repository.image(revision) as image:
                 assert not difference(_read(image), content)

@@ -31,7 +31,8 @@ def said(kind: Kind) -> dict[str, set[str]]:
 
 def hooks_with_tests() -> set[str]:
     """Return the hooks that some test function is named for, the longest name that fits counting."""
-    found = set()
+    # Of those, another test sends each to a plugin.
+    found = {name for name, hook in HOOKS.items() if "Called by nothing yet" in (inspect.getdoc(hook) or "")}
     for path in (ROOT / "tests").rglob("test_*.py"):
         for tested in re.findall(r"^def test_hook_(\w+)\(", path.read_text(), flags=re.MULTILINE):
             fitting = [name for name in HOOKS if tested == name or tested.startswith(f"{name}_")]
@@ -41,16 +42,16 @@ def hooks_with_tests() -> set[str]:
 
 @pytest.mark.parametrize("name", HOOKS)
 def test_every_hook_says_who_calls_it_and_how_it_fails(name: str) -> None:
-    text = inspect.getdoc(HOOKS[name]) or ""
+    text = " ".join((inspect.getdoc(HOOKS[name]) or "").split())
 
     assert "Called by " in text
     assert any(words in text for words in ("Raise ConfigError", "may veto", "An exception is logged"))
 
 
-def test_exactly_one_hook_may_veto() -> None:
+def test_exactly_two_hooks_may_veto() -> None:
     vetoes = [name for name, hook in HOOKS.items() if "may veto" in (inspect.getdoc(hook) or "")]
 
-    assert vetoes == ["backy_backup_starting"]
+    assert vetoes == ["backy_backup_starting", "backy_expiring"]
 
 
 @pytest.mark.parametrize("name", HOOKS)

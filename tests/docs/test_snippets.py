@@ -19,9 +19,11 @@ from backy import api
 from backy.config import typed
 from backy.hookspecs import hookimpl
 from backy.plugins.contract import ARGUMENTS
+from backy.plugins.discovery import Kind
 from backy_sources_ceph.testing.cluster import missing
 
 ROOT = Path(__file__).parents[2]
+FACTORIES = {name for kind in Kind for name in kind.factories}
 RUN_ELSEWHERE = {
     **{
         f"docs/how-to/write-a-{kind}.md": "its commands put the code in place and run it"
@@ -48,6 +50,21 @@ class TapeConfig(msgspec.Struct):
     drive: int
 
 
+class Figures(dict[str, int]):
+    """The result of a scrub, which is a mapping, and that of a purge, which is a record."""
+
+    bytes = 5
+
+    def __missing__(self, _key: str) -> int:
+        return 5
+
+
+class PagerConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """What the section of the pager has."""
+
+    number: str
+
+
 @pytest.fixture
 def told() -> list[object]:
     """What the snippets tell others."""
@@ -70,6 +87,8 @@ def hooks(tmp_path: Path, told: list[object]) -> dict[str, Callable[..., Any]]:
         "click": click,
         "Iterable": Iterable,
         "METRICS": tmp_path,
+        "HOLDS": tmp_path / "holds",
+        "PagerConfig": PagerConfig,
         "Path": Path,
         "TapeConfig": TapeConfig,
         "hookimpl": hookimpl,
@@ -104,16 +123,30 @@ def test_what_the_reference_shows_of_factories_works(hooks: dict[str, Any], told
 def test_what_the_reference_shows_of_events_works(
     hooks: dict[str, Any], told: list, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = api.Job("vm", "id", tmp_path)
-    hooks["backy_backup_starting"](job)
-    hooks["backy_backup_finished"](job, "revision")
-    hooks["backy_backup_failed"](job, "no tape")
-    hooks["backy_verification_failed"](job, 3)
-    with caplog.at_level(logging.INFO):
-        hooks["backy_restore_finished"](job, "revision", "/dev/vda")
+    values = {
+        "job": api.Job("vm", "id", tmp_path),
+        "revision": types.SimpleNamespace(id="revision"),
+        "result": Figures(),
+        "config": {"number": "112"},
+        "outcome": "failed",
+        "level": 2,
+    }
+    (tmp_path / "holds").write_text("another")
+    for name, arguments in ARGUMENTS.items():
+        if "config" in arguments and name not in FACTORIES:
+            code = hooks[name].__code__
+            wanted = code.co_varnames[: code.co_argcount]
+            assert set(wanted) <= set(arguments)
+            with caplog.at_level(logging.INFO):
+                hooks[name](**{argument: values.get(argument, argument) for argument in wanted})
     assert (tmp_path / "vm").read_text() == "revision"
-    assert told == [("page_somebody", "vm: no tape"), ("page_somebody", "vm: 3 chunks differ")]
-    assert caplog.messages == ["vm: revision restored to /dev/vda"]
+    assert ("page_somebody", "vm: error", "112") in told
+    assert "vm: revision restored to target" in caplog.messages
+    (tmp_path / "holds").write_text("revision")
+    with pytest.raises(api.BackyError, match="evidence"):
+        hooks["backy_expiring"](values["revision"])
+    with pytest.raises(api.ConfigError, match=r"hooks\.pager"):
+        hooks["backy_hook_config"]({"numbr": "112"})
 
 
 def test_what_the_reference_shows_of_a_command_works(hooks: dict[str, Any], told: list) -> None:

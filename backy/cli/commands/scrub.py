@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -59,7 +59,7 @@ def command(
     with steps() as show:
         result = Scrub(repository, mode == "deep", utc_now, only, speed, max_duration, show).run()
     if as_json:
-        print_json({"mode": mode, **_figures(result)})
+        print_json({"mode": mode, **result.figures})
     else:
         damaged = counted(len(result.damaged), "is damaged", "are damaged")
         rest = "" if result.complete else f" of {result.total}, then the time was over"
@@ -67,19 +67,6 @@ def command(
     # Damage only: to run out of time is no failure, and the next scrub goes on there.
     if wrong := list(_damage(result)):
         raise DamageError("; ".join(wrong))
-
-
-def _figures(result: Scrubbed) -> dict[str, Any]:
-    return {
-        "total": result.total,
-        "chunks": result.chunks,
-        "bytes": result.bytes,
-        "complete": result.complete,
-        # Without the evidence, which a report has: chunks of megabytes are nothing for a terminal.
-        "damaged": [{"chunk": error.chunk_id.hex(), "cause": error.cause} for error in result.damaged],
-        "distrusted": result.distrusted,
-        "problems": result.problems,
-    }
 
 
 def _damage(result: Scrubbed) -> Iterator[str]:

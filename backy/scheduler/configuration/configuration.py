@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from backy.config import Duration
+from backy.plugins.events import REQUIRED
 from backy.repository.config import MOST_KEPT, PluginSection, ScheduledTag, ShortSection, VerifierSections
 from backy.retention.schedule import MANUAL, Schedule
 from backy.scheduler.configuration.document import ConfigurationError, Document, Problem
@@ -111,6 +112,15 @@ class JobEntry:
 
 
 @dataclass(frozen=True)
+class HookEntry:
+    """The section of an event plugin below `hooks`."""
+
+    section: dict[str, Any]
+    line: int = field(compare=False)
+    """Its line in the configuration, from 1."""
+
+
+@dataclass(frozen=True)
 class Configuration:
     """All of /etc/backy.conf."""
 
@@ -118,6 +128,13 @@ class Configuration:
     settings: Global
     schedules: Mapping[str, Schedule]
     jobs: Mapping[str, JobEntry]
+    hooks: Mapping[str, HookEntry] = field(default_factory=dict)
+    """The sections of event plugins by the plugins' names."""
+
+    @property
+    def hook_sections(self) -> dict[str, dict[str, Any]]:
+        """The sections of event plugins as they are written."""
+        return {name: entry.section for name, entry in self.hooks.items()}
 
     @property
     def telnet_addresses(self) -> tuple[str, ...]:
@@ -186,7 +203,7 @@ class _Reader:
     def read(self) -> Configuration:
         """Return the configuration. It must not be used if problems were reported."""
         sections = self._checker.mapping(self._document.content, ())
-        self._checker.keys(sections, ["global", "schedules", "jobs"], (), also=["config"])
+        self._checker.keys(sections, ["global", "hooks", "schedules", "jobs"], (), also=["config"])
         settings = self._global(sections)
         schedules = {
             name: self._schedule(value, ("schedules", name))
@@ -197,7 +214,17 @@ class _Reader:
             job = self._job(name, value, settings, schedules)
             if job is not None:
                 jobs[name] = job
-        return Configuration(self._document.path, settings, schedules, jobs)
+        return Configuration(self._document.path, settings, schedules, jobs, self._hooks(sections))
+
+    def _hooks(self, sections: Mapping[str, Any]) -> dict[str, HookEntry]:
+        found = {}
+        for name, value in self._checker.mapping(sections.get("hooks") or {}, ("hooks",)).items():
+            # `slack:` without anything below it is None in YAML: a plugin without options that has to be there.
+            section = dict(self._checker.mapping({} if value is None else value, ("hooks", name)))
+            if not isinstance(section.get(REQUIRED, True), bool):
+                self._checker.report(("hooks", name, REQUIRED), "expected true or false")
+            found[name] = HookEntry(section, self._document.line(("hooks", name)))
+        return found
 
     def _global(self, sections: Mapping[str, Any]) -> Global:
         name = "config" if "config" in sections else "global"

@@ -1,4 +1,4 @@
-"""Checks whether the plugins that jobs name can be loaded and accept their sections."""
+"""Checks whether the plugins that the configuration names can be loaded and accept their sections."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pluggy
 from backy.api import Job
 from backy.errors import BackyError, PluginError
 from backy.plugins.discovery import Kind, Plugin
+from backy.plugins.events import Events
 from backy.plugins.loading import chosen, invoke, managed
 from backy.repository.config import PluginSection
 from backy.scheduler.configuration.configuration import Configuration, ConfigurationError, JobEntry, Problem, examine
@@ -43,10 +44,13 @@ class PluginCheck:
         self._loaded: dict[tuple[Kind, str], _Loaded | PluginError] = {}
 
     def problems(self) -> Iterator[Problem]:
-        """Yield the problems of all jobs, in their order."""
+        """Yield the problems of all jobs, in their order, and then those of event plugins."""
         for job in self._configuration.jobs.values():
             for text in self.job(job):
                 yield Problem(job.line, f"jobs.{job.name}", text)
+        with Events.installed(self._configuration.hook_sections) as events:
+            for name, text in events.problems():
+                yield Problem(self._configuration.hooks[name].line, f"hooks.{name}", text)
 
     def job(self, job: JobEntry) -> Iterator[str]:
         """Yield the problems with the plugins of one job."""

@@ -40,8 +40,8 @@ class Access:
         Only a console whose addresses have changed is opened again, so that a reload disconnects nobody.
         """
         settings = configuration.settings
-        # Importing plugins takes long, and the loop has a watchdog to feed.
-        offered = await asyncio.to_thread(lambda: Events.installed().console_commands())
+        # Loading plugins takes long, and the loop has a watchdog to feed.
+        offered = await asyncio.to_thread(_offered, configuration)
         added = {name: self._added(command) for name, command in offered.items()}
         for name in added.keys() & COMMANDS.keys():
             log.warning("the console has a command '%s' of its own; that of a plugin is left out", name)
@@ -98,3 +98,9 @@ class Access:
             return Answer(text, text)
 
         return Command(run, command.help, "[ARGUMENT]...", changes=command.changes)
+
+
+def _offered(configuration: Configuration) -> dict[str, ConsoleCommand]:
+    """Return the commands that plugins offer."""
+    with Events.installed(configuration.hook_sections) as events:
+        return events.console_commands()

@@ -28,6 +28,8 @@ class Job:
     summary: Summary | None = None
     error: str | None = None
     """Why the last run, or what follows a backup, failed."""
+    unfinished: bool = False
+    """Whether the last backup is done, but something that follows it failed."""
     task: asyncio.Task[None] | None = None
     """The current run."""
     row: JobStatus | None = field(default=None, repr=False)
@@ -130,6 +132,7 @@ def _row(job: Job, now: datetime) -> JobStatus:
         next_tags=tuple(by_interval(entry.schedule, due.tags)) if due else (),
         failures=entry.failures,
         error=job.error,
+        unfinished=job.unfinished,
         manual_tags=found.manual_tags if found else (),
         quarantine_reports=found.reports if found else 0,
         distrusted=found.distrusted if found else 0,

@@ -28,13 +28,13 @@ def configure(configuration: Configuration, job: JobEntry) -> Repository:
     if not (directory / CONFIG).exists():
         # Without its parents, and not readable for others: it holds the data of guests.
         directory.mkdir(mode=0o750, exist_ok=True)
-        return Repository.initialize(directory, _config(job, None))
+        return Repository.initialize(directory, _config(configuration, job, None))
     repository = Repository.open(directory)
-    repository.configure(_config(job, repository.config))
+    repository.configure(_config(configuration, job, repository.config))
     return repository
 
 
-def _config(job: JobEntry, existing: JobConfig | None) -> JobConfig:
+def _config(configuration: Configuration, job: JobEntry, existing: JobConfig | None) -> JobConfig:
     return JobConfig(
         format=existing.format if existing else FORMAT,
         id=existing.id if existing else None,
@@ -45,4 +45,5 @@ def _config(job: JobEntry, existing: JobConfig | None) -> JobConfig:
         verifier=job.verifier,
         schedule=dict(job.schedule),
         expire=job.expire,
+        hooks=configuration.hook_sections or None,
     )

@@ -66,15 +66,20 @@ def judge(status: Status, age: timedelta) -> Verdict:
     warnings = [*_general(status), *(line for job in status.jobs for line in _warnings(job))]
     if overdue:
         # Late jobs decide the state, but the warnings are printed as well: one may be the cause.
-        late = [f"{job.job} (last time: {local_time(job.last_time, zone=True)}{_why(job)})" for job in overdue]
         summary = f"{counted(len(overdue), 'job')} not within SLA"
-        return Verdict(State.CRITICAL, summary, performance, (*_first(late), *_first(warnings)))
+        lines = [late(job) for job in overdue]
+        return Verdict(State.CRITICAL, summary, performance, (*_first(lines), *_first(warnings)))
     summary = f"{counted(len(status.jobs), 'job')} within SLA"
     if warnings:
         return Verdict(
             State.WARNING, f"{summary}, {counted(len(warnings), 'warning')}", performance, tuple(_first(warnings))
         )
     return Verdict(State.OK, summary, performance)
+
+
+def late(job: JobStatus) -> str:
+    """Return what is said of a job that does not keep its SLA."""
+    return f"{job.job} (last time: {local_time(job.last_time, zone=True)}{_why(job)})"
 
 
 def _general(status: Status) -> Iterator[str]:
@@ -89,6 +94,8 @@ def _general(status: Status) -> Iterator[str]:
 
 def _warnings(job: JobStatus) -> Iterator[str]:
     """Yield the warnings about a job, which may keep its SLA all the same."""
+    if job.unfinished and job.error:
+        yield f"{job.job}: {job.error}"
     if job.quarantine_reports:
         yield f"{job.job}: {counted(job.quarantine_reports, 'report')} of damage or differences in quarantine"
     if job.partly_verified:

@@ -42,7 +42,9 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
     """Consecutive failed runs."""
     error: str | None
-    """Why the last run failed."""
+    """Why the last run, or what follows a backup, failed."""
+    unfinished: bool
+    """Whether the last backup is done, but what follows it failed."""
     manual_tags: tuple[str, ...]
     """Tags that are removed by hand only."""
     quarantine_reports: int

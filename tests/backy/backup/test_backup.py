@@ -90,14 +90,14 @@ def test_a_source_that_is_busy_is_no_failure_and_leaves_nothing(repository: Repo
     Backup(repository, ("daily",)).run()
     before = tree(repository.directory)
     monkeypatch.setattr(repository, "source", Taken)
-    failures: list[str] = []
-    events = Events({})
-    monkeypatch.setattr(events, "backup_failed", lambda _job, error: failures.append(error))
+    told: list[str] = []
+    events = Events()
+    monkeypatch.setattr(events, "tell", lambda hook, **_arguments: told.append(hook))
 
     with pytest.raises(SourceBusyError) as raised:
         Backup(repository, ("daily",), events).run()
     assert raised.value.exit_code == ExitCode.BUSY
-    assert failures == []
+    assert told == []
     assert tree(repository.directory) == before
 
 

@@ -5,17 +5,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-import pluggy
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backy import hookspecs
 from backy.api import CHUNK_SIZE, Extent, Snapshot, SourceError, Stored, chunk_count, identify
 from backy.backup.backup import Backup
 from backy.backup.transfer import Transferred, Unhinted, transfer
 from backy.errors import HintError, VerificationError
-from backy.hookspecs import hookimpl
 from backy.image.chunkmap import ZERO, ChunkMap
 from backy.integrity import quarantine
 from backy.plugins.events import Events
@@ -316,28 +313,13 @@ def test_after_a_crash_between_both_a_chunk_that_is_wrong_is_found_again(reposit
     assert content(repository) == repository.memory.content
 
 
-def test_events_tell_of_the_mismatch_and_of_the_end(repository, clock) -> None:
+def test_events_tell_of_the_mismatch_and_of_the_end(repository, clock, monkeypatch) -> None:
     calls: list[str] = []
-
-    class Observer:
-        @hookimpl
-        def backy_verification_failed(self, mismatches) -> None:
-            calls.append(f"{mismatches} mismatches")
-
-        @hookimpl
-        def backy_backup_failed(self) -> None:
-            calls.append("failed")
-
-        @hookimpl
-        def backy_backup_finished(self) -> None:
-            calls.append("finished")
-
-    manager = pluggy.PluginManager("backy")
-    manager.add_hookspecs(hookspecs)
-    manager.register(Observer())
-    backup = Backup(repository, ("one",), events=Events({"observer": manager}), clock=clock)
+    events = Events()
+    monkeypatch.setattr(events, "tell", lambda hook, **_arguments: calls.append(hook))
+    backup = Backup(repository, ("one",), events=events, clock=clock)
     backup.run()
     repository.memory.content = NEW + b"".join(CHUNKS[1:])
     replace(backup, tags=("two",)).run()
 
-    assert calls == ["finished", "1 mismatches", "finished"]
+    assert calls == ["backy_backup_finished", "backy_verification_failed", "backy_backup_finished"]

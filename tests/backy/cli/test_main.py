@@ -274,9 +274,9 @@ def test_a_log_file_that_is_moved_away_is_made_anew_and_takes_the_lines_of_plugi
 
     assert backy("-l", log, "-b", repository.directory, "backup", "daily").code == 0
 
-    assert "before rotation" in (tmp_path / "backy.log.1").read_text()
-    assert "after rotation" not in (tmp_path / "backy.log.1").read_text()
-    assert "after rotation" in log.read_text()
+    assert "rotation" not in (tmp_path / "backy.log.1").read_text()
+    assert "WARNING before rotation" in log.read_text()
+    assert "WARNING after rotation" in log.read_text()
     assert log.read_text().rstrip().endswith("INFO done")
 
 

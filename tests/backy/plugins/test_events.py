@@ -1,64 +1,59 @@
 from __future__ import annotations
 
+import json
 import logging
+import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import pluggy
 import pytest
 
 from backy import hookspecs
-from backy.api import ConsoleCommand, Mismatch, Report, SourceError
+from backy.api import Mismatch, Purged, Report, SourceError
 from backy.backup.backup import Backup
-from backy.errors import BackyError, VerificationError
-from backy.hookspecs import hookimpl
-from backy.plugins.events import Events
+from backy.config import Duration
+from backy.errors import BackyError, PluginError, VerificationError
+from backy.plugins.contract import ARGUMENTS
+from backy.plugins.discovery import Kind
+from backy.plugins.events import Events, RefusedError
+from backy.repository.config import ScheduledTag
 from backy.repository.repository import Repository
+from backy.restore.restore import Restore
+from backy.retention.expire import expire
+from backy.retention.forget import forget
+from backy.retention.purge import purge
+from backy.system.locking import BACKUP_LOCK, exclusive
+
+HEAD = "import os, time\nfrom backy.api import *\nfrom backy.hookspecs import hookimpl\n"
+FACTORIES = {name for kind in Kind for name in kind.factories}
+EVENTS = sorted(ARGUMENTS.keys() - FACTORIES - {"backy_console_commands", "backy_hook_config"})
 
 
-class Recorder:
-    """An event plugin that notes every call, and raises `error` from the events named in `failing`."""
-
-    def __init__(self, *failing: str, error: BaseException | None = None) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-        self._failing = failing
-        self._error = error or RuntimeError("the pager is broken")
-
-    def _note(self, *call: object) -> None:
-        self.calls.append(call)
-        if call[0] in self._failing:
-            raise self._error
-
-    @hookimpl
-    def backy_backup_starting(self, job, tags) -> None:
-        self._note("starting", job, tags)
-
-    @hookimpl
-    def backy_backup_finished(self, job, revision_id) -> None:
-        self._note("finished", job, revision_id)
-
-    @hookimpl
-    def backy_backup_failed(self, job, error) -> None:
-        self._note("failed", job, error)
-
-    @hookimpl
-    def backy_verification_failed(self, job, revision_id, mismatches) -> None:
-        self._note("mismatch", job, revision_id, mismatches)
-
-    @hookimpl
-    def backy_restore_finished(self, job, revision_id, target) -> None:
-        self._note("restored", job, revision_id, target)
+def hook(name: str, body: str, arguments: str = "", mark: str = "@hookimpl") -> str:
+    """Return the code of a hook."""
+    return f"{HEAD}{mark}\ndef backy_{name}({arguments}): {body}\n"
 
 
-def events(**plugins: object) -> Events:
-    """Return events for `plugins`, each in a manager of its own."""
-    managers = {}
-    for name, plugin in plugins.items():
-        managers[name] = pluggy.PluginManager("backy")
-        managers[name].add_hookspecs(hookspecs)
-        managers[name].register(plugin, name)
-    return Events(managers)
+def noting(path: Path, name: str, arguments: str) -> str:
+    """Return the code of a hook that appends its arguments to a file, as one line of JSON."""
+    values = ", ".join(f"str({one})" if one else "" for one in arguments.split(", "))
+    return hook(name, f"open({str(path)!r}, 'a').write(__import__('json').dumps([{values}]) + '\\n')", arguments)
+
+
+@pytest.fixture
+def noted(tmp_path: Path) -> Callable[[], list[list[str]]]:
+    """What hooks have noted, as `noted()`."""
+    path = tmp_path / "noted"
+    return lambda: [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def observe(distribution: Callable[..., str], tmp_path: Path) -> Callable[[str, str], None]:
+    """Install a plugin that notes the arguments of a hook, as `observe("backup_finished", "job, revision")`."""
+    return lambda name, arguments: distribution(  # type: ignore[return-value]  # the name of the module is not needed
+        f"acme-{name}", {"backy.hooks": [name]}, noting(tmp_path / "noted", name, arguments)
+    )
 
 
 class Suspicious:
@@ -70,173 +65,480 @@ class Suspicious:
         return Report("suspicious", 2, 2)
 
 
-def test_hook_backy_backup_starting_is_asked_before_anything_is_created(repository: Repository) -> None:
-    class Onlooker:
-        @hookimpl
-        def backy_backup_starting(self, job, tags) -> None:
-            seen.append((job, tags, sorted(path.name for path in repository.directory.glob("*.rev"))))
+def test_hook_backy_backup_starting_is_asked_before_anything_is_created(
+    observe: Callable, noted: Callable, repository: Repository
+) -> None:
+    observe("backup_starting", "tags")
 
-    seen: list[Any] = []
-    Backup(repository, ("daily", "weekly"), events=events(onlooker=Onlooker())).run()
+    Backup(repository, ("daily", "weekly")).run()
 
-    assert seen == [(repository.job, ("daily", "weekly"), [])]
+    assert noted() == [["('daily', 'weekly')"]]
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (BackyError("the snapshot quota is used up"), "the snapshot quota is used up"),
-        (RuntimeError("boom"), "RuntimeError: boom"),
-        (SystemExit(0), "SystemExit: 0"),
-    ],
-)
-def test_hook_backy_backup_starting_may_veto(error: BaseException, reason: str, repository: Repository) -> None:
-    sentinel = Recorder("starting", error=error)
-    witness = Recorder()
+def test_hook_backy_backup_starting_may_veto(
+    distribution: Callable[..., str], observe: Callable, noted: Callable, repository: Repository
+) -> None:
+    distribution("acme", {"backy.hooks": ["sentinel"]}, hook("backup_starting", "raise BackyError('no tape')"))
+    observe("backup_failed", "error")
 
-    with pytest.raises(BackyError, match=f"^hook 'sentinel' refuses the backup: {reason}$"):
-        Backup(repository, ("daily",), events=events(sentinel=sentinel, witness=witness)).run()
+    with pytest.raises(RefusedError, match=r"^hook 'sentinel' refuses: no tape$"):
+        Backup(repository, ("daily",)).run()
 
     assert repository.records.survey() == ([], [])
-    assert witness.calls == [("failed", repository.job, f"hook 'sentinel' refuses the backup: {reason}")]
+    assert noted() == [["hook 'sentinel' refuses: no tape"]]
 
 
-def test_hook_backy_backup_finished_is_told_of_the_complete_revision(repository: Repository) -> None:
-    class Onlooker:
-        @hookimpl
-        def backy_backup_finished(self, job, revision_id) -> None:
-            seen.append((job, revision_id, repository.records.read(revision_id).complete))
+FAILURES = {
+    "raises": ("1 / 0", "ZeroDivisionError: division by zero"),
+    "exits": ("os._exit(3)", "ended with exit code 3"),
+    "exits as if all were well": ("os._exit(0)", "ended with exit code 0"),
+    "leaves": ("raise SystemExit(0)", "SystemExit: 0"),
+    "is interrupted": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    "crashes": ("os.kill(os.getpid(), 11)", "ended by signal 11"),
+    "hangs": ("time.sleep(600)", "ended after 1 seconds, its limit"),
+    "hangs with a child": ("os.system('sleep 600')", "ended after 1 seconds, its limit"),
+}
 
-    seen: list[Any] = []
-    revision = Backup(repository, ("daily",), events=events(onlooker=Onlooker())).run()
 
-    assert seen == [(repository.job, revision.id, True)]
+@pytest.fixture(params=FAILURES)
+def failing(request: pytest.FixtureRequest, distribution: Callable[..., str]) -> Callable[[str], str]:
+    """Install a hook that fails, as `failing("backup_starting")`; returns how it fails."""
+    body, cause = FAILURES[request.param]
+
+    def install(name: str) -> str:
+        distribution("acme", {"backy.hooks": ["failing"]}, hook(name, body))
+        return f"hook 'failing' failed in backy_{name}: {cause}"
+
+    return install
 
 
-def test_hook_backy_backup_failed_is_told_the_cause(repository: Repository, image: Path) -> None:
+def installed(sections: dict | None = None, limit: float = 1) -> Events:
+    """Return the installed plugins with a short time limit."""
+    found = Events.installed(sections)
+    found._limit = limit
+    return found
+
+
+def test_a_veto_that_fails_allows_a_backup_unless_it_is_required(
+    failing: Callable[[str], str], repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    cause = failing("backup_starting")
+
+    Backup(repository, ("daily",), installed()).run()
+    assert f"{cause}; nothing waits for its backy_backup_starting" in caplog.messages
+
+    with pytest.raises(PluginError) as refused:
+        Backup(repository, ("daily",), installed({"failing": {"required": True}})).run()
+    assert str(refused.value) == f"{cause}; so it counts as if it refused"
+
+
+def test_an_observer_that_fails_stops_neither_the_rest_nor_the_backup(
+    failing: Callable[[str], str], observe: Callable, noted: Callable, repository: Repository, caplog
+) -> None:
+    cause = failing("backup_finished")
+    observe("backup_finished", "revision")
+
+    revision = Backup(repository, ("daily",), installed()).run()
+
+    assert repository.records.history() == [revision]
+    ((told,),) = noted()
+    assert revision.id in told
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [f"{cause}; nothing depends on it"]
+
+
+def test_hook_backy_backup_finished_is_told_of_the_complete_revision(
+    observe: Callable, noted: Callable, repository: Repository
+) -> None:
+    observe("backup_finished", "job, revision, config")
+
+    revision = Backup(
+        repository, ("daily",), Events.installed({"backup_finished": {"url": "x", "required": True}})
+    ).run()
+
+    assert noted() == [[str(repository.job), str(revision.info), "{'url': 'x'}"]]
+
+
+def test_observers_run_when_the_locks_are_released(distribution: Callable[..., str], repository: Repository) -> None:
+    code = "from backy.system.locking import *\n" + hook(
+        "backup_finished", "exclusive(job.directory, BACKUP_LOCK).__enter__(); (job.directory / 'free').touch()", "job"
+    )
+    distribution("acme", {"backy.hooks": ["backs-up-again"]}, code)
+
+    Backup(repository, ("daily",)).run()
+
+    assert (repository.directory / "free").exists()
+
+
+def test_a_veto_runs_under_the_lock(distribution: Callable[..., str], repository: Repository) -> None:
+    code = "from backy.system.locking import *\n" + hook(
+        "backup_starting", "exclusive(job.directory, BACKUP_LOCK).__enter__()", "job"
+    )
+    distribution("acme", {"backy.hooks": ["veto"]}, code)
+
+    with pytest.raises(RefusedError, match="refuses"):
+        Backup(repository, ("daily",)).run()
+    with exclusive(repository.directory, BACKUP_LOCK):
+        pass
+
+
+def test_hook_backy_backup_failed_is_told_the_line_that_users_see(
+    observe: Callable, noted: Callable, repository: Repository, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observe("backup_failed", "job, error")
     image.unlink()
-    recorder = Recorder()
-
     with pytest.raises(SourceError) as failed:
-        Backup(repository, ("daily",), events=events(recorder=recorder)).run()
+        Backup(repository, ("daily",)).run()
+    monkeypatch.setattr(repository, "source", lambda: {}["x"])
+    with pytest.raises(KeyError):
+        Backup(repository, ("daily",)).run()
 
-    assert [call[0] for call in recorder.calls] == ["starting", "failed"]
-    assert recorder.calls[-1] == ("failed", repository.job, str(failed.value))
+    assert noted() == [
+        [str(repository.job), str(failed.value)],
+        [str(repository.job), "internal error: KeyError: 'x'; 'backy -v' logs where"],
+    ]
 
 
 def test_hook_backy_verification_failed_is_told_how_many_chunks_differ(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch
+    observe: Callable, noted: Callable, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repository, "verifiers", lambda _default: [Suspicious()])
-    recorder = Recorder()
+    observe("verification_failed", "job, revision_id, mismatches")
 
     with pytest.raises(VerificationError):
-        Backup(repository, ("daily",), events=events(recorder=recorder)).run()
+        Backup(repository, ("daily",)).run()
 
-    assert [call[0] for call in recorder.calls] == ["starting", "mismatch", "failed"]
-    event, job, revision, mismatches = recorder.calls[1]
-    assert (event, job, mismatches) == ("mismatch", repository.job, 2)
+    ((job, revision, mismatches),) = noted()
+    assert (job, mismatches) == (str(repository.job), "2")
     assert len(revision) > 10
-    assert repository.records.survey() == ([], [])
 
 
-PAGER = """
-from pathlib import Path
-from backy.hookspecs import hookimpl
-@hookimpl
-def backy_restore_finished(job, revision_id, target): (job.directory / "pager").write_text(f"{revision_id} {target}")
-@hookimpl
-def backy_backup_finished(job): raise RuntimeError("the pager\\nis broken")
-"""
+def test_hook_backy_damage_found_is_told_by_a_scrub(
+    observe: Callable, noted: Callable, repository: Repository, spoil: Callable, backy: Callable
+) -> None:
+    observe("damage_found", "revisions, chunks")
+    observe("scrub_finished", "result")
+    first = Backup(repository, ("daily",)).run()
+    spoil(repository, first, 0)
+
+    assert backy("-b", repository.directory, "scrub", "deep").code == 1
+    found = noted()
+    assert found[0] == [f"('{first.id}',)", "1"]
+    assert "'mode': 'deep'" in found[1][0]
+
+
+def test_hook_backy_scrub_finished_is_told_the_result(
+    observe: Callable, noted: Callable, backy: Callable, repository: Repository
+) -> None:
+    observe("scrub_finished", "result")
+    Backup(repository, ("daily",), Events()).run()
+
+    printed = backy("-b", repository.directory, "scrub", "light", "--json").out
+
+    assert noted() == [[str(json.loads(printed))]]
+
+
+def test_hook_backy_damage_repaired_is_told_by_a_backup(
+    observe: Callable, noted: Callable, repository: Repository, spoil: Callable
+) -> None:
+    observe("damage_repaired", "revisions, chunks")
+    first = Backup(repository, ("daily",), Events()).run()
+    spoil(repository, first, 0)
+
+    Backup(repository, ("daily",)).run()
+
+    assert noted() == [[f"('{first.id}',)", "1"]]
 
 
 def test_hook_backy_restore_finished_is_told_the_target(
-    distribution: Callable[..., str], backy: Callable, repository: Repository, tmp_path: Path
+    observe: Callable, noted: Callable, backy: Callable, repository: Repository, tmp_path: Path
 ) -> None:
-    distribution("acme", {"backy.hooks": ["pager"]}, PAGER)
-    revision = Backup(repository, ("daily",)).run()
+    observe("restore_finished", "revision, target")
+    revision = Backup(repository, ("daily",), Events()).run()
     target = tmp_path / "restored"
 
     assert backy("-b", repository.directory, "restore", target).code == 0
-    assert (repository.directory / "pager").read_text() == f"{revision.id} {target}"
+    assert noted() == [[str(revision.info), str(target)]]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("the pager is broken"), SystemExit(1)])
-def test_an_observer_that_raises_stops_neither_the_rest_nor_the_backup(
-    error: BaseException, repository: Repository, caplog: pytest.LogCaptureFixture
+def test_hook_backy_restore_failed_is_told_the_line_that_users_see(
+    observe: Callable, noted: Callable, repository: Repository, spoil: Callable, tmp_path: Path
 ) -> None:
-    broken, sound = Recorder("finished", error=error), Recorder()
+    observe("restore_failed", "target, error")
+    revision = Backup(repository, ("daily",), Events()).run()
+    spoil(repository, revision, 0)
 
-    revision = Backup(repository, ("daily",), events=events(broken=broken, sound=sound)).run()
+    with pytest.raises(BackyError) as failed:
+        Restore(repository, "0", str(tmp_path / "restored")).run()
 
+    assert noted() == [[str(tmp_path / "restored"), str(failed.value)]]
+
+
+def test_hook_backy_purge_finished_is_told_the_result(
+    observe: Callable, noted: Callable, repository: Repository
+) -> None:
+    observe("purge_finished", "result")
+    Backup(repository, ("daily",), Events()).run()
+    revision = repository.records.history()[0]
+    forget(repository, revision.id, Events())
+
+    assert noted() == []
+    result = purge(repository)
+    assert noted() == [[str(result)]]
+    assert result.files > 0
+
+
+def test_hook_backy_revision_removed_is_told_of_what_is_forgotten(
+    observe: Callable, noted: Callable, repository: Repository
+) -> None:
+    observe("revision_removed", "job, revision")
+    revision = Backup(repository, ("daily",), Events()).run()
+
+    forget(repository, "0")
+
+    assert noted() == [[str(repository.job), str(revision.info)]]
+
+
+def test_hook_backy_expiring_may_veto_what_is_forgotten(
+    distribution: Callable[..., str], repository: Repository
+) -> None:
+    body = "raise BackyError(f'{revision.id} {tags} is evidence')"
+    distribution("acme", {"backy.hooks": ["hold"]}, hook("expiring", body, "revision, tags"))
+    revision = Backup(repository, ("daily",), Events()).run()
+
+    with pytest.raises(RefusedError) as refused:
+        forget(repository, "0")
+
+    assert str(refused.value) == f"hook 'hold' refuses: {revision.id} ('daily',) is evidence"
     assert repository.records.history() == [revision]
-    assert sound.calls[-1] == ("finished", repository.job, revision.id)
-    (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
-    assert warning.getMessage() == (
-        f"hook 'broken' failed in backy_backup_finished with {type(error).__name__}: {error}; nothing depends on it"
-    )
 
 
-def test_an_observer_that_raises_is_one_line_to_the_user(
+def test_a_veto_of_expiring_that_fails_lets_nothing_go(failing: Callable[[str], str], repository: Repository) -> None:
+    cause = failing("expiring")
+    revision = Backup(repository, ("daily",), Events()).run()
+
+    with pytest.raises(PluginError) as refused:
+        forget(repository, "0", installed())
+
+    assert str(refused.value) == f"{cause}; so it counts as if it refused"
+    assert repository.records.history() == [revision]
+
+
+@pytest.mark.parametrize("missing", ["not installed", "broken"])
+def test_a_veto_of_expiring_that_is_missing_lets_nothing_go(
+    missing: str, distribution: Callable[..., str], repository: Repository
+) -> None:
+    revision = Backup(repository, ("daily",), Events()).run()
+    cause = "no hook 'hold' is installed, but 'hooks' has a section for it"
+    if missing == "broken":
+        distribution("acme", {"backy.hooks": ["hold"]}, "raise ImportError('no library')")
+        cause = "hook 'hold' of acme 1.0 is broken: ImportError: no library"
+
+    with pytest.raises(PluginError) as refused:
+        forget(repository, "0", Events.installed({"hold": {}}))
+
+    assert str(refused.value) == f"{cause}; so it counts as if it refused"
+    assert repository.records.history() == [revision]
+
+
+@pytest.fixture
+def aged(repository: Repository, old_revisions: Callable, clock) -> Repository:
+    """A repository of which two revisions are due to expire."""
+    old_revisions(repository, {50: "daily", 40: "daily", 1: "daily"})
+    repository.config.schedule = {"daily": ScheduledTag(interval=Duration(days=1), keep=1)}
+    return repository
+
+
+def test_hook_backy_expiring_holds_back_one_revision_and_no_other(
+    distribution: Callable[..., str], aged: Repository, clock
+) -> None:
+    code = hook("expiring", "revision.id == 'revision-0' and refuse()", "revision, tags")
+    distribution("acme", {"backy.hooks": ["hold"]}, code + "def refuse(): raise BackyError('evidence')\n")
+
+    expired = expire(aged, clock)
+
+    assert [expiry.revision.id for expiry in expired] == ["revision-1"]
+    assert [revision.id for revision in aged.records.history()] == ["revision-0", "revision-2"]
+
+
+def test_nothing_expires_if_one_answer_is_missing(distribution: Callable[..., str], aged: Repository, clock) -> None:
+    body = "revision.id == 'revision-0' or os._exit(1)"
+    distribution("acme", {"backy.hooks": ["hold"]}, hook("expiring", body, "revision, tags"))
+
+    with pytest.raises(PluginError, match="ended with exit code 1; so it counts as if it refused"):
+        expire(aged, clock)
+
+    assert len(aged.records.history()) == 3
+
+
+def test_plugins_are_called_in_the_order_that_they_ask_for(
+    distribution: Callable[..., str], noted: Callable, tmp_path: Path, repository: Repository
+) -> None:
+    for name, mark in {
+        "a": "@hookimpl(trylast=True)",
+        "b": "@hookimpl",
+        "c": "@hookimpl",
+        "d": "@hookimpl(tryfirst=True)",
+    }.items():
+        body = f"open({str(tmp_path / 'noted')!r}, 'a').write('[\"{name}\"]\\n')"
+        distribution(name, {"backy.hooks": [name]}, hook("backup_finished", body, mark=mark))
+
+    Backup(repository, ("daily",)).run()
+
+    assert noted() == [["d"], ["b"], ["c"], ["a"]]
+
+
+def test_two_plugins_of_one_name_are_both_called(
+    distribution: Callable[..., str], noted: Callable, tmp_path: Path, repository: Repository
+) -> None:
+    for name in ("acme", "zeta"):
+        body = f"open({str(tmp_path / 'noted')!r}, 'a').write('[\"{name}\"]\\n')"
+        distribution(name, {"backy.hooks": ["slack"]}, hook("backup_finished", body))
+
+    Backup(repository, ("daily",)).run()
+
+    assert noted() == [["acme"], ["zeta"]]
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("raise ImportError('no pager')", "ImportError: no pager"),
+        ("import os; os._exit(7)", "importing it ended with exit code 7"),
+        ("import time; time.sleep(600)", "importing it ended after 3 seconds, its limit"),
+    ],
+)
+def test_a_plugin_that_can_not_be_loaded_is_left_out_with_a_warning(  # noqa: PLR0913, PLR0917  # fixtures
+    code: str, cause: str, distribution: Callable, observe: Callable, noted: Callable, repository: Repository, caplog
+) -> None:
+    distribution("aaaa", {"backy.hooks": ["broken"]}, code)
+    observe("backup_finished", "job")
+
+    with caplog.at_level(logging.WARNING):
+        Backup(repository, ("daily",), installed(limit=3)).run()
+
+    assert f"hook 'broken' of aaaa 1.0 is broken: {cause}" in caplog.messages
+    assert noted() == [[str(repository.job)]]
+
+
+def test_a_plugin_that_is_switched_off_is_not_called(
+    observe: Callable, noted: Callable, backy: Callable, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observe("backup_finished", "job")
+    monkeypatch.setenv("BACKY_DISABLED_PLUGINS", "backup_finished")
+
+    assert backy("-b", repository.directory, "backup", "daily").err == ""
+    assert noted() == []
+
+
+def test_what_a_plugin_prints_is_no_output(
     distribution: Callable[..., str], backy: Callable, repository: Repository
 ) -> None:
-    distribution("acme", {"backy.hooks": ["pager"]}, PAGER)
+    distribution("acme", {"backy.hooks": ["loud"]}, "print('import')\n" + hook("backup_finished", "print('event')"))
 
     result = backy("-b", repository.directory, "backup", "daily")
 
-    assert result.code == 0
-    assert result.err == (
-        "WARNING: hook 'pager' failed in backy_backup_finished with RuntimeError: the pager is broken; "
-        "nothing depends on it\n"
-    )
-    assert "Traceback" in backy("-v", "-b", repository.directory, "backup", "daily").err
+    assert (result.code, result.out.count("\n")) == (0, 1)
+    assert result.err == "import\nevent\n"
 
 
-def test_an_event_plugin_that_can_not_be_loaded_is_left_out_with_a_warning(
-    distribution: Callable[..., str], backy: Callable, repository: Repository, monkeypatch: pytest.MonkeyPatch
+SAMPLES = {
+    "str": "a text",
+    "int": 3,
+    "str | None": None,
+    "datetime": datetime(2026, 1, 1, tzinfo=UTC),
+    "datetime | None": datetime(2026, 1, 1, tzinfo=UTC),
+    "tuple[str, ...]": ("one", "two"),
+    "Mapping[str, Any]": {"a": [1, None]},
+    "Purged": Purged(2, 100),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_every_event_reaches_a_plugin_with_its_types(
+    name: str, distribution: Callable[..., str], noted: Callable, tmp_path: Path, repository: Repository
 ) -> None:
-    distribution("acme", {"backy.hooks": ["broken"]}, "raise ImportError('no pager')")
-    distribution("zeta", {"backy.hooks": ["pager"]}, PAGER)
+    function = getattr(hookspecs, name)
+    revision = Backup(repository, ("daily",), Events()).run().info
+    values = {
+        argument: {"Job": repository.job, "RevisionInfo": revision, "Config": {}, **SAMPLES}[kind]
+        for argument, kind in function.__annotations__.items()
+        if argument != "return"
+    }
+    distribution("acme", {"backy.hooks": ["x"]}, noting(tmp_path / "noted", name[6:], ", ".join(values)))
 
-    result = backy("-b", repository.directory, "backup", "daily")
-    assert result.code == 0
-    assert "WARNING: hook 'broken' of acme 1.0 is broken: ImportError: no pager\n" in result.err
-    assert "hook 'pager' failed" in result.err
+    with Events.installed() as events:
+        events.tell(name, **{argument: value for argument, value in values.items() if argument != "config"})
 
-    monkeypatch.setenv("BACKY_DISABLED_PLUGINS", "acme,zeta")
-    assert backy("-b", repository.directory, "backup", "daily").err == ""
-
-
-class Offers:
-    """An event plugin that offers commands for the console."""
-
-    def __init__(self, *commands: object) -> None:
-        self._commands = commands
-
-    @hookimpl
-    def backy_console_commands(self):
-        yield from self._commands
+    assert noted() == [[str(value) for value in values.values()]]
 
 
-def command(name: str, text: str = "") -> ConsoleCommand:
-    return ConsoleCommand(name, "Help.", lambda words: text or " ".join(words))
+def test_hook_backy_hook_config_checks_the_section_of_its_plugin(distribution: Callable[..., str]) -> None:
+    body = "typed(config, C, 'hooks.slack')"
+    code = "import msgspec\nfrom backy.config import typed\n"
+    code += "class C(msgspec.Struct, forbid_unknown_fields=True): url: str\n"
+    distribution("acme", {"backy.hooks": ["slack"]}, code + hook("hook_config", body, "config"))
+
+    def problems(section: dict) -> list[tuple[str, str]]:
+        with Events.installed({"slack": section}) as events:
+            return list(events.problems())
+
+    assert problems({"url": "x", "required": True}) == []
+    ((name, text),) = problems({"uri": "x"})
+    assert (name, text.partition(":")[0]) == ("slack", "hooks.slack")
 
 
-def test_hook_backy_console_commands_collects_what_all_plugins_offer() -> None:
-    found = events(a=Offers(command("drives"), command("load")), b=Offers(command("eject"))).console_commands()
-    assert sorted(found) == ["drives", "eject", "load"]
-    assert found["load"].run(["a", "b"]) == "a b"
+COMMANDS = (
+    HEAD
+    + """
+@hookimpl
+def backy_console_commands():
+    yield ConsoleCommand("drives", "Help.", lambda words: " ".join(words), changes=True)
+    yield ConsoleCommand("fails", "Help.", lambda words: 1 / 0)
+    yield ConsoleCommand("refuses", "Help.", refuse)
+    yield ConsoleCommand("exits", "Help.", lambda words: os._exit(1))
+def refuse(words): raise BackyError("no such drive")
+"""
+)
 
 
-def test_hook_backy_console_commands_takes_the_first_of_one_name() -> None:
-    found = events(a=Offers(command("drives", "first")), b=Offers(command("drives", "second"))).console_commands()
-    assert found["drives"].run([]) == "first"
+def test_hook_backy_console_commands_run_in_a_process_of_their_own(distribution: Callable[..., str]) -> None:
+    distribution("acme", {"backy.hooks": ["x"]}, COMMANDS)
+    with Events.installed() as events:
+        found = events.console_commands()
+
+    assert found["drives"].run(["a", "b"]) == "a b"
+    assert (found["drives"].help, found["drives"].changes, found["fails"].changes) == ("Help.", True, False)
+    for name, text in {
+        "fails": "hook 'x' of acme 1.0 failed: ZeroDivisionError",
+        "refuses": "^no such drive$",
+        "exits": "hook 'x' of acme 1.0 failed: ended with exit code 1",
+    }.items():
+        with pytest.raises(BackyError, match=text):
+            found[name].run([])
 
 
-@pytest.mark.parametrize("unfit", ["drives", command("two words"), command(""), command("a\0")])
-def test_hook_backy_console_commands_that_are_none_are_left_out(
-    unfit: object, caplog: pytest.LogCaptureFixture
+def test_hook_backy_console_commands_takes_the_first_of_one_name_and_leaves_out_what_is_none(
+    distribution: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = events(a=Offers(command("drives"), unfit), b=Offers(command("eject"))).console_commands()
-    assert list(found) == ["eject"]
-    assert "hook 'a' adds no commands: it failed with TypeError" in caplog.text
+    for name, command in {
+        "a": "'drives'",
+        "b": "ConsoleCommand('d', '', lambda w: 'b')",
+        "c": "ConsoleCommand('d', '', lambda w: 'c')",
+    }.items():
+        distribution(name, {"backy.hooks": [name]}, hook("console_commands", f"return [{command}]"))
+
+    with Events.installed() as events:
+        found = events.console_commands()
+
+    assert {name: command.run([]) for name, command in found.items()} == {"d": "b"}
+    assert "hook 'a' adds no commands: TypeError: 'drives' is no ConsoleCommand whose name is a word" in caplog.text
+
+
+def test_the_process_of_the_plugins_ends_with_the_command(observe: Callable, repository: Repository) -> None:
+    observe("backup_finished", "job")
+    with Events.installed() as events:
+        process = events._host._process._process.pid
+        os.kill(process, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)

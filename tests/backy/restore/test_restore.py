@@ -6,11 +6,9 @@ import subprocess
 import threading
 from pathlib import Path
 
-import pluggy
 import pytest
 
-from backy import hookspecs
-from backy.api import CHUNK_SIZE
+from backy.api import CHUNK_SIZE, Job, RevisionInfo
 from backy.backup.backup import Backup
 from backy.errors import (
     BackyError,
@@ -21,7 +19,6 @@ from backy.errors import (
     RevisionNotFoundError,
     TargetError,
 )
-from backy.hookspecs import hookimpl
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
@@ -231,14 +228,14 @@ class Whole:
         self.repository = repository
         self.target = target
         self.told: list[tuple[str, str]] = []
-        manager = pluggy.PluginManager("backy")
-        manager.add_hookspecs(hookspecs)
-        manager.register(self)
-        self.events = Events({"observer": manager})
+        self.failures: list[tuple[str, str]] = []
+        self.events = Events()
+        self.events.tell = self.tell
 
-    @hookimpl
-    def backy_restore_finished(self, revision_id: str, target: str) -> None:
-        self.told.append((revision_id, target))
+    def tell(self, hook: str, *, job: Job, revision: RevisionInfo, target: str, error: str | None = None) -> None:
+        assert job == self.repository.job
+        assert hook == ("backy_restore_failed" if error else "backy_restore_finished")
+        (self.failures if error else self.told).append((revision.id, error or target))
 
     def run(self, **arguments: object) -> Revision:
         wanted = {"specification": "0", "target": str(self.target), "events": self.events} | arguments
@@ -276,9 +273,10 @@ def test_a_restore_that_is_resumed_reads_only_what_is_missing(whole: Whole, revi
 def test_a_restore_that_damage_ends_is_not_told_as_finished(whole: Whole, revision) -> None:
     damage(whole.repository, revision, 0)
 
-    with pytest.raises(TargetError, match="out is incomplete"):
+    with pytest.raises(TargetError, match="out is incomplete") as failed:
         whole.run()
     assert whole.told == []
+    assert whole.failures == [(revision.id, str(failed.value))]
 
 
 def test_what_is_salvaged_is_restored_but_not_told_as_finished(
@@ -330,7 +328,7 @@ def test_event_plugins_are_loaded_once_the_image_is_there(
     """One that is broken must not keep anybody from getting an image back."""
     restored: list[bool] = []
 
-    def installed() -> Events:
+    def installed(_sections: object) -> Events:
         restored.append(whole.target.read_bytes() == image.read_bytes())
         return whole.events
 

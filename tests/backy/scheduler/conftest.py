@@ -216,6 +216,7 @@ def status() -> Callable[..., Status]:
             "next_tags": ("daily", "weekly"),
             "failures": 0,
             "error": None,
+            "unfinished": False,
             "manual_tags": (),
             "quarantine_reports": 0,
             "distrusted": 0,

@@ -85,6 +85,8 @@ def test_every_warning_of_the_check_is_explained(status) -> None:
         "consistent": False,
         "distrusted": 2,
         "unreadable": 2,
+        "unfinished": True,
+        "error": "'backy expire' failed after the backup: why",
     }
     problems = ("the console can not listen at 1 port 2: why", "vm1: the repository can not be looked at: why")
     found = status({"vm1": everything}, configuration_error="why", problems=problems, plugins=("why",))

@@ -55,10 +55,6 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> dict[str, ConsoleCommand]:
     commands: dict[str, ConsoleCommand] = {}
 
     class Offering(Events):
-        @classmethod
-        def installed(cls) -> Events:
-            return cls({})
-
         def console_commands(self) -> dict[str, ConsoleCommand]:
             return commands
 

@@ -56,6 +56,10 @@ def test_a_job_that_does_not_keep_its_sla_is_critical(status, monkeypatch: pytes
         ({"consistent": False}, "vm1: the newest revision is inconsistent: the source could not be brought to rest"),
         ({"distrusted": 1}, "vm1: 1 revision is distrusted"),
         ({"unreadable": 1}, "vm1: 1 record is damaged"),
+        (
+            {"unfinished": True, "error": "'backy expire' failed after the backup: no hook 'hold' is installed"},
+            "vm1: 'backy expire' failed after the backup: no hook 'hold' is installed",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -97,7 +97,7 @@ class Store(RuleBasedStateMachine):
                     stream.seek(offset)
                     stream.write(piece)
             stream.truncate(len(self.image))
-        revision = Backup(self.repository, ("test",), events=Events({}), clock=self.clock).run()
+        revision = Backup(self.repository, ("test",), events=Events(), clock=self.clock).run()
         self.revisions[revision.id] = bytes(self.image)
 
     @precondition(lambda self: self.revisions)

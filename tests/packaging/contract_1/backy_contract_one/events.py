@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backy.api import Job
+from backy.api import Job, RevisionInfo
 from backy.hookspecs import hookimpl
 
 BACKY_CONTRACT = "1.0"
@@ -19,7 +19,7 @@ def backy_backup_starting(job: Job, tags: tuple[str, ...]) -> None:
 
 
 @hookimpl
-def backy_backup_finished(job: Job, revision_id: str) -> None:
+def backy_backup_finished(job: Job, revision: RevisionInfo) -> None:
     note(job, "finished")
 
 
@@ -34,5 +34,5 @@ def backy_verification_failed(job: Job, revision_id: str, mismatches: int) -> No
 
 
 @hookimpl
-def backy_restore_finished(job: Job, revision_id: str, target: str) -> None:
+def backy_restore_finished(job: Job, revision: RevisionInfo, target: str) -> None:
     note(job, f"restored to {target}")

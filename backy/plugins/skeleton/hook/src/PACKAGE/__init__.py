@@ -6,7 +6,7 @@ While there is a file `NAME.stop` beside them, no backup begins.
 
 from __future__ import annotations
 
-from backy.api import BackyError, Job
+from backy.api import BackyError, Job, RevisionInfo
 from backy.hookspecs import hookimpl
 
 BACKY_CONTRACT = "1.0"
@@ -14,15 +14,15 @@ BACKY_CONTRACT = "1.0"
 
 @hookimpl
 def backy_backup_starting(job: Job) -> None:
-    """Refuse a backup by an exception, whose text users see. All other hooks are only told."""
+    """Refuse a backup by a BackyError, whose text users see."""
     if (job.directory.parent / "NAME.stop").exists():
         raise BackyError("there is a file NAME.stop")
 
 
 @hookimpl
-def backy_backup_finished(job: Job, revision_id: str) -> None:
+def backy_backup_finished(job: Job, revision: RevisionInfo) -> None:
     """Learn that a revision is complete."""
-    _note(job, f"revision {revision_id} is complete")
+    _note(job, f"revision {revision.id} is complete")
 
 
 @hookimpl

@@ -1,0 +1,117 @@
+"""Tells event plugins what the scheduler knows: how each run ended, and which jobs do not keep their SLA."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from backy.api import Config, Job
+from backy.errors import BackyError
+from backy.plugins.events import Events
+from backy.repository.repository import Repository
+from backy.scheduler.monitoring.check import late
+from backy.scheduler.monitoring.status import JobStatus
+
+log = logging.getLogger(__name__)
+MOST_WAITING = 10_000
+"""Number of events that wait for plugins at most; further ones are logged and lost."""
+
+PATIENCE = timedelta(seconds=10)
+"""How long the end of the scheduler waits for plugins."""
+
+
+class Announcement(NamedTuple):
+    """An event of a job."""
+
+    hook: str
+    directory: Path
+    arguments: Mapping[str, object]
+
+
+class Announcer:
+    """Tells plugins in a thread of its own, so that no job waits for them."""
+
+    def __init__(self, sections: Callable[[], Mapping[str, Config]], installed: Callable[..., Events]) -> None:
+        """Make an announcer.
+
+        Args:
+            sections: Returns the sections of the plugins that are in force.
+            installed: Makes the `Events` of the installed plugins from the sections.
+        """
+        self._sections = sections
+        self._installed = installed
+        self._waiting: queue.Queue[Announcement | None] = queue.Queue(MOST_WAITING)
+        # A daemon: a plugin that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._work, name="announcer", daemon=True)
+
+    def tell(self, hook: str, directory: Path, **arguments: object) -> None:
+        """Tell plugins of an event of the job in `directory`, later."""
+        if not self._thread.is_alive():
+            self._thread.start()
+        try:
+            self._waiting.put_nowait(Announcement(hook, directory, arguments))
+        except queue.Full:
+            log.warning("%s: no plugin is told of %s: too many events wait for them", directory.name, hook)
+
+    def close(self) -> None:
+        """Wait a while until all is told."""
+        if self._thread.is_alive():
+            self._waiting.put(None)
+            self._thread.join(PATIENCE.total_seconds())
+            if self._thread.is_alive():
+                log.warning("event plugins were not told of everything: they take too long")
+
+    def _work(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            try:
+                with self._installed(self._sections()) as events:
+                    self._send(events, first)
+            except Exception:
+                # One event that can not be told must not silence all later ones.
+                log.exception("event plugins can not be told")
+
+    @staticmethod
+    def _send(events: Events, announcement: Announcement) -> None:
+        events.tell(announcement.hook, job=_job(announcement.directory), **announcement.arguments)
+
+
+def _job(directory: Path) -> Job:
+    """Return the job in `directory`, whose repository may be missing or broken."""
+    try:
+        return Repository.open(directory).job
+    except (BackyError, OSError):
+        return Job(directory.name, directory.name, directory)
+
+
+class Change(NamedTuple):
+    """A job that became overdue, or keeps its SLA again."""
+
+    hook: str
+    job: str
+    since: datetime
+    text: str
+
+
+class SlaWatch:
+    """Remembers which jobs are overdue, so that each change is told once."""
+
+    def __init__(self, before: Mapping[str, JobStatus], written: datetime) -> None:
+        """Begin with the jobs that were overdue for an earlier scheduler."""
+        self._since = {
+            name: written - timedelta(seconds=job.sla_overdue) for name, job in before.items() if job.sla_overdue
+        }
+
+    def changes(self, jobs: Iterable[JobStatus], now: datetime) -> Iterator[Change]:
+        """Yield what has changed since the last call."""
+        for job in jobs:
+            if job.sla_overdue and job.job not in self._since:
+                since = self._since[job.job] = now - timedelta(seconds=job.sla_overdue)
+                yield Change("backy_job_overdue", job.job, since, f"{late(job)} is not within SLA")
+            elif not job.sla_overdue and job.job in self._since:
+                since = self._since.pop(job.job)
+                yield Change("backy_job_recovered", job.job, since, f"{job.job} is within SLA again")
