@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,8 +11,11 @@ from typing import NamedTuple
 from backy.errors import RepositoryError
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
+from backy.system.links import is_trusted
 
 SUBTYPE = "backy"
+REPOSITORY = ".repository"
+"""A name that every folder of a repository in a mount has but does not list: a link to the repository's directory."""
 _TYPE = f"fuse.{SUBTYPE}"
 _MOUNT_INFO = Path("/proc/self/mountinfo")
 # The kernel writes blanks and other special characters of a path in octal.
@@ -62,12 +64,16 @@ def read_ahead(mountpoint: Path, size: int) -> bool:
 
 
 def image_path(repository: Repository, revision: Revision) -> Path:
-    """Return the path of a revision's raw image: in the repository if its storage keeps one, else in a mount.
+    """Return the path of a revision's raw image: in a mount if one shows it, else in the repository.
 
     Raises:
         RepositoryError: neither has one.
+        DamageError: the repository has one that is missing or cut short.
     """
-    path = repository.raw_path(revision) or mounted_path(repository, revision)
+    # Also if there is a mount: its file would be there, and could not be read.
+    raw = repository.raw_path(revision)
+    # A mount is better, because it checks what it reads, and nobody can write to it.
+    path = mounted_path(repository, revision) or raw
     if path is None:
         raise RepositoryError(
             f"revision {revision.id} has no file: the storage '{revision.storage}' keeps no raw images, and no mount "
@@ -78,10 +84,7 @@ def image_path(repository: Repository, revision: Revision) -> Path:
 
 def mounted_path(repository: Repository, revision: Revision) -> Path | None:
     """Return the path of a revision in a mount of root or of this user; None if no such mount has it."""
-    for mount in mounts():
-        # Other users may mount anything under any name.
-        if mount.owner not in {0, os.geteuid()}:
-            continue
+    for mount in _trusted():
         # Ids are unique, so a file with this name is the right image.
         for path in (mount.path / revision.id, mount.path / repository.job.name / revision.id):
             try:
@@ -89,4 +92,26 @@ def mounted_path(repository: Repository, revision: Revision) -> Path | None:
                     return path
             except OSError:
                 continue  # its program was killed, or it is not for us
+    # The folder has another name if the job's directory is reached by a symbolic link. Looking into all takes longer.
+    for mount in _trusted():
+        with suppress(OSError):
+            for path in mount.path.glob(f"*/{revision.id}"):
+                return path
     return None
+
+
+def shown_directory(folder: Path) -> Path | None:
+    """Return the directory of the repository that `folder`, in a mount, shows; None if it shows none."""
+    here = folder.resolve()
+    for mount in _trusted():
+        for parent in (here, *here.parents):
+            if parent.is_relative_to(mount.path):
+                with suppress(OSError):
+                    return (parent / REPOSITORY).readlink()
+    return None
+
+
+def _trusted() -> Iterator[Mount]:
+    """Yield the mounts of root and of this user."""
+    # Other users may mount anything under any name.
+    return (mount for mount in mounts() if is_trusted(mount.owner))

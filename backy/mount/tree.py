@@ -5,6 +5,7 @@
     by-date/<time>-<id>         links to all of them
     by-tag/<tag>/<time>-<id>    links to those with a tag
     by-tag/<tag>/last           a link to the newest one with the tag
+    .repository                 a link to the repository's directory; it is not listed
 
 A mount of several repositories has one such folder for each. Each request of the kernel looks a name up in the
 repository, so that new revisions appear and removed ones vanish.
@@ -21,6 +22,7 @@ from urllib.parse import quote
 
 from backy.api import ID_PATTERN
 from backy.errors import BackyError, DamageError
+from backy.mount.active import REPOSITORY
 from backy.repository.repository import CONFIG, LAST, Repository
 from backy.repository.revision import Revision
 
@@ -69,12 +71,18 @@ class Tree:
                 return self._by_date(rest)
             case ["by-tag", *rest]:
                 return self._by_tag(rest)
-            case ["last"]:
-                return _newest(self._history(), "")
             case [name]:
-                revision = self._revision(name)
-                return None if revision is None else ImageFile(self._repository, revision)
+                return self._named(name)
         return None
+
+    def _named(self, name: str) -> Entry | None:
+        if name == LAST:
+            return _newest(self._history(), "")
+        if name == REPOSITORY:
+            # By it, `backy find` works in a mount as it does in a repository.
+            return Link(str(self._repository.directory.resolve()))
+        revision = self._revision(name)
+        return None if revision is None else ImageFile(self._repository, revision)
 
     def _by_date(self, path: list[str]) -> Entry | None:
         match path:

@@ -209,6 +209,58 @@ def test_sigterm_ends_a_mount_even_while_it_is_in_use(fuse, repository: Reposito
     assert folder not in [mount.path for mount in mounts()]
 
 
+@pytest.mark.parametrize("directory", ["mount", "mount/vm", "mount/vm/by-tag/weekly"])
+def test_find_works_in_a_mount_as_in_a_repository(
+    fuse, backy, repository: Repository, tmp_path: Path, directory: str
+) -> None:
+    weekly = Backup(repository, ("weekly",)).run()
+    daily = Backup(repository, ("daily",)).run()
+    (tmp_path / "backy.conf").write_text(f"""
+global: {{base-dir: {tmp_path}}}
+schedules: {{default: {{weekly: {{interval: 7d, keep: 9}}}}}}
+jobs:
+  vm: {{source: {{type: file, filename: {tmp_path}/disk.img}}, schedule: default}}
+""")
+    (tmp_path / "mount").symlink_to(fuse(repository, "-c", str(tmp_path / "backy.conf")))
+    found = [backy("-b", tmp_path / directory, "find", *words) for words in (["-r", "weekly"], [])]
+
+    if directory == "mount":
+        # It shows several repositories.
+        assert [done.code for done in found] == [1, 1]
+    else:
+        folder = (tmp_path / "mount/vm").resolve()
+        assert [done.out for done in found] == [f"{folder / weekly.id}\n", f"{folder / daily.id}\n"]
+    assert ".repository" not in [path.name for path in (tmp_path / "mount/vm").iterdir()]
+
+
+def test_find_finds_a_job_whose_directory_is_a_link(fuse, backy, repository: Repository, tmp_path: Path) -> None:
+    revision = Backup(repository, ("daily",)).run()
+    (tmp_path / "web1").symlink_to("vm")
+    (tmp_path / "backy.conf").write_text(f"""
+global: {{base-dir: {tmp_path}}}
+schedules: {{default: {{daily: {{interval: 1d, keep: 9}}}}}}
+jobs:
+  web1: {{source: {{type: file, filename: {tmp_path}/disk.img}}, schedule: default}}
+""")
+    folder = fuse(repository, "-c", str(tmp_path / "backy.conf"))
+
+    for directory in ("web1", "vm"):
+        assert backy("-b", tmp_path / directory, "find").out == f"{folder}/web1/{revision.id}\n"
+
+
+def test_find_prefers_a_mount_to_a_raw_image(fuse, backy, mount, image: Path) -> None:
+    directory = mount("btrfs") / "vm"
+    backy("-b", directory, "init", "file", image, "--storage", "cow")
+    backy("-b", directory, "backup", "daily")
+    repository = Repository.open(directory)
+    revision = repository.records.history()[0]
+    folder = fuse(repository)
+
+    assert backy("-b", directory, "find").out == f"{folder / revision.id}\n"
+    assert backy("unmount", folder).code == 0
+    assert backy("-b", directory, "find").out == f"{directory / revision.id}\n"
+
+
 @pytest.mark.parametrize("missing", ["file", "there"])
 def test_a_mountpoint_that_is_none_is_told(backy, repository: Repository, tmp_path: Path, missing: str) -> None:
     (tmp_path / "file").touch()

@@ -17,13 +17,13 @@ from backy.cli.output import echo
 def command(directory: Path, specification: str, only_id: bool) -> None:
     """Print the absolute path of a revision's raw image.
 
-    A storage that keeps raw images has it in the repository. Images of other storages are found where 'backy mount'
-    shows them.
+    It is where 'backy mount' shows the revision. Without a mount, a storage that keeps raw images has it in the
+    repository. In a folder of a mount, that repository is meant.
     """
-    from backy.mount.active import image_path
+    from backy.mount.active import image_path, shown_directory
     from backy.repository.repository import Repository
 
-    repository = Repository.open(directory)
+    repository = Repository.open(shown_directory(directory) or directory)
     revision = repository.records.select(specification)
     # The id needs no image: it is there even if nothing shows the revision as a file.
     echo(revision.id if only_id else image_path(repository, revision))

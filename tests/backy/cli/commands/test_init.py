@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,11 +16,36 @@ def test_init_makes_a_repository_that_can_be_backed_up(backy, tmp_path: Path, im
     monkeypatch.chdir(tmp_path)
     done = backy("-b", "vm", "init", "file", image.name)
 
-    assert (done.code, done.out, done.err) == (0, f"Made a repository in {tmp_path}/vm\n", "")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[0] == f"Made a repository in {tmp_path}/vm"
     config = Repository.open(tmp_path / "vm").config
     assert config.source.written == {"type": "file", "filename": str(image)}
     assert config.storage.written == {"type": "chunked"}
     assert backy("-b", "vm", "backup", "daily").code == 0
+
+
+@pytest.mark.parametrize("chosen", [("ext4", "chunked", False), ("btrfs", "chunked", True), ("btrfs", "cow", False)])
+def test_init_prints_the_next_steps(
+    backy, mount: Callable[..., Path], tmp_path: Path, image: Path, chosen: tuple[str, str, bool]
+) -> None:
+    kind, storage, told = chosen
+    directory = mount(kind) / "web 1"
+    printed = backy("-b", directory, "init", "file", image, "--storage", storage).out.splitlines()
+
+    assert len(printed) == 3 + told
+    assert all("'--storage cow'" in line for line in printed[3:])
+    steps = [re.search(r"backy .*?(?=,|$)", line) for line in printed[1:3]]
+    backup, show = [shlex.split(step[0]) for step in steps if step]
+    assert backup[:3] == show[:3] == ["backy", "-b", str(directory)]
+    assert backy(*backup[1:]).code == 0
+    (tmp_path / "images").mkdir()
+    command = [str(tmp_path / "images") if word == "MOUNTPOINT" else word for word in show]
+    subprocess.run([Path(sys.executable).with_name("backy"), *command[1:]], check=True)
+    try:
+        assert (tmp_path / "images/last").read_bytes() == image.read_bytes()
+    finally:
+        assert backy("unmount", tmp_path / "images").code == 0
+    assert {path.name for path in directory.iterdir() if "reflink" in path.name} == set()
 
 
 @pytest.mark.parametrize(
