@@ -14,7 +14,7 @@ from backy.errors import PluginError, SourceError, VerificationError
 from backy.plugins.discovery import Kind
 from backy.plugins.events import Events
 from backy.plugins.loading import call
-from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.config import JobConfig, PluginSection, ShortSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT, Revision
 
@@ -79,9 +79,9 @@ def backed_up(distribution: Callable[..., str], tmp_path: Path) -> Callable[[str
 
     def run(fault: str) -> Revision:
         distribution("acme", GROUPS, PLUGIN + fault)
-        config = JobConfig(format=FORMAT, source=SECTION, storage=SHORT, verifier=SHORT)
+        config = JobConfig(format=FORMAT, source=SECTION, storage=SHORT, verifier=VerifierSections.named("odd"))
         return Backup(
-            Repository.initialize(tmp_path / "odd", config), ("daily",), events=Events({}), revision_id="revision"
+            Repository.initialize(tmp_path / "odd", config), ("daily",), events=Events(), revision_id="revision"
         ).run()
 
     return run
@@ -219,12 +219,12 @@ def test_the_fault_is_the_line_that_observers_get(
     distribution: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(Events, "backup_failed", lambda _self, _job, error: told.append(error))
+    monkeypatch.setattr(Events, "tell", lambda _self, _hook, job, error: told.append(error))
     distribution("acme", GROUPS, PLUGIN + "Snapshot.pread = lambda *_: 'x'")
     repository = Repository.initialize(tmp_path / "odd", JobConfig(format=FORMAT, source=SECTION))
 
     with pytest.raises(PluginError) as failed:
-        Backup(repository, ("daily",), events=Events({})).run()
+        Backup(repository, ("daily",), events=Events()).run()
 
     assert told == [str(failed.value)]
     assert CHUNK_SIZE == 4194304  # as the texts have it
