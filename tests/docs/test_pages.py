@@ -32,6 +32,7 @@ PAGES = sorted(
 )
 CEPH_PAGES = ["docs/how-to/ceph.md", "docs/how-to/import.md"]
 MOUNTING_PAGES = [
+    "README.md",
     "docs/how-to/btrfs-and-xfs.md",
     "docs/how-to/incremental-image-files.md",
     "docs/how-to/restore.md",

@@ -120,13 +120,12 @@ def test_where_the_page_of_the_scheduler_has_figures_they_are_right() -> None:
     assert "within ten minutes" in page
 
 
-def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
-    unit = (EXAMPLES / "backy.service").read_text()
+@pytest.mark.parametrize("name", ["backy.service", "backy-mount.service"])
+def test_the_units_are_ones_that_systemd_takes(tmp_path: Path, name: str) -> None:
+    unit = (EXAMPLES / name).read_text()
     program = Path(sys.executable).with_name("backy")
-    (tmp_path / "backy.service").write_text(unit.replace("/usr/local/bin/backy", str(program)))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", tmp_path / "backy.service"], check=False, capture_output=True, text=True
-    )
+    (tmp_path / name).write_text(unit.replace("/usr/local/bin/backy", str(program)))
+    done = subprocess.run(["systemd-analyze", "verify", tmp_path / name], check=False, capture_output=True, text=True)
     assert (done.returncode, [line for line in done.stderr.splitlines() if "backy" in line]) == (0, [])
 
 
