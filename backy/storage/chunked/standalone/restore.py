@@ -2,10 +2,10 @@
 """Restore an image from the backy repository that contains this file, without backy.
 
 usage: python3 restore.py                 list the revisions
-       python3 restore.py SPEC TARGET     write one of them to TARGET
+       python3 restore.py SPEC TARGET     write one of them to TARGET; --force before SPEC replaces a file
 
 SPEC    a number (0 is the newest), an id or its beginning, a tag (its newest revision), or 'last'
-TARGET  a file, which is created or replaced, a block device, or '-' for standard output
+TARGET  a new file, a block device, or '-' for standard output
 
 Needs Python 3.8 or newer and the program 'zstd'. With the program 'b3sum' or the Python module 'blake3' it also
 compares every chunk with its id. Exit code 0: done; 1: not restored, one line says why; 2: wrong usage.
@@ -34,6 +34,7 @@ CHUNK = 4 * 2**20
 PAGE = 4096
 ZERO_ID = "0" * 64
 BLKZEROOUT = 0x127F  # ioctl of linux/fs.h: fills a range of a block device with zeroes
+F_OFD_SETLK = 37  # Python before 3.9 does not name it
 
 
 class Problem(Exception):
@@ -214,22 +215,55 @@ def read_image(size: int, ids: list[str]) -> Iterator[tuple[int, int, bytes | No
 # targets --------------------------------------------------------------------------------------------------------------
 
 
-def open_target(target: str, size: int) -> BinaryIO:
-    """Open standard output, a block device that is not in use, or a file, which is emptied."""
+def check_path(target: str, path: Path, force: bool) -> None:
+    """Refuse what is not to be written: a file that exists, what other users put there, a misspelt device."""
+    if REPOSITORY in path.parents:
+        raise Problem(f"{target} lies in the repository: restore to another place")
+    mine = (0, os.geteuid())
+    if Path(target).is_symlink() and os.lstat(target).st_uid not in mine:
+        raise Problem(f"{target} is a symbolic link of another user")
+    if not path.exists():
+        # /dev/shm is for files, and is another file system.
+        if (
+            Path("/dev") in path.parents
+            and path.parent.exists()
+            and path.parent.stat().st_dev == os.stat("/dev").st_dev
+        ):
+            raise Problem(f"there is no device {target}")
+    elif path.is_file():
+        if path.stat().st_uid not in mine and (os.geteuid() or not force):
+            raise Problem(f"{target} belongs to another user; only root may replace it, by '--force' before SPEC")
+        if not force:
+            raise Problem(f"{target} exists already; '--force' before SPEC replaces it")
+
+
+def refuse_in_use(target: str, stream: BinaryIO) -> None:
+    """Take the locks that QEMU has while it has an image open."""
+    try:
+        fcntl.fcntl(stream, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 100, 104, 0))
+    except BlockingIOError:
+        raise Problem(f"{target} is in use: a running QEMU has it open, or another restore writes to it") from None
+    except OSError:
+        pass  # where locks are not supported, QEMU has none either
+
+
+def open_target(target: str, size: int, force: bool) -> BinaryIO:
+    """Open standard output, a block device that is not in use, or a file, which is emptied; `force` replaces it."""
     if target == "-":
         return open(sys.stdout.fileno(), "wb", closefd=False)
     path = Path(target).resolve()
+    check_path(target, path, force)
     if path.is_block_device():
         stream = os.fdopen(os.open(path, os.O_RDWR | os.O_EXCL), "r+b")  # O_EXCL fails if it is mounted
+        refuse_in_use(target, stream)
         capacity = stream.seek(0, os.SEEK_END)
         if capacity < size:
             raise Problem(f"{target} has {capacity} bytes, the image needs {size}")
     elif path.exists() and not path.is_file():
         raise Problem(f"{target} is neither a file nor a block device; '-' writes to a pipe")
-    elif REPOSITORY in path.parents:
-        raise Problem(f"{target} lies in the repository: restore to another place")
     else:
         stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        refuse_in_use(target, stream)
         stream.truncate(0)
         stream.truncate(size)
     return stream
@@ -259,8 +293,8 @@ def write_image(pieces: Iterator[tuple[int, int, bytes | None]], stream: BinaryI
 # the command ----------------------------------------------------------------------------------------------------------
 
 
-def restore(spec: str, target: str) -> None:
-    """Restore one revision."""
+def restore(spec: str, target: str, force: bool) -> None:
+    """Restore one revision; `force` replaces a file."""
     revision = select(spec)
     if revision["storage"] == "cow":
         raise Problem(f"the file {REPOSITORY / revision['id']} is the raw image itself: copy it, or use 'dd'")
@@ -270,7 +304,7 @@ def restore(spec: str, target: str) -> None:
         raise Problem("the program 'zstd' is missing: install it")
     # The map first: a target is not touched for a revision that can not be restored.
     ids = read_map(revision)
-    with open_target(target, revision["size"]) as stream:
+    with open_target(target, revision["size"], force) as stream:
         mode = 0 if target == "-" else os.fstat(stream.fileno()).st_mode
         write_image(read_image(revision["size"], ids), stream, mode)
     if revision.get("trust") == "distrusted":
@@ -301,11 +335,13 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         show()
         return 0
+    force = arguments[0] == "--force"
+    arguments = arguments[1:] if force else arguments
     if len(arguments) != 2:
         say("give SPEC and TARGET; without arguments the usage and the revisions are shown")
         return 2
     try:
-        restore(*arguments)
+        restore(*arguments, force)
     except (Problem, OSError, KeyboardInterrupt) as problem:
         say(f"not restored, what is in {arguments[1]} is not the image: {problem or 'interrupted'}")
         return 1

@@ -274,7 +274,7 @@ def test_every_revision_is_restored_byte_for_byte(
 def test_every_compression_is_restored(bare: Machine, tmp_path: Path, compression: object) -> None:
     stock = make_stock(tmp_path / "made", compression=compression)
     for tag, image in stock.images.items():
-        done = bare.restore(stock, tag, tmp_path / "restored")
+        done = bare.restore(stock, "--force", tag, tmp_path / "restored")
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "restored").read_bytes() == image
 
@@ -293,11 +293,51 @@ def test_a_restored_file_is_sparse_and_private(made: Stock, bare: Machine, tmp_p
     assert found.st_mode & 0o777 == 0o600
 
 
-def test_a_file_that_exists_is_replaced(made: Stock, bare: Machine, tmp_path: Path) -> None:
+def test_a_file_that_exists_is_replaced_by_force_only(made: Stock, bare: Machine, tmp_path: Path) -> None:
     target = tmp_path / "restored"
-    target.write_bytes(b"\xff" * (len(made.images["shrunk"]) + 5 * PAGE_SIZE))
-    assert bare.restore(made, "shrunk", target).returncode == 0
+    before = b"\xff" * (len(made.images["shrunk"]) + 5 * PAGE_SIZE)
+    target.write_bytes(before)
+    refused = bare.restore(made, "shrunk", target)
+    assert (refused.returncode, target.read_bytes()) == (1, before)
+    assert f"{target} exists already; '--force' before SPEC replaces it\n" in refused.stderr
+    assert bare.restore(made, "--force", "shrunk", target).returncode == 0
     assert target.read_bytes() == made.images["shrunk"]
+
+
+def test_an_image_of_a_running_qemu_is_left_alone(made: Stock, bare: Machine, tmp_path: Path) -> None:
+    target = tmp_path / "running"
+    target.write_bytes(b"precious" * PAGE_SIZE)
+    with subprocess.Popen(
+        ["qemu-io", "-f", "raw", target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as qemu:
+        assert qemu.stdin is not None
+        assert qemu.stdout is not None
+        # Its answer comes once the image is open.
+        qemu.stdin.write("length\n")
+        qemu.stdin.flush()
+        assert qemu.stdout.readline()
+        done = bare.restore(made, "--force", "full", target)
+        qemu.stdin.close()
+    assert (done.returncode, "a running QEMU has it open" in done.stderr) == (1, True), done.stderr
+    assert target.read_bytes() == b"precious" * PAGE_SIZE
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can make files of others")
+def test_what_other_users_put_there_is_left_alone(made: Stock, bare: Machine, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("precious")
+    os.lchown(tmp_path / "link", 1234, 1234)
+    (tmp_path / "theirs").write_bytes(b"theirs")
+    os.chown(tmp_path / "theirs", 1234, 1234)
+    for arguments in (
+        ["full", tmp_path / "link"],
+        ["--force", "full", tmp_path / "link"],
+        ["full", tmp_path / "theirs"],
+    ):
+        done = bare.restore(made, *arguments)
+        assert (done.returncode, "another user" in done.stderr, done.stderr.count("\n")) == (1, True, 1), done.stderr
+    assert not (tmp_path / "precious").exists()
+    assert (tmp_path / "theirs").read_bytes() == b"theirs"
+    assert bare.restore(made, "--force", "full", tmp_path / "theirs").returncode == 0
 
 
 def test_standard_output_gets_the_image_and_nothing_else(made: Stock, bare: Machine, tmp_path: Path) -> None:
@@ -350,6 +390,7 @@ def test_targets_that_make_no_sense_are_refused(made: Stock, bare: Machine, tmp_
     for target, reason in [
         (tmp_path, "neither a file nor a block device"),
         (Path("/dev/null"), "neither a file nor a block device"),
+        (Path("/dev/backy-typo"), "there is no device /dev/backy-typo"),
         (made.directory / "chunks" / "disk", "lies in the repository"),
         (made.directory / "config", "lies in the repository"),
         (tmp_path / "no" / "folder", "No such file"),
@@ -357,6 +398,7 @@ def test_targets_that_make_no_sense_are_refused(made: Stock, bare: Machine, tmp_
         done = bare.restore(made, "full", target)
         assert (done.returncode, reason in done.stderr, done.stderr.count("\n")) == (1, True, 1), done.stderr
     assert (made.directory / "config").stat().st_size
+    assert not Path("/dev/backy-typo").exists()
 
 
 # the command line -----------------------------------------------------------------------------------------------------
@@ -377,6 +419,8 @@ def test_without_arguments_usage_and_revisions_are_shown(made: Stock, bare: Mach
 def test_wrong_usage_is_told_from_failure(made: Stock, bare: Machine) -> None:
     assert bare.restore(made, "last").returncode == 2
     assert bare.restore(made, "last", "a", "b").returncode == 2
+    assert bare.restore(made, "--force").returncode == 2
+    assert bare.restore(made, "--force", "last").returncode == 2
 
 
 def test_a_missing_zstd_is_named_before_the_target_is_touched(
@@ -489,7 +533,7 @@ def test_a_flipped_bit_is_noticed(
         stock = made.copy(tmp_path / f"{seed}")
         path = kinds(stock)[kind]
         flip(path, seed)
-        done = machine.restore(stock, identity, tmp_path / "target")
+        done = machine.restore(stock, "--force", identity, tmp_path / "target")
         assert done.returncode == 1, done.stderr
         assert done.stderr.startswith("restore.py: not restored")
         assert done.stderr.count("\n") == 1
@@ -562,7 +606,7 @@ def test_a_delta_whose_parts_do_not_fit_is_noticed_without_ids(stock: Stock, bar
         content[:12] + b"\xff\xff\xff\xff" + content[16:],
     ]:
         damage(path, codec.compress(wrong))
-        done = bare.restore(stock, "pages", tmp_path / "target")
+        done = bare.restore(stock, "--force", "pages", tmp_path / "target")
         assert done.returncode == 1, done.stderr
         assert f"{path.name} is damaged: its parts do not fit together" in done.stderr
 
