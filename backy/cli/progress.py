@@ -7,12 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backy.api import Progress
-from backy.system.progress import Steps, quiet
+from backy.system.progress import Steps, beating, heartbeat, quiet
 
 
 @contextmanager
 def steps() -> Iterator[Steps]:
-    """Yield a function that shows each step as a bar on standard error; it shows nothing if that is no terminal."""
+    """Yield a function that shows each step as a bar on standard error; it shows nothing if that is no terminal.
+
+    A scheduler that watches this process learns that work goes on.
+    """
+    pipe = heartbeat()
+    with _shown() as show:
+        yield show if pipe is None else beating(show, pipe)
+
+
+@contextmanager
+def _shown() -> Iterator[Steps]:
     if not sys.stderr.isatty():
         yield quiet
         return

@@ -75,6 +75,8 @@ class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, re
     """Whether revisions expire by the schedule."""
     time_limit: Duration | None = None
     """Time after which a backup is ended; 0 or None means never."""
+    standstill: Duration | None = Duration(hours=1)
+    """Time without a byte read or stored after which a backup is ended; 0 or None means never."""
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
@@ -91,6 +93,8 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     verifier: VerifierSections | None = None
     expire: bool | None = None
     time_limit: Duration | None = None
+    standstill: Duration | msgspec.UnsetType | None = msgspec.UNSET
+    """None switches it off, which is not the same as a key that is not there."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class JobEntry:
     verifier: VerifierSections | None
     expire: bool
     time_limit: timedelta | None
+    standstill: timedelta | None
     # Not compared: a job whose line has moved is not a changed job, and its running backup goes on.
     line: int = field(compare=False)
     """Its line in the configuration, from 1."""
@@ -278,6 +283,7 @@ class _Reader:
             verifier=entry.verifier or settings.verifier,
             expire=settings.expire if entry.expire is None else entry.expire,
             time_limit=limit or None,
+            standstill=(settings.standstill if entry.standstill is msgspec.UNSET else entry.standstill) or None,
             line=self._document.line(key),
         )
 

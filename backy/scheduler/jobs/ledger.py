@@ -12,7 +12,7 @@ import msgspec
 
 from backy.retention.schedule import by_interval, overdue
 from backy.scheduler.configuration.configuration import Configuration, JobEntry
-from backy.scheduler.jobs.agenda import Agenda, Entry, Pool
+from backy.scheduler.jobs.agenda import Agenda, Entry, Phase, Pool
 from backy.scheduler.jobs.summary import Summary
 from backy.scheduler.monitoring.status import JobStatus, PoolStatus
 
@@ -114,7 +114,7 @@ def _row(job: Job, now: datetime) -> JobStatus:
     due = entry.due if found else None
     # Without this a restart would show all jobs as if they had no revisions.
     if found is None and job.before:
-        return msgspec.structs.replace(job.before, status=str(entry), next_time=None, next_tags=())
+        return msgspec.structs.replace(job.before, status=str(entry), running_since=None, next_time=None, next_tags=())
     newest = found.newest if found else None
     late = overdue(job.settings.schedule, entry.past, now).total_seconds()
     verification = newest.verification if newest else None
@@ -124,6 +124,8 @@ def _row(job: Job, now: datetime) -> JobStatus:
         sla_overdue=late,
         status=str(entry),
         since=entry.past.since,
+        running_since=entry.due.time if entry.due and entry.phase is Phase.RUNNING else None,
+        interval=min(tag.interval for tag in entry.schedule.values()).total_seconds(),
         revisions=found.revisions if found else 0,
         last_time=newest.timestamp if newest else None,
         last_tags=tuple(by_interval(entry.schedule, newest.tags)) if newest else (),

@@ -16,7 +16,7 @@ from backy.errors import BackyError, ExitCode
 from backy.scheduler.configuration.configuration import JobEntry
 from backy.scheduler.jobs.agenda import Outcome
 from backy.scheduler.process import children
-from backy.scheduler.process.children import TimeLimitError
+from backy.scheduler.process.children import StandstillError, TimeLimitError
 
 log = logging.getLogger(__name__)
 LOGFILE = "backy.log"
@@ -56,11 +56,14 @@ class Runner:
         try:
             repository = await asyncio.to_thread(self.prepare, job)
             # After `--`, as a tag may begin with a dash.
-            code = await self._backy(job, repository, "backup", "--", ",".join(tags))
+            words = ["backup", "--", ",".join(tags)]
+            code = await self._backy(job, repository, *words, standstill=job.standstill)
         except (BackyError, OSError) as error:
             return Result(Outcome.FAILED, str(error))
         except TimeLimitError:
             return Result(Outcome.FAILED, f"the backup took longer than {job.time_limit} and was ended")
+        except StandstillError:
+            return Result(Outcome.FAILED, f"nothing was read or stored for {job.standstill}, so the backup was ended")
         if code != ExitCode.DONE:
             outcome = Outcome.BUSY if code == ExitCode.BUSY else Outcome.FAILED
             return Result(outcome, await asyncio.to_thread(_cause, repository / LOGFILE, code))
@@ -92,12 +95,14 @@ class Runner:
         if code:
             log.warning("%s: %s ended with exit code %d", job.name, callback, code)
 
-    async def _backy(self, job: JobEntry, repository: Path, *arguments: str) -> int:
+    async def _backy(
+        self, job: JobEntry, repository: Path, *arguments: str, standstill: timedelta | None = None
+    ) -> int:
         """Run a command of backy on a job's repository and return its exit code."""
         # `-l` has the lines of the log dated; what a crash prints goes to the same file as it is.
         logfile = repository / LOGFILE
         command = [*self.backy, "-b", str(repository), "-l", str(logfile), *arguments]
-        return await children.run(command, logfile, limit=job.time_limit, grace=self.grace)
+        return await children.run(command, logfile, limit=job.time_limit, grace=self.grace, standstill=standstill)
 
 
 def _cause(logfile: Path, code: int) -> str:

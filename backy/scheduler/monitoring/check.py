@@ -8,6 +8,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from backy.config import format_duration
 from backy.errors import BackyError
 from backy.repository.revision import utc_now
 from backy.scheduler.configuration.configuration import load_location
@@ -63,7 +64,7 @@ def judge(status: Status, age: timedelta) -> Verdict:
         minutes = allowed // timedelta(minutes=1)
         return Verdict(State.CRITICAL, f"Status file is older than {counted(minutes, 'minute')}", performance)
     overdue = [job for job in status.jobs if job.sla_overdue]
-    warnings = [*_general(status), *(line for job in status.jobs for line in _warnings(job))]
+    warnings = [*_general(status), *(line for job in status.jobs for line in _warnings(job, status.written + age))]
     if overdue:
         # Late jobs decide the state, but the warnings are printed as well: one may be the cause.
         summary = f"{counted(len(overdue), 'job')} not within SLA"
@@ -92,10 +93,13 @@ def _general(status: Status) -> Iterator[str]:
         yield f"broken plugin: {plugin}"
 
 
-def _warnings(job: JobStatus) -> Iterator[str]:
+def _warnings(job: JobStatus, now: datetime) -> Iterator[str]:
     """Yield the warnings about a job, which may keep its SLA all the same."""
     if job.unfinished and job.error:
         yield f"{job.job}: {job.error}"
+    if job.running_since and now - job.running_since > timedelta(seconds=job.interval):
+        since, interval = local_time(job.running_since, zone=True), format_duration(timedelta(seconds=job.interval))
+        yield f"{job.job}: its run of {since} takes longer than its interval of {interval}"
     if job.quarantine_reports:
         yield f"{job.job}: {counted(job.quarantine_reports, 'report')} of damage or differences in quarantine"
     if job.partly_verified:

@@ -30,6 +30,10 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     since: datetime
     """When the job was first seen."""
+    running_since: datetime | None
+    """Start of the run that goes on; None if there is none."""
+    interval: float
+    """Shortest interval of the schedule, in seconds."""
     revisions: int
     last_time: datetime | None
     """Start of the newest complete revision."""

@@ -8,26 +8,37 @@ import logging
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+
+from backy.system.progress import HEARTBEAT
 
 log = logging.getLogger(__name__)
 GRACE = timedelta(seconds=30)
 """How long a child may take to clean up after SIGTERM."""
+
+_BEATS = 4096
+"""Bytes read from a heartbeat at once."""
 
 
 class TimeLimitError(Exception):
     """A child exceeded its time limit and was ended."""
 
 
-async def run(
+class StandstillError(Exception):
+    """A child did nothing for too long and was ended."""
+
+
+async def run(  # noqa: PLR0913  # what a child may do is named by each caller
     command: Sequence[str],
     logfile: Path,
     *,
     limit: timedelta | None = None,
     grace: timedelta = GRACE,
     given: bytes | None = None,
+    standstill: timedelta | None = None,
 ) -> int:
     """Run a command and return its exit code; the negative number of a signal that ended it.
 
@@ -39,22 +50,62 @@ async def run(
         limit: Time after which the command is ended, or None.
         grace: Time between SIGTERM and SIGKILL.
         given: Content of its standard input.
+        standstill: Time without any progress after which the command is ended, or None.
 
     Raises:
+        StandstillError: the command did nothing for `standstill`.
         TimeLimitError: the command took longer than `limit`.
         OSError: the command can not be started, or the logfile can not be opened.
     """
     # Opened again for each command, as it may have been rotated.
     output = await asyncio.to_thread(open_log, logfile)
+    heard, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=DEVNULL if given is None else PIPE, stdout=output, stderr=output, start_new_session=True
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=DEVNULL if given is None else PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=(told,),
+                env={**os.environ, HEARTBEAT: str(told)},
+            )
+        finally:
+            os.close(output)
+            os.close(told)
+        log.debug("process %d: %s", process.pid, " ".join(command))
+        async with _moving(heard, standstill):
+            await _end(process, limit, grace, given)
     finally:
-        os.close(output)
-    log.debug("process %d: %s", process.pid, " ".join(command))
-    await _end(process, limit, grace, given)
+        os.close(heard)
     return int(process.returncode or 0)
+
+
+@asynccontextmanager
+async def _moving(heartbeat: int, standstill: timedelta | None) -> AsyncIterator[None]:
+    """Cancel the body when no byte came from the pipe for `standstill`, and raise StandstillError."""
+    if standstill is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(standstill.total_seconds()) as watch:
+
+            def beat() -> None:
+                # At its end, which is that of the child, the pipe would be readable for ever.
+                if not os.read(heartbeat, _BEATS):
+                    loop.remove_reader(heartbeat)
+                elif not watch.expired():
+                    watch.reschedule(loop.time() + standstill.total_seconds())
+
+            loop.add_reader(heartbeat, beat)
+            try:
+                yield
+            finally:
+                loop.remove_reader(heartbeat)
+    except TimeoutError:
+        raise StandstillError from None
 
 
 async def output_of(command: Sequence[str], *, limit: timedelta, grace: timedelta = GRACE) -> tuple[int, bytes]:

@@ -208,6 +208,8 @@ def status() -> Callable[..., Status]:
             "sla_overdue": 0.0,
             "status": "waiting for deadline",
             "since": MIDNIGHT,
+            "running_since": None,
+            "interval": 86400.0,
             "revisions": 1,
             "last_time": MIDNIGHT,
             "last_tags": ("daily",),

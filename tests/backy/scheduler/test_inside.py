@@ -147,6 +147,26 @@ def test_failures_of_every_kind(scheduler, inside, monkeypatch: pytest.MonkeyPat
     inside(scenario, program)
 
 
+def test_a_source_that_hangs_holds_up_nobody_for_good(scheduler, inside) -> None:
+    scheduler.content["global"]["standstill"] = 0
+    scheduler.job("vm1", standstill=1)
+    scheduler.job("vm2")
+    program = scheduler.folder / "program"
+    backy = Path(sys.executable).with_name("backy")
+    program.write_text(f'#!/bin/sh\ncase "$*" in */vm1*) exec sleep 1000;; esac\nexec {backy} "$@"\n')
+    program.chmod(0o700)
+
+    async def scenario(daemon: Daemon) -> None:
+        daemon.trigger(["vm1"])
+        await until(lambda: daemon.ledger.jobs["vm1"].task)
+        daemon.trigger(["vm2"])
+        await until(lambda: daemon.ledger.jobs["vm1"].error)
+        assert daemon.ledger.jobs["vm1"].error == "nothing was read or stored for 0:00:01, so the backup was ended"
+        await until(lambda: daemon.ledger.jobs["vm2"].summary and daemon.ledger.jobs["vm2"].summary.revisions)
+
+    inside(scenario, program)
+
+
 def test_what_fails_after_a_backup_does_not_make_it_bad(scheduler, inside) -> None:
     scheduler.job("vm1")
 

@@ -179,7 +179,7 @@ def test_images_of_every_size_come_back(backy, tmp_path: Path, size: int, places
     assert backy("-b", vm, "init", "file", image).code == 0
     for tag in ("full", "incremental"):
         assert backy("-b", vm, "backup", tag).code == 0
-        assert backy("-b", vm, "restore", target).code == 0
+        assert backy("-b", vm, "restore", "--force", target).code == 0
         assert same(image, target)
         assert target.stat().st_blocks <= image.stat().st_blocks
         data(image, *places[:1], size=size, length=512)
@@ -197,7 +197,7 @@ def test_an_image_of_ten_tib_needs_memory_for_its_map_only(tmp_path: Path) -> No
     target.write_bytes(b"old" * 5000)
     peaks.append(measured("-b", vm, "restore", "-r", "full", target))
     assert target.stat().st_blocks == 2 * length // 512
-    peaks.append(measured("-b", vm, "restore", target))
+    peaks.append(measured("-b", vm, "restore", "--force", target))
     peaks.append(measured("-b", vm, "purge"))
 
     assert max(peaks) < 300, peaks

@@ -121,6 +121,23 @@ def test_durations_are_text_or_seconds(read, text: str, seconds: int) -> None:
     assert schedules["default"]["daily"].interval == timedelta(seconds=seconds)
 
 
+@pytest.mark.parametrize(
+    ("general", "own", "hours"),
+    [
+        ("{}", "", 1),
+        ("{standstill: 2h}", "", 2),
+        ("{standstill: 0}", "", None),
+        ("{standstill: null}", "", None),
+        ("{standstill: 0}", "    standstill: 3h\n", 3),
+        ("{}", "    standstill: 0\n", None),
+        ("{}", "    standstill: null\n", None),
+    ],
+)
+def test_standstill_has_a_limit_that_can_be_taken_away(read, general: str, own: str, hours: int | None) -> None:
+    expected = None if hours is None else timedelta(hours=hours)
+    assert read(f"global: {general}\n{SMALL}{own}").jobs["web1"].standstill == expected
+
+
 def test_a_time_limit_can_be_taken_away_from_a_job(read) -> None:
     assert read(f"global: {{time-limit: 6h}}\n{SMALL}    time-limit: 0\n").jobs["web1"].time_limit is None
 

@@ -29,7 +29,7 @@ SCHEDULE = {"daily": ScheduledTag(timedelta(days=1), 7)}
 @pytest.fixture
 def job() -> Callable[[str], Job]:
     def make(name: str) -> Job:
-        settings = JobEntry(name, {}, "default", SCHEDULE, {}, None, True, None, 1)
+        settings = JobEntry(name, {}, "default", SCHEDULE, {}, None, True, None, None, 1)
         return Job(settings, Agenda(1).add(name, SCHEDULE, LONG_AGO), None)
 
     return make

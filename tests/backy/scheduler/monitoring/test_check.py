@@ -125,3 +125,13 @@ def test_the_command_ends_with_the_state(status, tmp_path: Path, backy) -> None:
         assert (result.code, result.out.partition(":")[0], result.err) == (state, state.name, "")
     os.utime(file, (0, 0))
     assert backy("check", "-c", configuration).out.startswith("CRITICAL: Status file is older than 5 minutes")
+
+
+def test_a_run_longer_than_its_interval_is_a_warning(status) -> None:
+    since = status({}).written - timedelta(hours=24)
+    assert judge(status({"vm1": {"running_since": since}}), timedelta()).state == State.OK
+
+    verdict = judge(status({"vm1": {"running_since": since}}), timedelta(seconds=1))
+
+    assert verdict.state == State.WARNING
+    assert re.fullmatch(r"vm1: its run of .* takes longer than its interval of 1d", verdict.details[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.scheduler.process.children import TimeLimitError, output_of, run
+from backy.scheduler.process.children import StandstillError, TimeLimitError, output_of, run
 
 LIMIT = timedelta(seconds=0.2)
 LONG = timedelta(seconds=60)
@@ -121,3 +121,37 @@ def test_what_a_child_leaves_behind_when_it_is_ended_ends_too(
 ) -> None:
     end("(trap '' TERM; echo ready; sleep 1000; sleep 1000) & echo $! >pids; wait", log)
     eventually(lambda: not any(map(alive, pids())))
+
+
+BEATS = """
+import os, time
+from backy.system.progress import beating, heartbeat, quiet
+pipe = heartbeat()
+assert "BACKY_HEARTBEAT" not in os.environ
+done = beating(quiet, pipe, monotonic=iter(range(0, 1000, 2)).__next__)("backup", 100)
+for _ in range({beats}):
+    time.sleep(0.1)
+    done(1)
+time.sleep({rest})
+"""
+
+
+def test_a_child_that_does_nothing_is_ended(log: Path) -> None:
+    with pytest.raises(StandstillError):
+        asyncio.run(run(["sleep", "1000"], log, standstill=LIMIT))
+
+
+def test_progress_puts_off_the_end_and_does_not_prevent_it(log: Path) -> None:
+    program = [sys.executable, "-c", BEATS.format(beats=20, rest=0)]
+    # Longer than its own start takes on a busy machine, and shorter than all of it.
+    assert asyncio.run(run(program, log, standstill=timedelta(seconds=1.9))) == 0
+
+    hanging = [sys.executable, "-c", BEATS.format(beats=1, rest=1000)]
+    with pytest.raises(StandstillError):
+        asyncio.run(run(hanging, log, standstill=timedelta(seconds=1)))
+
+
+def test_a_child_that_has_closed_its_pipe_is_watched_still(log: Path) -> None:
+    closing = "import os, time; os.close(int(os.environ['BACKY_HEARTBEAT'])); time.sleep(1000)"
+    with pytest.raises(StandstillError):
+        asyncio.run(run([sys.executable, "-c", closing], log, standstill=timedelta(seconds=1)))
