@@ -341,7 +341,7 @@ def main(arguments: list[str]) -> int:
         say("give SPEC and TARGET; without arguments the usage and the revisions are shown")
         return 2
     try:
-        restore(*arguments, force)
+        restore(arguments[0], arguments[1], force)
     except (Problem, OSError, KeyboardInterrupt) as problem:
         say(f"not restored, what is in {arguments[1]} is not the image: {problem or 'interrupted'}")
         return 1

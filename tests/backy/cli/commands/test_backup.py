@@ -195,7 +195,7 @@ def test_an_image_of_ten_tib_needs_memory_for_its_map_only(tmp_path: Path) -> No
         peaks.append(measured("-b", vm, "backup", tag))
         data(image, 2**40, size=size, length=512)
     target.write_bytes(b"old" * 5000)
-    peaks.append(measured("-b", vm, "restore", "-r", "full", target))
+    peaks.append(measured("-b", vm, "restore", "--force", "-r", "full", target))
     assert target.stat().st_blocks == 2 * length // 512
     peaks.append(measured("-b", vm, "restore", "--force", target))
     peaks.append(measured("-b", vm, "purge"))

@@ -6,7 +6,7 @@ import pytest
 
 from backy.scheduler import DEFAULT_CONFIGURATION
 
-KEYS = ["source", "schedule", "keep", "storage", "verifier", "expire", "time-limit"]
+KEYS = ["source", "schedule", "keep", "storage", "verifier", "expire", "time-limit", "standstill"]
 
 
 @pytest.fixture
