@@ -22,7 +22,7 @@ from backy.cli import output
 from backy.cli.logs import logs_to_file, set_up_logging
 from backy.errors import BackyError, ExitCode, PluginError
 from backy.plugins.broken import BrokenPluginError, described, error_line
-from backy.plugins.discovery import CORE_DISTRIBUTION, Kind, Plugin, advertised, conflict, contenders
+from backy.plugins.discovery import CORE_DISTRIBUTION, FOLDER, VARIABLE, Kind, Plugin, advertised, conflict, contenders
 from backy.text.phrases import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -134,16 +134,26 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
     help="Directory of the repository; the current one by default.",
 )
 @click.option(
+    "--plugins-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help=f"Folder of event plugins that are single files; {FOLDER} by default.",
+)
+@click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show versions."
 )
 @click.pass_context
-def backy(context: click.Context, verbose: bool, logfile: Path | None, backupdir: Path) -> None:
+def backy(
+    context: click.Context, verbose: bool, logfile: Path | None, backupdir: Path, plugins_dir: Path | None
+) -> None:
     """Back up images of virtual machines, block by block, and get them back.
 
     SPEC names a revision: a number (0 is the newest), an id or its beginning, a tag, or 'last'.
     """
     set_up_logging(logfile, verbose=verbose)
     context.obj = backupdir
+    # Not an argument of everything that tells of events: the children of the scheduler have to see the same files.
+    if plugins_dir:
+        os.environ[VARIABLE] = str(plugins_dir.absolute())
     if logfile:
         log.info("$ %s", _shown(sys.argv))
 

@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 CORE_DISTRIBUTION = "backy"
 SWITCHES = ("BACKY_PLUGINS", "BACKY_DISABLED_PLUGINS")
+FOLDER = Path("/etc/backy/plugins.d")
+VARIABLE = "BACKY_PLUGINS_DIR"
+"""Environment variable with the folder that `--plugins-dir` names. Children of the command have it, too."""
 
 
 class Kind(Enum):
@@ -50,6 +53,10 @@ class Plugin:
     version: str
     switch: str | None
     """The environment variable that switches the plugin off, or None."""
+    file: Path | None = None
+    """The file of a plugin that is no part of a distribution."""
+    descriptor: int | None = None
+    """The open file, in the process that runs the plugin."""
 
     @property
     def core(self) -> bool:
@@ -74,6 +81,9 @@ def advertised(kind: Kind) -> dict[str, list[Plugin]]:
     for origin, entry_points in _readable([]):
         for entry_point in entry_points.select(group=kind.group):
             found[entry_point.name].append(_plugin(kind, entry_point, origin))
+    for path in _files() if kind is Kind.HOOK else ():
+        entry_point = EntryPoint(path.stem, str(path), kind.group)
+        found[path.stem].append(Plugin(kind, path.stem, entry_point, str(path), "(a file)", _switch({path.stem}), path))
     return {name: sorted(found[name], key=lambda plugin: plugin.distribution) for name in sorted(found)}
 
 
@@ -99,6 +109,15 @@ def conflict(candidates: Iterable[Plugin]) -> str:
     """Return a text that names the distributions which claim one name."""
     origins = " and ".join(plugin.origin for plugin in candidates)
     return f"claimed by {origins}; uninstall all but one, or put the others into BACKY_DISABLED_PLUGINS"
+
+
+def _files() -> Iterator[Path]:
+    """Yield the plugins that are files in a folder, sorted by name; none if there is no folder."""
+    folder = Path(os.environ.get(VARIABLE) or FOLDER)
+    try:
+        yield from (path for path in sorted(folder.iterdir()) if path.suffix == ".py")
+    except OSError:
+        return  # most systems have no such folder
 
 
 def _readable(failures: list[str]) -> Iterator[tuple[Origin, EntryPoints]]:

@@ -57,10 +57,12 @@ def main() -> None:
     os._exit(0)
 
 
-def _plugin(found: dict[str, str]) -> Plugin:
+def _plugin(found: dict[str, Any]) -> Plugin:
     kind = Kind[found["kind"]]
     entry_point = EntryPoint(found["name"], found["value"], kind.group)
-    return Plugin(kind, found["name"], entry_point, found["distribution"], found["version"], None)
+    file = Path(found["value"]) if found["descriptor"] is not None else None
+    origin = found["distribution"], found["version"]
+    return Plugin(kind, found["name"], entry_point, *origin, None, file, found["descriptor"])
 
 
 class _Host:

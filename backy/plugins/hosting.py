@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -19,6 +20,7 @@ import msgspec
 
 from backy.errors import PluginError
 from backy.plugins.discovery import Plugin
+from backy.plugins.files import opened
 
 log = logging.getLogger(__name__)
 LIMIT = 30.0
@@ -60,9 +62,10 @@ class Examined(NamedTuple):
 def examined(plugin: Plugin, limit: float = LIMIT) -> Examined:
     """Load a plugin of any kind in a process of its own, and check it against the contract."""
     with Host([plugin], limit) as host:
-        if plugin in host.failures:
-            return Examined(host.failures[plugin], None)
-        answer = host.ask(plugin, do="describe")
+        for cause in host.failures.values():
+            return Examined(cause, None)
+        (loaded,) = host.plugins
+        answer = host.ask(loaded, do="describe")
         return Examined(answer.failure, answer.returned)
 
 
@@ -75,9 +78,10 @@ class Host:
         self.failures: dict[Plugin, str] = {}
         """Why plugins can not be used."""
         self._order: dict[str, list[Plugin]] = {}
-        self._plugins: list[Plugin] = []
+        self.plugins: list[Plugin] = []
+        self._descriptors: list[int] = []
         self._process: _Process | None = None
-        left = list(plugins)
+        left = self._opened(plugins)
         while left and not self._process:
             left = self._load(left)
 
@@ -94,6 +98,23 @@ class Host:
         if self._process:
             self._process.end()
             self._process = None
+        # Only now: a process that has to be started again runs the same open files.
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def _opened(self, plugins: Sequence[Plugin]) -> list[Plugin]:
+        """Return the plugins that can be loaded, those that are files with the open file."""
+        found = []
+        for plugin in plugins:
+            try:
+                descriptor = None if plugin.file is None else opened(plugin.file)
+            except (PluginError, OSError) as error:
+                self.failures[plugin] = str(error)
+                continue
+            if descriptor is not None:
+                self._descriptors.append(descriptor)
+            found.append(replace(plugin, descriptor=descriptor))
+        return found
 
     def implementing(self, hook: str) -> list[Plugin]:
         """Return the plugins that have `hook`, in the order in which they are called."""
@@ -108,13 +129,13 @@ class Host:
         if plugin in self.failures or not self._process:
             return Answer(failure=self.failures.get(plugin, "its process has ended"))
         try:
-            self._process.send({"plugin": self._plugins.index(plugin), "limit": self.limit, **request})
+            self._process.send({"plugin": self.plugins.index(plugin), "limit": self.limit, **request})
             found = self._process.receive(self.limit + _SPARE)
         except _EndedError as error:
             # It is the process itself, not the child for this call: threads of some plugin may have done anything.
             self._process.end()
             self._process = None
-            self._load([one for one in self._plugins if one not in self.failures])
+            self._load([one for one in self.plugins if one not in self.failures])
             return Answer(failure=f"ended {error}")
         for name, level, text in found.get("logged", ()):
             logging.getLogger(name).log(level, "%s", text)
@@ -140,7 +161,7 @@ class Host:
         except BaseException:
             process.end()
             raise
-        self._process, self._plugins = process, plugins
+        self._process, self.plugins = process, plugins
         self._order = {hook: [plugins[index] for index in order] for hook, order in message["ready"].items()}
         return []
 
@@ -156,6 +177,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=[plugin.descriptor for plugin in plugins if plugin.descriptor is not None],
         )
         self._received = b""
         described = [
@@ -165,6 +187,7 @@ class _Process:
                 "value": plugin.entry_point.value,
                 "distribution": plugin.distribution,
                 "version": plugin.version,
+                "descriptor": plugin.descriptor,
             }
             for plugin in plugins
         ]
