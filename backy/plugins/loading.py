@@ -13,6 +13,7 @@ from backy.plugins import tracing
 from backy.plugins.broken import BrokenPluginError, described
 from backy.plugins.contract import check
 from backy.plugins.discovery import Kind, Plugin, advertised, conflict, contenders, unreadable
+from backy.plugins.importing import imported
 from backy.plugins.shapes import made
 from backy.text.phrases import did_you_mean
 
@@ -74,7 +75,10 @@ def managed(plugin: Plugin) -> pluggy.PluginManager:
     Raises:
         BrokenPluginError: it can not be imported, or its hooks are not those of its kind.
     """
-    # Only now: `status` and `find` use no plugin of others, and stevedore takes long to import.
+    # Nobody can take the place of backy's own plugins, so that there is nothing to manage: `status` uses no others.
+    if plugin.core:
+        return accepted(plugin, imported(plugin))
+    # Only now, as stevedore takes long to import.
     from backy.plugins.managers import ChosenPlugin
 
     return accepted(plugin, ChosenPlugin(plugin).driver)
