@@ -84,6 +84,14 @@ class DamageError(StorageError):
     """Stored data is missing or fails its own check."""
 
 
+class RecordDamageError(DamageError):
+    """The record of a revision can not be read."""
+
+    def __init__(self, revision_id: str, text: str) -> None:
+        super().__init__(text)
+        self.revision_id = revision_id
+
+
 class ChunkDamageError(DamageError):
     """A stored chunk is missing, unreadable, or does not have its id."""
 

@@ -12,7 +12,7 @@ from backy.api import ID_PATTERN, ConfigError, Import, RevisionInfo, Snapshot, S
 from backy.backup.backup import Backup
 from backy.backup.transfer import Unhinted
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision, Trust
+from backy.repository.revision import Revision
 from backy.retention.tags import check_tags
 from backy.system.progress import Steps, quiet
 
@@ -91,9 +91,9 @@ class _ImportSource:
         for revision in reversed(self._repository.records.history()):
             if name in {f"backy-{revision.id}", revision.snapshot}:
                 # its damage, if there is any, would go into the new revision, which nobody distrusts
-                if revision.trust is Trust.DISTRUSTED:
+                if revision.doubtful:
                     raise SourceError(
-                        f"revision {revision.id}, which is of the snapshot '{name}', is distrusted; "
+                        f"revision {revision.id}, which is of the snapshot '{name}', is {revision.trust}; "
                         "'backy verify' looks at it"
                     )
                 return revision

@@ -45,7 +45,7 @@ class StoredRepository:
         return self._repository.job
 
     def revisions(self) -> list[RevisionInfo]:
-        """Return the complete revisions, the oldest first; log a warning for each record that is damaged."""
+        """Return the revisions, the oldest first; log a warning for each record that is damaged."""
         return [revision.info for revision in self._repository.records.history()]
 
     def select(self, specification: str) -> RevisionInfo:

@@ -22,7 +22,8 @@ from backy.backup.backup import Backup
 from backy.image.spans import spans
 from backy.repository.config import JobConfig, PluginSection, VerifierSections
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision
+from backy.repository.revision import Revision
+from backy.repository.sealed import FORMAT
 from backy.system.parallel import in_parallel
 from backy_sources_ceph.config import CephConfig
 from backy_sources_ceph.connection import opened_pool

@@ -20,7 +20,7 @@ import click
 
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT
+from backy.repository.sealed import FORMAT
 from backy_sources_file import fiemap
 from benchmarks.measure import Command, Measurement, measure, run
 

@@ -12,7 +12,8 @@ from backy.api import Statistics, Verification, identify
 from backy.image.chunkmap import ChunkMap
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision
+from backy.repository.revision import Record, Revision, State
+from backy.repository.sealed import FORMAT
 from benchmarks.measure import Command, measure
 
 REVISIONS = 1000
@@ -60,18 +61,20 @@ def _fill(repository: Repository, revisions: int, size: int) -> None:
     for number in range(revisions):
         for index in range(len(chunks)) if not number else range(number % 100, len(chunks), 100):
             chunks[index] = identify(b"%d %d" % (number, index))
-        revision = Revision(
+        time = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number)
+        record = Record(
             id=f"revision{number:04}",
-            timestamp=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number),
+            seq=number + 1,
+            timestamp=time,
+            trusted_time=time,
             tags=("daily",),
             parent=f"revision{number - 1:04}" if number else None,
-            storage="chunked",
             size=size,
             map_digest=repository.records.write_map(f"revision{number:04}", chunks),
             statistics=Statistics(duration=1.0, bytes_read=size, bytes_written=size // 100, bytes_stored=size // 300),
             verifications=(Verification("none", 0, len(chunks)),),
         )
-        repository.records.write(revision)
+        repository.records.add(Revision(record, State(id=record.id, tags=record.tags, storage="chunked")))
 
 
 def _status(repository: Repository) -> Command:

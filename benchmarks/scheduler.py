@@ -25,7 +25,8 @@ from backy.api import Statistics, Verification
 from backy.image.chunkmap import ChunkMap
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision, utc_now
+from backy.repository.revision import Record, Revision, State, utc_now
+from backy.repository.sealed import FORMAT
 from backy.scheduler.console.control import ask
 from benchmarks.measure import Command, measure
 
@@ -82,19 +83,19 @@ def prepare(folder: Path, jobs: int, revisions: int) -> Path:
     model = Repository.initialize(base / names[0], JobConfig(format=FORMAT, source=PluginSection(source)))
     for number in range(revisions):
         revision_id = f"revision{number}"
-        model.records.write(
-            Revision(
-                id=revision_id,
-                timestamp=utc_now() - timedelta(minutes=revisions - number),
-                tags=("daily",),
-                parent=None,
-                storage="chunked",
-                size=0,
-                map_digest=model.records.write_map(revision_id, ChunkMap(0)),
-                verifications=(Verification("none", 0, 0),),
-                statistics=Statistics(duration=1.0, bytes_read=0, bytes_written=0, bytes_stored=0),
-            )
+        time = utc_now() - timedelta(minutes=revisions - number)
+        record = Record(
+            id=revision_id,
+            seq=number + 1,
+            timestamp=time,
+            trusted_time=time,
+            tags=("daily",),
+            size=0,
+            map_digest=model.records.write_map(revision_id, ChunkMap(0)),
+            verifications=(Verification("none", 0, 0),),
+            statistics=Statistics(duration=1.0, bytes_read=0, bytes_written=0, bytes_stored=0),
         )
+        model.records.add(Revision(record, State(id=revision_id, tags=record.tags, storage="chunked")))
     # All repositories share the files of the first by hard links, or making them would take longer than the benchmark.
     for name in names[1:]:
         (base / name).mkdir()

@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -24,10 +23,12 @@ from backy.backup.backup import Backup
 from backy.cli.main import main
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision
+from backy.repository.revision import Revision
+from backy.repository.sealed import FORMAT
 from backy.testing.clock import Clock
 from backy.testing.images import write_image
 from backy_sources_ceph.testing.cluster import Cluster, missing
+from tests.revisions import variant
 
 POOLS = itertools.count()
 
@@ -152,11 +153,9 @@ def old_revisions(clock: Clock) -> Callable[[Repository, dict[float, str]], list
         for number, (age, tags) in enumerate(sorted(ages.items(), reverse=True)):
             revision_id = f"revision-{number}"
             timestamp = (now or clock.now) - timedelta(days=age)
-            made.append(
-                msgspec.structs.replace(model, id=revision_id, timestamp=timestamp, tags=tuple(sorted(tags.split())))
-            )
+            made.append(variant(model, id=revision_id, seq=number + 1, timestamp=timestamp, tags=tags.split()))
             repository.records.write_map(revision_id, chunks)
-            repository.records.write(made[-1])
+            repository.records.add(made[-1])
         repository.remove(model.id)
         return made
 

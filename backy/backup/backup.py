@@ -1,24 +1,35 @@
 """One backup, from the locks to the complete revision.
 
-The order makes it safe: chunks are durable before the map that names them, the map before the record that makes the
-revision complete, and the record before the source may drop the snapshot of the parent.
+The order makes it safe: chunks are durable before the map that names them, map and state before the record that makes
+the revision complete, and the record before the source may drop the snapshot of the parent.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import get_args
 
-import msgspec
 import shortuuid
 
-from backy.api import AssessedSnapshot, Snapshot, Source, Statistics, Stored, Verification, Verifier
+from backy.api import (
+    AssessedSnapshot,
+    Consistency,
+    FreezingSnapshot,
+    Snapshot,
+    Source,
+    Statistics,
+    Stored,
+    Verification,
+    Verifier,
+)
 from backy.backup.findings import Findings, recorded
 from backy.backup.transfer import Transferred, Unhinted, transfer
 from backy.durable import sync_file_system_of
-from backy.errors import HintError, SourceBusyError, VerificationError
+from backy.errors import HintError, PluginError, SourceBusyError, VerificationError
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.integrity.damage import chunk_ids, referring, repair_or_distrust, report_damage
@@ -26,9 +37,11 @@ from backy.integrity.verify import recheck
 from backy.plugins.broken import error_line
 from backy.plugins.events import Events
 from backy.repository.cleanup import clean_up
-from backy.repository.live import LiveChunks, boot_id, first_sound, reliable
+from backy.repository.clocks import LONGEST_OUTAGE, Instant, boot_id, boottime, trusted_time
+from backy.repository.live import LiveChunks, first_sound, reliable
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision, utc_now
+from backy.repository.revision import Record, Revision, State, utc_now
+from backy.repository.running import Running, begin, end, take_number
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.system.progress import Steps, quiet
 
@@ -44,6 +57,8 @@ class Backup:
     events: Events | None = None
     """The plugins to tell and to ask; None stands for the installed ones."""
     clock: Callable[[], datetime] = utc_now
+    boottime: Callable[[], float] = boottime
+    """Returns the seconds since the machine was started."""
     steps: Steps = quiet
     source: Source | None = None
     """The source of the image; None for the job's own."""
@@ -55,7 +70,7 @@ class Backup:
     """When the image was taken, if that was not now."""
 
     def run(self) -> Revision:
-        """Make a new revision and return its record.
+        """Make a new revision and return it.
 
         Raises:
             RepositoryBusyError, SourceBusyError: another backup is running.
@@ -94,21 +109,25 @@ class Backup:
         history = clean_up(self.repository)
         candidates = self._candidates(history)
         parent, parent_map = first_sound(self.repository, reversed(candidates)) or (None, None)
-        revision = self._begin(history, parent)
+        birth = self._begin(history, parent)
         parent_id = parent.id if parent and hinted else None
+        revision: Revision | None = None
         try:
-            with source.snapshot(revision.id, parent_id) as snapshot:
-                making = _Making(self, self._events, revision, snapshot, hinted=parent_id is not None)
-                complete = making.run(self.repository.verifiers(source.verifier), candidates, parent_map)
-                self.repository.records.write(complete)
-                revision = complete
-                self.repository.link_last()
+            with source.snapshot(birth.id, parent_id) as snapshot:
+                making = _Making(self, self._events, birth, snapshot, hinted=parent_id is not None)
+                made = making.run(self.repository.verifiers(source.verifier), candidates, parent_map)
+                self.repository.records.add(made)
+                revision = made
+                self.repository.link_last(revision)
         except BaseException as error:
-            if not revision.complete:
-                self.repository.remove(revision.id)
+            if revision is None:
+                self.repository.remove(birth.id)
                 raise
             # the revision is complete: a failing link, or source that cleans up, is no reason to lose it
             log.error("%s is complete, but what follows a backup failed: %s", revision.id, error)  # noqa: TRY400  # an operator gets one line, no traceback
+        # likewise; the next backup removes it if this one can not
+        with suppress(OSError):
+            end(self.repository.directory, birth.id)
         return revision
 
     def _candidates(self, history: list[Revision]) -> list[Revision]:
@@ -121,39 +140,64 @@ class Backup:
         storage = self.repository.config.storage.type
         return [revision for revision in history if revision.storage == storage and reliable(revision)]
 
-    def _begin(self, history: list[Revision], parent: Revision | None) -> Revision:
-        """Write the record of an incomplete revision."""
-        now = self.timestamp or self.clock()
-        # times have to ascend even if the clock does not: they are the order of the revisions
-        if self.timestamp is None and history and history[-1].timestamp >= now:
-            log.warning("the clock is behind the newest revision of %s; is it set right?", history[-1].timestamp)
-            now = history[-1].timestamp + timedelta(microseconds=1)
-        revision = Revision(
+    def _begin(self, history: list[Revision], parent: Revision | None) -> _Birth:
+        """Take a number for the new revision and write down that its backup runs."""
+        directory = self.repository.directory
+        now = Instant(self.clock(), boot_id(), self.boottime())
+        latest = max((revision.timestamp for revision in history), default=now.wall)
+        if self.timestamp is None and latest > now.wall:
+            log.warning("the clock is behind the newest revision of %s; is it set right?", latest)
+        if self.timestamp is not None:
+            # the image was taken elsewhere: no clock of this machine tells anything of that time
+            now = Instant(self.timestamp, None, None)
+        birth = _Birth(
             id=self.revision_id or shortuuid.uuid(),
-            timestamp=now,
+            seq=take_number(directory, max((revision.seq for revision in history), default=0)),
+            instant=now,
+            trusted_time=now.wall if self.timestamp else self._trusted_time(history, now),
             tags=self.tags,
             parent=parent.id if parent else None,
-            storage=self.repository.config.storage.type,
-            size=0,
-            snapshot=self.snapshot,
         )
-        self.repository.records.write(revision)
-        return revision
+        begin(directory, Running(id=birth.id, seq=birth.seq, timestamp=now.wall, tags=birth.tags))
+        return birth
+
+    def _trusted_time(self, history: list[Revision], now: Instant) -> datetime:
+        if not history:
+            return now.wall
+        # the greatest one is that of the backup before, unless images were imported since, which may be old
+        before = max((revision.record for revision in history), key=lambda record: record.trusted_time)
+        instant = Instant(before.timestamp, before.boot, before.boottime)
+        intervals = [tag.interval for tag in (self.repository.config.schedule or {}).values()]
+        return trusted_time(instant, before.trusted_time, now, min(intervals, default=timedelta()) + LONGEST_OUTAGE)
+
+
+@dataclass(frozen=True)
+class _Birth:
+    """What is known of a revision when its backup begins."""
+
+    id: str
+    seq: int
+    instant: Instant
+    trusted_time: datetime
+    tags: tuple[str, ...]
+    parent: str | None
 
 
 class _Making:
     """A revision between its snapshot and its complete record."""
 
-    def __init__(self, backup: Backup, events: Events, revision: Revision, snapshot: Snapshot, *, hinted: bool) -> None:
+    def __init__(self, backup: Backup, events: Events, birth: _Birth, snapshot: Snapshot, *, hinted: bool) -> None:
         self._backup = backup
         self._events = events
         self._repository = backup.repository
-        consistent = not isinstance(snapshot, AssessedSnapshot) or snapshot.consistent
-        self._revision = msgspec.structs.replace(revision, size=snapshot.size, consistent=consistent)
+        self._birth = birth
+        self._size = snapshot.size
+        self._consistency = _consistency(snapshot)
+        self._unfrozen = isinstance(snapshot, FreezingSnapshot) and snapshot.unfrozen
         self._snapshot = snapshot if hinted else Unhinted(snapshot)
 
     def run(self, verifiers: Sequence[Verifier], candidates: list[Revision], parent: ChunkMap | None) -> Revision:
-        """Store and verify the snapshot; return the complete record, which the caller writes.
+        """Store and verify the snapshot; return the complete revision, which the caller writes.
 
         Args:
             verifiers: Compare what is stored with the snapshot, one after the other.
@@ -162,23 +206,39 @@ class _Making:
         """
         started = self._backup.clock()
         done, stored = self._store(candidates, parent)
-        digest = self._repository.records.write_map(self._revision.id, done.chunks)
-        with self._repository.open_image(self._revision, done.chunks) as image:
+        digest = self._repository.records.write_map(self._birth.id, done.chunks)
+        with self._repository.open_stored(self._birth.id, done.chunks) as image:
             verifications, damaged = self._verify(verifiers, image, done, stored)
-            complete = msgspec.structs.replace(
-                self._revision,
-                boot=None if stored.durable else boot_id(),
-                map_digest=digest,
-                verifications=tuple(verifications),
-                statistics=self._statistics(started, done, stored),
-            )
+            record = self._record(digest, self._statistics(started, done, stored), tuple(verifications))
             # the fresh image has the content of the source: older revisions are repaired from it
             left = repair_or_distrust(self._repository, damaged, image)
             if damaged:
                 event = "backy_damage_found" if left else "backy_damage_repaired"
                 revisions = tuple(left) or referring(self._repository, damaged)
                 self._tell(event, revisions=revisions, chunks=len(damaged))
-        return complete
+        storage = self._repository.config.storage.type
+        boot = None if stored.durable else boot_id()
+        return Revision(record, State(id=record.id, tags=record.tags, storage=storage, unsynced_boot=boot))
+
+    def _record(self, digest: str, statistics: Statistics, verifications: tuple[Verification, ...]) -> Record:
+        birth = self._birth
+        return Record(
+            id=birth.id,
+            seq=birth.seq,
+            timestamp=birth.instant.wall,
+            boot=birth.instant.boot,
+            boottime=birth.instant.boottime,
+            trusted_time=birth.trusted_time,
+            tags=birth.tags,
+            parent=birth.parent,
+            size=self._size,
+            map_digest=digest,
+            consistency=self._consistency,
+            unfrozen=self._unfrozen,
+            snapshot=self._backup.snapshot,
+            statistics=statistics,
+            verifications=verifications,
+        )
 
     def _tell(self, event: str, **arguments: object) -> None:
         self._events.tell(event, job=self._repository.job, **arguments)
@@ -187,7 +247,7 @@ class _Making:
         size = self._snapshot.size
         live = LiveChunks(self._repository.records, candidates)
         storage = self._repository.storage()
-        with storage.create(self._revision.id, self._revision.parent, size, live) as writer:
+        with storage.create(self._birth.id, self._birth.parent, size, live) as writer:
             done = transfer(self._snapshot, writer, parent, self._backup.steps("backup", size))
             stored = writer.commit()
         if stored.durable:
@@ -204,12 +264,12 @@ class _Making:
         verifications = []
         for verifier in verifiers:
             # of its own for each, because two may find the same chunk
-            findings = Findings(self._repository, self._revision.id, image, backup.clock)
+            findings = Findings(self._repository, self._birth.id, image, backup.clock)
             report = verifier.verify(self._snapshot, image, findings.add, backup.steps("verify", image.size))
             damaged |= findings.damaged
             if findings.failures:
                 repair_or_distrust(self._repository, damaged)
-                self._tell("backy_verification_failed", revision_id=self._revision.id, mismatches=findings.failures)
+                self._tell("backy_verification_failed", revision_id=self._birth.id, mismatches=findings.failures)
             # the next verifier is not asked about an image that is wrong
             findings.judge(HintError if done.hinted else VerificationError)
             verifications.append(recorded(report))
@@ -218,7 +278,7 @@ class _Making:
     def _sync_earlier(self) -> None:
         """Bring chunks to the disk that this revision may share with earlier ones that were not synced."""
         now = boot_id()
-        if any(earlier.boot == now for earlier in self._repository.records.survey()[0]):
+        if any(earlier.state.unsynced_boot == now for earlier in self._repository.records.survey()[0]):
             sync_file_system_of(self._repository.directory)
 
     def _statistics(self, started: datetime, done: Transferred, stored: Stored) -> Statistics:
@@ -229,3 +289,12 @@ class _Making:
             bytes_written=done.bytes_written,
             bytes_stored=stored.bytes,
         )
+
+
+def _consistency(snapshot: Snapshot) -> Consistency:
+    """Return what a snapshot says of itself, in one of the words that there are."""
+    said = snapshot.consistency if isinstance(snapshot, AssessedSnapshot) else "unknown"
+    # a record with another word could not be read again
+    if said not in get_args(Consistency):
+        raise PluginError(f"the source calls its image '{said}'; it is one of {', '.join(get_args(Consistency))}")
+    return said

@@ -1,9 +1,9 @@
 """Move the revisions of a repository into another storage; each of them can be read at any time.
 
 The order makes it safe, as in a backup. First `config` names the new storage, and the old one as `previous_storage`.
-Each revision, the newest first, is copied to the new storage, read back and synced. Then a record that names the new
-storage replaces the old record in one step, and only then the old data is removed. After an interruption the records
-tell which storage has what, and another conversion continues.
+Each revision, the newest first, is copied to the new storage, read back and synced. Then a state that names the new
+storage replaces the old state in one step, and only then the old data is removed. After an interruption the states tell
+which storage has what, and another conversion continues.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Converted:
 
     revisions: list[str] = field(default_factory=list)
     """Ids of the revisions that were moved, the newest first."""
+    stored: dict[str, int] = field(default_factory=dict)
+    """Bytes of the new files of each of them, by id."""
     failed: dict[str, str] = field(default_factory=dict)
     """Damage of each revision that was not moved, by id."""
 
@@ -72,7 +74,7 @@ class Conversion:
         with exclusive(directory, BACKUP_LOCK):
             for error in self.repository.records.survey()[1]:
                 raise DamageError(f"{error}; nothing is converted before it is forgotten by its full id")
-            waiting = [revision for revision in reversed(clean_up(self.repository)) if revision.storage != self.name]
+            waiting = self._waiting()
             self._switch(waiting)
             for revision in waiting:
                 with shared(directory, PURGE_LOCK):
@@ -84,6 +86,18 @@ class Conversion:
                 with exclusive(directory, PURGE_LOCK):
                     self._give_up_old()
         return self._result
+
+    def _waiting(self) -> list[Revision]:
+        """Return the revisions that are in another storage, the newest first."""
+        waiting = []
+        for revision in reversed(clean_up(self.repository)):
+            located = revision.changed(storage=self.repository.storage_name(revision))
+            if revision.storage is None:
+                # its state is lost, and `config` is about to name another storage
+                self.repository.records.write_state(located)
+            if located.storage != self.name:
+                waiting.append(located)
+        return waiting
 
     def _switch(self, waiting: Sequence[Revision]) -> None:
         """Make `config` name the new storage, and the old one as the previous one, unless it does so already."""
@@ -98,7 +112,8 @@ class Conversion:
                 )
             new, old = old or ShortSection.named(self.name), new
         elif old is None and waiting:
-            old = ShortSection.named(waiting[0].storage)  # likewise, or purge would lose sight of the old data
+            # likewise, or purge would lose sight of the old data
+            old = ShortSection.named(self.repository.storage_name(waiting[0]))
         changed = msgspec.structs.replace(config, storage=new, previous_storage=old)
         if waiting or changed != config:
             self.repository.storage(self.name).initialize()
@@ -121,15 +136,15 @@ class Conversion:
     def _convert(self, revision: Revision) -> None:
         with self.repository.open_image(revision) as image:
             stored = self._copy(revision, image)
-            self._check(msgspec.structs.replace(revision, storage=self.name), image)
-        # a record that names the copy must not outlive it
+            self._check(revision.changed(storage=self.name), image)
+        # a state that names the copy must not outlive it
         if not stored.durable:
             sync_file_system_of(self.repository.directory)
-        statistics = revision.statistics and msgspec.structs.replace(revision.statistics, bytes_stored=stored.bytes)
-        converted = msgspec.structs.replace(revision, storage=self.name, boot=None, statistics=statistics)
+        converted = revision.changed(storage=self.name, unsynced_boot=None)
+        self._result.stored[revision.id] = stored.bytes
         # raises if the raw image is missing or has a wrong size
         self.repository.raw_path(converted)
-        self.repository.records.write(converted)
+        self.repository.records.write_state(converted)
         self.repository.link_last()
         log.info("revision %s is kept by the storage '%s' now", revision.id, self.name)
 
@@ -137,8 +152,8 @@ class Conversion:
         """Store the revision in the new storage; every chunk is compared with its id on the way."""
         history = self.repository.records.history()
         candidates = [other for other in history if other.storage == self.name and reliable(other)]
-        # the nearest in time differs least
-        nearest = sorted(candidates, key=lambda other: abs(other.timestamp - revision.timestamp))
+        # the nearest one differs least
+        nearest = sorted(candidates, key=lambda other: abs(other.seq - revision.seq))
         parent, parent_map = first_sound(self.repository, nearest) or (None, None)
         snapshot = _StoredSnapshot(image, parent_map or ChunkMap(0))
         live = LiveChunks(self.repository.records, candidates)

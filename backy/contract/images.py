@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 CHUNK_SIZE: Final = 4 * 2**20
 """Bytes of a chunk: the part of an image that is stored, named and checked at once."""
@@ -26,6 +26,11 @@ Progress = Callable[[int], None]
 
 Config = Mapping[str, Any]
 """A plugin's section of a configuration as it was written, with its `type`. `backy.config.typed` checks it."""
+
+
+Consistency = Literal["guest", "crash", "none", "unknown"]
+"""What an image is like: `guest` if the guest's file systems were frozen, `crash` if it is of one instant, as after a
+power loss, `none` if it was written to while it was read, and `unknown` if nobody can tell."""
 
 
 def identify(data: bytes) -> bytes:
@@ -102,8 +107,17 @@ class Snapshot(Image, Protocol):
 
 @runtime_checkable
 class AssessedSnapshot(Snapshot, Protocol):
-    """A snapshot that knows whether the programs that write to the source were brought to rest."""
+    """A snapshot that knows whether the image is of one instant. That of any other snapshot is `unknown`."""
 
     @property
-    def consistent(self) -> bool:
-        """False if the image is as after a power loss. The revision's record, `status` and `check` show this."""
+    def consistency(self) -> Consistency:
+        """What the image is like. The revision's record and `status` show this."""
+
+
+@runtime_checkable
+class FreezingSnapshot(AssessedSnapshot, Protocol):
+    """A snapshot of a source that brings the programs that write to it to rest."""
+
+    @property
+    def unfrozen(self) -> bool:
+        """Whether that failed this time. `check` warns of it."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from backy.contract.images import Image
+from backy.contract.images import Consistency, Image
 from backy.text.phrases import counted
 
 
@@ -57,7 +57,7 @@ class Verification(msgspec.Struct, frozen=True):
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of a backup. A revision that has them is complete."""
+    """Figures of a backup."""
 
     duration: float
     """Seconds from the start to the end, verification included."""
@@ -75,21 +75,25 @@ class RevisionInfo:
 
     id: str
     """The id: the name of its files."""
+    seq: int
+    """Number in the repository, greater than that of every earlier revision."""
     timestamp: datetime
-    """Start of the backup, UTC."""
+    """Start of the backup, UTC, by the machine's clock."""
     tags: tuple[str, ...]
     """Sorted, without duplicates."""
     parent: str | None
     """Id of the revision that this one was made from; None for a full backup."""
     size: int
     """Bytes of the image."""
-    storage: str
-    """The storage that has its chunks."""
+    storage: str | None
+    """The storage that has its chunks; None if that is lost and the storage in `config` is asked for them."""
     trust: str
-    """`trusted`, `distrusted`, or `verified` after it was distrusted."""
+    """`trusted`, `distrusted`, `verified` after it was distrusted, or `wrong` if the source had other content."""
+    consistency: Consistency
+    """Whether the writers were at rest."""
     snapshot: str | None
     """Name of the source's snapshot, if the image was imported."""
-    statistics: Statistics | None
+    statistics: Statistics
     """What the backup did."""
     verification: Verification | None
     """How far the revision was compared with its source, by all verifiers of the job together."""

@@ -9,8 +9,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
-
-import msgspec
+from typing import Any
 
 from backy.api import Progress, Storage
 from backy.errors import MOST_FINDINGS, BackyError, ChunkDamageError, StorageError
@@ -19,7 +18,7 @@ from backy.image.stored import StoredImage
 from backy.integrity import quarantine
 from backy.integrity.quarantine import Finding
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision, Trust
+from backy.repository.revision import Revision
 from backy.system.parallel import in_parallel
 from backy.text.phrases import counted
 
@@ -83,22 +82,33 @@ def referring(repository: Repository, damaged: Collection[bytes]) -> tuple[str, 
     return tuple(found)
 
 
-def mark(repository: Repository, revision: Revision, trust: Trust, damaged: Iterable[int] = ()) -> Revision:
-    """Write the trust in a revision and the indexes of its damaged chunks; the caller holds `.backup`.
+def distrusted(repository: Repository, revision: Revision, damaged: Iterable[int] = ()) -> Revision:
+    """Distrust a revision and note the indexes of its damaged chunks; the caller holds `.backup`."""
+    return _write(repository, revision, distrusted=True, damaged=tuple(sorted(set(damaged))), verified=None)
 
-    Returns:
-        The new record.
+
+def whole_again(repository: Repository, revision: Revision, verified: datetime | None = None) -> Revision:
+    """Lift the doubt about a revision that was repaired, or read as a whole at `verified`.
+
+    The caller holds `.backup`.
     """
-    changed = msgspec.structs.replace(revision, trust=trust, damaged=tuple(sorted(set(damaged))))
-    if changed != revision:
-        repository.records.write(changed)
+    # known now, even if its state was lost: all of it was read from this storage
+    storage = repository.storage_name(revision)
+    return _write(repository, revision, distrusted=False, damaged=(), verified=verified, storage=storage)
+
+
+def _write(repository: Repository, revision: Revision, **state: Any) -> Revision:  # noqa: ANN401  # members of a state
+    """Write a state, unless it is as it was, and return the revision with it."""
+    changed = revision.changed(**state)
+    if changed.state != revision.state or revision.state_problem:
+        repository.records.write_state(changed)
     return changed
 
 
 def repair_or_distrust(
     repository: Repository, damaged: Collection[bytes], donor: StoredImage | None = None
 ) -> list[str]:
-    """Repair damaged chunks in all complete revisions; distrust each revision in which one stays damaged.
+    """Repair damaged chunks in all revisions; distrust each revision in which one stays damaged.
 
     The caller holds `.backup`.
 
@@ -124,9 +134,9 @@ def _distrust_if_damaged(
     try:
         chunks = repository.records.read_map(revision)
         bad = repairer.still_damaged(revision, chunks, chunks.indexes(damaged))
-        # A record that names damaged chunks counts as checked: one that is suspect is yet to be read as a whole.
+        # A state that names damaged chunks counts as checked: one that is suspect is yet to be read as a whole.
         if bad and not revision.suspect:
-            mark(repository, revision, Trust.DISTRUSTED, [*revision.damaged, *bad])
+            distrusted(repository, revision, [*revision.damaged, *bad])
     except (BackyError, OSError) as error:
         # One revision that can not be read must not keep the others trusted.
         log.warning("revision %s can not be looked at for damage: %s", revision.id, error)
@@ -150,12 +160,12 @@ class Repairer:
         """Return those of the `indexes` whose chunks are damaged now and can not be repaired."""
         if not indexes:
             return []
-        storage = self._repository.storage(revision.storage)
+        storage = self._repository.storage(self._repository.storage_name(revision))
         with self._repository.open_image(revision, chunks) as image:
             return [index for index in indexes if not self._is_sound(revision, storage, image, index)]
 
     def _is_sound(self, revision: Revision, storage: Storage, image: StoredImage, index: int) -> bool:
-        key = revision.storage, image.chunks[index]
+        key = self._repository.storage_name(revision), image.chunks[index]
         # Without shared chunks each revision has a copy of its own, which may be sound although another is damaged.
         if key not in self._sound or not storage.shares_chunks:
             self._sound[key] = damage_of(image, index) is None or self._repair(revision.id, storage, image, index)

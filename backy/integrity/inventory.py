@@ -27,7 +27,7 @@ class Item(msgspec.Struct, frozen=True, order=True):
 
 
 class Inventory:
-    """The stored chunks of some complete revisions.
+    """The stored chunks of some revisions.
 
     Storages come one after the other. Chunks that revisions share come in the order of their ids, all others in that
     of revision and index.
@@ -41,12 +41,13 @@ class Inventory:
         self.problems: list[str] = []
         """Unreadable maps, incomplete raw images, storages that are not installed."""
         distinct: dict[str, set[bytes]] = {}
-        for revision in sorted(revisions, key=lambda revision: (revision.storage, revision.id)):
+        for revision in sorted(revisions, key=lambda revision: (repository.storage_name(revision), revision.id)):
+            name = repository.storage_name(revision)
             try:
-                shares_chunks = repository.storage(revision.storage).shares_chunks
+                shares_chunks = repository.storage(name).shares_chunks
                 chunks = repository.records.read_map(revision)
                 if shares_chunks:
-                    distinct.setdefault(revision.storage, set()).update(chunks.distinct())
+                    distinct.setdefault(name, set()).update(chunks.distinct())
                     continue
                 # The map is not kept: all maps together could fill the memory.
                 self._revisions.append(revision)
@@ -65,10 +66,11 @@ class Inventory:
             yield from (item for item in self._in_order() if item <= last)
 
     def _in_order(self) -> Iterator[Item]:
-        for name in sorted({*self._shared, *(revision.storage for revision in self._revisions)}):
+        name_of = self._repository.storage_name
+        for name in sorted({*self._shared, *map(name_of, self._revisions)}):
             for chunk_id in self._shared.get(name, ()):
                 yield Item(name, "", 0, chunk_id)
-            yield from self._own(revision for revision in self._revisions if revision.storage == name)
+            yield from self._own(revision for revision in self._revisions if name_of(revision) == name)
 
     def _own(self, revisions: Iterable[Revision]) -> Iterator[Item]:
         for revision in revisions:
@@ -77,7 +79,7 @@ class Inventory:
             except DamageError:
                 continue  # it was sound a moment ago, so the revision was forgotten meanwhile
             for index in chunks.data():
-                yield Item(revision.storage, revision.id, index, chunks[index])
+                yield Item(self._repository.storage_name(revision), revision.id, index, chunks[index])
 
 
 def read_position(path: Path) -> Item | None:

@@ -133,12 +133,13 @@ class Scrub:
         return self._result
 
     def _revisions(self) -> list[Revision]:
-        """Return the complete revisions to check."""
+        """Return the revisions to check."""
         if self.only is not None:
             return [self.repository.records.current(self.only)]
         sound, damaged = self.repository.records.survey()
         self._result.problems += [str(error) for error in damaged]
-        return [revision for revision in sound if revision.complete]
+        self._result.problems += [revision.state_problem for revision in sound if revision.state_problem]
+        return sound
 
     def _visit(self, inventory: Inventory) -> None:
         """Check all chunks, or as many as there is time for."""
@@ -203,5 +204,6 @@ class Scrub:
 
     def _known_suspects(self) -> list[Item]:
         """Return the suspects without those of revisions that were forgotten meanwhile, or converted."""
-        known = {(revision.storage, revision.id) for revision in self.repository.records.history()}
+        history = self.repository.records.history()
+        known = {(self.repository.storage_name(revision), revision.id) for revision in history}
         return [item for item in self._suspects if not item.revision_id or (item.storage, item.revision_id) in known]

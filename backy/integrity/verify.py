@@ -10,9 +10,17 @@ from datetime import UTC, date, datetime
 
 from backy.api import Progress
 from backy.errors import ChunkDamageError, DamageError, RevisionNotFoundError
-from backy.integrity.damage import Repairer, chunk_ids, damaged_chunks, mark, repair_or_distrust, report_damage
+from backy.integrity.damage import (
+    Repairer,
+    chunk_ids,
+    damaged_chunks,
+    distrusted,
+    repair_or_distrust,
+    report_damage,
+    whole_again,
+)
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision, Trust, utc_now
+from backy.repository.revision import Revision, utc_now
 from backy.system.locking import BACKUP_LOCK, exclusive
 from backy.system.progress import Steps, quiet
 from backy.text.phrases import counted
@@ -25,7 +33,7 @@ class Verdict:
     """The result of verifying one revision."""
 
     revision: Revision
-    """The new record; the old one if the revision was forgotten meanwhile."""
+    """The revision as it is now, or as it was if the revision was forgotten meanwhile."""
     forgotten: str | None = None
     """The text for operators if the revision was forgotten meanwhile; else None."""
 
@@ -33,7 +41,7 @@ class Verdict:
 def distrust(
     repository: Repository, specification: str | None = None, *, first: date = date.min, last: date = date.max
 ) -> list[Revision]:
-    """Distrust revisions and return their new records.
+    """Distrust revisions and return them as they are now.
 
     Args:
         repository: Has the revisions.
@@ -50,7 +58,7 @@ def distrust(
         revisions = records.history() if specification is None else [records.select(specification)]
         return [
             # Damage found earlier is dropped: a revision that names damaged chunks counts as checked.
-            mark(repository, revision, Trust.DISTRUSTED)
+            distrusted(repository, revision)
             for revision in revisions
             if first <= revision.timestamp.astimezone(UTC).date() <= last
         ]
@@ -77,7 +85,7 @@ def verify_all(
         RevisionNotFoundError: there is no revision that SPEC stands for, or it was forgotten meanwhile.
     """
     if specification is None:
-        revisions = [revision for revision in repository.records.history() if revision.trust is Trust.DISTRUSTED]
+        revisions = [revision for revision in repository.records.history() if revision.state.distrusted]
     else:
         revisions = [repository.records.select(specification)]
     problems = []
@@ -101,7 +109,7 @@ def verify_all(
 
 
 def verify(repository: Repository, revision: Revision, clock: Callable[[], datetime], progress: Progress) -> Revision:
-    """Read all of a revision and return its new record, verified or distrusted. Backups can run meanwhile.
+    """Read all of a revision and return it as it is now, verified or distrusted. Backups can run meanwhile.
 
     Raises:
         DamageError: its chunk map is damaged.
@@ -124,14 +132,14 @@ def _judge(
     found: Mapping[int, ChunkDamageError],
     clock: Callable[[], datetime],
 ) -> Revision:
-    """Mark a revision that was read as a whole, and all others that share its damage; return its new record."""
+    """Mark a revision that was read as a whole, and all others that share its damage; return it as it is now."""
     if not found:
         log.info("revision %s is verified: all of it is sound", revision.id)
-        return mark(repository, revision, Trust.VERIFIED)
+        return whole_again(repository, revision, clock())
     errors = list(found.values())
     report_damage(repository, errors, clock)
     # First this one, which is no longer suspect: `repair_or_distrust` leaves suspect revisions to be read.
-    changed = mark(repository, revision, Trust.DISTRUSTED, found)
+    changed = distrusted(repository, revision, found)
     repair_or_distrust(repository, chunk_ids(errors))
     return changed
 
@@ -167,8 +175,10 @@ def _look_at_damage(repository: Repository, repairer: Repairer, revision: Revisi
     """Trust a revision again if its damaged chunks are sound now; else log what is wrong."""
     chunks = repository.records.read_map(revision)
     bad = repairer.still_damaged(revision, chunks, revision.damaged)
-    mark(repository, revision, Trust.DISTRUSTED if bad else Trust.TRUSTED, bad)
-    if not bad:
+    if bad:
+        distrusted(repository, revision, bad)
+    else:
+        whole_again(repository, revision)
         log.warning("revision %s is whole again: what was damaged is stored anew", revision.id)
         return
     log.warning(

@@ -1,6 +1,6 @@
 """The names in a mount and their meaning.
 
-    <id>                        the raw image of a complete revision
+    <id>                        the raw image of a revision
     last                        a link to the newest one
     by-date/<time>-<id>         links to all of them
     by-tag/<tag>/<time>-<id>    links to those with a tag
@@ -77,7 +77,7 @@ class Tree:
 
     def _named(self, name: str) -> Entry | None:
         if name == LAST:
-            return _newest(self._history(), "")
+            return _newest(self._newest_known(), "")
         if name == REPOSITORY:
             # By it, `backy find` works in a mount as it does in a repository.
             return Link(str(self._repository.directory.resolve()))
@@ -99,20 +99,21 @@ class Tree:
             case [tag]:
                 return Folder(lambda: self._tagged(tag)) if tag in self._tags() else None
             case [tag, "last"]:
-                return _newest([revision for revision in self._history() if tag in _folders(revision)], "../../")
+                return _newest([revision for revision in self._newest_known() if tag in _folders(revision)], "../../")
             case [tag, name]:
                 return self._dated_link(name, tag)
         return None
 
     def _root(self) -> list[str]:
         history = self._history()
-        return [BY_DATE, BY_TAG, *([LAST] if history else []), *(revision.id for revision in history)]
+        return [BY_DATE, BY_TAG, *([LAST] if self._newest_known() else []), *(revision.id for revision in history)]
 
     def _tags(self) -> list[str]:
         return sorted({folder for revision in self._history() for folder in _folders(revision)})
 
     def _tagged(self, tag: str) -> list[str]:
-        return [LAST, *(_dated(revision) for revision in self._history() if tag in _folders(revision))]
+        last = [LAST] if self._newest_known() else []
+        return [*last, *(_dated(revision) for revision in self._history() if tag in _folders(revision))]
 
     def _dated_link(self, name: str, tag: str | None) -> Link | None:
         """Return the link of a name that contains the id of its revision; None if there is none."""
@@ -126,13 +127,17 @@ class Tree:
         if not ID_PATTERN.fullmatch(revision_id):
             return None
         try:
-            revision = self._repository.records.read(revision_id)
+            return self._repository.records.read(revision_id)
         except (FileNotFoundError, DamageError):
             return None
-        return revision if revision.complete else None
+
+    def _newest_known(self) -> list[Revision]:
+        """Return the revisions, the oldest first; none if a damaged record hides which one is the newest."""
+        sound, damaged = self._repository.records.survey()
+        return [] if self._repository.records.doubt(sound, damaged) else sound
 
     def _history(self) -> list[Revision]:
-        return [revision for revision in self._repository.records.survey()[0] if revision.complete]
+        return self._repository.records.survey()[0]
 
 
 class Single:

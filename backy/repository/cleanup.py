@@ -7,26 +7,26 @@ import logging
 from backy.durable import TEMPORARY_SUFFIX
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
+from backy.repository.running import begun, end
 
 log = logging.getLogger(__name__)
 
 
 def clean_up(repository: Repository) -> list[Revision]:
-    """Remove revisions that are incomplete; return the complete revisions. The caller holds `.backup`."""
-    sound, damaged = repository.records.survey()
-    for error in damaged:
+    """Remove what interrupted backups and removals left; return the revisions. The caller holds `.backup`."""
+    records = repository.records
+    for error in records.survey()[1]:
         log.warning("%s; 'backy forget -r ID' removes it", error)
-    complete = [revision for revision in sound if revision.complete]
-    for revision in sound:
-        if not revision.complete:
-            log.info("removing the incomplete revision %s", revision.id)
-            repository.remove(revision.id)
-    # a damaged record counts: only an operator decides that its revision is given up
-    known = {path.stem for path in repository.directory.glob("*.rev")}
-    # the map goes last when a revision is removed, so one without a record tells of an interrupted removal
-    for revision_id in {path.stem for path in repository.records.maps()} - known:
+    for revision_id in begun(repository.directory):
+        # a record counts, sound or not: the backup was complete, and only what tells that it ran was left
+        if records.record_path(revision_id).exists():
+            end(repository.directory, revision_id)
+        else:
+            log.info("removing the incomplete revision %s", revision_id)
+            repository.remove(revision_id)
+    for revision_id in records.orphans():
         log.info("removing what is left of revision %s", revision_id)
         repository.remove(revision_id)
     for path in repository.directory.glob(f".*{TEMPORARY_SUFFIX}"):
         path.unlink()
-    return complete
+    return records.survey()[0]

@@ -12,7 +12,7 @@ import msgspec
 from backy.api import Config
 from backy.config import Duration, format_duration, typed, unexpected
 from backy.errors import RepositoryError
-from backy.repository.revision import FORMAT
+from backy.repository.sealed import FORMAT
 from backy.system.safeyaml import dump_yaml, load_yaml
 
 LONGEST_INTERVAL = Duration(days=3650)

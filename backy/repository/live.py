@@ -5,26 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Container, Iterable
-from pathlib import Path
 
 from backy.errors import DamageError
 from backy.image.chunkmap import ChunkMap
+from backy.repository.clocks import boot_id
 from backy.repository.records import Records
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision, Trust
+from backy.repository.revision import Revision
 
 log = logging.getLogger(__name__)
 
 
-def boot_id() -> str:
-    """Return the id of the time since this machine was started (random(4))."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def reliable(revision: Revision) -> bool:
-    """Tell whether all chunks of a complete revision are on the disk and sound, as far as is known."""
+    """Tell whether all chunks of a revision are on the disk, sound and right, as far as is known."""
     # data that was never synced is still in the page cache until the machine stops
-    return revision.trust is not Trust.DISTRUSTED and (revision.boot is None or revision.boot == boot_id())
+    return not revision.doubtful and revision.state.unsynced_boot in {None, boot_id()}
 
 
 def first_sound(repository: Repository, candidates: Iterable[Revision]) -> tuple[Revision, ChunkMap] | None:

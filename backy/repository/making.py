@@ -8,7 +8,7 @@ from backy.plugins.discovery import Kind
 from backy.plugins.loading import call
 from backy.repository.config import JobConfig, PluginSection, ShortSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT
+from backy.repository.sealed import FORMAT
 
 
 def make_repository(directory: Path, source: str, argument: str, storage: str = "chunked") -> Repository:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -17,8 +17,9 @@ from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.plugins.discovery import Kind
 from backy.repository.config import JobConfig, PluginSection, VerifierSections, dump_job, load_job
-from backy.repository.records import Records
+from backy.repository.records import LAST_RECORD, Records
 from backy.repository.revision import Revision, utc_now
+from backy.repository.running import end
 from backy.system.locking import PURGE_LOCK, shared
 
 CONFIG = "config"
@@ -145,7 +146,7 @@ class Repository:
 
     def storages(self, revisions: Iterable[Revision]) -> dict[str, Storage]:
         """Make the job's storage and those that keep `revisions`, by name; raises ConfigError or PluginError."""
-        names = {self.config.storage.type, *(revision.storage for revision in revisions)}
+        names = {self.config.storage.type, *(self.storage_name(revision) for revision in revisions)}
         return {name: self.storage(name) for name in sorted(names)}
 
     def verifiers(self, default: str) -> list[Verifier]:
@@ -168,30 +169,51 @@ class Repository:
 
     # revisions --------------------------------------------------------------------------------------------------------
 
+    def storage_name(self, revision: Revision) -> str:
+        """Return the name of the storage that has a revision's data."""
+        # of a revision whose state is lost, nobody knows more than what `config` says
+        return revision.storage or self.config.storage.type
+
     def remove(self, revision_id: str) -> None:
         """Remove a revision and the data that is stored for it alone; the caller holds `.backup`."""
-        # the previous storage, too: it may have a copy of an interrupted conversion
-        names = {section.type for section in self._storage_sections()}
-        names |= {revision.storage for revision in self.records.survey()[0] if revision.id == revision_id}
-        storages = [self.storage(name) for name in sorted(names)]
-        record, chunk_map = self.records.record_path(revision_id), self.records.map_path(revision_id)
-        if chunk_map.exists():
-            # the record goes first and the map last: after a crash there is no revision, but a trace of the rest
-            record.unlink(missing_ok=True)
+        storages = [self.storage(name) for name in sorted(self._storages_of(revision_id))]
+        # the record goes first: from then on there is no revision, but a trace of the rest, by which it is cleaned up
+        record = self.records.record_path(revision_id)
+        if record.exists():
+            record.unlink()
             sync_folder(self.directory)
         for storage in storages:
             storage.remove(revision_id)
-        # without a map, the record is the trace
-        record.unlink(missing_ok=True)
-        chunk_map.unlink(missing_ok=True)
+        self.records.state_path(revision_id).unlink(missing_ok=True)
+        self.records.map_path(revision_id).unlink(missing_ok=True)
+        end(self.directory, revision_id)
         self.link_last()
 
-    def link_last(self) -> None:
-        """Point `last.rev`, and `last` if its image is raw, at the newest complete revision."""
-        targets: dict[str, str | None] = {f"{LAST}.rev": None, LAST: None}
-        for newest in [revision for revision in self.records.survey()[0] if revision.complete][-1:]:
-            raw = self.storage(newest.storage).raw
-            targets = {f"{LAST}.rev": f"{newest.id}.rev", LAST: newest.id if raw else None}
+    def _storages_of(self, revision_id: str) -> set[str]:
+        """Return the names of all storages that may have data of a revision."""
+        # the previous storage, too: it may have a copy of an interrupted conversion
+        names = {section.type for section in self._storage_sections()}
+        with suppress(DamageError):
+            names.add(self.records.read_state(revision_id).storage or self.config.storage.type)
+        return names
+
+    def link_last(self, newest: Revision | None = None) -> None:
+        """Point `last.rev`, and `last` if its image is raw, at the newest revision.
+
+        Args:
+            newest: The newest revision if the caller knows it; None to find it in the records.
+        """
+        if newest is None:
+            sound, damaged = self.records.survey()
+            # a link to a damaged record is all that tells that it is the newest one
+            if self.records.linked() in {error.revision_id for error in damaged}:
+                return
+            if self.records.doubt(sound, damaged) is None:
+                newest = sound[-1] if sound else None
+        targets: dict[str, str | None] = {LAST_RECORD: None, LAST: None}
+        if newest is not None:
+            raw = self.storage(self.storage_name(newest)).raw
+            targets = {LAST_RECORD: self.records.record_path(newest.id).name, LAST: newest.id if raw else None}
         for name, target in targets.items():
             link = self.directory / name
             if target is None:
@@ -211,10 +233,10 @@ class Repository:
 
     @contextmanager
     def open_image(self, revision: Revision, chunks: ChunkMap | None = None) -> Iterator[StoredImage]:
-        """Open a revision for reading in the storage that its record names; the caller holds `.purge`.
+        """Open a revision for reading in the storage that its state names; the caller holds `.purge`.
 
         Args:
-            revision: Its record. It may be incomplete if `chunks` is given.
+            revision: The revision.
             chunks: Its map if that is in memory already.
 
         Raises:
@@ -223,7 +245,13 @@ class Repository:
         """
         if chunks is None:
             chunks = self.records.read_map(revision)
-        with self.storage(revision.storage).open(revision.id) as reader:
+        with self.open_stored(revision.id, chunks, self.storage_name(revision)) as image:
+            yield image
+
+    @contextmanager
+    def open_stored(self, revision_id: str, chunks: ChunkMap, storage: str | None = None) -> Iterator[StoredImage]:
+        """Open what a storage, by default the job's own, has of a revision that need not be complete."""
+        with self.storage(storage).open(revision_id) as reader:
             yield StoredImage(chunks, reader)
 
     def raw_path(self, revision: Revision) -> Path | None:
@@ -232,7 +260,7 @@ class Repository:
         Raises:
             DamageError: the file is missing, or its size is not that of the image.
         """
-        if not self.storage(revision.storage).raw:
+        if not self.storage(self.storage_name(revision)).raw:
             return None
         path = self.directory / revision.id
         size = path.stat().st_size if path.is_file() else None

@@ -1,28 +1,15 @@
-"""Revisions: the record `<id>.rev`, and the choice of a revision by SPEC.
-
-`<id>.rev` is a JSON document, which is also YAML. Its last member `digest` is the SHA-256 of all bytes before the line
-of that member. docs/reference/format.md describes the file.
-"""
+"""Revisions: the record `<id>.rev`, which never changes, and the state `<id>.state`, which does."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any, Self
 
 import msgspec
 
-from backy.api import RevisionInfo, Statistics, Verification
-from backy.errors import DamageError, RevisionNotFoundError
-
-FORMAT = 3
-"""Version of the repository's layout and of the records in it."""
-
-# SHA-256, because every standard library has it: a changed record can be noticed without backy
-_SEAL = b',\n  "digest": "'
-_END = b'"\n}\n'
+from backy.api import Consistency, RevisionInfo, Statistics, Verification
+from backy.repository.sealed import FORMAT
 
 
 class Trust(StrEnum):
@@ -32,56 +19,170 @@ class Trust(StrEnum):
     """It was stored, and no damage is known."""
     DISTRUSTED = "distrusted"
     """An operator doubts it, or damage was found. Nothing is built upon it."""
+    WRONG = "wrong"
+    """It is sound, but the source had other content. Nothing that reads only the storage can lift this."""
     VERIFIED = "verified"
     """It was distrusted; then all of it was read and is sound."""
 
 
-class Revision(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of a source at one time."""
+class Group(msgspec.Struct, frozen=True):
+    """The disks of one machine that were backed up at one instant."""
 
     id: str
+    disks: tuple[str, ...]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a revision when it is complete: the content of `<id>.rev`."""
+
+    id: str
+    seq: int
+    """Its number in the repository, greater than that of every earlier revision; no number is used twice."""
     timestamp: datetime
-    """Start of the backup, UTC; later than that of the revision before."""
+    """Start of the backup, UTC, by the machine's clock. Display and schedule use it; the order does not."""
+    boot: str | None = None
+    """Boot id of the machine at the start of the backup; None if the image was taken elsewhere."""
+    boottime: float | None = None
+    """Seconds of CLOCK_BOOTTIME at the start of the backup; None if the image was taken elsewhere."""
+    trusted_time: datetime
+    """Start of the backup as far as it does not depend on the clock being right; `clocks.trusted_time` explains it."""
     tags: tuple[str, ...]
-    """Sorted, without duplicates."""
-    parent: str | None
+    """The tags at birth; sorted, without duplicates. The state has those in force."""
+    parent: str | None = None
     """Id of the revision that this one builds upon, None for a full backup."""
-    storage: str
     size: int
     """Bytes of the image."""
-    consistent: bool = True
-    """False if the source could not halt its writers: the image is as after a power loss."""
+    map_digest: str
+    """The checksum at the end of `<id>.map`, in hexadecimal."""
+    consistency: Consistency = "unknown"
+    unfrozen: bool = False
+    """Whether the source tried to bring the writers to rest, and could not."""
+    group: Group | None = None
+    """The group of disks that it belongs to."""
     snapshot: str | None = None
     """Name of the source's snapshot elsewhere, if the image was imported."""
-    boot: str | None = None
-    """Boot id of the machine if the data was not synced. Then nothing builds upon it once the machine has stopped."""
-    map_digest: str | None = None
-    """The checksum at the end of `<id>.map`, in hexadecimal."""
-    # the fields from here on have defaults: they are known only when the backup is complete, or later
-    trust: Trust = Trust.TRUSTED
-    damaged: tuple[int, ...] = ()
-    """Indexes of the chunks that were found damaged and could not be repaired."""
-    statistics: Statistics | None = None
-    verifications: tuple[Verification, ...] = ()
+    statistics: Statistics
+    verifications: tuple[Verification, ...]
     """What each verifier reported, in the order of the job."""
     format: int = FORMAT
 
+
+class Wrong(msgspec.Struct, frozen=True):
+    """A difference between a sound revision and what its source had."""
+
+    chunks: tuple[int, ...]
+    """Indexes of the chunks that differ."""
+    since: datetime
+    """When it was found."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a copied revision comes from."""
+
+    place: str = msgspec.field(name="from")
+    time: datetime
+    """When it was copied."""
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """What may change of a complete revision: the content of `<id>.state`."""
+
+    id: str
+    tags: tuple[str, ...]
+    """The tags in force; sorted, without duplicates."""
+    storage: str | None
+    """The storage that has its data; None for the one that `config` names."""
+    distrusted: bool = False
+    """Whether an operator doubts it, or damage was found."""
+    damaged: tuple[int, ...] = ()
+    """Indexes of the chunks that were found damaged and could not be repaired."""
+    wrong: Wrong | None = None
+    verified: datetime | None = None
+    """When all of it was read and found sound, after it was distrusted."""
+    origin: Origin | None = None
+    """Where it was copied from; None if it was made here."""
+    unsynced_boot: str | None = None
+    """Boot id of the machine if the data was not synced. Then nothing builds upon it once the machine has stopped."""
+    format: int = FORMAT
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """The content of a source at one time: a record and its state."""
+
+    record: Record
+    state: State
+    state_problem: str | None = None
+    """Why the state could not be read, so that a doubtful one stands for it; else None."""
+
+    @classmethod
+    def without_state(cls, record: Record, problem: str) -> Self:
+        """Make a revision whose state is lost: it is distrusted, has its tags at birth, and may be in any storage."""
+        return cls(record, State(id=record.id, tags=record.tags, storage=None, distrusted=True), problem)
+
+    def changed(self, **state: Any) -> Self:  # noqa: ANN401  # the members of `State` have many types
+        """Return the revision with other members of its state."""
+        return type(self)(self.record, msgspec.structs.replace(self.state, **state))
+
     @property
-    def info(self) -> RevisionInfo:
-        """The facts that plugins and other programs get."""
-        return RevisionInfo(
-            id=self.id,
-            timestamp=self.timestamp,
-            tags=self.tags,
-            parent=self.parent,
-            size=self.size,
-            storage=self.storage,
-            trust=str(self.trust),
-            snapshot=self.snapshot,
-            statistics=self.statistics,
-            verification=self.verification,
-            verifications=self.verifications,
-        )
+    def id(self) -> str:
+        """The id."""
+        return self.record.id
+
+    @property
+    def seq(self) -> int:
+        """The number in the repository, which ascends."""
+        return self.record.seq
+
+    @property
+    def order(self) -> tuple[int, datetime, str]:
+        """The key by which revisions are sorted, the oldest first."""
+        # the number alone decides; copies of a repository that went on apart may have used the same one
+        return self.record.seq, self.record.timestamp, self.record.id
+
+    @property
+    def timestamp(self) -> datetime:
+        """Start of the backup, UTC."""
+        return self.record.timestamp
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags in force; sorted, without duplicates."""
+        return self.state.tags
+
+    @property
+    def parent(self) -> str | None:
+        """Id of the revision that this one builds upon, None for a full backup."""
+        return self.record.parent
+
+    @property
+    def storage(self) -> str | None:
+        """The storage that has its data; None for the one that `config` names."""
+        return self.state.storage
+
+    @property
+    def size(self) -> int:
+        """Bytes of the image."""
+        return self.record.size
+
+    @property
+    def map_digest(self) -> str:
+        """The checksum of the chunk map, in hexadecimal."""
+        return self.record.map_digest
+
+    @property
+    def consistency(self) -> Consistency:
+        """Whether the writers were at rest."""
+        return self.record.consistency
+
+    @property
+    def snapshot(self) -> str | None:
+        """Name of the source's snapshot elsewhere, if the image was imported."""
+        return self.record.snapshot
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the backup did."""
+        return self.record.statistics
 
     @property
     def verification(self) -> Verification | None:
@@ -89,48 +190,52 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
         return Verification.together(self.verifications)
 
     @property
-    def complete(self) -> bool:
-        """Whether the backup came to its end, so that the revision can be restored."""
-        return self.statistics is not None
+    def verifications(self) -> tuple[Verification, ...]:
+        """What each verifier reported, in the order of the job."""
+        return self.record.verifications
+
+    @property
+    def damaged(self) -> tuple[int, ...]:
+        """Indexes of the chunks that were found damaged and could not be repaired."""
+        return self.state.damaged
+
+    @property
+    def trust(self) -> Trust:
+        """Whether the stored data is believed to be sound."""
+        if self.state.distrusted:
+            return Trust.DISTRUSTED
+        if self.state.wrong is not None:
+            return Trust.WRONG
+        return Trust.VERIFIED if self.state.verified else Trust.TRUSTED
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether nobody should rely on it: nothing is built upon it, and it counts for no retention."""
+        return self.trust in {Trust.DISTRUSTED, Trust.WRONG}
 
     @property
     def suspect(self) -> bool:
         """Whether the revision is distrusted and has not been read since."""
-        return self.trust is Trust.DISTRUSTED and not self.damaged
+        return self.state.distrusted and not self.state.damaged
 
-
-def encode(revision: Revision) -> bytes:
-    """Return the content of `<id>.rev`."""
-    return _sealed(msgspec.json.format(msgspec.json.encode(revision), indent=2).removesuffix(b"\n}"))
-
-
-def _sealed(body: bytes) -> bytes:
-    return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + _END
-
-
-def decode(content: bytes, revision_id: str) -> Revision:
-    """Read the content of `<revision_id>.rev`.
-
-    Raises:
-        DamageError: it is not a record of this format, was changed, or belongs to another id.
-    """
-    try:
-        found = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DamageError(f"{revision_id}.rev is not a revision of backy 3: {error}") from error
-    # compared as bytes: JSON says the same in many ways, and the seal holds for one of them
-    if not isinstance(found, dict) or content != _sealed(content.rpartition(_SEAL)[0]):
-        raise DamageError(f"{revision_id}.rev is damaged: it fails its own checksum")
-    if found.get("format") != FORMAT:
-        raise DamageError(f"{revision_id}.rev has format {found.get('format')}; this version of backy reads {FORMAT}")
-    try:
-        revision = msgspec.convert(found, Revision)
-    except msgspec.ValidationError as error:
-        raise DamageError(f"{revision_id}.rev is damaged: {error}") from error
-    # a sound record under another name would be a second revision with the same data
-    if revision.id != revision_id:
-        raise DamageError(f"{revision_id}.rev is the record of {revision.id}; was it renamed?")
-    return revision
+    @property
+    def info(self) -> RevisionInfo:
+        """The facts that plugins and other programs get."""
+        return RevisionInfo(
+            id=self.id,
+            seq=self.seq,
+            timestamp=self.timestamp,
+            tags=self.tags,
+            parent=self.parent,
+            size=self.size,
+            storage=self.storage,
+            trust=str(self.trust),
+            consistency=self.consistency,
+            snapshot=self.snapshot,
+            statistics=self.statistics,
+            verification=self.verification,
+            verifications=self.verifications,
+        )
 
 
 def parse_tags(text: str) -> tuple[str, ...]:
@@ -146,48 +251,6 @@ def parse_tags(text: str) -> tuple[str, ...]:
         if not tag.isprintable():
             raise ValueError(f"the tag {tag!r} has control characters")
     return tuple(sorted(set(tags)))
-
-
-def select(history: Sequence[Revision], specification: str) -> Revision:
-    """Return the revision that SPEC names.
-
-    Tries in this order: a number (0 is the newest), a full id, `last` or `latest`, a tag (its newest revision), and
-    the beginning of an id that only one revision has.
-
-    Args:
-        history: The complete revisions in order of time.
-        specification: SPEC as a user wrote it.
-
-    Raises:
-        RevisionNotFoundError: SPEC names none, or it begins several ids.
-    """
-    newest_first = list(reversed(history))
-    if not newest_first:
-        raise RevisionNotFoundError(f"no revision '{specification}': the repository has no complete revision yet")
-    # a number wins over a tag of digits: '-r 0' always means the newest one
-    if re.fullmatch(r"\d+", specification, re.ASCII):
-        return _by_number(newest_first, int(specification))
-    named = [revision for revision in newest_first if specification in {revision.id, "last", "latest"}]
-    tagged = [revision for revision in newest_first if specification in revision.tags]
-    if found := named or tagged:
-        return found[0]
-    # every id begins with an empty text, which is more likely an unset variable of a script than a wish
-    matching = [revision for revision in newest_first if specification and revision.id.startswith(specification)]
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        ids = ", ".join(revision.id for revision in matching)
-        raise RevisionNotFoundError(f"'{specification}' is ambiguous: it begins the ids {ids}")
-    raise RevisionNotFoundError(
-        f"no revision '{specification}'; SPEC is a number (0 is the newest), an id or its beginning, a tag, or 'last'"
-    )
-
-
-def _by_number(newest_first: Sequence[Revision], number: int) -> Revision:
-    if number >= len(newest_first):
-        last = len(newest_first) - 1
-        raise RevisionNotFoundError(f"no revision {number}: they are numbered from 0, the newest, to {last}")
-    return newest_first[number]
 
 
 def utc_now() -> datetime:

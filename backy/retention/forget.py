@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from backy.api import KeepingSource
-from backy.errors import DamageError
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
 from backy.system.locking import BACKUP_LOCK, exclusive
@@ -22,14 +21,14 @@ def forget(repository: Repository, specification: str, events: Events | None = N
     Raises:
         RepositoryBusyError: a backup is running.
         RevisionNotFoundError: there is no such revision.
-        DamageError: a record is damaged, and SPEC is not a full id.
+        DamageError: the newest record is damaged, and SPEC is not a full id.
         RefusedError, PluginError: a plugin holds the revision back, or can not be asked.
     """
     with events or Events.installed(repository.config.hooks) as plugins, exclusive(repository.directory, BACKUP_LOCK):
         revision_id = _chosen(repository, specification)
         # One whose record is damaged has nothing that a plugin could judge by.
         found = next((one for one in repository.records.survey()[0] if one.id == revision_id), None)
-        told = {"job": repository.job, "revision": found.info} if found and found.complete else None
+        told = {"job": repository.job, "revision": found.info} if found else None
         if found and told:
             plugins.ask("backy_expiring", closed=True, **told, tags=found.tags)
         repository.remove(revision_id)
@@ -43,9 +42,6 @@ def _chosen(repository: Repository, specification: str) -> str:
     """Return the id of the revision to forget. Raises the same errors as `forget`."""
     if repository.records.holds(specification):
         return specification
-    # a revision with a damaged record is missing in the history, so '0' or 'last' may name another one now
-    for error in repository.records.survey()[1]:
-        raise DamageError(f"{error}; until it is forgotten, revisions are forgotten by their full ids only")
     return repository.records.select(specification).id
 
 

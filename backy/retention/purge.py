@@ -37,7 +37,7 @@ def _purge(repository: Repository) -> Purged:
         records = repository.records
         revisions = records.survey()[0]
         storages = {revision.id: revision.storage for revision in revisions}
-        # None has the chunks of maps whose record is damaged: they may be repaired, and may be in any storage
+        # None has the chunks of maps whose record is damaged or whose state is lost: they may be in any storage
         live: dict[str | None, set[bytes]] = {None: set()}
         # the maps of all records, too, to notice one that is missing
         for path in {*records.maps(), *(records.map_path(revision.id) for revision in records.history())}:
@@ -67,8 +67,8 @@ def _purge_previous(repository: Repository, name: str, live: AbstractSet[bytes])
 
 def held_by(repository: Repository, revisions: Sequence[Revision]) -> Held:
     """Count what all storages keep only as bases of deltas, while no revision refers to it."""
-    counts = [
-        storage.held(LiveChunks(repository.records, [revision for revision in revisions if revision.storage == name]))
-        for name, storage in repository.storages(revisions).items()
-    ]
+    counts = []
+    for name, storage in repository.storages(revisions).items():
+        own = [revision for revision in revisions if repository.storage_name(revision) == name]
+        counts.append(storage.held(LiveChunks(repository.records, own)))
     return Held(sum(count.files for count in counts), sum(count.bytes for count in counts))

@@ -1,4 +1,4 @@
-"""Which tags expire, and why the others are kept: pure functions of a schedule, the complete revisions and the time.
+"""Which tags expire, and why the others are kept: pure functions of a schedule, the revisions and the time.
 
 * A tag of the schedule expires when both are true: `keep` newer revisions have it, and it is older than `keep` of its
   intervals. So neither a pause nor a burst of extra backups costs a revision that is wanted.
@@ -6,8 +6,8 @@
   So a renamed tag removes nothing at once.
 * A tag that begins with `manual:` never expires.
 * A revision without tags is removed.
-* A distrusted revision does not count among the newer ones.
-* The newest revision that is not distrusted keeps all of its tags, and so do those that are newer.
+* A revision that is distrusted or wrong does not count among the newer ones.
+* The newest revision that is neither keeps all of its tags, and so do those that are newer.
 
 Apply these rules after a successful backup only: while backups fail, nothing expires.
 """
@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from backy.repository.revision import Revision, Trust
+from backy.repository.revision import Revision
 from backy.retention.schedule import MANUAL, Schedule, next_ideal
 
 
@@ -66,7 +66,7 @@ def expiries(schedule: Schedule, history: Sequence[Revision], now: datetime) -> 
 
     Args:
         schedule: The tags of the job.
-        history: The complete revisions in order of time.
+        history: The revisions, the oldest first.
         now: The time.
     """
     rules = _Rules(schedule, now)
@@ -89,7 +89,7 @@ def holds(
     Args:
         schedule: The tags of the job.
         shift: The job's spread.
-        history: The complete revisions in order of time.
+        history: The revisions, the oldest first.
         revision: One of them.
         now: The time.
     """
@@ -113,12 +113,12 @@ class _Rules:
         """How many more revisions of each tag are wanted, apart from those newer than the present one."""
 
     def standings(self, history: Sequence[Revision]) -> Iterator[tuple[Revision, bool]]:
-        """Yield the revisions from the newest on, and whether all newer ones are distrusted."""
+        """Yield the revisions from the newest on, and whether all newer ones are in doubt."""
         newest = True
         for revision in reversed(history):
             yield revision, newest
             # only now: a revision does not count among those that are newer than itself
-            if revision.trust is not Trust.DISTRUSTED:
+            if not revision.doubtful:
                 newest = False
                 for tag in revision.tags:
                     if tag in self._wanted:

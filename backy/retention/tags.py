@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import msgspec
-
 from backy.errors import RevisionNotFoundError, UnknownTagError
 from backy.repository.config import JobConfig
 from backy.repository.repository import Repository
@@ -35,7 +33,7 @@ def check_tags(config: JobConfig, tags: Iterable[str]) -> None:
 
 
 def set_tags(repository: Repository, specification: str, tags: Iterable[str], *, force: bool = False) -> Revision:
-    """Replace the tags of the revision that SPEC names; return its new record.
+    """Replace the tags of the revision that SPEC names; return it as it is now.
 
     Raises:
         UnknownTagError: a tag is not in the schedule, unless `force` is given.
@@ -46,12 +44,12 @@ def set_tags(repository: Repository, specification: str, tags: Iterable[str], *,
 
 
 def add_tags(repository: Repository, specification: str, tags: Iterable[str], *, force: bool = False) -> Revision:
-    """Add tags to the revision that SPEC names; return its new record. Raises the errors of `set_tags`."""
+    """Add tags to the revision that SPEC names; return it as it is now. Raises the errors of `set_tags`."""
     return _change(repository, specification, _checked(repository, tags, force=force), set.union)
 
 
 def remove_tags(repository: Repository, specification: str, tags: Iterable[str]) -> Revision:
-    """Remove tags from the revision that SPEC names; return its new record.
+    """Remove tags from the revision that SPEC names; return it as it is now.
 
     Raises:
         RepositoryBusyError: a backup is running.
@@ -84,9 +82,9 @@ def _change(repository: Repository, specification: str, given: set[str], change:
 
 
 def retag(repository: Repository, revision: Revision, tags: Iterable[str]) -> Revision:
-    """Replace the tags of a revision; return its new record. The caller holds `.backup`."""
-    changed = msgspec.structs.replace(revision, tags=tuple(sorted(set(tags))))
-    # a record that says the same already needs no write, nor the fsyncs of one
-    if changed != revision:
-        repository.records.write(changed)
+    """Replace the tags of a revision; return it as it is now. The caller holds `.backup`."""
+    changed = revision.changed(tags=tuple(sorted(set(tags))))
+    # a state that says the same already needs no write, nor the fsyncs of one
+    if changed.state != revision.state:
+        repository.records.write_state(changed)
     return changed

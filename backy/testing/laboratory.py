@@ -112,7 +112,7 @@ class Laboratory:
         revision = Backup(repository, ("test",), Events(), clock=self.clock).run()
         self.expected[revision.id] = self.digest()
         # A revision with a boot id did not wait for the disk, so a power loss may take it away.
-        self.promise("open" if revision.boot else "kept", revision.id)
+        self.promise("open" if revision.state.unsynced_boot else "kept", revision.id)
         return revision
 
     def fail(self) -> None:
@@ -189,6 +189,7 @@ class Laboratory:
         self.read_back(repository, trusted)
 
         revision = Backup(repository, ("next",), Events(), clock=self.clock).run()
+        self._demand(all(revision.seq > other.seq for other in history.values()), "a number is used again")
         self.expected[revision.id] = self.digest()
         purge(repository, Events())
         self.read_back(repository, trusted | {revision.id})
@@ -204,12 +205,13 @@ class Laboratory:
             self._demand(digest.digest() == self.expected[revision_id], f"revision {revision_id} has another content")
 
     def nothing_left_over(self) -> None:
-        """Check that there are no temporary files and no maps without a record, and that `last.rev` is right."""
+        """Check that no temporary file, and no map or state without a record, is left, and that `last.rev` is right."""
         found = [path.name for path in self.directory.rglob("*") if self._temporary(path)]
         self._demand(not found, f"left behind: {found}")
-        maps = {path.stem for path in self.directory.glob("*.map")}
+        maps, states = ({path.stem for path in self.directory.glob(f"*.{suffix}")} for suffix in ("map", "state"))
         records = {path.stem for path in self.directory.glob("*.rev") if not path.is_symlink()}
         self._demand(maps == records, f"maps {sorted(maps)}, but records {sorted(records)}")
+        self._demand(states == records, f"states {sorted(states)}, but records {sorted(records)}")
         newest = self.open().records.history()[-1].id
         self._demand((self.directory / "last.rev").readlink() == Path(f"{newest}.rev"), "last.rev leads elsewhere")
 
@@ -219,7 +221,7 @@ class Laboratory:
 
     @staticmethod
     def _temporary(path: Path) -> bool:
-        return path.name == TEMPORARY_SUFFIX.removeprefix(".") or path.suffix == TEMPORARY_SUFFIX
+        return path.name == TEMPORARY_SUFFIX.removeprefix(".") or path.suffix in {TEMPORARY_SUFFIX, ".running"}
 
     @staticmethod
     def _demand(true: bool, otherwise: str) -> None:

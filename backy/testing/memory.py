@@ -10,7 +10,7 @@ from pathlib import Path
 from backy.api import Config, Extent, Snapshot, Source, SourceError
 from backy.repository.config import JobConfig, PluginSection, ShortSection, VerifierSections
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT
+from backy.repository.sealed import FORMAT
 
 
 @dataclass

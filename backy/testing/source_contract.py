@@ -21,7 +21,7 @@ from backy.plugins.events import Events
 from backy.plugins.loading import call, load
 from backy.repository.config import JobConfig, PluginSection, VerifierSections
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT
+from backy.repository.sealed import FORMAT
 from backy.testing.images import difference
 from backy.testing.watchdog import within
 

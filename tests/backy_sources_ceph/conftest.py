@@ -14,7 +14,8 @@ import pytest
 from backy.backup.backup import Backup
 from backy.repository.config import JobConfig, PluginSection, VerifierSections
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision
+from backy.repository.revision import Revision
+from backy.repository.sealed import FORMAT
 from backy_sources_ceph.testing.cluster import Cluster
 
 NUMBERS = itertools.count()

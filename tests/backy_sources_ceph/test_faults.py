@@ -14,7 +14,7 @@ from backy.api import CHUNK_SIZE, SourceError
 from backy.errors import ExitCode
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT
+from backy.repository.sealed import FORMAT
 from backy_sources_ceph.lease import PREFIX
 from backy_sources_ceph.snapshot import RbdSnapshot
 

@@ -7,8 +7,7 @@ import random
 import pytest
 
 from backy.api import CHUNK_SIZE, SourceError
-from backy.integrity.damage import mark
-from backy.repository.revision import Trust
+from backy.integrity.damage import distrusted
 
 MIB = 2**20
 LAYERING, STRIPING, DEFAULT = 1, 2, 61
@@ -149,7 +148,7 @@ def test_everything_is_read_when_a_revision_is_distrusted(disks, repositories, b
     disk = disks(4 * CHUNK_SIZE)
     disk.write(0, noise(3 * CHUNK_SIZE))
     repository = repositories(disk)
-    mark(repository, backup(repository), Trust.DISTRUSTED)
+    distrusted(repository, backup(repository))
     second = backup(repository)
 
     assert second.statistics.bytes_read == 3 * CHUNK_SIZE

@@ -14,7 +14,7 @@ from backy.api import CHUNK_SIZE, ConfigError, TargetError
 from backy.backup.backup import Backup
 from backy.repository.config import JobConfig, PluginSection, ShortSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT
+from backy.repository.sealed import FORMAT
 from backy_sources_ceph.target import FEATURES, opened_target, plan_target
 from backy_sources_ceph.testing.cluster import Cluster
 

@@ -20,7 +20,8 @@ from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.repository.config import JobConfig, PluginSection, ShortSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision
+from backy.repository.revision import Revision
+from backy.repository.sealed import FORMAT
 from backy_sources_file import fiemap
 
 BLOCK = 4096

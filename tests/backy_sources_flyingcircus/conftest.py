@@ -17,7 +17,7 @@ import pytest
 
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT
+from backy.repository.sealed import FORMAT
 from backy_sources_ceph.testing.cluster import Cluster
 from backy_sources_flyingcircus.source import Clock
 

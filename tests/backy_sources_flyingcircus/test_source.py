@@ -42,7 +42,7 @@ def test_the_host_is_asked_for_the_snapshot(machine: Callable, consul, passing) 
     key, (value, _) = asked[0]
     assert re.fullmatch(f"snapshot/{UUID}", key)
     assert json.loads(value) == {"vm": "web1", "snapshot": f"backy-{revision.id}"}
-    assert revision.consistent
+    assert revision.consistency == "guest"
     assert beginning(repository, revision) == FROZEN
     assert disk.snapshots() == host.answered == [f"backy-{revision.id}"]
     assert consul.keys == {}
@@ -68,7 +68,7 @@ def test_a_host_is_waited_for_for_90_seconds(
     for _ in range(10):
         passing.sleep(10)  # a host that is late acts now
 
-    assert revision.consistent is consistent
+    assert (revision.consistency == "guest") is consistent
     assert beginning(repository, revision) == (FROZEN if consistent else RUNNING)
     assert disk.snapshots() == [f"backy-{revision.id}"]
     assert consul.keys == {}
@@ -81,14 +81,14 @@ def test_that_a_host_made_none_is_told_and_recorded(
     backup(repository)
 
     assert "web1: no consistent snapshot, so it is as after a power loss: its host made none within 90 s" in caplog.text
-    assert '"consistent": false' in (repository.directory / "last.rev").read_text()
-    assert "not consistent" in backy("-b", repository.directory, "status").out
+    assert '"unfrozen": true' in (repository.directory / "last.rev").read_text()
+    assert "crash, not frozen" in backy("-b", repository.directory, "status").out
 
 
 def test_the_time_to_wait_can_be_set(machine: Callable, passing) -> None:
     _, repository, _ = machine(delay=None, **{"snapshot-timeout": "10s"})
 
-    assert backup(repository).consistent is False
+    assert backup(repository).consistency == "crash"
     assert passing.slept == [3, 2, 2, 2, 1]
 
 
@@ -113,9 +113,9 @@ def test_whatever_consul_does_there_is_a_backup(
     consul.behave, expected = TROUBLES[trouble]
     revision = backup(repository)
 
-    assert revision.complete
+    assert revision
     assert disk.snapshots() == [f"backy-{revision.id}"]
-    assert revision.consistent is False
+    assert revision.consistency == "crash"
     assert expected in caplog.text
     assert TOKEN not in caplog.text
     assert consul.keys == {}
@@ -127,7 +127,7 @@ def test_what_can_be_no_token_is_not_shown_either(
 ) -> None:
     _, repository, _ = machine(consul_acl_token=token)
 
-    assert backup(repository).consistent is False
+    assert backup(repository).consistency == "crash"
     assert "no consistent snapshot" in caplog.text
     assert token not in caplog.text
 
@@ -140,7 +140,7 @@ def test_a_config_with_a_token_that_everybody_can_read_is_told(
     assert "can be read by everybody" not in caplog.text
 
     (repository.directory / "config").chmod(0o644)
-    assert backup(repository).consistent
+    assert backup(repository).consistency == "guest"
     assert "vm/config has a token" in caplog.text.replace(repository.directory.name, "vm")
 
 
@@ -148,7 +148,7 @@ def test_a_wrong_token_is_told(machine: Callable, consul, caplog: pytest.LogCapt
     consul.token = "another"
     _, repository, _ = machine(consul_acl_token=TOKEN)
 
-    assert backup(repository).consistent is False
+    assert backup(repository).consistency == "crash"
     assert "ACLPermissionDenied rpc error making call: Permission denied" in caplog.text
     assert TOKEN not in caplog.text
 
@@ -158,7 +158,7 @@ def test_consul_is_down_from_the_start(machine: Callable, consul, caplog: pytest
     consul.stop()
     revision = backup(repository)
 
-    assert revision.consistent is False
+    assert revision.consistency == "crash"
     assert "web1: no consistent snapshot, so it is as after a power loss: Consul can not be reached" in caplog.text
     assert disk.snapshots() == [f"backy-{revision.id}"]
     assert passing.slept == []
@@ -172,7 +172,7 @@ def test_consul_goes_down_while_a_snapshot_is_waited_for(
     passing.watchers.append(lambda _now: passing.watchers.clear() or consul.stop())
     revision = backup(repository)
 
-    assert revision.consistent is host
+    assert (revision.consistency == "guest") is host
     assert disk.snapshots() == [f"backy-{revision.id}"]
     assert "requests may be left in Consul, until a later backup removes them: Consul can not be reached" in caplog.text
 
@@ -192,7 +192,7 @@ def test_a_slow_answer_is_given_up(
     revision = backup(repository)
     answered.set()
 
-    assert revision.consistent is False
+    assert revision.consistency == "crash"
     assert "power loss: Consul does not answer" in caplog.text
 
 
@@ -233,8 +233,8 @@ def test_two_backups_of_one_machine_do_not_disturb_each_other(machine: Callable,
     passing.watchers.append(host)
     revision = backup(repository)
 
-    assert revision.consistent
-    assert done[0].consistent
+    assert revision.consistency == "guest"
+    assert done[0].consistency == "guest"
     assert (f"backy-{revision.id}" in first.snapshots(), f"backy-{done[0].id}" in second.snapshots()) == (True, True)
     assert consul.keys == {}
 
@@ -269,7 +269,7 @@ def test_an_interrupted_wait_leaves_no_request_and_no_snapshot(machine: Callable
 def test_machines_may_have_any_printable_name(machine: Callable, consul, vm: str) -> None:
     _, repository, host = machine(vm=vm)
 
-    assert backup(repository).consistent
+    assert backup(repository).consistency == "guest"
     assert len(host.answered) == 1
     assert consul.keys == {}
 
@@ -279,5 +279,5 @@ def test_images_may_have_any_name_that_ceph_takes(machine: Callable, image: str)
     disk, repository, _ = machine(image=image)
 
     revision = backup(repository)
-    assert revision.consistent
+    assert revision.consistency == "guest"
     assert disk.snapshots() == [f"backy-{revision.id}"]

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from backy.api import CHUNK_SIZE
 from backy.image.chunkmap import ChunkMap
 from backy.repository.config import JobConfig, PluginSection, ShortSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision, Trust
+from backy.repository.revision import Revision
+from backy.repository.sealed import FORMAT
 from backy.storage.chunked.files import parse_name
 from backy.testing.laboratory import Laboratory, patterned
 
@@ -63,7 +63,7 @@ class Lab(Laboratory):
     def distrust(self) -> None:
         repository = self.open()
         for revision in repository.records.history():
-            repository.records.write(msgspec.structs.replace(revision, trust=Trust.DISTRUSTED))
+            repository.records.write_state(revision.changed(distrusted=True))
 
     def nothing_left_over(self) -> None:
         """What holds for all storages, and no chunk that nobody needs."""

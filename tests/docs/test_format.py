@@ -15,9 +15,10 @@ import pytest
 from backy.api import CHUNK_SIZE, ID_PATTERN, PAGE_SIZE, identify
 from backy.backup.backup import Backup
 from backy.image.chunkmap import ZERO, ChunkMap
-from backy.repository import revision as records
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision
+from backy.repository.revision import Record, State
+from backy.repository.running import COUNTER, Running, begin, begun, running_path, take_number
+from backy.repository.sealed import decode, encode
 from backy.storage.chunked.codec import Codec, apply_delta, decode_delta, encode_delta, make_delta
 from backy.storage.chunked.files import parse_name
 from backy.storage.chunked.plugin import MARKER
@@ -57,17 +58,35 @@ def test_the_map_of_an_image_of_no_bytes() -> None:
 
 
 def test_the_record() -> None:
-    record = records.decode(vector("record"), "EdqTUK2Q6PJs28aw2F8wJQ")
-    assert record.complete
+    record = decode(vector("record"), Record, "EdqTUK2Q6PJs28aw2F8wJQ.rev")
     assert record.map_digest == vector("map")[-32:].hex()
     assert record.size == ChunkMap.decode(bytearray(vector("map"))).size
-    assert records.encode(record) == vector("record")
+    assert encode(record) == vector("record")
 
 
-def test_all_members_of_a_record_are_described() -> None:
-    described = re.findall(r"^\| `(\w+)` \|", PAGE.partition("| member |")[2], re.MULTILINE)
-    assert described == [*Revision.__struct_fields__, "digest"]
-    assert list(json.loads(vector("record"))) == [*Revision.__struct_fields__, "digest"]
+def test_the_state() -> None:
+    state = decode(vector("state"), State, "EdqTUK2Q6PJs28aw2F8wJQ.state")
+    assert (state.tags, state.damaged) == (("daily", "manual:keep"), (2,))
+    assert encode(state) == vector("state")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("record", Record), ("state", State)])
+def test_all_members_are_described(name: str, kind: type[Record | State]) -> None:
+    section = PAGE.partition(f"## The {name} `")[2].partition("\n## ")[0]
+    described = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert described == [*kind.__struct_fields__, "digest"]
+    assert list(json.loads(vector(name))) == [*kind.__struct_fields__, "digest"]
+
+
+def test_the_files_of_a_running_backup(tmp_path: Path) -> None:
+    (tmp_path / COUNTER).write_bytes(b"6\n")
+    seq = take_number(tmp_path, 3)
+    record = decode(vector("record"), Record, "EdqTUK2Q6PJs28aw2F8wJQ.rev")
+    begin(tmp_path, Running(id=record.id, seq=seq, timestamp=record.timestamp, tags=record.tags))
+
+    assert (tmp_path / COUNTER).read_bytes() == vector("counter")
+    assert running_path(tmp_path, record.id).read_bytes() == vector("running")
+    assert list(begun(tmp_path)) == [record.id]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from backy.backup.backup import Backup
 from backy.integrity import quarantine
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision, Trust
+from backy.repository.revision import Revision, Trust
+from backy.repository.sealed import FORMAT
 
 CHUNKS = "abcdefgh"
 OLD, MIDDLE, NEW = range(3)

@@ -17,12 +17,13 @@ import pytest
 from backy.api import CHUNK_SIZE, ChunkDamageError, Held, Job, Purged, Stored, identify
 from backy.backup.backup import Backup
 from backy.integrity import quarantine
-from backy.integrity.damage import mark
+from backy.integrity.damage import distrusted
 from backy.integrity.scrub import Scrub, Scrubbed
 from backy.integrity.verify import verify
 from backy.repository.config import JobConfig, PluginSection, ShortSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision, Trust, utc_now
+from backy.repository.revision import Revision, Trust, utc_now
+from backy.repository.sealed import FORMAT
 from backy.retention.forget import forget
 
 OLD, NEW = range(2)
@@ -247,7 +248,7 @@ def test_a_copy_that_is_forgotten_while_it_is_read_is_no_damage(repository: RawR
 
 def test_what_is_doubted_is_not_built_upon(repository: RawRepository) -> None:
     bad = repository.damage(NEW, 0)
-    mark(repository, repository.records.history()[NEW], Trust.DISTRUSTED)
+    distrusted(repository, repository.records.history()[NEW])
 
     new = backup(repository)
 

@@ -21,7 +21,8 @@ from backy.backup.backup import Backup
 from backy.mount.active import mounts
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision
+from backy.repository.revision import Revision
+from backy.repository.sealed import FORMAT
 from backy.retention.purge import purge
 
 MIB = 2**20

@@ -10,15 +10,14 @@ import click
 from backy.api import Held
 from backy.cli.output import echo, is_terminal, print_json
 from backy.errors import DamageError
-from backy.repository.revision import Revision
+from backy.repository.revision import Revision, Trust
 from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone, size
 
 
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print an object with all details.")
-@click.option("--all", "everything", is_flag=True, help="Show incomplete revisions too.")
 @click.pass_obj
-def command(directory: Path, as_json: bool, everything: bool) -> None:
+def command(directory: Path, as_json: bool) -> None:
     """List the revisions, the oldest first, and how much data they contain.
 
     Size is how much changed since the earlier revision, Stored how much space that took. Data that is kept only as the
@@ -26,25 +25,30 @@ def command(directory: Path, as_json: bool, everything: bool) -> None:
     """
     from backy.integrity import quarantine
     from backy.repository.repository import Repository
+    from backy.repository.running import begun
     from backy.retention.purge import held_by
 
     repository = Repository.open(directory)
-    sound, damaged = repository.records.survey()
-    revisions = [revision for revision in sound if revision.complete or everything]
-    held = held_by(repository, sound)
+    revisions, damaged = repository.records.survey()
+    held = held_by(repository, revisions)
+    running = sorted(begun(repository.directory))
     reports = quarantine.count(repository.directory)
     if as_json:
         content = {
             "revisions": [_details(revision) for revision in revisions],
             "held": held,
             "reports": reports,
+            "running": running,
         }
         print_json(content)
     else:
         _print_table(revisions, held, reports)
+        for revision_id in running:
+            echo(f"{revision_id} is being made, or its backup was interrupted")
     # After the table: one damaged record hides none of the others.
-    if damaged:
-        raise DamageError(f"{repository.directory}: {'; '.join(str(error) for error in damaged)}")
+    problems = [*map(str, damaged), *(revision.state_problem for revision in revisions if revision.state_problem)]
+    if problems:
+        raise DamageError(f"{repository.directory}: {'; '.join(problems)}")
 
 
 def _details(revision: Revision) -> dict[str, Any]:
@@ -53,22 +57,26 @@ def _details(revision: Revision) -> dict[str, Any]:
     statistics = revision.statistics
     return {
         "id": revision.id,
+        "seq": revision.seq,
         "timestamp": revision.timestamp,
         "tags": revision.tags,
-        "complete": revision.complete,
         "parent": revision.parent,
         "storage": revision.storage,
         "size": revision.size,
-        "consistent": revision.consistent,
+        "consistency": revision.consistency,
+        "unfrozen": revision.record.unfrozen,
         "snapshot": revision.snapshot,
-        "duration": statistics and statistics.duration,
-        "bytes_read": statistics and statistics.bytes_read,
-        "bytes_written": statistics and statistics.bytes_written,
-        "bytes_stored": statistics and statistics.bytes_stored,
+        "duration": statistics.duration,
+        "bytes_read": statistics.bytes_read,
+        "bytes_written": statistics.bytes_written,
+        "bytes_stored": statistics.bytes_stored,
         "verification": revision.verification,
         "verifications": revision.verifications,
         "trust": revision.trust,
         "damaged": revision.damaged,
+        "wrong": revision.state.wrong,
+        "verified": revision.state.verified,
+        "origin": revision.state.origin,
     }
 
 
@@ -78,7 +86,7 @@ def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
 
     # The newest revision decides: the zone of most readers is today's.
     zone = local_zone(revision.timestamp for revision in reversed(revisions))
-    headings = [f"Date ({zone})", "ID", "Size", "Stored", "Durat", "Verification", "Trust", "Tags"]
+    headings = [f"Date ({zone})", "ID", "Size", "Stored", "Durat", "Consistency", "Verification", "Trust", "Tags"]
     right = ["Size", "Stored", "Durat"]
     # Plain where it is piped: scripts grep it as they did that of backy 2.
     echo(table(headings, [_row(revision) for revision in revisions], right, round_corners=is_terminal()))
@@ -93,7 +101,7 @@ def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
         echo(f"{size(held.bytes)} in {files}")
     if reports:
         echo(f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
-    written = sum(revision.statistics.bytes_written for revision in revisions if revision.statistics)
+    written = sum(revision.statistics.bytes_written for revision in revisions)
     echo(f"{counted(len(revisions), 'revision')} containing {size(written)} data (estimated)")
 
 
@@ -102,21 +110,19 @@ def _row(revision: Revision) -> list[str]:
     return [
         local_time(revision.timestamp),
         revision.id,
-        size(statistics.bytes_written) if statistics else NOTHING,
-        size(statistics.bytes_stored) if statistics else NOTHING,
-        length_of_time(statistics.duration if statistics else None),
-        _verification(revision),
+        size(statistics.bytes_written),
+        size(statistics.bytes_stored),
+        length_of_time(statistics.duration),
+        f"{revision.consistency}, not frozen" if revision.record.unfrozen else revision.consistency,
+        str(revision.verification or NOTHING),
         _trust(revision),
         ",".join(revision.tags),
     ]
 
 
-def _verification(revision: Revision) -> str:
-    text = str(revision.verification or NOTHING)
-    return text if revision.consistent else f"{text}, not consistent"
-
-
 def _trust(revision: Revision) -> str:
     if revision.damaged:
         return f"{revision.trust}, {counted(len(revision.damaged), 'damaged chunk')}"
+    if revision.trust is Trust.WRONG and revision.state.wrong is not None:
+        return f"{revision.trust}, {counted(len(revision.state.wrong.chunks), 'chunk')}"
     return revision.trust

@@ -22,13 +22,12 @@ if TYPE_CHECKING:  # at run time they would cost a command that only shows its h
 def command(directory: Path, specification: str) -> None:
     """Tell why a revision is kept, and until when by the schedule."""
     from backy.repository.repository import Repository
-    from backy.repository.revision import select, utc_now
+    from backy.repository.revision import utc_now
     from backy.retention.rules import holds
     from backy.retention.schedule import spread
 
     repository = Repository.open(directory)
-    history = repository.records.history()
-    revision = select(history, specification)
+    revision = repository.records.select(specification)
     config = repository.config
     echo(f"{revision.id} of {local_time(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}")
     # Told apart from a tag that never expires: here no tag has a meaning.
@@ -37,7 +36,7 @@ def command(directory: Path, specification: str) -> None:
         echo(f"kept for ever: the repository's {cause}")
         return
     schedule = config.schedule
-    reasons = holds(schedule, spread(repository.job.name, schedule), history, revision, utc_now())
+    reasons = holds(schedule, spread(repository.job.name, schedule), repository.records.history(), revision, utc_now())
     # Every reason: tags expire one by one, and the last one decides.
     for reason in reasons:
         until = f"until {local_time(reason.until)}" if reason.until else "for ever"

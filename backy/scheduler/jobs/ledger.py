@@ -141,6 +141,7 @@ def _row(job: Job, now: datetime) -> JobStatus:
         unreadable=found.unreadable if found else 0,
         verification=str(verification) if verification else None,
         partly_verified=bool(verification and verification.out_of_time),
-        consistent=newest is None or newest.consistent,
+        consistency=newest.consistency if newest else None,
+        unfrozen=newest is not None and newest.record.unfrozen,
         remarks=verification.remarks if verification else (),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from backy.errors import RepositoryError
 from backy.repository.config import JobConfig
 from backy.repository.repository import CONFIG, Repository
-from backy.repository.revision import FORMAT
+from backy.repository.sealed import FORMAT
 from backy.scheduler.configuration.configuration import Configuration, JobEntry
 
 

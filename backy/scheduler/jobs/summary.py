@@ -10,7 +10,7 @@ from backy.errors import BackyError
 from backy.integrity import quarantine
 from backy.repository.records import Records
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision, Trust
+from backy.repository.revision import Revision
 from backy.retention.schedule import MANUAL, Past
 
 Stamp = tuple[int, int]
@@ -23,13 +23,13 @@ class Summary:
 
     past: Past
     newest: Revision | None = None
-    """The newest complete revision."""
+    """The newest revision."""
     revisions: int = 0
-    """Number of complete revisions."""
+    """Number of revisions."""
     manual_tags: tuple[str, ...] = ()
     """Tags that are removed by hand only."""
     distrusted: int = 0
-    """Number of distrusted revisions."""
+    """Number of revisions that are distrusted or wrong."""
     unreadable: int = 0
     """Number of damaged records."""
     reports: int = 0
@@ -39,7 +39,7 @@ class Summary:
     @property
     def duration(self) -> float | None:
         """Duration of the newest backup, in seconds."""
-        return self.newest.statistics.duration if self.newest and self.newest.statistics else None
+        return self.newest.statistics.duration if self.newest else None
 
 
 def stamp(directory: Path) -> Stamp:
@@ -54,15 +54,13 @@ def summarize(directory: Path, since: datetime) -> Summary:
     A job without revisions exists since its repository was created, or since `since` if there is none.
     """
     before = stamp(directory)  # first, so that a change during this scan is noticed by the next one
-    sound, damaged = Records(directory).survey()
-    # Backups that are under way or were interrupted count for nothing.
-    complete = [revision for revision in sound if revision.complete]
+    revisions, damaged = Records(directory).survey()
     return Summary(
-        past=Past.of(complete, since if complete else _made(directory) or since),
-        newest=complete[-1] if complete else None,
-        revisions=len(complete),
-        manual_tags=tuple(sorted({tag for one in complete for tag in one.tags if tag.startswith(MANUAL)})),
-        distrusted=sum(revision.trust is Trust.DISTRUSTED for revision in complete),
+        past=Past.of(revisions, since if revisions else _made(directory) or since),
+        newest=revisions[-1] if revisions else None,
+        revisions=len(revisions),
+        manual_tags=tuple(sorted({tag for one in revisions for tag in one.tags if tag.startswith(MANUAL)})),
+        distrusted=sum(revision.doubtful for revision in revisions),
         unreadable=len(damaged),
         reports=quarantine.count(directory),
         stamp=before,

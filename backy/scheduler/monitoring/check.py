@@ -107,8 +107,10 @@ def _warnings(job: JobStatus, now: datetime) -> Iterator[str]:
     if job.remarks:
         more = f" and {counted(len(job.remarks) - 1, 'more remark')}" if len(job.remarks) > 1 else ""
         yield f"{job.job}: a verifier remarks on the newest revision: {job.remarks[0]}{more}"
-    if not job.consistent:
+    if job.unfrozen:
         yield f"{job.job}: the newest revision is inconsistent: the source could not be brought to rest"
+    elif job.consistency == "none":
+        yield f"{job.job}: the newest revision is inconsistent: the source was written to while it was read"
     if job.distrusted:
         yield f"{job.job}: {counted(job.distrusted, 'revision is', 'revisions are')} distrusted"
     if job.unreadable:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from backy.api import Consistency
 from backy.errors import BackyError
 
 log = logging.getLogger(__name__)
@@ -60,8 +61,10 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How much of the newest revision was compared with its source."""
     partly_verified: bool
     """Whether the verifier ran out of time."""
-    consistent: bool
-    """False if the source of the newest revision could not be quiesced."""
+    consistency: Consistency | None
+    """What the newest revision is like; None without one."""
+    unfrozen: bool
+    """Whether the source of the newest revision tried to bring the writers to rest, and could not."""
     remarks: tuple[str, ...] = ()
     """What verifiers noticed in the newest revision besides differences."""
 

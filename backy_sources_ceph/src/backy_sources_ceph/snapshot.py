@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-from backy.api import Extent, SourceError
+from backy.api import Consistency, Extent, SourceError
 from backy.extents import joined
 from backy_sources_ceph.config import CephConfig
 from backy_sources_ceph.connection import bindings, failure, reason, reported
@@ -26,7 +26,10 @@ class RbdSnapshot:
     the backup must not go on.
     """
 
-    consistent = True
+    consistency: Consistency = "crash"
+    """What the image is like."""
+    unfrozen = False
+    """Whether the writers should have been at rest, and were not."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from backy.api import Job, Snapshot, SourceError
+from backy.api import Consistency, Job, Snapshot, SourceError
 from backy_sources_ceph.config import CephConfig
 from backy_sources_ceph.connection import UnreachableError, opened_pool
 from backy_sources_ceph.image import PREFIX, Image, opened_image
@@ -27,20 +27,23 @@ class CephSource:
     # A full comparison would read the image over the network a second time.
     verifier = "sample"
 
+    freezes = False
+    """Whether `freeze` tries to bring the writers to rest."""
+
     def __init__(self, config: CephConfig, job: Job) -> None:
         self.config = config
         self.job = job
 
-    def freeze(self, image: Image, name: str) -> bool:
+    def freeze(self, image: Image, name: str) -> Consistency:
         """Make the snapshot `name` before returning.
 
-        Returns whether the snapshot is as consistent as this source can make it. The revision records that.
+        Returns what the image is like. The revision records that.
 
         Raises:
             SourceError: the snapshot can not be made.
         """
         image.create_snapshot(name)
-        return True
+        return "crash"
 
     @contextmanager
     def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
@@ -49,10 +52,11 @@ class CephSource:
         earlier = PREFIX + parent if parent else None
         with opened_pool(self.config) as pool, self._leased(pool) as lease:
             try:
-                consistent = self._freeze(pool, name, earlier)
+                consistency = self._freeze(pool, name, earlier)
                 known = None if self.config.full_always else earlier
                 with opened_snapshot(pool, self.config, name, known, lease.check) as snapshot:
-                    snapshot.consistent = consistent
+                    snapshot.consistency = consistency
+                    snapshot.unfrozen = self.freezes and consistency != "guest"
                     yield snapshot
             except UnreachableError:
                 raise  # cleaning up would wait for the cluster again; the next backup does it
@@ -74,7 +78,7 @@ class CephSource:
         with leased(pool, image_id, Owner.of(self.job), f"source {self.config.specification}") as lease:
             yield lease
 
-    def _freeze(self, pool: Any, name: str, parent: str | None) -> bool:
+    def _freeze(self, pool: Any, name: str, parent: str | None) -> Consistency:
         """Remove snapshots that interrupted backups left, except `parent`; then claim and make the new one."""
         with opened_image(pool, self.config) as image:
             claims = image.claims()

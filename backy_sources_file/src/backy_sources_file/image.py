@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backy.api import Extent, SourceError
+from backy.api import Consistency, Extent, SourceError
 
 
 @contextmanager
@@ -36,9 +36,16 @@ class OpenFile:
     `changes` has the ranges that differ from an earlier image, or None. Several threads may read at once.
     """
 
-    def __init__(self, path: Path, descriptor: int, changes: Iterable[Extent] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        descriptor: int,
+        changes: Iterable[Extent] | None = None,
+        consistency: Consistency = "unknown",
+    ) -> None:
         self._path = path
         self._changes = changes
+        self.consistency: Consistency = consistency
         self.descriptor = descriptor
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):

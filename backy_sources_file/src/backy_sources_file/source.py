@@ -47,7 +47,8 @@ class FileSource:
             if clone is None:
                 yield image
                 return
-            yield OpenFile(self._path, clone, self._changes(kept, clone) if kept else None)
+            # a clone is made in one step, whoever writes meanwhile
+            yield OpenFile(self._path, clone, self._changes(kept, clone) if kept else None, "crash")
             # A failed backup raises at the yield and does not get here: the clone of the parent stays.
             if self._freeze == "keep":
                 self._keep(clone, revision_id)

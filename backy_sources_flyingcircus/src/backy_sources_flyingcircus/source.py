@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from backy.api import Job, SourceError
+from backy.api import Consistency, Job, SourceError
 from backy_sources_ceph import CephSource, Image
 from backy_sources_flyingcircus.config import FlyingCircusConfig, warn_if_open_to_all
 from backy_sources_flyingcircus.snapshot_requests import SnapshotRequests
@@ -38,15 +38,16 @@ class FlyingCircusSource(CephSource):
     """An image as that of `ceph-rbd`, with snapshots made by the virtual machine's host."""
 
     config: FlyingCircusConfig
+    freezes = True
 
     def __init__(self, config: FlyingCircusConfig, job: Job, clock: Clock | None = None) -> None:
         super().__init__(config, job)
         self._clock = clock or Clock()
 
-    def freeze(self, image: Image, name: str) -> bool:
+    def freeze(self, image: Image, name: str) -> Consistency:
         """Ask the host for the snapshot `name`. If it makes none, make it here while the machine runs.
 
-        Returns whether the host made the snapshot, so that it is consistent.
+        Returns `guest` if the host made the snapshot, which it does while the guest's file systems are frozen.
 
         Raises:
             SourceError: the snapshot can not be made here either.
@@ -58,22 +59,22 @@ class FlyingCircusSource(CephSource):
             requests = SnapshotRequests(config.vm, config.consul, config.token(), self._clock.now)
             with requests.asking(name):
                 if self._appears(image, name):
-                    return True
+                    return "guest"
             cause = f"its host made none within {config.snapshot_timeout.total_seconds():g} s"
         except SourceError as error:
             # A backup like one after a power loss is better than none.
             cause = str(error)
         # The host may have made it after the last look.
         if name in image.snapshots():
-            return True
+            return "guest"
         log.warning("%s: no consistent snapshot, so it is as after a power loss: %s", config.vm, cause)
         try:
             image.create_snapshot(name)
         except SourceError:
             if name in image.snapshots():  # the host made it in this instant
-                return True
+                return "guest"
             raise
-        return False
+        return "crash"
 
     def _appears(self, image: Image, name: str) -> bool:
         """Wait for a snapshot; return whether it appeared before the time was out."""

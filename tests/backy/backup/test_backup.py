@@ -44,7 +44,6 @@ def test_backup_makes_a_complete_verified_revision(repository: Repository, clock
     revision = Backup(repository, ("daily",), clock=clock).run()
 
     assert repository.records.history() == [revision]
-    assert revision.complete
     assert str(revision.verification) == "verified"
 
 
@@ -98,7 +97,8 @@ def test_a_source_that_is_busy_is_no_failure_and_leaves_nothing(repository: Repo
         Backup(repository, ("daily",), events).run()
     assert raised.value.exit_code == ExitCode.BUSY
     assert told == []
-    assert tree(repository.directory) == before
+    # a number is used once, even if nothing came of it
+    assert {**tree(repository.directory), ".seq": None} == {**before, ".seq": None}
 
 
 def test_a_backup_that_fails_leaves_the_repository_as_it_was(repository: Repository, image: Path, clock, tree) -> None:
@@ -108,7 +108,8 @@ def test_a_backup_that_fails_leaves_the_repository_as_it_was(repository: Reposit
 
     with pytest.raises(SourceError, match="No such file"):
         Backup(repository, ("bad",), clock=clock).run()
-    assert tree(repository.directory) == before
+    # a number is used once, even if nothing came of it
+    assert {**tree(repository.directory), ".seq": None} == {**before, ".seq": None}
 
 
 def test_a_source_that_shrinks_while_it_is_read_gives_no_revision(repository: Repository, image: Path, clock) -> None:
@@ -153,11 +154,57 @@ def test_an_image_may_grow_and_shrink(repository: Repository, image: Path, clock
     assert second.parent == first.id
 
 
-def test_a_clock_that_stands_still_or_runs_back_keeps_the_order(repository: Repository) -> None:
+def test_a_clock_that_runs_back_changes_times_but_not_the_order(
+    repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
     times = iter([datetime(2026, 1, 2, tzinfo=UTC) - timedelta(days=day) for day in range(40)])
     made = [Backup(repository, ("daily",), clock=lambda: next(times)).run() for _ in range(3)]
 
     assert repository.records.history() == made
+    assert [revision.seq for revision in made] == [1, 2, 3]
+    assert made[0].timestamp > made[1].timestamp > made[2].timestamp
+    assert made[0].record.trusted_time <= made[1].record.trusted_time <= made[2].record.trusted_time
+    assert caplog.text.count("the clock is behind the newest revision of 2026-01-02") == 2
+    assert (repository.directory / "last.rev").readlink() == Path(f"{made[-1].id}.rev")
+
+
+@pytest.mark.parametrize("counter", [None, b"", b"1\n", b"x"])
+def test_a_lost_or_old_counter_does_no_harm(repository: Repository, clock, counter: bytes | None) -> None:
+    made = [Backup(repository, ("daily",), clock=clock).run() for _ in range(2)]
+    (repository.directory / ".seq").unlink()
+    if counter is not None:
+        (repository.directory / ".seq").write_bytes(counter)
+    made.append(Backup(repository, ("daily",), clock=clock).run())
+
+    assert [revision.seq for revision in made] == [1, 2, 3]
+
+
+def test_the_number_of_a_removed_revision_is_not_used_again(repository: Repository, clock) -> None:
+    removed = Backup(repository, ("daily",), clock=clock).run()
+    repository.remove(removed.id)
+
+    assert Backup(repository, ("daily",), clock=clock).run().seq == removed.seq + 1
+
+
+def test_a_backup_that_runs_is_written_down_and_no_record(repository: Repository, clock, monkeypatch) -> None:
+    seen: list[str] = []
+    source = repository.source()
+
+    class Watched:
+        verifier = "full"
+
+        @contextmanager
+        def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
+            seen.extend(path.name for path in repository.directory.glob(f"*{revision_id}*"))
+            with source.snapshot(revision_id, parent) as snapshot:
+                yield snapshot
+
+    monkeypatch.setattr(repository, "source", Watched)
+    revision = Backup(repository, ("daily",), clock=clock).run()
+
+    assert seen == [f".{revision.id}.running"]
+    left = {path.name for path in repository.directory.iterdir() if revision.id in path.name}
+    assert left == {f"{revision.id}.{suffix}" for suffix in ("rev", "state", "map")}
 
 
 def test_a_store_of_another_version_is_refused_by_name(repository: Repository) -> None:

@@ -19,7 +19,6 @@ from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup.backup import Backup
 from backy.backup.convert import Conversion
 from backy.errors import BackyError, DamageError, RepositoryBusyError, StorageError
-from backy.integrity.damage import mark
 from backy.integrity.scrub import Scrub
 from backy.repository.config import ShortSection
 from backy.repository.revision import Revision, Trust
@@ -32,7 +31,7 @@ from backy.testing.tree import Tree
 
 COUNT = 4
 OTHER = {"chunked": "cow", "cow": "chunked"}
-COMMON = {"config", "README", ".backup", ".purge", "last.rev"}
+COMMON = {"config", "README", ".backup", ".purge", ".seq", "last.rev"}
 
 
 @pytest.fixture
@@ -66,15 +65,13 @@ def convert(laboratory: Laboratory, name: str | None = None) -> list[str]:
 
 def stored(revision: Revision) -> Revision:
     """What has to stay as it is."""
-    assert revision.statistics
-    statistics = msgspec.structs.replace(revision.statistics, bytes_stored=0)
-    return msgspec.structs.replace(revision, storage="", statistics=statistics)
+    return revision.changed(storage="")
 
 
 def check_files(laboratory: Laboratory, name: str) -> None:
     """All is there that a repository of the storage has, and nothing else."""
     ids = {revision.id for revision in laboratory.open().records.history()}
-    expected = COMMON | {f"{identity}.{suffix}" for identity in ids for suffix in ("map", "rev")}
+    expected = COMMON | {f"{identity}.{suffix}" for identity in ids for suffix in ("map", "rev", "state")}
     expected |= {"cow": {*ids, "last"}, "chunked": {"restore.py", "chunks"}}[name]
     assert {path.name for path in laboratory.directory.iterdir()} - {".scrub", "quarantine"} == expected
     assert laboratory.open().config.storage.type == name
@@ -106,10 +103,8 @@ def test_copies_share_what_the_originals_share(folder: Path, clock: Callable) ->
         for number in range(3):
             laboratory.content = patterned(0, number) + patterned(100)
             laboratory.backup()
-        convert(laboratory)
-        stored = [
-            revision.statistics.bytes_stored for revision in laboratory.open().records.history() if revision.statistics
-        ]
+        done = Conversion(laboratory.open(), new).run()
+        stored = [done.stored[revision.id] for revision in laboratory.open().records.history()]
         assert stored[2] >= {"cow": 2 * CHUNK_SIZE, "chunked": 2 * 16 * PAGE_SIZE}[new]
         assert max(stored[:2]) <= 2 * PAGE_SIZE + 100
 
@@ -130,11 +125,12 @@ def test_an_empty_repository_gets_another_storage(folder: Path, clock: Callable)
     assert (laboratory.directory / "last").exists()
 
 
-def test_trust_is_kept(laboratory: Laboratory) -> None:
+def test_trust_is_kept(laboratory: Laboratory, clock: Callable) -> None:
     repository = laboratory.open()
     wanted = [Trust.DISTRUSTED, Trust.VERIFIED, Trust.TRUSTED, Trust.DISTRUSTED]
     for revision, trust in zip(repository.records.history(), wanted, strict=True):
-        mark(repository, revision, trust)
+        verified = clock() if trust is Trust.VERIFIED else None
+        repository.records.write_state(revision.changed(distrusted=trust is Trust.DISTRUSTED, verified=verified))
     convert(laboratory)
     assert [revision.trust for revision in laboratory.open().records.history()] == wanted
 

@@ -6,19 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from backy.backup.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError, RevisionNotFoundError
 from backy.integrity import quarantine
-from backy.integrity.damage import chunk_ids, mark, repair_or_distrust
+from backy.integrity.damage import chunk_ids, distrusted, repair_or_distrust, whole_again
 from backy.integrity.verify import Verdict, distrust, recheck, verify, verify_all
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust, utc_now
 from backy.retention.forget import forget
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
 from backy.system.progress import quiet
+from tests.revisions import variant
 
 
 def nothing(_length: int) -> None:
@@ -99,13 +99,13 @@ def test_a_revision_with_a_damaged_map_can_not_be_verified(stored: Repository) -
 
 
 def test_a_mark_that_changes_nothing_writes_nothing(stored: Repository) -> None:
-    revision = mark(stored, stored.records.history()[0], Trust.DISTRUSTED, [3, 1, 3])
-    record = stored.directory / f"{revision.id}.rev"
-    written = record.stat().st_ino
+    revision = distrusted(stored, stored.records.history()[0], [3, 1, 3])
+    state = stored.records.state_path(revision.id)
+    written = state.stat().st_ino
 
-    assert mark(stored, revision, Trust.DISTRUSTED, [1, 3]).damaged == (1, 3)
-    assert record.stat().st_ino == written
-    mark(stored, mark(stored, revision, Trust.TRUSTED), Trust.TRUSTED)
+    assert distrusted(stored, revision, [1, 3]).damaged == (1, 3)
+    assert state.stat().st_ino == written
+    whole_again(stored, whole_again(stored, revision))
     assert stored.records.history()[0].damaged == ()
 
 
@@ -152,7 +152,7 @@ def look_again(repository: Repository) -> None:
 
 def test_one_doubted_revision_a_night_is_read_the_newest_first(stored: Repository) -> None:
     for revision in stored.records.history():
-        mark(stored, revision, Trust.DISTRUSTED)
+        distrusted(stored, revision)
 
     look_again(stored)
     assert [trust for trust, _ in states(stored)] == [Trust.DISTRUSTED, Trust.VERIFIED]
@@ -178,7 +178,7 @@ def test_the_damage_of_all_revisions_is_looked_at_every_night(
 
 
 def test_the_progress_of_a_second_look_is_shown_in_full(stored: Repository) -> None:
-    mark(stored, stored.records.history()[0], Trust.DISTRUSTED)
+    distrusted(stored, stored.records.history()[0])
     shown: list[int] = []
     begun: list[tuple[str, int]] = []
 
@@ -197,9 +197,9 @@ def test_the_progress_of_a_second_look_is_shown_in_full(stored: Repository) -> N
 def test_whatever_is_wrong_with_an_old_revision_is_told_and_no_error(
     stored: Repository, caplog: pytest.LogCaptureFixture, damaged: tuple[int, ...]
 ) -> None:
-    revision: Revision = mark(stored, stored.records.history()[0], Trust.DISTRUSTED)
+    revision: Revision = distrusted(stored, stored.records.history()[0])
     if damaged:
-        mark(stored, revision, Trust.DISTRUSTED, damaged)
+        distrusted(stored, revision, damaged)
     stored.records.map_path(revision.id).unlink()
 
     look_again(stored)
@@ -231,7 +231,7 @@ def days(stored: Repository) -> Repository:
     """The same revisions, made a second before midnight UTC of the first and the second of May."""
     for day, revision in enumerate(stored.records.history(), 1):
         time = datetime(2027, 5, day, 23, 59, 59, tzinfo=UTC)
-        stored.records.write(msgspec.structs.replace(revision, timestamp=time))
+        stored.records.add(variant(revision, timestamp=time))
     return stored
 
 

@@ -12,6 +12,7 @@ from backy.backup.backup import Backup
 from backy.mount.tree import Entry, Folder, Forest, ImageFile, Link, Tree, tag_folder
 from backy.repository.repository import Repository
 from backy.repository.revision import parse_tags
+from backy.repository.running import Running, begin
 
 
 @pytest.fixture
@@ -83,16 +84,33 @@ def test_a_removed_revision_vanishes(tree: Tree, repository: Repository, clock) 
 
 
 def test_neither_incomplete_nor_damaged_revisions_are_shown(tree: Tree, repository: Repository, clock) -> None:
-    backup = Backup(repository, ("daily",), clock=clock)
-    incomplete = backup._begin([], None)
-    damaged = Backup(repository, ("daily",), clock=clock)._begin([], None)
-    (repository.directory / f"{damaged.id}.rev").chmod(0o600)
-    (repository.directory / f"{damaged.id}.rev").write_text("{}")
+    begin(repository.directory, Running(id="unfinished", seq=1, timestamp=clock(), tags=("daily",)))
+    damaged = Backup(repository, ("daily",), clock=clock).run()
+    repository.records.record_path(damaged.id).chmod(0o600)
+    repository.records.record_path(damaged.id).write_text("{}")
 
     assert names(tree) == ["by-date", "by-tag"]
     assert names(tree, "by-tag") == []
-    assert tree.find([incomplete.id]) is None
+    assert tree.find(["unfinished"]) is None
     assert tree.find([damaged.id]) is None
+
+
+def test_beside_a_damaged_newest_record_nothing_is_called_the_last_one(
+    tree: Tree, repository: Repository, clock
+) -> None:
+    old, new = (Backup(repository, ("daily",), clock=clock).run() for _ in range(2))
+    assert tree.find(["last"]) == Link(new.id)
+    for path in (repository.records.record_path(one.id) for one in (new, old)):
+        content = path.read_bytes()
+        path.chmod(0o600)
+        path.write_text("{}")
+        # the old one stops nobody
+        shown = ["by-date", "by-tag", old.id] if path.stem == new.id else ["by-date", "by-tag", "last", new.id]
+        assert names(tree) == shown
+        assert (tree.find(["last"]) is None) is (path.stem == new.id)
+        assert (tree.find(["by-tag", "daily", "last"]) is None) is (path.stem == new.id)
+        assert ("last" in names(tree, "by-tag", "daily")) is (path.stem == old.id)
+        path.write_bytes(content)
 
 
 def test_a_link_exists_under_its_own_name_only(tree: Tree, repository: Repository, clock) -> None:

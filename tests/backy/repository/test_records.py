@@ -5,14 +5,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from backy.backup.backup import Backup
 from backy.errors import DamageError, RevisionNotFoundError
 from backy.repository.records import Records
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision
+from backy.repository.revision import Revision, Trust, Wrong
+from backy.retention.purge import purge
+from tests.revisions import variant
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_a_forgotten_revision_is_told_from_a_damaged_one(repository: Repository,
     records = repository.records
     records.record_path(revision.id).chmod(0o600)
     records.record_path(revision.id).write_text("torn")
-    with pytest.raises(DamageError, match=f"{revision.id}.rev is not a revision"):
+    with pytest.raises(DamageError, match=f"{revision.id}.rev is not a file of backy 3"):
         records.current(revision)
 
     records.record_path(revision.id).unlink()
@@ -60,7 +61,7 @@ def test_a_forgotten_revision_is_told_from_a_damaged_one(repository: Repository,
 def test_a_map_has_to_be_the_one_that_the_record_names(repository: Repository, back_up) -> None:
     revision = back_up()
     with pytest.raises(DamageError, match=rf"\.map is not the chunk map that {revision.id}\.rev names"):
-        repository.records.read_map(msgspec.structs.replace(revision, size=revision.size + 1))
+        repository.records.read_map(variant(revision, size=revision.size + 1))
 
 
 def test_an_image_is_opened_by_its_record_or_by_a_map_at_hand(repository: Repository, back_up) -> None:
@@ -75,3 +76,106 @@ def test_an_image_is_opened_by_its_record_or_by_a_map_at_hand(repository: Reposi
         image.chunk(0)
     with pytest.raises(DamageError, match="is missing"), repository.open_image(revision):
         pass
+
+
+# the newest one and lost states ---------------------------------------------------------------------------------------
+
+
+def spoil_record(repository: Repository, revision: Revision) -> None:
+    path = repository.records.record_path(revision.id)
+    path.chmod(0o600)
+    path.write_text("torn")
+
+
+def test_a_backup_makes_a_damaged_newest_record_an_old_one(repository: Repository, back_up) -> None:
+    first, second = back_up(), back_up()
+    spoil_record(repository, second)
+    with pytest.raises(DamageError, match=f"newest record {second.id} is damaged; -r {first.id} restores the state of"):
+        repository.records.select("last")
+    assert repository.records.select(first.id) == first
+    # an older revision that goes does not make the damaged one an old one
+    repository.link_last()
+    assert repository.records.linked() == second.id
+
+    third = back_up()
+    assert repository.records.linked() == third.id
+    assert repository.records.select("last") == repository.records.select("test") == third
+    assert repository.records.select("1") == first
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_link_that_is_none_is_made_anew_unless_a_record_is_damaged(
+    repository: Repository, back_up, copied: bool
+) -> None:
+    first, second = back_up(), back_up()
+    link = repository.directory / "last.rev"
+
+    def lose() -> None:
+        link.unlink()
+        if copied:
+            link.write_bytes(repository.records.record_path(second.id).read_bytes())
+
+    lose()
+    assert repository.records.survey() == ([first, second], [])
+    assert repository.records.select("last") == second
+    repository.link_last()
+    assert repository.records.linked() == second.id
+
+    lose()
+    spoil_record(repository, first)
+    repository.link_last()
+    assert repository.records.linked() is None
+    with pytest.raises(DamageError, match=f"{first.id} is damaged, and 'last.rev' does not tell if it is the newest"):
+        repository.records.select("last")
+    third = back_up()
+    assert repository.records.select("last") == third
+
+
+def test_without_any_sound_record_nothing_can_be_named(repository: Repository, back_up) -> None:
+    only = back_up()
+    spoil_record(repository, only)
+    with pytest.raises(DamageError, match=f"the newest record {only.id} is damaged; there is no other"):
+        repository.records.select("0")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}"])
+def test_a_revision_without_its_state_is_distrusted_until_it_was_read(
+    repository: Repository, back_up, caplog: pytest.LogCaptureFixture, content: bytes | None
+) -> None:
+    revision = back_up()
+    path = repository.records.state_path(revision.id)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    (found,) = repository.records.history()
+
+    assert (found.suspect, found.tags, found.storage) == (True, ("test",), None)
+    assert f"{revision.id}.state is" in caplog.text
+    with repository.image(found) as image:
+        assert image.size == revision.size
+    assert purge(repository).files == 0
+    # the next backup relies on nothing of it, reads it, and knows then where it is
+    second = back_up()
+    assert second.parent is None
+    (healed, _) = repository.records.history()
+    assert (healed.trust, healed.storage, healed.state_problem) == (Trust.VERIFIED, "chunked", None)
+
+
+def test_a_revision_that_goes_between_record_and_state_is_no_lost_state(
+    repository: Repository, back_up, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revision = back_up()
+
+    def gone(_revision_id: str) -> None:
+        repository.records.record_path(revision.id).unlink()
+        raise DamageError("missing")
+
+    monkeypatch.setattr(repository.records, "read_state", gone)
+    assert repository.records.survey() == ([], [])
+
+
+def test_a_wrong_revision_is_built_upon_by_nothing(repository: Repository, back_up) -> None:
+    first = back_up()
+    repository.records.write_state(first.changed(wrong=Wrong((0,), first.timestamp)))
+
+    assert back_up().parent is None

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from backy.api import Statistics, Verification
 from backy.errors import DamageError, RevisionNotFoundError
-from backy.repository.revision import Revision, decode, encode, parse_tags, select, utc_now
+from backy.repository.revision import Group, Origin, Record, Revision, State, Trust, Wrong, parse_tags, utc_now
+from backy.repository.sealed import decode, encode
+from backy.repository.selection import select
+from tests.revisions import make_revision
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -22,32 +25,48 @@ statistics = st.builds(
     bytes_written=st.integers(0, 2**50),
     bytes_stored=st.integers(0, 2**50),
 )
-revisions = st.builds(
-    Revision,
+instants = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  # made aware
+tags = st.lists(st.text(min_size=1), unique=True).map(tuple)
+indexes = st.lists(st.integers(0, 9)).map(tuple)
+records = st.builds(
+    Record,
     id=identities,
-    timestamp=st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001  # made aware
-    tags=st.lists(st.text(min_size=1), unique=True).map(tuple),
+    seq=st.integers(1, 2**50),
+    timestamp=instants,
+    boot=st.none() | st.text(),
+    boottime=st.none() | st.floats(0, 1e9),
+    trusted_time=instants,
+    tags=tags,
     parent=st.none() | identities,
-    storage=st.sampled_from(["chunked", "cow"]),
     size=st.integers(0, 2**50),
-    map_digest=st.none() | st.just("ab" * 32),
-    statistics=st.none() | statistics,
+    map_digest=st.just("ab" * 32),
+    consistency=st.sampled_from(["guest", "crash", "none", "unknown"]),
+    group=st.none() | st.builds(Group, st.text(), st.lists(st.text()).map(tuple)),
+    statistics=statistics,
     verifications=st.lists(
         st.builds(Verification, st.just("full"), st.integers(0, 9), st.integers(0, 9)), max_size=2
     ).map(tuple),
 )
+states = st.builds(
+    State,
+    id=identities,
+    tags=tags,
+    storage=st.none() | st.sampled_from(["chunked", "cow"]),
+    distrusted=st.booleans(),
+    damaged=indexes,
+    wrong=st.none() | st.builds(Wrong, indexes, instants),
+    verified=st.none() | instants,
+    origin=st.none() | st.builds(Origin, st.text(), instants),
+    unsynced_boot=st.none() | st.text(),
+)
 
 
 def make(number: int, identity: str, *tags: str) -> Revision:
-    return Revision(
-        id=identity,
-        timestamp=EPOCH + timedelta(days=number),
-        tags=tags,
-        parent=None,
-        storage="chunked",
-        size=1,
-        statistics=Statistics(duration=1.0, bytes_read=1, bytes_written=1, bytes_stored=1),
-    )
+    return make_revision(identity, EPOCH + timedelta(days=number), tags)
+
+
+def read(content: bytes, identity: str) -> Record:
+    return decode(content, Record, f"{identity}.rev")
 
 
 def sealed(document: dict[str, object]) -> bytes:
@@ -55,60 +74,73 @@ def sealed(document: dict[str, object]) -> bytes:
     return body + b',\n  "digest": "' + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
 
 
-@given(revisions)
-def test_a_record_is_read_as_it_was_written(revision: Revision) -> None:
-    assert decode(encode(revision), revision.id) == revision
+@given(records, states)
+def test_a_record_and_a_state_are_read_as_they_were_written(record: Record, state: State) -> None:
+    assert decode(encode(record), Record, f"{record.id}.rev") == record
+    assert decode(encode(state), State, f"{state.id}.state") == state
 
 
-@given(revisions)
-def test_a_record_is_json_and_its_digest_needs_a_standard_library_only(revision: Revision) -> None:
-    content = encode(revision)
+@given(records | states)
+def test_a_record_is_json_and_its_digest_needs_a_standard_library_only(document: Record | State) -> None:
+    content = encode(document)
 
     assert json.loads(content)["digest"] == hashlib.sha256(content.rpartition(b',\n  "digest"')[0]).hexdigest()
 
 
 def test_any_flipped_bit_of_a_record_is_noticed() -> None:
-    content = encode(make(1, "KpXqR4vTn8sWzYb2Lm6HcD", "daily", "Grüße"))
+    content = encode(make(1, "KpXqR4vTn8sWzYb2Lm6HcD", "daily", "Grüße").record)
     for bit in range(len(content) * 8):
         changed = bytearray(content)
         changed[bit // 8] ^= 1 << bit % 8
         with pytest.raises(DamageError):
-            decode(bytes(changed), "KpXqR4vTn8sWzYb2Lm6HcD")
+            read(bytes(changed), "KpXqR4vTn8sWzYb2Lm6HcD")
 
 
 def test_any_cut_of_a_record_that_takes_more_than_white_space_is_noticed() -> None:
-    content = encode(make(1, "KpXqR4vTn8sWzYb2Lm6HcD"))
+    content = encode(make(1, "KpXqR4vTn8sWzYb2Lm6HcD").record)
     for length in range(len(content.rstrip())):
         with pytest.raises(DamageError):
-            decode(content[:length], "KpXqR4vTn8sWzYb2Lm6HcD")
+            read(content[:length], "KpXqR4vTn8sWzYb2Lm6HcD")
 
 
 def test_a_record_under_another_name_is_refused() -> None:
-    with pytest.raises(DamageError, match="the record of KpXqR4vTn8sWzYb2Lm6HcD; was it renamed"):
-        decode(encode(make(1, "KpXqR4vTn8sWzYb2Lm6HcD")), "renamed0")
+    with pytest.raises(DamageError, match="belongs to revision KpXqR4vTn8sWzYb2Lm6HcD; was it renamed"):
+        read(encode(make(1, "KpXqR4vTn8sWzYb2Lm6HcD").record), "renamed0")
 
 
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (b"uuid: KpXqR4vTn8sWzYb2Lm6HcD\ntimestamp: 2015-08-01T20:00:00\n", "not a revision of backy 3"),
+        (b"uuid: KpXqR4vTn8sWzYb2Lm6HcD\ntimestamp: 2015-08-01T20:00:00\n", "not a file of backy 3"),
         (b"[]", "fails its own checksum"),
-        (b"\xff", "not a revision of backy 3"),
-        (b"[" * 100_000, "not a revision of backy 3"),
+        (b"\xff", "not a file of backy 3"),
+        (b"[" * 100_000, "not a file of backy 3"),
         (sealed({"format": 4}), "has format 4"),
         (sealed({"format": 3, "id": "x"}), "is damaged: Object missing required field"),
     ],
 )
 def test_what_is_no_record_is_told_apart(content: bytes, cause: str) -> None:
     with pytest.raises(DamageError, match=cause):
-        decode(content, "KpXqR4vTn8sWzYb2Lm6HcD")
+        read(content, "KpXqR4vTn8sWzYb2Lm6HcD")
 
 
-def test_a_revision_is_complete_once_it_has_statistics() -> None:
-    revision = make(1, "KpXqR4vTn8sWzYb2Lm6HcD")
+@pytest.mark.parametrize(
+    ("state", "trust", "doubtful", "suspect"),
+    [
+        ({}, Trust.TRUSTED, False, False),
+        ({"verified": EPOCH}, Trust.VERIFIED, False, False),
+        ({"distrusted": True}, Trust.DISTRUSTED, True, True),
+        ({"distrusted": True, "damaged": (1,)}, Trust.DISTRUSTED, True, False),
+        ({"verified": EPOCH, "wrong": Wrong((1,), EPOCH)}, Trust.WRONG, True, False),
+        ({"distrusted": True, "wrong": Wrong((1,), EPOCH)}, Trust.DISTRUSTED, True, True),
+    ],
+)
+def test_the_state_tells_how_far_a_revision_is_trusted(
+    state: dict, trust: Trust, doubtful: bool, suspect: bool
+) -> None:
+    revision = make(1, "KpXqR4vTn8sWzYb2Lm6HcD").changed(**state)
 
-    assert revision.complete
-    assert not Revision(id="a" * 8, timestamp=EPOCH, tags=(), parent=None, storage="chunked", size=0).complete
+    assert (revision.trust, revision.doubtful, revision.suspect) == (trust, doubtful, suspect)
 
 
 def test_a_partial_verification_says_how_far_it_looked() -> None:

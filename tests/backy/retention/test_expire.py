@@ -25,7 +25,7 @@ def test_expired_tags_go_and_revisions_without_any(scheduled: Repository, clock)
     done = expire(scheduled, clock)
 
     assert [expiry.lost for expiry in done] == [("daily",), ("daily",)]
-    assert scheduled.records.history() == [by_hand, msgspec.structs.replace(weekly, tags=("weekly",)), *rest]
+    assert scheduled.records.history() == [by_hand, weekly.changed(tags=("weekly",)), *rest]
     assert not list(scheduled.directory.glob(f"{oldest.id}*"))
     assert expire(scheduled, clock) == []
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -76,17 +77,33 @@ def test_nothing_is_forgotten_or_released_while_a_backup_runs(keeper: Keeper) ->
     assert keeper.kept == []
 
 
-def test_while_a_record_is_damaged_revisions_are_forgotten_by_full_ids_only(repository: Repository, back_up) -> None:
-    damaged, good = back_up("old"), back_up("new")
+def test_while_the_newest_record_is_damaged_revisions_are_forgotten_by_full_ids_only(
+    repository: Repository, back_up
+) -> None:
+    good, damaged = back_up("old"), back_up("new")
     record = repository.directory / f"{damaged.id}.rev"
     record.unlink()
     record.write_bytes(b"{}")
     # what these stand for may be another revision than it was
-    for specification in ("0", "last", "new", good.id[:10], "1", "old", damaged.id[:10], "../../etc", "no-such-id"):
-        with pytest.raises(DamageError, match=f"{damaged.id}.rev .* by their full ids only"):
+    for specification in (
+        "0",
+        "last",
+        "new",
+        good.id[:10],
+        "1",
+        "old",
+        "new",
+        damaged.id[:10],
+        "../../etc",
+        "no-such-id",
+    ):
+        with pytest.raises(
+            DamageError, match=f"the newest record {damaged.id} is damaged; -r {good.id} restores the state of"
+        ):
             forget(repository, specification)
     assert forget(repository, damaged.id) == damaged.id
     assert repository.records.survey() == ([good], [])
+    assert (repository.directory / "last.rev").readlink() == Path(f"{good.id}.rev")
     assert not (repository.directory / f"{damaged.id}.map").exists()
 
 

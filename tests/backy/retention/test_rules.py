@@ -2,33 +2,34 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.repository.config import ScheduledTag
-from backy.repository.revision import Revision, Trust
+from backy.repository.revision import Revision, Trust, Wrong
 from backy.retention.rules import Expiry, Hold, Rule, expiries, holds
 from backy.retention.schedule import Schedule, next_ideal
+from tests.revisions import make_revision
 
 DAY = timedelta(days=1)
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 SHIFT = timedelta(seconds=100)
+DOUBTS = {
+    Trust.TRUSTED: {},
+    Trust.DISTRUSTED: {"distrusted": True},
+    Trust.WRONG: {"wrong": Wrong((0,), NOW)},
+    Trust.VERIFIED: {"verified": NOW},
+}
+DOUBTFUL = {Trust.DISTRUSTED, Trust.WRONG}
 DAILY: Schedule = {"daily": ScheduledTag(DAY, 5)}
 
 
 def made(*revisions: tuple[float, str] | tuple[float, str, Trust]) -> list[Revision]:
     """A history of revisions, each its age in days, its tags, and what is thought of it."""
     history = [
-        Revision(
-            id=f"revision-{number}",
-            timestamp=NOW - age * DAY,
-            tags=tuple(sorted(tags.split())),
-            parent=None,
-            storage="chunked",
-            size=0,
-            trust=trust[0] if trust else Trust.TRUSTED,
+        make_revision(
+            f"revision-{number}", NOW - age * DAY, tags.split(), **DOUBTS[trust[0] if trust else Trust.TRUSTED]
         )
         for number, (age, tags, *trust) in enumerate(revisions)
     ]
@@ -38,7 +39,7 @@ def made(*revisions: tuple[float, str] | tuple[float, str, Trust]) -> list[Revis
 def after(schedule: Schedule, history: list[Revision], now: datetime = NOW) -> list[Revision]:
     """What is left of a history once everything has expired that does."""
     changed = {expiry.revision.id: expiry.remaining for expiry in expiries(schedule, history, now)}
-    kept = [msgspec.structs.replace(one, tags=changed.get(one.id, one.tags)) for one in history]
+    kept = [one.changed(tags=changed.get(one.id, one.tags)) for one in history]
     return [revision for revision in kept if revision.id not in changed or revision.tags]
 
 
@@ -146,14 +147,14 @@ def literally(schedule: Schedule, history: list[Revision], revision: Revision, t
     if tag not in schedule:
         return tag.startswith("manual:") or NOW - revision.timestamp <= longest
     behind = history[history.index(revision) + 1 :]
-    enough = sum(tag in one.tags and one.trust is not Trust.DISTRUSTED for one in behind) >= schedule[tag].keep
+    enough = sum(tag in one.tags and one.trust not in DOUBTFUL for one in behind) >= schedule[tag].keep
     old = NOW - revision.timestamp > schedule[tag].keep * schedule[tag].interval
     return not (enough and old)
 
 
 @given(schedules, histories)
 def test_exactly_what_the_rule_says_is_kept(schedule: Schedule, history: list[Revision]) -> None:
-    trusted = [number for number, one in enumerate(history) if one.trust is not Trust.DISTRUSTED]
+    trusted = [number for number, one in enumerate(history) if one.trust not in DOUBTFUL]
     protected = history[trusted[-1] if trusted else 0 :]
     expected = []
     for revision in history:
@@ -161,7 +162,7 @@ def test_exactly_what_the_rule_says_is_kept(schedule: Schedule, history: list[Re
         if revision in protected:
             expected.append(revision)
         elif kept:
-            expected.append(msgspec.structs.replace(revision, tags=kept))
+            expected.append(revision.changed(tags=kept))
     assert after(schedule, history) == expected
     assert after(schedule, expected) == expected
 

@@ -22,6 +22,7 @@ from backy.retention.schedule import (
     sla,
     spread,
 )
+from tests.revisions import make_revision
 
 DAY = timedelta(days=1)
 NOW = datetime(2015, 9, 1, 7, 6, 47, tzinfo=UTC)
@@ -37,7 +38,7 @@ schedules = st.dictionaries(st.sampled_from("abcde"), st.builds(ScheduledTag, in
 
 
 def revision(time: datetime, *tags: str) -> Revision:
-    return Revision(id="x" * 8, timestamp=time, tags=tags, parent=None, storage="chunked", size=0)
+    return make_revision("x" * 8, time, tags)
 
 
 def past(now: datetime = NOW, **ages: timedelta) -> Past:

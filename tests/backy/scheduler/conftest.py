@@ -225,7 +225,8 @@ def status() -> Callable[..., Status]:
             "unreadable": 0,
             "verification": "verified",
             "partly_verified": False,
-            "consistent": True,
+            "consistency": "crash",
+            "unfrozen": False,
         }
         return JobStatus(**(usual | keys))
 

@@ -15,7 +15,8 @@ import pytest
 from backy.errors import ExitCode
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, utc_now
+from backy.repository.revision import utc_now
+from backy.repository.sealed import FORMAT
 from backy.scheduler.jobs.agenda import BUSY_RETRY
 
 Eventually = Callable[[Callable[[], Any]], Any]

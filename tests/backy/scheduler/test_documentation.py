@@ -38,6 +38,8 @@ def type_of(schema: dict[str, Any]) -> str:
         return ", ".join(sorted(map(type_of, schema["anyOf"]), key="null".__eq__))
     if schema.get("type") == "array":
         return f"list of {type_of(schema['items'])}s"
+    if "enum" in schema:
+        return "text"
     words = {"string": "text", "integer": "number", "number": "number", "boolean": "true, false", "null": "null"}
     return words.get(schema.get("type", ""), "object")
 
@@ -82,7 +84,8 @@ def test_every_warning_of_the_check_is_explained(status) -> None:
         "partly_verified": True,
         "verification": "verified partly",
         "remarks": ("e2fsck: 3 faults", "e2fsck: old"),
-        "consistent": False,
+        "consistency": "crash",
+        "unfrozen": True,
         "distrusted": 2,
         "unreadable": 2,
         "unfinished": True,

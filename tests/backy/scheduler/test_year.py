@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-import msgspec
 import pytest
 
 from backy.repository.config import ScheduledTag
@@ -25,6 +24,7 @@ from backy.repository.revision import Revision
 from backy.retention.rules import expiries
 from backy.retention.schedule import Past, Schedule, overdue
 from backy.scheduler.jobs.agenda import Agenda, Entry, Outcome, Pool
+from tests.revisions import make_revision
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -144,12 +144,12 @@ def see_what_is_kept(disk: Disk) -> None:
     times: dict[str, list[datetime]] = {tag: [] for tag in disk.schedule}
     for started, ended, tags in disk.made:
         name = str(started)
-        kept[name] = Revision(id=name, timestamp=started, tags=tags, parent=None, storage="chunked", size=0)
+        kept[name] = make_revision(name, started, tags)
         for tag in tags:
             times[tag].append(started)
         for revision, remaining in expiries(disk.schedule, list(kept.values()), ended):
             if remaining:
-                kept[revision.id] = msgspec.structs.replace(revision, tags=remaining)
+                kept[revision.id] = revision.changed(tags=remaining)
             else:
                 del kept[revision.id]
         found: dict[str, list[datetime]] = {tag: [] for tag in disk.schedule}

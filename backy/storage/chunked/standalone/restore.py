@@ -62,56 +62,84 @@ def find_blake3() -> Callable[[bytes], str] | None:
 
 BLAKE3 = find_blake3()
 
-# revisions: <id>.rev and <id>.map -------------------------------------------------------------------------------------
+# revisions: <id>.rev, <id>.state and <id>.map ------------------------------------------------------------------------
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Read <id>.rev: JSON whose last member is the SHA-256 of all bytes before that member."""
+def read_document(path: Path) -> dict[str, Any]:
+    """Read <id>.rev or <id>.state: JSON whose last member is the SHA-256 of all bytes before that member."""
     content = path.read_bytes()
     seal = b',\n  "digest": "'
     body = content.rpartition(seal)[0]
     if content != body + seal + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n':
         raise Problem(f"{path.name} is damaged: it fails its own checksum")
-    record: dict[str, Any] = json.loads(content.decode())
-    if record["format"] != 3 or record["id"] != path.stem:
-        raise Problem(f"{path.name} has format {record['format']} and is of {record['id']}; this program reads 3")
+    found: dict[str, Any] = json.loads(content.decode())
+    if found["format"] != 3 or found["id"] != path.stem:
+        raise Problem(f"{path.name} has format {found['format']} and is of {found['id']}; this program reads 3")
+    return found
+
+
+def read_revision(path: Path) -> dict[str, Any]:
+    """Read <id>.rev, which never changes, and lay <id>.state over it, which has the tags in force and all doubt."""
+    revision = read_document(path)
+    try:
+        state = read_document(path.with_suffix(".state"))
+    except (Problem, OSError) as problem:
+        # It can be restored all the same. Only what was known against it is lost.
+        say(f"{problem}: {path.stem} has the tags that it was made with, and counts as distrusted")
+        state = {"storage": None, "distrusted": True}
+    revision.update(state)
     # Python before 3.11 does not read the Z.
-    record["time"] = datetime.fromisoformat(record["timestamp"].replace("Z", "+00:00"))
-    return record
+    revision["time"] = datetime.fromisoformat(revision["timestamp"].replace("Z", "+00:00"))
+    return revision
 
 
-def read_records() -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Return the complete revisions, newest first, and the problems of damaged records by id."""
+def read_revisions() -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return the revisions, newest first, and the problems of damaged records by id."""
     sound, damaged = [], {}
     for path in REPOSITORY.glob("*.rev"):
-        if path.is_symlink() or path.name.startswith("."):
+        if path.name == "last.rev" or path.is_symlink() or path.name.startswith("."):
             continue
         try:
-            sound.append(read_record(path))
+            sound.append(read_revision(path))
         except (Problem, OSError) as problem:
             damaged[path.stem] = str(problem)
-    # Of a backup that runs or never came to its end, the record has no statistics.
-    complete = [record for record in sound if record["statistics"] is not None]
-    return sorted(complete, key=lambda record: (record["time"], record["id"]), reverse=True), damaged
+    # The number is the order. The time is only that of the machine's clock.
+    return sorted(sound, key=lambda one: (one["seq"], one["time"], one["id"]), reverse=True), damaged
+
+
+def doubt(revisions: list[dict[str, Any]], damaged: dict[str, str]) -> str | None:
+    """Return why nobody can tell which revision is the newest, or None."""
+    link = REPOSITORY / "last.rev"
+    linked = Path(os.readlink(link)).stem if link.is_symlink() else None
+    if not damaged or (revisions and revisions[0]["id"] == linked):
+        return None
+    if linked in damaged:
+        text = f"the newest record {linked} is damaged"
+    else:
+        text = f"the record {min(damaged)} is damaged, and 'last.rev' does not tell if it is the newest"
+    if not revisions:
+        return f"{text}; there is no other"
+    return f"{text}; {revisions[0]['id']} restores the state of {revisions[0]['timestamp']}"
 
 
 def select(spec: str) -> dict[str, Any]:
     """Return the revision that SPEC names."""
-    revisions, damaged = read_records()
+    revisions, damaged = read_revisions()
     if spec in damaged:
         raise Problem(damaged[spec])
-    named = [record for record in revisions if record["id"] == spec]
+    named = [revision for revision in revisions if revision["id"] == spec]
+    # 'last', a number or a tag may mean the damaged one.
+    problem = doubt(revisions, damaged)
+    if problem and not named:
+        raise Problem(problem)
     if re.fullmatch("[0-9]+", spec):
         found = revisions[int(spec) :][:1]
     else:
-        tagged = [record for record in revisions if spec in ("last", "latest") or spec in record["tags"]]
-        starting = [record for record in revisions if spec and record["id"].startswith(spec)]
+        tagged = [revision for revision in revisions if spec in ("last", "latest") or spec in revision["tags"]]
+        starting = [revision for revision in revisions if spec and revision["id"].startswith(spec)]
         found = named or tagged[:1] or starting
     if len(found) != 1:
         raise Problem(f"{len(found) or 'no'} revisions answer to '{spec}'; without arguments they are listed")
-    # Without the damaged record nobody knows its time and tags: it may be the one that is meant.
-    if damaged and not named:
-        raise Problem(f"{' and '.join(damaged.values())}: give a full id, '{spec}' may mean the damaged one")
     return found[0]
 
 
@@ -296,9 +324,11 @@ def write_image(pieces: Iterator[tuple[int, int, bytes | None]], stream: BinaryI
 def restore(spec: str, target: str, force: bool) -> None:
     """Restore one revision; `force` replaces a file."""
     revision = select(spec)
-    if revision["storage"] == "cow":
+    # Of a revision whose state is lost, only the file tells.
+    raw = revision["storage"] is None and (REPOSITORY / revision["id"]).is_file()
+    if raw or revision["storage"] == "cow":
         raise Problem(f"the file {REPOSITORY / revision['id']} is the raw image itself: copy it, or use 'dd'")
-    if revision["storage"] != "chunked":
+    if revision["storage"] not in ("chunked", None):
         raise Problem(f"{revision['id']} is stored as '{revision['storage']}', which this program does not read")
     if not shutil.which("zstd"):
         raise Problem("the program 'zstd' is missing: install it")
@@ -307,8 +337,10 @@ def restore(spec: str, target: str, force: bool) -> None:
     with open_target(target, revision["size"], force) as stream:
         mode = 0 if target == "-" else os.fstat(stream.fileno()).st_mode
         write_image(read_image(revision["size"], ids), stream, mode)
-    if revision.get("trust") == "distrusted":
+    if revision["distrusted"]:
         say(f"{revision['id']} is distrusted, by an operator or for damage that was found")
+    if revision.get("wrong"):
+        say(f"{revision['id']} is wrong in {len(revision['wrong']['chunks'])} chunks: the source had other content")
     if not BLAKE3:
         say("ids were not checked: install the program 'b3sum' or the Python module 'blake3' to have them checked")
     say(f"restored {revision['id']} of {revision['timestamp']}, {revision['size']} bytes")
@@ -316,11 +348,11 @@ def restore(spec: str, target: str, force: bool) -> None:
 
 def show() -> None:
     """Print the usage and the revisions."""
-    revisions, damaged = read_records()
+    revisions, damaged = read_revisions()
     print(f"{__doc__}\nRevisions in {REPOSITORY}:")
-    for number, record in enumerate(revisions):
-        line = f"{number:4}  {record['id']}  {record['timestamp']:27}  {record['size']:16}"
-        print(line, ",".join(record["tags"]), sep="  ")
+    for number, revision in enumerate(revisions):
+        line = f"{number:4}  {revision['id']}  {revision['timestamp']:27}  {revision['size']:16}"
+        print(line, ",".join(revision["tags"]), sep="  ")
     for problem in damaged.values():
         say(problem)
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import msgspec
 import pytest
 
 from backy.repository.repository import Repository
 from backy.repository.revision import Trust
 from backy.system.locking import BACKUP_LOCK, exclusive
+from tests.revisions import variant
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def days(backy, repository: Repository) -> Repository:
         backy("-b", repository.directory, "backup", f"day{day}")
         revision = repository.records.history()[-1]
         time = datetime(2027, 5, day, 23, 59, 59, tzinfo=UTC)
-        repository.records.write(msgspec.structs.replace(revision, timestamp=time))
+        repository.records.add(variant(revision, timestamp=time))
     return repository
 
 
@@ -60,7 +60,7 @@ def test_a_day_that_is_none_is_refused(backy, days: Repository) -> None:
 
 def test_a_revision_that_was_looked_at_is_doubted_as_a_whole_again(backy, days: Repository) -> None:
     revision = days.records.history()[0]
-    days.records.write(msgspec.structs.replace(revision, trust=Trust.DISTRUSTED, damaged=(1,)))
+    days.records.write_state(revision.changed(distrusted=True, damaged=(1,)))
     backy("-b", days.directory, "distrust", "-r", revision.id)
 
     assert days.records.history()[0].suspect

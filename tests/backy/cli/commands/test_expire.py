@@ -17,7 +17,7 @@ def test_expire_says_what_it_does_and_does_it(backy, scheduled: Repository) -> N
     assert lines[0].endswith("  daily,weekly: loses daily")
     assert lines[1].endswith("  daily: is removed")
     assert lines[2:] == ["Removed 1 revision, and tags of 1 other"]
-    assert scheduled.records.history() == [by_hand, former, msgspec.structs.replace(weekly, tags=("weekly",)), *rest]
+    assert scheduled.records.history() == [by_hand, former, weekly.changed(tags=("weekly",)), *rest]
 
 
 def test_a_dry_run_says_the_same_and_does_nothing_even_during_a_backup(backy, scheduled: Repository, tree) -> None:

@@ -30,7 +30,7 @@ def status_file(configuration: Path) -> Path:
         "sla": "OK", "sla_overdue": 0.0, "status": "failed", "since": "2026-01-01T00:00:00Z", "revisions": 0,
         "last_time": None, "last_tags": [], "last_duration": None, "next_time": None, "next_tags": [], "failures": 1,
         "error": "why", "manual_tags": [], "quarantine_reports": 0, "distrusted": 0, "unreadable": 0,
-        "verification": None, "partly_verified": False, "consistent": True,
+        "verification": None, "partly_verified": False, "consistency": None, "unfrozen": False,
         "unfinished": False, "running_since": None, "interval": 86400.0,
     }  # fmt: skip
     general = {

@@ -9,8 +9,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from backy.backup.backup import Backup
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision
+from backy.repository.revision import Wrong
+from backy.repository.running import Running, begin
+from backy.testing.memory import MemoryRepository
 from backy_sources_file.source import OpenFile
 
 
@@ -47,32 +50,68 @@ def test_status_for_scripts_is_json(backy, repository: Repository) -> None:
     (found,) = json.loads(backy("-b", repository.directory, "status", "--json").out)["revisions"]
     revision = repository.records.history()[0]
 
-    assert revision.statistics is not None
     assert (found["id"], found["tags"], found["size"]) == (revision.id, ["daily"], revision.size)
-    assert found["complete"] is True
+    assert (found["seq"], found["consistency"]) == (1, revision.consistency)
     assert found["bytes_written"] == revision.statistics.bytes_written
 
 
-def test_an_unfinished_revision_is_shown_when_asked_for(backy, repository: Repository) -> None:
-    unfinished = Revision(
-        id="unfinished", timestamp=datetime.now(UTC), tags=("daily",), parent=None, storage="chunked", size=0
-    )
-    repository.records.write(unfinished)
+def test_a_backup_that_runs_is_told_and_is_no_revision(backy, repository: Repository) -> None:
+    begin(repository.directory, Running(id="unfinished", seq=1, timestamp=datetime.now(UTC), tags=("daily",)))
 
-    assert "unfinished" not in backy("-b", repository.directory, "status").out
-    assert "unfinished" in backy("-b", repository.directory, "status", "--all").out
-    shown = json.loads(backy("-b", repository.directory, "status", "--all", "--json").out)["revisions"]
-    assert [(each["complete"], each["duration"]) for each in shown] == [(False, None)]
+    shown = backy("-b", repository.directory, "status").out
+    assert "unfinished is being made, or its backup was interrupted\n" in shown
+    assert "0 revisions" in shown
+    found = json.loads(backy("-b", repository.directory, "status", "--json").out)
+    assert (found["revisions"], found["running"]) == ([], ["unfinished"])
 
 
-def test_an_image_as_after_a_power_loss_is_told(backy, repository: Repository, monkeypatch) -> None:
-    monkeypatch.setattr(OpenFile, "consistent", False, raising=False)
+@pytest.mark.parametrize(
+    ("consistency", "shown"), [("guest", "guest"), ("crash", "crash, not frozen"), ("none", "none")]
+)
+def test_what_the_image_is_like_is_told(
+    backy, repository: Repository, monkeypatch, consistency: str, shown: str
+) -> None:
+    unfrozen = "not frozen" in shown
+    monkeypatch.setattr(OpenFile, "consistency", property(lambda _: consistency, lambda *_: None), raising=False)
+    monkeypatch.setattr(OpenFile, "unfrozen", unfrozen, raising=False)
     backy("-b", repository.directory, "backup", "daily")
 
-    assert "| verified, not consistent |" in backy("-b", repository.directory, "status").out
+    assert f"| {shown} " in backy("-b", repository.directory, "status").out
     (found,) = json.loads(backy("-b", repository.directory, "status", "--json").out)["revisions"]
-    assert found["consistent"] is False
-    assert '"consistent": false' in (repository.directory / "last.rev").read_text()
+    assert (found["consistency"], found["unfrozen"]) == (consistency, unfrozen)
+    assert f'"consistency": "{consistency}"' in (repository.directory / "last.rev").read_text()
+
+
+def test_a_source_that_says_nothing_of_consistency_is_not_known(backy_repository: MemoryRepository) -> None:
+    assert Backup(backy_repository, ("daily",)).run().consistency == "unknown"
+
+
+def test_a_word_for_consistency_that_there_is_not_is_refused(backy, repository: Repository, monkeypatch) -> None:
+    monkeypatch.setattr(OpenFile, "consistency", property(lambda _: "good", lambda *_: None), raising=False)
+    done = backy("-b", repository.directory, "backup", "daily")
+
+    assert done.code == 1
+    assert "the source calls its image 'good'; it is one of guest, crash, none, unknown" in done.err
+    assert repository.records.survey() == ([], [])
+
+
+def test_a_lost_state_is_told_after_the_table(backy, repository: Repository) -> None:
+    backy("-b", repository.directory, "backup", "daily")
+    revision = repository.records.history()[0]
+    repository.records.state_path(revision.id).unlink()
+    done = backy("-b", repository.directory, "status")
+
+    assert done.code == 1
+    assert "| distrusted | daily" in done.out
+    assert f"{revision.id}.state is missing; the revision is distrusted" in done.err
+
+
+def test_a_wrong_revision_says_how_much(backy, repository: Repository) -> None:
+    backy("-b", repository.directory, "backup", "daily")
+    revision = repository.records.history()[0]
+    repository.records.write_state(revision.changed(wrong=Wrong((1, 3), datetime.now(UTC))))
+
+    assert "| wrong, 2 chunks |" in backy("-b", repository.directory, "status").out
 
 
 @pytest.mark.parametrize("option", [[], ["--json"]])

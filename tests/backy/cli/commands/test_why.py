@@ -35,7 +35,7 @@ def test_why_tells_each_tags_reason(backy, scheduled: Repository, specification:
 def test_the_last_revision_of_all_is_kept_without_a_tag(backy, scheduled: Repository) -> None:
     for revision in scheduled.records.history()[1:]:
         scheduled.remove(revision.id)
-    scheduled.records.write(msgspec.structs.replace(scheduled.records.select("0"), tags=()))
+    scheduled.records.write_state(scheduled.records.select("0").changed(tags=()))
     done = backy("-b", scheduled.directory, "why")
 
     assert done.out.splitlines()[0].endswith("tags: none")

@@ -14,7 +14,6 @@ from backy.integrity import quarantine
 from backy.integrity.quarantine import Finding
 from backy.repository.config import ScheduledTag
 from backy.repository.repository import Repository
-from backy.repository.revision import Trust
 from backy.scheduler.configuration.configuration import JobEntry
 from backy.scheduler.jobs import scanner as module
 from backy.scheduler.jobs.agenda import Agenda
@@ -38,7 +37,7 @@ def job() -> Callable[[str], Job]:
 def test_a_repository_in_a_few_words(repository: Repository, clock) -> None:
     Backup(repository, ("daily",), clock=clock).run()
     newest = Backup(repository, ("manual:upgrade", "weekly"), clock=clock).run()
-    repository.records.write(newest_distrusted := _distrusted(newest))
+    repository.records.write_state(newest_distrusted := _distrusted(newest))
     (repository.directory / "damaged00.rev").write_text("{}")
     finding = Finding(name="x", timestamp=clock(), cause="why")
     quarantine.keep(repository.directory, finding, None, None)
@@ -51,9 +50,8 @@ def test_a_repository_in_a_few_words(repository: Repository, clock) -> None:
 
 
 def _distrusted(revision):
-    import msgspec
 
-    return msgspec.structs.replace(revision, trust=Trust.DISTRUSTED)
+    return revision.changed(distrusted=True)
 
 
 def test_a_job_without_revisions_is_known_since_its_repository_was_made(repository: Repository, tmp_path: Path) -> None:

@@ -53,7 +53,11 @@ def test_a_job_that_does_not_keep_its_sla_is_critical(status, monkeypatch: pytes
             {"partly_verified": True, "verification": "verified partly, 3 of 9 chunks"},
             "vm1: the newest revision is verified partly, 3 of 9 chunks",
         ),
-        ({"consistent": False}, "vm1: the newest revision is inconsistent: the source could not be brought to rest"),
+        ({"unfrozen": True}, "vm1: the newest revision is inconsistent: the source could not be brought to rest"),
+        (
+            {"consistency": "none"},
+            "vm1: the newest revision is inconsistent: the source was written to while it was read",
+        ),
         ({"distrusted": 1}, "vm1: 1 revision is distrusted"),
         ({"unreadable": 1}, "vm1: 1 record is damaged"),
         (

@@ -17,19 +17,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import msgspec
 import pytest
 
-from backy.api import CHUNK_SIZE, PAGE_SIZE, Statistics, identify
+from backy.api import CHUNK_SIZE, PAGE_SIZE, identify
 from backy.backup.backup import Backup
 from backy.errors import DamageError, RevisionNotFoundError
 from backy.repository.config import JobConfig, PluginSection, ShortSection
 from backy.repository.records import Records
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT, Revision, Trust, select
+from backy.repository.revision import Revision, Wrong
+from backy.repository.running import Running, begin
+from backy.repository.sealed import FORMAT
+from backy.repository.selection import select
 from backy.storage.chunked.codec import Codec, decode_delta
 from backy.storage.chunked.files import ChunkFile, ChunkFiles
 from backy.storage.chunked.standalone import MODES
+from tests.revisions import make_revision
 
 PROGRAM = Path("backy/storage/chunked/standalone/restore.py")
 TAIL = 3 * PAGE_SIZE + 1000
@@ -449,16 +452,8 @@ def records(repository: Repository) -> Records:
     names = {"aaaa1111": ("last-week",), "aaaa2222": ("aaaa1", "daily"), "12345678": ("daily",), "bbbb3333": ("7",)}
     for seconds, (identity, tags) in enumerate(names.items()):
         moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds / 4)
-        statistics = Statistics(duration=1, bytes_read=0, bytes_written=0, bytes_stored=0)
-        repository.records.write(
-            Revision(
-                id=identity, timestamp=moment, tags=tags, parent=None, storage="chunked", size=0, statistics=statistics
-            )
-        )
-    running = msgspec.structs.replace(
-        repository.records.select("last"), id="cccc4444", tags=("running",), statistics=None
-    )
-    repository.records.write(running)
+        repository.records.add(make_revision(identity, moment, tags))
+    begin(repository.directory, Running(id="cccc4444", seq=5, timestamp=moment, tags=("running",)))
     return repository.records
 
 
@@ -481,8 +476,8 @@ def test_spec_means_the_same_as_to_backy(records: Records, spec: str) -> None:
 
 
 def test_a_distrusted_revision_is_called_that(stock: Stock, bare: Machine, tmp_path: Path) -> None:
-    doubted = msgspec.structs.replace(stock.revision("empty"), trust=Trust.DISTRUSTED)
-    stock.repository.records.write(doubted)
+    doubted = stock.revision("empty").changed(distrusted=True)
+    stock.repository.records.write_state(doubted)
     done = bare.restore(stock, "empty", tmp_path / "target")
     assert done.returncode == 0
     assert f"{doubted.id} is distrusted" in done.stderr
@@ -495,13 +490,66 @@ def test_an_empty_repository_has_no_revision(repository: Repository, bare: Machi
     assert not (tmp_path / "target").exists()
 
 
-@pytest.mark.parametrize("spec", ["0", "last", "daily", "bbbb"])
-def test_beside_a_damaged_record_only_a_full_id_is_sure(records: Records, spec: str) -> None:
-    flip(records.directory / "12345678.rev", 1)
+def test_a_wrong_revision_is_called_that(stock: Stock, bare: Machine, tmp_path: Path) -> None:
+    wrong = stock.revision("empty").changed(wrong=Wrong((1, 2), datetime.now(UTC)))
+    stock.repository.records.write_state(wrong)
+    done = bare.restore(stock, "empty", tmp_path / "target")
+    assert done.returncode == 0
+    assert f"{wrong.id} is wrong in 2 chunks: the source had other content" in done.stderr
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: flip(path, 1)], ids=["missing", "broken"])
+def test_a_revision_without_its_state_is_restored_and_called_distrusted(
+    stock: Stock, bare: Machine, tmp_path: Path, spoil: Callable
+) -> None:
+    revision = stock.revision("empty")
+    spoil(stock.repository.records.state_path(revision.id))
+    done = bare.restore(stock, "empty", tmp_path / "target")
+    assert done.returncode == 0
+    assert f"{revision.id} is distrusted" in done.stderr
+
+
+def test_tags_in_force_are_those_of_the_state(records: Records) -> None:
+    records.write_state(records.select("aaaa1111").changed(tags=("manual:new",)))
     module = load(records.directory)
-    with pytest.raises(module.Problem, match=r"12345678\.rev is damaged.*give a full id"):
+    assert module.select("manual:new")["id"] == "aaaa1111"
+    with pytest.raises(module.Problem):
+        module.select("last-week")
+
+
+@pytest.mark.parametrize("spec", ["0", "1", "last", "latest", "daily", "aaaa2", "bbbb", "nonsense"])
+@pytest.mark.parametrize("linked", ["the damaged one", "nothing", "a copy"])
+def test_beside_a_damaged_newest_record_only_a_full_id_is_sure(records: Records, spec: str, linked: str) -> None:
+    link = records.directory / "last.rev"
+    if linked == "the damaged one":
+        link.symlink_to("bbbb3333.rev")
+    elif linked == "a copy":
+        shutil.copy(records.record_path("bbbb3333"), link)
+    flip(records.directory / "bbbb3333.rev", 1)
+    module = load(records.directory)
+    cause = "the newest record bbbb3333 is damaged" if linked == "the damaged one" else "bbbb3333 is damaged, and 'last"
+    with pytest.raises(module.Problem, match=f"{cause}.*; 12345678 restores the state of 2026-01-01T00:00:00.5"):
         module.select(spec)
-    assert module.select("bbbb3333")["id"] == "bbbb3333"
+    with pytest.raises(DamageError, match=f"{cause}.*; -r 12345678 restores the state of 2026-01-01 "):
+        records.select(spec)
+    for reader in (lambda identity: module.select(identity)["id"], lambda identity: records.select(identity).id):
+        assert reader("aaaa1111") == "aaaa1111"
+    with pytest.raises(module.Problem, match=r"bbbb3333\.rev is damaged"):
+        module.select("bbbb3333")
+    with pytest.raises(DamageError, match=r"bbbb3333\.rev is "):
+        records.select("bbbb3333")
+
+
+@pytest.mark.parametrize(("spec", "found"), [("0", "bbbb3333"), ("last", "bbbb3333"), ("7", ""), ("aaaa2", "aaaa2222")])
+def test_an_old_damaged_record_stops_nobody(records: Records, spec: str, found: str) -> None:
+    (records.directory / "last.rev").symlink_to("bbbb3333.rev")
+    flip(records.directory / "aaaa1111.rev", 1)
+    module = load(records.directory)
+    if found:
+        assert module.select(spec)["id"] == records.select(spec).id == found
+    else:
+        with pytest.raises(module.Problem, match="no revisions answer"):
+            module.select(spec)
 
 
 def test_a_renamed_record_is_not_believed(records: Records) -> None:

@@ -18,7 +18,7 @@ from backy.image.chunkmap import ChunkMap
 from backy.plugins.events import Events
 from backy.repository.config import JobConfig, PluginSection
 from backy.repository.repository import Repository
-from backy.repository.revision import FORMAT
+from backy.repository.sealed import FORMAT
 from backy.retention.forget import forget
 from backy.retention.purge import purge
 from backy.storage.chunked.files import parse_name

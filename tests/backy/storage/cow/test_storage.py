@@ -216,7 +216,7 @@ def test_a_copy_where_nothing_can_be_shared_restores_but_takes_no_backup(
         with pytest.raises(StorageError, match=f"{copy} lies on a file system that can not share blocks"):
             Backup(opened, ("daily",)).run()
         for revision in opened.records.history():  # then without a parent
-            opened.records.write(type(revision)(**{**_members(revision), "trust": "distrusted"}))
+            opened.records.write_state(revision.changed(distrusted=True))
 
     assert [revision.id for revision in opened.records.history()] == [
         revision.id for revision in repository.records.history()
@@ -224,10 +224,6 @@ def test_a_copy_where_nothing_can_be_shared_restores_but_takes_no_backup(
     assert {path.name for path in copy.iterdir()} == {path.name for path in repository.directory.iterdir()}
     assert backy("-b", copy, "restore", tmp_path / "target").code == 0
     assert (tmp_path / "target").read_bytes() == repository.memory.content
-
-
-def _members(revision: Revision) -> dict:
-    return {name: getattr(revision, name) for name in revision.__struct_fields__}
 
 
 # the job --------------------------------------------------------------------------------------------------------------

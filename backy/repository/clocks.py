@@ -1,0 +1,50 @@
+"""How much time has passed between two backups, as far as no wrong clock can tell."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+LONGEST_OUTAGE = timedelta(days=35)
+"""Time that a machine may have been off between two backups; more than that is not believed."""
+
+
+class Instant(NamedTuple):
+    """A time by the clocks of a machine."""
+
+    wall: datetime
+    """Time by the clock that anybody can set, UTC."""
+    boot: str | None
+    """Boot id; None if the time is not of a machine's clocks."""
+    boottime: float | None
+    """Seconds since the machine was started, those included in which it slept (CLOCK_BOOTTIME)."""
+
+
+def boot_id() -> str:
+    """Return the id of the time since this machine was started (random(4))."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def boottime() -> float:
+    """Return the seconds since this machine was started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def trusted_time(before: Instant, trusted: datetime, now: Instant, allowance: timedelta) -> datetime:
+    """Return the time `now`, counted on from the trusted time of an earlier backup. It never goes back.
+
+    Args:
+        before: The time of the earlier backup by its machine's clocks.
+        trusted: The trusted time of the earlier backup.
+        now: The present time.
+        allowance: The longest time that is believed where the machine was started in between.
+    """
+    passed = now.wall - before.wall
+    if before.boot is not None and before.boot == now.boot and before.boottime is not None and now.boottime is not None:
+        # nobody can set this clock, so a jump of the other one counts for nothing
+        passed = min(passed, timedelta(seconds=now.boottime - before.boottime))
+    else:
+        passed = min(passed, allowance)
+    return trusted + max(passed, timedelta())

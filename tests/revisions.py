@@ -1,0 +1,43 @@
+"""Revisions for tests that need no backup."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from backy.api import Statistics, Verification
+from backy.repository.revision import Record, Revision, State
+
+_NUMBERS = itertools.count(1)
+
+
+def make_revision(revision_id: str, timestamp: datetime, tags: Iterable[str] = (), **members: Any) -> Revision:
+    """Make a revision of an image of 0 bytes; each is later than those made before.
+
+    `members` are those of its record and its state.
+    """
+    state = {name: members.pop(name) for name in State.__struct_fields__ if name in members}
+    known = {
+        "seq": next(_NUMBERS),
+        "timestamp": timestamp,
+        "trusted_time": timestamp,
+        "size": 0,
+        "map_digest": "ab" * 32,
+        "statistics": Statistics(duration=0.0, bytes_read=0, bytes_written=0, bytes_stored=0),
+        "verifications": (Verification("full", 0, 0),),
+    }
+    record = Record(**{"id": revision_id, "tags": tuple(sorted(tags)), **known, **members})
+    return Revision(record, State(**{"id": revision_id, "tags": record.tags, "storage": "chunked", **state}))
+
+
+def variant(revision: Revision, **members: Any) -> Revision:
+    """Return a revision with other members of its record, and with the same id and tags in its state."""
+    if "tags" in members:
+        members["tags"] = tuple(sorted(members["tags"]))
+    record = msgspec.structs.replace(revision.record, **members)
+    state = {name: members[name] for name in ("id", "tags") if name in members}
+    return Revision(record, msgspec.structs.replace(revision.state, **state))
