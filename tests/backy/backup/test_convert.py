@@ -165,7 +165,7 @@ def test_a_repository_works_between_storages(laboratory: Laboratory, backy: Call
     for number, revision in enumerate(reversed(history)):
         found = backy("-b", laboratory.directory, "find", "-r", number)
         assert (found.code == 0) == (revision.storage == "cow")
-        assert backy("-b", laboratory.directory, "restore", "-r", number, tmp_path / "target").code == 0
+        assert backy("-b", laboratory.directory, "restore", "--force", "-r", number, tmp_path / "target").code == 0
         assert backy("-b", laboratory.directory, "verify", "-r", number).code == 0
     last = laboratory.directory / "last"
     assert (last.is_symlink() and last.resolve().name == history[-1].id) == (history[-1].storage == "cow")

@@ -16,7 +16,7 @@ from backy.errors import HintError, VerificationError
 from backy.image.chunkmap import ZERO, ChunkMap
 from backy.integrity import quarantine
 from backy.plugins.events import Events
-from backy.repository.config import ShortSection
+from backy.repository.config import VerifierSections
 from backy.repository.repository import Repository
 from backy.testing.laboratory import patterned
 from backy.testing.memory import MemoryImage, MemoryRepository, MemorySource
@@ -267,7 +267,7 @@ def test_a_hint_that_is_right_is_relied_on(repository, clock) -> None:
 
 
 def test_a_hint_that_was_not_asked_for_is_relied_on_by_nobody(repository, clock) -> None:
-    repository.config.verifier = ShortSection.named("changed")
+    repository.config.verifier = VerifierSections.named("changed")
     first = Backup(repository, ("one",), clock=clock).run()
 
     assert first.statistics.bytes_read == len(repository.memory.content)
@@ -293,7 +293,7 @@ def test_a_source_that_is_never_the_same_fails_the_second_time_too(repository, c
 
 
 def test_after_a_crash_between_both_a_chunk_that_is_wrong_is_found_again(repository, clock, monkeypatch) -> None:
-    repository.config.verifier = ShortSection.named("changed")
+    repository.config.verifier = VerifierSections.named("changed")
     first = Backup(repository, ("one",), clock=clock).run()
     repository.memory.content = b"".join([NEW, *CHUNKS[1:]])
     attempt = Backup._attempt
