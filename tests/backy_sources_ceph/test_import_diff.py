@@ -28,7 +28,7 @@ def content(run: Callable, tmp_path: Path) -> Callable[[], bytes]:
     """Return the newest revision's image."""
 
     def restored() -> bytes:
-        assert run("restore", tmp_path / "restored").code == 0
+        assert run("restore", "--force", tmp_path / "restored").code == 0
         return (tmp_path / "restored").read_bytes()
 
     return restored

@@ -85,7 +85,7 @@ def test_a_copy_on_another_file_system_has_every_revision(mount, guest: Guest, c
     assert guest.backy("-b", copy, "scrub", "deep").code == 0
     for identity, content in expected.items():
         restored = guest.image.with_name("restored")
-        assert guest.backy("-b", copy, "restore", "-r", identity, restored).code == 0
+        assert guest.backy("-b", copy, "restore", "--force", "-r", identity, restored).code == 0
         assert restored.read_bytes() == content
     assert (copy / "last").read_bytes() == content
     taken = sum(path.stat().st_blocks * 512 for path in copy.iterdir() if path.name in expected)
