@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
-from backy.api import Extent, Held, Mismatch, MismatchHandler, Purged, Report, Stored
+from backy.api import Consistency, Extent, Held, Mismatch, MismatchHandler, Purged, Report, Stored
 from backy.plugins.discovery import Plugin
 from backy.plugins.guard import Call, Check, Guard, Shape, context, guarded
 
@@ -65,6 +65,12 @@ def _written(call: Call, value: Any) -> int:  # noqa: ANN401  # this is where it
     return int(value)
 
 
+def _consistency(call: Call, value: Any) -> Any:  # noqa: ANN401  # this is where it is checked
+    if value not in get_args(Consistency):
+        call.returned(value, f"one of {', '.join(get_args(Consistency))}")
+    return value
+
+
 def _sizes(kind: type, *names: str) -> Check:
     """Return the check of a record whose fields `names` are numbers of bytes or of files."""
 
@@ -112,9 +118,9 @@ def _verify(self: Guard, snapshot: object, image: object, mismatch: MismatchHand
 
 
 _SNAPSHOT = Shape(
-    attributes={"size": _size, "consistent": _of(bool, "True or False")},
+    attributes={"size": _size, "consistency": _consistency, "unfrozen": _of(bool, "True or False")},
     methods={"extents": _extents, "pread": _of(bytes, "bytes"), "changes": _extents_if_known},
-    optional=frozenset({"consistent"}),
+    optional=frozenset({"consistency", "unfrozen"}),
 )
 _WRITER = Shape(
     attributes={},

@@ -144,3 +144,26 @@ def test_an_id_that_is_taken_is_refused(repository: Repository, first) -> None:
     with pytest.raises(ConfigError, match=f"has a revision {first.id} already"):
         import_image(repository.directory, Patched(), (), original=Original(first.id))
     assert [one.id for one in repository.records.history()] == [first.id]
+
+
+def test_an_imported_image_may_say_what_it_is_like(repository: Repository) -> None:
+    whole = Patched()
+    assert import_image(repository.directory, whole, ("manual:import",)).consistency == "unknown"
+    whole.consistency = "guest"
+    assert import_image(repository.directory, whole, ("manual:import",)).consistency == "guest"
+    # a record with another word could not be read again
+    whole.consistency = "good"
+    with pytest.raises(BackyError, match="calls its image 'good'; it is one of guest, crash, none, unknown"):
+        import_image(repository.directory, whole, ("manual:import",))
+
+
+def test_an_import_takes_the_time_that_it_is_given_and_is_the_newest(repository: Repository, first) -> None:
+    old = datetime(2020, 1, 1, tzinfo=UTC)
+    made = import_image(repository.directory, Patched(), ("manual:import",), original=Original(None, old))
+    record = repository.records.read(made.id).record
+
+    assert (record.timestamp, record.trusted_time, record.boot, record.boottime) == (old, old, None, None)
+    assert repository.records.select("last").id == made.id
+    assert made.seq == first.seq + 1
+    # the trusted time goes on from that of the backup before, not from that of the old image
+    assert Backup(repository, ("daily",)).run().record.trusted_time >= first.record.trusted_time

@@ -120,7 +120,11 @@ def test_sound_plugins_work_behind_their_guards(backed_up: Callable) -> None:
         ("Snapshot.pread = lambda *_: None", "source: pread(0, 4194304) returned None instead of bytes"),
         ("Snapshot.pread = lambda *_: _raise(SystemExit(0))", "source: pread(0, 4194304) failed with SystemExit: 0"),
         ("Snapshot.pread = lambda _: b''", "source: pread(0, 4194304) failed with TypeError: "),
-        ("Snapshot.consistent = 'yes'", "source: consistent returned str instead of True or False"),
+        ("Snapshot.consistency = 'yes'", "source: consistency returned str instead of one of guest, crash, none, unkn"),
+        (
+            "Snapshot.consistency, Snapshot.unfrozen = 'crash', 'no'",
+            "source: unfrozen returned str instead of True or False",
+        ),
         ("Storage.initialize = lambda _: {}['x']", "storage: initialize() failed with KeyError: 'x'"),
         (
             "Storage.create = lambda *_: 42",

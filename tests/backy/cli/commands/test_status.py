@@ -91,7 +91,7 @@ def test_a_word_for_consistency_that_there_is_not_is_refused(backy, repository: 
     done = backy("-b", repository.directory, "backup", "daily")
 
     assert done.code == 1
-    assert "the source calls its image 'good'; it is one of guest, crash, none, unknown" in done.err
+    assert "consistency returned str instead of one of guest, crash, none, unknown" in done.err
     assert repository.records.survey() == ([], [])
 
 
