@@ -92,8 +92,8 @@ class Backup:
 
     def _locked(self) -> Revision:
         source = self.source or self.repository.source()
-        # made here so that a wrong section fails before anything begins
-        self.repository.storage()
+        # here, so that a wrong section, or a store that is not there, fails before anything begins
+        self.repository.require_store()
         self._events.ask("backy_backup_starting", job=self.repository.job, tags=self.tags)
         try:
             revision = self._attempt(source, hinted=True)
@@ -137,7 +137,7 @@ class Backup:
                 # until it is read, nobody knows which chunks are damaged, and other revisions may share them
                 log.warning("revision %s is distrusted: this backup is a full one and stores all anew", revision.id)
                 return []
-        storage = self.repository.config.storage.type
+        storage = self.repository.storages.identity
         return [revision for revision in history if revision.storage == storage and reliable(revision)]
 
     def _begin(self, history: list[Revision], parent: Revision | None) -> _Birth:
@@ -216,7 +216,7 @@ class _Making:
                 event = "backy_damage_found" if left else "backy_damage_repaired"
                 revisions = tuple(left) or referring(self._repository, damaged)
                 self._tell(event, revisions=revisions, chunks=len(damaged))
-        storage = self._repository.config.storage.type
+        storage = self._repository.storages.identity
         boot = None if stored.durable else boot_id()
         return Revision(record, State(id=record.id, tags=record.tags, storage=storage, unsynced_boot=boot))
 

@@ -1,9 +1,10 @@
 """Move the revisions of a repository into another storage; each of them can be read at any time.
 
-The order makes it safe, as in a backup. First `config` names the new storage, and the old one as `previous_storage`.
-Each revision, the newest first, is copied to the new storage, read back and synced. Then a state that names the new
-storage replaces the old state in one step, and only then the old data is removed. After an interruption the states tell
-which storage has what, and another conversion continues.
+The order makes it safe, as in a backup. First `config` names the new storage, and the old one among
+`earlier_storages`. Each revision, the newest first, is copied to the new storage, read back and synced. Then a state
+with the new storage's identity replaces the old state in one step, and only then the old data is removed. After an
+interruption the states tell which storage has what, and another conversion continues. Before an old storage is given
+up, every chunk of every revision has been read from the new one.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from datetime import datetime
 
 import msgspec
 
-from backy.api import CHUNK_SIZE, DisposableStorage, Extent, Stored
+from backy.api import CHUNK_SIZE, Config, DisposableStorage, Extent, Stored
 from backy.backup.transfer import transfer
 from backy.durable import sync_file_system_of
-from backy.errors import BackyError, ChunkDamageError, DamageError, RepositoryBusyError, StorageError
+from backy.errors import ChunkDamageError, ConfigError, DamageError, RepositoryBusyError, StorageError
 from backy.image.chunkmap import ZERO, ChunkMap
 from backy.image.difference import differing_chunks
 from backy.image.stored import StoredImage
 from backy.integrity.damage import chunk_ids, damage_of, damaged_chunks, repair_or_distrust, report_damage
 from backy.repository.cleanup import clean_up
-from backy.repository.config import ShortSection
+from backy.repository.config import JobConfig, StorageSection
 from backy.repository.live import LiveChunks, first_sound, reliable
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, utc_now
@@ -49,10 +50,12 @@ class Converted:
 
 @dataclass
 class Conversion:
-    """The conversion of one repository to the storage `name`, new or interrupted."""
+    """The conversion of one repository to the storage of type `name`, new or interrupted."""
 
     repository: Repository
     name: str
+    options: Config = field(default_factory=dict)
+    """The other keys of its section. Without any, a storage of this type that `config` names already is meant."""
     clock: Callable[[], datetime] = utc_now
     steps: Steps = quiet
 
@@ -60,13 +63,17 @@ class Conversion:
         self._result = Converted()
         self._read_back: set[bytes] = set()
         """Ids of the chunks that were read back, if one copy of a chunk serves all revisions."""
+        self._new = ""
+        """Identity of the new storage."""
+        self._target = _section(self.repository.config, self.name, self.options)
 
     def run(self) -> Converted:
         """Convert every revision that another storage keeps; give that storage up when none is left.
 
         Raises:
             RepositoryBusyError: a backup is running; or all is done but somebody reads, so that old data stays.
-            StorageError: the new storage can not work in this directory; nothing is changed.
+            StorageError: the new storage can not work in this directory, or is the same store as the old one; nothing
+                is changed.
             DamageError: a record is damaged; nothing is changed.
             BackyError, OSError: anything else; some revisions are converted, the others are unchanged.
         """
@@ -74,51 +81,40 @@ class Conversion:
         with exclusive(directory, BACKUP_LOCK):
             for error in self.repository.records.survey()[1]:
                 raise DamageError(f"{error}; nothing is converted before it is forgotten by its full id")
-            waiting = self._waiting()
-            self._switch(waiting)
-            for revision in waiting:
+            revisions = self._located()
+            self.repository.change_storage(self._target)
+            self._new = self.repository.require_store()
+            for revision in revisions:
+                if revision.storage == self._new:
+                    continue
                 with shared(directory, PURGE_LOCK):
                     self._convert_if_sound(revision)
                 # a reader may still have the old data open: it goes at the end, or with the next conversion
                 with suppress(RepositoryBusyError), exclusive(directory, PURGE_LOCK):
                     self._remove_old([revision.id])
-            if not self._result.failed:
-                with exclusive(directory, PURGE_LOCK):
-                    self._give_up_old()
+            self._finish()
         return self._result
 
-    def _waiting(self) -> list[Revision]:
-        """Return the revisions that are in another storage, the newest first."""
-        waiting = []
+    def _finish(self) -> None:
+        """Give the old storages up, if every chunk can be read from the new one."""
+        if not self.repository.config.earlier_storages or self._result.failed:
+            return
+        with shared(self.repository.directory, PURGE_LOCK):
+            self._read_all()
+        if not self._result.failed:
+            with exclusive(self.repository.directory, PURGE_LOCK):
+                self._give_up_old()
+
+    def _located(self) -> list[Revision]:
+        """Return all revisions, the newest first, with the storage of each."""
+        located = []
         for revision in reversed(clean_up(self.repository)):
-            located = revision.changed(storage=self.repository.storage_name(revision))
+            known = revision.changed(storage=self.repository.store_of(revision))
             if revision.storage is None:
                 # its state is lost, and `config` is about to name another storage
-                self.repository.records.write_state(located)
-            if located.storage != self.name:
-                waiting.append(located)
-        return waiting
-
-    def _switch(self, waiting: Sequence[Revision]) -> None:
-        """Make `config` name the new storage, and the old one as the previous one, unless it does so already."""
-        config = self.repository.config
-        new, old = config.storage, config.previous_storage
-        if old is not None and old.type == new.type:
-            old = None  # an operator has edited `config`
-        if new.type != self.name:
-            if old is not None and old.type != self.name:
-                raise BackyError(
-                    f"the conversion from '{old.type}' to '{new.type}' is not finished: convert to either first"
-                )
-            new, old = old or ShortSection.named(self.name), new
-        elif old is None and waiting:
-            # likewise, or purge would lose sight of the old data
-            old = ShortSection.named(self.repository.storage_name(waiting[0]))
-        changed = msgspec.structs.replace(config, storage=new, previous_storage=old)
-        if waiting or changed != config:
-            self.repository.storage(self.name).initialize()
-        if changed != config:
-            self.repository.write_config(changed)
+                self.repository.records.write_state(known)
+            located.append(known)
+        return located
 
     # one revision -----------------------------------------------------------------------------------------------------
 
@@ -128,19 +124,22 @@ class Conversion:
             self._convert(revision)
             self._result.revisions.append(revision.id)
         except DamageError as error:
-            self._result.failed[revision.id] = str(error)
-            if isinstance(error, ChunkDamageError):
-                report_damage(self.repository, [error], self.clock)
-                repair_or_distrust(self.repository, chunk_ids([error]))
+            self._fail(revision, error)
+
+    def _fail(self, revision: Revision, error: DamageError) -> None:
+        self._result.failed[revision.id] = str(error)
+        if isinstance(error, ChunkDamageError):
+            report_damage(self.repository, [error], self.clock)
+            repair_or_distrust(self.repository, chunk_ids([error]))
 
     def _convert(self, revision: Revision) -> None:
         with self.repository.open_image(revision) as image:
             stored = self._copy(revision, image)
-            self._check(revision.changed(storage=self.name), image)
+            self._check(revision.changed(storage=self._new), image)
         # a state that names the copy must not outlive it
         if not stored.durable:
             sync_file_system_of(self.repository.directory)
-        converted = revision.changed(storage=self.name, unsynced_boot=None)
+        converted = revision.changed(storage=self._new, unsynced_boot=None)
         self._result.stored[revision.id] = stored.bytes
         # raises if the raw image is missing or has a wrong size
         self.repository.raw_path(converted)
@@ -151,23 +150,23 @@ class Conversion:
     def _copy(self, revision: Revision, image: StoredImage) -> Stored:
         """Store the revision in the new storage; every chunk is compared with its id on the way."""
         history = self.repository.records.history()
-        candidates = [other for other in history if other.storage == self.name and reliable(other)]
+        candidates = [other for other in history if other.storage == self._new and reliable(other)]
         # the nearest one differs least
         nearest = sorted(candidates, key=lambda other: abs(other.seq - revision.seq))
         parent, parent_map = first_sound(self.repository, nearest) or (None, None)
         snapshot = _StoredSnapshot(image, parent_map or ChunkMap(0))
         live = LiveChunks(self.repository.records, candidates)
         progress = self.steps("convert", image.size)
-        storage = self.repository.storage(self.name)
+        storage = self.repository.storages.own
         with storage.create(revision.id, parent.id if parent else None, image.size, live) as writer:
             transfer(snapshot, writer, parent_map, progress)
             return writer.commit()
 
     def _check(self, copy: Revision, original: StoredImage) -> None:
         """Read the copy back; store a chunk again if the new storage had it before, and damaged."""
-        storage = self.repository.storage(self.name)
+        storage = self.repository.storages.own
         chunks = original.chunks
-        indexes = [index for index in chunks.data() if chunks[index] not in self._read_back]
+        indexes = self._unread(chunks)
         with self.repository.open_image(copy, chunks) as image:
             for index in damaged_chunks(image, indexes, self.steps("verify", chunks.size)):
                 storage.repair(copy.id, index, chunks[index], original.chunk(index))
@@ -176,28 +175,59 @@ class Conversion:
         if storage.shares_chunks:
             self._read_back |= {chunks[index] for index in indexes}
 
-    # the old storage --------------------------------------------------------------------------------------------------
+    def _unread(self, chunks: ChunkMap) -> list[int]:
+        return [index for index in chunks.data() if chunks[index] not in self._read_back]
+
+    # the old storages -------------------------------------------------------------------------------------------------
 
     def _remove_old(self, revisions: Sequence[str]) -> None:
-        """Remove converted revisions from the old storage; the caller holds `.purge` alone."""
-        previous = self.repository.config.previous_storage
-        if previous is not None:
-            storage = self.repository.storage(previous.type)
+        """Remove what only the converted ones of `revisions` have in the old storages; the caller holds `.purge`."""
+        storages = self.repository.storages
+        for section in self.repository.config.earlier_storages:
             for revision in revisions:
                 if revision not in self._result.failed:
-                    storage.remove(revision)
+                    storages.made(section).remove(revision)
+
+    def _read_all(self) -> None:
+        """Read those chunks of all revisions that this run has not read back: an earlier one may have stored them."""
+        for revision in self.repository.records.history():
+            if revision.id in self._result.revisions:
+                continue
+            try:
+                self._read(revision)
+            except DamageError as error:
+                self._fail(revision, error)
+
+    def _read(self, revision: Revision) -> None:
+        with self.repository.open_image(revision) as image:
+            indexes = self._unread(image.chunks)
+            for error in damaged_chunks(image, indexes, self.steps("verify", image.size)).values():
+                raise error
 
     def _give_up_old(self) -> None:
-        """Remove all that the old storage has left, and its name from `config`; the caller holds `.purge` alone."""
-        previous = self.repository.config.previous_storage
-        if previous is not None:
-            self._remove_old([revision.id for revision in self.repository.records.history()])
-            storage = self.repository.storage(previous.type)
+        """Remove all that the old storages have left, and name them no more; the caller holds `.purge` alone."""
+        repository = self.repository
+        self._remove_old([revision.id for revision in repository.records.history()])
+        while repository.config.earlier_storages:
+            *others, section = repository.config.earlier_storages
+            storage = repository.storages.made(section)
             if isinstance(storage, DisposableStorage):
                 storage.dispose()
             else:
                 storage.purge(())
-            self.repository.write_config(msgspec.structs.replace(self.repository.config, previous_storage=None))
+            repository.write_config(msgspec.structs.replace(repository.config, earlier_storages=tuple(others)))
+
+
+def _section(config: JobConfig, name: str, options: Config) -> StorageSection:
+    """Return the section of the storage to convert to; raises ConfigError."""
+    if not options:
+        for section in config.storages:
+            if section.type == name:
+                return section
+    try:
+        return StorageSection({"type": name, **options})
+    except ValueError as error:
+        raise ConfigError(f"storage: {error}") from error
 
 
 class _StoredSnapshot(StoredImage):

@@ -61,6 +61,10 @@ class Extent(NamedTuple):
         return self.offset + self.length
 
 
+NO_STORE: Final = Path("/dev/null/store")
+"""The folder of a job's store for plugins that are no storages: a path at which nothing can be made."""
+
+
 @dataclass(frozen=True)
 class Job:
     """The job that a plugin works for."""
@@ -70,7 +74,9 @@ class Job:
     id: str
     """The id of the repository, which never changes. A source uses it in the names of what it keeps elsewhere."""
     directory: Path
-    """The repository. A storage keeps its files here. A source does not touch it."""
+    """The repository. Only the raw images of a storage lie here. A source does not touch it."""
+    store: Path = NO_STORE
+    """The folder in the repository that only this storage uses. It makes the folder itself. Other plugins get none."""
 
 
 class Image(Protocol):

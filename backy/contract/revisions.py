@@ -86,7 +86,7 @@ class RevisionInfo:
     size: int
     """Bytes of the image."""
     storage: str | None
-    """The storage that has its chunks; None if that is lost and the storage in `config` is asked for them."""
+    """Identity of the store that has its chunks; None if that is lost and the storage in `config` is asked for them."""
     trust: str
     """`trusted`, `distrusted`, `verified` after it was distrusted, or `wrong` if the source had other content."""
     consistency: Consistency

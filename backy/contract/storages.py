@@ -92,8 +92,19 @@ class Storage(Protocol):
     def shares_chunks(self) -> bool:
         """Whether all revisions share a chunk that has the same id, so that it has to be checked only once."""
 
-    def initialize(self) -> None:
-        """Prepare the repository's directory at `init`.
+    # Not the type and not the address: these stay the same when another store answers, and change when one moves.
+    @property
+    def identity(self) -> str:
+        """The random id that the store has in its own marker, and takes along when it is copied or moved.
+
+        Each revision's state names it. A revision is never looked for in a store that has another one.
+
+        Raises:
+            StorageError: there is no store, or its marker is damaged or can not be reached.
+        """
+
+    def initialize(self, identity: str) -> None:
+        """Prepare the store, durably; make `identity` its own, in its marker, unless it has one already.
 
         Raises:
             StorageError: this storage can not work in the directory; the text says what can be used instead.
@@ -133,8 +144,12 @@ class Storage(Protocol):
         """
 
 
+# The optional members have protocols of their own, without those of `Storage`: to ask whether an object has all members
+# of `Storage` would read the identity, which may fail.
+
+
 @runtime_checkable
-class DisposableStorage(Storage, Protocol):
+class DisposableStorage(Protocol):
     """A storage that removes its last files when all revisions have been converted to another storage."""
 
     def dispose(self) -> None:

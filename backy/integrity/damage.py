@@ -93,7 +93,7 @@ def whole_again(repository: Repository, revision: Revision, verified: datetime |
     The caller holds `.backup`.
     """
     # known now, even if its state was lost: all of it was read from this storage
-    storage = repository.storage_name(revision)
+    storage = repository.store_of(revision)
     return _write(repository, revision, distrusted=False, damaged=(), verified=verified, storage=storage)
 
 
@@ -160,12 +160,12 @@ class Repairer:
         """Return those of the `indexes` whose chunks are damaged now and can not be repaired."""
         if not indexes:
             return []
-        storage = self._repository.storage(self._repository.storage_name(revision))
+        storage = self._repository.storage(revision.storage)
         with self._repository.open_image(revision, chunks) as image:
             return [index for index in indexes if not self._is_sound(revision, storage, image, index)]
 
     def _is_sound(self, revision: Revision, storage: Storage, image: StoredImage, index: int) -> bool:
-        key = self._repository.storage_name(revision), image.chunks[index]
+        key = self._repository.store_of(revision), image.chunks[index]
         # Without shared chunks each revision has a copy of its own, which may be sound although another is damaged.
         if key not in self._sound or not storage.shares_chunks:
             self._sound[key] = damage_of(image, index) is None or self._repair(revision.id, storage, image, index)

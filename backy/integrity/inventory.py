@@ -19,7 +19,7 @@ class Item(msgspec.Struct, frozen=True, order=True):
     """A stored chunk. A scrub visits items in their sort order, and `.scrub` has the one that was checked last."""
 
     storage: str
-    """Name of the storage."""
+    """Identity of the storage."""
     revision_id: str
     """Empty if the revisions of the storage share chunks."""
     index: int
@@ -41,8 +41,8 @@ class Inventory:
         self.problems: list[str] = []
         """Unreadable maps, incomplete raw images, storages that are not installed."""
         distinct: dict[str, set[bytes]] = {}
-        for revision in sorted(revisions, key=lambda revision: (repository.storage_name(revision), revision.id)):
-            name = repository.storage_name(revision)
+        for revision in sorted(revisions, key=lambda revision: (repository.store_of(revision), revision.id)):
+            name = repository.store_of(revision)
             try:
                 shares_chunks = repository.storage(name).shares_chunks
                 chunks = repository.records.read_map(revision)
@@ -66,7 +66,7 @@ class Inventory:
             yield from (item for item in self._in_order() if item <= last)
 
     def _in_order(self) -> Iterator[Item]:
-        name_of = self._repository.storage_name
+        name_of = self._repository.store_of
         for name in sorted({*self._shared, *map(name_of, self._revisions)}):
             for chunk_id in self._shared.get(name, ()):
                 yield Item(name, "", 0, chunk_id)
@@ -79,7 +79,7 @@ class Inventory:
             except DamageError:
                 continue  # it was sound a moment ago, so the revision was forgotten meanwhile
             for index in chunks.data():
-                yield Item(self._repository.storage_name(revision), revision.id, index, chunks[index])
+                yield Item(self._repository.store_of(revision), revision.id, index, chunks[index])
 
 
 def read_position(path: Path) -> Item | None:

@@ -205,5 +205,5 @@ class Scrub:
     def _known_suspects(self) -> list[Item]:
         """Return the suspects without those of revisions that were forgotten meanwhile, or converted."""
         history = self.repository.records.history()
-        known = {(self.repository.storage_name(revision), revision.id) for revision in history}
+        known = {(self.repository.store_of(revision), revision.id) for revision in history}
         return [item for item in self._suspects if not item.revision_id or (item.storage, item.revision_id) in known]

@@ -76,7 +76,7 @@ def image_path(repository: Repository, revision: Revision) -> Path:
     path = mounted_path(repository, revision) or raw
     if path is None:
         raise RepositoryError(
-            f"revision {revision.id} has no file: the storage '{revision.storage}' keeps no raw images, and no mount "
+            f"revision {revision.id} has no file: its storage keeps no raw images, and no mount "
             f"shows it; 'backy mount MOUNTPOINT' does, 'backy restore -r {revision.id} TARGET' writes one"
         )
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +12,15 @@ import msgspec
 
 from backy.api import Config
 from backy.config import Duration, format_duration, typed, unexpected
-from backy.errors import RepositoryError
+from backy.errors import ConfigError, RepositoryError
 from backy.repository.sealed import FORMAT
 from backy.system.safeyaml import dump_yaml, load_yaml
 
+# no dot: names with one are records, maps, links, logs and files that are being written
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_TAKEN = {"README", "config", "in-use", "journal", "last", "mount", "quarantine", "trash"}
+_FOLDERS = {"chunked": "chunks"}
+"""The folders of storages that have another name than their type unless their section says so."""
 LONGEST_INTERVAL = Duration(days=3650)
 MOST_KEPT = 100_000
 
@@ -54,6 +60,11 @@ class PluginSection:
     def type(self) -> str:
         """The name of the plugin."""
         return str(self.written["type"])
+
+    @property
+    def options(self) -> Config:
+        """The keys that the plugin gets, with `type`."""
+        return self.written
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PluginSection) and self.written == other.written
@@ -109,6 +120,35 @@ class VerifierSections:
         return hash(self.sections)
 
 
+class StorageSection(ShortSection):
+    """A section that chooses a storage. Its key `name` is the folder that the storage gets in the repository."""
+
+    def __init__(self, written: Config) -> None:
+        """Take a section as it is written.
+
+        Raises:
+            ValueError: its `type` is missing, or its folder can not have that name.
+        """
+        super().__init__(written)
+        if not isinstance(self.folder, str) or not _FOLDER.fullmatch(self.folder):
+            raise ValueError(
+                f"the storage can not have the folder {self.folder!r}; give it a 'name' of letters, digits, '-' and '_'"
+            )
+        if self.folder in _TAKEN:
+            raise ValueError(f"backy itself uses the name '{self.folder}'; give the storage another 'name'")
+
+    @property
+    def folder(self) -> str:
+        """The name of the storage's own folder."""
+        folder: str = self.written.get("name", _FOLDERS.get(self.type, self.type))
+        return folder
+
+    @property
+    def options(self) -> Config:
+        """The keys that the plugin gets, with `type`: all but `name`, which is the core's."""
+        return {key: value for key, value in self.written.items() if key != "name"}
+
+
 class ScheduledTag(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """One tag of a schedule."""
 
@@ -135,10 +175,10 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     """When the repository was made. The job has to keep its SLA from then on."""
     source: PluginSection
     """The source to back up: `type` names its plugin, the other keys are the plugin's own."""
-    storage: ShortSection = msgspec.field(default_factory=lambda: ShortSection.named("chunked"))
-    """How images are kept: `type` names the storage, the other keys are its own. The name alone may be written, too."""
-    previous_storage: ShortSection | None = None
-    """The storage that `convert` moves revisions away from, until none is left; a section like `storage`."""
+    storage: StorageSection = msgspec.field(default_factory=lambda: StorageSection.named("chunked"))
+    """How images are kept: `type` names the storage, `name` its folder, and the other keys are its own."""
+    earlier_storages: tuple[StorageSection, ...] = ()
+    """The storages that the job had before, the latest first, until `convert` has emptied them; like `storage`."""
     verifier: VerifierSections | None = None
     """How fresh revisions are checked, by one verifier or a list of them; None leaves the choice to the source."""
     schedule: dict[str, ScheduledTag] | None = None
@@ -147,6 +187,38 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     """Whether revisions expire by the schedule."""
     hooks: dict[str, dict[str, Any]] | None = None
     """Sections of event plugins by the plugins' names, as the scheduler wrote them."""
+
+    def __post_init__(self) -> None:
+        """Refuse storages that would share a folder."""
+        seen: set[str] = set()
+        for section in self.storages:
+            if section.folder in seen:
+                raise ValueError(
+                    f"two storages would share the folder '{section.folder}'; give the new one a 'name' of its own"
+                )
+            seen.add(section.folder)
+
+    @property
+    def storages(self) -> tuple[StorageSection, ...]:
+        """The sections of all storages, the job's own first."""
+        return self.storage, *self.earlier_storages
+
+    def moved_to(self, storage: StorageSection) -> Self:
+        """Return the configuration with another storage; the present one becomes an earlier one.
+
+        Raises:
+            ConfigError: the folder belongs to a storage of another type.
+        """
+        for section in self.storages:
+            if section.folder == storage.folder and section.type != storage.type:
+                raise ConfigError(
+                    f"the folder '{section.folder}' is that of the storage '{section.type}'; give '{storage.type}' a "
+                    "'name' of its own"
+                )
+        # by folder, because that is where the data is: the options may have changed
+        earlier = tuple(section for section in self.storages if section.folder != storage.folder)
+        # at once, because two sections must not have one folder at any time
+        return msgspec.structs.replace(self, storage=storage, earlier_storages=earlier)
 
 
 def load_job(path: Path) -> JobConfig:

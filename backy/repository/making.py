@@ -6,7 +6,7 @@ from pathlib import Path
 
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call
-from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.config import JobConfig, PluginSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 
@@ -23,5 +23,5 @@ def make_repository(directory: Path, source: str, argument: str, storage: str = 
     # only the plugin knows the meaning of its argument, so it turns the argument into the keys of its section
     section = call(Kind.SOURCE, source, "backy_source_config", argument=argument)
     chosen = PluginSection({"type": source, **section})
-    job = JobConfig(format=FORMAT, source=chosen, storage=ShortSection.named(storage))
+    job = JobConfig(format=FORMAT, source=chosen, storage=StorageSection.named(storage))
     return Repository.initialize(directory, job)

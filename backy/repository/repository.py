@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -12,14 +13,15 @@ import msgspec
 
 from backy.api import Job, Source, Storage, Verifier
 from backy.durable import replace_link, sync_folder, write_file
-from backy.errors import DamageError, RepositoryError
+from backy.errors import DamageError, RepositoryError, StorageError
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.plugins.discovery import Kind
-from backy.repository.config import JobConfig, PluginSection, VerifierSections, dump_job, load_job
+from backy.repository.config import JobConfig, PluginSection, StorageSection, VerifierSections, dump_job, load_job
 from backy.repository.records import LAST_RECORD, Records
 from backy.repository.revision import Revision, utc_now
 from backy.repository.running import end
+from backy.repository.storages import Storages
 from backy.system.locking import PURGE_LOCK, shared
 
 CONFIG = "config"
@@ -34,7 +36,7 @@ class Repository:
         self.config = config
         self.records = Records(directory)
         self.job = Job(directory.name, config.id or directory.name, directory)
-        self._storages: dict[str, Storage] = {}
+        self.storages = Storages(config, self._make_storage)
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -72,7 +74,7 @@ class Repository:
             raise RepositoryError(f"{directory} has revisions that this version can not read: {error}")
         repository.check_plugins()
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        repository.storage().initialize()
+        repository.storages.begin()
         # last, because `config` makes it a repository: after a crash, `init` can be run again
         write_file(directory / CONFIG, dump_job(repository.config))
         return repository
@@ -80,40 +82,45 @@ class Repository:
     def configure(self, config: JobConfig) -> None:
         """Replace `config` by one that differs from it.
 
-        A changed storage applies to new revisions only. Existing ones stay in the old storage, recorded as
-        `previous_storage` so that purge still finds its data.
+        Another storage is one in another folder. It gets the new revisions only. Existing ones stay in the old one,
+        which is recorded in `earlier_storages` so that they are found there.
 
         Raises:
             ConfigError, PluginError, StorageError: a plugin refuses its section; the file is left as it is.
-            RepositoryError: data would be in three storages; the file is left as it is.
         """
         if config == self.config:
             return
-        moved = config.storage.type != self.config.storage.type
-        if moved:
-            self._check_previous(config.storage.type)
-            config = msgspec.structs.replace(config, previous_storage=self.config.storage)
-        changed = type(self)(self.directory, config)
+        earlier = self.config.moved_to(config.storage).earlier_storages
+        changed = type(self)(self.directory, msgspec.structs.replace(config, earlier_storages=earlier))
         changed.check_plugins()
-        if moved:
-            changed.storage().initialize()
-        self.write_config(config)
+        self._prepare(changed)
+        self.write_config(changed.config)
 
-    def _check_previous(self, new: str) -> None:
-        """Refuse a change of the storage to `new` that would lose the previous storage from `config`."""
-        present, previous = self.config.storage.type, self.config.previous_storage
-        if previous is not None and previous.type not in (new, present):
-            raise RepositoryError(
-                f"{self.directory} has data in '{previous.type}' still, which it had before '{present}': "
-                f"'backy convert --storage {present}' first, then change to '{new}'"
-            )
+    def change_storage(self, storage: StorageSection) -> None:
+        """Replace the section `storage` as `configure` does, without asking other plugins than storages."""
+        changed = type(self)(self.directory, self.config.moved_to(storage))
+        self._prepare(changed)
+        if changed.config != self.config:
+            self.write_config(changed.config)
+
+    def _prepare(self, changed: Self) -> None:
+        """Make the storage ready that `changed` has."""
+        old, new = self.config.storage, changed.config.storage
+        if new.folder != old.folder:
+            changed.storages.begin()
+        elif new != old:
+            changed.storages.require_same_as(self.storages)
 
     def write_config(self, config: JobConfig) -> None:
         """Replace `config` without asking the plugins."""
         write_file(self.directory / CONFIG, dump_job(config))
+        self._take(config)
+
+    def _take(self, config: JobConfig) -> None:
+        """Go on with another configuration."""
         self.config = config
-        # they were made of the sections as they were
-        self._storages.clear()
+        # the old ones were made of the sections as they were
+        self.storages = Storages(config, self._make_storage)
 
     @property
     def since(self) -> datetime:
@@ -127,56 +134,79 @@ class Repository:
         source: Source = self._make(Kind.SOURCE, self.config.source)
         return source
 
-    def storage(self, name: str | None = None) -> Storage:
-        """Make the storage `name`, or the job's own, once.
+    def storage(self, identity: str | None = None) -> Storage:
+        """Return the storage with an identity, or the job's own.
 
         Raises:
+            StorageError: `config` names none that has it.
             ConfigError: its section is wrong.
             PluginError: there is no such storage, or it is broken.
         """
-        name = name or self.config.storage.type
-        if name not in self._storages:
-            # a storage that is neither the job's nor the previous one has no section any more
-            sections = {section.type: section for section in self._storage_sections()}
-            self._storages[name] = self._make(Kind.STORAGE, sections.get(name) or PluginSection.named(name))
-        return self._storages[name]
+        try:
+            return self.storages.find(identity)
+        except StorageError:
+            # a conversion may have moved everything since `config` was read
+            now = load_job(self.directory / CONFIG)
+            if now.storages == self.config.storages:
+                raise
+            self._take(now)
+            return self.storages.find(identity)
 
-    def _storage_sections(self) -> list[PluginSection]:
-        return [section for section in (self.config.storage, self.config.previous_storage) if section is not None]
+    def require_store(self) -> str:
+        """Return the identity of the job's own store; make a store if there is none and no revision misses it.
 
-    def storages(self, revisions: Iterable[Revision]) -> dict[str, Storage]:
-        """Make the job's storage and those that keep `revisions`, by name; raises ConfigError or PluginError."""
-        names = {self.config.storage.type, *(self.storage_name(revision) for revision in revisions)}
-        return {name: self.storage(name) for name in sorted(names)}
+        Raises:
+            StorageError: there is no store, and the data of revisions was there or may have been.
+            ConfigError, PluginError: the storage can not be made.
+        """
+        try:
+            return self.storages.identity
+        except StorageError:
+            # somebody has chosen the storage by hand; but it may also have lost its marker, and must not become another
+            # store while revisions look for it
+            sound, damaged = self.records.survey()
+            if damaged:
+                raise
+            for revision in sound:
+                self.storages.find(revision.storage)
+            self.storages.begin()
+            return self.storages.identity
+
+    def _make_storage(self, section: StorageSection) -> Storage:
+        job = replace(self.job, store=self.directory / section.folder)
+        storage: Storage = self._make(Kind.STORAGE, section, job)
+        return storage
 
     def verifiers(self, default: str) -> list[Verifier]:
         """Make the job's verifiers, or that named `default` if it chooses none; raises ConfigError or PluginError."""
         chosen = self.config.verifier or VerifierSections.named(default)
         return [self._make(Kind.VERIFIER, section) for section in chosen.sections]
 
-    def _make(self, kind: Kind, section: PluginSection) -> Any:  # noqa: ANN401  # the kind decides the type
+    def _make(self, kind: Kind, section: PluginSection, job: Job | None = None) -> Any:  # noqa: ANN401  # the kind decides the type
         # not above: commands that need no plugin, such as `tags`, need not load pluggy
         from backy.plugins.loading import call
 
-        return call(kind, section.type, f"backy_{kind.word}", config=section.written, job=self.job)
+        return call(kind, section.type, f"backy_{kind.word}", config=section.options, job=job or self.job)
 
     def check_plugins(self) -> None:
         """Have the plugins check their sections; raises ConfigError or PluginError."""
         self.source()
-        self.storage()
+        self.storages.all()
         if self.config.verifier is not None:
             self.verifiers("full")
 
     # revisions --------------------------------------------------------------------------------------------------------
 
-    def storage_name(self, revision: Revision) -> str:
-        """Return the name of the storage that has a revision's data."""
+    def store_of(self, revision: Revision) -> str:
+        """Return the identity of the storage that has a revision's data; raises as `Storages.identity`."""
         # of a revision whose state is lost, nobody knows more than what `config` says
-        return revision.storage or self.config.storage.type
+        return revision.storage or self.storages.identity
 
     def remove(self, revision_id: str) -> None:
         """Remove a revision and the data that is stored for it alone; the caller holds `.backup`."""
-        storages = [self.storage(name) for name in sorted(self._storages_of(revision_id))]
+        # all, because an interrupted conversion may have left a copy; no identity is asked, so that a revision whose
+        # storage is gone can be forgotten
+        storages = self.storages.all()
         # the record goes first: from then on there is no revision, but a trace of the rest, by which it is cleaned up
         record = self.records.record_path(revision_id)
         if record.exists():
@@ -188,14 +218,6 @@ class Repository:
         self.records.map_path(revision_id).unlink(missing_ok=True)
         end(self.directory, revision_id)
         self.link_last()
-
-    def _storages_of(self, revision_id: str) -> set[str]:
-        """Return the names of all storages that may have data of a revision."""
-        # the previous storage, too: it may have a copy of an interrupted conversion
-        names = {section.type for section in self._storage_sections()}
-        with suppress(DamageError):
-            names.add(self.records.read_state(revision_id).storage or self.config.storage.type)
-        return names
 
     def link_last(self, newest: Revision | None = None) -> None:
         """Point `last.rev`, and `last` if its image is raw, at the newest revision.
@@ -212,8 +234,8 @@ class Repository:
                 newest = sound[-1] if sound else None
         targets: dict[str, str | None] = {LAST_RECORD: None, LAST: None}
         if newest is not None:
-            raw = self.storage(self.storage_name(newest)).raw
-            targets = {LAST_RECORD: self.records.record_path(newest.id).name, LAST: newest.id if raw else None}
+            raw = newest.id if self._is_raw(newest) else None
+            targets = {LAST_RECORD: self.records.record_path(newest.id).name, LAST: raw}
         for name, target in targets.items():
             link = self.directory / name
             if target is None:
@@ -221,6 +243,12 @@ class Repository:
                     link.unlink()
             elif not link.is_symlink() or str(link.readlink()) != target:
                 replace_link(link, target)
+
+    def _is_raw(self, revision: Revision) -> bool:
+        try:
+            return self.storage(revision.storage).raw
+        except StorageError:
+            return False  # nobody knows where it is, but the other link and other revisions are as useful as before
 
     # images -----------------------------------------------------------------------------------------------------------
 
@@ -241,16 +269,20 @@ class Repository:
 
         Raises:
             DamageError: the map is missing or damaged.
-            ConfigError, PluginError: there is no such storage.
+            StorageError: no store that `config` names has the identity that the revision's state names.
+            ConfigError, PluginError: the storage can not be made.
         """
         if chunks is None:
             chunks = self.records.read_map(revision)
-        with self.open_stored(revision.id, chunks, self.storage_name(revision)) as image:
+        with self.open_stored(revision.id, chunks, revision.storage) as image:
             yield image
 
     @contextmanager
     def open_stored(self, revision_id: str, chunks: ChunkMap, storage: str | None = None) -> Iterator[StoredImage]:
-        """Open what a storage, by default the job's own, has of a revision that need not be complete."""
+        """Open what the storage with the identity `storage`, by default the job's own, has of a revision.
+
+        The revision need not be complete.
+        """
         with self.storage(storage).open(revision_id) as reader:
             yield StoredImage(chunks, reader)
 
@@ -259,8 +291,9 @@ class Repository:
 
         Raises:
             DamageError: the file is missing, or its size is not that of the image.
+            StorageError: no store that `config` names has the identity that the revision's state names.
         """
-        if not self.storage(self.storage_name(revision)).raw:
+        if not self.storage(revision.storage).raw:
             return None
         path = self.directory / revision.id
         size = path.stat().st_size if path.is_file() else None

@@ -91,7 +91,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...]
     """The tags in force; sorted, without duplicates."""
     storage: str | None
-    """The storage that has its data; None for the one that `config` names."""
+    """Identity of the store that has its data; None if it is lost, which stands for the one that `config` names."""
     distrusted: bool = False
     """Whether an operator doubts it, or damage was found."""
     damaged: tuple[int, ...] = ()
@@ -156,7 +156,7 @@ class Revision(msgspec.Struct, frozen=True):
 
     @property
     def storage(self) -> str | None:
-        """The storage that has its data; None for the one that `config` names."""
+        """Identity of the store that has its data; None for the one that `config` names."""
         return self.state.storage
 
     @property

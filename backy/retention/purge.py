@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 
 from backy.api import Held, Purged
 from backy.errors import DamageError, StorageError
@@ -25,6 +24,7 @@ def purge(repository: Repository, events: Events | None = None) -> Purged:
     Raises:
         RepositoryBusyError: somebody reads or writes the repository.
         DamageError: a chunk map is damaged or missing, so its chunks are not known; nothing is removed.
+        StorageError: nobody knows where a revision has its chunks; nothing is removed.
     """
     with events or Events.installed(repository.config.hooks) as plugins:
         result = _purge(repository)
@@ -35,8 +35,7 @@ def purge(repository: Repository, events: Events | None = None) -> Purged:
 def _purge(repository: Repository) -> Purged:
     with exclusive(repository.directory, BACKUP_LOCK), exclusive(repository.directory, PURGE_LOCK):
         records = repository.records
-        revisions = records.survey()[0]
-        storages = {revision.id: revision.storage for revision in revisions}
+        storages = {revision.id: revision.storage for revision in records.survey()[0]}
         # None has the chunks of maps whose record is damaged or whose state is lost: they may be in any storage
         live: dict[str | None, set[bytes]] = {None: set()}
         # the maps of all records, too, to notice one that is missing
@@ -47,28 +46,29 @@ def _purge(repository: Repository) -> Purged:
                 raise DamageError(
                     f"{error}; nothing is purged, for its chunks are not known: 'backy forget -r {path.stem}' first"
                 ) from error
-        named = repository.storages(revisions)
-        purged = [storage.purge(live.get(name, set()) | live[None]) for name, storage in named.items()]
-        previous = repository.config.previous_storage
-        if previous is not None and previous.type not in named:
-            purged.append(_purge_previous(repository, previous.type, live[None]))
+        _require_known(repository, storages)
+        known = repository.storages.identified()
+        purged = [storage.purge(live.get(identity, set()) | live[None]) for identity, storage in known.items()]
     return Purged(sum(found.files for found in purged), sum(found.bytes for found in purged))
 
 
-def _purge_previous(repository: Repository, name: str, live: AbstractSet[bytes]) -> Purged:
-    """Purge the previous storage, which no record names any more."""
-    try:
-        return repository.storage(name).purge(live)
-    # an interrupted conversion may have disposed of it already
-    except StorageError as error:
-        log.warning("%s; no revision is kept there, 'backy convert' gives it up", error)
-        return Purged(0, 0)
+def _require_known(repository: Repository, storages: Mapping[str, str | None]) -> None:
+    """Refuse to purge if a revision may have lost its storage's identity, and with it what tells that chunks are live.
+
+    Raises:
+        StorageError: no storage has the identity that a revision's state names.
+    """
+    for revision_id, identity in storages.items():
+        try:
+            repository.storage(identity)
+        except StorageError as error:
+            raise StorageError(f"revision {revision_id}: {error}; nothing is purged") from error
 
 
 def held_by(repository: Repository, revisions: Sequence[Revision]) -> Held:
     """Count what all storages keep only as bases of deltas, while no revision refers to it."""
     counts = []
-    for name, storage in repository.storages(revisions).items():
-        own = [revision for revision in revisions if repository.storage_name(revision) == name]
+    for identity, storage in repository.storages.identified().items():
+        own = [revision for revision in revisions if repository.store_of(revision) == identity]
         counts.append(storage.held(LiveChunks(repository.records, own)))
     return Held(sum(count.files for count in counts), sum(count.bytes for count in counts))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backy.api import Config, Extent, Snapshot, Source, SourceError
-from backy.repository.config import JobConfig, PluginSection, ShortSection, VerifierSections
+from backy.repository.config import JobConfig, PluginSection, StorageSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 
@@ -72,7 +72,7 @@ class MemoryRepository(Repository):
         # No plugin has this name: `source` below takes its place.
         config = JobConfig(format=FORMAT, source=PluginSection.named("memory"), verifier=VerifierSections.named("full"))
         if storage is not None:
-            config.storage = ShortSection(storage)
+            config.storage = StorageSection(storage)
         return cls.initialize(directory, config)
 
     def source(self) -> Source:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from backy.api import CHUNK_SIZE, PAGE_SIZE, ConfigError, ImageReader, ImageWriter, Job, Storage, identify
+from backy.api import CHUNK_SIZE, PAGE_SIZE, ConfigError, ImageReader, ImageWriter, Job, Storage, StorageError, identify
 from backy.errors import ChunkDamageError
 from backy.image.chunkmap import ZERO
 from backy.plugins.discovery import Kind
@@ -26,6 +26,7 @@ from backy.testing.watchdog import within
 ONE, TWO, THREE = patterned(0), patterned(100), patterned(200)
 ONE_CHANGED = patterned(0, 7)
 SHORT = random.Random(1).randbytes(5000)
+IDENTITY, OTHER = "anidentity", "anotheridentity"
 # A chunk of these tests has sixteen random pages, which no compression makes smaller.
 LEAST = 16 * PAGE_SIZE
 """Bytes that a file or blob with a chunk has at least."""
@@ -155,7 +156,7 @@ class StorageContract:
         """Return an initialized storage."""
         storage = self._made(subject)
         (subject.folder / "vm").mkdir()
-        within(self.time_limit, storage.initialize)
+        within(self.time_limit, lambda: storage.initialize(IDENTITY))
         return _Stored(storage, subject.folder / "vm", subject.blobs)
 
     @pytest.fixture
@@ -186,6 +187,17 @@ class StorageContract:
         """Before `initialize`, there are no files."""
         self._made(subject)
         assert not list(subject.folder.iterdir())
+
+    def test_a_store_keeps_its_identity(self, stored: _Stored, subject: StorageUnderTest) -> None:
+        """It is read from the store itself, and no later `initialize` replaces it."""
+        assert stored.storage.identity == IDENTITY
+        stored.storage.initialize(OTHER)
+        assert self._made(subject).identity == IDENTITY
+
+    def test_without_a_store_there_is_no_identity(self, subject: StorageUnderTest) -> None:
+        """A store that is not there must not be taken for one that is."""
+        with pytest.raises(StorageError):
+            _ = self._made(subject).identity
 
     # writing and reading ----------------------------------------------------------------------------------------------
 
@@ -348,7 +360,7 @@ class StorageContract:
     @staticmethod
     def _made(subject: StorageUnderTest, *, name: str = "vm", **keys: object) -> Storage:
         config = {**subject.config, **keys}
-        job = Job(name, "contractjob", subject.folder / name)
+        job = Job(name, "contractjob", subject.folder / name, subject.folder / name / "store")
         storage: Storage = call(Kind.STORAGE, config["type"], "backy_storage", config=config, job=job)
         return storage
 

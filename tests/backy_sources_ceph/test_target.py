@@ -12,7 +12,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, ConfigError, TargetError
 from backy.backup.backup import Backup
-from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.config import JobConfig, PluginSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 from backy_sources_ceph.target import FEATURES, opened_target, plan_target
@@ -257,7 +257,7 @@ def test_rbd_imports_the_raw_images_of_a_repository(
     config = JobConfig(
         format=FORMAT,
         source=PluginSection({"type": "file", "filename": str(image)}),
-        storage=ShortSection.named("cow"),
+        storage=StorageSection.named("cow"),
     )
     Backup(Repository.initialize(folder, config), ()).run()
     target.rbd("import", backy("-b", folder, "find").out.strip(), target.specification)

@@ -18,7 +18,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
-from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.config import JobConfig, PluginSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.sealed import FORMAT
@@ -210,7 +210,7 @@ class Lab:
         storage = {"type": "chunked", "durability": "none"}
         self.image = image
         self.repository = Repository.initialize(
-            directory, JobConfig(format=FORMAT, source=PluginSection(source), storage=ShortSection(storage))
+            directory, JobConfig(format=FORMAT, source=PluginSection(source), storage=StorageSection(storage))
         )
         self.digests: dict[str, str] = {}
         self._caplog = caplog

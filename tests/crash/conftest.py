@@ -12,7 +12,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE
 from backy.image.chunkmap import ChunkMap
-from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.config import JobConfig, PluginSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.sealed import FORMAT
@@ -47,7 +47,7 @@ class Lab(Laboratory):
         storage = {**self.storage, "durability": durability}
         source = {"type": "file", "filename": str(self.image)}
         Repository.initialize(
-            self.directory, JobConfig(format=FORMAT, source=PluginSection(source), storage=ShortSection(storage))
+            self.directory, JobConfig(format=FORMAT, source=PluginSection(source), storage=StorageSection(storage))
         )
 
     def open(self, durability: str | None = None) -> Repository:

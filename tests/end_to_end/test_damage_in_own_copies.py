@@ -20,7 +20,7 @@ from backy.integrity import quarantine
 from backy.integrity.damage import distrusted
 from backy.integrity.scrub import Scrub, Scrubbed
 from backy.integrity.verify import verify
-from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.config import JobConfig, PluginSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust, utc_now
 from backy.repository.sealed import FORMAT
@@ -69,7 +69,11 @@ class RawStorage:
     def __init__(self, job: Job) -> None:
         self.directory = job.directory
 
-    def initialize(self) -> None:
+    @property
+    def identity(self) -> str:
+        return "rawimages"
+
+    def initialize(self, identity: str) -> None:
         pass
 
     @contextmanager
@@ -144,7 +148,7 @@ def repository(request: pytest.FixtureRequest, tmp_path: Path, mount: Callable, 
     if request.param == "copies":
         repository: RawRepository = CopyingRepository.initialize(tmp_path / "vm", config)
     else:
-        config.storage = ShortSection.named("cow")
+        config.storage = StorageSection.named("cow")
         repository = RawRepository.initialize(mount(request.param) / "vm", config)
     backup(repository)
     with image.open("r+b") as stream:

@@ -13,7 +13,7 @@ import msgspec
 
 from backy.config import Duration
 from backy.plugins.events import REQUIRED
-from backy.repository.config import MOST_KEPT, PluginSection, ScheduledTag, ShortSection, VerifierSections
+from backy.repository.config import MOST_KEPT, PluginSection, ScheduledTag, StorageSection, VerifierSections
 from backy.retention.schedule import MANUAL, Schedule
 from backy.scheduler.configuration.document import ConfigurationError, Document, Problem
 from backy.scheduler.configuration.validation import Checker, Key
@@ -67,7 +67,7 @@ class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, re
     """Path of the metrics for Prometheus, or None: `*.prom` for node_exporter's textfile collector."""
     backup_completed_callback: Path | None = None
     """A program that is called after each backup."""
-    storage: ShortSection = ShortSection.named("chunked")
+    storage: StorageSection = StorageSection.named("chunked")
     """Storage of the images."""
     verifier: VerifierSections | None = None
     """Verifiers of new revisions; None leaves the choice to the source."""
@@ -89,7 +89,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     # None where `global` has the same key, so that a job without the key can be told from one that repeats the default.
     keep: dict[str, Annotated[int, msgspec.Meta(ge=1, le=MOST_KEPT)]] = {}
     """Numbers of revisions to keep that differ from the schedule's, by tag."""
-    storage: ShortSection | None = None
+    storage: StorageSection | None = None
     verifier: VerifierSections | None = None
     expire: bool | None = None
     time_limit: Duration | None = None
@@ -106,7 +106,7 @@ class JobEntry:
     source: PluginSection
     schedule_name: str
     schedule: Schedule
-    storage: ShortSection
+    storage: StorageSection
     verifier: VerifierSections | None
     expire: bool
     time_limit: timedelta | None

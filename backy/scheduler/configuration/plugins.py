@@ -67,7 +67,7 @@ class PluginCheck:
             return str(loaded)
         try:
             # A plugin checks its section when it is made; that touches no source.
-            invoke(*loaded, f"backy_{kind.word}", config=section.written, job=job)
+            invoke(*loaded, f"backy_{kind.word}", config=section.options, job=job)
         except BackyError as error:
             return str(error).removeprefix("config.")
         return None

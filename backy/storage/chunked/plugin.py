@@ -11,18 +11,15 @@ import msgspec
 
 from backy.api import Config, Held, Job, Purged, Storage
 from backy.config import typed
-from backy.durable import sync_folder, write_file
-from backy.errors import StorageError
+from backy.durable import sync_folder
 from backy.hookspecs import hookimpl
+from backy.marker import Marker
 from backy.storage.chunked import standalone
 from backy.storage.chunked.codec import NO_COMPRESSION, Codec
 from backy.storage.chunked.files import ChunkFiles
 from backy.storage.chunked.purge import held, purge
 from backy.storage.chunked.reader import ChunkReader
 from backy.storage.chunked.writer import ChunkWriter, Durability
-
-MARKER = b"backy 3 chunks\n"
-"""Content of `chunks/store`."""
 
 
 class ChunkedConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -36,23 +33,27 @@ class ChunkedConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class ChunkedStorage:
-    """Keeps images as chunks below `chunks/`."""
+    """Keeps images as chunks in its folder."""
 
     raw = False
     shares_chunks = True
 
     def __init__(self, job: Job, config: ChunkedConfig) -> None:
-        self._directory = job.directory / "chunks"
+        self._directory = job.store
+        self._marker = Marker(job.store / "store", "chunks")
         self._codec = Codec(NO_COMPRESSION if config.compression == "none" else config.compression)
         self._durability = config.durability
 
-    def initialize(self) -> None:
+    @property
+    def identity(self) -> str:
+        """The identity in `store`; raises StorageError."""
+        return self._marker.identity
+
+    def initialize(self, identity: str) -> None:
         """Make the folder, name its format, and add the program that restores without backy."""
         self._directory.mkdir(mode=0o750, exist_ok=True)
         # A store of another version is refused, not overwritten.
-        if (self._directory / "store").exists():
-            self._files()
-        write_file(self._directory / "store", MARKER)
+        self._marker.write(identity)
         standalone.install(self._directory.parent)
         sync_folder(self._directory.parent)
 
@@ -115,12 +116,7 @@ class ChunkedStorage:
         Raises:
             StorageError: there is no chunk store, or one of another version.
         """
-        try:
-            marker = (self._directory / "store").read_bytes()
-        except FileNotFoundError:
-            raise StorageError(f"{self._directory / 'store'} is missing: no chunk store of backy 3") from None
-        if marker != MARKER:
-            raise StorageError(f"{self._directory / 'store'} says {marker!r}: no chunk store of backy 3")
+        self._marker.identity  # noqa: B018  # raises
         return ChunkFiles(self._directory)
 
     def _clean_up(self, files: ChunkFiles) -> None:

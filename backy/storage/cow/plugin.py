@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from backy.config import BareConfig, typed
 from backy.durable import READ_ONLY, TEMPORARY_SUFFIX, naming, sync_folder, write_if_different
 from backy.errors import StorageError
 from backy.hookspecs import hookimpl
+from backy.marker import Marker
 from backy.reflink import cannot_clone, clone, is_unsupported, require_clones
 from backy.storage.cow.reader import RawReader
 from backy.storage.cow.writer import RawWriter, lay_over
@@ -27,11 +29,27 @@ class CowStorage:
 
     def __init__(self, job: Job) -> None:
         self._directory = job.directory
+        self._store = job.store
+        self._marker = Marker(job.store / "store", "images")
 
-    def initialize(self) -> None:
-        """Check that files can share blocks here, and install `README`."""
+    @property
+    def identity(self) -> str:
+        """The identity in the marker, which is all that the folder has; raises StorageError."""
+        return self._marker.identity
+
+    def initialize(self, identity: str) -> None:
+        """Check that files can share blocks here, name the format, and install `README`."""
         require_clones(self._directory)
+        self._store.mkdir(mode=0o750, exist_ok=True)
+        self._marker.write(identity)
         self._install()
+        sync_folder(self._directory)
+
+    def dispose(self) -> None:
+        """Remove the marker and its folder."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._store)
+            sync_folder(self._directory)
 
     def _install(self) -> None:
         """Explain the directory to operators who have no backy."""

@@ -18,9 +18,9 @@ import pytest
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup.backup import Backup
 from backy.backup.convert import Conversion
-from backy.errors import BackyError, DamageError, RepositoryBusyError, StorageError
+from backy.errors import DamageError, RepositoryBusyError, StorageError
 from backy.integrity.scrub import Scrub
-from backy.repository.config import ShortSection
+from backy.repository.config import StorageSection
 from backy.repository.revision import Revision, Trust
 from backy.retention.purge import purge
 from backy.system.progress import quiet
@@ -63,6 +63,13 @@ def convert(laboratory: Laboratory, name: str | None = None) -> list[str]:
     return Conversion(laboratory.open(), name or OTHER[laboratory.storage["type"]]).run().revisions
 
 
+def kinds(laboratory: Laboratory) -> list[str]:
+    """Return the type of the storage of each revision, the oldest first."""
+    repository = laboratory.open()
+    sections = {repository.storages.identity_of(section): section.type for section in repository.config.storages}
+    return [sections[revision.storage] for revision in repository.records.history()]
+
+
 def stored(revision: Revision) -> Revision:
     """What has to stay as it is."""
     return revision.changed(storage="")
@@ -72,10 +79,10 @@ def check_files(laboratory: Laboratory, name: str) -> None:
     """All is there that a repository of the storage has, and nothing else."""
     ids = {revision.id for revision in laboratory.open().records.history()}
     expected = COMMON | {f"{identity}.{suffix}" for identity in ids for suffix in ("map", "rev", "state")}
-    expected |= {"cow": {*ids, "last"}, "chunked": {"restore.py", "chunks"}}[name]
+    expected |= {"cow": {*ids, "last", "cow"}, "chunked": {"restore.py", "chunks"}}[name]
     assert {path.name for path in laboratory.directory.iterdir()} - {".scrub", "quarantine"} == expected
     assert laboratory.open().config.storage.type == name
-    assert laboratory.open().config.previous_storage is None
+    assert laboratory.open().config.earlier_storages == ()
 
 
 @pytest.mark.parametrize("kind", ["btrfs", "btrfs zstd", "xfs"])
@@ -88,7 +95,7 @@ def test_all_but_the_storage_stays_as_it_is(mount: Callable, clock: Callable, ki
 
         after = laboratory.open().records.history()
         assert [stored(revision) for revision in after] == [stored(revision) for revision in before]
-        assert {revision.storage for revision in after} == {name}
+        assert set(kinds(laboratory)) == {name}
         laboratory.read_back(laboratory.open(), {revision.id for revision in after})
         check_files(laboratory, name)
         assert Scrub(laboratory.open(), deep=True, clock=laboratory.clock).run().damaged == []
@@ -120,7 +127,7 @@ def test_an_empty_repository_gets_another_storage(folder: Path, clock: Callable)
     laboratory = Laboratory(folder / "vm", clock, {"type": "chunked", "compression": 3})
     laboratory.initialize()
     assert convert(laboratory) == []
-    assert {path.name for path in laboratory.directory.iterdir()} == {"config", "README", ".backup", ".purge"}
+    assert {path.name for path in laboratory.directory.iterdir()} == {"config", "README", "cow", ".backup", ".purge"}
     laboratory.backup()
     assert (laboratory.directory / "last").exists()
 
@@ -139,18 +146,23 @@ class KilledError(Exception):
     """Stands for whatever ends a process."""
 
 
-def convert_partly(laboratory: Laboratory, revisions: int) -> None:
-    """Convert some revisions; end when the copy of the next one is to be read back."""
+def killing_at(number: int) -> Callable[[str, int], Callable[[int], None]]:
+    """Return steps that end everything when something is read back for the given time."""
     checks = []
 
     def steps(name: str, total: int) -> Callable[[int], None]:
         checks.append(name)
-        if checks.count("verify") > revisions:
+        if checks.count("verify") >= number:
             raise KilledError
         return quiet(name, total)
 
+    return steps
+
+
+def convert_partly(laboratory: Laboratory, revisions: int) -> None:
+    """Convert some revisions; end when the copy of the next one is to be read back."""
     with pytest.raises(KilledError):
-        Conversion(laboratory.open(), OTHER[laboratory.storage["type"]], steps=steps).run()
+        Conversion(laboratory.open(), OTHER[laboratory.storage["type"]], steps=killing_at(revisions + 1)).run()
 
 
 @pytest.mark.parametrize("done", [0, 2, COUNT - 1])
@@ -158,17 +170,17 @@ def test_a_repository_works_between_storages(laboratory: Laboratory, backy: Call
     convert_partly(laboratory, done)
     repository = laboratory.open()
     old, new = laboratory.storage["type"], OTHER[laboratory.storage["type"]]
-    assert (repository.config.storage.type, repository.config.previous_storage.type) == (new, old)
+    assert [section.type for section in repository.config.storages] == [new, old]
     history = repository.records.history()
-    assert [revision.storage for revision in history] == [old] * (COUNT - done) + [new] * done
+    assert kinds(laboratory) == [old] * (COUNT - done) + [new] * done
 
-    for number, revision in enumerate(reversed(history)):
+    for number, kind in enumerate(reversed(kinds(laboratory))):
         found = backy("-b", laboratory.directory, "find", "-r", number)
-        assert (found.code == 0) == (revision.storage == "cow")
+        assert (found.code == 0) == (kind == "cow")
         assert backy("-b", laboratory.directory, "restore", "--force", "-r", number, tmp_path / "target").code == 0
         assert backy("-b", laboratory.directory, "verify", "-r", number).code == 0
     last = laboratory.directory / "last"
-    assert (last.is_symlink() and last.resolve().name == history[-1].id) == (history[-1].storage == "cow")
+    assert (last.is_symlink() and last.resolve().name == history[-1].id) == (kinds(laboratory)[-1] == "cow")
     for mode in ("light", "deep"):
         scrub = backy("-b", laboratory.directory, "scrub", mode)
         assert (scrub.code, scrub.err) == (0, "")
@@ -177,7 +189,7 @@ def test_a_repository_works_between_storages(laboratory: Laboratory, backy: Call
     laboratory.check(laboratory.state(0))
 
     revision = laboratory.open().records.history()[-1]
-    assert (revision.storage, revision.parent) == (new, history[-1].id if done else None)
+    assert (kinds(laboratory)[-1], revision.parent) == (new, history[-1].id if done else None)
     laboratory.forget("1")
     assert len(convert(laboratory)) == COUNT - max(done, 1)
     check_files(laboratory, new)
@@ -196,7 +208,7 @@ def test_what_was_begun_can_be_turned_back(laboratory: Laboratory) -> None:
 def test_a_storage_that_was_edited_into_config_is_converted_to_as_well(laboratory: Laboratory) -> None:
     repository = laboratory.open()
     new = OTHER[laboratory.storage["type"]]
-    repository.configure(msgspec.structs.replace(repository.config, storage=ShortSection.named(new)))
+    repository.configure(msgspec.structs.replace(repository.config, storage=StorageSection.named(new)))
     assert len(convert(laboratory)) == COUNT
     check_files(laboratory, new)
 
@@ -209,19 +221,44 @@ def test_purge_works_after_a_conversion_that_ended_while_it_disposed(laboratory:
     if partly and old == "chunked":
         (laboratory.directory / "chunks/00").mkdir(parents=True)
         (laboratory.directory / "chunks/00/dead").touch()
-    repository.write_config(msgspec.structs.replace(repository.config, previous_storage=ShortSection.named(old)))
+    repository.write_config(msgspec.structs.replace(repository.config, earlier_storages=(StorageSection.named(old),)))
     assert purge(repository).files == 0
     convert(laboratory)
     check_files(laboratory, OTHER[old])
     laboratory.check(laboratory.state(0))
 
 
-def test_a_third_storage_has_to_wait(laboratory: Laboratory) -> None:
+def test_two_storages_are_left_for_a_third_one_of_the_same_type(laboratory: Laboratory) -> None:
     convert_partly(laboratory, 1)
-    before = Tree.read(laboratory.directory)
-    with pytest.raises(BackyError, match=r"from '\w+' to '\w+' is not finished: convert to either first"):
-        convert(laboratory, "tape")
-    assert not before.differences(Tree.read(laboratory.directory))
+    before = laboratory.open().records.history()
+    assert len({revision.storage for revision in before}) == 2
+    Conversion(laboratory.open(), "chunked", {"name": "more", "compression": 3}).run()
+    config = laboratory.open().config
+    assert config.storage.written == {"type": "chunked", "name": "more", "compression": 3}
+    assert config.earlier_storages == ()
+    after = laboratory.open().records.history()
+    assert len({revision.storage for revision in after}) == 1
+    assert not {revision.storage for revision in after} & {revision.storage for revision in before}
+    assert not [name for name in ("chunks", "cow", *(r.id for r in before)) if (laboratory.directory / name).exists()]
+    laboratory.check(laboratory.state(0))
+
+
+def test_every_chunk_is_read_from_the_new_storage_before_the_old_one_is_given_up(laboratory: Laboratory) -> None:
+    if laboratory.storage["type"] == "cow":
+        convert(laboratory)
+    with pytest.raises(KilledError):
+        Conversion(laboratory.open(), "chunked", {"name": "more"}, steps=killing_at(COUNT)).run()
+    repository = laboratory.open()
+    identity = repository.storages.identity
+    newest = repository.records.history()[-1]
+    assert newest.storage == identity
+    chunk_id = repository.records.read_map(newest)[0].hex()
+    next(laboratory.directory.glob(f"more/??/{chunk_id}.*")).unlink()
+
+    done = Conversion(laboratory.open(), "chunked", {"name": "more"}).run()
+    assert newest.id in done.failed  # and those whose chunks are made of the same one
+    assert (laboratory.directory / "chunks/store").exists()
+    assert [section.folder for section in laboratory.open().config.earlier_storages] == ["chunks"]
 
 
 def test_who_reads_is_waited_for_with_old_data(laboratory: Laboratory) -> None:
@@ -231,7 +268,7 @@ def test_who_reads_is_waited_for_with_old_data(laboratory: Laboratory) -> None:
             with pytest.raises(RepositoryBusyError, match=r"another backy command holds \.purge"):
                 convert(laboratory)
             assert all(len(image.chunk(index)) == image.chunks.length(index) for index in range(len(image.chunks)))
-    assert {revision.storage for revision in laboratory.open().records.history()} == {OTHER[laboratory.storage["type"]]}
+    assert set(kinds(laboratory)) == {OTHER[laboratory.storage["type"]]}
     convert(laboratory)
     check_files(laboratory, OTHER[laboratory.storage["type"]])
 
@@ -267,12 +304,13 @@ def damage(laboratory: Laboratory, number: int) -> str:
     repository = laboratory.open()
     revision = repository.records.history()[number]
     path = laboratory.directory / revision.id
-    if revision.storage == "chunked":
+    kind = kinds(laboratory)[number]
+    if kind == "chunked":
         identity = repository.records.read_map(revision)[2].hex()
         (path,) = laboratory.directory.glob(f"chunks/??/{identity}.*")
     path.chmod(0o600)
     with path.open("r+b") as stream:
-        stream.seek(path.stat().st_size - 100 if revision.storage == "chunked" else 2 * CHUNK_SIZE)
+        stream.seek(path.stat().st_size - 100 if kind == "chunked" else 2 * CHUNK_SIZE)
         stream.write(b"damage")
     return revision.id
 
@@ -292,9 +330,9 @@ def test_a_damaged_revision_stays_until_it_is_given_up(folder: Path, clock: Call
             assert (done.code, done.err.count("\n")) == (1, 2)  # a line of the log, and the error
             assert f"1 revision is damaged and left alone: {bad}; chunk " in done.err
             history = laboratory.open().records.history()
-            assert [revision.storage for revision in history] == [new, old, new]
+            assert kinds(laboratory) == [new, old, new]
             assert history[1].damaged == (2,)
-            assert laboratory.open().config.previous_storage.written == {"type": old}
+            assert [section.written for section in laboratory.open().config.earlier_storages] == [{"type": old}]
         purge(laboratory.open())
         laboratory.read_back(laboratory.open(), {history[0].id, history[2].id})
 
@@ -366,12 +404,13 @@ def test_a_copy_that_can_take_no_backups_is_converted(mount: Callable, laborator
 
 def finish(laboratory: Laboratory) -> None:
     """Work with what there is, then go on, and see that all is as if nothing had happened."""
-    unfinished = laboratory.directory / "chunks/.store.tmp"
-    if laboratory.open().config.storage.type == "cow" and unfinished.exists():
-        unfinished.rename(laboratory.directory / "chunks/unfinished")  # nobody looks there before the next conversion
+    folder = laboratory.directory / {"chunked": "chunks", "cow": "cow"}[OTHER[laboratory.storage["type"]]]
+    unfinished = folder / ".store.tmp"
+    if laboratory.open().config.storage.type == laboratory.storage["type"] and unfinished.exists():
+        unfinished.rename(folder / "unfinished")  # nobody looks there before the next conversion
     laboratory.check(laboratory.state(0))
     convert(laboratory)
-    (laboratory.directory / "chunks/unfinished").unlink(missing_ok=True)
+    (folder / "unfinished").unlink(missing_ok=True)
     check_files(laboratory, OTHER[laboratory.storage["type"]])
     laboratory.check(laboratory.state(0))
 

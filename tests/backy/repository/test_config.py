@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from backy.errors import ConfigError, RepositoryError
-from backy.repository.config import JobConfig, PluginSection, ShortSection, VerifierSections, dump_job, load_job
+from backy.repository.config import JobConfig, PluginSection, StorageSection, VerifierSections, dump_job, load_job
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_a_job_is_read_as_it_was_written(load) -> None:
     job = JobConfig(
         format=3,
         source=PluginSection({"type": "file", "filename": "/ü"}),
-        storage=ShortSection({"type": "chunked", "compression": 3}),
+        storage=StorageSection({"type": "chunked", "compression": 3}),
         verifier=VerifierSections.named("full"),
     )
     assert load(dump_job(job)) == job
@@ -45,8 +45,10 @@ source:
 storage:
   compression: 3
   type: chunked
-previous_storage:
-  type: cow
+earlier_storages:
+- type: cow
+- type: chunked
+  name: old
 verifier:
   type: full
 schedule:
@@ -62,9 +64,9 @@ def test_a_configuration_is_written_back_byte_for_byte(load) -> None:
 
 
 def test_sections_that_are_one_are_written_twice() -> None:
-    section = ShortSection({"type": "chunked", "more": [1]})
-    text = dump_job(JobConfig(format=3, source=PluginSection.named("x"), storage=section, previous_storage=section))
-    assert text.decode().count("type: chunked\n  more:\n  - 1\n") == 2
+    options = {"type": "chunked", "more": [1]}
+    job = JobConfig(format=3, source=PluginSection(options), storage=StorageSection(options))
+    assert dump_job(job).decode().count("type: chunked\n  more:\n  - 1\n") == 2
 
 
 def test_a_plugin_gets_its_section_as_it_was_written(load) -> None:
@@ -76,10 +78,10 @@ def test_a_plugin_gets_its_section_as_it_was_written(load) -> None:
 
 
 def test_a_name_alone_stands_for_its_type(load) -> None:
-    job = load("format: 3\nsource: {type: file}\nstorage: cow\nprevious_storage: chunked\nverifier: full\n")
+    job = load("format: 3\nsource: {type: file}\nstorage: cow\nearlier_storages: [chunked]\nverifier: full\n")
 
     assert (job.storage.written, job.verifier.written) == ({"type": "cow"}, {"type": "full"})
-    assert job.previous_storage.type == "chunked"
+    assert [section.type for section in job.earlier_storages] == ["chunked"]
 
 
 def test_several_verifiers_are_a_list(load) -> None:

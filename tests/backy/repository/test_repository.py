@@ -173,11 +173,11 @@ def test_last_rev_leads_to_the_newest_complete_revision(repository: Repository, 
 def test_last_leads_to_a_raw_image_only(repository: Repository, back_up) -> None:
     revision = back_up()
     chunked = repository.storage()
-    repository._storages["chunked"] = RawStorage()
+    repository.storages._made["chunks"] = RawStorage()
     repository.link_last()
     assert (repository.directory / "last").readlink() == Path(revision.id)
 
-    repository._storages["chunked"] = chunked
+    repository.storages._made["chunks"] = chunked
     repository.link_last()
     assert not (repository.directory / "last").is_symlink()
 
@@ -186,7 +186,7 @@ def test_only_a_storage_of_raw_images_has_a_path_to_them(repository: Repository,
     revision = back_up()
     assert repository.raw_path(revision) is None
 
-    repository._storages["chunked"] = RawStorage()
+    repository.storages._made["chunks"] = RawStorage()
     path = repository.directory / revision.id
     with pytest.raises(DamageError, match=f"the raw image {path} is missing"):
         repository.raw_path(revision)

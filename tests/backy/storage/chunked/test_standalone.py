@@ -22,7 +22,7 @@ import pytest
 from backy.api import CHUNK_SIZE, PAGE_SIZE, identify
 from backy.backup.backup import Backup
 from backy.errors import DamageError, RevisionNotFoundError
-from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.config import JobConfig, PluginSection, StorageSection
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Wrong
@@ -78,7 +78,7 @@ def make_stock(directory: Path, **storage: object) -> Stock:
     config = JobConfig(
         format=FORMAT,
         source=PluginSection({"type": "file", "filename": str(path)}),
-        storage=ShortSection({"type": "chunked", **storage}),
+        storage=StorageSection({"type": "chunked", **storage}),
     )
     repository = Repository.initialize(directory / "vm", config)
     stock = Stock(repository.directory)

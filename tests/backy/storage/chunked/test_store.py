@@ -42,7 +42,7 @@ class Store:
         self.storage = self.with_options(**options)
 
     def with_options(self, **options: object) -> ChunkedStorage:
-        job = Job(name="vm", id="some-id-of-a-job", directory=self.directory)
+        job = Job("vm", "some-id-of-a-job", self.directory, self.directory / "chunks")
         return backy_storage({"type": "chunked", **options}, job)
 
     @contextmanager
@@ -80,7 +80,7 @@ class Store:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path)
-    store.storage.initialize()
+    store.storage.initialize("anidentity")
     return store
 
 
@@ -459,7 +459,7 @@ def test_held_counts_the_bases_that_are_there_for_deltas_alone(store: Store) -> 
 def syncs(tmp_path: Path, durability: str) -> tuple[list[str], bool]:
     """What a revision of two chunks syncs: names of nodes in order, and whether it is durable."""
     store = Store(tmp_path, durability=durability)
-    store.storage.initialize()
+    store.storage.initialize("anidentity")
     with record(tmp_path) as recording, store.writing() as writer:
         for seed in (1, 2):
             writer.write(seed, identify(data(seed)), data(seed), None)
@@ -544,10 +544,10 @@ def test_a_store_is_read_whatever_it_was_compressed_with(store: Store, compressi
 def test_a_directory_without_the_stores_marker_is_refused(store: Store) -> None:
     marker = store.directory / "chunks/store"
     marker.unlink()
-    with pytest.raises(StorageError, match=r"chunks/store is missing: no chunk store"):
+    with pytest.raises(StorageError, match=r"chunks/store is missing: there is no store"):
         store.purge(set())
-    marker.write_bytes(b"backy 4 chunks\n")
-    with pytest.raises(StorageError, match=r"says b'backy 4 chunks.n': no chunk store"):
+    marker.write_bytes(b"backy 4 chunks\nanidentity\n")
+    with pytest.raises(StorageError, match=r"says b'backy 4 chunks.nanidentity.n': no store"):
         store.read(bytes(32))
 
 

@@ -172,7 +172,7 @@ def test_a_backup_killed_at_any_moment_harms_nothing(mount, guest: Guest, rounds
         check(directory, expected)
         assert not list(directory.glob(".*.tmp"))
         names = {path.name for path in directory.iterdir() if "." not in path.name}
-        assert names == {"config", "README", "last", *expected}
+        assert names == {"config", "README", "cow", "last", *expected}
         oldest = next(iter(expected))
         assert guest.backy("-b", directory, "forget", "-r", oldest).code == 0
         del expected[oldest]

@@ -67,8 +67,8 @@ def test_a_revision_is_the_raw_image_read_only_and_last_leads_to_it(repository, 
 def test_the_directory_has_what_the_reference_lists(repository, back_up) -> None:
     identity = back_up().id
     files = {path.name for path in repository.directory.iterdir()}
-    revision = {identity, f"{identity}.rev", f"{identity}.map", "last", "last.rev"}
-    assert files == {"config", "README", ".backup", ".purge", *revision}
+    revision = {identity, *(f"{identity}.{suffix}" for suffix in ("rev", "state", "map")), "last", "last.rev"}
+    assert files == {"config", "README", "cow", ".backup", ".purge", ".seq", *revision}
 
 
 def test_pages_of_zeroes_are_holes(repository, back_up) -> None:
@@ -240,4 +240,5 @@ def test_the_name_alone_chooses_it_in_config(mount, backy, image: Path) -> None:
 
     assert backy("-b", directory, "backup", "daily").code == 0
     assert (directory / "last").read_bytes() == image.read_bytes()
-    assert Repository.open(directory).records.history()[0].storage == "cow"
+    repository = Repository.open(directory)
+    assert repository.storage(repository.records.history()[0].storage).raw

@@ -1,0 +1,151 @@
+"""The storages that `config` names. A revision is found in one of them by the identity that its state has."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import shortuuid
+
+from backy.api import Storage
+from backy.errors import BackyError, PluginError, StorageError
+from backy.repository.config import JobConfig, StorageSection
+
+log = logging.getLogger(__name__)
+
+
+class Storages:
+    """The job's own storage and the earlier ones. Each is made once, when it is needed."""
+
+    def __init__(self, config: JobConfig, make: Callable[[StorageSection], Storage]) -> None:
+        self._config = config
+        self._make = make
+        self._made: dict[str, Storage] = {}
+        self._identities: dict[str, str] = {}
+        """What was read from markers, by folder. A command asks a storage once, which may be far away."""
+
+    def made(self, section: StorageSection) -> Storage:
+        """Make a storage; raises ConfigError or PluginError."""
+        if section.folder not in self._made:
+            self._made[section.folder] = self._make(section)
+        return self._made[section.folder]
+
+    @property
+    def own(self) -> Storage:
+        """The storage of new revisions; raises ConfigError or PluginError."""
+        return self.made(self._config.storage)
+
+    @property
+    def identity(self) -> str:
+        """The identity of the storage of new revisions; raises StorageError, ConfigError or PluginError."""
+        return self.identity_of(self._config.storage)
+
+    def identity_of(self, section: StorageSection) -> str:
+        """Return the identity of the store that answers at the address of `section`; raises as `identity`."""
+        if section.folder not in self._identities:
+            self._identities[section.folder] = self.made(section).identity
+        return self._identities[section.folder]
+
+    def all(self) -> list[Storage]:
+        """Make all storages, the job's own first; raises ConfigError or PluginError."""
+        return [self.made(section) for section in self._config.storages]
+
+    def identified(self) -> dict[str, Storage]:
+        """Return all storages by identity, the job's own first, without earlier ones that have none.
+
+        Raises:
+            StorageError: the job's own has none.
+            ConfigError, PluginError: one can not be made.
+        """
+        found = {self.identity: self.own}
+        for section in self._config.earlier_storages:
+            storage = self.made(section)
+            try:
+                found.setdefault(self.identity_of(section), storage)
+            # an interrupted conversion may have disposed of it already
+            except StorageError as error:
+                log.warning("the earlier storage '%s' is left out: %s", section.type, error)
+        return found
+
+    def find(self, identity: str | None) -> Storage:
+        """Return the storage with an identity; the job's own for None.
+
+        Raises:
+            StorageError: `config` names none that has it.
+            ConfigError, PluginError: the storage can not be made.
+        """
+        if identity is None:
+            return self.own
+        answers = []
+        failure: BackyError | None = None
+        for section in self._config.storages:
+            try:
+                found = self.identity_of(section)
+            # another one may have it: only if none has is this the reason
+            except (StorageError, PluginError) as error:
+                failure = failure or error
+                continue
+            if found == identity:
+                return self.made(section)
+            answers.append(f"'{section.type}' in {section.folder} is {found}")
+        if isinstance(failure, StorageError):
+            raise StorageError(f"{failure}; {identity} is looked for") from failure
+        if failure is not None:
+            raise failure
+        raise StorageError(
+            f"the store {identity} is none of those that 'config' names: {', '.join(answers)}. Name the one that has "
+            "it under 'earlier_storages', or bring it back to its place"
+        )
+
+    # another storage --------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Prepare the job's own storage, which has just been chosen.
+
+        Raises:
+            StorageError: it can not work here, or it is the same store as an earlier one, by another name.
+        """
+        own = self._config.storage
+        if self.own.raw and any(storage.raw for _, storage in self._earlier()):
+            raise StorageError(f"'{own.type}' and the storage before both keep raw images, which have the same names")
+        self.own.initialize(shortuuid.uuid())
+        self._identities.pop(own.folder, None)
+        for section, _ in self._earlier():
+            if self._answer(section) == self.identity:
+                raise StorageError(f"'{own.folder}' and '{section.folder}' are one store, {self.identity}")
+
+    def require_same_as(self, before: Storages) -> None:
+        """Refuse changed options by which another store answers than `before`.
+
+        Raises:
+            StorageError: another one does, or none.
+        """
+        try:
+            present = before.identity
+        except (StorageError, PluginError):
+            # nothing can be compared: what is wrong there may be what the change is to mend
+            return
+        own = self._config.storage
+        try:
+            answer = self.identity
+        except StorageError as error:
+            answer = f"no store ({error})"
+        if answer != present:
+            raise StorageError(
+                f"the storage '{own.type}' in {own.folder} is {present}; with the changed options, {answer} answers. "
+                "Another store needs a 'name' of its own"
+            )
+
+    def _answer(self, section: StorageSection) -> str | None:
+        """Return the identity of a store; None if it has none now."""
+        try:
+            return self.identity_of(section)
+        except StorageError:
+            return None
+
+    def _earlier(self) -> Iterator[tuple[StorageSection, Storage]]:
+        """Yield the earlier storages that can be made: one that is not installed any more must not bar the way out."""
+        for section in self._config.earlier_storages:
+            with suppress(PluginError):
+                yield section, self.made(section)
