@@ -28,7 +28,19 @@ from backy.contract.images import (
 )
 from backy.contract.revisions import ChunkedImage, RevisionInfo, Statistics, Verification
 from backy.contract.sources import Import, KeepingSource, RestoreTarget, Source
-from backy.contract.storages import DisposableStorage, Held, ImageReader, ImageWriter, Purged, Storage, Stored
+from backy.contract.storages import (
+    ChoosyStorage,
+    DisposableStorage,
+    ExplainedStorage,
+    Held,
+    ImageReader,
+    ImageWriter,
+    ListedStorage,
+    ParallelStorage,
+    Purged,
+    Storage,
+    Stored,
+)
 from backy.contract.verifiers import Mismatch, MismatchHandler, Report, Verifier
 
 # the errors that concern plugins; they lie below, so that every room can raise them
@@ -48,6 +60,7 @@ __all__ = [
     "PAGE_SIZE",
     "AssessedSnapshot",
     "BackyError",
+    "ChoosyStorage",
     "ChunkDamageError",
     "ChunkedImage",
     "Config",
@@ -55,6 +68,7 @@ __all__ = [
     "Consistency",
     "ConsoleCommand",
     "DisposableStorage",
+    "ExplainedStorage",
     "Extent",
     "FreezingSnapshot",
     "Held",
@@ -64,8 +78,10 @@ __all__ = [
     "Import",
     "Job",
     "KeepingSource",
+    "ListedStorage",
     "Mismatch",
     "MismatchHandler",
+    "ParallelStorage",
     "Progress",
     "Purged",
     "Report",

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backy.api import ChunkedImage, Job, RevisionInfo
+from backy.api import ChunkedImage, Config, Job, RevisionInfo, Storage
 from backy.errors import RevisionNotFoundError
+from backy.plugins.discovery import Kind
+from backy.repository.config import PluginSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 
@@ -31,6 +33,21 @@ def open_repository(directory: Path) -> StoredRepository:
         ConfigError: its `config` is wrong.
     """
     return StoredRepository(Repository.open(directory))
+
+
+def make_storage(config: Config, job: Job) -> Storage:
+    """Make a storage for one that wraps it. It keeps its data in `job.store`, which may be a folder below its own.
+
+    The outer storage has an identity of its own: what it stores is not what the inner one would read.
+
+    Raises:
+        ConfigError: the section `config` is wrong.
+        PluginError: there is no such storage, or it is broken.
+    """
+    from backy.plugins.loading import call  # not above: who reads need not load pluggy
+
+    made: Storage = call(Kind.STORAGE, PluginSection(config).type, "backy_storage", config=config, job=job)
+    return made
 
 
 class StoredRepository:

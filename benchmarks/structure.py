@@ -31,7 +31,7 @@ errors text
 contract
 api hookspecs
 extents config durable
-reflink system
+marker reflink system
 image
 plugins comparing
 storage/chunked storage/cow verifiers

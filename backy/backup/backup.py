@@ -42,6 +42,7 @@ from backy.repository.live import LiveChunks, first_sound, reliable
 from backy.repository.repository import Repository
 from backy.repository.revision import Record, Revision, State, utc_now
 from backy.repository.running import Running, begin, end, take_number
+from backy.repository.storages import threads_for
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.system.progress import Steps, quiet
 
@@ -94,6 +95,7 @@ class Backup:
         source = self.source or self.repository.source()
         # here, so that a wrong section, or a store that is not there, fails before anything begins
         self.repository.require_store()
+        self.repository.explain()
         self._events.ask("backy_backup_starting", job=self.repository.job, tags=self.tags)
         try:
             revision = self._attempt(source, hinted=True)
@@ -248,7 +250,8 @@ class _Making:
         live = LiveChunks(self._repository.records, candidates)
         storage = self._repository.storage()
         with storage.create(self._birth.id, self._birth.parent, size, live) as writer:
-            done = transfer(self._snapshot, writer, parent, self._backup.steps("backup", size))
+            progress = self._backup.steps("backup", size)
+            done = transfer(self._snapshot, writer, parent, progress, threads_for(storage))
             stored = writer.commit()
         if stored.durable:
             self._sync_earlier()

@@ -30,6 +30,7 @@ from backy.repository.config import JobConfig, StorageSection
 from backy.repository.live import LiveChunks, first_sound, reliable
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, utc_now
+from backy.repository.storages import threads_for
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.system.progress import Steps, quiet
 
@@ -159,7 +160,7 @@ class Conversion:
         progress = self.steps("convert", image.size)
         storage = self.repository.storages.own
         with storage.create(revision.id, parent.id if parent else None, image.size, live) as writer:
-            transfer(snapshot, writer, parent_map, progress)
+            transfer(snapshot, writer, parent_map, progress, threads_for(storage))
             return writer.commit()
 
     def _check(self, copy: Revision, original: StoredImage) -> None:

@@ -10,7 +10,7 @@ from backy.api import CHUNK_SIZE, Extent, ImageWriter, Progress, Snapshot, ident
 from backy.errors import SourceError
 from backy.image.chunkmap import ZERO, ChunkMap
 from backy.image.spans import spans, whole
-from backy.system.parallel import in_parallel
+from backy.system.parallel import in_parallel, thread_count
 
 _ZEROES = bytes(CHUNK_SIZE)
 
@@ -50,14 +50,18 @@ class Transferred:
     """Bytes that differ from the parent."""
 
 
-def transfer(snapshot: Snapshot, writer: ImageWriter, parent: ChunkMap | None, progress: Progress) -> Transferred:
+def transfer(
+    snapshot: Snapshot, writer: ImageWriter, parent: ChunkMap | None, progress: Progress, threads: int | None = None
+) -> Transferred:
     """Store `snapshot` through `writer`, whose image begins as a copy of `parent`.
+
+    `threads` is how many the storage would like to work for it; None if it does not care.
 
     Raises:
         SourceError: the source can not be read, or gives fewer bytes than it has.
         StorageError: the storage can not take a chunk.
     """
-    return _Transfer(snapshot, writer, parent, progress).run()
+    return _Transfer(snapshot, writer, parent, progress).run(threads)
 
 
 class _Transfer:
@@ -68,11 +72,13 @@ class _Transfer:
         self._progress = progress
         # chunks are stored by several threads, and the counts are theirs in common
         self._lock = threading.Lock()
+        # a source need not stand more threads because the storage would like to have them
+        self._reading = threading.BoundedSemaphore(thread_count())
         self._done = Transferred(self._parent.resized(snapshot.size))
 
-    def run(self) -> Transferred:
+    def run(self, threads: int | None) -> Transferred:
         """Read and store every chunk that may have changed."""
-        for _ in in_parallel(self._store, self._candidates()):
+        for _ in in_parallel(self._store, self._candidates(), threads):
             pass  # the work is done while the results, which say nothing, are fetched
         return self._done
 
@@ -109,7 +115,8 @@ class _Transfer:
     def _store(self, index: int) -> None:
         offset = index * CHUNK_SIZE
         length = min(CHUNK_SIZE, self._snapshot.size - offset)
-        data = self._snapshot.pread(offset, length)
+        with self._reading:
+            data = self._snapshot.pread(offset, length)
         # a plugin may break its contract, and a short chunk would be stored as if it were the whole one
         if len(data) != length:
             raise SourceError(

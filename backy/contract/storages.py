@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -146,6 +146,47 @@ class Storage(Protocol):
 
 # The optional members have protocols of their own, without those of `Storage`: to ask whether an object has all members
 # of `Storage` would read the identity, which may fail.
+
+
+@runtime_checkable
+class ExplainedStorage(Protocol):
+    """A storage that tells how its data come back without backy."""
+
+    @property
+    def restore_hint(self) -> str:
+        """One line for `README` in the repository, without a full stop. `restore.py` there lists the revisions."""
+
+
+@runtime_checkable
+class ChoosyStorage(Protocol):
+    """A storage that has a verifier in mind, for instance because reading from it is slow."""
+
+    @property
+    def verifier(self) -> str | None:
+        """Name of the verifier to use unless the job names one, rather than that of the source; None for no wish."""
+
+
+@runtime_checkable
+class ParallelStorage(Protocol):
+    """A storage that knows how many chunks it can work on at once, for instance because each waits for a network."""
+
+    @property
+    def parallel(self) -> int:
+        """How many threads read or write chunks, 1 to 64. Each takes some 16 MiB of memory."""
+
+
+@runtime_checkable
+class ListedStorage(Protocol):
+    """A storage that can list all chunks at once, faster than `ImageReader.probe` asks for each."""
+
+    def inventory(self) -> Mapping[bytes, int]:
+        """Return the size of what is stored for each chunk, by id. A light scrub asks for it once.
+
+        A chunk whose parts are not all there has no place in it. Only storages that share chunks are asked.
+
+        Raises:
+            StorageError: the list can not be had; the scrub ends, and nothing is taken for missing.
+        """
 
 
 @runtime_checkable

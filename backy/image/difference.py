@@ -47,7 +47,7 @@ def compare(old: StoredImage, new: StoredImage, steps: Steps) -> Comparison:
         length = new.chunks.length(index)
         return list(joined(_pages(index, _content(new, index, length), _content(old, index, length))))
 
-    with closing(attempts(look, chunks)) as looks:
+    with closing(attempts(look, chunks, new.threads)) as looks:
         for index, difference in looks:
             length = new.chunks.length(index)
             progress(length)

@@ -17,9 +17,11 @@ Result = TypeVar("Result")
 class StoredImage:
     """An image made of a map and a storage's reader. Safe to use from several threads."""
 
-    def __init__(self, chunks: ChunkMap, reader: ImageReader) -> None:
+    def __init__(self, chunks: ChunkMap, reader: ImageReader, threads: int | None = None) -> None:
         self.chunks = chunks
         self.reader = reader
+        self.threads = threads
+        """How many threads the storage would like to read chunks; None if it does not care."""
 
     @property
     def size(self) -> int:
@@ -69,9 +71,12 @@ class StoredImage:
 
 
 def attempts(
-    function: Callable[[Item], Result], items: Iterable[Item]
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
 ) -> Generator[tuple[Item, Result | ChunkDamageError], None, None]:
-    """Call `function` for each of `items` in parallel; yield the item with the result or the damage that it raised."""
+    """Call `function` for each of `items` in parallel; yield the item with the result or the damage that it raised.
+
+    `threads` is as in `in_parallel`.
+    """
 
     def attempt(item: Item) -> tuple[Item, Result | ChunkDamageError]:
         try:
@@ -79,4 +84,4 @@ def attempts(
         except ChunkDamageError as error:
             return item, error
 
-    return in_parallel(attempt, items)
+    return in_parallel(attempt, items, threads)

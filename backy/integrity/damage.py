@@ -38,7 +38,7 @@ def damaged_chunks(image: StoredImage, indexes: Iterable[int], progress: Progres
     """Read the chunks at `indexes` and return the damage by index; only the first few errors keep their evidence."""
     found: dict[int, ChunkDamageError] = {}
     # Results wait for their turn: `damage_of` does not keep the content of sound chunks in memory meanwhile.
-    for index, error in in_parallel(lambda index: (index, damage_of(image, index)), indexes):
+    for index, error in in_parallel(lambda index: (index, damage_of(image, index)), indexes, image.threads):
         progress(image.chunks.length(index))
         if error is not None:
             found[index] = error if len(found) < MOST_FINDINGS else error.without_evidence()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from backy.api import CHUNK_SIZE, ImageReader
+from backy.api import CHUNK_SIZE, ImageReader, ListedStorage
 from backy.errors import MOST_FINDINGS, ChunkDamageError
 from backy.image.chunkmap import checked
 from backy.image.stored import attempts
@@ -26,6 +26,7 @@ from backy.integrity.inventory import Inventory, Item, read_position, write_posi
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
+from backy.repository.storages import threads_for
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, SCRUB_LOCK, exclusive, shared
 from backy.system.progress import Steps, quiet
 from backy.text.phrases import counted
@@ -165,9 +166,15 @@ class Scrub:
     def _look(self, items: Iterable[Item]) -> Generator[tuple[Item, int | ChunkDamageError], None, None]:
         """Yield each of `items` with the number of bytes that were read, or with its damage."""
         for (storage, revision_id), group in groupby(items, key=lambda item: (item.storage, item.revision_id)):
-            with self.repository.storage(storage).open(revision_id) as reader:
+            asked = self.repository.storage(storage)
+            if not self.deep and not revision_id and isinstance(asked, ListedStorage):
+                # After the maps were read, so that a backup that runs has stored all that they name.
+                stored = asked.inventory()
+                yield from attempts(partial(_listed, stored), group, 1)
+                continue
+            with asked.open(revision_id) as reader:
                 # `yield from` also ends the threads before the reader is closed, if the caller stops early.
-                yield from attempts(partial(self._check, reader), group)
+                yield from attempts(partial(self._check, reader), group, threads_for(asked))
 
     def _check(self, reader: ImageReader, item: Item) -> int:
         """Return how many bytes of a chunk were read; raises ChunkDamageError."""
@@ -207,3 +214,10 @@ class Scrub:
         history = self.repository.records.history()
         known = {(self.repository.store_of(revision), revision.id) for revision in history}
         return [item for item in self._suspects if not item.revision_id or (item.storage, item.revision_id) in known]
+
+
+def _listed(stored: Mapping[bytes, int], item: Item) -> int:
+    """Return 0, the bytes that were read; raise ChunkDamageError if the list has no chunk, or an empty one."""
+    if stored.get(item.chunk_id, 0) <= 0:
+        raise ChunkDamageError(item.chunk_id, "the storage does not list it")
+    return 0

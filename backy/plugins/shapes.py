@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import UnionType
 from typing import Any, get_args
 
 from backy.api import Consistency, Extent, Held, Mismatch, MismatchHandler, Purged, Report, Stored
@@ -10,7 +11,7 @@ from backy.plugins.discovery import Plugin
 from backy.plugins.guard import Call, Check, Guard, Shape, context, guarded
 
 
-def _of(kind: type, wanted: str) -> Check:
+def _of(kind: type | UnionType, wanted: str) -> Check:
     def check(call: Call, value: Any) -> Any:  # noqa: ANN401  # this is where it is checked
         # True is an int to Python, and never what is meant.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -134,8 +135,16 @@ _SOURCE = Shape(
     optional=frozenset({"retain"}),
 )
 _STORAGE = Shape(
-    attributes={"raw": _of(bool, "True or False"), "shares_chunks": _of(bool, "True or False")},
+    attributes={
+        "raw": _of(bool, "True or False"),
+        "shares_chunks": _of(bool, "True or False"),
+        "identity": _of(str, "the identity of the store"),
+        "verifier": _of(str | None, "a verifier's name"),
+        "parallel": _size,
+        "restore_hint": _of(str, "a line of text"),
+    },
     methods={
+        "inventory": _of(Mapping, "sizes by id"),
         "initialize": _anything,
         "create": context(_WRITER),
         "open": context(_READER),
@@ -145,7 +154,7 @@ _STORAGE = Shape(
         "purge": _sizes(Purged, "files", "bytes"),
         "dispose": _anything,
     },
-    optional=frozenset({"dispose"}),
+    optional=frozenset({"verifier", "parallel", "restore_hint", "inventory", "dispose"}),
 )
 _VERIFIER = Shape(attributes={}, methods={}, functions={"verify": _verify})
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import msgspec
 
-from backy.api import Job, Source, Storage, Verifier
+from backy.api import ChoosyStorage, Job, Source, Storage, Verifier
 from backy.durable import replace_link, sync_folder, write_file
 from backy.errors import DamageError, RepositoryError, StorageError
 from backy.image.chunkmap import ChunkMap
@@ -21,7 +21,8 @@ from backy.repository.config import JobConfig, PluginSection, StorageSection, Ve
 from backy.repository.records import LAST_RECORD, Records
 from backy.repository.revision import Revision, utc_now
 from backy.repository.running import end
-from backy.repository.storages import Storages
+from backy.repository.standalone import explain
+from backy.repository.storages import Storages, threads_for
 from backy.system.locking import PURGE_LOCK, shared
 
 CONFIG = "config"
@@ -77,21 +78,23 @@ class Repository:
         repository.storages.begin()
         # last, because `config` makes it a repository: after a crash, `init` can be run again
         write_file(directory / CONFIG, dump_job(repository.config))
+        repository.explain()
         return repository
 
     def configure(self, config: JobConfig) -> None:
         """Replace `config` by one that differs from it.
 
         Another storage is one in another folder. It gets the new revisions only. Existing ones stay in the old one,
-        which is recorded in `earlier_storages` so that they are found there.
+        which is recorded in `earlier_storages` so that they are found there. What `config` has as such is ignored.
 
         Raises:
             ConfigError, PluginError, StorageError: a plugin refuses its section; the file is left as it is.
         """
+        earlier = self.config.moved_to(config.storage).earlier_storages
+        config = msgspec.structs.replace(config, earlier_storages=earlier)
         if config == self.config:
             return
-        earlier = self.config.moved_to(config.storage).earlier_storages
-        changed = type(self)(self.directory, msgspec.structs.replace(config, earlier_storages=earlier))
+        changed = type(self)(self.directory, config)
         changed.check_plugins()
         self._prepare(changed)
         self.write_config(changed.config)
@@ -115,6 +118,11 @@ class Repository:
         """Replace `config` without asking the plugins."""
         write_file(self.directory / CONFIG, dump_job(config))
         self._take(config)
+        self.explain()
+
+    def explain(self) -> None:
+        """Write `README` and `restore.py` for those who have no backy, unless they are there."""
+        explain(self.directory, self.storages.hints())
 
     def _take(self, config: JobConfig) -> None:
         """Go on with another configuration."""
@@ -178,7 +186,14 @@ class Repository:
         return storage
 
     def verifiers(self, default: str) -> list[Verifier]:
-        """Make the job's verifiers, or that named `default` if it chooses none; raises ConfigError or PluginError."""
+        """Make the verifiers of the job, or else the one that its storage names, or else `default`.
+
+        Raises:
+            ConfigError, PluginError: one can not be made.
+        """
+        storage = self.storages.own
+        # the storage before the source: a source knows what is likely to differ, a storage what it costs to read
+        default = (storage.verifier if isinstance(storage, ChoosyStorage) else None) or default
         chosen = self.config.verifier or VerifierSections.named(default)
         return [self._make(Kind.VERIFIER, section) for section in chosen.sections]
 
@@ -191,7 +206,7 @@ class Repository:
     def check_plugins(self) -> None:
         """Have the plugins check their sections; raises ConfigError or PluginError."""
         self.source()
-        self.storages.all()
+        self.storages.own  # noqa: B018  # makes it
         if self.config.verifier is not None:
             self.verifiers("full")
 
@@ -283,8 +298,9 @@ class Repository:
 
         The revision need not be complete.
         """
-        with self.storage(storage).open(revision_id) as reader:
-            yield StoredImage(chunks, reader)
+        found = self.storage(storage)
+        with found.open(revision_id) as reader:
+            yield StoredImage(chunks, reader, threads_for(found))
 
     def raw_path(self, revision: Revision) -> Path | None:
         """Return the path of the raw image of a revision; None if its storage keeps no raw images.

@@ -8,10 +8,11 @@ from contextlib import suppress
 
 import shortuuid
 
-from backy.api import Storage
-from backy.errors import BackyError, PluginError, StorageError
+from backy.api import ExplainedStorage, ParallelStorage, Storage
+from backy.errors import BackyError, ConfigError, PluginError, StorageError
 from backy.repository.config import JobConfig, StorageSection
 
+MOST_THREADS = 64
 log = logging.getLogger(__name__)
 
 
@@ -66,6 +67,17 @@ class Storages:
             # an interrupted conversion may have disposed of it already
             except StorageError as error:
                 log.warning("the earlier storage '%s' is left out: %s", section.type, error)
+        return found
+
+    def hints(self) -> dict[str, tuple[str, str | None]]:
+        """Return by folder the type of each storage, and how its data come back without backy if it says so."""
+        found: dict[str, tuple[str, str | None]] = {}
+        for section in self._config.storages:
+            hint = None
+            with suppress(PluginError, ConfigError):
+                storage = self.made(section)
+                hint = storage.restore_hint if isinstance(storage, ExplainedStorage) else None
+            found[section.folder] = section.type, hint
         return found
 
     def find(self, identity: str | None) -> Storage:
@@ -149,3 +161,9 @@ class Storages:
         for section in self._config.earlier_storages:
             with suppress(PluginError):
                 yield section, self.made(section)
+
+
+def threads_for(storage: Storage) -> int | None:
+    """Return how many threads a storage would like to work for it; None if it does not care."""
+    # bounded, because each thread has a few chunks in memory
+    return min(max(storage.parallel, 1), MOST_THREADS) if isinstance(storage, ParallelStorage) else None

@@ -124,7 +124,7 @@ def restore(
             _write(target, index * CHUNK_SIZE, image.chunk(index))
         return image.chunks.length(index)
 
-    for length in in_parallel(copy, image.chunks.data()):
+    for length in in_parallel(copy, image.chunks.data(), image.threads):
         progress(length)
 
 
@@ -158,6 +158,6 @@ def stream(image: StoredImage, descriptor: int, progress: Progress) -> None:
         OSError: the pipe has no reader any more.
     """
     # All chunks, not only those with data: a pipe has no holes.
-    for data in in_parallel(image.chunk, range(len(image.chunks))):
+    for data in in_parallel(image.chunk, range(len(image.chunks)), image.threads):
         write_all(descriptor, data)
         progress(len(data))

@@ -38,8 +38,15 @@ def keep_freed_memory() -> None:
         mallopt(-3, 8 * CHUNK_SIZE)  # M_MMAP_THRESHOLD
 
 
-def in_parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+def in_parallel(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
+) -> Generator[Result, None, None]:
     """Yield `function(item)` for every item, in order, computed by several threads.
+
+    Args:
+        function: Called from any of the threads.
+        items: The items; one thread at a time asks for the next one.
+        threads: How many; None for the number that suits this machine.
 
     The first exception ends everything, in a call or in the consumer: calls that have not begun are dropped, and
     running ones are awaited.
@@ -47,7 +54,7 @@ def in_parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> Ge
     # One thread takes a chunk from its first byte to its last: reading, hashing, compressing and writing all release
     # the interpreter lock, so there are no stages to balance.
     keep_freed_memory()
-    threads = thread_count()
+    threads = threads or thread_count()
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="backy") as pool:
         try:

@@ -21,14 +21,23 @@ def load_yaml(path: Path) -> object:
         ConfigError: the file is not YAML; the text names line and column.
         OSError: the file can not be read.
     """
+    return parse_yaml(path.read_bytes(), str(path))
+
+
+def parse_yaml(content: bytes | str, where: str) -> object:
+    """Read one YAML document.
+
+    Raises:
+        ConfigError: it is not YAML; the text begins with `where` and names line and column.
+    """
     try:
-        loader = LOADER(path.read_bytes())
+        loader = LOADER(content)
         try:
             return loader.get_single_data()
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError) as error:  # ValueError: 2026-02-30 looks like a date and is none.
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def dump_yaml(content: object) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from backy.api import CHUNK_SIZE, ID_PATTERN, PAGE_SIZE, identify
+from backy.api import CHUNK_SIZE, ID_PATTERN, PAGE_SIZE, Job, identify
 from backy.backup.backup import Backup
 from backy.image.chunkmap import ZERO, ChunkMap
 from backy.repository.repository import Repository
@@ -21,7 +21,7 @@ from backy.repository.running import COUNTER, Running, begin, begun, running_pat
 from backy.repository.sealed import decode, encode
 from backy.storage.chunked.codec import Codec, apply_delta, decode_delta, encode_delta, make_delta
 from backy.storage.chunked.files import parse_name
-from backy.storage.chunked.plugin import MARKER
+from backy.storage.chunked.plugin import backy_storage
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/format.md").read_text()
 SPACES = b" " * CHUNK_SIZE
@@ -115,8 +115,11 @@ def test_the_name_of_the_delta() -> None:
     assert file.name == found[2]
 
 
-def test_the_marker() -> None:
-    assert f'the {len(MARKER)} bytes "{MARKER.decode()}"'.replace("\n", "\\n") in PAGE
+def test_the_marker(tmp_path: Path) -> None:
+    storage = backy_storage({"type": "chunked"}, Job("vm", "vm-id", tmp_path, tmp_path / "chunks"))
+    storage.initialize("Q6mWzFJV4UZroQvLbx9GkT")
+    assert (tmp_path / "chunks/store").read_bytes() == vector("marker")
+    assert storage.identity == "Q6mWzFJV4UZroQvLbx9GkT"
 
 
 def test_ids_of_revisions_are_as_the_page_says() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backy.backup.backup import Backup
-from backy.repository.config import JobConfig, PluginSection, ShortSection
+from backy.repository.config import JobConfig, PluginSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT
 
@@ -50,7 +50,7 @@ def answers(directory: Path, image: Path, storage: str) -> tuple[list[str], byte
     config = JobConfig(
         format=FORMAT,
         source=PluginSection({"type": "file", "filename": str(image)}),
-        storage=ShortSection.named(storage),
+        storage=StorageSection.named(storage),
     )
     repository = Repository.initialize(directory, config)
     Backup(repository, ("weekly",)).run()
@@ -61,7 +61,7 @@ def answers(directory: Path, image: Path, storage: str) -> tuple[list[str], byte
     readme = (directory / "README").read_text().partition("To restore\n")[2].partition("To copy")[0]
     # Two blanks or more are before a remark.
     lines = [line.strip().partition("  ")[0] for line in readme.splitlines() if line.startswith("    ")]
-    assert lines[0] == ("mkdir -p IMAGES" if storage == "chunked" else "cd DIRECTORY")
+    assert lines[0] == "mkdir -p IMAGES"
     words = {"IMAGES": "images", "DIRECTORY": directory.name, "SPEC": "weekly"}
     for name, value in words.items():
         lines = [line.replace(name, value) for line in lines]

@@ -41,7 +41,6 @@ def _config(configuration: Configuration, job: JobEntry, existing: JobConfig | N
         created=existing.created if existing else None,
         source=job.source,
         storage=job.storage,
-        earlier_storages=existing.earlier_storages if existing else (),
         verifier=job.verifier,
         schedule=dict(job.schedule),
         expire=job.expire,

@@ -14,7 +14,6 @@ from backy.config import typed
 from backy.durable import sync_folder
 from backy.hookspecs import hookimpl
 from backy.marker import Marker
-from backy.storage.chunked import standalone
 from backy.storage.chunked.codec import NO_COMPRESSION, Codec
 from backy.storage.chunked.files import ChunkFiles
 from backy.storage.chunked.purge import held, purge
@@ -37,6 +36,7 @@ class ChunkedStorage:
 
     raw = False
     shares_chunks = True
+    restore_hint = "restore.py reads it, with the program 'zstd'"
 
     def __init__(self, job: Job, config: ChunkedConfig) -> None:
         self._directory = job.store
@@ -50,18 +50,16 @@ class ChunkedStorage:
         return self._marker.identity
 
     def initialize(self, identity: str) -> None:
-        """Make the folder, name its format, and add the program that restores without backy."""
+        """Make the folder and name its format."""
         self._directory.mkdir(mode=0o750, exist_ok=True)
         # A store of another version is refused, not overwritten.
         self._marker.write(identity)
-        standalone.install(self._directory.parent)
         sync_folder(self._directory.parent)
 
     def create(
         self, revision_id: str, parent: str | None, size: int, reliable: Container[bytes]
     ) -> AbstractContextManager[ChunkWriter]:
         """Begin to store a revision."""
-        standalone.install(self._directory.parent)
         return self._writer(self._durability, reliable)
 
     @contextmanager
@@ -103,11 +101,9 @@ class ChunkedStorage:
         return purge(files, live)
 
     def dispose(self) -> None:
-        """Remove all chunks, their folder, and `restore.py`."""
-        # README stays: the next storage replaces it by its own.
+        """Remove all chunks and their folder."""
         with suppress(FileNotFoundError):
             shutil.rmtree(self._directory)
-        (self._directory.parent / "restore.py").unlink(missing_ok=True)
         sync_folder(self._directory.parent)
 
     def _files(self) -> ChunkFiles:

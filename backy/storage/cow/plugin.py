@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backy.api import CHUNK_SIZE, ID_PATTERN, Config, Held, Job, Purged, Storage
 from backy.config import BareConfig, typed
-from backy.durable import READ_ONLY, TEMPORARY_SUFFIX, naming, sync_folder, write_if_different
+from backy.durable import READ_ONLY, TEMPORARY_SUFFIX, naming, sync_folder
 from backy.errors import StorageError
 from backy.hookspecs import hookimpl
 from backy.marker import Marker
@@ -18,14 +18,13 @@ from backy.reflink import cannot_clone, clone, is_unsupported, require_clones
 from backy.storage.cow.reader import RawReader
 from backy.storage.cow.writer import RawWriter, lay_over
 
-README = Path(__file__).with_name("README")
-
 
 class CowStorage:
     """Keeps each image as the raw file `<id>`: a clone of its parent with the changed pages written to it."""
 
     raw = True
     shares_chunks = False
+    restore_hint = "the file <id> is the raw image: copy it, or use restore.py, which also checks it"
 
     def __init__(self, job: Job) -> None:
         self._directory = job.directory
@@ -38,11 +37,10 @@ class CowStorage:
         return self._marker.identity
 
     def initialize(self, identity: str) -> None:
-        """Check that files can share blocks here, name the format, and install `README`."""
+        """Check that files can share blocks here, and name the format."""
         require_clones(self._directory)
         self._store.mkdir(mode=0o750, exist_ok=True)
         self._marker.write(identity)
-        self._install()
         sync_folder(self._directory)
 
     def dispose(self) -> None:
@@ -51,16 +49,11 @@ class CowStorage:
             shutil.rmtree(self._store)
             sync_folder(self._directory)
 
-    def _install(self) -> None:
-        """Explain the directory to operators who have no backy."""
-        write_if_different(self._directory / README.name, README.read_bytes(), 0o444)
-
     @contextmanager
     def create(
         self, revision_id: str, parent: str | None, size: int, reliable: Container[bytes]
     ) -> Iterator[RawWriter]:
         """Begin an image under a temporary name; `commit` renames it."""
-        self._install()
         path = self._path(revision_id)
         temporary = path.with_name(f".{revision_id}{TEMPORARY_SUFFIX}")
         temporary.unlink(missing_ok=True)

@@ -31,7 +31,7 @@ from backy.testing.tree import Tree
 
 COUNT = 4
 OTHER = {"chunked": "cow", "cow": "chunked"}
-COMMON = {"config", "README", ".backup", ".purge", ".seq", "last.rev"}
+COMMON = {"config", "README", "restore.py", ".backup", ".purge", ".seq", "last.rev"}
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def check_files(laboratory: Laboratory, name: str) -> None:
     """All is there that a repository of the storage has, and nothing else."""
     ids = {revision.id for revision in laboratory.open().records.history()}
     expected = COMMON | {f"{identity}.{suffix}" for identity in ids for suffix in ("map", "rev", "state")}
-    expected |= {"cow": {*ids, "last", "cow"}, "chunked": {"restore.py", "chunks"}}[name]
+    expected |= {"cow": {*ids, "last", "cow"}, "chunked": {"chunks"}}[name]
     assert {path.name for path in laboratory.directory.iterdir()} - {".scrub", "quarantine"} == expected
     assert laboratory.open().config.storage.type == name
     assert laboratory.open().config.earlier_storages == ()
@@ -127,7 +127,8 @@ def test_an_empty_repository_gets_another_storage(folder: Path, clock: Callable)
     laboratory = Laboratory(folder / "vm", clock, {"type": "chunked", "compression": 3})
     laboratory.initialize()
     assert convert(laboratory) == []
-    assert {path.name for path in laboratory.directory.iterdir()} == {"config", "README", "cow", ".backup", ".purge"}
+    files = {path.name for path in laboratory.directory.iterdir()}
+    assert files == {"config", "README", "restore.py", "cow", ".backup", ".purge"}
     laboratory.backup()
     assert (laboratory.directory / "last").exists()
 

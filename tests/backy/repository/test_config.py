@@ -111,6 +111,26 @@ def test_storage_is_chunked_and_the_verifier_the_sources_choice_by_default(load)
         ("format: 3\nsource: {type: file}\nverifier: []", "config.verifier: the list is empty; the verifier 'none'"),
         ("format: 3\nsource: {type: file}\nverifier: [3]", "config.verifier: expected text or keys and values, got 3"),
         ("format: 3\nsource: {type: file}\nverifier: 3", "config.verifier: expected text or keys and values, got 3"),
+        (
+            "format: 3\nsource: {type: file}\nstorage: {type: x, name: trash}",
+            "storage: backy itself uses the name 'trash'",
+        ),
+        (
+            "format: 3\nsource: {type: file}\nstorage: {type: x, name: x.rev}",
+            "storage: the storage can not have the folder",
+        ),
+        (
+            "format: 3\nsource: {type: file}\nstorage: {type: x, name: ../y}",
+            "storage: the storage can not have the folder",
+        ),
+        (
+            "format: 3\nsource: {type: file}\nstorage: {type: x, name: 3}",
+            "storage: the storage can not have the folder 3",
+        ),
+        (
+            "format: 3\nsource: {type: file}\nearlier_storages: [chunked]",
+            "two storages would share the folder 'chunks'",
+        ),
         ("format: 3\nsource: {type: file}\nstorge: x", "config: object contains unknown field `storge`"),
         ("format: 3\nsource: {1: x, type: file}", "config.source: a key is wrong, expected text, got 1"),
         ("format: 3\nsource: {type: [", "is not YAML: .* line 3"),

@@ -158,7 +158,7 @@ def test_a_revision_without_its_state_is_distrusted_until_it_was_read(
     second = back_up()
     assert second.parent is None
     (healed, _) = repository.records.history()
-    assert (healed.trust, healed.storage, healed.state_problem) == (Trust.VERIFIED, "chunked", None)
+    assert (healed.trust, healed.storage, healed.state_problem) == (Trust.VERIFIED, revision.storage, None)
 
 
 def test_a_revision_that_goes_between_record_and_state_is_no_lost_state(

@@ -112,13 +112,18 @@ from backy.errors import StorageError
 from backy.hookspecs import hookimpl
 
 class Other:
-    def __init__(self, directory): self.directory = directory
-    def initialize(self):
+    raw = False
+    shares_chunks = True
+    create = open = repair = remove = held = purge = None
+    def __init__(self, job): self.directory, self.marker = job.directory, job.store
+    @property
+    def identity(self): return self.marker.read_text()
+    def initialize(self, identity):
         if (self.directory / "full").exists(): raise StorageError("no room here")
-        (self.directory / "other").touch()
+        self.marker.write_text(identity)
 
 @hookimpl
-def backy_storage(job): return Other(job.directory)
+def backy_storage(job): return Other(job)
 """
 
 
@@ -135,18 +140,19 @@ def test_another_storage_is_made_ready_before_it_is_written(written, base: Path,
     made(written(settings="storage: other"))
     assert (base / "vm/other").exists()
     config = Repository.open(base / "vm").config
-    assert (config.storage.type, config.previous_storage.type) == ("other", "chunked")
+    assert [section.type for section in config.storages] == ["other", "chunked"]
 
 
-def test_a_third_storage_has_to_wait(written, base: Path, tree, distribution) -> None:
+def test_all_earlier_storages_are_remembered(written, base: Path, tree, distribution) -> None:
     distribution("acme", {"backy.storages": ["other", "third"]}, OTHER_STORAGE)
     made(written())
     made(written("storage: other"))
+    config = made(written("storage: third")).config
+    assert [section.type for section in config.storages] == ["third", "other", "chunked"]
     before = tree(base)
-    with pytest.raises(RepositoryError, match=r"in 'chunked' still.*'backy convert --storage other' first"):
-        made(written("storage: third"))
+    made(written("storage: third"))
     assert tree(base) == before
-    assert made(written()).config.previous_storage.written == {"type": "other"}
+    assert [section.type for section in made(written()).config.storages] == ["chunked", "third", "other"]
 
 
 @pytest.fixture
@@ -162,7 +168,9 @@ def test_the_last_chunked_revision_leaves_nothing_after_a_change_to_cow(written,
     made(written("storage: {type: chunked, compression: 3}"))
     assert backy("-b", vm, "backup", "daily").code == 0
     repository = made(written("storage: cow"))
-    assert repository.config.previous_storage.written == {"type": "chunked", "compression": 3}
+    assert [section.written for section in repository.config.earlier_storages] == [
+        {"type": "chunked", "compression": 3}
+    ]
     assert backy("-b", vm, "backup", "daily").code == 0
     forget(repository, repository.records.history()[0].id)
     assert list(vm.glob("chunks/??/*"))
@@ -171,7 +179,7 @@ def test_the_last_chunked_revision_leaves_nothing_after_a_change_to_cow(written,
     assert not list(vm.glob("chunks/??/*"))
     Conversion(made(written("storage: cow")), "cow").run()
     assert not (vm / "chunks").exists()
-    assert made(written("storage: cow")).config.previous_storage is None
+    assert made(written("storage: cow")).config.earlier_storages == ()
 
 
 def test_a_conversion_that_backy_conf_turns_back_leaves_no_copy(written, reflinking: Path, backy, monkeypatch) -> None:
@@ -185,7 +193,7 @@ def test_a_conversion_that_backy_conf_turns_back_leaves_no_copy(written, reflink
     assert (vm / revision.id).exists()
 
     repository = made(written())
-    assert (repository.config.storage.type, repository.config.previous_storage.type) == ("chunked", "cow")
+    assert [section.type for section in repository.config.storages] == ["chunked", "cow"]
     forget(repository, revision.id)
     assert not (vm / revision.id).exists()
 

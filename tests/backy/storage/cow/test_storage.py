@@ -68,7 +68,7 @@ def test_the_directory_has_what_the_reference_lists(repository, back_up) -> None
     identity = back_up().id
     files = {path.name for path in repository.directory.iterdir()}
     revision = {identity, *(f"{identity}.{suffix}" for suffix in ("rev", "state", "map")), "last", "last.rev"}
-    assert files == {"config", "README", "cow", ".backup", ".purge", ".seq", *revision}
+    assert files == {"config", "README", "restore.py", "cow", ".backup", ".purge", ".seq", *revision}
 
 
 def test_pages_of_zeroes_are_holes(repository, back_up) -> None:

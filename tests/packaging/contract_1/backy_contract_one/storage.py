@@ -8,7 +8,18 @@ from pathlib import Path
 
 import msgspec
 
-from backy.api import ChunkDamageError, Config, Held, ImageReader, ImageWriter, Job, Purged, Storage, Stored
+from backy.api import (
+    ChunkDamageError,
+    Config,
+    Held,
+    ImageReader,
+    ImageWriter,
+    Job,
+    Purged,
+    Storage,
+    StorageError,
+    Stored,
+)
 from backy.config import typed
 from backy.hookspecs import hookimpl
 
@@ -27,8 +38,17 @@ class Plain:
         self._folder = folder
         self._stored = 0
 
-    def initialize(self) -> None:
-        self._folder.mkdir()
+    @property
+    def identity(self) -> str:
+        try:
+            return (self._folder / "identity").read_text()
+        except FileNotFoundError:
+            raise StorageError(f"there is no store in {self._folder}") from None
+
+    def initialize(self, identity: str) -> None:
+        self._folder.mkdir(exist_ok=True)
+        if not (self._folder / "identity").exists():
+            (self._folder / "identity").write_text(identity)
 
     @contextmanager
     def create(
@@ -70,7 +90,8 @@ class Plain:
         return Held()
 
     def purge(self, live: Container[bytes]) -> Purged:
-        dead = [path for path in self._folder.iterdir() if bytes.fromhex(path.name) not in live]
+        chunks = [path for path in self._folder.iterdir() if path.name != "identity"]
+        dead = [path for path in chunks if bytes.fromhex(path.name) not in live]
         size = sum(path.stat().st_size for path in dead)
         for path in dead:
             path.unlink()
@@ -80,4 +101,4 @@ class Plain:
 @hookimpl
 def backy_storage(config: Config, job: Job) -> Storage:
     typed(config, PlainConfig, "config.storage")
-    return Plain(job.directory / "plain")
+    return Plain(job.store)

@@ -18,4 +18,4 @@ BACKY_CONTRACT = "1.0"
 def backy_storage(config: Config, job: Job) -> Storage:
     """Make the storage from its section, and touch no file."""
     typed(config, BareConfig, "config.storage")  # derive your own from msgspec.Struct once there are options
-    return CLASSStorage(job.directory / "NAME")
+    return CLASSStorage(job.store)

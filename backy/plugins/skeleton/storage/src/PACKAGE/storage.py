@@ -10,6 +10,7 @@ from threading import Lock
 
 from backy.api import CHUNK_SIZE, ChunkDamageError, Held, ImageReader, ImageWriter, Purged, Stored
 from backy.durable import sync_folder, write_file
+from backy.marker import Marker
 
 
 class CLASSStorage:
@@ -20,12 +21,22 @@ class CLASSStorage:
     shares_chunks = True
     """The id alone says where a chunk is."""
 
+    restore_hint = "the files that are named like chunks are the chunks, as <id>.map has them"
+    """What `README` in the repository tells those who have no backy."""
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._marker = Marker(folder / "store", "NAME")
 
-    def initialize(self) -> None:
+    @property
+    def identity(self) -> str:
+        """The id by which this store is known wherever it is copied to."""
+        return self._marker.identity
+
+    def initialize(self, identity: str) -> None:
         """Prepare the folder."""
         self._folder.mkdir(exist_ok=True)
+        self._marker.write(identity)
         sync_folder(self._folder.parent)
 
     @contextmanager
@@ -53,7 +64,7 @@ class CLASSStorage:
 
     def purge(self, live: Container[bytes]) -> Purged:
         """Remove all chunks that no revision refers to, and what a crash left of others."""
-        dead = [path for path in self._folder.iterdir() if not _is_one_of(path.name, live)]
+        dead = [path for path in self._folder.iterdir() if path.name != "store" and not _is_one_of(path.name, live)]
         size = sum(path.stat().st_size for path in dead)
         for path in dead:
             path.unlink()

@@ -31,12 +31,12 @@ from backy.repository.sealed import FORMAT
 from backy.repository.selection import select
 from backy.storage.chunked.codec import Codec, decode_delta
 from backy.storage.chunked.files import ChunkFile, ChunkFiles
-from backy.storage.chunked.standalone import MODES
 from tests.revisions import make_revision
 
-PROGRAM = Path("backy/storage/chunked/standalone/restore.py")
+PROGRAM = Path("backy/repository/standalone/restore.py")
 TAIL = 3 * PAGE_SIZE + 1000
 INTERPRETERS = sorted({sys.executable} | {path for path in ["/usr/bin/python3"] if Path(path).exists()})
+MODES = {"README": 0o444, "restore.py": 0o555}
 NOT_CHECKED = "ids were not checked: install"
 
 
@@ -235,17 +235,43 @@ def test_init_adds_readme_and_program_for_all_who_may_enter(repository: Reposito
     for name, mode in MODES.items():
         path = repository.directory / name
         assert path.stat().st_mode & 0o777 == mode
-        assert path.read_bytes() == PROGRAM.with_name(name).read_bytes()
+    assert (repository.directory / "restore.py").read_bytes() == PROGRAM.read_bytes()
+
+
+def test_readme_tells_for_each_storage_how_its_data_come_back(repository: Repository, distribution: Callable) -> None:
+    distribution("acme", {"backy.storages": ["tape"]}, TAPE)
+    head = PROGRAM.with_name("README").read_text().partition("{hints}")[0]
+    readme = repository.directory / "README"
+    assert readme.read_text().startswith(head + "* chunks: restore.py reads it, with the program 'zstd'\n\n")
+    repository.change_storage(StorageSection({"type": "tape", "name": "reels"}))
+    assert "\n* reels: only with backy and the plugin 'tape'\n" in readme.read_text()
+    assert "\n* chunks: restore.py reads it, with the program 'zstd'\n" in readme.read_text()
+
+
+TAPE = """
+from backy.hookspecs import hookimpl
+
+class Tape:
+    raw = False
+    shares_chunks = True
+    create = open = repair = remove = held = purge = None
+    identity = "tapetapetape"
+    def initialize(self, identity): pass
+
+@hookimpl
+def backy_storage(): return Tape()
+"""
 
 
 def test_a_backup_replaces_what_differs_and_nothing_else(repository: Repository) -> None:
     readme, program = (repository.directory / name for name in MODES)
+    written = readme.read_bytes()
     damage(readme, b"of another version")
     before = program.stat()
 
     Backup(repository, ()).run()
 
-    assert readme.read_bytes() == PROGRAM.with_name("README").read_bytes()
+    assert readme.read_bytes() == written
     assert (program.stat().st_ino, program.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -507,6 +533,46 @@ def test_a_revision_without_its_state_is_restored_and_called_distrusted(
     done = bare.restore(stock, "empty", tmp_path / "target")
     assert done.returncode == 0
     assert f"{revision.id} is distrusted" in done.stderr
+
+
+def test_a_store_is_found_by_its_identity_whatever_its_folder(stock: Stock, bare: Machine, tmp_path: Path) -> None:
+    (stock.directory / "chunks").rename(stock.directory / "more")
+    shutil.copytree(stock.directory / "more", stock.directory / "chunks")
+    identity = stock.revision("pages").storage
+    for path in stock.directory.glob("chunks/??/*"):
+        damage(path, b"another store's")
+    damage(stock.directory / "chunks/store", b"backy 3 chunks\nanotherstore\n")
+    done = bare.restore(stock, "pages", tmp_path / "target")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "target").read_bytes() == stock.images["pages"]
+
+    shutil.rmtree(stock.directory / "more")
+    done = bare.restore(stock, "pages", tmp_path / "target")
+    assert done.returncode == 1
+    assert f"is in the store {identity}: 0 here may be it" in done.stderr
+
+
+def test_a_raw_image_is_restored_and_checked(mount: Callable, image: Path, machine: Machine, tmp_path: Path) -> None:
+    config = JobConfig(
+        format=FORMAT,
+        source=PluginSection({"type": "file", "filename": str(image)}),
+        storage=StorageSection.named("cow"),
+    )
+    repository = Repository.initialize(mount("btrfs") / "vm", config)
+    raw = repository.directory / Backup(repository, ("daily",)).run().id
+    done = machine.restore(Stock(repository.directory), "--force", "daily", tmp_path / "target")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "target").read_bytes() == image.read_bytes()
+
+    raw.chmod(0o600)
+    with raw.open("r+b") as stream:
+        stream.write(b"damage")
+    done = machine.restore(Stock(repository.directory), "--force", "daily", tmp_path / "target")
+    assert (done.returncode == 0) == (NOT_CHECKED in done.stderr)
+    os.truncate(raw, 10)
+    done = machine.restore(Stock(repository.directory), "--force", "daily", tmp_path / "target")
+    assert done.returncode == 1
+    assert f"{raw.name} is damaged: 10 bytes instead of" in done.stderr
 
 
 def test_tags_in_force_are_those_of_the_state(records: Records) -> None:

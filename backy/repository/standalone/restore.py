@@ -7,8 +7,8 @@ usage: python3 restore.py                 list the revisions
 SPEC    a number (0 is the newest), an id or its beginning, a tag (its newest revision), or 'last'
 TARGET  a new file, a block device, or '-' for standard output
 
-Needs Python 3.8 or newer and the program 'zstd'. With the program 'b3sum' or the Python module 'blake3' it also
-compares every chunk with its id. Exit code 0: done; 1: not restored, one line says why; 2: wrong usage.
+Needs Python 3.8 or newer and, for chunks, the program 'zstd'. With the program 'b3sum' or the Python module 'blake3' it
+also compares every chunk with its id. Exit code 0: done; 1: not restored, one line says why; 2: wrong usage.
 """
 
 from __future__ import annotations
@@ -158,13 +158,31 @@ def read_map(revision: dict[str, Any]) -> list[str]:
     return [content[start : start + 32].hex() for start in range(32, 32 + 32 * count, 32)]
 
 
-# chunks: chunks/<first two digits>/<id>.zst, or <id>.<id of the base>.delta, or <id>.<base>.<companion>.delta ---------
+# chunks: <first two digits>/<id>.zst, or <id>.<id of the base>.delta, or <id>.<base>.<companion>.delta ----------------
 
 
-def read_frame(name: str) -> bytes:
+def find_store(revision: dict[str, Any]) -> Path:
+    """Return the folder that has the chunks of a revision, or the raw image."""
+    wanted, image, found = revision["storage"], REPOSITORY / revision["id"], []
+    for path in sorted(REPOSITORY.glob("*/store")):
+        kind, identity, *_ = [*path.read_text(errors="replace").split("\n"), ""]
+        # Of a revision whose state is lost, only the files tell.
+        lost = wanted is None and kind == ("backy 3 images" if image.is_file() else "backy 3 chunks")
+        if lost or identity == wanted:
+            found.append(image if kind == "backy 3 images" else path.parent)
+            if kind not in ("backy 3 images", "backy 3 chunks"):
+                raise Problem(f"{revision['id']} is stored as '{kind}', which this program does not read")
+    if not found or (wanted is None and len(found) > 1):
+        raise Problem(f"{revision['id']} is in the store {wanted or 'that config names'}: {len(found)} here may be it")
+    if found[0] != image and not shutil.which("zstd"):
+        raise Problem("the program 'zstd' is missing: install it")
+    return found[0]
+
+
+def read_frame(folder: Path, name: str) -> bytes:
     """Return the content of a chunk file, checked by zstd."""
     try:
-        frame = (REPOSITORY / "chunks" / name[:2] / name).read_bytes()
+        frame = (folder / name[:2] / name).read_bytes()
         # zstd accepts frames without a checksum, too. Those were not written by backy.
         if frame[:4] != b"\x28\xb5\x2f\xfd" or not frame[4:5] or not frame[4] & 4:
             raise Problem("no zstd frame with a checksum")
@@ -191,9 +209,9 @@ def apply_delta(delta: bytes, base: bytes) -> bytes:
 
 
 @functools.lru_cache(maxsize=None)
-def deltas(folder: str) -> dict[str, str]:
+def deltas(folder: Path) -> dict[str, str]:
     """Return the names of the deltas in one of the 256 folders by id."""
-    names = os.listdir(REPOSITORY / "chunks" / folder)
+    names = [path.name for path in folder.iterdir()]
     return {name[:64]: name for name in names if re.fullmatch(r"[0-9a-f]{64}(\.[0-9a-f]{64}){1,2}\.delta", name)}
 
 
@@ -204,19 +222,23 @@ def made_of(name: str) -> list[str]:
     return [f"{others[0]}.zst", *companion, name] if others else [name]
 
 
-def read_chunk(chunk_id: str, length: int) -> bytes:
+def read_chunk(store: Path, index: int, chunk_id: str, length: int) -> bytes:
     """Return a chunk of `length` bytes, checked as far as this machine can."""
     names = [f"{chunk_id}.zst"]
-    folder = REPOSITORY / "chunks" / chunk_id[:2]
-    # A full chunk is read before a delta with the same id: it may have been stored to repair it.
-    if folder.exists() and not (folder / names[0]).exists():
-        names = made_of(deltas(chunk_id[:2]).get(chunk_id, names[0]))
-    content = read_frame(names[0])
-    for delta in names[1:]:
-        try:
-            content = apply_delta(read_frame(delta), content)
-        except (ValueError, struct.error):
-            raise Problem(f"{delta} is damaged: its parts do not fit together") from None
+    folder = store / chunk_id[:2]
+    if not store.is_dir():
+        with store.open("rb") as stream:
+            names, content = [store.name], os.pread(stream.fileno(), length, index * CHUNK)
+    else:
+        # A full chunk is read before a delta with the same id: it may have been stored to repair it.
+        if folder.exists() and not (folder / names[0]).exists():
+            names = made_of(deltas(folder).get(chunk_id, names[0]))
+        content = read_frame(store, names[0])
+        for delta in names[1:]:
+            try:
+                content = apply_delta(read_frame(store, delta), content)
+            except (ValueError, struct.error):
+                raise Problem(f"{delta} is damaged: its parts do not fit together") from None
     if len(content) != length:
         raise Problem(f"{' or '.join(names)} is damaged: {len(content)} bytes instead of {length}")
     if BLAKE3 and BLAKE3(content) != chunk_id:
@@ -224,15 +246,16 @@ def read_chunk(chunk_id: str, length: int) -> bytes:
     return content
 
 
-def read_image(size: int, ids: list[str]) -> Iterator[tuple[int, int, bytes | None]]:
+def read_image(size: int, ids: list[str], store: Path) -> Iterator[tuple[int, int, bytes | None]]:
     """Yield the chunks in order: offset, length, and content or None for zeroes."""
 
     def read(index: int) -> tuple[int, int, bytes | None]:
         length = min(CHUNK, size - index * CHUNK)
+        chunk_id = ids[index]
         try:
-            return index * CHUNK, length, None if ids[index] == ZERO_ID else read_chunk(ids[index], length)
-        except Problem as problem:
-            raise Problem(f"chunk {index} of the image, {ids[index]}: {problem}") from problem
+            return index * CHUNK, length, None if chunk_id == ZERO_ID else read_chunk(store, index, chunk_id, length)
+        except (Problem, OSError) as problem:
+            raise Problem(f"chunk {index} of the image, {chunk_id}: {problem}") from problem
 
     # Each thread waits for a process of zstd. 32 chunks at once are 128 MiB of memory at most.
     with concurrent.futures.ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
@@ -255,7 +278,7 @@ def check_path(target: str, path: Path, force: bool) -> None:
         if (
             Path("/dev") in path.parents
             and path.parent.exists()
-            and path.parent.stat().st_dev == os.stat("/dev").st_dev
+            and path.parent.stat().st_dev == Path("/dev").stat().st_dev
         ):
             raise Problem(f"there is no device {target}")
     elif path.is_file():
@@ -324,19 +347,12 @@ def write_image(pieces: Iterator[tuple[int, int, bytes | None]], stream: BinaryI
 def restore(spec: str, target: str, force: bool) -> None:
     """Restore one revision; `force` replaces a file."""
     revision = select(spec)
-    # Of a revision whose state is lost, only the file tells.
-    raw = revision["storage"] is None and (REPOSITORY / revision["id"]).is_file()
-    if raw or revision["storage"] == "cow":
-        raise Problem(f"the file {REPOSITORY / revision['id']} is the raw image itself: copy it, or use 'dd'")
-    if revision["storage"] not in ("chunked", None):
-        raise Problem(f"{revision['id']} is stored as '{revision['storage']}', which this program does not read")
-    if not shutil.which("zstd"):
-        raise Problem("the program 'zstd' is missing: install it")
+    store = find_store(revision)
     # The map first: a target is not touched for a revision that can not be restored.
     ids = read_map(revision)
     with open_target(target, revision["size"], force) as stream:
         mode = 0 if target == "-" else os.fstat(stream.fileno()).st_mode
-        write_image(read_image(revision["size"], ids), stream, mode)
+        write_image(read_image(revision["size"], ids, store), stream, mode)
     if revision["distrusted"]:
         say(f"{revision['id']} is distrusted, by an operator or for damage that was found")
     if revision.get("wrong"):

@@ -1,0 +1,32 @@
+"""Writes `README` and `restore.py` into repositories, by which they can be restored without backy.
+
+`restore.py` is data here: it is copied into repositories, runs on CPython 3.8 and later, and imports nothing of backy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from backy.durable import write_if_different
+
+README = "README"
+PROGRAM = "restore.py"
+_NO_HINT = "only with backy and the plugin '{type}'"
+
+
+def explain(directory: Path, hints: Mapping[str, tuple[str, str | None]]) -> None:
+    """Write the files into a repository's directory, unless they are there with this version's content.
+
+    Args:
+        directory: The repository.
+        hints: By the folder of each storage its type, and how its data come back without backy if it says so.
+    """
+    lines = [
+        f"* {folder}: {hint or _NO_HINT.format(type=storage)}" for folder, (storage, hint) in sorted(hints.items())
+    ]
+    text = Path(__file__).with_name(README).read_text().replace("{hints}", "\n".join(lines))
+    # readable for all: nothing in these files comes from a guest
+    write_if_different(directory / README, text.encode(), 0o444)
+    # for every storage: it lists the revisions, and tells which of them it can not read
+    write_if_different(directory / PROGRAM, Path(__file__).with_name(PROGRAM).read_bytes(), 0o555)
