@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ def test_every_warning_of_the_check_is_explained(status) -> None:
         "distrusted": 2,
         "unreadable": 2,
         "unfinished": True,
+        "running_since": datetime(2026, 1, 1, tzinfo=UTC),
+        "interval": 60.0,
         "error": "'backy expire' failed after the backup: why",
     }
     problems = ("the console can not listen at 1 port 2: why", "vm1: the repository can not be looked at: why")
