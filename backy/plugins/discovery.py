@@ -55,8 +55,6 @@ class Plugin:
     """The environment variable that switches the plugin off, or None."""
     file: Path | None = None
     """The file of a plugin that is no part of a distribution."""
-    descriptor: int | None = None
-    """The open file, in the process that runs the plugin."""
 
     @property
     def core(self) -> bool:

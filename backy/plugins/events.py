@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from backy.api import Config, ConsoleCommand
 from backy.errors import BackyError, PluginError
@@ -20,11 +21,6 @@ REQUIRED = "required"
 
 class RefusedError(BackyError):
     """A plugin refuses what was to happen; the text has its reason."""
-
-
-class _Event(NamedTuple):
-    hook: str
-    arguments: Mapping[str, object]
 
 
 class Events:
@@ -46,7 +42,7 @@ class Events:
         self._plugins = plugins
         self._sections = sections or {}
         self._limit = limit
-        self._told: list[_Event] = []
+        self._told: list[tuple[str, Mapping[str, object]]] = []
         self._started: Host | None = None
 
     @classmethod
@@ -65,7 +61,7 @@ class Events:
         try:
             # Only now, when no lock is held any more: a hook may take its time, and may call backy itself.
             while self._told:
-                self._send(self._told.pop(0))
+                self._send(*self._told.pop(0))
         finally:
             self.close()
 
@@ -78,7 +74,7 @@ class Events:
 
     def tell(self, hook: str, **arguments: object) -> None:
         """Note what happened. Observers are told of it at the end of the context."""
-        self._told.append(_Event(hook, arguments))
+        self._told.append((hook, arguments))
 
     def ask(self, hook: str, *, closed: bool = False, **arguments: object) -> None:
         """Ask every plugin that has the veto `hook`, until one refuses.
@@ -95,7 +91,7 @@ class Events:
         """
         for name, cause in self._unusable():
             self._fail(hook, name, cause, closed=closed)
-        for plugin in self._host.implementing(hook) if self._plugins else ():
+        for plugin in self._host.implementing(hook):
             answer = self._call(plugin, hook, arguments)
             if answer.refused:
                 raise RefusedError(f"hook '{plugin.name}' refuses: {answer.failure}")
@@ -108,7 +104,7 @@ class Events:
             return
         unusable = self._unusable()
         yield from (one for one in unusable if one[0] in self._sections)
-        for plugin in self._host.implementing("backy_hook_config") if self._plugins else ():
+        for plugin in self._host.implementing("backy_hook_config"):
             if plugin.name in self._sections:
                 answer = self._call(plugin, "backy_hook_config", {})
                 if answer.failure is not None:
@@ -122,7 +118,7 @@ class Events:
         Each command runs in a process of its own.
         """
         commands: dict[str, ConsoleCommand] = {}
-        for plugin in self._host.implementing("backy_console_commands") if self._plugins else ():
+        for plugin in self._host.implementing("backy_console_commands"):
             answer = self._host.ask(plugin, do="commands")
             if answer.failure is not None:
                 log.warning("hook '%s' adds no commands: %s", plugin.name, answer.failure)
@@ -141,9 +137,8 @@ class Events:
 
     def _unusable(self) -> list[tuple[str, str]]:
         """Return names of plugins that can not be asked, each with the cause."""
-        failures = self._host.failures if self._plugins else {}
         missing = self._sections.keys() - {plugin.name for plugin in self._plugins}
-        return [(plugin.name, f"{plugin} is broken: {cause}") for plugin, cause in failures.items()] + [
+        return [(plugin.name, f"{plugin} is broken: {cause}") for plugin, cause in self._host.failures.items()] + [
             (name, f"no hook '{name}' is installed, but 'hooks' has a section for it") for name in sorted(missing)
         ]
 
@@ -153,12 +148,12 @@ class Events:
             raise PluginError(f"{cause}; so it counts as if it refused")
         log.warning("%s; nothing waits for its %s", cause, hook)
 
-    def _send(self, event: _Event) -> None:
+    def _send(self, hook: str, arguments: Mapping[str, object]) -> None:
         """Tell all observers of an event, one after the other."""
-        for plugin in self._host.implementing(event.hook) if self._plugins else ():
-            answer = self._call(plugin, event.hook, event.arguments)
+        for plugin in self._host.implementing(hook):
+            answer = self._call(plugin, hook, arguments)
             if answer.failure is not None:
-                log.warning("%s; nothing depends on it", _failure(plugin, event.hook, answer))
+                log.warning("%s; nothing depends on it", _failure(plugin, hook, answer))
 
     def _call(self, plugin: Plugin, hook: str, arguments: Mapping[str, object]) -> Answer:
         section = {key: value for key, value in self._sections.get(plugin.name, {}).items() if key != REQUIRED}
@@ -170,7 +165,7 @@ class Events:
     def _command(self, plugin: Plugin, name: str, text: str, changes: bool) -> ConsoleCommand:
         def run(words: Sequence[str]) -> str:
             # A process for each call: a command that never ends must not stand in the way of the next one.
-            with Host([plugin], self._limit) as host:
+            with closing(Host([plugin], self._limit)) as host:
                 answer = host.ask(plugin, do="run", name=name, words=words)
             if answer.failure is not None:
                 raise (

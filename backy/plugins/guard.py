@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Self
 
 from backy.errors import BackyError
 from backy.plugins.broken import BrokenPluginError, PluginSystemError, described
@@ -24,7 +24,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of a plugin, or a look at an attribute, for errors to name."""
+    """A call of a plugin, or a look at an attribute, for errors to name. Use it as a context around the plugin's code.
+
+    What is raised in the context becomes the error for it. Errors that are meant for users stay as they are.
+    """
 
     plugin: Plugin
     name: str
@@ -36,10 +39,14 @@ class Call:
             return self.name
         return f"{self.name}({', '.join(map(_shown, self.arguments))})"
 
-    def failed(self, error: BaseException) -> NoReturn:
-        """Raise the error for an exception of the plugin. Errors that are meant for users stay as they are."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if isinstance(error, BackyError) or not isinstance(error, Exception | SystemExit):
-            raise error
+            return
         if isinstance(error, OSError):
             raise PluginSystemError(self.plugin, str(self), error) from error
         raise BrokenPluginError(self.plugin, f"{self} failed with {described(error)}") from error
@@ -53,6 +60,11 @@ Check = Callable[[Call, Any], Any]
 """Returns what the core gets for the result of a call; a wrong one raises BrokenPluginError."""
 
 
+def anything(_call: Call, value: Any) -> Any:  # noqa: ANN401  # it is not looked at
+    """Return a result as it is."""
+    return value
+
+
 @dataclass(frozen=True, eq=False)
 class Shape:
     """The members of a protocol, each with the check of what it returns."""
@@ -61,7 +73,7 @@ class Shape:
     methods: Mapping[str, Check]
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """The methods that take more than a check of their result; they are called with the guard."""
-    optional: frozenset[str] = field(default_factory=frozenset)
+    optional: frozenset[str] = frozenset()
     """The members that an object need not have."""
 
 
@@ -75,7 +87,7 @@ def guarded(call: Call, shape: Shape, value: object) -> Any:  # noqa: ANN401  # 
     present = {name for name in known if has(value, name)}
     for name in sorted(known - present - shape.optional):
         raise BrokenPluginError(call.plugin, f"{call} returned {kind_of(value)}, which has no '{name}'")
-    # Members of optional protocols that this module does not know have to be seen by `isinstance`, too.
+    # Members of optional protocols that no shape has must be seen by `isinstance`, too.
     others = {name for name in dir(value) if not name.startswith("_")} - known
     guard: type[Guard] = _class(shape, frozenset(present | others))
     return guard(call.plugin, value)
@@ -94,52 +106,28 @@ class Guard:
 # Made once for all objects of a kind: a scheduler makes the sources of ten thousand jobs to check them.
 @lru_cache(maxsize=64)
 def _class(shape: Shape, names: frozenset[str]) -> type[Guard]:
-    members: dict[str, object] = {"__slots__": ()}
-    for name in names:
-        if name in shape.functions:
-            members[name] = shape.functions[name]
-        elif name in shape.methods:
-            members[name] = _method(name, shape.methods[name])
-        else:
-            members[name] = _attribute(name, shape.attributes.get(name, _other))
-    return type("Guarded", (Guard,), members)
+    members = {name: shape.functions.get(name) or _member(shape, name) for name in names}
+    return type("Guarded", (Guard,), {"__slots__": (), **members})
 
 
-def _method(name: str, check: Check) -> Callable[..., Any]:
-    def method(self: Guard, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401  # as the protocol has it
-        try:
-            found = getattr(self._guarded, name)(*arguments, **named)
-        except BaseException as error:  # noqa: BLE001  # it is raised again, or told as the plugin's
-            Call(self._plugin, name, (*arguments, *named.values())).failed(error)
-        return check(Call(self._plugin, name, (*arguments, *named.values())), found)
-
-    return method
-
-
-def _attribute(name: str, check: Check) -> property:
-    def attribute(self: Guard) -> Any:  # noqa: ANN401  # as the protocol has it
-        call = Call(self._plugin, name)
-        try:
+def _member(shape: Shape, name: str) -> property:
+    def member(self: Guard) -> Any:  # noqa: ANN401  # as the protocol has it
+        with Call(self._plugin, name) as call:
             found = getattr(self._guarded, name)
-        except BaseException as error:  # noqa: BLE001  # it is raised again, or told as the plugin's
-            call.failed(error)
-        return check(call, found)
+        if name in shape.attributes:
+            return shape.attributes[name](call, found)
+        # What a member that no shape has returns can not be checked, but what it raises is the plugin's.
+        if name not in shape.methods and not callable(found):
+            return found
 
-    return property(attribute)
+        def method(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401  # likewise
+            with Call(self._plugin, name, (*arguments, *named.values())) as call:
+                returned = found(*arguments, **named)
+            return shape.methods.get(name, anything)(call, returned)
 
+        return method
 
-def _other(call: Call, value: Any) -> Any:  # noqa: ANN401  # nobody knows what it is
-    """Guard a member that no shape has: what it returns can not be checked, but what it raises is the plugin's."""
-    if not callable(value):
-        return value
-
-    def method(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401  # ditto
-        try:
-            return value(*arguments, **named)
-        except BaseException as error:  # noqa: BLE001  # it is raised again, or told as the plugin's
-            Call(call.plugin, call.name, (*arguments, *named.values())).failed(error)
-
-    return method
+    return property(member)
 
 
 class GuardedContext:
@@ -151,10 +139,8 @@ class GuardedContext:
         self._shape = shape
 
     def __enter__(self) -> Any:  # noqa: ANN401  # the shape says what it is
-        try:
+        with self._call:
             entered = self._context.__enter__()
-        except BaseException as error:  # noqa: BLE001  # it is raised again, or told as the plugin's
-            self._call.failed(error)
         try:
             return guarded(self._call, self._shape, entered)
         except BrokenPluginError:
@@ -165,17 +151,13 @@ class GuardedContext:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
         try:
-            self._context.__exit__(kind, error, trace)
-        except BaseException as other:  # noqa: BLE001  # it is raised again, or told as the plugin's
-            if other is error:
-                return False
-            leaving = Call(self._call.plugin, f"leaving {self._call}")
-            if error is None or isinstance(other, BackyError):
-                leaving.failed(other)
-            try:
-                leaving.failed(other)
-            except BackyError as fault:
-                # The exception of the body is the one that says why the command fails.
+            with Call(self._call.plugin, f"leaving {self._call}"):
+                self._context.__exit__(kind, error, trace)
+        except (BrokenPluginError, PluginSystemError) as fault:
+            if error is None:
+                raise
+            # The exception of the body is the one that says why the command fails; it may be raised again here.
+            if error not in (fault, fault.__cause__):
                 log.warning("%s", fault)
         return False
 

@@ -1,8 +1,8 @@
 """A process that loads plugins and calls them for another one: `python -m backy.plugins.host`.
 
 A plugin may hang, end the process or print to standard output. In here this harms nobody. The process forks for each
-call, so that a call can be ended and changes nothing for the next one. `hosting` starts it and speaks with it: one JSON
-object a line, the requests on standard input and the answers on standard output.
+call, so that a call can be ended and changes nothing for the next one. `hosting` starts it and speaks with it in JSON,
+over a connection whose descriptor is the argument.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import faulthandler
 import inspect
 import logging
 import os
-import select
 import signal
 import sys
 import traceback
@@ -19,7 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import EntryPoint
-from io import BufferedReader
+from logging.handlers import BufferingHandler
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -32,46 +32,45 @@ from backy.durable import write_all
 from backy.errors import BackyError
 from backy.plugins import tracing
 from backy.plugins.broken import BrokenPluginError, described
+from backy.plugins.contract import ARGUMENTS
 from backy.plugins.discovery import Kind, Plugin
-from backy.plugins.importing import imported_command
-from backy.plugins.loading import accepted, managed
+from backy.plugins.hosting import Answer, ending
+from backy.plugins.importing import checked_command
+from backy.plugins.loading import accepted
 from backy.plugins.managers import EventPlugins
 
 
 def main() -> None:
-    """Load the plugins of the first request, then answer requests until standard input ends."""
+    """Load the plugins of the first message, then answer requests until the connection ends."""
     faulthandler.enable()
-    # Whoever prints anything may do so: the answers have a descriptor of their own.
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(2, 1)
-    first = msgspec.json.decode(requests.readline())
+    connection = Connection(int(sys.argv[1]))
+    # What a plugin starts must not hold it open.
+    os.set_inheritable(connection.fileno(), False)
+    first = msgspec.json.decode(connection.recv_bytes())
     logging.basicConfig(format="%(levelname)s: %(message)s", level=first["level"])
     # The plugins that the other process sees, from the places where it sees them.
     sys.path[:] = first["path"]
-    host = _Host([_plugin(one) for one in first["plugins"]], answers)
-    host.load()
-    host.serve(requests)
+    host = _Host([_plugin(*one) for one in first["plugins"]], connection)
+    # The other process may end at any time.
+    with suppress(EOFError, OSError):
+        host.load()
+        host.serve()
     # Not the ordinary end: a thread of a plugin could keep the process from it.
     os._exit(0)
 
 
-def _plugin(found: dict[str, Any]) -> Plugin:
-    kind = Kind[found["kind"]]
-    entry_point = EntryPoint(found["name"], found["value"], kind.group)
-    file = Path(found["value"]) if found["descriptor"] is not None else None
-    origin = found["distribution"], found["version"]
-    return Plugin(kind, found["name"], entry_point, *origin, None, file, found["descriptor"])
+def _plugin(kind: str, name: str, value: str, distribution: str, version: str, file: str | None) -> Plugin:  # noqa: PLR0913, PLR0917  # as `hosting` describes it
+    entry_point = EntryPoint(name, value, Kind[kind].group)
+    return Plugin(Kind[kind], name, entry_point, distribution, version, None, Path(file) if file else None)
 
 
 class _Host:
-    """Loaded plugins, and the descriptor for answers."""
+    """Loaded plugins, and the connection."""
 
-    def __init__(self, plugins: list[Plugin], answers: int) -> None:
+    def __init__(self, plugins: list[Plugin], connection: Connection) -> None:
         self._plugins = plugins
-        self._answers = answers
-        self._modules: dict[int, object] = {}
+        self._connection = connection
+        self._found: dict[int, object] = {}
         # One for all event plugins: their order is what they ask for by `tryfirst` and `trylast`.
         self._shared = pluggy.PluginManager("backy")
         self._shared.add_hookspecs(hookspecs)
@@ -79,44 +78,40 @@ class _Host:
     def load(self) -> None:
         """Import all plugins, report those that are broken, and then who is called for each hook, in this order."""
         # In reverse: of two plugins with equal wishes, pluggy calls the one first that was registered last.
-        hooks = [plugin for plugin in reversed(self._plugins) if plugin.kind is Kind.HOOK]
-        EventPlugins(hooks, self._begin, self._register, self._failed)
-        for plugin in self._plugins:
-            if plugin.kind is not Kind.HOOK:
-                self._begin(plugin)
-                try:
-                    self._modules[self._index(plugin)] = _loaded(plugin)
-                except BrokenPluginError as error:
-                    self._failed(plugin, error.cause)
-        self._answer(
-            {"ready": {name: list(self._order(name)) for name in vars(hookspecs) if name.startswith("backy_")}}
-        )
+        EventPlugins(self._plugins[::-1], self._begin, self._accept, self._failed)
+        self._send({"ready": {name: list(self._order(name)) for name in ARGUMENTS}})
 
-    def serve(self, requests: BufferedReader) -> None:
+    def serve(self) -> None:
         """Answer requests until there are no more."""
-        for line in requests:
-            request = msgspec.json.decode(line)
-            self._answer(_in_a_child(partial(self._do, request), request["limit"], requests.fileno()))
+        while True:
+            request = msgspec.json.decode(self._connection.recv_bytes())
+            self._send(_in_a_child(partial(self._do, request), request["limit"], self._connection))
 
-    def _answer(self, message: dict[str, Any]) -> None:
-        write_all(self._answers, msgspec.json.encode(message) + b"\n")
+    def _send(self, message: object) -> None:
+        self._connection.send_bytes(msgspec.json.encode(message))
 
     def _begin(self, plugin: Plugin) -> None:
-        self._answer({"loading": self._index(plugin)})
+        self._send({"loading": self._index(plugin)})
 
-    def _failed(self, plugin: Plugin, cause: str) -> None:
-        self._answer({"failed": self._index(plugin), "cause": cause})
+    def _failed(self, plugin: Plugin, error: BaseException) -> None:
+        cause = error.cause if isinstance(error, BrokenPluginError) else described(error)
+        self._send({"failed": self._index(plugin), "cause": cause})
 
     def _index(self, plugin: Plugin) -> int:
         return self._plugins.index(plugin)
 
-    def _register(self, plugin: Plugin, module: object) -> None:
-        accepted(plugin, module)
-        # By its number, since two plugins may have one name. Two may also be one module, which pluggy takes only once.
-        self._shared.register(
-            module if module not in self._modules.values() else _Alias(module), str(self._index(plugin))
-        )
-        self._modules[self._index(plugin)] = module
+    def _accept(self, plugin: Plugin, found: object) -> None:
+        """Check what a plugin names. Raise BrokenPluginError if it is not what it has to be."""
+        if plugin.kind is Kind.COMMAND:
+            checked_command(plugin, found)
+        else:
+            accepted(plugin, found)
+        if plugin.kind is Kind.HOOK:
+            # By its number, as two plugins may have one name. A copy, as pluggy takes the same module only once.
+            hooks = [name for name in dir(found) if self._shared.parse_hookimpl_opts(found, name)]
+            copy = type(plugin.name, (), {name: getattr(found, name) for name in hooks})
+            self._shared.register(copy, str(self._index(plugin)))
+        self._found[self._index(plugin)] = found
 
     def _order(self, hook: str) -> Iterator[int]:
         caller: pluggy.HookCaller = getattr(self._shared.hook, hook)
@@ -127,7 +122,7 @@ class _Host:
         plugin = self._plugins[request["plugin"]]
         match request["do"]:
             case "describe":
-                return _documentation(self._modules[request["plugin"]])
+                return _documentation(self._found[request["plugin"]])
             case "call":
                 self._call(plugin, request["hook"], request["arguments"])
                 return None
@@ -146,35 +141,15 @@ class _Host:
             tracing.watch(plugin, self._shared)
         caller = self._shared.subset_hook_caller(hook, others)
         types = get_type_hints(getattr(hookspecs, hook))
-        return caller(
-            **{name: msgspec.convert(value, types[name], dec_hook=_path) for name, value in arguments.items()}
-        )
-
-
-class _Alias:
-    """A second appearance of a module, for a manager that takes each object once."""
-
-    def __init__(self, module: object) -> None:
-        vars(self).update({name: getattr(module, name) for name in dir(module) if name.startswith("backy_")})
+        # Of the types of the hooks, JSON has all but paths.
+        convert = partial(msgspec.convert, dec_hook=lambda path, value: path(value))
+        return caller(**{name: convert(value, types[name]) for name, value in arguments.items()})
 
 
 def _checked(command: object) -> ConsoleCommand:
     if isinstance(command, ConsoleCommand) and command.name.isprintable() and len(command.name.split()) == 1:
         return command
     raise TypeError(f"{command!r} is no ConsoleCommand whose name is a word")
-
-
-def _path(wanted: type, value: object) -> object:
-    if wanted is Path and isinstance(value, str):
-        return Path(value)
-    raise NotImplementedError
-
-
-def _loaded(plugin: Plugin) -> object:
-    if plugin.kind is Kind.COMMAND:
-        return imported_command(plugin)
-    ((_, module),) = managed(plugin).list_name_plugin()
-    return module
 
 
 def _documentation(found: object) -> str | None:
@@ -185,58 +160,41 @@ def _documentation(found: object) -> str | None:
     return found.help if isinstance(found, click.Command) else inspect.getdoc(found)
 
 
-def _in_a_child(work: Callable[[], object], limit: float, requests: int) -> dict[str, Any]:
+def _in_a_child(work: Callable[[], object], limit: float, connection: Connection) -> Answer:
     """Return what `work` returns or raises in a child, or how the child ended before that.
 
     Args:
         work: What to do.
         limit: Seconds after which the child is killed.
-        requests: The descriptor of the pipe for requests. When the other process is gone, the child is killed, too.
+        connection: When the other process has closed it, the child is killed, too.
     """
     # A file in memory, not a pipe: a pipe that is full, or that a process left behind holds open, would block.
-    result = os.memfd_create("result")
-    try:
+    with os.fdopen(os.memfd_create("result"), "rb+") as result:
         child = os.fork()
         if child == 0:
-            _run(work, result)
-        ended = _wait(child, limit, requests)
-        os.lseek(result, 0, os.SEEK_SET)
-        with os.fdopen(os.dup(result), "rb") as stream:
-            found: dict[str, Any] = msgspec.json.decode(stream.read() or b"{}")
-        return found if found and ended == "with exit code 0" else {"ended": ended}
-    finally:
-        os.close(result)
-
-
-class _Collector(logging.Handler):
-    """Keeps log records for the other process, which may have a file for them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[tuple[str, int, str]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append((record.name, record.levelno, record.getMessage()))
+            _run(work, result.fileno())
+        ended = _wait(child, limit, connection)
+        result.seek(0)
+        content = result.read()
+    if content and ended == ending(0):
+        return msgspec.json.decode(content, type=Answer)
+    return Answer(failure=f"ended {ended}")
 
 
 def _run(work: Callable[[], object], result: int) -> None:
     """Write what `work` returns or raises to `result` as JSON, and end the process."""
     # A group of its own: what the plugin starts is ended with it.
     os.setpgid(0, 0)
-    logged = _Collector()
+    # The other process may have a file for them.
+    logged = BufferingHandler(sys.maxsize)
     logging.getLogger().handlers = [logged]
     try:
-        answer: dict[str, Any] = {"returned": work()}
+        # As JSON already here: what can not be written as such is the plugin's fault.
+        answer = Answer(returned=msgspec.Raw(msgspec.json.encode(work())))
     except BaseException as error:  # noqa: BLE001  # whatever it is, the other process learns of it
-        known = isinstance(error, BackyError)
-        answer = {"raised": " ".join(str(error).split()) if known else described(error), "refused": known}
-        answer["where"] = "".join(traceback.format_exception(error))
-    answer["logged"] = logged.records
-    try:
-        content = msgspec.json.encode(answer)
-    except Exception as error:  # noqa: BLE001  # as above
-        content = msgspec.json.encode({"raised": described(error), "refused": False, "where": ""})
-    write_all(result, content)
+        answer = _raised(error)
+    answer.logged = [(record.name, record.levelno, record.getMessage()) for record in logged.buffer]
+    write_all(result, msgspec.json.encode(answer))
     with suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -244,25 +202,27 @@ def _run(work: Callable[[], object], result: int) -> None:
     os._exit(0)
 
 
-def _wait(child: int, limit: float, requests: int) -> str:
+def _raised(error: BaseException) -> Answer:
+    refused = isinstance(error, BackyError)
+    text = " ".join(str(error).split()) if refused else described(error)
+    return Answer(failure=text, refused=refused, where="".join(traceback.format_exception(error)))
+
+
+def _wait(child: int, limit: float, connection: Connection) -> str:
     """Wait for a child, or kill it with all that it has started when it must go; return how it ended."""
     descriptor = os.pidfd_open(child)
     try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        poll.register(requests, 0)  # only its end is of interest
-        events = dict(poll.poll(limit * 1000))
-        if descriptor not in events:
-            # Both: the child may not have come as far as to make a group.
-            os.kill(child, signal.SIGKILL)
-            with suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        # The other process sends nothing while it waits for an answer: it can only be the end of the connection.
+        done = descriptor in wait([descriptor, connection], limit)
     finally:
         os.close(descriptor)
-    if descriptor not in events:
-        return f"after {limit:g} seconds, its limit"
-    return f"with exit code {code}" if code >= 0 else f"by signal {-code}"
+    if not done:
+        # Both: the child may not have come as far as to make a group.
+        os.kill(child, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return ending(code) if done else f"after {limit:g} seconds, its limit"
 
 
 if __name__ == "__main__":

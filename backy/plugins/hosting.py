@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from contextlib import closing, suppress
+from typing import Any, NamedTuple
 
 import msgspec
 
 from backy.errors import PluginError
 from backy.plugins.discovery import Plugin
-from backy.plugins.files import opened
 
 log = logging.getLogger(__name__)
 LIMIT = 30.0
@@ -29,13 +23,12 @@ LIMIT = 30.0
 _SPARE = 10.0
 """Seconds after its own limit within which the other process has to answer."""
 
-
 _LAST_SECONDS = 1.0
 """Seconds that the other process has for its own end."""
 
 
-class Answer(NamedTuple):
-    """What became of a call of a plugin."""
+class Answer(msgspec.Struct):
+    """What became of a call of a plugin. It is also the message of the other process."""
 
     returned: Any = None
     failure: str | None = None
@@ -44,6 +37,8 @@ class Answer(NamedTuple):
     """Whether it raised a BackyError, which is meant for users."""
     where: str = ""
     """A traceback for the log, if it raised anything."""
+    logged: list[tuple[str, int, str]] = []
+    """What it has logged: names of loggers, levels and texts."""
 
 
 class _EndedError(Exception):
@@ -61,16 +56,13 @@ class Examined(NamedTuple):
 
 def examined(plugin: Plugin, limit: float = LIMIT) -> Examined:
     """Load a plugin of any kind in a process of its own, and check it against the contract."""
-    with Host([plugin], limit) as host:
-        for cause in host.failures.values():
-            return Examined(cause, None)
-        (loaded,) = host.plugins
-        answer = host.ask(loaded, do="describe")
+    with closing(Host([plugin], limit)) as host:
+        answer = host.ask(plugin, do="describe")
         return Examined(answer.failure, answer.returned)
 
 
 class Host:
-    """Plugins that are loaded in another process. Use it as a context: the process ends with it."""
+    """Plugins that are loaded in another process. `close` ends the process."""
 
     def __init__(self, plugins: Sequence[Plugin], limit: float = LIMIT) -> None:
         """Start the process and load `plugins`. One that ends or blocks the process is left out of a new one."""
@@ -79,42 +71,16 @@ class Host:
         """Why plugins can not be used."""
         self._order: dict[str, list[Plugin]] = {}
         self.plugins: list[Plugin] = []
-        self._descriptors: list[int] = []
         self._process: _Process | None = None
-        left = self._opened(plugins)
+        left = list(plugins)
         while left and not self._process:
             left = self._load(left)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the process."""
         if self._process:
             self._process.end()
             self._process = None
-        # Only now: a process that has to be started again runs the same open files.
-        while self._descriptors:
-            os.close(self._descriptors.pop())
-
-    def _opened(self, plugins: Sequence[Plugin]) -> list[Plugin]:
-        """Return the plugins that can be loaded, those that are files with the open file."""
-        found = []
-        for plugin in plugins:
-            try:
-                descriptor = None if plugin.file is None else opened(plugin.file)
-            except (PluginError, OSError) as error:
-                self.failures[plugin] = str(error)
-                continue
-            if descriptor is not None:
-                self._descriptors.append(descriptor)
-            found.append(replace(plugin, descriptor=descriptor))
-        return found
 
     def implementing(self, hook: str) -> list[Plugin]:
         """Return the plugins that have `hook`, in the order in which they are called."""
@@ -130,24 +96,22 @@ class Host:
             return Answer(failure=self.failures.get(plugin, "its process has ended"))
         try:
             self._process.send({"plugin": self.plugins.index(plugin), "limit": self.limit, **request})
-            found = self._process.receive(self.limit + _SPARE)
+            answer = msgspec.json.decode(self._process.receive(self.limit + _SPARE), type=Answer)
         except _EndedError as error:
             # It is the process itself, not the child for this call: threads of some plugin may have done anything.
             self._process.end()
             self._process = None
             self._load([one for one in self.plugins if one not in self.failures])
             return Answer(failure=f"ended {error}")
-        for name, level, text in found.get("logged", ()):
+        for name, level, text in answer.logged:
             logging.getLogger(name).log(level, "%s", text)
-        if "ended" in found:
-            return Answer(failure=f"ended {found['ended']}")
-        return Answer(found.get("returned"), found.get("raised"), found.get("refused", False), found.get("where", ""))
+        return answer
 
     def _load(self, plugins: list[Plugin]) -> list[Plugin]:
         """Start a process with `plugins`; return those to try again with if one of them has ended it."""
         process, loading = _Process(plugins), None
         try:
-            while "ready" not in (message := process.receive(self.limit)):
+            while "ready" not in (message := msgspec.json.decode(process.receive(self.limit))):
                 if "loading" in message:
                     loading = plugins[message["loading"]]
                 else:
@@ -167,76 +131,59 @@ class Host:
 
 
 class _Process:
-    """The other process, and the pipes to and from it."""
+    """The other process, and the connection to it."""
 
     def __init__(self, plugins: Sequence[Plugin]) -> None:
-        # -P: the current folder is often a repository, and must not be a place to import from.
-        # A session of its own: Ctrl-C on a terminal interrupts the command, which then ends this process.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "backy.plugins.host"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=[plugin.descriptor for plugin in plugins if plugin.descriptor is not None],
-        )
-        self._received = b""
+        # Only now, as it takes long to import, and most machines have no event plugins.
+        from multiprocessing import Pipe
+
+        self._connection, theirs = Pipe()
+        with theirs:
+            # -P: the current folder is often a repository, and must not be a place to import from.
+            # A session of its own: Ctrl-C on a terminal interrupts the command, which then ends this process.
+            # Standard error for all that is printed: standard output is this command's data.
+            self._process = subprocess.Popen(  # noqa: S603  # this interpreter and a number
+                [sys.executable, "-P", "-m", "backy.plugins.host", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                start_new_session=True,
+                pass_fds=[theirs.fileno()],
+            )
         described = [
-            {
-                "kind": plugin.kind.name,
-                "name": plugin.name,
-                "value": plugin.entry_point.value,
-                "distribution": plugin.distribution,
-                "version": plugin.version,
-                "descriptor": plugin.descriptor,
-            }
-            for plugin in plugins
+            (one.kind.name, one.name, one.entry_point.value, one.distribution, one.version, one.file) for one in plugins
         ]
         level = logging.getLogger().getEffectiveLevel()
         self.send({"level": level, "path": sys.path, "plugins": described})
 
     def send(self, message: Mapping[str, object]) -> None:
         """Send a message. If the process has ended, the answer will tell."""
-        pipe = self._process.stdin
-        with suppress(BrokenPipeError):
-            pipe.write(msgspec.json.encode(message, enc_hook=_plain) + b"\n")  # type: ignore[union-attr]  # it is a pipe
-            pipe.flush()  # type: ignore[union-attr]  # likewise
+        with suppress(OSError):
+            self._connection.send_bytes(msgspec.json.encode(message, enc_hook=os.fspath))
 
-    def receive(self, limit: float) -> dict[str, Any]:
+    def receive(self, limit: float) -> bytes:
         """Return the next message.
 
         Raises:
             _EndedError: the process has ended, or sent none within `limit` seconds.
         """
-        end = time.monotonic() + limit
-        descriptor = self._process.stdout.fileno()  # type: ignore[union-attr]  # it is a pipe
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        while b"\n" not in self._received:
-            if not poll.poll(max(end - time.monotonic(), 0) * 1000):
-                raise _EndedError(f"after {limit:g} seconds, its limit")
-            part = os.read(descriptor, 65536)
-            if not part:
-                code = self._process.wait()
-                raise _EndedError(f"with exit code {code}" if code >= 0 else f"by signal {-code}")
-            self._received += part
-        line, _, self._received = self._received.partition(b"\n")
-        found: dict[str, Any] = msgspec.json.decode(line)
-        return found
+        if not self._connection.poll(limit):
+            raise _EndedError(f"after {limit:g} seconds, its limit")
+        try:
+            return self._connection.recv_bytes()
+        except (EOFError, OSError) as error:
+            raise _EndedError(ending(self._process.wait())) from error
 
     def end(self) -> None:
         """End the process."""
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()  # type: ignore[union-attr]  # it is a pipe
-        # At the end of its input it kills what it has started. A thread of a plugin could keep it from ending, though.
+        self._connection.close()
+        # Without a connection it kills what it has started, and ends; but a thread of a plugin could keep it from that.
         try:
             self._process.wait(_LAST_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        self._process.stdout.close()  # type: ignore[union-attr]  # it is a pipe
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Path):
-        return str(value)
-    raise NotImplementedError
+def ending(code: int) -> str:
+    """Return how a process ended that has this exit code, which is negative for a signal."""
+    return f"with exit code {code}" if code >= 0 else f"by signal {-code}"

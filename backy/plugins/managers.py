@@ -14,7 +14,6 @@ from stevedore.driver import DriverManager
 from stevedore.enabled import EnabledExtensionManager
 from stevedore.extension import Extension, ExtensionManager
 
-from backy.plugins.broken import BrokenPluginError, described
 from backy.plugins.discovery import Kind, Plugin
 from backy.plugins.importing import imported
 
@@ -58,7 +57,7 @@ class EventPlugins(EnabledExtensionManager[Any]):
         plugins: Sequence[Plugin],
         begin: Callable[[Plugin], None],
         accept: Callable[[Plugin, object], None],
-        failed: Callable[[Plugin, str], None],
+        failed: Callable[[Plugin, BaseException], None],
     ) -> None:
         """Import `plugins`.
 
@@ -66,23 +65,22 @@ class EventPlugins(EnabledExtensionManager[Any]):
             plugins: What to import.
             begin: Called before each plugin is imported.
             accept: Called with each plugin and what it names; raises BrokenPluginError to refuse it.
-            failed: Called with each plugin that can not be imported or is refused, and the cause.
+            failed: Called with each plugin that can not be imported or is refused, and the error.
         """
-        self._plugins, self._begin, self._failed = plugins, begin, failed
-        self._accept = accept
-        super().__init__(Kind.HOOK.group, self._enabled, on_load_failure_callback=self._report)
+        self._plugins, self._begin = plugins, begin
+
+        def enabled(extension: Extension[Any]) -> bool:
+            accept(_plugin_of(extension.entry_point), extension.plugin)
+            return True
+
+        def report(_manager: ExtensionManager[Any], entry_point: EntryPoint, error: BaseException) -> None:
+            failed(_plugin_of(entry_point), error)
+
+        super().__init__(Kind.HOOK.group, enabled, on_load_failure_callback=report)
 
     def list_entry_points(self) -> list[EntryPoint]:
         """Return the entry points of the plugins that were given."""
         return [Guarded(plugin, self._begin) for plugin in self._plugins]
-
-    def _enabled(self, extension: Extension[Any]) -> bool:
-        self._accept(_plugin_of(extension.entry_point), extension.plugin)
-        return True
-
-    def _report(self, _manager: ExtensionManager[Any], entry_point: EntryPoint, error: BaseException) -> None:
-        cause = error.cause if isinstance(error, BrokenPluginError) else described(error)
-        self._failed(_plugin_of(entry_point), cause)
 
 
 def _plugin_of(entry_point: EntryPoint) -> Plugin:

@@ -1,107 +1,99 @@
-"""The protocols of the contract as guards check them: what each member has to return."""
+"""The protocols of the contract as guards check them: what each member has to return, by its annotation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from types import UnionType
-from typing import Any, get_args
+from contextlib import AbstractContextManager
+from dataclasses import is_dataclass
+from functools import cache
+from types import NoneType
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
-from backy.api import Consistency, Extent, Held, Mismatch, MismatchHandler, Purged, Report, Stored
+from backy import api
+from backy.errors import PluginError
+from backy.plugins.broken import BrokenPluginError
 from backy.plugins.discovery import Plugin
-from backy.plugins.guard import Call, Check, Guard, Shape, context, guarded
+from backy.plugins.guard import Call, Check, Guard, Shape, anything, context, guarded
+from backy.text.phrases import counted
+
+_LARGEST: Final[dict[type, type]] = {
+    api.Snapshot: api.FreezingSnapshot,
+    api.Source: api.KeepingSource,
+    api.Storage: api.DisposableStorage,
+}
+"""The protocols that have the members which an object need not have, by the ones without them."""
+
+_WANTED: Final = {bool: "True or False", int: "a number of bytes", str: "text", Mapping: "keys and values"}
+"""What errors call a type."""
 
 
-def _of(kind: type | UnionType, wanted: str) -> Check:
+def _of(kind: type) -> Check:
+    """Return the check of a plain value, or of a record and its plain fields."""
+    fields = {name: one for name, one in (get_type_hints(kind).items() if is_dataclass(kind) else ()) if one in _WANTED}
+
     def check(call: Call, value: Any) -> Any:  # noqa: ANN401  # this is where it is checked
-        # True is an int to Python, and never what is meant.
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            call.returned(value, wanted)
+        if not (_is_number(value) if kind is int else isinstance(value, kind)):
+            call.returned(value, _WANTED.get(kind, kind.__name__))
+        for name, one in fields.items():
+            _of(one)(Call(call.plugin, f"{call}.{name}"), getattr(value, name))
         return value
 
     return check
 
 
-def _anything(_call: Call, value: Any) -> Any:  # noqa: ANN401  # it is not looked at
-    return value
+def _is_number(value: object) -> bool:
+    # True is an int to Python, and never what is meant.
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _size(call: Call, value: Any) -> int:  # noqa: ANN401  # this is where it is checked
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        call.returned(value, "a number of bytes")
-    return value
+def _one_of(words: tuple[str, ...]) -> Check:
+    def check(call: Call, value: Any) -> Any:  # noqa: ANN401  # ditto
+        if value not in words:
+            call.returned(value, f"one of {', '.join(words)}")
+        return value
+
+    return check
 
 
-def _size_if_known(call: Call, value: Any) -> int | None:  # noqa: ANN401  # ditto
-    return None if value is None else _size(call, value)
-
-
-def _extents(call: Call, value: Any) -> Iterator[Extent]:  # noqa: ANN401  # ditto
+def _extents(call: Call, value: Any) -> Iterator[api.Extent]:  # noqa: ANN401  # ditto
     if not isinstance(value, Iterable):
         call.returned(value, "extents")
     return _each(call, value)
 
 
-def _extents_if_known(call: Call, value: Any) -> Iterator[Extent] | None:  # noqa: ANN401  # ditto
-    return None if value is None else _extents(call, value)
-
-
-def _each(call: Call, extents: Iterable[Any]) -> Iterator[Extent]:
-    try:
+def _each(call: Call, extents: Iterable[Any]) -> Iterator[api.Extent]:
+    with call:
         for extent in extents:
-            if not isinstance(extent, Extent):
+            if not isinstance(extent, api.Extent):
                 call.returned(extent, "an Extent")
             if not (isinstance(extent.offset, int) and isinstance(extent.length, int)):
                 call.returned(extent.offset, "whole numbers in an Extent")
             yield extent
-    except GeneratorExit:
-        raise
-    except BaseException as error:  # noqa: BLE001  # it is raised again, or told as the plugin's
-        call.failed(error)
 
 
 def _written(call: Call, value: Any) -> int:  # noqa: ANN401  # this is where it is checked
     _, _, data, *_ = call.arguments or ()
-    if _size(call, value) > len(data):
+    if _of(int)(call, value) > len(data):
         call.returned(value, f"at most the {len(data)} bytes that it was given")
     return int(value)
 
 
-def _consistency(call: Call, value: Any) -> Any:  # noqa: ANN401  # this is where it is checked
-    if value not in get_args(Consistency):
-        call.returned(value, f"one of {', '.join(get_args(Consistency))}")
-    return value
+def _whole(call: Call, value: Any) -> bytes:  # noqa: ANN401  # ditto
+    _, length, *_ = call.arguments or ()
+    if len(_of(bytes)(call, value)) != length:
+        short = f"{call} returned {counted(len(value), 'byte')} instead of {length}; did the source shrink meanwhile?"
+        raise BrokenPluginError(call.plugin, short)
+    return bytes(value)
 
 
-def _sizes(kind: type, *names: str) -> Check:
-    """Return the check of a record whose fields `names` are numbers of bytes or of files."""
-
-    def check(call: Call, value: Any) -> Any:  # noqa: ANN401  # this is where it is checked
-        if not isinstance(value, kind):
-            call.returned(value, kind.__name__)
-        for name in names:
-            _size(Call(call.plugin, f"{call}.{name}"), getattr(value, name))
-        return value
-
-    return check
-
-
-def _report(call: Call, value: Any) -> Report:  # noqa: ANN401  # ditto
-    _sizes(Report, "checked", "total")(call, value)
-    if value.checked > value.total or not isinstance(value.verifier, str):
-        call.returned(value, f"a Report of at most {value.total} chunks and a verifier's name")
-    # Text is a sequence of texts, too: each letter would be a remark.
-    if not isinstance(value.remarks, list | tuple) or not all(isinstance(remark, str) for remark in value.remarks):
-        Call(call.plugin, f"{call}.remarks").returned(value.remarks, "a list of texts")
-    return value  # type: ignore[no-any-return]  # `_sizes` has made sure
-
-
-def _verify(self: Guard, snapshot: object, image: object, mismatch: MismatchHandler, progress: object) -> Report:
+def _verify(
+    self: Guard, snapshot: object, image: object, mismatch: api.MismatchHandler, progress: object
+) -> api.Report:
     """Call a verifier. What `mismatch` raises is the core's own, and stays as it is."""
     own: list[BaseException] = []
-    call = Call(self._plugin, "verify", ())
 
-    def take(found: Mismatch) -> None:
-        if not isinstance(found, Mismatch):
+    def take(found: api.Mismatch) -> None:
+        if not isinstance(found, api.Mismatch):
             Call(self._plugin, "verify").returned(found, "a Mismatch for its handler")
         try:
             mismatch(found)
@@ -110,65 +102,65 @@ def _verify(self: Guard, snapshot: object, image: object, mismatch: MismatchHand
             raise
 
     try:
-        report = self._guarded.verify(snapshot, image, take, progress)
-    except BaseException as error:
-        if error in own:
-            raise
-        call.failed(error)
-    return _report(call, report)
+        with Call(self._plugin, "verify", ()) as call:
+            report = self._guarded.verify(snapshot, image, take, progress)
+    except PluginError as fault:
+        if fault.__cause__ in own:
+            raise own[-1]  # noqa: B904  # it is no consequence of the fault, but what was taken for one
+        raise
+    _of(api.Report)(call, report)
+    if report.checked > report.total:
+        call.returned(report, f"a Report of at most {report.total} chunks")
+    # Text is a sequence of texts, too: each letter would be a remark.
+    if not isinstance(report.remarks, list | tuple) or not all(isinstance(remark, str) for remark in report.remarks):
+        Call(call.plugin, f"{call}.remarks").returned(report.remarks, "a list of texts")
+    return report  # type: ignore[no-any-return]  # this function has made sure
 
 
-_SNAPSHOT = Shape(
-    attributes={"size": _size, "consistency": _consistency, "unfrozen": _of(bool, "True or False")},
-    methods={"extents": _extents, "pread": _of(bytes, "bytes"), "changes": _extents_if_known},
-    optional=frozenset({"consistency", "unfrozen"}),
-)
-_WRITER = Shape(
-    attributes={},
-    methods={"write": _written, "zero": _anything, "commit": _sizes(Stored, "bytes")},
-)
-_READER = Shape(attributes={}, methods={"read": _of(bytes, "bytes"), "probe": _size_if_known})
-_TARGET = Shape(attributes={}, methods={"pwrite": _anything, "zero": _anything, "finish": _anything})
-_SOURCE = Shape(
-    attributes={"verifier": _of(str, "a verifier's name")},
-    methods={"snapshot": context(_SNAPSHOT), "retain": _anything},
-    optional=frozenset({"retain"}),
-)
-_STORAGE = Shape(
-    attributes={
-        "raw": _of(bool, "True or False"),
-        "shares_chunks": _of(bool, "True or False"),
-        "identity": _of(str, "the identity of the store"),
-        "verifier": _of(str | None, "a verifier's name"),
-        "parallel": _size,
-        "restore_hint": _of(str, "a line of text"),
-    },
-    methods={
-        "inventory": _of(Mapping, "sizes by id"),
-        "initialize": _anything,
-        "create": context(_WRITER),
-        "open": context(_READER),
-        "repair": _anything,
-        "remove": _anything,
-        "held": _sizes(Held, "files", "bytes"),
-        "purge": _sizes(Purged, "files", "bytes"),
-        "dispose": _anything,
-    },
-    optional=frozenset({"verifier", "parallel", "restore_hint", "inventory", "dispose"}),
-)
-_VERIFIER = Shape(attributes={}, methods={}, functions={"verify": _verify})
+_SPECIAL: Final[Mapping[object, Check]] = {api.Image.pread: _whole, api.ImageWriter.write: _written}
+"""Checks of methods that look at arguments."""
 
 
-def _made(shape: Shape) -> Check:
-    return lambda call, value: guarded(call, shape, value)
+def _check(kind: Any) -> Check:  # noqa: ANN401  # any annotation
+    """Return the check of what an annotation of the contract allows."""
+    origin, arguments = get_origin(kind) or kind, get_args(kind)
+    if NoneType in arguments:
+        rest = _check(arguments[0])
+        return lambda call, value: None if value is None else rest(call, value)
+    if origin is AbstractContextManager:
+        return context(_shape(arguments[0]))
+    if origin is Literal:
+        return _one_of(arguments)
+    if origin is Iterable:
+        return _extents
+    # Nobody looks at what is returned in place of nothing.
+    return anything if origin is NoneType else _of(origin)
 
 
-_FACTORIES: Mapping[str, Check] = {
-    "backy_source": _made(_SOURCE),
-    "backy_source_config": _of(Mapping, "keys and values"),
-    "backy_restore_target": context(_TARGET),
-    "backy_storage": _made(_STORAGE),
-    "backy_verifier": _made(_VERIFIER),
+@cache
+def _shape(protocol: type) -> Shape:
+    """Return the members of a protocol of the contract."""
+    largest = _LARGEST.get(protocol, protocol)
+    attributes, methods = {}, {}
+    for name in dir(largest):
+        member = getattr(largest, name)
+        if isinstance(member, property):
+            attributes[name] = _check(get_type_hints(member.fget)["return"])
+        elif not name.startswith("_"):
+            methods[name] = _SPECIAL.get(member) or _check(get_type_hints(member)["return"])
+    return Shape(attributes, methods, optional=frozenset(dir(largest)) - frozenset(dir(protocol)))
+
+
+def _made(protocol: type) -> Check:
+    return lambda call, value: guarded(call, _shape(protocol), value)
+
+
+_FACTORIES: Final[Mapping[str, Check]] = {
+    "backy_source": _made(api.Source),
+    "backy_source_config": _of(Mapping),
+    "backy_restore_target": context(_shape(api.RestoreTarget)),
+    "backy_storage": _made(api.Storage),
+    "backy_verifier": lambda call, value: guarded(call, Shape({}, {}, {"verify": _verify}), value),
 }
 """What each factory has to return."""
 
@@ -180,5 +172,5 @@ def made(plugin: Plugin, factory: str, value: object) -> Any:  # noqa: ANN401  #
         BrokenPluginError: it is not what the factory has to make.
     """
     # A fault of the plugins that come along is backy's own, and they need no second look at each call.
-    check = _anything if plugin.core else _FACTORIES.get(factory, _anything)
+    check = anything if plugin.core else _FACTORIES.get(factory, anything)
     return check(Call(plugin, f"hook {factory}"), value)

@@ -14,7 +14,7 @@ from backy.errors import PluginError, SourceError, VerificationError
 from backy.plugins.discovery import Kind
 from backy.plugins.events import Events
 from backy.plugins.loading import call
-from backy.repository.config import JobConfig, PluginSection, StorageSection, VerifierSections
+from backy.repository.config import JobConfig, PluginSection, ShortSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT, Revision
 
@@ -70,7 +70,7 @@ class verifiers:
 """
 GROUPS = {"backy.sources": ["odd:sources"], "backy.storages": ["odd:storages"], "backy.verifiers": ["odd:verifiers"]}
 SECTION = PluginSection({"type": "odd"})
-SHORT = StorageSection.named("odd")
+SHORT = ShortSection.named("odd")
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_sound_plugins_work_behind_their_guards(backed_up: Callable) -> None:
 @pytest.mark.parametrize(
     ("fault", "cause"),
     [
-        ("Source.verifier = 5", "source: verifier returned 5 instead of a verifier's name"),
+        ("Source.verifier = 5", "source: verifier returned 5 instead of text"),
         ("del Source.verifier", "source: hook backy_source returned Source, which has no 'verifier'"),
         ("Source = lambda: 42", "source: hook backy_source returned 42, which has no 'snapshot'"),
         (
@@ -120,12 +120,16 @@ def test_sound_plugins_work_behind_their_guards(backed_up: Callable) -> None:
         ("Snapshot.pread = lambda *_: None", "source: pread(0, 4194304) returned None instead of bytes"),
         ("Snapshot.pread = lambda *_: _raise(SystemExit(0))", "source: pread(0, 4194304) failed with SystemExit: 0"),
         ("Snapshot.pread = lambda _: b''", "source: pread(0, 4194304) failed with TypeError: "),
-        ("Snapshot.consistency = 'yes'", "source: consistency returned str instead of one of guest, crash, none, unkn"),
+        (
+            "Snapshot.consistency = 'yes'",
+            "source: consistency returned str instead of one of guest, crash, none, unknown",
+        ),
         (
             "Snapshot.consistency, Snapshot.unfrozen = 'crash', 'no'",
             "source: unfrozen returned str instead of True or False",
         ),
-        ("Storage.identity = property(lambda _: {}['x'])", "storage: identity failed with KeyError: 'x'"),
+        ("Snapshot.pread = lambda *_: b'x'", "source: pread(0, 4194304) returned 1 byte instead of 4194304"),
+        ("Storage.initialize = lambda _: {}['x']", "storage: initialize() failed with KeyError: 'x'"),
         (
             "Storage.create = lambda *_: 42",
             "storage: create('revision', None, 8388608, LiveChunks) returned 42 ",
