@@ -7,12 +7,15 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
-from backy.errors import BackyError, ExitCode
+from backy.errors import BackyError, ExitCode, PluginError
 from backy.scheduler.configuration.configuration import JobEntry
 from backy.scheduler.jobs.agenda import Outcome
 from backy.scheduler.process import children
@@ -54,7 +57,7 @@ class Runner:
     async def run(self, job: JobEntry, tags: Sequence[str]) -> Result:
         """Back up a job and, after a success, expire and purge. Cancelling this ends the current command."""
         try:
-            repository = await asyncio.to_thread(self.prepare, job)
+            repository = await self._prepared(job)
             # After `--`, as a tag may begin with a dash.
             words = ["backup", "--", ",".join(tags)]
             code = await self._backy(job, repository, *words, standstill=job.standstill)
@@ -68,6 +71,34 @@ class Runner:
             outcome = Outcome.BUSY if code == ExitCode.BUSY else Outcome.FAILED
             return Result(outcome, await asyncio.to_thread(_cause, repository / LOGFILE, code))
         return Result(Outcome.DONE, await self._follow(job, repository))
+
+    async def _prepared(self, job: JobEntry) -> Path:
+        """Prepare the job's repository in a thread and return it.
+
+        Raises:
+            PluginError: it takes longer than the job may stand still.
+        """
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        outcome: Future[Path] = Future()
+
+        def prepare() -> None:
+            try:
+                outcome.set_result(self.prepare(job))
+            except BaseException as error:  # noqa: BLE001  # it is raised below
+                outcome.set_exception(error)
+            # The loop may have ended meanwhile.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(done.set)
+
+        # A plugin that hangs holds its thread for ever. It must neither take one of those that other jobs wait for nor
+        # keep the scheduler from its end.
+        Thread(target=prepare, daemon=True).start()
+        try:
+            await asyncio.wait_for(done.wait(), job.standstill.total_seconds() if job.standstill else None)
+        except TimeoutError:
+            plugins = f"source '{job.source.type}', storage '{job.storage.type}'"
+            raise PluginError(f"loading the job's plugins ({plugins}) took longer than {job.standstill}") from None
+        return outcome.result()
 
     async def _follow(self, job: JobEntry, repository: Path) -> str | None:
         """Expire, purge and call the callback. Return what failed, or None."""

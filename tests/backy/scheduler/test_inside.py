@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -165,6 +166,20 @@ def test_a_source_that_hangs_holds_up_nobody_for_good(scheduler, inside) -> None
         await until(lambda: daemon.ledger.jobs["vm2"].summary and daemon.ledger.jobs["vm2"].summary.revisions)
 
     inside(scenario, program)
+
+
+def test_a_plugin_that_hangs_when_it_is_loaded_holds_up_nobody_for_good(scheduler, inside) -> None:
+    scheduler.job("vm1", standstill=1)
+    scheduler.job("vm2")
+
+    async def scenario(daemon: Daemon) -> None:
+        prepare = daemon._runner.prepare
+        daemon._runner.prepare = lambda job: threading.Event().wait() if job.name == "vm1" else prepare(job)
+        job = await run(daemon, "vm1")
+        assert job.error == "loading the job's plugins (source 'file', storage 'chunked') took longer than 0:00:01"
+        assert (await run(daemon, "vm2")).error is None
+
+    inside(scenario)
 
 
 def test_what_fails_after_a_backup_does_not_make_it_bad(scheduler, inside) -> None:
