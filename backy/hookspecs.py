@@ -125,7 +125,7 @@ def backy_verification_failed(job: Job, revision_id: str, mismatches: int, confi
 
 @hookspec
 def backy_damage_found(job: Job, revisions: tuple[str, ...], chunks: int, config: Config) -> None:
-    """Note that stored chunks are damaged. Called by `backup` and `scrub`.
+    """Note that stored chunks are damaged. Called by `backup`, `verify` and `scrub`.
 
     `revisions` has the ids of those that refer to them and are distrusted now. An exception is logged and
     changes nothing.
@@ -158,11 +158,11 @@ def backy_restore_finished(job: Job, revision: RevisionInfo, target: str, config
 
 
 @hookspec
-def backy_restore_failed(job: Job, revision: RevisionInfo, target: str, error: str, config: Config) -> None:
+def backy_restore_failed(job: Job, revision: RevisionInfo | None, target: str, error: str, config: Config) -> None:
     """Note that a restore failed. Called by `restore`.
 
-    The target may have part of the image. `error` is the line that users see. Not called if the restore was
-    interrupted. An exception is logged and changes nothing.
+    `revision` is None if there is no such revision. The target may have part of the image. `error` is the line
+    that users see. Not called if the restore was interrupted. An exception is logged and changes nothing.
     """
 
 

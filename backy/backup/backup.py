@@ -103,7 +103,7 @@ class Backup:
             log.warning("%s; the source may have told too little of what changed, so now all of it is read", error)
             revision = self._attempt(source, hinted=False)
         self._events.tell("backy_backup_finished", job=self.repository.job, revision=revision.info)
-        recheck(self.repository, self.clock, self.steps)
+        recheck(self.repository, self.clock, self.steps, self._events)
         return revision
 
     def _attempt(self, source: Source, *, hinted: bool) -> Revision:
@@ -213,11 +213,7 @@ class _Making:
             verifications, damaged = self._verify(verifiers, image, done, stored)
             record = self._record(digest, self._statistics(started, done, stored), tuple(verifications))
             # the fresh image has the content of the source: older revisions are repaired from it
-            left = repair_or_distrust(self._repository, damaged, image)
-            if damaged:
-                event = "backy_damage_found" if left else "backy_damage_repaired"
-                revisions = tuple(left) or referring(self._repository, damaged)
-                self._tell(event, revisions=revisions, chunks=len(damaged))
+            self._settle(damaged, image)
         storage = self._repository.storages.identity
         boot = None if stored.durable else boot_id()
         return Revision(record, State(id=record.id, tags=record.tags, storage=storage, unsynced_boot=boot))
@@ -241,6 +237,15 @@ class _Making:
             statistics=statistics,
             verifications=verifications,
         )
+
+    def _settle(self, damaged: set[bytes], donor: StoredImage | None = None) -> None:
+        """Repair damage from the fresh image or distrust what refers to it, and tell of it."""
+        left = repair_or_distrust(self._repository, damaged, donor)
+        if damaged:
+            # Without a donor the backup fails: what it repaired of its own image proves nothing for the others.
+            event = "backy_damage_found" if left or not donor else "backy_damage_repaired"
+            revisions = tuple(left) or referring(self._repository, damaged)
+            self._tell(event, revisions=revisions, chunks=len(damaged))
 
     def _tell(self, event: str, **arguments: object) -> None:
         self._events.tell(event, job=self._repository.job, **arguments)
@@ -271,7 +276,7 @@ class _Making:
             report = verifier.verify(self._snapshot, image, findings.add, backup.steps("verify", image.size))
             damaged |= findings.damaged
             if findings.failures:
-                repair_or_distrust(self._repository, damaged)
+                self._settle(damaged)
                 self._tell("backy_verification_failed", revision_id=self._birth.id, mismatches=findings.failures)
             # the next verifier is not asked about an image that is wrong
             findings.judge(HintError if done.hinted else VerificationError)

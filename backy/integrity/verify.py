@@ -19,6 +19,7 @@ from backy.integrity.damage import (
     report_damage,
     whole_again,
 )
+from backy.plugins.events import Events
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, utc_now
 from backy.system.locking import BACKUP_LOCK, exclusive
@@ -71,7 +72,7 @@ def verify_all(
     clock: Callable[[], datetime] = utc_now,
     steps: Steps = quiet,
 ) -> int:
-    """Verify one revision, or all that are distrusted; return their number.
+    """Verify one revision, or all that are distrusted, tell hooks of damage, and return how many were read.
 
     Args:
         repository: Has the revisions.
@@ -89,26 +90,33 @@ def verify_all(
     else:
         revisions = [repository.records.select(specification)]
     problems = []
-    for revision in revisions:
-        try:
-            judged = verify(repository, revision, clock, steps("verify", revision.size))
-        except DamageError as error:
-            problems.append(str(error))
-        except RevisionNotFoundError as error:
-            # One of many that is gone needs no verdict. The only one that was asked for is missed.
-            if specification is not None:
-                raise
-            tell(Verdict(revision, forgotten=str(error)))
-        else:
-            tell(Verdict(judged))
-            if judged.damaged:
-                problems.append(f"revision {judged.id} has {counted(len(judged.damaged), 'damaged chunk')}")
+    with Events.installed(repository.config.hooks) as events:
+        for revision in revisions:
+            try:
+                judged = verify(repository, revision, clock, steps("verify", revision.size), events)
+            except DamageError as error:
+                problems.append(str(error))
+            except RevisionNotFoundError as error:
+                # One of many that is gone needs no verdict. The only one that was asked for is missed.
+                if specification is not None:
+                    raise
+                tell(Verdict(revision, forgotten=str(error)))
+            else:
+                tell(Verdict(judged))
+                if judged.damaged:
+                    problems.append(f"revision {judged.id} has {counted(len(judged.damaged), 'damaged chunk')}")
     if problems:
         raise DamageError(f"{'; '.join(problems)}; 'backy reports list' tells more")
     return len(revisions)
 
 
-def verify(repository: Repository, revision: Revision, clock: Callable[[], datetime], progress: Progress) -> Revision:
+def verify(
+    repository: Repository,
+    revision: Revision,
+    clock: Callable[[], datetime],
+    progress: Progress,
+    events: Events | None = None,
+) -> Revision:
     """Read all of a revision and return it as it is now, verified or distrusted. Backups can run meanwhile.
 
     Raises:
@@ -123,7 +131,7 @@ def verify(repository: Repository, revision: Revision, clock: Callable[[], datet
                 # A backup may have repaired chunks since they were read, or a conversion moved them.
                 with repository.open_image(current) as again:
                     found = damaged_chunks(again, found, quiet("", 0))
-            return _judge(repository, current, found, clock)
+            return _judge(repository, current, found, clock, events)
 
 
 def _judge(
@@ -131,6 +139,7 @@ def _judge(
     revision: Revision,
     found: Mapping[int, ChunkDamageError],
     clock: Callable[[], datetime],
+    events: Events | None,
 ) -> Revision:
     """Mark a revision that was read as a whole, and all others that share its damage; return it as it is now."""
     if not found:
@@ -140,11 +149,13 @@ def _judge(
     report_damage(repository, errors, clock)
     # First this one, which is no longer suspect: `repair_or_distrust` leaves suspect revisions to be read.
     changed = distrusted(repository, revision, found)
-    repair_or_distrust(repository, chunk_ids(errors))
+    revisions = tuple(repair_or_distrust(repository, chunk_ids(errors)))
+    if events:
+        events.tell("backy_damage_found", job=repository.job, revisions=revisions, chunks=len(errors))
     return changed
 
 
-def recheck(repository: Repository, clock: Callable[[], datetime], steps: Steps) -> None:
+def recheck(repository: Repository, clock: Callable[[], datetime], steps: Steps, events: Events | None = None) -> None:
     """Read the newest suspect revision, and all chunks known to be damaged; log what is still wrong.
 
     Runs after a backup, which may have stored again what was damaged. The caller holds `.backup`.
@@ -153,7 +164,7 @@ def recheck(repository: Repository, clock: Callable[[], datetime], steps: Steps)
     for revision in [revision for revision in repository.records.history() if revision.suspect][-1:]:
         with _guarded(revision), repository.open_image(revision) as image:
             found = damaged_chunks(image, image.chunks.data(), steps("recheck", image.size))
-            _judge(repository, revision, found, clock)
+            _judge(repository, revision, found, clock, events)
     repairer = Repairer(repository)
     for revision in repository.records.history():
         if revision.damaged:

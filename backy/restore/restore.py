@@ -60,9 +60,10 @@ class Restore:
                 target is a symbolic link of somebody else.
         """
         repository = self.repository
-        revision = repository.records.select(self.specification)
-        told = {"job": repository.job, "revision": revision.info, "target": self.target}
+        told: dict[str, object] = {"job": repository.job, "revision": None, "target": self.target}
         try:
+            revision = repository.records.select(self.specification)
+            told["revision"] = revision.info
             with (
                 repository.image(revision) as stored,
                 salvaged(stored, self.salvage, self.target, repository, force=self.force) as image,

@@ -13,17 +13,20 @@ from backy import hookspecs
 from backy.api import Mismatch, Purged, Report, SourceError
 from backy.backup.backup import Backup
 from backy.config import Duration
-from backy.errors import BackyError, PluginError, VerificationError
+from backy.errors import BackyError, ChunkDamageError, PluginError, RevisionNotFoundError, VerificationError
+from backy.integrity.verify import distrust, recheck
 from backy.plugins.contract import ARGUMENTS
 from backy.plugins.discovery import Kind
 from backy.plugins.events import Events, RefusedError
 from backy.repository.config import ScheduledTag
 from backy.repository.repository import Repository
+from backy.repository.revision import utc_now
 from backy.restore.restore import Restore
 from backy.retention.expire import expire
 from backy.retention.forget import forget
 from backy.retention.purge import purge
 from backy.system.locking import BACKUP_LOCK, exclusive
+from backy.system.progress import quiet
 
 HEAD = "import os, time\nfrom backy.api import *\nfrom backy.hookspecs import hookimpl\n"
 FACTORIES = {name for kind in Kind for name in kind.factories}
@@ -227,6 +230,39 @@ def test_hook_backy_damage_found_is_told_by_a_scrub(
     assert "'mode': 'deep'" in found[1][0]
 
 
+def test_hook_backy_damage_found_is_told_by_verify_and_by_the_look_at_suspects_after_a_backup(
+    observe: Callable, noted: Callable, repository: Repository, spoil: Callable, backy: Callable
+) -> None:
+    observe("damage_found", "revisions, chunks")
+    first = Backup(repository, ("daily",), Events()).run()
+    spoil(repository, first, 0)
+
+    assert backy("-b", repository.directory, "verify", "-r", "0").code == 1
+    distrust(repository)
+    with Events.installed() as events:
+        recheck(repository, utc_now, quiet, events)
+
+    assert noted() == [[f"('{first.id}',)", "1"]] * 2
+
+
+def test_hook_backy_damage_found_is_told_when_damage_fails_a_backup(
+    observe: Callable, noted: Callable, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Damaged:
+        def verify(self, snapshot, image, mismatch, progress) -> Report:
+            damage = ChunkDamageError(image.chunk_id(0), "made up")
+            mismatch(Mismatch(0, "made up", None, None, damage))
+            return Report("damaged", 2, 2)
+
+    monkeypatch.setattr(repository, "verifiers", lambda _default: [Damaged()])
+    observe("damage_found", "revisions, chunks")
+
+    with pytest.raises(VerificationError):
+        Backup(repository, ("daily",)).run()
+
+    assert noted() == [["()", "1"]]
+
+
 def test_hook_backy_scrub_finished_is_told_the_result(
     observe: Callable, noted: Callable, backy: Callable, repository: Repository
 ) -> None:
@@ -272,6 +308,17 @@ def test_hook_backy_restore_failed_is_told_the_line_that_users_see(
         Restore(repository, "0", str(tmp_path / "restored")).run()
 
     assert noted() == [[str(tmp_path / "restored"), str(failed.value)]]
+
+
+def test_hook_backy_restore_failed_is_told_of_a_revision_that_is_not_there(
+    observe: Callable, noted: Callable, repository: Repository, tmp_path: Path
+) -> None:
+    observe("restore_failed", "revision, error")
+
+    with pytest.raises(RevisionNotFoundError) as failed:
+        Restore(repository, "0", str(tmp_path / "restored")).run()
+
+    assert noted() == [["None", str(failed.value)]]
 
 
 def test_hook_backy_purge_finished_is_told_the_result(
@@ -445,9 +492,7 @@ def test_what_a_plugin_prints_is_no_output(
 SAMPLES = {
     "str": "a text",
     "int": 3,
-    "str | None": None,
     "datetime": datetime(2026, 1, 1, tzinfo=UTC),
-    "datetime | None": datetime(2026, 1, 1, tzinfo=UTC),
     "tuple[str, ...]": ("one", "two"),
     "Mapping[str, Any]": {"a": [1, None]},
     "Purged": Purged(2, 100),
@@ -461,7 +506,9 @@ def test_every_event_reaches_a_plugin_with_its_types(
     function = getattr(hookspecs, name)
     revision = Backup(repository, ("daily",), Events()).run().info
     values = {
-        argument: {"Job": repository.job, "RevisionInfo": revision, "Config": {}, **SAMPLES}[kind]
+        argument: {"Job": repository.job, "RevisionInfo": revision, "Config": {}, **SAMPLES}[
+            kind.removesuffix(" | None")
+        ]
         for argument, kind in function.__annotations__.items()
         if argument != "return"
     }

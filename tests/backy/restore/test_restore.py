@@ -232,10 +232,12 @@ class Whole:
         self.events = Events()
         self.events.tell = self.tell
 
-    def tell(self, hook: str, *, job: Job, revision: RevisionInfo, target: str, error: str | None = None) -> None:
+    def tell(
+        self, hook: str, *, job: Job, revision: RevisionInfo | None, target: str, error: str | None = None
+    ) -> None:
         assert job == self.repository.job
         assert hook == ("backy_restore_failed" if error else "backy_restore_finished")
-        (self.failures if error else self.told).append((revision.id, error or target))
+        (self.failures if error else self.told).append((revision.id if revision else "", error or target))
 
     def run(self, **arguments: object) -> Revision:
         wanted = {"specification": "0", "target": str(self.target), "events": self.events} | arguments
@@ -300,12 +302,14 @@ def test_what_is_salvaged_is_restored_but_not_told_as_finished(
         ({"options": {"a": "b"}}, ConfigError, "options are for targets like TYPE:ARGUMENT"),
     ],
 )
-def test_what_can_not_be_restored_is_an_error_and_not_told(
+def test_what_can_not_be_restored_is_told_as_a_failure(
     whole: Whole, arguments: dict[str, object], error: type[BackyError], text: str
 ) -> None:
     with pytest.raises(error, match=text):
         whole.run(**arguments)
     assert whole.told == []
+    ((_, told),) = whole.failures
+    assert text in told
     assert not whole.target.exists()
 
 
