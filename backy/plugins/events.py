@@ -157,7 +157,7 @@ class Events:
 
     def _call(self, plugin: Plugin, hook: str, arguments: Mapping[str, object]) -> Answer:
         section = {key: value for key, value in self._sections.get(plugin.name, {}).items() if key != REQUIRED}
-        answer = self._host.call(plugin, hook, {**arguments, "config": section})
+        answer = self._host.ask(plugin, do="call", hook=hook, arguments={**arguments, "config": section})
         if answer.where:
             log.debug("this is where it happened:\n%s", answer.where)
         return answer

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -45,20 +45,15 @@ class _EndedError(Exception):
     """The process has ended, or did not answer in time."""
 
 
-class Examined(NamedTuple):
-    """What is found out about a plugin by loading it."""
+def examined(plugin: Plugin, limit: float = LIMIT) -> tuple[str | None, str | None]:
+    """Load a plugin of any kind in a process of its own, and check it against the contract.
 
-    cause: str | None
-    """Why it can not be used, or None."""
-    documentation: str | None
-    """What its author wrote, if it can be used."""
-
-
-def examined(plugin: Plugin, limit: float = LIMIT) -> Examined:
-    """Load a plugin of any kind in a process of its own, and check it against the contract."""
+    Returns:
+        Why it can not be used, or None; and what its author wrote, if it can be used.
+    """
     with closing(Host([plugin], limit)) as host:
         answer = host.ask(plugin, do="describe")
-        return Examined(answer.failure, answer.returned)
+        return answer.failure, answer.returned
 
 
 class Host:
@@ -85,10 +80,6 @@ class Host:
     def implementing(self, hook: str) -> list[Plugin]:
         """Return the plugins that have `hook`, in the order in which they are called."""
         return self._order.get(hook, [])
-
-    def call(self, plugin: Plugin, hook: str, arguments: Mapping[str, object]) -> Answer:
-        """Call one hook of one plugin."""
-        return self.ask(plugin, do="call", hook=hook, arguments=arguments)
 
     def ask(self, plugin: Plugin, **request: object) -> Answer:
         """Send a request about one plugin and return the answer."""

@@ -8,11 +8,12 @@ from typing import Any
 import pluggy
 
 from backy import hookspecs
-from backy.errors import BackyError, PluginError
+from backy.errors import PluginError
 from backy.plugins import tracing
 from backy.plugins.broken import BrokenPluginError, described
 from backy.plugins.contract import check
 from backy.plugins.discovery import Kind, Plugin, advertised, conflict, contenders, unreadable
+from backy.plugins.guard import Call
 from backy.plugins.importing import imported
 from backy.plugins.shapes import made
 from backy.text.phrases import did_you_mean
@@ -34,12 +35,8 @@ def invoke(plugin: Plugin, manager: pluggy.PluginManager, hook: str, **arguments
     caller: pluggy.HookCaller = getattr(manager.hook, hook)
     if not caller.get_hookimpls():
         raise PluginError(f"{plugin} does not offer that: it has no hook {hook}")
-    try:
+    with Call(plugin, f"hook {hook}"):
         result = caller(**arguments)
-    except BackyError:
-        raise  # meant for users: a wrong configuration is no defect of the plugin
-    except Exception as error:
-        raise BrokenPluginError(plugin, f"hook {hook} failed with {described(error)}") from error
     if result is None:
         raise BrokenPluginError(plugin, f"hook {hook} returned nothing")
     return made(plugin, hook, result)
