@@ -16,12 +16,18 @@ from backy.plugins.discovery import Plugin
 from backy.plugins.guard import Call, Check, Guard, Shape, anything, context, guarded
 from backy.text.phrases import counted
 
-_LARGEST: Final[dict[type, type]] = {
-    api.Snapshot: api.FreezingSnapshot,
-    api.Source: api.KeepingSource,
-    api.Storage: api.DisposableStorage,
+_OPTIONAL: Final[dict[type, tuple[type, ...]]] = {
+    api.Snapshot: (api.FreezingSnapshot,),
+    api.Source: (api.KeepingSource,),
+    api.Storage: (
+        api.ChoosyStorage,
+        api.DisposableStorage,
+        api.ExplainedStorage,
+        api.ListedStorage,
+        api.ParallelStorage,
+    ),
 }
-"""The protocols that have the members which an object need not have, by the ones without them."""
+"""The protocols whose members an object may have besides those of its own protocol."""
 
 _WANTED: Final = {bool: "True or False", int: "a number of bytes", str: "text", Mapping: "keys and values"}
 """What errors call a type."""
@@ -140,15 +146,15 @@ def _check(kind: Any) -> Check:  # noqa: ANN401  # any annotation
 @cache
 def _shape(protocol: type) -> Shape:
     """Return the members of a protocol of the contract."""
-    largest = _LARGEST.get(protocol, protocol)
     attributes, methods = {}, {}
-    for name in dir(largest):
-        member = getattr(largest, name)
+    optional = {name: getattr(other, name) for other in _OPTIONAL.get(protocol, ()) for name in dir(other)}
+    members = {**optional, **{name: getattr(protocol, name) for name in dir(protocol)}}
+    for name, member in members.items():
         if isinstance(member, property):
             attributes[name] = _check(get_type_hints(member.fget)["return"])
         elif not name.startswith("_"):
             methods[name] = _SPECIAL.get(member) or _check(get_type_hints(member)["return"])
-    return Shape(attributes, methods, optional=frozenset(dir(largest)) - frozenset(dir(protocol)))
+    return Shape(attributes, methods, optional=frozenset(optional) - frozenset(dir(protocol)))
 
 
 def _made(protocol: type) -> Check:

@@ -32,7 +32,7 @@ def documentation(name: str) -> str:
 def test_the_page_shows_everything_once() -> None:
     hooks = {name for name in vars(hookspecs) if name.startswith("backy_")} | {"CONTRACT", "hookimpl"}
     own = {name for name, found in vars(comparing).items() if getattr(found, "__module__", "") == comparing.__name__}
-    assert sorted(SHOWN) == sorted({*api.__all__, *hooks, *own, "open_repository", "StoredRepository"})
+    assert sorted(SHOWN) == sorted({*api.__all__, *hooks, *own, "make_storage", "open_repository", "StoredRepository"})
 
 
 def test_the_page_tells_of_each_method_who_calls_it() -> None:

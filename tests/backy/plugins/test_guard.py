@@ -14,7 +14,7 @@ from backy.errors import PluginError, SourceError, VerificationError
 from backy.plugins.discovery import Kind
 from backy.plugins.events import Events
 from backy.plugins.loading import call
-from backy.repository.config import JobConfig, PluginSection, ShortSection, VerifierSections
+from backy.repository.config import JobConfig, PluginSection, StorageSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT, Revision
 
@@ -70,7 +70,7 @@ class verifiers:
 """
 GROUPS = {"backy.sources": ["odd:sources"], "backy.storages": ["odd:storages"], "backy.verifiers": ["odd:verifiers"]}
 SECTION = PluginSection({"type": "odd"})
-SHORT = ShortSection.named("odd")
+SHORT = StorageSection.named("odd")
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_sound_plugins_work_behind_their_guards(backed_up: Callable) -> None:
             "source: unfrozen returned str instead of True or False",
         ),
         ("Snapshot.pread = lambda *_: b'x'", "source: pread(0, 4194304) returned 1 byte instead of 4194304"),
-        ("Storage.initialize = lambda _: {}['x']", "storage: initialize() failed with KeyError: 'x'"),
+        ("Storage.identity = property(lambda _: {}['x'])", "storage: identity failed with KeyError: 'x'"),
         (
             "Storage.create = lambda *_: 42",
             "storage: create('revision', None, 8388608, LiveChunks) returned 42 ",
