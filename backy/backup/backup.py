@@ -166,8 +166,9 @@ class Backup:
     def _trusted_time(self, history: list[Revision], now: Instant) -> datetime:
         if not history:
             return now.wall
-        # the greatest one is that of the backup before, unless images were imported since, which may be old
-        before = max((revision.record for revision in history), key=lambda record: record.trusted_time)
+        # images that were imported since may be of any time; of equal ones, the last one has the latest clock
+        made = [revision.record for revision in history if revision.record.boot] or [one.record for one in history]
+        before = max(made, key=lambda record: (record.trusted_time, record.seq))
         instant = Instant(before.timestamp, before.boot, before.boottime)
         intervals = [tag.interval for tag in (self.repository.config.schedule or {}).values()]
         return trusted_time(instant, before.trusted_time, now, min(intervals, default=timedelta()) + LONGEST_OUTAGE)

@@ -40,17 +40,25 @@ class Past:
     since: datetime
     """When the job became known."""
     newest: datetime | None
-    """Start of the newest complete revision."""
+    """Start of the newest complete revision that is not ahead of the clock."""
     tags: Mapping[str, datetime]
-    """Start of each tag's newest complete revision."""
+    """Start of each tag's newest complete revision that is not ahead of the clock."""
+    ahead: tuple[str, ...] = ()
+    """Ids of the revisions that are ahead of the clock, the latest one last. They count for nothing."""
 
     @classmethod
-    def of(cls, history: Iterable[Revision], since: datetime) -> Past:
-        """Sum up complete revisions in any order."""
+    def of(cls, history: Iterable[Revision], since: datetime, limit: datetime) -> Past:
+        """Sum up complete revisions in any order; those that began after `limit` are ahead of the clock."""
         ordered = sorted(history, key=lambda revision: revision.timestamp)
+        past = [revision for revision in ordered if revision.timestamp <= limit]
         # of the same tag, the latest revision wins
-        tags = {tag: revision.timestamp for revision in ordered for tag in revision.tags}
-        return cls(since, ordered[-1].timestamp if ordered else None, tags)
+        tags = {tag: revision.timestamp for revision in past for tag in revision.tags}
+        ahead = tuple([revision.id for revision in ordered[len(past) :]])
+        return cls(since, past[-1].timestamp if past else None, tags, ahead)
+
+    def depends_on(self, limit: datetime) -> bool:
+        """Tell whether another sum may come out of the same revisions with this limit."""
+        return bool(self.ahead) or (self.newest is not None and self.newest > limit)
 
 
 class Due(NamedTuple):
@@ -67,6 +75,12 @@ def spread(job: str, schedule: Schedule) -> timedelta:
     seed = int(hashlib.md5(job.encode(), usedforsecurity=False).hexdigest(), 16)
     longest = int(max(tag.interval for tag in schedule.values()).total_seconds())
     return timedelta(seconds=random.Random(seed).randint(0, longest))  # noqa: S311  # no secret: it has to be the same in each process
+
+
+def tolerance(schedule: Schedule) -> timedelta:
+    """Return how far a revision may be ahead of the clock and count all the same."""
+    # clocks of servers that are in order differ by seconds; more would let a job miss a run without a word
+    return min(smallest_interval(schedule) / 10, GRACE)
 
 
 def next_ideal(interval: timedelta, shift: timedelta, now: datetime) -> datetime:

@@ -29,6 +29,7 @@ from backy.scheduler.monitoring.announcer import Announcer, SlaWatch
 from backy.scheduler.monitoring.reporter import GATHER, Reporter
 from backy.scheduler.monitoring.status import JobStatus, Status, known_before
 from backy.scheduler.process.base_directory import BaseDirectory
+from backy.scheduler.process.clock import ClockWatch
 from backy.scheduler.process.systemd import Notifier
 from backy.scheduler.process.waiting import happened
 from backy.text.phrases import counted, local_time
@@ -84,7 +85,8 @@ class Daemon:
         self._wake = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._runner = Runner(backy, self._prepare)
-        self._scanner = Scanner(lambda job: self.configuration.repository(job.settings), self._learn)
+        self._scanner = Scanner(lambda job: self.configuration.repository(job.settings), self._learn, clock)
+        self._watch = ClockWatch(clock)
         self._reporter = Reporter(self._watched, lambda: self.configuration, self._interval, backy, notifier)
         self._announcer = Announcer(lambda: self.configuration.hook_sections, Events.installed)
         self._sla = SlaWatch({}, self._started)
@@ -245,6 +247,7 @@ class Daemon:
         """Start jobs when they are due, until cancelled."""
         while True:
             self._wake.clear()
+            await self._follow_clock()
             now = self._clock()
             for entry in self.ledger.agenda.start(now):
                 job = self.ledger.jobs[entry.name]
@@ -252,6 +255,14 @@ class Daemon:
             upcoming = self.ledger.agenda.next_time()
             pause = min(upcoming - now, LONGEST_SLEEP) if upcoming else LONGEST_SLEEP
             await happened(self._wake, pause)
+
+    async def _follow_clock(self) -> None:
+        """See what is due now if somebody has set the clock."""
+        if jump := self._watch.jump():
+            log.warning("the clock was set %s by %s", "back" if jump < timedelta() else "forward", abs(jump))
+            # Before anything is started: what is ahead of the clock counts for nothing, and what is not counts again.
+            await self._scanner.look([job for job in self.ledger.jobs.values() if job.summary])
+            self.ledger.agenda.set_clock(jump, self._clock())
 
     async def _run(self, job: Job) -> None:
         """Run a job, scan its repository and record the result."""
@@ -315,5 +326,9 @@ class Daemon:
     def _learn(self, job: Job, summary: Summary) -> None:
         """Record the summary of a repository, unless its job has been removed."""
         if self.ledger.jobs.get(job.settings.name) is job:
+            ahead = summary.past.ahead
+            if ahead and ahead != job.entry.past.ahead:
+                text = "%s: the schedule does not count %s ahead of the clock, the latest of which is %s"
+                log.warning(text, job.settings.name, counted(len(ahead), "revision"), ahead[-1])
             self.ledger.learn(job, summary, self._clock())
             self._wake.set()

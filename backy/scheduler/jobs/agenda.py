@@ -155,6 +155,13 @@ class Agenda:
             entry.retry = now + backoff(entry.failures)
         self._place(entry, now)
 
+    def set_clock(self, jump: timedelta, now: datetime) -> None:
+        """Place all jobs anew after the clock was set forward by `jump`, or back if that is negative."""
+        for entry in self.entries.values():
+            if entry.retry:
+                entry.retry += jump
+            self._place(entry, now)
+
     def next_time(self) -> datetime | None:
         """Return when to call `start` next, unless `finish` or `trigger` is called before."""
         while self._waiting and self._waiting[0][1] != self._waiting[0][2].ticket:

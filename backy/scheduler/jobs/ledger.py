@@ -98,7 +98,8 @@ class Ledger:
         return {str(pool): PoolStatus(agenda.running(pool), agenda.queued(pool), agenda.worker_limit) for pool in Pool}
 
     def _add(self, settings: JobEntry, before: JobStatus | None, now: datetime) -> Job:
-        since = before.since if before else now  # a restart gives no job more time for its first backup
+        # A restart gives no job more time for its first backup, nor does a clock that was ahead when it became known.
+        since = min(before.since, now) if before else now
         job = Job(settings, self.agenda.add(settings.name, settings.schedule, since), before)
         self.jobs[settings.name] = job
         return job
@@ -127,7 +128,7 @@ def _row(job: Job, now: datetime) -> JobStatus:
         running_since=entry.due.time if entry.due and entry.phase is Phase.RUNNING else None,
         interval=min(tag.interval for tag in entry.schedule.values()).total_seconds(),
         revisions=found.revisions if found else 0,
-        last_time=newest.timestamp if newest else None,
+        last_time=entry.past.newest,
         last_tags=tuple(by_interval(entry.schedule, newest.tags)) if newest else (),
         last_duration=found.duration if found else None,
         next_time=due.time if due else None,
@@ -144,4 +145,5 @@ def _row(job: Job, now: datetime) -> JobStatus:
         consistency=newest.consistency if newest else None,
         unfrozen=newest is not None and newest.record.unfrozen,
         remarks=verification.remarks if verification else (),
+        ahead=entry.past.ahead,
     )

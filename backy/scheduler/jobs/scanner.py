@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from backy.repository.revision import utc_now
+from backy.retention.schedule import tolerance
 from backy.scheduler.jobs.ledger import Job
 from backy.scheduler.jobs.summary import Stamp, Summary, stamp, summarize
 from backy.scheduler.process.waiting import happened
@@ -31,11 +33,13 @@ class Look:
     since: datetime
     known: Stamp | None
     """Stamp of the last scan; a repository that still has it is not read again."""
+    limit: datetime
+    """Revisions that began later are ahead of the clock."""
 
     def __call__(self) -> Summary | Exception | None:
         """Return the summary of the repository, None if it is unchanged, or the error that prevents the scan."""
         try:
-            return None if stamp(self.directory) == self.known else summarize(self.directory, self.since)
+            return None if stamp(self.directory) == self.known else summarize(self.directory, self.since, self.limit)
         except Exception as error:  # noqa: BLE001  # a defect of one repository must not keep the others from being scanned
             return error
 
@@ -43,9 +47,15 @@ class Look:
 class Scanner:
     """Keeps the summaries of repositories up to date."""
 
-    def __init__(self, directory: Callable[[Job], Path], learn: Callable[[Job, Summary], None]) -> None:
+    def __init__(
+        self,
+        directory: Callable[[Job], Path],
+        learn: Callable[[Job, Summary], None],
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._directory = directory
         self._learn = learn
+        self._clock = clock
         self._thread = ThreadPoolExecutor(1, "scanner")
         self._new: deque[Job] = deque()
         self._there_are_new = asyncio.Event()
@@ -81,10 +91,8 @@ class Scanner:
     async def look(self, jobs: Sequence[Job], *, again: bool = False) -> None:
         """Scan the repositories of these jobs now; read those that seem unchanged, too, if `again` is set."""
         # What the thread needs is taken from the jobs here: only the loop may touch them.
-        looks = [
-            Look(self._directory(job), job.entry.past.since, job.summary.stamp if job.summary and not again else None)
-            for job in jobs
-        ]
+        now = self._clock()
+        looks = [self._look(job, now, again=again) for job in jobs]
         loop = asyncio.get_running_loop()
         results = await loop.run_in_executor(self._thread, lambda: [look() for look in looks])
         for job, found in zip(jobs, results, strict=True):
@@ -98,6 +106,12 @@ class Scanner:
     def close(self) -> None:
         """End the thread and drop scans that have not begun."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _look(self, job: Job, now: datetime, *, again: bool) -> Look:
+        past, limit = job.entry.past, now + tolerance(job.entry.schedule)
+        # Time passes and the clock is set: what is ahead of it changes, even if the repository does not.
+        known = job.summary.stamp if job.summary and not again and not past.depends_on(limit) else None
+        return Look(self._directory(job), past.since, known, limit)
 
     def _note(self, name: str, error: Exception) -> None:
         text = f"{name}: the repository can not be looked at: {error or type(error).__name__}"

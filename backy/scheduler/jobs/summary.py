@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -48,15 +48,19 @@ def stamp(directory: Path) -> Stamp:
     return _changed(directory), _changed(directory / quarantine.FOLDER)
 
 
-def summarize(directory: Path, since: datetime) -> Summary:
+def summarize(directory: Path, since: datetime, limit: datetime) -> Summary:
     """Read all records of a repository, which may be missing still.
 
-    A job without revisions exists since its repository was created, or since `since` if there is none.
+    A job without revisions exists since its repository was created, or since `since` if there is none. Revisions that
+    began after `limit` are ahead of the clock.
     """
     before = stamp(directory)  # first, so that a change during this scan is noticed by the next one
     revisions, damaged = Records(directory).survey()
+    past = Past.of(revisions, since, limit)
+    if past.newest is None:
+        past = replace(past, since=min(_made(directory) or since, limit))
     return Summary(
-        past=Past.of(revisions, since if revisions else _made(directory) or since),
+        past=past,
         newest=revisions[-1] if revisions else None,
         revisions=len(revisions),
         manual_tags=tuple(sorted({tag for one in revisions for tag in one.tags if tag.startswith(MANUAL)})),

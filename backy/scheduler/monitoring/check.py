@@ -111,8 +111,16 @@ def _warnings(job: JobStatus, now: datetime) -> Iterator[str]:
         yield f"{job.job}: the newest revision is inconsistent: the source could not be brought to rest"
     elif job.consistency == "none":
         yield f"{job.job}: the newest revision is inconsistent: the source was written to while it was read"
+    yield from _revisions(job)
+
+
+def _revisions(job: JobStatus) -> Iterator[str]:
+    """Yield the warnings about revisions of a job, its older ones included."""
     if job.distrusted:
         yield f"{job.job}: {counted(job.distrusted, 'revision is', 'revisions are')} distrusted"
+    if job.ahead:
+        more = f" and {len(job.ahead) - 1} more" if len(job.ahead) > 1 else ""
+        yield f"{job.job}: ahead of the clock, so that the schedule does not count it: revision {job.ahead[-1]}{more}"
     if job.unreadable:
         yield f"{job.job}: {counted(job.unreadable, 'record is', 'records are')} damaged"
 

@@ -37,7 +37,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Shortest interval of the schedule, in seconds."""
     revisions: int
     last_time: datetime | None
-    """Start of the newest complete revision."""
+    """Start of the newest complete revision that is not ahead of the clock."""
     last_tags: tuple[str, ...]
     last_duration: float | None
     """Duration of the newest backup, in seconds."""
@@ -67,6 +67,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the source of the newest revision tried to bring the writers to rest, and could not."""
     remarks: tuple[str, ...] = ()
     """What verifiers noticed in the newest revision besides differences."""
+    ahead: tuple[str, ...] = ()
+    """Ids of the revisions that are ahead of the clock, the latest one last."""
 
 
 class PoolStatus(msgspec.Struct, frozen=True):

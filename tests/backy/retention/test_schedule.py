@@ -21,6 +21,7 @@ from backy.retention.schedule import (
     overdue,
     sla,
     spread,
+    tolerance,
 )
 from tests.revisions import make_revision
 
@@ -43,7 +44,7 @@ def revision(time: datetime, *tags: str) -> Revision:
 
 def past(now: datetime = NOW, **ages: timedelta) -> Past:
     """A job that has been known for ever, and has a revision of this age for each tag."""
-    return Past.of([revision(now - age, tag) for tag, age in ages.items()], since=EPOCH)
+    return Past.of([revision(now - age, tag) for tag, age in ages.items()], EPOCH, now)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_tags_of_one_instant_are_one_run() -> None:
 
 
 def test_a_new_job_waits_for_its_first_run_and_takes_all_tags() -> None:
-    new = Past.of([], since=NOW)
+    new = Past.of([], NOW, NOW)
     first = next_ideal(DAY, SHIFT, NOW)
     all_tags = ("daily", "monthly", "weekly")
 
@@ -142,7 +143,7 @@ def test_a_restart_between_a_run_and_its_start_does_not_skip_it() -> None:
     """backy 2 looked at the revision's age, less than a day here, and waited for the day after."""
     run = next_ideal(DAY, SHIFT, NOW)
     started_late_yesterday = Past.of(
-        [revision(run - DAY + timedelta(minutes=30), "daily", "weekly", "monthly")], since=EPOCH
+        [revision(run - DAY + timedelta(minutes=30), "daily", "weekly", "monthly")], EPOCH, NOW + DAY
     )
     restart = run + timedelta(minutes=10)
 
@@ -161,7 +162,7 @@ def test_runs_minutes_apart_do_not_wait_for_each_other_for_ever() -> None:
 def test_a_run_is_never_empty_nor_in_the_past_and_sees_to_all_that_was_missed(
     schedule: Schedule, tags: dict[str, datetime], since: datetime, now: datetime, shift: timedelta
 ) -> None:
-    job = Past.of([revision(time, tag) for tag, time in tags.items()], since)
+    job = Past.of([revision(time, tag) for tag, time in tags.items()], since, now)
     late = missed(schedule, shift, job, now)
     due = next_due(schedule, shift, job, now)
 
@@ -175,7 +176,7 @@ def test_a_run_is_never_empty_nor_in_the_past_and_sees_to_all_that_was_missed(
 def test_whatever_backy_2_made_up_for_is_missed(
     schedule: Schedule, tags: dict[str, datetime], now: datetime, shift: timedelta
 ) -> None:
-    job = Past.of([revision(time, tag) for tag, time in tags.items()], EPOCH)
+    job = Past.of([revision(time, tag) for tag, time in tags.items()], EPOCH, now)
     never = datetime(1, 1, 1, tzinfo=UTC)
     by_age = {name for name, tag in schedule.items() if tags.get(name, never) <= now - tag.interval}
 
@@ -195,11 +196,30 @@ def test_a_job_is_overdue_after_one_and_a_half_of_its_smallest_interval() -> Non
 
 
 def test_a_job_that_never_succeeded_is_overdue_too() -> None:
-    assert overdue(DEFAULT, Past.of([], since=NOW - 1.5 * DAY), NOW) == timedelta()
-    assert overdue(DEFAULT, Past.of([], since=NOW - 2 * DAY), NOW) == DAY / 2
+    assert overdue(DEFAULT, Past.of([], NOW - 1.5 * DAY, NOW), NOW) == timedelta()
+    assert overdue(DEFAULT, Past.of([], NOW - 2 * DAY, NOW), NOW) == DAY / 2
 
 
 def test_tags_are_shown_by_interval_and_strangers_first() -> None:
     assert by_interval(DEFAULT, ["monthly", "x", "daily", "weekly", "manual:a"]) == [
         "manual:a", "x", "daily", "weekly", "monthly",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("interval", "allowed"), [(DAY, 300), (timedelta(seconds=10), 1), (timedelta(minutes=50), 300)]
+)
+def test_a_revision_ahead_of_the_clock_counts_for_nothing(interval: timedelta, allowed: int) -> None:
+    schedule = {"often": ScheduledTag(interval, 3)}
+    assert tolerance(schedule) == timedelta(seconds=allowed)
+    limit = NOW + tolerance(schedule)
+    early, late = revision(NOW - 2 * interval, "often"), revision(limit + timedelta(seconds=1), "often")
+
+    job = Past.of([late, early], EPOCH, limit)
+    assert (job.newest, job.tags, job.ahead) == (early.timestamp, {"often": early.timestamp}, (late.id,))
+    assert missed(schedule, SHIFT, job, NOW) == {"often"}
+    assert overdue(schedule, job, NOW) == interval / 2
+    assert job.depends_on(limit)
+    just = Past.of([early, revision(limit, "often")], EPOCH, limit)
+    assert (just.newest, just.ahead, just.depends_on(limit)) == (limit, (), False)
+    assert just.depends_on(limit - timedelta(seconds=1)), "the clock was set back"

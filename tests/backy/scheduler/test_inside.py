@@ -10,13 +10,14 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backy.errors import BackyError
+from backy.repository.revision import utc_now
 from backy.scheduler.configuration.configuration import load
 from backy.scheduler.daemon import Daemon
 from backy.scheduler.jobs import runner
@@ -35,14 +36,14 @@ Scenario = Callable[[Daemon], Awaitable[Any]]
 def inside(scheduler) -> Callable[..., None]:
     """Run a scheduler and, beside it, `scenario(daemon)`; then end it."""
 
-    def run(scenario: Scenario, program: Path | None = None) -> None:
+    def run(scenario: Scenario, program: Path | None = None, clock: Callable[[], datetime] = utc_now) -> None:
         scheduler.write()
         configuration = load(scheduler.configuration)
         backy = [str(program or Path(sys.executable).with_name("backy"))]
 
         async def schedule() -> None:
             with BaseDirectory.held(configuration.settings.base_dir) as base:
-                daemon = Daemon(configuration, base, backy, Notifier(None, timedelta(seconds=1)))
+                daemon = Daemon(configuration, base, backy, Notifier(None, timedelta(seconds=1)), clock)
                 work = asyncio.create_task(daemon.run(known_before(configuration.settings.status_path)))
                 try:
                     await until(lambda: known(daemon))
@@ -212,6 +213,32 @@ def test_what_follows_a_backup_has_a_time_limit_too(scheduler, inside, monkeypat
         assert job.error == "what follows a backup took longer than 0:00:02 and was ended"
 
     inside(scenario)
+
+
+def test_the_clock_is_set_back_after_a_backup(scheduler, inside, caplog: pytest.LogCaptureFixture) -> None:
+    scheduler.content["schedules"]["default"] = {"often": {"interval": "10d", "keep": 3}}
+    scheduler.job("vm1")
+    ahead = timedelta()
+
+    async def scenario(daemon: Daemon) -> None:
+        nonlocal ahead
+        job = await run(daemon, "vm1")
+        (first,) = (job.newest,)
+        ahead = timedelta(days=60)
+        daemon._wake.set()
+        await until(lambda: job.entry.past.ahead)
+        assert job.entry.past.ahead == (first,)
+        assert job.entry.past.newest is None
+        assert job.entry.due.time < daemon._clock() + timedelta(days=10)
+        assert daemon.status().jobs[0].ahead == (first,)
+        ahead = timedelta()
+        daemon._wake.set()
+        await until(lambda: not job.entry.past.ahead)
+
+    inside(scenario, clock=lambda: utc_now() - ahead)
+    assert "the clock was set back by 60 days" in caplog.text
+    assert "the clock was set forward by 60 days" in caplog.text
+    assert "vm1: the schedule does not count 1 revision ahead of the clock" in caplog.text
 
 
 def test_a_reload_and_its_errors(scheduler, inside, caplog: pytest.LogCaptureFixture) -> None:

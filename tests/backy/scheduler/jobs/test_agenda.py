@@ -249,3 +249,17 @@ def test_what_waited_for_a_slot_does_not_wait_again_for_a_run_that_is_near(agend
 
     assert agenda.start(late) == [agenda.entries["vm"]]
     assert agenda.entries["vm"].due == (late, ("hourly",))
+
+
+def test_jobs_follow_a_clock_that_is_set(agenda: Agenda) -> None:
+    vm, failing = enter(agenda, "vm", done(START)), enter(agenda, "failing", done())
+    ahead = START + 60 * DAY
+    agenda.start(ahead)
+    agenda.finish(failing, Outcome.FAILED, failing.past, None, ahead)
+    agenda.learn("vm", done(ahead), 1, ahead)
+    assert agenda.next_time() == ahead + 2 * MINUTE
+
+    agenda.learn("vm", done(START), 1, START + MINUTE)
+    agenda.set_clock(MINUTE - 60 * DAY, START + MINUTE)
+    assert failing.due.time == START + 3 * MINUTE
+    assert vm.due.time == next_ideal(DAY, vm.shift, START + MINUTE)

@@ -22,6 +22,8 @@ from backy.scheduler.jobs.scanner import Scanner
 from backy.scheduler.jobs.summary import Summary, summarize
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = datetime(2100, 1, 1, tzinfo=UTC)
 SCHEDULE = {"daily": ScheduledTag(timedelta(days=1), 7)}
 
 
@@ -42,7 +44,7 @@ def test_a_repository_in_a_few_words(repository: Repository, clock) -> None:
     finding = Finding(name="x", timestamp=clock(), cause="why")
     quarantine.keep(repository.directory, finding, None, None)
 
-    found = summarize(repository.directory, LONG_AGO)
+    found = summarize(repository.directory, LONG_AGO, NOW)
     assert found.newest == newest_distrusted
     assert set(found.past.tags) == {"daily", "weekly", "manual:upgrade"}
     assert (found.revisions, found.manual_tags, found.duration) == (2, ("manual:upgrade",), newest.statistics.duration)
@@ -55,8 +57,8 @@ def _distrusted(revision):
 
 
 def test_a_job_without_revisions_is_known_since_its_repository_was_made(repository: Repository, tmp_path: Path) -> None:
-    assert summarize(repository.directory, LONG_AGO).past.since == repository.since
-    found = summarize(tmp_path / "nothing", LONG_AGO)
+    assert summarize(repository.directory, LONG_AGO, NOW).past.since == repository.since
+    found = summarize(tmp_path / "nothing", LONG_AGO, NOW)
     assert (found.past.since, found.past.newest, found.revisions) == (LONG_AGO, None, 0)
 
 
@@ -65,9 +67,9 @@ def test_a_repository_that_has_not_changed_is_not_read_again(
 ) -> None:
     read: list[Path] = []
 
-    def note(directory: Path, since: datetime) -> Summary:
+    def note(directory: Path, since: datetime, limit: datetime) -> Summary:
         read.append(directory)
-        return summarize(directory, since)
+        return summarize(directory, since, limit)
 
     monkeypatch.setattr(module, "summarize", note)
     vm = job("vm")
@@ -93,10 +95,10 @@ def test_a_repository_that_can_not_be_looked_at_is_told_once(
 ) -> None:
     broken = True
 
-    def read(directory: Path, since: datetime) -> Summary:
+    def read(directory: Path, since: datetime, limit: datetime) -> Summary:
         if broken:
             raise trouble
-        return summarize(directory, since)
+        return summarize(directory, since, limit)
 
     monkeypatch.setattr(module, "summarize", read)
 
@@ -121,10 +123,10 @@ def test_a_repository_that_can_not_be_looked_at_is_told_once(
 def test_a_disk_that_hangs_does_not_stop_the_loop(job, monkeypatch: pytest.MonkeyPatch) -> None:
     hangs, end = threading.Event(), threading.Event()
 
-    def hang(directory: Path, since: datetime) -> Summary:
+    def hang(directory: Path, since: datetime, limit: datetime) -> Summary:
         hangs.set()
         end.wait()
-        return summarize(directory, since)
+        return summarize(directory, since, limit)
 
     monkeypatch.setattr(module, "summarize", hang)
 
@@ -146,3 +148,30 @@ def test_a_disk_that_hangs_does_not_stop_the_loop(job, monkeypatch: pytest.Monke
         return before
 
     assert asyncio.run(run()) == 0
+
+
+def test_what_is_ahead_of_the_clock_is_looked_at_again_when_the_clock_moves(repository: Repository, job) -> None:
+    made = Backup(repository, ("daily",), clock=lambda: START).run()
+    now = START
+    vm = job("vm")
+
+    def learn(one: Job, found: Summary) -> None:
+        one.summary, one.entry.past = found, found.past
+
+    async def look() -> list[tuple[str, ...]]:
+        nonlocal now
+        scanner, seen = Scanner(lambda _: repository.directory, learn, lambda: now), []
+        for time in (START, START - timedelta(days=60), START - timedelta(minutes=5)):
+            now = time
+            await scanner.look([vm])
+            seen.append(vm.entry.past.ahead)
+        scanner.close()
+        return seen
+
+    assert asyncio.run(look()) == [(), (made.id,), ()]
+
+
+def test_a_job_of_which_all_is_ahead_of_the_clock_is_not_known_since_the_future(repository: Repository) -> None:
+    Backup(repository, ("daily",), clock=lambda: START).run()
+    past = summarize(repository.directory, LONG_AGO, LONG_AGO + timedelta(days=1)).past
+    assert (past.newest, past.since) == (None, LONG_AGO + timedelta(days=1))

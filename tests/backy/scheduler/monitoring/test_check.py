@@ -12,6 +12,7 @@ from backy.scheduler.monitoring.check import MOST_LINES, State, judge
 from backy.scheduler.monitoring.status import write
 
 NEW = timedelta(seconds=3)
+AHEAD = "ahead of the clock, so that the schedule does not count it"
 
 
 def test_all_is_well(status) -> None:
@@ -60,6 +61,8 @@ def test_a_job_that_does_not_keep_its_sla_is_critical(status, monkeypatch: pytes
         ),
         ({"distrusted": 1}, "vm1: 1 revision is distrusted"),
         ({"unreadable": 1}, "vm1: 1 record is damaged"),
+        ({"ahead": ("a1", "b2", "c3")}, f"vm1: {AHEAD}: revision c3 and 2 more"),
+        ({"ahead": ("a1",)}, f"vm1: {AHEAD}: revision a1"),
         (
             {"unfinished": True, "error": "'backy expire' failed after the backup: no hook 'hold' is installed"},
             "vm1: 'backy expire' failed after the backup: no hook 'hold' is installed",
