@@ -153,7 +153,10 @@ def old_revisions(clock: Clock) -> Callable[[Repository, dict[float, str]], list
         for number, (age, tags) in enumerate(sorted(ages.items(), reverse=True)):
             revision_id = f"revision-{number}"
             timestamp = (now or clock.now) - timedelta(days=age)
-            made.append(variant(model, id=revision_id, seq=number + 1, timestamp=timestamp, tags=tags.split()))
+            clocks = {"trusted_time": timestamp, "boottime": None}
+            made.append(
+                variant(model, id=revision_id, seq=number + 1, timestamp=timestamp, tags=tags.split(), **clocks)
+            )
             repository.records.write_map(revision_id, chunks)
             repository.records.add(made[-1])
         repository.remove(model.id)

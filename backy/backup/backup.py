@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import get_args
 
 import shortuuid
@@ -37,7 +37,7 @@ from backy.integrity.verify import recheck
 from backy.plugins.broken import error_line
 from backy.plugins.events import Events
 from backy.repository.cleanup import clean_up
-from backy.repository.clocks import LONGEST_OUTAGE, Instant, boot_id, boottime, trusted_time
+from backy.repository.clocks import Instant, boot_id, boottime, trusted_now
 from backy.repository.live import LiveChunks, first_sound, reliable
 from backy.repository.repository import Repository
 from backy.repository.revision import Record, Revision, State, utc_now
@@ -152,26 +152,17 @@ class Backup:
         if self.timestamp is not None:
             # the image was taken elsewhere: no clock of this machine tells anything of that time
             now = Instant(self.timestamp, None, None)
+        records = [revision.record for revision in history]
         birth = _Birth(
             id=self.revision_id or shortuuid.uuid(),
             seq=take_number(directory, max((revision.seq for revision in history), default=0)),
             instant=now,
-            trusted_time=now.wall if self.timestamp else self._trusted_time(history, now),
+            trusted_time=now.wall if self.timestamp else trusted_now(records, now, self.repository.config.allowance),
             tags=self.tags,
             parent=parent.id if parent else None,
         )
         begin(directory, Running(id=birth.id, seq=birth.seq, timestamp=now.wall, tags=birth.tags))
         return birth
-
-    def _trusted_time(self, history: list[Revision], now: Instant) -> datetime:
-        if not history:
-            return now.wall
-        # images that were imported since may be of any time; of equal ones, the last one has the latest clock
-        made = [revision.record for revision in history if revision.record.boot] or [one.record for one in history]
-        before = max(made, key=lambda record: (record.trusted_time, record.seq))
-        instant = Instant(before.timestamp, before.boot, before.boottime)
-        intervals = [tag.interval for tag in (self.repository.config.schedule or {}).values()]
-        return trusted_time(instant, before.trusted_time, now, min(intervals, default=timedelta()) + LONGEST_OUTAGE)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-LONGEST_OUTAGE = timedelta(days=35)
-"""Time that a machine may have been off between two backups; more than that is not believed."""
+from backy.repository.revision import Record
 
 
 class Instant(NamedTuple):
@@ -30,6 +30,25 @@ def boot_id() -> str:
 def boottime() -> float:
     """Return the seconds since this machine was started."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def present(wall: datetime) -> Instant:
+    """Return the time `wall` as one of this machine's clocks."""
+    return Instant(wall, boot_id(), boottime())
+
+
+def trusted_now(records: Iterable[Record], now: Instant, allowance: timedelta) -> datetime:
+    """Return the trusted time of `now`, counted on from the latest backup; the clock's time if there is none.
+
+    `allowance` is the longest time that is believed where the machine was started since.
+    """
+    known = list(records)
+    # images that were imported may be of any time; of equal trusted times, the later backup has the later clock
+    made = [record for record in known if record.boot] or known
+    if not made:
+        return now.wall
+    before = max(made, key=lambda record: (record.trusted_time, record.seq))
+    return trusted_time(Instant(before.timestamp, before.boot, before.boottime), before.trusted_time, now, allowance)
 
 
 def trusted_time(before: Instant, trusted: datetime, now: Instant, allowance: timedelta) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -149,6 +149,10 @@ class StorageSection(ShortSection):
         return {key: value for key, value in self.written.items() if key != "name"}
 
 
+LONGEST_OUTAGE = Duration(days=35)
+"""How long a server may be off: more is not believed of a clock, unless `longest-outage` says so."""
+
+
 class ScheduledTag(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """One tag of a schedule."""
 
@@ -185,6 +189,8 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     """When each tag is due and how long it is kept, as the scheduler wrote it; None without a scheduler."""
     expire: bool = True
     """Whether revisions expire by the schedule."""
+    longest_outage: Duration = LONGEST_OUTAGE
+    """How long the server may be off between two backups: a clock that says more is not believed."""
     hooks: dict[str, dict[str, Any]] | None = None
     """Sections of event plugins by the plugins' names, as the scheduler wrote them."""
 
@@ -219,6 +225,12 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
         earlier = tuple(section for section in self.storages if section.folder != storage.folder)
         # at once, because two sections must not have one folder at any time
         return msgspec.structs.replace(self, storage=storage, earlier_storages=earlier)
+
+    @property
+    def allowance(self) -> timedelta:
+        """The longest time between two backups that is believed if the server was started in between."""
+        intervals = [tag.interval for tag in (self.schedule or {}).values()]
+        return min(intervals, default=timedelta()) + self.longest_outage
 
 
 def load_job(path: Path) -> JobConfig:

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 
 from backy.plugins.events import Events, RefusedError
+from backy.repository.clocks import present
 from backy.repository.repository import Repository
+from backy.repository.revision import Revision
+from backy.retention.brake import Mark, Plan, plan, read_mark, write_mark
 from backy.retention.forget import retain
-from backy.retention.rules import Expiry, expiries
+from backy.retention.rules import Expiry
 from backy.retention.tags import retag
 from backy.system.locking import BACKUP_LOCK, exclusive
+from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
+_DAY = timedelta(days=1)
 
 
-def due(repository: Repository, now: datetime) -> list[Expiry]:
-    """Return the revisions that lose tags at `now`, the newest first; none if there is no schedule or it is off."""
-    config = repository.config
-    if not config.schedule or not config.expire:
-        return []
-    return expiries(config.schedule, repository.records.history(), now)
+def due(repository: Repository, now: datetime) -> Plan:
+    """Return what expires at `now`; nothing if there is no schedule or it is off."""
+    return plan(repository.config, repository.records.history(), read_mark(repository.directory), present(now))
 
 
-def expire(repository: Repository, clock: Callable[[], datetime], events: Events | None = None) -> list[Expiry]:
-    """Remove expired tags, and revisions without any left; return what was done. A purge frees the space.
+def expire(repository: Repository, clock: Callable[[], datetime], events: Events | None = None) -> Plan:
+    """Remove expired tags, and revisions without any left; return what was done and waits. A purge frees the space.
 
     What a plugin holds back stays as it is. `events` has the plugins; None stands for the installed ones.
 
@@ -36,7 +39,12 @@ def expire(repository: Repository, clock: Callable[[], datetime], events: Events
     with events or Events.installed(repository.config.hooks) as plugins, exclusive(repository.directory, BACKUP_LOCK):
         # under the lock, so that no tag changes between the decision and its execution
         # all are asked first: if one plugin can not answer, nothing goes
-        done = [expiry for expiry in due(repository, clock()) if _allowed(repository, plugins, expiry)]
+        now, history = clock(), repository.records.history()
+        going, waiting = plan(repository.config, history, read_mark(repository.directory), present(now))
+        done = [expiry for expiry in going if _allowed(repository, plugins, expiry)]
+        # before anything goes: if this ends halfway, the next one lets less go and not more
+        if history and repository.config.schedule and repository.config.expire:
+            _remember(repository.directory, history[-1], waiting, now)
         for expiry in done:
             if expiry.remaining:
                 retag(repository, expiry.revision, expiry.remaining)
@@ -47,7 +55,18 @@ def expire(repository: Repository, clock: Callable[[], datetime], events: Events
         # once for all removed revisions: a source may be far away
         if any(not expiry.remaining for expiry in done):
             retain(repository)
-    return done
+    return Plan(done, waiting)
+
+
+def _remember(directory: Path, newest: Revision, waiting: int, now: datetime) -> None:
+    """Write down that revisions expire now, and log once a day that others wait."""
+    before = read_mark(directory)
+    told = before.told if before else None
+    if waiting and (told is None or not timedelta() <= now - told < _DAY):
+        text = "%s to expire: the clock may be wrong, and no more go at a time than were made since, and one"
+        log.warning(text, counted(waiting, "revision waits", "revisions wait"))
+        told = now
+    write_mark(directory, Mark(newest.seq, waiting, told))
 
 
 def _allowed(repository: Repository, events: Events, expiry: Expiry) -> bool:

@@ -6,6 +6,7 @@
   So a renamed tag removes nothing at once.
 * A tag that begins with `manual:` never expires.
 * A revision without tags is removed.
+* A revision is as old as the clock says, or as its trusted time says if that is less.
 * A revision that is distrusted or wrong does not count among the newer ones.
 * The newest revision that is neither keeps all of its tags, and so do those that are newer.
 
@@ -61,28 +62,36 @@ class Hold(NamedTuple):
     """When the reason ends if all backups are made on time; None if that is not known."""
 
 
-def expiries(schedule: Schedule, history: Sequence[Revision], now: datetime) -> list[Expiry]:
+def expiries(
+    schedule: Schedule, history: Sequence[Revision], now: datetime, trusted: datetime | None = None
+) -> list[Expiry]:
     """Return the revisions of which tags expire, the newest first.
 
     Args:
         schedule: The tags of the job.
         history: The revisions, the oldest first.
         now: The time.
+        trusted: The trusted time; None if the clock is believed.
     """
-    rules = _Rules(schedule, now)
+    rules = _Rules(schedule, now, trusted)
     found = []
     for revision, newest in rules.standings(history):
         # a revision younger than every window loses no tag, so there is no need to look at each of them
-        if newest or (revision.tags and now - revision.timestamp <= rules.shortest):
+        if newest or (revision.tags and rules.age(revision) <= rules.shortest):
             continue
-        remaining = tuple([tag for tag in revision.tags if rules.held(tag, revision.timestamp)])
+        remaining = tuple([tag for tag in revision.tags if rules.held(tag, revision)])
         if len(remaining) < len(revision.tags) or not remaining:
             found.append(Expiry(revision, remaining))
     return found
 
 
-def holds(
-    schedule: Schedule, shift: timedelta, history: Sequence[Revision], revision: Revision, now: datetime
+def holds(  # noqa: PLR0913, PLR0917  # two clocks come to what is asked about
+    schedule: Schedule,
+    shift: timedelta,
+    history: Sequence[Revision],
+    revision: Revision,
+    now: datetime,
+    trusted: datetime | None = None,
 ) -> list[Hold]:
     """Return the reasons to keep a revision, in the order of its tags; none if it expires as a whole.
 
@@ -92,19 +101,21 @@ def holds(
         history: The revisions, the oldest first.
         revision: One of them.
         now: The time.
+        trusted: The trusted time; None if the clock is believed.
     """
-    rules = _Rules(schedule, now)
+    rules = _Rules(schedule, now, trusted)
     newest = next(newest for other, newest in rules.standings(history) if other.id == revision.id)
-    found = [rules.hold(tag, revision.timestamp, shift) for tag in revision.tags if rules.held(tag, revision.timestamp)]
+    found = [rules.hold(tag, revision, shift) for tag in revision.tags if rules.held(tag, revision)]
     return found or ([Hold(None, Rule.NEWEST, None)] if newest else [])
 
 
 class _Rules:
     """Applies a schedule to one revision after the other, from the newest to the oldest."""
 
-    def __init__(self, schedule: Schedule, now: datetime) -> None:
+    def __init__(self, schedule: Schedule, now: datetime, trusted: datetime | None) -> None:
         self._schedule = schedule
         self._now = now
+        self._trusted = trusted
         self._windows = {name: tag.interval * tag.keep for name, tag in schedule.items()}
         self._longest = max(self._windows.values())
         self.shortest = min(self._windows.values())
@@ -124,18 +135,23 @@ class _Rules:
                     if tag in self._wanted:
                         self._wanted[tag] -= 1
 
-    def held(self, tag: str, timestamp: datetime) -> bool:
+    def age(self, revision: Revision) -> timedelta:
+        """Return how old a revision is for certain."""
+        by_clock = self._now - revision.timestamp
+        return by_clock if self._trusted is None else min(by_clock, self._trusted - revision.record.trusted_time)
+
+    def held(self, tag: str, revision: Revision) -> bool:
         """Tell whether a tag of the present revision is kept."""
         # enough newer revisions or a great age alone is not enough: only both together let it expire
         if tag in self._wanted:
-            return self._wanted[tag] > 0 or self._now - timestamp <= self._windows[tag]
-        return tag.startswith(MANUAL) or self._now - timestamp <= self._longest
+            return self._wanted[tag] > 0 or self.age(revision) <= self._windows[tag]
+        return tag.startswith(MANUAL) or self.age(revision) <= self._longest
 
-    def hold(self, tag: str, timestamp: datetime, shift: timedelta) -> Hold:
+    def hold(self, tag: str, revision: Revision, shift: timedelta) -> Hold:
         """Return the reason to keep a tag of the present revision, which `held` is true of."""
         if tag in self._wanted:
             interval, wanted = self._schedule[tag].interval, self._wanted[tag]
-            until = _after(timestamp, self._windows[tag])
+            until = _after(self._now, self._windows[tag] - self.age(revision))
             if wanted <= 0:
                 return Hold(tag, Rule.WINDOW, until)
             # one more revision has the tag after each interval, until enough of them are newer
@@ -143,7 +159,7 @@ class _Rules:
             return Hold(tag, Rule.COUNT, max(until, last_wanted) if until and last_wanted else None)
         if tag.startswith(MANUAL):
             return Hold(tag, Rule.MANUAL, None)
-        return Hold(tag, Rule.FORMER, _after(timestamp, self._longest))
+        return Hold(tag, Rule.FORMER, _after(self._now, self._longest - self.age(revision)))
 
 
 def _after(time: datetime, length: timedelta) -> datetime | None:

@@ -17,6 +17,7 @@ from backy.errors import ExitCode
 from backy.plugins.discovery import Kind, Plugin, advertised
 from backy.repository.config import JobConfig, ScheduledTag
 from backy.repository.repository import Repository
+from backy.retention.brake import Mark, write_mark
 from backy.testing.memory import MemoryImage
 from backy.verifiers.changed import STATE, ChangedVerifier
 from backy_sources_ceph.target import TargetOptions
@@ -124,6 +125,7 @@ def test_every_file_of_a_repository_is_explained(repository: Repository, image: 
     raw = mount("btrfs") / "vm"
     assert backy("-b", raw, "init", "file", image, "--storage", "cow").code == ExitCode.DONE
     assert backy("-b", raw, "backup", "daily").code == ExitCode.DONE
+    write_mark(repository.directory, Mark(seq=3))
     unchanged = MemoryImage(b"", hint=())
     ChangedVerifier(repository.directory / STATE).verify(unchanged, unchanged, pytest.fail, pytest.fail)
 

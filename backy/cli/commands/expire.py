@@ -33,10 +33,12 @@ def command(directory: Path, dry_run: bool) -> None:
         echo("Nothing expires: the repository's config says 'expire: false'")
         return
     # The clock itself for `expire`: it is read when no other command changes the revisions.
-    done = due(repository, utc_now()) if dry_run else expire(repository, utc_now)
+    done, waiting = due(repository, utc_now()) if dry_run else expire(repository, utc_now)
     for revision, remaining in done:
         what = f"loses {','.join(tag for tag in revision.tags if tag not in remaining)}" if remaining else "is removed"
         echo(f"{revision.id}  {local_time(revision.timestamp)}  {','.join(revision.tags)}: {what}")
     removed = sum(not expiry.remaining for expiry in done)
     verb = "Would remove" if dry_run else "Removed"
     echo(f"{verb} {counted(removed, 'revision')}, and tags of {counted(len(done) - removed, 'other')}")
+    if waiting:
+        echo(f"{counted(waiting, 'more waits', 'more wait')}: no more go at a time than were made since, and one")

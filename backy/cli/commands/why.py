@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # at run time they would cost a command that only shows its h
 @click.pass_obj
 def command(directory: Path, specification: str) -> None:
     """Tell why a revision is kept, and until when by the schedule."""
+    from backy.repository.clocks import present, trusted_now
     from backy.repository.repository import Repository
     from backy.repository.revision import utc_now
     from backy.retention.rules import holds
@@ -36,7 +37,9 @@ def command(directory: Path, specification: str) -> None:
         echo(f"kept for ever: the repository's {cause}")
         return
     schedule = config.schedule
-    reasons = holds(schedule, spread(repository.job.name, schedule), repository.records.history(), revision, utc_now())
+    history, now = repository.records.history(), utc_now()
+    trusted = trusted_now([one.record for one in history], present(now), config.allowance)
+    reasons = holds(schedule, spread(repository.job.name, schedule), history, revision, now, trusted)
     # Every reason: tags expire one by one, and the last one decides.
     for reason in reasons:
         until = f"until {local_time(reason.until)}" if reason.until else "for ever"

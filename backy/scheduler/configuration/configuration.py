@@ -13,7 +13,14 @@ import msgspec
 
 from backy.config import Duration
 from backy.plugins.events import REQUIRED
-from backy.repository.config import MOST_KEPT, PluginSection, ScheduledTag, StorageSection, VerifierSections
+from backy.repository.config import (
+    LONGEST_OUTAGE,
+    MOST_KEPT,
+    PluginSection,
+    ScheduledTag,
+    StorageSection,
+    VerifierSections,
+)
 from backy.retention.schedule import MANUAL, Schedule
 from backy.scheduler.configuration.document import ConfigurationError, Document, Problem
 from backy.scheduler.configuration.validation import Checker, Key
@@ -73,6 +80,8 @@ class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, re
     """Verifiers of new revisions; None leaves the choice to the source."""
     expire: bool = True
     """Whether revisions expire by the schedule."""
+    longest_outage: Duration = LONGEST_OUTAGE
+    """How long the server may be off between two backups: a clock that says more is not believed."""
     time_limit: Duration | None = None
     """Time after which a backup is ended; 0 or None means never."""
     standstill: Duration | None = Duration(hours=1)

@@ -146,4 +146,5 @@ def _row(job: Job, now: datetime) -> JobStatus:
         unfrozen=newest is not None and newest.record.unfrozen,
         remarks=verification.remarks if verification else (),
         ahead=entry.past.ahead,
+        waiting=found.waiting if found else 0,
     )

@@ -44,5 +44,6 @@ def _config(configuration: Configuration, job: JobEntry, existing: JobConfig | N
         verifier=job.verifier,
         schedule=dict(job.schedule),
         expire=job.expire,
+        longest_outage=configuration.settings.longest_outage,
         hooks=configuration.hook_sections or None,
     )

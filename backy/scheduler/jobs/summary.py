@@ -11,6 +11,7 @@ from backy.integrity import quarantine
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
+from backy.retention.brake import read_mark
 from backy.retention.schedule import MANUAL, Past
 
 Stamp = tuple[int, int]
@@ -34,6 +35,8 @@ class Summary:
     """Number of damaged records."""
     reports: int = 0
     """Number of reports in the quarantine."""
+    waiting: int = 0
+    """Number of revisions that wait to expire."""
     stamp: Stamp = (0, 0)
 
     @property
@@ -59,6 +62,7 @@ def summarize(directory: Path, since: datetime, limit: datetime) -> Summary:
     past = Past.of(revisions, since, limit)
     if past.newest is None:
         past = replace(past, since=min(_made(directory) or since, limit))
+    mark = read_mark(directory)
     return Summary(
         past=past,
         newest=revisions[-1] if revisions else None,
@@ -67,6 +71,7 @@ def summarize(directory: Path, since: datetime, limit: datetime) -> Summary:
         distrusted=sum(revision.doubtful for revision in revisions),
         unreadable=len(damaged),
         reports=quarantine.count(directory),
+        waiting=mark.waiting if mark else 0,
         stamp=before,
     )
 

@@ -121,6 +121,8 @@ def _revisions(job: JobStatus) -> Iterator[str]:
     if job.ahead:
         more = f" and {len(job.ahead) - 1} more" if len(job.ahead) > 1 else ""
         yield f"{job.job}: ahead of the clock, so that the schedule does not count it: revision {job.ahead[-1]}{more}"
+    if job.waiting:
+        yield f"{job.job}: {counted(job.waiting, 'revision waits', 'revisions wait')} to expire"
     if job.unreadable:
         yield f"{job.job}: {counted(job.unreadable, 'record is', 'records are')} damaged"
 

@@ -69,6 +69,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What verifiers noticed in the newest revision besides differences."""
     ahead: tuple[str, ...] = ()
     """Ids of the revisions that are ahead of the clock, the latest one last."""
+    waiting: int = 0
+    """Number of revisions that wait to expire, as the clock may be wrong."""
 
 
 class PoolStatus(msgspec.Struct, frozen=True):

@@ -88,6 +88,8 @@ def test_every_warning_of_the_check_is_explained(status) -> None:
         "consistency": "crash",
         "unfrozen": True,
         "distrusted": 2,
+        "ahead": ("a1",),
+        "waiting": 2,
         "unreadable": 2,
         "unfinished": True,
         "running_since": datetime(2026, 1, 1, tzinfo=UTC),

@@ -11,6 +11,7 @@ import pytest
 from backy.config import Duration
 from backy.repository.config import ScheduledTag
 from backy.repository.repository import Repository
+from backy.retention.brake import Mark, write_mark
 
 
 @pytest.fixture
@@ -20,6 +21,7 @@ def scheduled(repository: Repository, old_revisions) -> Repository:
     repository.configure(msgspec.structs.replace(repository.config, schedule=schedule))
     ages = {30: "daily", 20: "manual:x", 12: "former", 10: "daily weekly", 1: "daily", 0.5: "daily", 0: "daily weekly"}
     old_revisions(repository, ages, datetime.now(UTC))
+    write_mark(repository.directory, Mark(seq=0))
     return repository
 
 
