@@ -17,6 +17,7 @@ from backy.errors import BackyError
 from backy.plugins.discovery import CORE_DISTRIBUTION
 from backy.plugins.events import Events
 from backy.repository.revision import utc_now
+from backy.retention.schedule import GRACE
 from backy.scheduler.configuration.configuration import Configuration, JobEntry, load
 from backy.scheduler.console.access import Access
 from backy.scheduler.jobs.agenda import Outcome
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 Returned = TypeVar("Returned")
 LONGEST_SLEEP = timedelta(minutes=1)
 """Longest pause between two looks at the agenda: the clock may be set meanwhile."""
+
+LOOK_AT_CLOCK = timedelta(seconds=1)
+"""Pause between two looks at a clock that may be set soon."""
 
 
 def serve(configuration: Path, backy: Sequence[str]) -> None:
@@ -87,6 +91,7 @@ class Daemon:
         self._runner = Runner(backy, self._prepare)
         self._scanner = Scanner(lambda job: self.configuration.repository(job.settings), self._learn, clock)
         self._watch = ClockWatch(clock)
+        self._told_clock = False
         self._reporter = Reporter(self._watched, lambda: self.configuration, self._interval, backy, notifier)
         self._announcer = Announcer(lambda: self.configuration.hook_sections, Events.installed)
         self._sla = SlaWatch({}, self._started)
@@ -248,6 +253,9 @@ class Daemon:
         while True:
             self._wake.clear()
             await self._follow_clock()
+            if self._waits_for_clock():
+                await happened(self._wake, LOOK_AT_CLOCK)
+                continue
             now = self._clock()
             for entry in self.ledger.agenda.start(now):
                 job = self.ledger.jobs[entry.name]
@@ -263,6 +271,18 @@ class Daemon:
             # Before anything is started: what is ahead of the clock counts for nothing, and what is not counts again.
             await self._scanner.look([job for job in self.ledger.jobs.values() if job.summary])
             self.ledger.agenda.set_clock(jump, self._clock())
+
+    def _waits_for_clock(self) -> bool:
+        """Tell whether the clock may be set soon: it is before a job's newest revision, and the scheduler has begun."""
+        # The first question is answered at once: all jobs are looked at only in the first minutes.
+        if self._watch.watched >= GRACE or self._watch.watched >= self.ledger.patience():
+            return False
+        before = self.ledger.ahead()
+        if before and not self._told_clock:
+            text = "%s: the clock is before the newest revision; nothing is started for %s, as it may be set soon"
+            log.warning(text, before, self.ledger.patience())
+            self._told_clock = True
+        return before is not None
 
     async def _run(self, job: Job) -> None:
         """Run a job, scan its repository and record the result."""

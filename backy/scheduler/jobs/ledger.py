@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
 
-from backy.retention.schedule import by_interval, overdue
+from backy.retention.schedule import GRACE, by_interval, overdue, smallest_interval
 from backy.scheduler.configuration.configuration import Configuration, JobEntry
 from backy.scheduler.jobs.agenda import Agenda, Entry, Phase, Pool
 from backy.scheduler.jobs.summary import Summary
@@ -91,6 +91,17 @@ class Ledger:
             if row is None or row.sla_overdue or late or row.status != str(job.entry):
                 job.row = row = _row(job, now)
             yield row
+
+    def patience(self) -> timedelta:
+        """Return how long a scheduler that starts waits for the clock to be set."""
+        # Less than the time that a run may be late by; a server gets its time from the network within seconds.
+        shortest = (smallest_interval(job.settings.schedule) for job in self.jobs.values())
+        return min(GRACE, min(shortest, default=timedelta()) / 2)
+
+    def ahead(self) -> str | None:
+        """Return the name of a job whose newest revision is ahead of the clock; None without one."""
+        # The newest only: one that was made while the clock was wrong shall not delay each start until its time comes.
+        return next((name for name, job in self.jobs.items() if job.newest in job.entry.past.ahead), None)
 
     def pools(self) -> dict[str, PoolStatus]:
         """Return the use of each pool."""

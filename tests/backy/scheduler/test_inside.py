@@ -241,6 +241,33 @@ def test_the_clock_is_set_back_after_a_backup(scheduler, inside, caplog: pytest.
     assert "vm1: the schedule does not count 1 revision ahead of the clock" in caplog.text
 
 
+def test_a_scheduler_that_starts_before_its_newest_revision_waits_for_the_clock(
+    scheduler, inside, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler.job("vm1")
+    behind = timedelta()
+
+    async def once(daemon: Daemon) -> None:
+        await run(daemon, "vm1")
+
+    async def again(daemon: Daemon) -> None:
+        nonlocal behind
+        job = daemon.ledger.jobs["vm1"]
+        assert daemon.ledger.patience() == timedelta(minutes=5)
+        assert daemon._waits_for_clock()
+        daemon.trigger(["vm1"])
+        await until(lambda: "vm1: the clock is before the newest revision" in caplog.text)
+        assert (job.task, job.summary.revisions) == (None, 1)
+        behind = timedelta()
+        await until(lambda: job.summary.revisions == 2)
+        assert not daemon._waits_for_clock()
+
+    inside(once)
+    behind = timedelta(days=20000)
+    inside(again, clock=lambda: utc_now() - behind)
+    assert caplog.text.count("the clock is before the newest revision") == 1
+
+
 def test_a_reload_and_its_errors(scheduler, inside, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     for name in ("vm1", "vm2"):
