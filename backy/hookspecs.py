@@ -72,6 +72,15 @@ def backy_storage(config: Config, job: Job) -> Storage:  # type: ignore[empty-bo
 
 
 @hookspec(firstresult=True)
+def backy_storage_config(argument: str) -> Config:  # type: ignore[empty-body]  # a specification has no body
+    """Turn ARGUMENT of `backy init --storage NAME:ARGUMENT` into a section `storage` without `type`. Called by `init`.
+
+    Optional in `backy.storages`. Raise ConfigError if `argument` is wrong, and name the form that it should have;
+    `init` ends and makes nothing.
+    """
+
+
+@hookspec(firstresult=True)
 def backy_verifier(config: Config, job: Job) -> Verifier:  # type: ignore[empty-body]  # a specification has no body
     """Make the verifier of `job` from its section `verifier`. Called by `backup`, and by `init` if it names one.
 

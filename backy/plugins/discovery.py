@@ -23,7 +23,7 @@ class Kind(Enum):
     """The kinds of plugin: the word that users see, the entry-point group, required and optional factories."""
 
     SOURCE = ("source", "backy.sources", ("backy_source", "backy_source_config"), ("backy_restore_target",))
-    STORAGE = ("storage", "backy.storages", ("backy_storage",))
+    STORAGE = ("storage", "backy.storages", ("backy_storage",), ("backy_storage_config",))
     VERIFIER = ("verifier", "backy.verifiers", ("backy_verifier",))
     HOOK = ("hook", "backy.hooks", ())
     COMMAND = ("command", "backy.commands", ())

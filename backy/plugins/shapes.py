@@ -164,6 +164,7 @@ def _made(protocol: type) -> Check:
 _FACTORIES: Final[Mapping[str, Check]] = {
     "backy_source": _made(api.Source),
     "backy_source_config": _of(Mapping),
+    "backy_storage_config": _of(Mapping),
     "backy_restore_target": context(_shape(api.RestoreTarget)),
     "backy_storage": _made(api.Storage),
     "backy_verifier": lambda call, value: guarded(call, Shape({}, {}, {"verify": _verify}), value),

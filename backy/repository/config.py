@@ -177,8 +177,8 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     """Name of the repository that a move does not change. Made by `init`; without it, the directory's name is taken."""
     created: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     """When the repository was made. The job has to keep its SLA from then on."""
-    source: PluginSection
-    """The source to back up: `type` names its plugin, the other keys are the plugin's own."""
+    source: PluginSection | None = None
+    """The source to back up: `type` names its plugin, the other keys are the plugin's own. None in a mere copy."""
     storage: StorageSection = msgspec.field(default_factory=lambda: StorageSection.named("chunked"))
     """How images are kept: `type` names the storage, `name` its folder, and the other keys are its own."""
     earlier_storages: tuple[StorageSection, ...] = ()

@@ -1,27 +1,60 @@
-"""Make a repository for a source that is named as on the command line."""
+"""Make a repository of what a command line names."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from backy.api import Config
+from backy.config import typed
+from backy.errors import ConfigError
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call
-from backy.repository.config import JobConfig, PluginSection, StorageSection
+from backy.repository.config import JobConfig
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 
+SECTIONS = ("hooks", "schedule", "source", "storage", "verifier")
+"""The sections of `config` whose keys can be given."""
+Settings = Mapping[str, Mapping[str, Any]]
+"""Keys of sections, which take the place of those that plugins make of their arguments."""
 
-def make_repository(directory: Path, source: str, argument: str, storage: str = "chunked") -> Repository:
+
+def make_repository(
+    directory: Path, source: str, argument: str, storage: str = "chunked", settings: Settings | None = None
+) -> Repository:
     """Make a repository in `directory` that backs up what `argument` names for the source plugin `source`.
+
+    Args:
+        directory: The repository.
+        source: The name of a source plugin.
+        argument: What that plugin turns into its section.
+        storage: NAME or NAME:ARGUMENT of a storage.
+        settings: Further keys by section.
 
     Raises:
         PluginError: there is no such source or storage, or one argument can not name such a source.
-        ConfigError: the plugin refuses the argument.
+        ConfigError: a plugin refuses its argument, or a section has a wrong key.
         RepositoryError: there is a repository already, or there are revisions that this version can not read.
         StorageError: the storage can not work in this directory.
     """
     # only the plugin knows the meaning of its argument, so it turns the argument into the keys of its section
     section = call(Kind.SOURCE, source, "backy_source_config", argument=argument)
-    chosen = PluginSection({"type": source, **section})
-    job = JobConfig(format=FORMAT, source=chosen, storage=StorageSection.named(storage))
-    return Repository.initialize(directory, job)
+    plain = {"format": FORMAT, "source": {"type": source, **section}, "storage": _storage(storage)}
+    return Repository.initialize(directory, _configured(plain, settings or {}))
+
+
+def _storage(text: str) -> Config:
+    """Return the section `storage` that NAME or NAME:ARGUMENT stands for."""
+    name, colon, argument = text.partition(":")
+    return {"type": name, **(call(Kind.STORAGE, name, "backy_storage_config", argument=argument) if colon else {})}
+
+
+def _configured(plain: dict[str, Any], settings: Settings) -> JobConfig:
+    """Return plain sections as a `config`, with settings in them."""
+    for section, keys in settings.items():
+        if section not in SECTIONS:
+            raise ConfigError(f"no section '{section}' takes options; these do: {', '.join(SECTIONS)}")
+        plain[section] = {**(plain.get(section) or {}), **keys}
+    return typed(plain, JobConfig, "config")

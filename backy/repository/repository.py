@@ -13,7 +13,7 @@ import msgspec
 
 from backy.api import ChoosyStorage, Job, Source, Storage, Verifier
 from backy.durable import replace_link, sync_folder, write_file
-from backy.errors import DamageError, RepositoryError, StorageError
+from backy.errors import ConfigError, DamageError, RepositoryError, StorageError
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.plugins.discovery import Kind
@@ -138,7 +138,12 @@ class Repository:
     # plugins ----------------------------------------------------------------------------------------------------------
 
     def source(self) -> Source:
-        """Make the job's source; raises ConfigError or PluginError."""
+        """Make the job's source; raises ConfigError, also if there is none, or PluginError."""
+        if self.config.source is None:
+            raise ConfigError(
+                f"{self.directory} has no source, so there is nothing to back up; add a section to its 'config', "
+                "such as 'source: {type: file, filename: /PATH}'"
+            )
         source: Source = self._make(Kind.SOURCE, self.config.source)
         return source
 
@@ -205,7 +210,8 @@ class Repository:
 
     def check_plugins(self) -> None:
         """Have the plugins check their sections; raises ConfigError or PluginError."""
-        self.source()
+        if self.config.source is not None:
+            self.source()
         self.storages.own  # noqa: B018  # makes it
         if self.config.verifier is not None:
             self.verifiers("full")

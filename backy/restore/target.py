@@ -89,7 +89,7 @@ def _offered(kind: str, repository: Repository, **arguments: object) -> Abstract
     from backy.plugins.loading import call
 
     source = repository.config.source
-    config = source.written if source.type == kind else {}
+    config = source.written if source and source.type == kind else {}
     opened: AbstractContextManager[RestoreTarget]
     try:
         opened = call(Kind.SOURCE, kind, "backy_restore_target", config=config, **arguments)

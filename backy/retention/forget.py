@@ -52,6 +52,8 @@ def release(repository: Repository) -> bool:
         RepositoryBusyError: a backup is running.
         BackyError: the plugin can not be loaded, or its source can not be reached.
     """
+    if repository.config.source is None:
+        return False
     with exclusive(repository.directory, BACKUP_LOCK):
         source = repository.source()
         if not isinstance(source, KeepingSource):
@@ -65,6 +67,8 @@ def retain(repository: Repository) -> None:
 
     The caller holds `.backup`.
     """
+    if repository.config.source is None:
+        return
     try:
         source = repository.source()
         if isinstance(source, KeepingSource):

@@ -135,6 +135,21 @@ def test_hook_backy_storage_touches_no_file(tmp_path: Path) -> None:
     assert not job.directory.exists()
 
 
+def test_hook_backy_storage_config_turns_what_follows_the_colon_into_a_section(
+    distribution: Callable[..., str],
+) -> None:
+    code = """
+        from backy.hookspecs import hookimpl
+        @hookimpl
+        def backy_storage(config): return None
+        @hookimpl
+        def backy_storage_config(argument): return {"address": argument}
+    """
+    distribution("acme", {"backy.storages": ["web"]}, code)
+
+    assert call(Kind.STORAGE, "web", "backy_storage_config", argument="x:y") == {"address": "x:y"}
+
+
 def test_hook_backy_verifier_makes_what_can_verify(tmp_path: Path) -> None:
     job = Job("vm", "vm-id", tmp_path)
 

@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
+from backy.cli.options import settings_of
 from backy.cli.output import echo
 
 
 @click.command("init")
 @click.argument("source_type", metavar="TYPE")
 @click.argument("source", metavar="SOURCE")
-@click.option("--storage", metavar="NAME", default="chunked", show_default=True, help="How images are kept.")
+@click.option(
+    "--storage",
+    metavar="NAME[:ARGUMENT]",
+    default="chunked",
+    show_default=True,
+    help="How, and where, images are kept.",
+)
+@click.option(
+    "-o",
+    "settings",
+    metavar="SECTION.KEY=VALUE",
+    multiple=True,
+    callback=settings_of,
+    help="A key of a section of 'config', such as 'verifier.type=sample'; may be given several times.",
+)
 @click.pass_obj
-def command(directory: Path, source_type: str, source: str, storage: str) -> None:
+def command(directory: Path, source_type: str, source: str, storage: str, settings: dict[str, dict[str, Any]]) -> None:
     """Make a repository that backs up SOURCE.
 
     TYPE is the name of an installed source, such as 'file'; SOURCE is what that type takes, such as the path of an
-    image. 'backy plugins' lists the types. A missing directory is made. Prints what to do next.
+    image. ARGUMENT is what the storage NAME takes, such as an address. 'backy plugins' lists the types. VALUE is YAML,
+    as in '-o schedule.daily="{interval: 1d, keep: 7}"'. A missing directory is made. Prints what to do next.
     """
     from backy.repository.making import make_repository
 
-    repository = make_repository(directory, source_type, source, storage)
+    repository = make_repository(directory, source_type, source, storage, settings)
     # With the whole path: the directory may have come from -b, or from where the shell happened to be.
     echo(f"Made a repository in {repository.directory}")
     backy = f"backy -b {shlex.quote(str(repository.directory))}"

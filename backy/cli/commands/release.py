@@ -22,4 +22,5 @@ def command(directory: Path) -> None:
     repository = Repository.open(directory)
     released = release(repository)
     # Not every source keeps something, and then nothing was done.
-    echo("Released" if released else f"The source '{repository.config.source.type}' keeps nothing")
+    source = repository.config.source
+    echo("Released" if released else f"The source '{source.type}' keeps nothing" if source else "There is no source")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from backy.repository.repository import Repository
@@ -65,6 +66,70 @@ def test_what_can_not_be_made_is_one_line_and_leaves_nothing(
     assert done.code == code
     assert error in done.err.splitlines()[-1]
     assert not (tmp_path / "vm").exists()
+
+
+def test_options_become_keys_of_sections(backy, tmp_path: Path, image: Path) -> None:
+    given = ["storage.compression=5", "verifier.type=sample", "verifier.percent=7", "expire=x"]
+    options = [word for option in given[:3] for word in ("-o", option)]
+    schedule = ["-o", "schedule.daily={interval: 1d, keep: 7}", "-o", "source.freeze=keep"]
+    assert backy("-b", tmp_path / "vm", "init", "file", image, *options, *schedule).code == 0
+
+    config = Repository.open(tmp_path / "vm").config
+    assert config.storage.written == {"type": "chunked", "compression": 5}
+    assert config.verifier
+    assert config.verifier.written == {"type": "sample", "percent": 7}
+    assert config.schedule
+    assert config.schedule["daily"].keep == 7
+    assert config.source
+    assert config.source.written == {"type": "file", "filename": str(image), "freeze": "keep"}
+    for option, said in [(given[3], "is not of the form"), ("id.x=1", "these do: hooks"), ("storage.x=1", "`x`")]:
+        done = backy("-b", tmp_path / "other", "init", "file", image, "-o", option)
+        assert done.code != 0
+        assert said in done.err
+        assert not (tmp_path / "other").exists()
+
+
+WEB = """
+    from backy.api import ConfigError
+    from backy.hookspecs import hookimpl
+    from backy.storage.chunked import plugin
+
+    @hookimpl
+    def backy_storage(config, job):
+        return plugin.backy_storage({"type": "chunked", "compression": config["level"]}, job)
+
+    @hookimpl
+    def backy_storage_config(argument):
+        if not argument.isdigit():
+            raise ConfigError("ARGUMENT is a level")
+        return {"level": int(argument)}
+"""
+
+
+def test_a_storage_says_what_its_argument_means(backy, distribution, tmp_path: Path, image: Path) -> None:
+    distribution("leveled", {"backy.storages": ["leveled"]}, WEB)
+    assert backy("-b", tmp_path / "vm", "init", "file", image, "--storage", "leveled:3").code == 0
+    assert Repository.open(tmp_path / "vm").config.storage.written == {"type": "leveled", "level": 3}
+    for storage, said in [("leveled:x", "ARGUMENT is a level"), ("chunked:x", "no hook backy_storage_config")]:
+        done = backy("-b", tmp_path / "other", "init", "file", image, "--storage", storage)
+        assert (done.code, done.err.count("\n")) == (1, 1)
+        assert said in done.err
+        assert not (tmp_path / "other").exists()
+
+
+def test_a_repository_without_a_source_is_a_copy(backy, repository: Repository, tmp_path: Path, image: Path) -> None:
+    assert backy("-b", repository.directory, "backup", "daily").code == 0
+    repository.write_config(msgspec.structs.replace(repository.config, source=None))
+
+    done = backy("-b", repository.directory, "backup", "daily")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "add a section to its 'config', such as 'source: {type: file" in done.err
+    assert backy("-b", repository.directory, "restore", tmp_path / "out").code == 0
+    assert (tmp_path / "out").read_bytes() == image.read_bytes()
+    # without a schedule nothing expires, and nothing asks for the source
+    for words in ("expire", "status", "scrub light", "verify", "release", "forget -r 0", "purge"):
+        done = backy("-b", repository.directory, *words.split())
+        assert (done.code, done.err) == (0, ""), words
 
 
 def test_a_repository_is_never_made_over_another(backy, repository: Repository, tree) -> None:
