@@ -38,6 +38,7 @@ from backy.contract.storages import (
     ListedStorage,
     ParallelStorage,
     Purged,
+    RecordKeepingStorage,
     Storage,
     Stored,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "ParallelStorage",
     "Progress",
     "Purged",
+    "RecordKeepingStorage",
     "Report",
     "RestoreTarget",
     "RevisionInfo",

@@ -43,7 +43,7 @@ from backy.repository.repository import Repository
 from backy.repository.revision import Record, Revision, State, utc_now
 from backy.repository.running import Running, begin, end, take_number
 from backy.repository.storages import threads_for
-from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
+from backy.system.locking import PURGE_LOCK, shared
 from backy.system.progress import Steps, quiet
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Backup:
         events = self.events or Events.installed(self.repository.config.hooks)
         directory = self.repository.directory
         # The events outermost: their plugins are told when the locks are released.
-        with events, exclusive(directory, BACKUP_LOCK), shared(directory, PURGE_LOCK):
+        with events, self.repository.locked(), shared(directory, PURGE_LOCK):
             self._events = events
             try:
                 return self._locked()
@@ -102,6 +102,8 @@ class Backup:
         except HintError as error:
             log.warning("%s; the source may have told too little of what changed, so now all of it is read", error)
             revision = self._attempt(source, hinted=False)
+        # before anybody is told that it is complete
+        self.repository.publish()
         self._events.tell("backy_backup_finished", job=self.repository.job, revision=revision.info)
         recheck(self.repository, self.clock, self.steps, self._events)
         return revision

@@ -31,7 +31,7 @@ from backy.repository.live import LiveChunks, first_sound, reliable
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, utc_now
 from backy.repository.storages import threads_for
-from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
+from backy.system.locking import PURGE_LOCK, exclusive, shared
 from backy.system.progress import Steps, quiet
 
 log = logging.getLogger(__name__)
@@ -79,17 +79,20 @@ class Conversion:
             BackyError, OSError: anything else; some revisions are converted, the others are unchanged.
         """
         directory = self.repository.directory
-        with exclusive(directory, BACKUP_LOCK):
+        with self.repository.locked():
             for error in self.repository.records.survey()[1]:
                 raise DamageError(f"{error}; nothing is converted before it is forgotten by its full id")
             revisions = self._located()
             self.repository.change_storage(self._target)
             self._new = self.repository.require_store()
+            self.repository.reconcile()
             for revision in revisions:
                 if revision.storage == self._new:
                     continue
                 with shared(directory, PURGE_LOCK):
                     self._convert_if_sound(revision)
+                # the record there has to go before the data that it names
+                self.repository.publish()
                 # a reader may still have the old data open: it goes at the end, or with the next conversion
                 with suppress(RepositoryBusyError), exclusive(directory, PURGE_LOCK):
                     self._remove_old([revision.id])

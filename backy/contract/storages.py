@@ -190,6 +190,38 @@ class ListedStorage(Protocol):
 
 
 @runtime_checkable
+class RecordKeepingStorage(Protocol):
+    """A storage away from this machine that keeps records, too, so that `init --from` can make the directory anew.
+
+    The names are `<id>.map`, `<id>.state`, `<id>.rev`, `README` and `config`. The core calls one of these methods at a
+    time, and holds the repository's lock. The storage finds its store by its section alone: who makes the directory
+    anew does not know the id of the job. One repository writes to a store.
+    """
+
+    def publish(self, name: str, content: bytes) -> None:
+        """Keep a file, durably and as a whole or not at all. It replaces one of that name, except for a `.rev`.
+
+        Raises:
+            StorageError: it can not be kept, or there is a `.rev` of that name already.
+        """
+
+    def withdraw(self, name: str) -> None:
+        """Remove a file, durably. It may be gone already. Raises StorageError."""
+
+    def published(self) -> Mapping[str, str]:
+        """Return the SHA-256 of the content of every file, in hexadecimal, by name.
+
+        The list is complete: what was published before is in it, and what was withdrawn is not.
+
+        Raises:
+            StorageError: the list can not be had. Then nothing is purged.
+        """
+
+    def fetch(self, name: str) -> bytes:
+        """Return the content of a file; raises StorageError."""
+
+
+@runtime_checkable
 class DisposableStorage(Protocol):
     """A storage that removes its last files when all revisions have been converted to another storage."""
 

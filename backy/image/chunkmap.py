@@ -21,7 +21,8 @@ from itertools import chain
 
 from blake3 import blake3
 
-from backy.api import CHUNK_SIZE, Extent, chunk_count, identify
+# not by way of backy.api: the longest chain of imports goes through here
+from backy.contract.images import CHUNK_SIZE, Extent, chunk_count, identify
 from backy.errors import ChunkDamageError, DamageError
 
 ID_SIZE = 32

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from backy.api import CHUNK_SIZE, ImageReader, ListedStorage
-from backy.errors import MOST_FINDINGS, ChunkDamageError
+from backy.errors import MOST_FINDINGS, ChunkDamageError, StorageError
 from backy.image.chunkmap import checked
 from backy.image.stored import attempts
 from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
@@ -27,7 +27,7 @@ from backy.plugins.events import Events
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.storages import threads_for
-from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, SCRUB_LOCK, exclusive, shared
+from backy.system.locking import PURGE_LOCK, SCRUB_LOCK, exclusive, shared
 from backy.system.progress import Steps, quiet
 from backy.text.phrases import counted
 
@@ -194,7 +194,7 @@ class Scrub:
         result = self._result
         try:
             # A backup may have repaired suspects meanwhile.
-            with exclusive(self.repository.directory, BACKUP_LOCK, wait=True):
+            with self.repository.locked(wait=True):
                 with closing(self._look(self._known_suspects())) as looks:
                     for _, found in looks:
                         if isinstance(found, ChunkDamageError):
@@ -203,8 +203,8 @@ class Scrub:
                 report_damage(self.repository, result.damaged, self.clock)
                 result.distrusted = repair_or_distrust(self.repository, chunk_ids(result.damaged))
             self._suspects.clear()
-        except OSError as error:
-            # A read-only file system must not hide the damage.
+        except (OSError, StorageError) as error:
+            # A read-only file system, or records that can not be published, must not hide the damage.
             few_ids = ", ".join(item.chunk_id.hex() for item in self._suspects[:3])
             seem = counted(len(self._suspects), "chunk seems", "chunks seem")
             result.problems.append(f"{seem} to be damaged, such as {few_ids}, which could not be noted: {error}")

@@ -22,7 +22,6 @@ from backy.integrity.damage import (
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, utc_now
-from backy.system.locking import BACKUP_LOCK, exclusive
 from backy.system.progress import Steps, quiet
 from backy.text.phrases import counted
 
@@ -55,7 +54,7 @@ def distrust(
         RevisionNotFoundError: there is no revision that SPEC stands for.
     """
     records = repository.records
-    with exclusive(repository.directory, BACKUP_LOCK):
+    with repository.locked():
         revisions = records.history() if specification is None else [records.select(specification)]
         return [
             # Damage found earlier is dropped: a revision that names damaged chunks counts as checked.
@@ -125,7 +124,7 @@ def verify(
     """
     with repository.image(revision) as image:
         found = damaged_chunks(image, image.chunks.data(), progress)
-        with exclusive(repository.directory, BACKUP_LOCK, wait=True):
+        with repository.locked(wait=True):
             current = repository.records.current(revision)
             if found:
                 # A backup may have repaired chunks since they were read, or a conversion moved them.

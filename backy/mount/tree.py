@@ -23,7 +23,8 @@ from urllib.parse import quote
 from backy.api import ID_PATTERN
 from backy.errors import BackyError, DamageError
 from backy.mount.active import REPOSITORY
-from backy.repository.repository import CONFIG, LAST, Repository
+from backy.repository.config import CONFIG
+from backy.repository.repository import LAST, Repository
 from backy.repository.revision import Revision
 
 log = logging.getLogger(__name__)

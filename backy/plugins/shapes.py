@@ -25,6 +25,7 @@ _OPTIONAL: Final[dict[type, tuple[type, ...]]] = {
         api.ExplainedStorage,
         api.ListedStorage,
         api.ParallelStorage,
+        api.RecordKeepingStorage,
     ),
 }
 """The protocols whose members an object may have besides those of its own protocol."""

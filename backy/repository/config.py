@@ -16,6 +16,8 @@ from backy.errors import ConfigError, RepositoryError
 from backy.repository.sealed import FORMAT
 from backy.system.safeyaml import dump_yaml, load_yaml
 
+CONFIG = "config"
+"""Name of the file."""
 # no dot: names with one are records, maps, links, logs and files that are being written
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TAKEN = {"README", "config", "in-use", "journal", "last", "mount", "quarantine", "trash"}

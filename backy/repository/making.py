@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backy.api import Config
+from backy.api import Config, RecordKeepingStorage
 from backy.config import typed
-from backy.errors import ConfigError
+from backy.errors import ConfigError, StorageError
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call
-from backy.repository.config import JobConfig
+from backy.repository.config import CONFIG, JobConfig
+from backy.repository.published import fetched
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
+from backy.system.safeyaml import parse_yaml
 
 SECTIONS = ("hooks", "schedule", "source", "storage", "verifier")
 """The sections of `config` whose keys can be given."""
@@ -43,6 +45,36 @@ def make_repository(
     section = call(Kind.SOURCE, source, "backy_source_config", argument=argument)
     plain = {"format": FORMAT, "source": {"type": source, **section}, "storage": _storage(storage)}
     return Repository.initialize(directory, _configured(plain, settings or {}))
+
+
+def rebuild_repository(directory: Path, storage: str, settings: Settings | None = None) -> Repository:
+    """Make the repository anew whose records a storage keeps; it has no source.
+
+    Args:
+        directory: The repository, which is made.
+        storage: TYPE:ARGUMENT of the storage.
+        settings: Further keys by section, such as the storage's credentials, which nobody publishes.
+
+    Raises:
+        PluginError: there is no such storage.
+        ConfigError: it refuses its argument, keeps no records, or a section has a wrong key.
+        DamageError: the published `config` is damaged.
+        RepositoryError: there is a repository already.
+        StorageError: no repository is published there, or the storage can not be reached.
+    """
+    settings = settings or {}
+    section = {**_storage(storage), **settings.get("storage", {})}
+    directory = directory.absolute()
+    keeper = Repository(directory, _configured({"format": FORMAT, "storage": section}, {})).storages.own
+    if not isinstance(keeper, RecordKeepingStorage):
+        raise ConfigError(f"the storage '{section['type']}' keeps no records: nothing can be made of them")
+    digest = keeper.published().get(CONFIG)
+    plain = parse_yaml(fetched(keeper, CONFIG, digest), "the published config") if digest else None
+    if not isinstance(plain, dict):
+        raise StorageError(f"there is no repository at {storage}")
+    # what is given here reaches the store, and may be another address than before
+    plain["storage"] = {**plain["storage"], **section}
+    return Repository.initialize(directory, _configured(plain, settings))
 
 
 def _storage(text: str) -> Config:

@@ -17,15 +17,23 @@ from backy.errors import ConfigError, DamageError, RepositoryError, StorageError
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.plugins.discovery import Kind
-from backy.repository.config import JobConfig, PluginSection, StorageSection, VerifierSections, dump_job, load_job
+from backy.repository.config import (
+    CONFIG,
+    JobConfig,
+    PluginSection,
+    StorageSection,
+    VerifierSections,
+    dump_job,
+    load_job,
+)
+from backy.repository.published import Published, reduced
 from backy.repository.records import LAST_RECORD, Records
 from backy.repository.revision import Revision, utc_now
 from backy.repository.running import end
-from backy.repository.standalone import explain
+from backy.repository.standalone import README, explain
 from backy.repository.storages import Storages, threads_for
-from backy.system.locking import PURGE_LOCK, shared
+from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 
-CONFIG = "config"
 LAST = "last"
 
 
@@ -38,6 +46,8 @@ class Repository:
         self.records = Records(directory)
         self.job = Job(directory.name, config.id or directory.name, directory)
         self.storages = Storages(config, self._make_storage)
+        self._published: list[Published] = []
+        """What storages keep of the records, while `.backup` is held."""
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -76,9 +86,11 @@ class Repository:
         repository.check_plugins()
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         repository.storages.begin()
+        repository.explain()
+        repository.reconcile()
+        repository.link_last()
         # last, because `config` makes it a repository: after a crash, `init` can be run again
         write_file(directory / CONFIG, dump_job(repository.config))
-        repository.explain()
         return repository
 
     def configure(self, config: JobConfig) -> None:
@@ -119,6 +131,55 @@ class Repository:
         write_file(self.directory / CONFIG, dump_job(config))
         self._take(config)
         self.explain()
+
+    @contextmanager
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
+        """Hold `.backup`, as all do that change revisions, and make records that are kept elsewhere like those here.
+
+        Args:
+            wait: Whether to wait for the command that holds the lock.
+
+        Raises:
+            RepositoryBusyError: another command holds it, and `wait` is false.
+            StorageError: a storage that keeps records can not be reached.
+        """
+        with exclusive(self.directory, BACKUP_LOCK, wait=wait):
+            try:
+                self.reconcile()
+                yield
+                # after an error, the next command does it
+                self.publish()
+            finally:
+                self._published = []
+
+    def reconcile(self, *, strict: bool = False) -> None:
+        """Fetch the records that storages keep and that are missing here, and publish those that are missing there.
+
+        The caller holds `.backup`.
+
+        Args:
+            strict: Whether all has to be known afterwards, as before a purge.
+
+        Raises:
+            StorageError: a storage can not be reached, or has the records of another repository.
+            DamageError: a record is damaged there, and `strict` is true.
+        """
+        keepers = list(self.storages.record_keepers(self.require_store))
+        self._published = [Published(self.records, storage, identity) for identity, storage in keepers]
+        for published in self._published:
+            published.require_own(reduced(self.config, self.job.id))
+            published.fetch(strict=strict)
+        self.publish(strict=strict)
+
+    def publish(self, *, strict: bool = False) -> None:
+        """Publish what has changed since `reconcile`; raises StorageError. The caller holds `.backup`."""
+        for published in self._published:
+            files = {}
+            # an earlier storage keeps the ones that it has
+            if published.identity == self.storages.identity:
+                readme = self.directory / README
+                files = {CONFIG: reduced(self.config, self.job.id), README: readme.read_bytes()}
+            published.push(files, strict=strict)
 
     def explain(self) -> None:
         """Write `README` and `restore.py` for those who have no backy, unless they are there."""
@@ -228,6 +289,8 @@ class Repository:
         # all, because an interrupted conversion may have left a copy; no identity is asked, so that a revision whose
         # storage is gone can be forgotten
         storages = self.storages.all()
+        for published in self._published:
+            published.withdraw(revision_id)
         # the record goes first: from then on there is no revision, but a trace of the rest, by which it is cleaned up
         record = self.records.record_path(revision_id)
         if record.exists():

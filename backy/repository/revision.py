@@ -8,7 +8,9 @@ from typing import Any, Self
 
 import msgspec
 
-from backy.api import Consistency, RevisionInfo, Statistics, Verification
+# not by way of backy.api: the longest chain of imports goes through here
+from backy.contract.images import Consistency
+from backy.contract.revisions import RevisionInfo, Statistics, Verification
 from backy.repository.sealed import FORMAT
 
 

@@ -8,11 +8,13 @@ from contextlib import suppress
 
 import shortuuid
 
-from backy.api import ExplainedStorage, ParallelStorage, Storage
+from backy.api import ExplainedStorage, ParallelStorage, RecordKeepingStorage, Storage
 from backy.errors import BackyError, ConfigError, PluginError, StorageError
 from backy.repository.config import JobConfig, StorageSection
 
 MOST_THREADS = 64
+CORE = frozenset({"chunked", "cow"})
+"""The storages that come along."""
 log = logging.getLogger(__name__)
 
 
@@ -68,6 +70,24 @@ class Storages:
             except StorageError as error:
                 log.warning("the earlier storage '%s' is left out: %s", section.type, error)
         return found
+
+    def record_keepers(self, own: Callable[[], str]) -> Iterator[tuple[str, RecordKeepingStorage]]:
+        """Yield the storages that keep records, by identity, the job's own first, for which `own` is asked.
+
+        Raises:
+            StorageError: one has no store, or can not be reached.
+        """
+        for section in self._config.storages:
+            # these keep none: no plugin has to be loaded to change a tag
+            if section.type in CORE:
+                continue
+            try:
+                storage = self.made(section)
+            except PluginError as error:
+                log.warning("what the storage '%s' keeps of the records is as it was: %s", section.type, error)
+                continue
+            if isinstance(storage, RecordKeepingStorage):
+                yield own() if section == self._config.storage else self.identity_of(section), storage
 
     def hints(self) -> dict[str, tuple[str, str | None]]:
         """Return by folder the type of each storage, and how its data come back without backy if it says so."""

@@ -15,7 +15,6 @@ from backy.retention.brake import Mark, Plan, plan, read_mark, write_mark
 from backy.retention.forget import retain
 from backy.retention.rules import Expiry
 from backy.retention.tags import retag
-from backy.system.locking import BACKUP_LOCK, exclusive
 from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ def expire(repository: Repository, clock: Callable[[], datetime], events: Events
         RepositoryBusyError: a backup is running.
         PluginError: a plugin that may hold back revisions can not be asked; nothing was removed.
     """
-    with events or Events.installed(repository.config.hooks) as plugins, exclusive(repository.directory, BACKUP_LOCK):
+    with events or Events.installed(repository.config.hooks) as plugins, repository.locked():
         # under the lock, so that no tag changes between the decision and its execution
         # all are asked first: if one plugin can not answer, nothing goes
         now, history = clock(), repository.records.history()

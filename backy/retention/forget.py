@@ -7,7 +7,6 @@ import logging
 from backy.api import KeepingSource
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
-from backy.system.locking import BACKUP_LOCK, exclusive
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ def forget(repository: Repository, specification: str, events: Events | None = N
         DamageError: the newest record is damaged, and SPEC is not a full id.
         RefusedError, PluginError: a plugin holds the revision back, or can not be asked.
     """
-    with events or Events.installed(repository.config.hooks) as plugins, exclusive(repository.directory, BACKUP_LOCK):
+    with events or Events.installed(repository.config.hooks) as plugins, repository.locked():
         revision_id = _chosen(repository, specification)
         # One whose record is damaged has nothing that a plugin could judge by.
         found = next((one for one in repository.records.survey()[0] if one.id == revision_id), None)
@@ -54,7 +53,7 @@ def release(repository: Repository) -> bool:
     """
     if repository.config.source is None:
         return False
-    with exclusive(repository.directory, BACKUP_LOCK):
+    with repository.locked():
         source = repository.source()
         if not isinstance(source, KeepingSource):
             return False

@@ -11,7 +11,7 @@ from backy.plugins.events import Events
 from backy.repository.live import LiveChunks
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
-from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
+from backy.system.locking import PURGE_LOCK, exclusive
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,9 @@ def purge(repository: Repository, events: Events | None = None) -> Purged:
 
 
 def _purge(repository: Repository) -> Purged:
-    with exclusive(repository.directory, BACKUP_LOCK), exclusive(repository.directory, PURGE_LOCK):
+    with repository.locked(), exclusive(repository.directory, PURGE_LOCK):
+        # then the maps here are those of both sides: what is live only there counts as well
+        repository.reconcile(strict=True)
         records = repository.records
         storages = {revision.id: revision.storage for revision in records.survey()[0]}
         # None has the chunks of maps whose record is damaged or whose state is lost: they may be in any storage

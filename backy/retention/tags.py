@@ -9,7 +9,6 @@ from backy.repository.config import JobConfig
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.retention.schedule import MANUAL
-from backy.system.locking import BACKUP_LOCK, exclusive
 from backy.text.phrases import did_you_mean
 
 _Change = Callable[[set[str], set[str]], set[str]]
@@ -75,7 +74,7 @@ def _without(old: set[str], given: set[str]) -> set[str]:
 
 
 def _change(repository: Repository, specification: str, given: set[str], change: _Change) -> Revision:
-    with exclusive(repository.directory, BACKUP_LOCK):
+    with repository.locked():
         # looked up under the lock: before, a backup may end and SPEC name another revision
         revision = repository.records.select(specification)
         return retag(repository, revision, change(set(revision.tags), given))

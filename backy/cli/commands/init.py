@@ -10,11 +10,13 @@ import click
 
 from backy.cli.options import settings_of
 from backy.cli.output import echo
+from backy.text.phrases import counted
 
 
 @click.command("init")
-@click.argument("source_type", metavar="TYPE")
-@click.argument("source", metavar="SOURCE")
+@click.argument("source_type", metavar="TYPE", required=False)
+@click.argument("source", metavar="SOURCE", required=False)
+@click.option("--from", "origin", metavar="TYPE:ARGUMENT", help="Make it anew of what a storage keeps.")
 @click.option(
     "--storage",
     metavar="NAME[:ARGUMENT]",
@@ -31,15 +33,34 @@ from backy.cli.output import echo
     help="A key of a section of 'config', such as 'verifier.type=sample'; may be given several times.",
 )
 @click.pass_obj
-def command(directory: Path, source_type: str, source: str, storage: str, settings: dict[str, dict[str, Any]]) -> None:
+def command(
+    directory: Path,
+    source_type: str | None,
+    source: str | None,
+    origin: str | None,
+    storage: str,
+    settings: dict[str, dict[str, Any]],
+) -> None:
     """Make a repository that backs up SOURCE.
 
     TYPE is the name of an installed source, such as 'file'; SOURCE is what that type takes, such as the path of an
     image. ARGUMENT is what the storage NAME takes, such as an address. 'backy plugins' lists the types. VALUE is YAML,
     as in '-o schedule.daily="{interval: 1d, keep: 7}"'. A missing directory is made. Prints what to do next.
-    """
-    from backy.repository.making import make_repository
 
+    '--from' takes no SOURCE. It makes the directory anew whose records a storage keeps elsewhere. All its revisions can
+    be restored; to back up again, write a section 'source' into its 'config'.
+    """
+    from backy.repository.making import make_repository, rebuild_repository
+
+    if origin is not None:
+        if source_type is not None:
+            raise click.UsageError("'--from' takes no SOURCE: the new repository has none")
+        rebuilt = rebuild_repository(directory, origin, settings)
+        count = counted(len(rebuilt.records.survey()[0]), "revision")
+        echo(f"Made the repository in {rebuilt.directory} anew, with {count}")
+        return
+    if source_type is None or source is None:
+        raise click.UsageError(f"Missing argument '{'SOURCE' if source_type else 'TYPE'}'.")
     repository = make_repository(directory, source_type, source, storage, settings)
     # With the whole path: the directory may have come from -b, or from where the shell happened to be.
     echo(f"Made a repository in {repository.directory}")

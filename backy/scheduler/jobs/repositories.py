@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from backy.errors import RepositoryError
-from backy.repository.config import JobConfig
-from backy.repository.repository import CONFIG, Repository
+from backy.repository.config import CONFIG, JobConfig
+from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 from backy.scheduler.configuration.configuration import Configuration, JobEntry
 

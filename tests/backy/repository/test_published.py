@@ -1,0 +1,180 @@
+"""Records that a storage keeps are made like those in the directory, and the other way round."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backy.errors import RevisionNotFoundError, StorageError
+from backy.repository.repository import Repository
+from backy.retention.forget import forget
+from backy.retention.purge import purge
+from backy.retention.tags import set_tags
+from backy.storage.chunked.plugin import backy_storage
+from backy.testing.laboratory import Laboratory, patterned
+
+CHUNKS = "chunks"
+
+
+class Keeper:
+    """Adds records that are kept elsewhere to `chunked`, and notes what happens in which order."""
+
+    def __init__(self, inner, kept: dict[str, bytes], calls: list[str]) -> None:
+        self.inner = inner
+        self.kept = kept
+        self.calls = calls
+
+    def __getattr__(self, name: str):
+        return getattr(self.inner, name)
+
+    def publish(self, name: str, content: bytes) -> None:
+        assert not (name.endswith(".rev") and name in self.kept)
+        self.calls.append(f"publish {name}")
+        self.kept[name] = content
+
+    def withdraw(self, name: str) -> None:
+        self.calls.append(f"withdraw {name}")
+        del self.kept[name]
+
+    def published(self) -> dict[str, str]:
+        if "unreachable" in self.kept:
+            raise StorageError("the list can not be had")
+        return {name: hashlib.sha256(content).hexdigest() for name, content in self.kept.items()}
+
+    def fetch(self, name: str) -> bytes:
+        return self.kept[name]
+
+    def purge(self, live):
+        self.calls.append("purge")
+        return self.inner.purge(live)
+
+
+@pytest.fixture
+def kept() -> dict[str, bytes]:
+    return {}
+
+
+@pytest.fixture
+def calls() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def laboratory(
+    tmp_path: Path, clock: Callable, monkeypatch: pytest.MonkeyPatch, kept: dict[str, bytes], calls: list[str]
+) -> Laboratory:
+    """A repository with two revisions, whose records are kept."""
+    made = Repository._make
+
+    def keeper(self: Repository, kind, section, job=None):
+        if section.type != "keeper":
+            return made(self, kind, section, job)
+        return Keeper(backy_storage({"type": "chunked"}, job), kept, calls)
+
+    monkeypatch.setattr(Repository, "_make", keeper)
+    laboratory = Laboratory(tmp_path / "vm", clock, {"type": "keeper", "name": CHUNKS, "token": "canary"})
+    laboratory.initialize()
+    for number in range(2):
+        laboratory.content = patterned(0, number) + patterned(100)
+        laboratory.backup()
+    return laboratory
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    suffixes = {".map", ".rev", ".state"}
+    paths = [path for path in directory.iterdir() if path.suffix in suffixes and not path.is_symlink()]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def test_a_record_is_published_last_and_withdrawn_first(laboratory: Laboratory, kept, calls: list[str]) -> None:
+    new = laboratory.backup().id
+    assert calls[-3:] == [f"publish {new}.map", f"publish {new}.state", f"publish {new}.rev"]
+    calls.clear()
+    laboratory.forget(new)
+    laboratory.purge()
+    assert calls == [f"withdraw {new}.rev", f"withdraw {new}.state", f"withdraw {new}.map", "purge"]
+    assert set(kept) == {*files(laboratory.directory), "config", "README"}
+
+
+def test_the_published_config_has_no_secret_and_no_source(laboratory: Laboratory, kept: dict[str, bytes]) -> None:
+    assert b"canary" not in b"".join(kept.values())
+    assert b"source" not in kept["config"]
+    assert laboratory.open().config.id.encode() in kept["config"]
+
+
+def test_a_changed_state_is_published_and_the_next_command_catches_up(laboratory: Laboratory, kept) -> None:
+    repository = laboratory.open()
+    changed = set_tags(repository, "0", ["manual:x"]).id
+    assert b"manual:x" in kept[f"{changed}.state"]
+    # without the lock, nothing is published
+    repository.records.write_state(repository.records.read(changed).changed(tags=("manual:y",)))
+    set_tags(repository, "1", ["manual:z"])
+    assert b"manual:y" in kept[f"{changed}.state"]
+
+
+def test_what_is_missing_on_one_side_comes_from_the_other(laboratory: Laboratory, kept: dict[str, bytes]) -> None:
+    before, published = files(laboratory.directory), dict(kept)
+    for name in before:
+        (laboratory.directory / name).unlink()
+    purge(laboratory.open())
+    assert files(laboratory.directory) == before
+    kept.clear()
+    purge(laboratory.open())
+    assert kept == published
+
+
+def test_what_an_interrupted_command_left_there_is_withdrawn(laboratory: Laboratory, kept: dict[str, bytes]) -> None:
+    kept["interrupted.map"] = kept["interrupted.state"] = b""
+    kept["../elsewhere.rev"] = b""
+    purge(laboratory.open())
+    assert "interrupted.map" not in kept
+    assert not (laboratory.directory.parent / "elsewhere.rev").exists()
+
+
+@pytest.mark.parametrize("suffix", [".rev", ".map"])
+def test_nothing_is_purged_if_one_is_damaged_there_and_lost_here(laboratory, kept, calls, suffix: str) -> None:
+    lost = next(name for name in kept if name.endswith(suffix)).removesuffix(suffix)
+    kept[lost + suffix] = b"torn"
+    for name in files(laboratory.directory):
+        if name.startswith(lost):
+            (laboratory.directory / name).unlink()
+    calls.clear()
+    with pytest.raises(Exception, match=r"3|damaged|map"):
+        purge(laboratory.open())
+    assert "purge" not in calls
+    # others go on
+    assert laboratory.backup()
+
+
+def test_nothing_happens_when_the_list_can_not_be_had(laboratory: Laboratory, kept, calls: list[str]) -> None:
+    kept["unreachable"] = b""
+    before = files(laboratory.directory)
+    calls.clear()
+    for command in (
+        purge,
+        lambda repository: forget(repository, "0"),
+        lambda repository: set_tags(repository, "0", []),
+    ):
+        with pytest.raises(StorageError, match="can not be had"):
+            command(laboratory.open())
+    assert calls == []
+    assert files(laboratory.directory) == before
+
+
+def test_a_forgotten_revision_does_not_come_back(laboratory: Laboratory, kept: dict[str, bytes]) -> None:
+    revision_id = forget(laboratory.open(), "0")
+    laboratory.backup()
+    with pytest.raises(RevisionNotFoundError):
+        laboratory.open().records.select(revision_id)
+    assert f"{revision_id}.rev" not in kept
+
+
+def test_two_repositories_do_not_share_a_store(laboratory: Laboratory, clock: Callable, tmp_path: Path) -> None:
+    second = Laboratory(tmp_path / "second", clock, {"type": "keeper", "name": CHUNKS})
+    with pytest.raises(StorageError, match="the records of another repository"):
+        second.initialize()
+    shutil.rmtree(tmp_path / "second")
