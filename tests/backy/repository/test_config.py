@@ -101,7 +101,7 @@ def test_storage_is_chunked_and_the_verifier_the_sources_choice_by_default(load)
     [
         ("", "config: expected `object`, got `null`"),
         ("[1]", "config: expected `object`, got `array`"),
-        ("source: {type: file}", "config: object missing required field `format`"),
+        ("expire: true", "config: object missing required field `format`"),
         ('format: "3"\nsource: {type: file}', "config.format: expected `int`, got `str`"),
         ("format: 3\nsource: file", "config.source: expected keys and values, got 'file'"),
         ("format: 3\nsource: {filename: x}", "config.source: the key 'type' is missing; it names"),
