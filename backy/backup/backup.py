@@ -29,7 +29,7 @@ from backy.api import (
 from backy.backup.findings import Findings, recorded
 from backy.backup.transfer import Transferred, Unhinted, transfer
 from backy.durable import sync_file_system_of
-from backy.errors import HintError, PluginError, SourceBusyError, VerificationError
+from backy.errors import HintError, PluginError, RepositoryBusyError, SourceBusyError, VerificationError
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.integrity.damage import chunk_ids, referring, repair_or_distrust, report_damage
@@ -79,13 +79,13 @@ class Backup:
             BackyError, OSError: anything else; the new revision is removed, the older ones are unchanged.
         """
         events = self.events or Events.installed(self.repository.config.hooks)
-        directory = self.repository.directory
         # The events outermost: their plugins are told when the locks are released.
-        with events, self.repository.locked(), shared(directory, PURGE_LOCK):
+        with events:
             self._events = events
             try:
-                return self._locked()
-            except SourceBusyError:
+                with self.repository.locked(), shared(self.repository.directory, PURGE_LOCK):
+                    return self._locked()
+            except (RepositoryBusyError, SourceBusyError):
                 raise  # no failure: the same backup may succeed later
             except Exception as error:
                 events.tell("backy_backup_failed", job=self.repository.job, error=error_line(error))
@@ -103,7 +103,7 @@ class Backup:
             log.warning("%s; the source may have told too little of what changed, so now all of it is read", error)
             revision = self._attempt(source, hinted=False)
         # before anybody is told that it is complete
-        self.repository.publish()
+        self.repository.publish_if_possible()
         self._events.tell("backy_backup_finished", job=self.repository.job, revision=revision.info)
         recheck(self.repository, self.clock, self.steps, self._events)
         return revision

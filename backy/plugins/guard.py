@@ -153,7 +153,7 @@ class GuardedContext:
         try:
             with Call(self._call.plugin, f"leaving {self._call}"):
                 self._context.__exit__(kind, error, trace)
-        except (BrokenPluginError, PluginSystemError) as fault:
+        except (BackyError, PluginSystemError) as fault:
             if error is None:
                 raise
             # The exception of the body is the one that says why the command fails; it may be raised again here.

@@ -24,9 +24,10 @@ def clean_up(repository: Repository) -> list[Revision]:
         else:
             log.info("removing the incomplete revision %s", revision_id)
             repository.remove(revision_id)
-    for revision_id in records.orphans():
+    # one whose record is published is no leftover, even if it can not be fetched: only an operator gives it up
+    for revision_id in records.orphans() - repository.published_records():
         log.info("removing what is left of revision %s", revision_id)
         repository.remove(revision_id)
     for path in repository.directory.glob(f".*{TEMPORARY_SUFFIX}"):
-        path.unlink()
+        path.unlink(missing_ok=True)  # what somebody writes at this moment has its own name by now
     return records.survey()[0]

@@ -17,6 +17,9 @@ from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 from backy.system.safeyaml import parse_yaml
 
+PUBLISHED = ("format", "id", "storage", "schedule", "expire")
+"""Keys of a published `config`."""
+
 SECTIONS = ("hooks", "schedule", "source", "storage", "verifier")
 """The sections of `config` whose keys can be given."""
 Settings = Mapping[str, Mapping[str, Any]]
@@ -70,8 +73,11 @@ def rebuild_repository(directory: Path, storage: str, settings: Settings | None 
         raise ConfigError(f"the storage '{section['type']}' keeps no records: nothing can be made of them")
     digest = keeper.published().get(CONFIG)
     plain = parse_yaml(fetched(keeper, CONFIG, digest), "the published config") if digest else None
-    if not isinstance(plain, dict):
+    if not isinstance(plain, dict) or not isinstance(plain.get("storage"), dict):
         raise StorageError(f"there is no repository at {storage}")
+    # no more than is published: whoever can write there must not choose plugins for this machine
+    plain = {key: plain[key] for key in PUBLISHED if key in plain}
+    plain["storage"] = {key: value for key, value in plain["storage"].items() if key in {"type", "name"}}
     # what is given here reaches the store, and may be another address than before
     plain["storage"] = {**plain["storage"], **section}
     return Repository.initialize(directory, _configured(plain, settings))

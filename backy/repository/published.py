@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 
 from backy.api import ID_PATTERN, RecordKeepingStorage
 from backy.durable import READ_ONLY, write_file
@@ -94,23 +95,47 @@ class Published:
                 log.warning("revision %s is published, but can not be had: %s", revision_id, error)
 
     def _fetch(self, revision_id: str, known: Revision | None) -> None:
-        content, record = b"", known.record if known else None
-        if record is None:
+        # all is read before anything is written: a part of a revision would look like what a removal left
+        content, chunks = b"", b""
+        if known is None:
             content = self._content(revision_id + _RECORD)
             record = sealed.decode(content, Record, revision_id + _RECORD)
-            chunks = self._content(revision_id + _MAP)
-            # a record must never name chunks that nobody can look up
-            if ChunkMap.decode(bytearray(chunks)).digest != record.map_digest:
-                raise DamageError(f"the published {revision_id}{_MAP} is not the map of its record")
+            chunks = self._map(record)
+        state = self._state(revision_id)
+        if chunks:
             write_file(self._records.map_path(revision_id), chunks)
-        # a state that is lost makes the revision a distrusted one, as it does here
-        if revision_id + _STATE in self._there:
-            state = self._content(revision_id + _STATE)
-            sealed.decode(state, State, revision_id + _STATE)
+        if state:
             write_file(self._records.state_path(revision_id), state, READ_ONLY)
         if content:
             write_file(self._records.record_path(revision_id), content, READ_ONLY)
             log.info("fetched the revision %s, which was missing here", revision_id)
+
+    def _map(self, record: Record) -> bytes:
+        """Return the map of a revision whose record is not here; nothing if the one that is here is sound."""
+        with suppress(DamageError):
+            if self._records.load_map(self._records.map_path(record.id)).digest == record.map_digest:
+                return b""
+        chunks = self._content(record.id + _MAP)
+        # a record must never name chunks that nobody can look up
+        if ChunkMap.decode(bytearray(chunks)).digest != record.map_digest:
+            raise DamageError(f"the published {record.id}{_MAP} is not the map of its record")
+        return chunks
+
+    def _state(self, revision_id: str) -> bytes:
+        """Return the published state; nothing if it is lost or damaged, which makes the revision a distrusted one."""
+        if revision_id + _STATE not in self._there:
+            return b""
+        try:
+            state = self._content(revision_id + _STATE)
+            sealed.decode(state, State, revision_id + _STATE)
+        except DamageError as error:
+            log.warning("%s", error)
+            return b""
+        return state
+
+    def records(self) -> set[str]:
+        """Return the ids of the revisions whose records are published."""
+        return self._ids(_RECORD)
 
     def _content(self, name: str) -> bytes:
         if name not in self._there:

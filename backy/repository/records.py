@@ -96,7 +96,8 @@ class Records:
         damaged: list[RecordDamageError] = []
         for path in self.directory.glob(f"*{_RECORD}"):
             # a file that is being written, or the link to the newest record, which some programs copy as a file
-            if path.name.startswith(".") or path.name == LAST_RECORD or path.is_symlink():
+            # or a copy that somebody made of a record, whose name is no id
+            if not ID_PATTERN.fullmatch(path.name.removesuffix(_RECORD)) or path.is_symlink():
                 continue
             try:
                 sound.append(self.read(path.name.removesuffix(_RECORD)))
@@ -218,4 +219,6 @@ class Records:
         # the record goes first when a revision is removed, and comes last when one is made
         states = (path for path in self.directory.glob(f"*{_STATE}") if not path.name.startswith("."))
         known = {path.stem for path in self.directory.glob(f"*{_RECORD}")}
-        return {path.stem for path in (*self.maps(), *states)} - known
+        found = {path.stem for path in (*self.maps(), *states)} - known
+        # files that other people made are none of ours
+        return {revision_id for revision_id in found if ID_PATTERN.fullmatch(revision_id)}

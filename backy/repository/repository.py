@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ import msgspec
 
 from backy.api import ChoosyStorage, Job, Source, Storage, Verifier
 from backy.durable import replace_link, sync_folder, write_file
-from backy.errors import ConfigError, DamageError, RepositoryError, StorageError
+from backy.errors import BackyError, ConfigError, DamageError, RepositoryError, StorageError
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.plugins.discovery import Kind
@@ -35,6 +36,8 @@ from backy.repository.storages import Storages, threads_for
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 
 LAST = "last"
+
+log = logging.getLogger(__name__)
 
 
 class Repository:
@@ -147,8 +150,7 @@ class Repository:
             try:
                 self.reconcile()
                 yield
-                # after an error, the next command does it
-                self.publish()
+                self.publish_if_possible()
             finally:
                 self._published = []
 
@@ -177,9 +179,21 @@ class Repository:
             files = {}
             # an earlier storage keeps the ones that it has
             if published.identity == self.storages.identity:
+                self.explain()
                 readme = self.directory / README
                 files = {CONFIG: reduced(self.config, self.job.id), README: readme.read_bytes()}
             published.push(files, strict=strict)
+
+    def publish_if_possible(self) -> None:
+        """Publish what has changed, or log why it can not: what a command did is done. The caller holds `.backup`."""
+        try:
+            self.publish()
+        except (BackyError, OSError) as error:
+            log.warning("%s has changed, but can not be published; the next command does it: %s", self.directory, error)
+
+    def published_records(self) -> set[str]:
+        """Return the ids of the revisions whose records are kept elsewhere, too; the caller holds `.backup`."""
+        return {revision_id for published in self._published for revision_id in published.records()}
 
     def explain(self) -> None:
         """Write `README` and `restore.py` for those who have no backy, unless they are there."""
@@ -239,7 +253,8 @@ class Repository:
             # somebody has chosen the storage by hand; but it may also have lost its marker, and must not become another
             # store while revisions look for it
             sound, damaged = self.records.survey()
-            if damaged:
+            # where a state is lost, nobody knows which store has the data
+            if damaged or any(revision.storage is None for revision in sound):
                 raise
             for revision in sound:
                 self.storages.find(revision.storage)
@@ -363,10 +378,7 @@ class Repository:
 
     @contextmanager
     def open_stored(self, revision_id: str, chunks: ChunkMap, storage: str | None = None) -> Iterator[StoredImage]:
-        """Open what the storage with the identity `storage`, by default the job's own, has of a revision.
-
-        The revision need not be complete.
-        """
+        """Open what the storage with this identity, the job's own by default, has of a revision, complete or not."""
         found = self.storage(storage)
         with found.open(revision_id) as reader:
             yield StoredImage(chunks, reader, threads_for(found))

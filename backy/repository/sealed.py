@@ -61,6 +61,6 @@ def decode(content: bytes, kind: type[Content], name: str) -> Content:
     except msgspec.ValidationError as error:
         raise DamageError(f"{name} is damaged: {error}") from error
     # a sound document under another name would be a second revision with the same data
-    if document.id != name.partition(".")[0]:
+    if document.id != name.rpartition(".")[0]:
         raise DamageError(f"{name} belongs to revision {document.id}; was it renamed?")
     return document

@@ -1,13 +1,13 @@
-"""Lets no more expire at a time than was made since, so that no clock that is wrong empties a history.
+"""Lets no more expire at a time than was made since, and one more, so that no wrong clock empties a history at once.
 
 The file `.expired` in the repository has the number of the newest revision at the last `expire`: what was made since
-has a greater one. A lost file costs time only: then nothing counts as made since.
+has a greater one. A lost file costs time only: then nothing counts as made since, and one of each tag goes at a time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -59,30 +59,40 @@ def write_mark(directory: Path, mark: Mark) -> None:
     write_file(directory / MARK, msgspec.json.encode(mark) + b"\n", _MODE)
 
 
-def plan(config: JobConfig, history: Sequence[Revision], mark: Mark | None, now: Instant) -> Plan:
-    """Return what expires at `now`; nothing if there is no schedule or it is off. `history` has the oldest first."""
+def plan(
+    config: JobConfig,
+    history: Sequence[Revision],
+    mark: Mark | None,
+    now: Instant,
+    allowed: Callable[[Expiry], bool] = lambda _: True,
+) -> Plan:
+    """Return what expires at `now`; nothing if there is no schedule or it is off.
+
+    `history` has the oldest first. `allowed` is asked about each expiry; what is held back takes nobody's turn.
+    """
     if not config.schedule or not config.expire or not history:
         return Plan([], 0)
     trusted = trusted_now([revision.record for revision in history], now, config.allowance)
     since = history[-1].seq if mark is None else mark.seq
     # an imported image was not made since, however many there are
     made = Counter(tag for one in history if one.seq > since and one.record.boot for tag in one.record.tags)
-    going = _braked(expiries(config.schedule, history, now.wall, trusted), made)
+    going = _braked(expiries(config.schedule, history, now.wall, trusted), made, allowed)
     left = _losses(expiries(config.schedule, history, now.wall)) - _losses(going)
     return Plan(going, len({revision_id for revision_id, _ in left}))
 
 
-def _braked(found: Sequence[Expiry], made: Counter[str]) -> list[Expiry]:
+def _braked(found: Sequence[Expiry], made: Counter[str], allowed: Callable[[Expiry], bool]) -> list[Expiry]:
     """Return what may go at once: of each tag as many as were made, and one more, the oldest first."""
     spent: Counter[str] = Counter()
     going = []
     for expiry in reversed(found):
         # one more than were made: so a history that is longer than wanted gets shorter with each backup
         lost = [tag for tag in expiry.lost if spent[tag] <= made[tag]]
-        spent.update(lost)
+        braked = Expiry(expiry.revision, tuple([tag for tag in expiry.revision.tags if tag not in lost]))
         # a revision without tags is nobody's history: a person took the last one away
-        if lost or not expiry.revision.tags:
-            going.append(Expiry(expiry.revision, tuple([tag for tag in expiry.revision.tags if tag not in lost])))
+        if (lost or not expiry.revision.tags) and allowed(braked):
+            spent.update(lost)
+            going.append(braked)
     return going[::-1]
 
 

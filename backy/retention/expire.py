@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from backy.plugins.events import Events, RefusedError
@@ -39,8 +40,8 @@ def expire(repository: Repository, clock: Callable[[], datetime], events: Events
         # under the lock, so that no tag changes between the decision and its execution
         # all are asked first: if one plugin can not answer, nothing goes
         now, history = clock(), repository.records.history()
-        going, waiting = plan(repository.config, history, read_mark(repository.directory), present(now))
-        done = [expiry for expiry in going if _allowed(repository, plugins, expiry)]
+        allowed = partial(_allowed, repository, plugins)
+        done, waiting = plan(repository.config, history, read_mark(repository.directory), present(now), allowed)
         # before anything goes: if this ends halfway, the next one lets less go and not more
         if history and repository.config.schedule and repository.config.expire:
             _remember(repository.directory, history[-1], waiting, now)

@@ -178,3 +178,63 @@ def test_two_repositories_do_not_share_a_store(laboratory: Laboratory, clock: Ca
     with pytest.raises(StorageError, match="the records of another repository"):
         second.initialize()
     shutil.rmtree(tmp_path / "second")
+
+
+@pytest.mark.parametrize("suffix", [".state", ".map"])
+def test_what_is_damaged_there_and_lost_here_is_no_reason_to_give_up_the_rest(
+    laboratory: Laboratory, kept: dict[str, bytes], suffix: str
+) -> None:
+    """A record is lost here; its state, or its map of which there is one here, is damaged there."""
+    lost = laboratory.open().records.history()[0]
+    kept[lost.id + suffix] = b"damaged"
+    (laboratory.directory / f"{lost.id}.rev").unlink()
+    if suffix == ".state":
+        (laboratory.directory / f"{lost.id}.state").unlink()
+        (laboratory.directory / f"{lost.id}.map").unlink()
+
+    laboratory.backup()
+
+    found = laboratory.open().records.read(lost.id)
+    assert found.record == lost.record
+    laboratory.read_back(laboratory.open(), {lost.id})
+    assert f"{lost.id}.rev" in kept
+
+
+def test_what_is_published_and_can_not_be_fetched_is_not_cleaned_up(laboratory: Laboratory, kept) -> None:
+    lost = laboratory.open().records.history()[0]
+    (laboratory.directory / f"{lost.id}.rev").unlink()
+    (laboratory.directory / f"{lost.id}.map").unlink()
+    sound, kept[f"{lost.id}.map"] = kept[f"{lost.id}.map"], b"damaged"
+
+    laboratory.backup()
+    assert f"{lost.id}.rev" in kept
+
+    kept[f"{lost.id}.map"] = sound
+    laboratory.backup()
+    laboratory.read_back(laboratory.open(), {lost.id})
+
+
+def test_a_backup_that_is_complete_but_not_published_is_no_failure(
+    laboratory: Laboratory, kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self, name: str, content: bytes) -> None:
+        if name.endswith(".rev"):
+            raise StorageError("no more space there")
+        publish(self, name, content)
+
+    publish = Keeper.publish
+    monkeypatch.setattr(Keeper, "publish", refuse)
+    laboratory.backup()
+    revision = laboratory.open().records.history()[-1]
+    assert "can not be published; the next command does it: no more space there" in caplog.text
+    assert f"{revision.id}.rev" not in kept
+
+    monkeypatch.setattr(Keeper, "publish", publish)
+    laboratory.backup()
+    assert f"{revision.id}.rev" in kept
+
+
+def test_a_readme_that_is_gone_is_made_again(laboratory: Laboratory) -> None:
+    (laboratory.directory / "README").unlink()
+    laboratory.backup()
+    assert (laboratory.directory / "README").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -179,3 +180,14 @@ def test_a_wrong_revision_is_built_upon_by_nothing(repository: Repository, back_
     repository.records.write_state(first.changed(wrong=Wrong((0,), first.timestamp)))
 
     assert back_up().parent is None
+
+
+def test_a_copy_of_a_record_is_no_second_revision(repository: Repository) -> None:
+    revision = Backup(repository, ("daily",)).run()
+    path = repository.records.record_path(revision.id)
+    for name in (f"{revision.id}.bak.rev", "copy of it.rev"):
+        shutil.copy(path, path.with_name(name))
+
+    assert repository.records.survey() == ([revision], [])
+    assert Backup(repository, ("daily",)).run().parent == revision.id
+    assert path.with_name(f"{revision.id}.bak.rev").exists()

@@ -120,3 +120,16 @@ def test_what_waits_is_logged_once_a_day(
     assert [one[0] for one in told] == [1] * 6
     assert [one[2] for one in told] == [1, 0, 0, 1, 0, 0]
     assert told[-1][1] > 10
+
+
+def test_what_is_held_back_takes_nobodys_turn(scheduled: Repository, clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    oldest, _, weekly, *_ = scheduled.records.history()
+    (scheduled.directory / MARK).unlink()  # so that one of each tag goes at a time
+    monkeypatch.setattr(
+        "backy.retention.expire._allowed", lambda _repository, _events, expiry: expiry.revision.id != oldest.id
+    )
+
+    done, _ = expire(scheduled, clock)
+
+    assert [(expiry.revision.id, expiry.remaining) for expiry in done] == [(weekly.id, ("weekly",))]
+    assert scheduled.records.history()[0] == oldest
