@@ -14,6 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+# their tests run in environments of their own, in which they are installed
+collect_ignore = ["third_party_storage"]
+
 
 @pytest.fixture(scope="session")
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:

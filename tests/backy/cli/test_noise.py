@@ -12,7 +12,6 @@ import pytest
 from backy.backup.backup import Backup
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT
-from backy.storage.chunked import plugin as chunked
 from backy.system.safeyaml import dump_yaml
 
 NOISE = """
@@ -93,8 +92,6 @@ def noisy(distribution: Callable[..., str], tmp_path: Path, image: Path, process
     (tmp_path / "noisy").mkdir()
     config = {"format": FORMAT, "source": source, "storage": {"type": "noisy"}}
     (tmp_path / "noisy" / "config").write_bytes(dump_yaml(config))
-    (tmp_path / "noisy" / "chunks").mkdir()
-    (tmp_path / "noisy" / "chunks" / "store").write_bytes(chunked.MARKER)
     return tmp_path / "noisy"
 
 

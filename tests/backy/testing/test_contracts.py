@@ -115,7 +115,7 @@ class Forgetful:
 def stored(tmp_path: Path) -> _Stored:
     (tmp_path / "vm").mkdir()
     storage = StorageContract._made(StorageUnderTest({"type": "chunked"}, tmp_path))
-    storage.initialize()
+    storage.initialize("the-store")
     return _Stored(storage, tmp_path / "vm")
 
 

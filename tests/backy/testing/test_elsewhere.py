@@ -110,7 +110,7 @@ class Lazy(Bucket):
 def laboratory(tmp_path: Path, clock, monkeypatch: pytest.MonkeyPatch):
     def make(kind: type[Bucket]) -> Laboratory:
         blobs = Memory()
-        monkeypatch.setattr(Repository, "storage", lambda self, name=None: kind(blobs))
+        monkeypatch.setattr(Repository, "_make_storage", lambda _self, _section: kind(blobs))
         made = Laboratory(tmp_path / "laboratory", clock, {"type": "bucket"}, blobs=blobs)
         prepare(made)
         return made

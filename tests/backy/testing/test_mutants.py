@@ -138,7 +138,7 @@ def test_crashes_show_nothing_without_a_mutant(laboratory, durability: str, acti
 def stored(tmp_path: Path) -> _Stored:
     (tmp_path / "vm").mkdir()
     storage = StorageContract._made(StorageUnderTest({"type": "chunked"}, tmp_path))
-    storage.initialize()
+    storage.initialize("the-store")
     return _Stored(storage, tmp_path / "vm")
 
 

@@ -143,21 +143,20 @@ def test_a_lost_directory_is_made_anew(machine: Machine) -> None:
     machine.check()
 
 
-def test_a_server_that_fails_fails_the_command_and_loses_nothing(machine: Machine) -> None:
+def test_a_server_that_fails_loses_nothing(machine: Machine) -> None:
     machine.server.act = lambda: True
-    failed, number = 0, 0
-    while failed == number:
-        number += 1
+    codes = []
+    for number in range(1, 8):
         machine.write(number + 10)
         before = machine.ids()
         machine.server.at = (machine.server.changes + number, False)
         with machine.start("backup", "daily") as process:
-            failed += process.wait() == 1
+            codes.append(process.wait())
         machine.server.at = None
         for new in machine.ids() - before:
             machine.content[new] = machine.image.read_bytes()
-    # A chunk, map, state and record each failed once.
-    assert failed >= 4
+    # A chunk that can not be stored fails the backup; a record is published by the next command.
+    assert (codes[0], set(codes)) == (1, {0, 1})
     machine.run("expire")
     machine.rebuild()
     assert machine.ids() == machine.content.keys()
