@@ -332,7 +332,7 @@ class Added:
     def __init__(self, repository: Repository, **members: object) -> None:
         self._inner = repository.storages.own
         self.__dict__.update(members)
-        repository.storages._made[repository.config.storage.folder] = self  # type: ignore[assignment]
+        repository.storages._made[repository.config.storage.folder] = self  # type: ignore[assignment]  # a stand-in
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._inner, name)
