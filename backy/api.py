@@ -7,99 +7,76 @@ Offsets, lengths and sizes are bytes. A chunk is `CHUNK_SIZE` bytes of an image;
 chunk with index `n` starts at `n * CHUNK_SIZE`. Its id is the BLAKE3-256 of its content.
 """
 
+# "A as A" tells type checkers that a name is public here
+# ruff: noqa: PLC0414
+# ruff: isort: skip_file
 from __future__ import annotations
 
-from backy.contract.commands import ConsoleCommand
+from backy.contract.commands import (
+    ConsoleCommand as ConsoleCommand,
+)
 from backy.contract.images import (
-    CHUNK_SIZE,
-    ID_PATTERN,
-    PAGE_SIZE,
-    AssessedSnapshot,
-    Config,
-    Consistency,
-    Extent,
-    FreezingSnapshot,
-    Image,
-    Job,
-    Progress,
-    Snapshot,
-    chunk_count,
-    identify,
+    CHUNK_SIZE as CHUNK_SIZE,
+    ID_PATTERN as ID_PATTERN,
+    LARGEST_IMAGE as LARGEST_IMAGE,
+    PAGE_SIZE as PAGE_SIZE,
+    AssessedSnapshot as AssessedSnapshot,
+    Config as Config,
+    Consistency as Consistency,
+    Extent as Extent,
+    FreezingSnapshot as FreezingSnapshot,
+    Image as Image,
+    Job as Job,
+    Progress as Progress,
+    Snapshot as Snapshot,
+    chunk_count as chunk_count,
+    identify as identify,
 )
-from backy.contract.revisions import ChunkedImage, RevisionInfo, Statistics, Verification
-from backy.contract.sources import Import, KeepingSource, RestoreTarget, Source
+from backy.contract.moments import Moment as Moment
+from backy.contract.revisions import (
+    ChunkedImage as ChunkedImage,
+    RevisionInfo as RevisionInfo,
+    Statistics as Statistics,
+    Verification as Verification,
+)
+from backy.contract.sources import (
+    Import as Import,
+    KeepingSource as KeepingSource,
+    RestoreTarget as RestoreTarget,
+    Source as Source,
+)
 from backy.contract.storages import (
-    ChoosyStorage,
-    DisposableStorage,
-    ExplainedStorage,
-    Held,
-    ImageReader,
-    ImageWriter,
-    ListedStorage,
-    ParallelStorage,
-    Purged,
-    RecordKeepingStorage,
-    Storage,
-    Stored,
+    ChoosyStorage as ChoosyStorage,
+    DisposableStorage as DisposableStorage,
+    ExplainedStorage as ExplainedStorage,
+    Held as Held,
+    ImageReader as ImageReader,
+    ImageWriter as ImageWriter,
+    Leftover as Leftover,
+    ListedStorage as ListedStorage,
+    ParallelStorage as ParallelStorage,
+    Purged as Purged,
+    RecordKeepingStorage as RecordKeepingStorage,
+    ResumingStorage as ResumingStorage,
+    Storage as Storage,
+    Stored as Stored,
+    checked as checked,
 )
-from backy.contract.verifiers import Mismatch, MismatchHandler, Report, Verifier
+from backy.contract.verifiers import (
+    Coverage as Coverage,
+    Mismatch as Mismatch,
+    MismatchHandler as MismatchHandler,
+    Report as Report,
+    Verifier as Verifier,
+)
 
 # the errors that concern plugins; they lie below, so that every room can raise them
 from backy.errors import (
-    BackyError,
-    ChunkDamageError,
-    ConfigError,
-    SourceBusyError,
-    SourceError,
-    StorageError,
-    TargetError,
+    BackyError as BackyError,
+    ChunkDamageError as ChunkDamageError,
+    ConfigError as ConfigError,
+    SourceBusyError as SourceBusyError,
+    SourceError as SourceError,
+    StorageError as StorageError,
+    TargetError as TargetError,
 )
-
-__all__ = [
-    "CHUNK_SIZE",
-    "ID_PATTERN",
-    "PAGE_SIZE",
-    "AssessedSnapshot",
-    "BackyError",
-    "ChoosyStorage",
-    "ChunkDamageError",
-    "ChunkedImage",
-    "Config",
-    "ConfigError",
-    "Consistency",
-    "ConsoleCommand",
-    "DisposableStorage",
-    "ExplainedStorage",
-    "Extent",
-    "FreezingSnapshot",
-    "Held",
-    "Image",
-    "ImageReader",
-    "ImageWriter",
-    "Import",
-    "Job",
-    "KeepingSource",
-    "ListedStorage",
-    "Mismatch",
-    "MismatchHandler",
-    "ParallelStorage",
-    "Progress",
-    "Purged",
-    "RecordKeepingStorage",
-    "Report",
-    "RestoreTarget",
-    "RevisionInfo",
-    "Snapshot",
-    "Source",
-    "SourceBusyError",
-    "SourceError",
-    "Statistics",
-    "Storage",
-    "StorageError",
-    "Stored",
-    "TargetError",
-    "Verification",
-    "Verifier",
-    "chunk_count",
-    "identify",
-]

@@ -67,20 +67,17 @@ def compare(
 
 def compare_all(
     snapshot: Image, image: Image, indexes: Iterable[int], mismatch: MismatchHandler, progress: Progress
-) -> bool:
-    """Compare the chunks `indexes`, call `mismatch` for each that differs, and return whether there was none.
+) -> None:
+    """Compare the chunks `indexes`, and call `mismatch` for each that differs.
 
     Calls `progress` with the bytes of every chunk. Both are called by the thread that called this function.
 
     Raises:
         SourceError: the snapshot can not be read.
     """
-    right = True
     # Closed in any case: `mismatch` may raise, and the threads must not outlive the snapshot.
     with closing(compare(snapshot, image, indexes)) as compared:
         for length, found in compared:
             if found is not None:
-                right = False
                 mismatch(found)
             progress(length)
-    return right

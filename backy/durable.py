@@ -1,4 +1,4 @@
-"""Writes files that are whole or not there, and brings data to the disk.
+"""Writes files that are whole or not there, brings data to the disk, and reads what anybody may have put there.
 
 Plugins may use all of it. Calls raise OSError.
 """
@@ -6,15 +6,32 @@ Plugins may use all of it. Calls raise OSError.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from backy.errors import RepositoryError
+
 READ_ONLY = 0o440
+# A repository may come from elsewhere: opening a pipe in it would wait for a writer for ever, a device may have no
+# end, and a sparse file that claims any length costs nobody anything.
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NO_FILE = errno.EINVAL, "it is no regular file"
+SMALL = 64 * 1024
+"""Bytes of a file that has a few lines."""
 TEMPORARY_SUFFIX = ".tmp"
 _ZEROES = bytes(64 * 1024)
+# Flags of fallocate(2), from linux/falloc.h.
+_KEEP_SIZE = 0x01
+_PUNCH_HOLE = 0x02
+
+
+class WrongFileError(OSError):
+    """What has the name of a file is no regular file, or too long: looking again does not help."""
 
 
 def write_file(path: Path, content: bytes | bytearray | mmap.mmap, mode: int = READ_ONLY) -> None:
@@ -44,8 +61,69 @@ def write_file(path: Path, content: bytes | bytearray | mmap.mmap, mode: int = R
 
 def write_if_different(path: Path, content: bytes, mode: int) -> None:
     """Write `content` to a file unless the file has it already. Ignore the mode of an existing file."""
-    if not path.is_file() or path.read_bytes() != content:
-        write_file(path, content, mode)
+    try:
+        if read_file(path, len(content)) == content:
+            return
+    except OSError:
+        pass  # missing, longer, or something else: it is replaced, or the write tells why not
+    write_file(path, content, mode)
+
+
+def read_file(path: Path | str, limit: int = SMALL, *, follow: bool = False) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes. Opens it as `open_regular` does."""
+    descriptor, size = open_sized(path, limit, follow=follow)
+    try:
+        content = os.read(descriptor, size)
+        # A network file system may return less.
+        while len(content) < size and (more := os.read(descriptor, size - len(content))):
+            content += more
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
+    finally:
+        os.close(descriptor)
+    return content
+
+
+def refuse_links(directory: Path, *names: str) -> None:
+    """Raise RepositoryError if one of these folders of a repository is a symbolic link."""
+    # What it leads to may belong to others, and a purge would remove their chunks.
+    for path in (directory / name for name in names):
+        if path.is_symlink():
+            raise RepositoryError(f"{path} is a symbolic link, which is not followed: put the folder itself there")
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of all that is in a folder; of a Path for each, a hundred thousand would take a second."""
+    return os.listdir(folder)  # noqa: PTH208  # see above
+
+
+def open_regular(path: Path | str, limit: int | None = None, *, follow: bool = False) -> int:
+    """Open a regular file of at most `limit` bytes for reading, without ever waiting; return its descriptor.
+
+    Raises:
+        WrongFileError: it is longer, or no regular file: a folder, a pipe, a socket, a device, or a link unless
+            `follow` is true.
+        OSError: it can not be opened.
+    """
+    return open_sized(path, limit, follow=follow)[0]
+
+
+def open_sized(path: Path | str, limit: int | None = None, *, follow: bool = False) -> tuple[int, int]:
+    """Open a regular file as `open_regular` does; return its descriptor and its size."""
+    try:
+        descriptor = os.open(path, _FLAGS if follow else _FLAGS | os.O_NOFOLLOW)
+    except OSError as error:
+        # These mean a link and a socket, and their texts tell nobody so.
+        if error.errno not in {errno.ELOOP, errno.ENXIO}:
+            raise
+        raise WrongFileError(*_NO_FILE, os.fspath(path)) from None
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and (limit is None or status.st_size <= limit):
+        return descriptor, status.st_size
+    os.close(descriptor)
+    longer = errno.EFBIG, f"it has {status.st_size} bytes, which is more than {limit}"
+    raise WrongFileError(*(longer if stat.S_ISREG(status.st_mode) else _NO_FILE), os.fspath(path))
 
 
 @contextmanager
@@ -84,6 +162,30 @@ def write_sparse(descriptor: int, content: bytes | bytearray | mmap.mmap) -> Non
         piece = content[offset : offset + len(_ZEROES)]
         if piece != _ZEROES:
             pwrite_all(descriptor, piece, offset)
+
+
+def allocate_ahead(descriptor: int, length: int) -> None:
+    """Have about `length` bytes allocated behind the end of a file, whose size stays; give up where that can not be."""
+    status = os.fstat(descriptor)
+    if status.st_blocks * 512 - status.st_size < length // 2:
+        # Python's os module does not have this call. It fails on a full disk, or where a file system does not have it.
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.fallocate(descriptor, _KEEP_SIZE, ctypes.c_int64(status.st_size), ctypes.c_int64(length))
+
+
+def punch_hole(descriptor: int, offset: int, length: int) -> None:
+    """Make a range of a file a hole and free its blocks. The length of the file stays."""
+    number = punch(descriptor, offset, length)
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def punch(descriptor: int, offset: int, length: int) -> int:
+    """Return the number of the error of fallocate(2); 0 for success. `punch_hole` raises it."""
+    # Python's os module can only allocate.
+    libc = ctypes.CDLL(None, use_errno=True)
+    range_ = ctypes.c_int64(offset), ctypes.c_int64(length)
+    return ctypes.get_errno() if libc.fallocate64(descriptor, _KEEP_SIZE | _PUNCH_HOLE, *range_) else 0
 
 
 def replace_link(link: Path, target: str) -> None:

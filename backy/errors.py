@@ -5,6 +5,7 @@ Plugins raise them through `backy.api`.
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 # Evidence of a chunk is up to 4 MiB, twice for a mismatch, and a few chunks show what has happened.
@@ -27,11 +28,21 @@ class ExitCode(IntEnum):
     USAGE = 2
     """The command line was not understood; nothing was started."""
 
+    FULL = 28
+    """A disk or a quota is full (the number of ENOSPC)."""
+
     UNAVAILABLE = 69
     """Another scheduler serves the base directory (EX_UNAVAILABLE of sysexits.h)."""
 
     BUSY = 75
     """Another command uses repository or source; the same call may succeed later (EX_TEMPFAIL of sysexits.h)."""
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it came from, is that a disk or a quota is full."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return True
+    return error is not None and is_full(error.__cause__)
 
 
 class BackyError(Exception):
@@ -62,6 +73,18 @@ class RevisionNotFoundError(BackyError):
     """No complete revision, or more than one, fits a specification."""
 
 
+class TamperingError(BackyError):
+    """Somebody else than backy has changed a repository."""
+
+
+class WitnessError(BackyError):
+    """A file does not tell of any journal."""
+
+
+class ForgettingRefusedError(BackyError):
+    """More is to be forgotten than a slip of the pen should be able to."""
+
+
 class UnknownTagError(BackyError):
     """A tag is not in the job's schedule."""
 
@@ -84,12 +107,18 @@ class DamageError(StorageError):
     """Stored data is missing or fails its own check."""
 
 
+class UnreadError(DamageError):
+    """A file that is there can not be read now. That tells nothing of what it has, so nothing is given up for it."""
+
+
 class RecordDamageError(DamageError):
     """The record of a revision can not be read."""
 
-    def __init__(self, revision_id: str, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, revision_id: str, cause: DamageError) -> None:
+        super().__init__(str(cause))
         self.revision_id = revision_id
+        self.unread = isinstance(cause, UnreadError)
+        """Whether the record may be sound."""
 
 
 class ChunkDamageError(DamageError):
@@ -112,10 +141,6 @@ class ChunkDamageError(DamageError):
 
 class VerificationError(BackyError):
     """A fresh revision differs from its source."""
-
-
-class HintError(VerificationError):
-    """A fresh revision differs from its source. Only the reported changes were read, which may have been too few."""
 
 
 class TargetError(BackyError):

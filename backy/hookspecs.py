@@ -1,10 +1,10 @@
 """The hooks of plugins.
 
-A plugin is a module that an entry point names. In the groups `backy.sources`, `backy.storages` and `backy.verifiers`,
-users write the entry point's name as `type`. The module implements the hooks of its group and no others; it may leave
-out optional ones. In the group `backy.hooks` it implements at least one of the events. Their `config` is the plugin's
-own section of `hooks`, without the key `required`; it is empty if there is none. An implementation may leave out
-arguments that it does not need. It may not add any.
+A plugin is a module that an entry point names. In the groups `backy.sources`, `backy.storages`, `backy.verifiers` and
+`backy.moments`, users write the entry point's name as `type`. The module implements the hooks of its group and no
+others; it may leave out optional ones. In the group `backy.hooks` it implements at least one of the events. Their
+`config` is the plugin's own section of `hooks`, without the key `required`; it is empty if there is none. An
+implementation may leave out arguments that it does not need. It may not add any.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pluggy
 # not by way of backy.api: the longest chain of imports goes through here
 from backy.contract.commands import ConsoleCommand
 from backy.contract.images import Config, Job
+from backy.contract.moments import Moment
 from backy.contract.revisions import RevisionInfo
 from backy.contract.sources import RestoreTarget, Source
 from backy.contract.storages import Purged, Storage
@@ -88,6 +89,17 @@ def backy_verifier(config: Config, job: Job) -> Verifier:  # type: ignore[empty-
     """
 
 
+@hookspec(firstresult=True)
+def backy_moment(config: Config, job: Job) -> AbstractContextManager[Moment]:  # type: ignore[empty-body]  # a specification has no body
+    """Make what brings the writers of `job` to rest while snapshots are taken, from its section `moment`.
+
+    Called by `backup`, which enters it right before the snapshots and leaves it right after them, before anything is
+    read. Required in `backy.moments`. Let the writers go on in any case, also if backy is killed: `backy.resting` does.
+    Raise ConfigError if `config` is wrong; the backup fails and leaves no revision. So it does for a SourceError of the
+    context: one that has not kept the writers at rest all the time ends with that.
+    """
+
+
 @hookspec
 def backy_hook_config(config: Config) -> None:
     """Check the plugin's section of `hooks`. Called by `check-config`.
@@ -124,11 +136,15 @@ def backy_backup_failed(job: Job, error: str, config: Config) -> None:
 
 
 @hookspec
-def backy_verification_failed(job: Job, revision_id: str, mismatches: int, config: Config) -> None:
+def backy_verification_failed(
+    job: Job, revision_id: str, mismatches: int, revisions: tuple[str, ...], config: Config
+) -> None:
     """Note that `mismatches` chunks of a fresh revision differ from the source. Called by `backup`.
 
-    The revision was removed. If it was made from the changes that the source reported, a new one that reads
-    everything followed; else `backy_backup_failed` is called, too. An exception is logged and changes nothing.
+    What was stored is removed. If it was made from the changes that the source reported, all of the source was
+    read next, and this is called once more if that found more; else `backy_backup_failed` is called, too. `revisions`
+    has the ids of the earlier ones that are wrong now, as the source hid a change. An exception is logged and changes
+    nothing.
     """
 
 
@@ -151,7 +167,7 @@ def backy_damage_repaired(job: Job, revisions: tuple[str, ...], chunks: int, con
 
 @hookspec
 def backy_journal_broken(job: Job, text: str, config: Config) -> None:
-    """Note that a repository's journal does not fit its records. Called by nothing yet: there is no journal.
+    """Note that a repository's journal does not fit its records. Called by the scheduler, once.
 
     An exception is logged and changes nothing.
     """
@@ -179,15 +195,15 @@ def backy_restore_failed(job: Job, revision: RevisionInfo | None, target: str, e
 def backy_expiring(job: Job, revision: RevisionInfo, tags: tuple[str, ...], config: Config) -> None:
     """Allow or refuse that `revision` loses `tags`.
 
-    Called by `expire` and `forget` under their lock, before anything goes. This event may veto: a BackyError
+    Called by `expire`, `forget` and `purge` under their lock, before anything goes. This event may veto: a BackyError
     keeps the revision as it is. Any other exception, a call that does not end in time, and a plugin that can
-    not be loaded let nothing go at all; the command fails. A revision without tags left is removed.
+    not be loaded let nothing go at all; the command fails. A revision without tags left goes to the trash.
     """
 
 
 @hookspec
 def backy_revision_removed(job: Job, revision: RevisionInfo, config: Config) -> None:
-    """Note that `revision` was removed. Called by `expire` and `forget`.
+    """Note that `revision` went to the trash, or is gone. Called by `expire` and `forget`.
 
     An exception is logged and changes nothing.
     """
@@ -195,7 +211,7 @@ def backy_revision_removed(job: Job, revision: RevisionInfo, config: Config) -> 
 
 @hookspec
 def backy_revision_purged(job: Job, revision: RevisionInfo, config: Config) -> None:
-    """Note that `revision` is gone for good. Called by nothing yet: there is no trash.
+    """Note that `revision` is gone for good. Called by `purge` when its time in the trash is over.
 
     An exception is logged and changes nothing.
     """
@@ -203,7 +219,7 @@ def backy_revision_purged(job: Job, revision: RevisionInfo, config: Config) -> N
 
 @hookspec
 def backy_revision_undeleted(job: Job, revision: RevisionInfo, config: Config) -> None:
-    """Note that `revision` is back from the trash. Called by nothing yet: there is no trash.
+    """Note that `revision` is back from the trash. Called by `undelete`.
 
     An exception is logged and changes nothing.
     """
@@ -308,7 +324,9 @@ def backy_drill_overdue(job: Job, since: datetime, text: str, config: Config) ->
 
 @hookspec
 def backy_space_low(place: str, since: datetime, text: str, config: Config) -> None:
-    """Note that space runs out at `place`. Called by nothing yet: no limit is built.
+    """Note that the disk of the base directory `place` may be full within a week. Called by `scheduler`.
+
+    It is called once when that becomes so, and again only after it was not so.
 
     An exception is logged and changes nothing.
     """
@@ -316,9 +334,10 @@ def backy_space_low(place: str, since: datetime, text: str, config: Config) -> N
 
 @hookspec
 def backy_clock_suspect(place: str, since: datetime, text: str, config: Config) -> None:
-    """Note that a clock can not be right. Called by nothing yet: clocks are not compared.
+    """Note that the clock can not be right: revisions of a job are ahead of it. Called by `scheduler`.
 
-    An exception is logged and changes nothing.
+    `place` is the job's repository, and `text` the line that the log has. Called when a scheduler that starts waits for
+    the clock to be set, and when the schedule ceases to count revisions. An exception is logged and changes nothing.
     """
 
 

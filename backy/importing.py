@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +51,9 @@ def import_image(
     check_tags(repository.config, tags)
     _check(repository, *original)
     backup = Backup(repository, tags, steps=steps, source=_ImportSource(repository, image), snapshot=image.name)
-    backup.revision_id, backup.timestamp = original
+    backup.revision_id = original.revision_id
+    # as all records have it
+    backup.timestamp = original.timestamp and original.timestamp.astimezone(UTC)
     return backup.run().info
 
 
@@ -90,12 +92,10 @@ class _ImportSource:
     def _base(self, name: str) -> Revision:
         for revision in reversed(self._repository.records.history()):
             if name in {f"backy-{revision.id}", revision.snapshot}:
-                # its damage, if there is any, would go into the new revision, which nobody distrusts
+                # what is not right in it would go into the new revision, which nobody doubts
                 if revision.doubtful:
-                    raise SourceError(
-                        f"revision {revision.id}, which is of the snapshot '{name}', is {revision.trust}; "
-                        "'backy verify' looks at it"
-                    )
+                    advice = "import a whole image" if revision.state.wrong else "'backy verify' looks at it"
+                    raise SourceError(f"{revision.doubt}; it is of the snapshot '{name}': {advice}")
                 return revision
         raise SourceError(
             f"the image to import is what differs from the snapshot '{name}', of which there is no revision: "

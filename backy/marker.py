@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from backy.contract.images import ID_PATTERN
-from backy.durable import write_file
+from backy.durable import read_file, write_file
 from backy.errors import StorageError
 
 
@@ -24,7 +24,7 @@ class Marker:
             StorageError: the file is missing, unreadable, or of another format.
         """
         try:
-            content = self.path.read_bytes()
+            content = read_file(self.path)
         except (FileNotFoundError, NotADirectoryError):
             raise StorageError(f"{self.path} is missing: there is no store, or it lost its identity") from None
         except OSError as error:

@@ -66,8 +66,13 @@ class StoredRepository:
         return [revision.info for revision in self._repository.records.history()]
 
     def select(self, specification: str) -> RevisionInfo:
-        """Return the revision that SPEC stands for; raises RevisionNotFoundError."""
-        return self._repository.records.select(specification).info
+        """Return the revision that SPEC stands for; log a warning if nobody should rely on it.
+
+        Raises:
+            RevisionNotFoundError: there is none.
+            DamageError: the newest record is damaged or the revision is wrong, and SPEC is no full id.
+        """
+        return self._repository.records.select_image(specification).info
 
     @contextmanager
     def image(self, revision_id: str) -> Iterator[ChunkedImage]:

@@ -20,7 +20,7 @@ import click
 from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.image.spans import spans
-from backy.repository.config import JobConfig, PluginSection, VerifierSections
+from backy.repository.config import JobConfig, SourceSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.sealed import FORMAT
@@ -139,7 +139,7 @@ class Bench:
 
     def _repository(self, config: CephConfig, verifier: str) -> Repository:
         source = {"type": config.type, "pool": config.pool, "image": config.image, "conf": config.conf}
-        job = JobConfig(format=FORMAT, source=PluginSection(source), verifier=VerifierSections.named(verifier))
+        job = JobConfig(format=FORMAT, source=SourceSection(source), verifier=VerifierSections.named(verifier))
         return Repository.initialize(self._folder / f"{config.image}-{verifier}", job)
 
     def _rbd(self, *words: str) -> None:

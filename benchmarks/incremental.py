@@ -18,7 +18,7 @@ from statistics import median
 
 import click
 
-from backy.repository.config import JobConfig, PluginSection
+from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 from backy_sources_file import fiemap
@@ -42,7 +42,7 @@ class Subject:
         if (directory / "config").exists():
             self._repository = Repository.open(directory)
         else:
-            self._repository = Repository.initialize(directory, JobConfig(format=FORMAT, source=PluginSection(source)))
+            self._repository = Repository.initialize(directory, JobConfig(format=FORMAT, source=SourceSection(source)))
         backy = Path(sys.executable).with_name("backy")
         self._backup = Command([str(backy), "-b", str(directory), "backup", "benchmark"])
 

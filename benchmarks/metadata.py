@@ -10,7 +10,7 @@ from statistics import median
 
 from backy.api import Statistics, Verification, identify
 from backy.image.chunkmap import ChunkMap
-from backy.repository.config import JobConfig, PluginSection
+from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Record, Revision, State
 from backy.repository.sealed import FORMAT
@@ -50,7 +50,7 @@ def report(folder: Path) -> str:
 
 
 def _repository(directory: Path) -> Repository:
-    config = JobConfig(format=FORMAT, source=PluginSection({"type": "file", "filename": "/nowhere"}))
+    config = JobConfig(format=FORMAT, source=SourceSection({"type": "file", "filename": "/nowhere"}))
     return Repository.initialize(directory, config)
 
 
@@ -67,14 +67,14 @@ def _fill(repository: Repository, revisions: int, size: int) -> None:
             seq=number + 1,
             timestamp=time,
             trusted_time=time,
-            tags=("daily",),
+            birth_tags=("daily",),
             parent=f"revision{number - 1:04}" if number else None,
             size=size,
             map_digest=repository.records.write_map(f"revision{number:04}", chunks),
             statistics=Statistics(duration=1.0, bytes_read=size, bytes_written=size // 100, bytes_stored=size // 300),
             verifications=(Verification("none", 0, len(chunks)),),
         )
-        repository.records.add(Revision(record, State(id=record.id, tags=record.tags, storage="chunked")))
+        repository.records.add(Revision.of(record, State(id=record.id, tags=record.birth_tags, storage="chunked")))
 
 
 def _status(repository: Repository) -> Command:

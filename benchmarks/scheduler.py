@@ -23,11 +23,11 @@ import yaml
 
 from backy.api import Statistics, Verification
 from backy.image.chunkmap import ChunkMap
-from backy.repository.config import JobConfig, PluginSection
+from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Record, Revision, State, utc_now
 from backy.repository.sealed import FORMAT
-from backy.scheduler.console.control import ask
+from backy.scheduler.process.asking import ask
 from benchmarks.measure import Command, measure
 
 BACKY = Path(sys.executable).with_name("backy")
@@ -80,7 +80,7 @@ def prepare(folder: Path, jobs: int, revisions: int) -> Path:
     }
     configuration = folder / "backy.conf"
     configuration.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper))
-    model = Repository.initialize(base / names[0], JobConfig(format=FORMAT, source=PluginSection(source)))
+    model = Repository.initialize(base / names[0], JobConfig(format=FORMAT, source=SourceSection(source)))
     for number in range(revisions):
         revision_id = f"revision{number}"
         time = utc_now() - timedelta(minutes=revisions - number)
@@ -89,13 +89,13 @@ def prepare(folder: Path, jobs: int, revisions: int) -> Path:
             seq=number + 1,
             timestamp=time,
             trusted_time=time,
-            tags=("daily",),
+            birth_tags=("daily",),
             size=0,
             map_digest=model.records.write_map(revision_id, ChunkMap(0)),
             verifications=(Verification("none", 0, 0),),
             statistics=Statistics(duration=1.0, bytes_read=0, bytes_written=0, bytes_stored=0),
         )
-        model.records.add(Revision(record, State(id=revision_id, tags=record.tags, storage="chunked")))
+        model.records.add(Revision.of(record, State(id=revision_id, tags=record.birth_tags, storage="chunked")))
     # All repositories share the files of the first by hard links, or making them would take longer than the benchmark.
     for name in names[1:]:
         (base / name).mkdir()

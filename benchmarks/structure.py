@@ -25,21 +25,22 @@ from functools import cache, cached_property
 from pathlib import Path
 
 # Rooms by floor, the lowest first: what stands on one line may use the lines above it, and nothing on its own line.
-# A room is a folder of `backy/`, a folder in `scheduler/`, `storage/` or `cli/`, or a file directly in `backy/`.
+# A room is a folder of `backy/`, a folder in `scheduler/` or `cli/`, or a file directly in `backy/`.
 FLOORS = """
-errors text
+errors text terminal
 contract
 api hookspecs
-extents config durable
-marker reflink system
+extents config durable direct pages
+debian marker resting system standalone
 image
 plugins comparing
-storage/chunked storage/cow verifiers
+verifiers moments
 repository
 integrity retention
 restore
 backup
-mount guest
+mount answers conversion making groups
+guest
 importing reading
 scheduler/process scheduler/configuration
 scheduler/monitoring
@@ -54,14 +55,15 @@ FLOOR_OF = {room: floor for floor, line in enumerate(FLOORS.split("\n")) for roo
 LATE_NAMES = {("reading", "mount")}
 """Arrows that run up on purpose: a public name that opens what lies above, imported when it is called."""
 
-CORE_ROOMS = {"text", "system", "image", "plugins", "storage", "verifiers", "moments", "repository", "integrity"}
+CORE_ROOMS = {"text", "system", "image", "plugins", "verifiers", "moments", "repository", "integrity"}
+# `standalone` is none: what it has are texts that are copied into repositories, and not what runs as backy.
 CORE_ROOMS |= {"retention", "restore", "backup", "exchange", "contract"}
 
-# Where lines of the core rooms were before there were rooms: 'verify' is a folder that became verifiers.
-FORMER_CORE = {"mount/cache.py", "mount/images.py", "cli/table.py", "verify"}
+# Where lines of the core rooms once were: 'verify' became verifiers, and 'storage' had what are distributions now.
+FORMER_CORE = {"verify", "storage"}
 FORMER_OTHERS = {"nbd.py"}
 
-TEMPLATES = re.compile(r"plugins/skeleton/\w+/")
+TEMPLATES = re.compile(r"testing/skeleton/\w+/")
 """What `backy plugins new` fills in: names of modules in it are no names yet."""
 
 

@@ -14,7 +14,14 @@ from backy.cli.main import backy
 from backy.plugins.discovery import Kind, advertised
 
 PAGE = Path(__file__).parent / "reference/cli.md"
-DISTRIBUTIONS = {"backy", "backy-sources-file", "backy-sources-ceph", "backy-sources-flyingcircus"}
+DISTRIBUTIONS = {
+    "backy",
+    "backy-sources-file",
+    "backy-sources-ceph",
+    "backy-sources-lvm",
+    "backy-sources-qemu",
+    "backy-sources-flyingcircus",
+}
 INTRODUCTION = """\
 # Commands
 

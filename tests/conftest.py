@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,19 +20,47 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
 
 from backy.backup.backup import Backup
 from backy.cli.main import main
-from backy.repository.config import JobConfig, PluginSection
+from backy.debian import MissingModuleError
+from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.sealed import FORMAT
+from backy.testing.appliance.machine import Appliance
 from backy.testing.clock import Clock
 from backy.testing.images import write_image
 from backy_sources_ceph.testing.cluster import Cluster, missing
+from backy_sources_qemu.domains import bindings
+from tests.guest import Guest
 from tests.revisions import variant
+from tests.virtual import Libvirt
 
 POOLS = itertools.count()
+TOGETHER = {
+    "tests/backy_sources_ceph/": "ceph",
+    "tests/benchmarks/test_ceph.py": "ceph",
+    "tests/docs/test_pages.py::test_what_a_page_shows_of_a_cluster": "ceph",
+    "tests/docs/test_pages.py::test_what_a_page_shows_of_volumes": "appliance",
+    "tests/docs/test_pages.py::test_what_a_page_shows_of_machines": "qemu",
+    "tests/backy_sources_qemu/": "qemu",
+    "tests/docs/test_pages.py::test_what_a_page_shows_in_a_terminal_is_what_happens[docs/how-to/write-a-": "writing",
+    "tests/backy/testing/appliance/": "appliance",
+    "tests/backy_sources_lvm/": "appliance",
+    "tests/crash/disk/": "appliance",
+    "tests/end_to_end/test_with_a_kernel.py": "appliance",
+    "tests/end_to_end/test_guest_agent.py": "appliance",
+    "tests/packaging/": "packaging",
+}
+"""Tests that share what takes long to make, clusters, a guest, environments and wheels, by how their names begin."""
+APART = ("tests/docs/test_pages.py::",)
+"""Files whose tests share nothing, and of which some take a minute."""
+FEW_CRASHES = 4
+"""How many crashes by chance tests of the contract of storages try in a quick run."""
+LONG = ("tests/docs/test_pages.py", "tests/crash/", "tests/end_to_end/")
+"""What takes half a minute or more without sharing anything."""
 
 
 # how long an example takes says something about the machine, and nothing about backy
@@ -38,8 +68,11 @@ settings.register_profile("backy", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("backy")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let processes that tests start be interrupted even where this one is not, as in the background of a shell."""
+    # storages that come along have tests of crashes of their own
+    if not config.getoption("--soak"):
+        config.option.backy_crashes = FEW_CRASHES
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -62,12 +95,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+class Groups(LoadFileScheduling):
+    """Gives a worker whole files, or what is to stay together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        found = next((group for begin, group in TOGETHER.items() if nodeid.startswith(begin)), None)
+        return found or (nodeid if nodeid.startswith(APART) else nodeid.split("::", 1)[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
+    """Distribute tests by files and groups."""
+    return Groups(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker run all tests that need the Ceph cluster, so that there is one."""
-    for item in items:
-        if "ceph" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("ceph"))
+    """Begin with what takes longest, so that no worker is left with it while the others have nothing more to do."""
+    # the sort is stable: all others stay in their order
+    items.sort(key=lambda item: not item.nodeid.startswith((*TOGETHER, *LONG)))
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +121,13 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     """Choose how often a test repeats itself, as `rounds(quick, full)`: `full` in a soak."""
     soak: bool = request.config.getoption("--soak")
     return lambda quick, full: full if soak else quick
+
+
+@pytest.fixture(scope="session")
+def booted(backy_appliance: Appliance) -> Iterator[Guest]:
+    """The appliance, with backy loaded."""
+    with Guest.prepared(backy_appliance) as guest:
+        yield guest
 
 
 @dataclass
@@ -86,12 +139,22 @@ class Result:
     err: str
 
 
+@pytest.fixture(autouse=True)
+def _logging_kept() -> Iterator[None]:
+    """Undo what a test sets of the logging of this process: its level decides what other tests find in theirs."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    for added in [other for other in root.handlers if other not in handlers]:
+        root.removeHandler(added)
+        added.close()
+    root.setLevel(level)
+
+
 @pytest.fixture
 def backy(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
     """Run the command line as `backy(*arguments)`; the words need not be strings."""
     handler = signal.getsignal(signal.SIGTERM)
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
 
     def run(*arguments: object) -> Result:
         capfd.readouterr()
@@ -102,10 +165,6 @@ def backy(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
 
     yield run
     signal.signal(signal.SIGTERM, handler)
-    for added in [other for other in root.handlers if other not in handlers]:
-        root.removeHandler(added)
-        added.close()
-    root.setLevel(level)
 
 
 @contextmanager
@@ -135,7 +194,7 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture
 def repository(tmp_path: Path, image: Path) -> Repository:
     """A chunked repository for `image`, without revisions."""
-    config = JobConfig(format=FORMAT, source=PluginSection({"type": "file", "filename": str(image)}))
+    config = JobConfig(format=FORMAT, source=SourceSection({"type": "file", "filename": str(image)}))
     return Repository.initialize(tmp_path / "vm", config)
 
 
@@ -196,6 +255,10 @@ def loop_device() -> Iterator[Callable[[Path], Path]]:
     yield attach
     for device in devices:
         subprocess.run(["losetup", "--detach", device], check=True)
+        # the kernel lets go of the file when nobody has the device open, as who lists all of them does for a moment
+        end = time.monotonic() + 10
+        while Path(f"/sys/block/{device.name}/loop").exists() and time.monotonic() < end:
+            time.sleep(0.01)
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes | str]]:
@@ -267,6 +330,20 @@ def as_nobody(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     for folder in takewhile(lambda folder: folder != everybody, [tmp_path, base, *base.parents[:2]]):
         folder.chmod(0o755)
     return unprivileged
+
+
+@pytest.fixture(scope="session")
+def libvirt() -> Iterator[Libvirt]:
+    """A real libvirtd without machines."""
+    absent = [name for name in ("libvirtd", "virsh", "qemu-system-x86_64") if shutil.which(name) is None]
+    if absent or os.geteuid() != 0:
+        pytest.skip(f"NOT TESTED: machines of libvirt need root, libvirtd, virsh and QEMU; missing: {absent}")
+    try:
+        bindings()
+    except MissingModuleError as error:
+        pytest.skip(f"NOT TESTED: machines of libvirt, whose module is missing: {error}")
+    with Libvirt.running() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -30,14 +30,13 @@ def make_revision(revision_id: str, timestamp: datetime, tags: Iterable[str] = (
         "statistics": Statistics(duration=0.0, bytes_read=0, bytes_written=0, bytes_stored=0),
         "verifications": (Verification("full", 0, 0),),
     }
-    record = Record(**{"id": revision_id, "tags": tuple(sorted(tags)), **known, **members})
-    return Revision(record, State(**{"id": revision_id, "tags": record.tags, "storage": "chunked", **state}))
+    record = Record(**{"id": revision_id, "birth_tags": tuple(sorted(tags)), **known, **members})
+    return Revision.of(record, State(**{"id": revision_id, "tags": record.birth_tags, "storage": "chunked", **state}))
 
 
 def variant(revision: Revision, **members: Any) -> Revision:
     """Return a revision with other members of its record, and with the same id and tags in its state."""
+    state = {"id": members["id"]} if "id" in members else {}
     if "tags" in members:
-        members["tags"] = tuple(sorted(members["tags"]))
-    record = msgspec.structs.replace(revision.record, **members)
-    state = {name: members[name] for name in ("id", "tags") if name in members}
-    return Revision(record, msgspec.structs.replace(revision.state, **state))
+        state["tags"] = members["birth_tags"] = tuple(sorted(members.pop("tags")))
+    return msgspec.structs.replace(revision.changed(**state), **members)

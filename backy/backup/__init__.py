@@ -1,4 +1,4 @@
-"""Putting an image in: a backup from its locks to the complete revision, and the conversion to another storage.
+"""Putting an image in: a backup from its locks to the complete revision.
 
-Import `backup.Backup` and `convert.Conversion`. `transfer` moves an image from a snapshot to a storage.
+Import `backup.Backup`. `transfer` moves an image from a snapshot to a storage, also for a conversion.
 """

@@ -7,42 +7,42 @@ the revision complete, and the record before the source may drop the snapshot of
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import get_args
+from itertools import chain, compress
+from typing import NamedTuple
 
+import msgspec
 import shortuuid
 
-from backy.api import (
-    AssessedSnapshot,
-    Consistency,
-    FreezingSnapshot,
-    Snapshot,
-    Source,
-    Statistics,
-    Stored,
-    Verification,
-    Verifier,
-)
+from backy.api import LARGEST_IMAGE, FreezingSnapshot, Moment, Report, Snapshot, Source, Statistics, Stored, Verifier
+from backy.backup.consistency import Assessment
 from backy.backup.findings import Findings, recorded
-from backy.backup.transfer import Transferred, Unhinted, transfer
-from backy.durable import sync_file_system_of
-from backy.errors import HintError, PluginError, RepositoryBusyError, SourceBusyError, VerificationError
+from backy.backup.rest import Rest, moment_of
+from backy.backup.transfer import Transfer, Transferred, Unhinted
+from backy.durable import names_in, sync_file_system_of
+from backy.errors import BackyError, RepositoryBusyError, SourceBusyError, SourceError, VerificationError, is_full
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
+from backy.integrity import quarantine
 from backy.integrity.damage import chunk_ids, referring, repair_or_distrust, report_damage
-from backy.integrity.verify import recheck
+from backy.integrity.doubt import doubt
+from backy.integrity.seen import Seen
+from backy.integrity.verify import Judge
 from backy.plugins.broken import error_line
 from backy.plugins.events import Events
 from backy.repository.cleanup import clean_up
-from backy.repository.clocks import Instant, boot_id, boottime, trusted_now
+from backy.repository.clocks import trusted_now
 from backy.repository.live import LiveChunks, first_sound, reliable
 from backy.repository.repository import Repository
-from backy.repository.revision import Record, Revision, State, utc_now
-from backy.repository.running import Running, begin, end, take_number
+from backy.repository.revision import Birth, Group, Revision, State, utc_now
+from backy.repository.running import begin, begun, end, take_number
 from backy.repository.storages import threads_for
+from backy.retention.pins import pin_before_shrinking
+from backy.retention.purge import leftovers, sweep
+from backy.system.clocks import Instant, boot_id, boottime
 from backy.system.locking import PURGE_LOCK, shared
 from backy.system.progress import Steps, quiet
 
@@ -69,6 +69,10 @@ class Backup:
     """Id of the new revision; None for a random one."""
     timestamp: datetime | None = None
     """When the image was taken, if that was not now."""
+    group: Group | None = None
+    """The group of disks that the new revision belongs to."""
+    rest: Rest = field(default_factory=Rest)
+    """Whether the writers rest while the snapshot is taken."""
 
     def run(self) -> Revision:
         """Make a new revision and return it.
@@ -78,164 +82,240 @@ class Backup:
             VerificationError: the stored image differs from the source; the new revision is removed.
             BackyError, OSError: anything else; the new revision is removed, the older ones are unchanged.
         """
-        events = self.events or Events.installed(self.repository.config.hooks)
-        # The events outermost: their plugins are told when the locks are released.
-        with events:
-            self._events = events
-            try:
-                with self.repository.locked(), shared(self.repository.directory, PURGE_LOCK):
-                    return self._locked()
-            except (RepositoryBusyError, SourceBusyError):
-                raise  # no failure: the same backup may succeed later
-            except Exception as error:
-                events.tell("backy_backup_failed", job=self.repository.job, error=error_line(error))
+        self._complete: Revision | None = None
+        self._known: list[Revision] | None = None
+        try:
+            # The events outermost: their plugins are told when the locks are released.
+            with self.events or Events.installed(self.repository.config.hooks) as self._events:
+                try:
+                    with self.repository.locked(storing=True, beside=True):
+                        return self._bounded()
+                except Exception as error:
+                    # a busy one is no failure: the same backup may succeed later
+                    if self._complete is None and not isinstance(error, RepositoryBusyError | SourceBusyError):
+                        self._events.tell("backy_backup_failed", job=self.repository.job, error=error_line(error))
+                    raise
+        except Exception as error:
+            if self._complete is None:
                 raise
+            # whatever follows is no reason to make the backup again
+            log.warning("%s is complete, but what follows a backup failed: %s", self._complete.id, error_line(error))
+            return self._complete
+
+    def _bounded(self) -> Revision:
+        """Make a revision; of what backups store that do not end, keep one image for the next one."""
+        # one that was killed could not do that itself
+        if any(begun(names_in(self.repository.directory))):
+            with self.repository.records.recording():
+                clean_up(self.repository)
+            self._sweep(full=False)
+        try:
+            with shared(self.repository.directory, PURGE_LOCK):
+                return self._locked()
+        except SourceBusyError:
+            raise  # nothing was stored
+        except Exception as error:
+            if self._complete is None:
+                self._sweep(full=is_full(error))
+            raise
+
+    def _sweep(self, *, full: bool) -> None:
+        """Remove the chunks that failed backups stored and later ones replaced; all of them if the disk is `full`."""
+        try:
+            if any(leftovers(self.repository)):
+                if full:
+                    self.repository.storages.discard()
+                sweep(self.repository, self.repository.records.states())
+        except (BackyError, OSError) as error:
+            log.warning("what a backup stored that did not end stays: %s", error)
 
     def _locked(self) -> Revision:
-        source = self.source or self.repository.source()
+        source, moment = self.source or self.repository.source(), None if self.source else moment_of(self.repository)
         # here, so that a wrong section, or a store that is not there, fails before anything begins
         self.repository.require_store()
         self.repository.explain()
         self._events.ask("backy_backup_starting", job=self.repository.job, tags=self.tags)
-        try:
-            revision = self._attempt(source, hinted=True)
-        except HintError as error:
-            log.warning("%s; the source may have told too little of what changed, so now all of it is read", error)
-            revision = self._attempt(source, hinted=False)
+        revision = self._make(source, moment)
         # before anybody is told that it is complete
-        self.repository.publish_if_possible()
+        self.repository.publish_if_possible(again=True)
         self._events.tell("backy_backup_finished", job=self.repository.job, revision=revision.info)
-        recheck(self.repository, self.clock, self.steps, self._events)
+        Judge(self.repository, self.clock, self.steps, self._events).recheck(self._known)
         return revision
 
-    def _attempt(self, source: Source, *, hinted: bool) -> Revision:
-        """Make a revision; read only the changes that the source reports if `hinted` is true, else all of it."""
-        history = clean_up(self.repository)
-        candidates = self._candidates(history)
-        parent, parent_map = first_sound(self.repository, reversed(candidates)) or (None, None)
-        birth = self._begin(history, parent)
-        parent_id = parent.id if parent and hinted else None
-        revision: Revision | None = None
+    def _make(self, source: Source, moment: AbstractContextManager[Moment] | None) -> Revision:
+        """Make a revision from a snapshot of the source."""
+        # at once: a parent that is chosen, but not told of, could be forgotten
+        with self.repository.records.recording():
+            everything = clean_up(self.repository)
+            history = [revision for revision in everything if not revision.state.forgotten]
+            base = self.base(history)
+            # of what was forgotten the numbers are used, too
+            number = max((revision.seq for revision in everything), default=0)
+            birth = self._begin(history, number, base.parent)
+        seen = Seen.load(self.repository.directory, history, birth.seq)
         try:
-            with source.snapshot(birth.id, parent_id) as snapshot:
-                making = _Making(self, self._events, birth, snapshot, hinted=parent_id is not None)
-                made = making.run(self.repository.verifiers(source.verifier), candidates, parent_map)
-                self.repository.records.add(made)
-                revision = made
-                self.repository.link_last(revision)
+            with ExitStack() as stack:
+                with self.rest.during(moment):
+                    snapshot = stack.enter_context(source.snapshot(birth.id, birth.parent))
+                making = _Making(self, self._events, birth, snapshot, seen)
+                made = making.run(self.repository.verifiers(source.verifier), base)
+                del base  # its map takes as much memory as what is saved now
+                self._known = None if making.found_damage else history
+                with self.repository.records.recording():
+                    self.repository.records.add(made)
+                    self._complete = made
+                    seen.save(self.repository.directory)
+                    self.repository.link_last(made)
         except BaseException as error:
-            if revision is None:
-                self.repository.remove(birth.id)
+            if self._complete is None:
+                with self.repository.records.recording():
+                    self.repository.remove(birth.id, "clean up")
                 raise
             # the revision is complete: a failing link, or source that cleans up, is no reason to lose it
-            log.error("%s is complete, but what follows a backup failed: %s", revision.id, error)  # noqa: TRY400  # an operator gets one line, no traceback
-        # likewise; the next backup removes it if this one can not
-        with suppress(OSError):
+            log.warning("%s is complete, but what follows a backup failed: %s", birth.id, error_line(error))
+        # likewise; the next backup does it if this one can not
+        with suppress(OSError, BackyError):
             end(self.repository.directory, birth.id)
-        return revision
+            self.repository.storages.discard()
+        return self._complete
 
-    def _candidates(self, history: list[Revision]) -> list[Revision]:
-        """Return the revisions that may be built upon: the reliable ones in the job's storage."""
+    def base(self, history: list[Revision]) -> _Base:
+        """Return what may be built upon: the reliable revisions in the job's storage."""
         for revision in history:
             if revision.suspect:
                 # until it is read, nobody knows which chunks are damaged, and other revisions may share them
-                log.warning("revision %s is distrusted: this backup is a full one and stores all anew", revision.id)
-                return []
-        storage = self.repository.storages.identity
-        return [revision for revision in history if revision.storage == storage and reliable(revision)]
+                log.warning("revision %s is distrusted: this backup is a full one and builds upon nothing", revision.id)
+                return _Base(history, [])
+        storage, boot = self.repository.storages.identity, boot_id()
+        candidates = [revision for revision in history if revision.storage == storage and reliable(revision, boot)]
+        return _Base(history, candidates, *(first_sound(self.repository, reversed(candidates)) or ()))
 
-    def _begin(self, history: list[Revision], parent: Revision | None) -> _Birth:
-        """Take a number for the new revision and write down that its backup runs."""
+    def _begin(self, history: list[Revision], number: int, parent: Revision | None) -> Birth:
+        """Take a number above `number` for the new revision and write down that its backup runs."""
         directory = self.repository.directory
         now = Instant(self.clock(), boot_id(), self.boottime())
+        quarantine.bound(directory, self.repository.config.quarantine, now.wall)
         latest = max((revision.timestamp for revision in history), default=now.wall)
         if self.timestamp is None and latest > now.wall:
             log.warning("the clock is behind the newest revision of %s; is it set right?", latest)
         if self.timestamp is not None:
             # the image was taken elsewhere: no clock of this machine tells anything of that time
             now = Instant(self.timestamp, None, None)
-        records = [revision.record for revision in history]
-        birth = _Birth(
+        birth = Birth(
             id=self.revision_id or shortuuid.uuid(),
-            seq=take_number(directory, max((revision.seq for revision in history), default=0)),
-            instant=now,
-            trusted_time=now.wall if self.timestamp else trusted_now(records, now, self.repository.config.allowance),
-            tags=self.tags,
+            seq=take_number(directory, number),
+            timestamp=now.wall,
+            boot=now.boot,
+            boottime=now.boottime,
+            trusted_time=now.wall if self.timestamp else trusted_now(history, now, self.repository.config.allowance),
+            birth_tags=self.tags,
             parent=parent.id if parent else None,
         )
-        begin(directory, Running(id=birth.id, seq=birth.seq, timestamp=now.wall, tags=birth.tags))
+        begin(directory, birth)
         return birth
 
 
-@dataclass(frozen=True)
-class _Birth:
-    """What is known of a revision when its backup begins."""
+class _Base(NamedTuple):
+    """What a new revision builds upon."""
 
-    id: str
-    seq: int
-    instant: Instant
-    trusted_time: datetime
-    tags: tuple[str, ...]
-    parent: str | None
+    history: list[Revision]
+    candidates: list[Revision]
+    """Revisions whose chunks need not be stored again."""
+    parent: Revision | None = None
+    chunks: ChunkMap | None = None
+    """The map of the parent."""
 
 
 class _Making:
     """A revision between its snapshot and its complete record."""
 
-    def __init__(self, backup: Backup, events: Events, birth: _Birth, snapshot: Snapshot, *, hinted: bool) -> None:
+    def __init__(self, backup: Backup, events: Events, birth: Birth, snapshot: Snapshot, seen: Seen) -> None:
         self._backup = backup
         self._events = events
         self._repository = backup.repository
         self._birth = birth
+        self._seen = seen
+        if snapshot.size > LARGEST_IMAGE:
+            raise SourceError(f"the image has {snapshot.size} bytes, which is more than {LARGEST_IMAGE}")
         self._size = snapshot.size
-        self._consistency = _consistency(snapshot)
+        section = backup.repository.config.source
+        self._assessment = Assessment(
+            snapshot, accept_torn=section is not None and section.accepts_torn, frozen=backup.rest.frozen
+        )
         self._unfrozen = isinstance(snapshot, FreezingSnapshot) and snapshot.unfrozen
-        self._snapshot = snapshot if hinted else Unhinted(snapshot)
+        self._snapshot = snapshot if birth.parent else Unhinted(snapshot)
+        self._started = backup.clock()
+        self._hinted: Transferred | None = None
+        """What was made of the source's changes, which turned out to be too few."""
+        self.found_damage = False
+        """Whether other revisions were distrusted or repaired."""
 
-    def run(self, verifiers: Sequence[Verifier], candidates: list[Revision], parent: ChunkMap | None) -> Revision:
+    def run(self, verifiers: Sequence[Verifier], base: _Base) -> Revision:
         """Store and verify the snapshot; return the complete revision, which the caller writes.
 
-        Args:
-            verifiers: Compare what is stored with the snapshot, one after the other.
-            candidates: Revisions whose chunks need not be stored again.
-            parent: Map of the parent, if there is one.
+        The `verifiers` compare what is stored with the snapshot, one after the other.
         """
-        started = self._backup.clock()
-        done, stored = self._store(candidates, parent)
+        try:
+            return self._made(verifiers, base)
+        except VerificationError as error:
+            if not self._hinted or not self._hinted.hinted:
+                raise
+            log.warning("%s; the source may have told too little of what changed, so now all of it is read", error)
+        self._repository.storage().remove(self._birth.id)
+        # of the same snapshot: what differs in it from what was made of its changes was hidden, and is no later change
+        self._snapshot = Unhinted(self._snapshot)
+        # chosen again: a revision may be distrusted now
+        with self._repository.records.recording():
+            base = self._backup.base(self._repository.records.history())
+            self._birth = msgspec.structs.replace(self._birth, parent=base.parent.id if base.parent else None)
+            begin(self._repository.directory, self._birth)
+        return self._made(verifiers, base)
+
+    def _made(self, verifiers: Sequence[Verifier], base: _Base) -> Revision:
+        done, stored = self._store(base)
+        # before all of it is read again in vain
+        self._assessment.require_one_instant()
+        if self._hinted:
+            hidden = {index: done.chunks[index] for index in done.chunks.differing(self._hinted.chunks)}
+            self._tell_difference(hidden, self._hinted)
+        self._hinted = done
         digest = self._repository.records.write_map(self._birth.id, done.chunks)
         with self._repository.open_stored(self._birth.id, done.chunks) as image:
-            verifications, damaged = self._verify(verifiers, image, done, stored)
-            record = self._record(digest, self._statistics(started, done, stored), tuple(verifications))
+            reports, damaged = self._verify(verifiers, image, done, stored)
+            consistency = self._assessment.require_one_instant()
+            if consistency == "none":
+                log.warning("%s is torn: the source was written to while it was read", self._birth.id)
+            statistics = self._statistics(done, stored)
             # the fresh image has the content of the source: older revisions are repaired from it
             self._settle(damaged, image)
+        birth, total = self._birth, len(done.chunks)
+        compared = chain.from_iterable(report.compared for report in reports)
+        since = self._seen.note(birth, self._size, compress(range(total), done.seen), compared)
         storage = self._repository.storages.identity
         boot = None if stored.durable else boot_id()
-        return Revision(record, State(id=record.id, tags=record.tags, storage=storage, unsynced_boot=boot))
-
-    def _record(self, digest: str, statistics: Statistics, verifications: tuple[Verification, ...]) -> Record:
-        birth = self._birth
-        return Record(
-            id=birth.id,
-            seq=birth.seq,
-            timestamp=birth.instant.wall,
-            boot=birth.instant.boot,
-            boottime=birth.instant.boottime,
-            trusted_time=birth.trusted_time,
-            tags=birth.tags,
-            parent=birth.parent,
+        with self._repository.records.recording():
+            shrunk = pin_before_shrinking(self._repository, base.history, birth, done.chunks, base.chunks)
+        return Revision(
+            **msgspec.structs.asdict(birth),
             size=self._size,
             map_digest=digest,
-            consistency=self._consistency,
+            consistency=consistency,
             unfrozen=self._unfrozen,
+            shrunk=shrunk,
+            group=self._backup.group,
+            stall=self._backup.rest.stall,
             snapshot=self._backup.snapshot,
             statistics=statistics,
-            verifications=verifications,
+            verifications=tuple(recorded(report, total) for report in reports),
+            compared_since=since,
+            state=State(id=birth.id, tags=birth.birth_tags, storage=storage, unsynced_boot=boot),
         )
 
     def _settle(self, damaged: set[bytes], donor: StoredImage | None = None) -> None:
         """Repair damage from the fresh image or distrust what refers to it, and tell of it."""
         left = repair_or_distrust(self._repository, damaged, donor)
         if damaged:
+            self.found_damage = True
             # Without a donor the backup fails: what it repaired of its own image proves nothing for the others.
             event = "backy_damage_found" if left or not donor else "backy_damage_repaired"
             revisions = tuple(left) or referring(self._repository, damaged)
@@ -244,59 +324,70 @@ class _Making:
     def _tell(self, event: str, **arguments: object) -> None:
         self._events.tell(event, job=self._repository.job, **arguments)
 
-    def _store(self, candidates: list[Revision], parent: ChunkMap | None) -> tuple[Transferred, Stored]:
+    def _tell_difference(self, found: Mapping[int, bytes], made: Transferred, mismatches: int = 0) -> None:
+        """Doubt earlier revisions for chunks of which the source hid a change, and tell of what differs.
+
+        Args:
+            found: What a map has for chunks of the source that differ from those in `made`, by index.
+            made: What is stored.
+            mismatches: How many chunks a verifier called different; 0 tells only of new doubt.
+        """
+        hidden = self._assessment.hidden(found, made)
+        with self._repository.records.recording():
+            wrong = doubt(self._repository, hidden, self._seen.last, self._backup.clock())
+        if wrong or mismatches:
+            told = {"mismatches": mismatches or len(found), "revisions": wrong}
+            self._tell("backy_verification_failed", revision_id=self._birth.id, **told)
+
+    def _store(self, base: _Base) -> tuple[Transferred, Stored]:
         size = self._snapshot.size
-        live = LiveChunks(self._repository.records, candidates)
+        live = LiveChunks(self._repository.records, base.candidates)
+        wrong = base.parent.state.wrong.chunks if base.parent and base.parent.state.wrong else ()
         storage = self._repository.storage()
         with storage.create(self._birth.id, self._birth.parent, size, live) as writer:
             progress = self._backup.steps("backup", size)
-            done = transfer(self._snapshot, writer, parent, progress, threads_for(storage))
+            done = Transfer(self._snapshot, writer, base.chunks, progress, threads_for(storage), wrong).run()
             stored = writer.commit()
-        if stored.durable:
-            self._sync_earlier()
+        # chunks that this revision may share with earlier ones that were not synced
+        if stored.durable and any(earlier.state.unsynced_boot for earlier in base.candidates):
+            sync_file_system_of(self._repository.directory)
         return done, stored
 
     def _verify(
         self, verifiers: Sequence[Verifier], image: StoredImage, done: Transferred, stored: Stored
-    ) -> tuple[list[Verification], set[bytes]]:
+    ) -> tuple[list[Report], set[bytes]]:
         """Compare the stored image with the snapshot; return the reports and the ids of chunks that were damaged."""
         backup = self._backup
         report_damage(self._repository, stored.damaged, backup.clock)
         damaged = chunk_ids(stored.damaged)
-        verifications = []
+        # elsewhere only a second read shows that the source was written to after the first one
+        compared = stored.compared if self._assessment.certain else ()
+        coverage = self._seen.coverage(self._birth.seq, self._size, compared)
+        reports = []
         for verifier in verifiers:
             # of its own for each, because two may find the same chunk
-            findings = Findings(self._repository, self._birth.id, image, backup.clock)
-            report = verifier.verify(self._snapshot, image, findings.add, backup.steps("verify", image.size))
+            assessment = None if done.hinted else self._assessment
+            findings = Findings(self._repository, self._birth.id, image, backup.clock, assessment)
+            show = backup.steps("verify", image.size)
+            report = verifier.verify(self._snapshot, image, findings.add, show, coverage)
             damaged |= findings.damaged
             if findings.failures:
                 self._settle(damaged)
-                self._tell("backy_verification_failed", revision_id=self._birth.id, mismatches=findings.failures)
+                # before all is read, which may take long, and fail
+                self._tell_difference(findings.differing, done, findings.failures)
             # the next verifier is not asked about an image that is wrong
-            findings.judge(HintError if done.hinted else VerificationError)
-            verifications.append(recorded(report))
-        return verifications, damaged
+            findings.judge()
+            if findings.changed:
+                # of these, nothing is known
+                report = replace(report, compared=[one for one in report.compared if one not in findings.changed])
+            reports.append(report)
+        return reports, damaged
 
-    def _sync_earlier(self) -> None:
-        """Bring chunks to the disk that this revision may share with earlier ones that were not synced."""
-        now = boot_id()
-        if any(earlier.state.unsynced_boot == now for earlier in self._repository.records.survey()[0]):
-            sync_file_system_of(self._repository.directory)
-
-    def _statistics(self, started: datetime, done: Transferred, stored: Stored) -> Statistics:
+    def _statistics(self, done: Transferred, stored: Stored) -> Statistics:
         return Statistics(
             # not below 0: somebody may have set the clock back
-            duration=max((self._backup.clock() - started).total_seconds(), 0.0),
+            duration=max((self._backup.clock() - self._started).total_seconds(), 0.0),
             bytes_read=done.bytes_read,
             bytes_written=done.bytes_written,
             bytes_stored=stored.bytes,
         )
-
-
-def _consistency(snapshot: Snapshot) -> Consistency:
-    """Return what a snapshot says of itself, in one of the words that there are."""
-    said = snapshot.consistency if isinstance(snapshot, AssessedSnapshot) else "unknown"
-    # a record with another word could not be read again
-    if said not in get_args(Consistency):
-        raise PluginError(f"the source calls its image '{said}'; it is one of {', '.join(get_args(Consistency))}")
-    return said

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
 from backy.api import Mismatch, Report, Verification, identify
+from backy.backup.consistency import Assessment
 from backy.errors import MOST_FINDINGS, ChunkDamageError, VerificationError
+from backy.image.chunkmap import entry
 from backy.image.stored import StoredImage
 from backy.integrity import quarantine
 from backy.integrity.damage import chunk_ids, damage_of, report_damage
 from backy.integrity.quarantine import Finding
 from backy.repository.repository import Repository
+from backy.repository.revision import Clock
 from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
@@ -22,8 +23,8 @@ MOST_REMARKS: Final = 20
 LONGEST_REMARK: Final = 500
 
 
-def recorded(report: Report) -> Verification:
-    """Return a verifier's report as the record has it, and log its remarks."""
+def recorded(report: Report, total: int) -> Verification:
+    """Return a verifier's report on an image of `total` chunks as the record has it, and log its remarks."""
     # a verifier hands on what other programs print, and no record must grow by megabytes
     lines = [" ".join(remark.split())[:LONGEST_REMARK] for remark in report.remarks[:MOST_REMARKS]]
     if len(report.remarks) > MOST_REMARKS:
@@ -31,7 +32,7 @@ def recorded(report: Report) -> Verification:
     remarks = tuple(f"{report.verifier}: {line}" for line in lines)
     for remark in remarks:
         log.warning("the verifier remarks: %s", remark)
-    return Verification(report.verifier, report.checked, report.total, report.out_of_time, remarks)
+    return Verification(report.verifier, len(report.compared), total, report.out_of_time, remarks)
 
 
 @dataclass
@@ -45,21 +46,29 @@ class Findings:
     repository: Repository
     revision_id: str
     image: StoredImage
-    clock: Callable[[], datetime]
+    clock: Clock
+    assessment: Assessment | None = None
+    """Knows whether the source was written to; None if what differs may be a change that the source did not tell."""
     damaged: set[bytes] = field(default_factory=set)
     """Ids of the chunks whose stored content was damaged, repaired or not."""
     failures: int = 0
     """How many chunks differ from the source."""
+    changed: set[int] = field(default_factory=set)
+    """Indexes of the chunks that differ because the source was written to since they were read."""
+    differing: dict[int, bytes] = field(default_factory=dict)
+    """What a map would have for the chunks of the source that differ from sound stored ones, by index."""
 
     def __post_init__(self) -> None:
         self._first = ""
         # counted apart, so that much damage leaves a place for the evidence of a difference
         self._damages = 0
-        self._differences = 0
 
     def add(self, mismatch: Mismatch) -> None:
         """Deal with one mismatch: repair it, or keep its evidence and count a failure."""
         if mismatch.damage is None:
+            if self.assessment is not None and self.assessment.changed_since(mismatch):
+                self.changed.add(mismatch.index)
+                return
             self._report_difference(mismatch)
         elif self._is_repaired(mismatch, mismatch.damage):
             return
@@ -85,8 +94,8 @@ class Findings:
         return repaired
 
     def _report_difference(self, mismatch: Mismatch) -> None:
-        self._differences += 1
-        if self._differences > MOST_FINDINGS:
+        self.differing[mismatch.index] = entry(mismatch.expected or b"")
+        if len(self.differing) > MOST_FINDINGS:
             return
         finding = Finding(
             name=f"{self.revision_id}-{mismatch.index}",
@@ -100,11 +109,11 @@ class Findings:
         where = quarantine.keep_if_possible(self.repository.directory, finding, mismatch.expected, mismatch.found)
         log.error("chunk %d: %s; %s", mismatch.index, mismatch.cause, where)
 
-    def judge(self, error: type[VerificationError]) -> None:
-        """Raise `error` if the stored image differs from the source."""
+    def judge(self) -> None:
+        """Raise VerificationError if the stored image differs from the source."""
         if self.failures:
-            raise error(
+            end = "; did the source change during the backup?" if self.differing else "."
+            raise VerificationError(
                 f"verification found {counted(self.failures, 'chunk that is', 'chunks that are')} not what the source "
-                f"has, {self._first}; did the source change during the backup? The new revision is removed, "
-                "'backy reports list' has evidence"
+                f"has, {self._first}{end} The new revision is removed, 'backy reports list' has evidence"
             )

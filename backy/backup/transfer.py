@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 
-from backy.api import CHUNK_SIZE, Extent, ImageWriter, Progress, Snapshot, identify
+from backy.api import CHUNK_SIZE, Extent, ImageWriter, Progress, Snapshot, chunk_count
 from backy.errors import SourceError
-from backy.image.chunkmap import ZERO, ChunkMap
+from backy.image.chunkmap import ZERO, ChunkMap, entry
 from backy.image.spans import spans, whole
+from backy.pages import pages_with_data, total
 from backy.system.parallel import in_parallel, thread_count
-
-_ZEROES = bytes(CHUNK_SIZE)
 
 
 class Unhinted:
@@ -45,99 +44,107 @@ class Transferred:
     chunks: ChunkMap
     hinted: bool = False
     """Whether the source's changes decided which chunks were read; the others are those of the parent."""
+    seen: bytearray = field(default_factory=bytearray)
+    """By index, whether the chunk is as the source has it, and not as the source's changes made one believe."""
     bytes_read: int = 0
     bytes_written: int = 0
-    """Bytes that differ from the parent."""
+    """Bytes of the pages that differ from the parent, or from zeroes where that has none."""
 
 
-def transfer(
-    snapshot: Snapshot, writer: ImageWriter, parent: ChunkMap | None, progress: Progress, threads: int | None = None
-) -> Transferred:
-    """Store `snapshot` through `writer`, whose image begins as a copy of `parent`.
+@dataclass
+class Transfer:
+    """Stores a snapshot through a writer, whose image begins as a copy of the parent."""
 
-    `threads` is how many the storage would like to work for it; None if it does not care.
+    snapshot: Snapshot
+    writer: ImageWriter
+    parent: ChunkMap | None
+    """The map of the parent; None without one."""
+    progress: Progress
+    """Called with the bytes that are done."""
+    threads: int | None = None
+    """How many the storage would like to work for it; None if it does not care."""
+    wrong: Collection[int] = ()
+    """Indexes of chunks of the parent that are read even if the source tells that they are the same."""
 
-    Raises:
-        SourceError: the source can not be read, or gives fewer bytes than it has.
-        StorageError: the storage can not take a chunk.
-    """
-    return _Transfer(snapshot, writer, parent, progress).run(threads)
-
-
-class _Transfer:
-    def __init__(self, snapshot: Snapshot, writer: ImageWriter, parent: ChunkMap | None, progress: Progress) -> None:
-        self._snapshot = snapshot
-        self._writer = writer
-        self._parent = parent or ChunkMap(0)
-        self._progress = progress
+    def __post_init__(self) -> None:
+        self._base = self.parent or ChunkMap(0)
         # chunks are stored by several threads, and the counts are theirs in common
         self._lock = threading.Lock()
         # a source need not stand more threads because the storage would like to have them
         self._reading = threading.BoundedSemaphore(thread_count())
-        self._done = Transferred(self._parent.resized(snapshot.size))
+        self._done = Transferred(self._base.resized(self.snapshot.size))
 
-    def run(self, threads: int | None) -> Transferred:
-        """Read and store every chunk that may have changed."""
-        for _ in in_parallel(self._store, self._candidates(), threads):
+    def run(self) -> Transferred:
+        """Read and store every chunk that may have changed.
+
+        Raises:
+            SourceError: the source can not be read, or gives fewer bytes than it has.
+            StorageError: the storage can not take a chunk.
+        """
+        for _ in in_parallel(self._store, self._candidates(), self.threads):
             pass  # the work is done while the results, which say nothing, are fetched
         return self._done
 
     def _candidates(self) -> Iterator[int]:
         """Yield the indexes of the chunks to read; zero those that a hole covers."""
-        size = self._snapshot.size
-        changes = self._snapshot.changes() if len(self._parent) else None
+        size = self.snapshot.size
+        changes = self.snapshot.changes() if len(self._base) else None
         self._done.hinted = changes is not None
-        odd = self._odd_chunk(size) if changes is not None else None
-        for span in spans(whole(self._snapshot.extents(), size) if changes is None else changes, size):
-            if odd is not None and odd < span.stop:
-                # in its place in the order, and once: the span itself may cover it
-                if odd < span.start:
-                    yield odd
-                odd = None
+        # without changes, all is as the source says that it is, holes included
+        self._done.seen = bytearray([changes is None]) * chunk_count(size)
+        more = (
+            set() if changes is None else {*self._odd_chunk(size), *self.wrong}.intersection(range(chunk_count(size)))
+        )
+        for span in spans(whole(self.snapshot.extents(), size) if changes is None else changes, size):
+            # each once
+            more.difference_update(range(span.start, span.stop))
             if span.data:
                 yield from range(span.start, span.stop)
             else:
                 self._zero(span.start, span.stop)
-        if odd is not None:
-            yield odd
+        yield from sorted(more)
 
-    def _odd_chunk(self, size: int) -> int | None:
+    def _odd_chunk(self, size: int) -> list[int]:
         """Return the index of the chunk whose length differs from the parent's, if the size does."""
         # its content differs, too, even if the source does not tell so
-        index, rest = divmod(min(size, self._parent.size), CHUNK_SIZE)
-        return index if rest and size != self._parent.size else None
+        index, rest = divmod(min(size, self._base.size), CHUNK_SIZE)
+        return [index] if rest and size != self._base.size else []
 
     def _zero(self, start: int, stop: int) -> None:
-        for index in self._parent.data(start, stop):
+        for index in self._base.data(start, stop):
             self._replace(index, ZERO, b"")
-        self._progress(min(stop * CHUNK_SIZE, self._snapshot.size) - start * CHUNK_SIZE)
+        self.progress(min(stop * CHUNK_SIZE, self.snapshot.size) - start * CHUNK_SIZE)
 
     def _store(self, index: int) -> None:
         offset = index * CHUNK_SIZE
-        length = min(CHUNK_SIZE, self._snapshot.size - offset)
+        length = min(CHUNK_SIZE, self.snapshot.size - offset)
         with self._reading:
-            data = self._snapshot.pread(offset, length)
+            data = self.snapshot.pread(offset, length)
         # a plugin may break its contract, and a short chunk would be stored as if it were the whole one
         if len(data) != length:
             raise SourceError(
                 f"the source gave {len(data)} instead of {length} bytes at {offset}: did it shrink meanwhile?"
             )
-        zero = data == (_ZEROES if length == CHUNK_SIZE else bytes(length))
-        self._replace(index, ZERO if zero else identify(data), data)
+        self._replace(index, entry(data), data)
         with self._lock:
             self._done.bytes_read += length
-        self._progress(length)
+        self._done.seen[index] = 1
+        self.progress(length)
 
     def _replace(self, index: int, chunk_id: bytes, data: bytes) -> None:
         """Set chunk `index` to `chunk_id`; store `data` if the parent has something else there."""
-        previous = self._parent[index] if index < len(self._parent) else ZERO
+        previous = self._base[index] if index < len(self._base) else ZERO
         self._done.chunks[index] = chunk_id
         if chunk_id == previous:
             return
         if chunk_id == ZERO:
-            self._writer.zero(index)
+            self.writer.zero(index)
             changed = self._done.chunks.length(index)
+        elif previous == ZERO:
+            self.writer.write(index, chunk_id, data, None)
+            # what a guest has written is the same for every storage, however much of it that stores
+            changed = total(pages_with_data(data), len(data))
         else:
-            changed = self._writer.write(index, chunk_id, data, None if previous == ZERO else previous)
+            changed = self.writer.write(index, chunk_id, data, previous)
         with self._lock:
             self._done.bytes_written += changed

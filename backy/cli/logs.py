@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from backy.system.links import open_followed
+from backy.terminal.plain import PlainFormatter
 from backy.text.phrases import TIME_FORMAT
 
 OURS = "backy"
@@ -30,12 +31,12 @@ def set_up_logging(logfile: Path | None, *, verbose: bool) -> None:
     handler: logging.Handler
     if logfile is None:
         handler, level = logging.StreamHandler(sys.stderr), logging.WARNING
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        handler.setFormatter(PlainFormatter("%(levelname)s: %(message)s"))
     else:
         # logrotate moves the file away: this handler notices, and opens it again.
         handler, level = _LogFile(logfile, encoding="utf-8"), logging.INFO
         # With the process: the commands of one repository may write to its log at the same time.
-        handler.setFormatter(logging.Formatter("%(asctime)s [%(process)d] %(levelname)s %(message)s", TIME_FORMAT))
+        handler.setFormatter(PlainFormatter("%(asctime)s [%(process)d] %(levelname)s %(message)s", TIME_FORMAT))
     handler.set_name(OURS)
     # Plugins log under names of their own, so the handler belongs to the root of all loggers.
     root = logging.getLogger()
@@ -60,21 +61,23 @@ def by_a_thread() -> Iterator[None]:
     """Write log lines in a thread while the context lasts, from level INFO on."""
     # A full disk or a stopped terminal would hold up the loop of the scheduler, and its watchdog would kill it.
     root = logging.getLogger()
-    handlers = _handlers()
+    handlers, level = _handlers(), root.level
     lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     entrance = logging.handlers.QueueHandler(lines)
     entrance.set_name(OURS)
+    entrance.setFormatter(PlainFormatter())
     writer = logging.handlers.QueueListener(lines, *handlers)
     for handler in handlers:
         root.removeHandler(handler)
     root.addHandler(entrance)
-    root.setLevel(min(root.level, logging.INFO))
+    root.setLevel(min(level, logging.INFO))
     writer.start()
     try:
         yield
     finally:
         # Writes what is queued still, so that the last lines before the end are not lost.
         writer.stop()
+        root.setLevel(level)
         root.removeHandler(entrance)
         for handler in handlers:
             root.addHandler(handler)

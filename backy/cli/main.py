@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial, wraps
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,9 +21,10 @@ import click
 
 from backy.cli import output
 from backy.cli.logs import logs_to_file, set_up_logging
-from backy.errors import BackyError, ExitCode, PluginError
+from backy.errors import BackyError, ExitCode, PluginError, is_full
 from backy.plugins.broken import BrokenPluginError, described, error_line
 from backy.plugins.discovery import CORE_DISTRIBUTION, FOLDER, VARIABLE, Kind, Plugin, advertised, conflict, contenders
+from backy.terminal.plain import printable
 from backy.text.phrases import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -70,15 +72,13 @@ def _offered(context: click.Context) -> dict[str, list[Plugin]]:
 def _foreign_command(claims: list[Plugin]) -> click.Command:
     """Import the command of another distribution; a broken one fails with its cause only when it is called."""
     # `backy --help` and all other commands must work whatever else is installed.
-    from backy.plugins.importing import imported_command
-
     name = claims[0].name
     if len(claims) > 1:
         return _broken_command(name, PluginError(f"command '{name}' is {conflict(claims)}"))
     try:
         # It may write to standard output when it runs, but not before: the command line may be that of another one.
         with redirect_stdout(sys.stderr):
-            return output.replaced(imported_command(claims[0]), partial(_blamed, claims[0]))
+            return output.replaced(claims[0].load(), partial(_blamed, claims[0]))
     except PluginError as error:
         return _broken_command(name, error)
 
@@ -113,8 +113,8 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
     if not value or context.resilient_parsing:
         return
     click.echo(f"backy {version(CORE_DISTRIBUTION)}, Python {sys.version.split()[0]}")
-    origins = {
-        plugin.origin for kind in Kind for found in advertised(kind).values() for plugin in found if not plugin.core
+    origins = {plugin.origin for kind in Kind for found in advertised(kind).values() for plugin in found} - {
+        f"{CORE_DISTRIBUTION} {version(CORE_DISTRIBUTION)}"
     }
     for origin in sorted(origins):
         click.echo(origin)
@@ -191,7 +191,9 @@ def _run(arguments: list[str] | None) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        usage = StringIO()
+        error.show(usage)
+        click.echo(printable(usage.getvalue(), lines=True), err=True, nl=False)
         _write_to_logfile(error.format_message())
         return ExitCode.USAGE if isinstance(error, click.UsageError) else ExitCode.FAILED
     except BaseException as error:  # noqa: BLE001  # this is where every error ends, as one line
@@ -225,8 +227,10 @@ def _failed(error: BaseException) -> int:
         return ExitCode.FAILED
     message = "interrupted" if isinstance(error, click.Abort) else error_line(error)
     log.debug("this is where it happened:", exc_info=error)
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {printable(message)}", err=True)
     _write_to_logfile(message)
+    if is_full(error):
+        return ExitCode.FULL
     return error.exit_code if isinstance(error, BackyError) else ExitCode.FAILED
 
 

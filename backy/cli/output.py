@@ -19,6 +19,7 @@ from typing import Any, Final, TextIO
 import click
 
 from backy.errors import TargetError
+from backy.terminal.plain import printable
 
 STANDARD_OUTPUT: Final = 1
 STANDARD_ERROR: Final = 2
@@ -96,19 +97,22 @@ def stream() -> TextIO | None:
     return found
 
 
-def echo(text: object) -> None:
-    """Write a line of text to standard output; do nothing if that is closed. Threads use what `echoing` returns."""
-    echoing()(text)
+def echo(text: object, *, lines: bool = False) -> None:
+    """Write a line of text, or several `lines`, to standard output; do nothing if that is closed.
+
+    Characters that could control a terminal are written out. Threads use what `echoing` returns.
+    """
+    echoing(lines=lines)(text)
 
 
-def echoing() -> Callable[[object], None]:
-    """Return a function that writes a line of text to standard output, from any thread."""
+def echoing(*, lines: bool = False) -> Callable[[object], None]:
+    """Return a function that writes as `echo` does, from any thread."""
     # Only the thread of the command has a context to find the stream in.
     data = stream()
 
     def write(text: object) -> None:
         if data is not None:
-            click.echo(text, file=data)
+            click.echo(printable(str(text), lines=lines), file=data)
 
     return write
 
@@ -132,4 +136,12 @@ def print_json(content: object) -> None:
     # Imported late: a command that prints a table does not need it.
     import msgspec
 
-    echo(msgspec.json.format(msgspec.json.encode(content), indent=2).decode())
+    text = msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
+    # JSON has a way of its own to write out what is not printable, which is in texts only.
+    echo("\n".join([line if line.isprintable() else _escaped(line) for line in text.split("\n")]), lines=True)
+
+
+def _escaped(line: str) -> str:
+    import json
+
+    return "".join([one if one.isprintable() else json.dumps(one)[1:-1] for one in line])

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backy.api import Progress
-from backy.system.progress import Steps, beating, heartbeat, quiet
+from backy.cli.heartbeat import beating, heartbeat
+from backy.system.progress import Steps, quiet
 
 
 @contextmanager

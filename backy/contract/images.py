@@ -11,6 +11,9 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 CHUNK_SIZE: Final = 4 * 2**20
 """Bytes of a chunk: the part of an image that is stored, named and checked at once."""
 
+LARGEST_IMAGE: Final = 64 * 2**40
+"""Bytes that no image exceeds. Whatever claims more is damaged, and would fill the memory."""
+
 # Guests write whole blocks, and theirs have this size nearly everywhere.
 
 PAGE_SIZE: Final = 4096
@@ -117,7 +120,12 @@ class AssessedSnapshot(Snapshot, Protocol):
 
     @property
     def consistency(self) -> Consistency:
-        """What the image is like. The revision's record and `status` show this."""
+        """What the image is like, as far as it was read. The record has the answer after the last `pread`.
+
+        `none` fails the backup unless the section `source` says `torn: accept`. For files and block devices that can
+        not be frozen, `WriteWatch` of `backy_sources_file` tells. A source that knows what an operator can do about
+        writers has the end of such a sentence in one more attribute, `advice`.
+        """
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from backy.contract.images import Consistency, Image
 from backy.text.phrases import counted
 
 
-class Verification(msgspec.Struct, frozen=True):
+class Verification(msgspec.Struct, frozen=True, gc=False):
     """How much of a revision was compared with its source."""
 
     verifier: str
@@ -34,7 +34,7 @@ class Verification(msgspec.Struct, frozen=True):
             return None
         if len(verifications) == 1:
             return verifications[0]
-        # nobody knows which chunks the others compared, so what is sure is what the most thorough one did
+        # the record does not tell which chunks these were, so what is sure is what the most thorough one did
         checked, total = max(one.checked for one in verifications), verifications[0].total
         return cls(
             verifier=", ".join(one.verifier for one in verifications),
@@ -56,15 +56,15 @@ class Verification(msgspec.Struct, frozen=True):
         return f"verified {part}" if self.checked else "not verified"
 
 
-class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+class Statistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Figures of a backup."""
 
     duration: float
-    """Seconds from the start to the end, verification included."""
+    """Seconds from the source's snapshot to the end of the verification."""
     bytes_read: int
     """Bytes read from the source to make the revision."""
     bytes_written: int
-    """Bytes that differ from the parent, as exactly as the storage can tell."""
+    """Bytes of the pages that differ from the parent, or from zeroes where that has none."""
     bytes_stored: int
     """Sizes of the new files in the storage."""
 

@@ -37,7 +37,8 @@ class KeepingSource(Source, Protocol):
         """Remove what is kept for revisions of this job that are not in `revision_ids`.
 
         Called with the complete revisions that are left when one was forgotten, and with no revision when the job is
-        given up. No backup of the job runs meanwhile.
+        given up. No backup of the job runs meanwhile: if one was forgotten beside a backup, it is the next removal that
+        calls this.
 
         Raises:
             SourceError: the source can not be reached.

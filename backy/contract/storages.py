@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol, runtime_checkable
 
+from backy.contract.images import identify
 from backy.errors import ChunkDamageError
+
+
+def checked(chunk_id: bytes, content: bytes, length: int | None = None) -> bytes:
+    """Return `content` if its id is `chunk_id` and its length is `length`; None accepts any length.
+
+    Raises:
+        ChunkDamageError: id or length differ; the error has the content as evidence.
+    """
+    # The length too: a map that was made of wrong parts may name a whole chunk where the image has a short one.
+    if length not in (None, len(content)) or identify(content) != chunk_id:
+        raise ChunkDamageError(chunk_id, "its content is damaged: it does not have this id", content)
+    return content
 
 
 @dataclass(frozen=True)
@@ -20,6 +34,8 @@ class Stored:
     """Whether the revision survives a power loss. If not, nothing builds upon it after the machine has stopped."""
     damaged: tuple[ChunkDamageError, ...] = ()
     """Damage of the parent's chunks that was found. The new revision does not need these chunks."""
+    compared: Collection[int] = ()
+    """Indexes of chunks that were there already, and were read back and compared with what was to be stored."""
 
 
 class ImageWriter(Protocol):
@@ -28,9 +44,9 @@ class ImageWriter(Protocol):
     def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
         """Store `data` as chunk `index`, whose id is `chunk_id`. Return how many bytes differ from the parent.
 
-        `previous` is the id of the parent's chunk at this index; None if that is a zero chunk or there is none. A
-        storage that would have to read more to compare returns the length of `data`. Called from several threads, once
-        for a chunk, in any order.
+        `previous` is the id of the parent's chunk at this index; None if that is a zero chunk or there is none, and
+        then the core counts what differs. A storage that can not compare pages returns the length of `data`. Called
+        from several threads, once for a chunk, in any order.
         """
 
     def zero(self, index: int) -> None:
@@ -80,6 +96,16 @@ class Held:
     """Their sizes."""
 
 
+@dataclass(frozen=True)
+class Leftover:
+    """What a backup stored that was interrupted or failed."""
+
+    bytes: int
+    """Space that it takes."""
+    since: datetime
+    """When the last of it was stored."""
+
+
 class Storage(Protocol):
     """Keeps the images of a repository."""
 
@@ -118,7 +144,8 @@ class Storage(Protocol):
         The parent may have another size.
 
         `reliable` has the ids of the chunks that may be built upon. Every other chunk is stored anew, even if there are
-        files of it. If it ends with an exception, the context removes what it wrote for this revision alone.
+        files of it, unless these are read back, are the chunk, and are synced. If it ends with an exception, the
+        context removes what it wrote for this revision alone, or keeps it as a `Leftover`.
         """
 
     def open(self, revision_id: str) -> AbstractContextManager[ImageReader]:
@@ -132,7 +159,10 @@ class Storage(Protocol):
         """Replace the damaged chunk `index` of a revision by `data`, durably. `chunk_id` is the id of `data`."""
 
     def remove(self, revision_id: str) -> None:
-        """Remove the files that belong to this revision alone, if there are any. `purge` removes shared ones."""
+        """Remove the files that belong to this revision alone, if there are any. `purge` removes shared ones.
+
+        Another revision may be made meanwhile, by another process, which builds upon a third one.
+        """
 
     def held(self, live: Container[bytes]) -> Held:
         """Count the files that are kept only because chunks in `live` are made of them."""
@@ -176,6 +206,21 @@ class ParallelStorage(Protocol):
 
 
 @runtime_checkable
+class ResumingStorage(Protocol):
+    """A storage that keeps what an interrupted or failed backup stored, for the next one to go on with.
+
+    That is one image at most, and the next backup replaces it. A purge leaves it alone. The core discards it after a
+    complete revision, after a week, and when the disk is full.
+    """
+
+    def leftover(self) -> Leftover | None:
+        """Return what is kept; None if there is nothing."""
+
+    def discard(self) -> None:
+        """Stop keeping it. The next purge removes it, if this does not."""
+
+
+@runtime_checkable
 class ListedStorage(Protocol):
     """A storage that can list all chunks at once, faster than `ImageReader.probe` asks for each."""
 
@@ -193,9 +238,9 @@ class ListedStorage(Protocol):
 class RecordKeepingStorage(Protocol):
     """A storage away from this machine that keeps records, too, so that `init --from` can make the directory anew.
 
-    The names are `<id>.map`, `<id>.state`, `<id>.rev`, `README` and `config`. The core calls one of these methods at a
-    time, and holds the repository's lock. The storage finds its store by its section alone: who makes the directory
-    anew does not know the id of the job. One repository writes to a store.
+    The names are `<id>.map`, `<id>.state`, `<id>.rev`, `README`, `config` and `seq`. The core calls one method at a
+    time, and holds the repository's lock. The storage finds its store by its section alone: who makes the
+    directory anew does not know the id of the job. One repository writes to a store.
     """
 
     def publish(self, name: str, content: bytes) -> None:

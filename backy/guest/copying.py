@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backy.durable import write_all
 from backy.errors import BackyError
-from backy.guest.filesystem import Node, printable
+from backy.guest.filesystem import Node
 from backy.guest.guard import GuestError
 from backy.text.phrases import counted
 
@@ -60,12 +60,12 @@ class Copy:
             elif node.kind == stat.S_IFLNK:
                 os.symlink(node.target, name, dir_fd=folder)
             else:
-                log.warning("%s is neither a file, a folder nor a link: it is left out", printable(shown))
+                log.warning("%s is neither a file, a folder nor a link: it is left out", shown)
                 return
             self.copied += 1
         except (BackyError, OSError) as error:
             cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self.problems.append(f"{printable(shown)}: {cause}")
+            self.problems.append(f"{shown}: {cause}")
             log.error("%s", self.problems[-1])  # noqa: TRY400  # the error's text says all
 
     def _folder(self, node: Node, folder: int, name: str, shown: str) -> None:
@@ -109,7 +109,7 @@ def _file(node: Node, folder: int, name: str) -> None:
 def stream(node: Node, descriptor: int) -> None:
     """Write a file's content to `descriptor`, holes as zeroes; raise GuestError if it can not be read."""
     if node.kind != stat.S_IFREG:
-        raise GuestError(f"'{printable(node.name)}' is no file")
+        raise GuestError(f"'{node.name}' is no file")
     for extent in node.extents():
         if extent.data:
             for _, data in node.read(extent):

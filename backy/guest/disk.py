@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from backy.errors import StorageError
 from backy.guest.guard import GuestError, guarded, guarded_items
-from backy.repository.open_images import Handle
+from backy.mount.open_images import Handle
 
 WHOLE = "disk"
 """The name of a file system that is not in a partition."""

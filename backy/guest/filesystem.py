@@ -29,7 +29,7 @@ class Node(ABC):
     def __init__(self, name: str, inode: Any) -> None:  # noqa: ANN401  # of one of the libraries
         self.name = name
         self._inode = inode
-        what = f"'{printable(name)}'"
+        what = f"'{name}'"
         self._what = what
         self.number: int = inode.inum
         raw = guarded(what, lambda: inode.inode)
@@ -170,19 +170,13 @@ def find(top: Node, path: str) -> Node:
             continue
         found = next((child for child in trail[-1].children() if child.name == name), None)
         if found is None:
-            raise GuestError(f"there is no '{printable(name)}' in '{printable(trail[-1].name)}'")
+            raise GuestError(f"there is no '{name}' in '{trail[-1].name}'")
         if found.kind == stat.S_IFLNK:
             links += 1
             if links > _MOST_LINKS:
-                raise GuestError(f"'{printable(path)}': links lead in circles")
+                raise GuestError(f"'{path}': links lead in circles")
             trail = [top] if found.target.startswith("/") else trail
             names += found.target.split("/")[::-1]
         else:
             trail.append(found)
     return trail[-1]
-
-
-def printable(name: str) -> str:
-    """Return a name with control characters escaped."""
-    # A terminal would obey control sequences that a guest has written.
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)

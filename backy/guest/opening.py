@@ -9,8 +9,8 @@ from backy.errors import BackyError
 from backy.guest.disk import ImageStream, Volume, volumes
 from backy.guest.filesystem import Node, find, root
 from backy.guest.guard import limits
-from backy.image.cache import ChunkCache
-from backy.repository.open_images import OpenImages
+from backy.mount.cache import ChunkCache
+from backy.mount.open_images import OpenImages
 from backy.repository.repository import Repository
 
 _CACHE = 64 * 2**20
@@ -31,7 +31,7 @@ def opened(repository: Repository, specification: str) -> Iterator[list[Volume]]
         import dissect.xfs  # noqa: F401  # imported only to know early whether all three are there
     except ImportError as error:
         raise BackyError(f"{error}; install backy with its extra 'files'") from error
-    revision = repository.records.select(specification)
+    revision = repository.records.select_image(specification)
     cache = ChunkCache(_CACHE)
     cache.start()
     try:

@@ -22,12 +22,14 @@ from itertools import chain
 from blake3 import blake3
 
 # not by way of backy.api: the longest chain of imports goes through here
-from backy.contract.images import CHUNK_SIZE, Extent, chunk_count, identify
-from backy.errors import ChunkDamageError, DamageError
+from backy.contract.images import CHUNK_SIZE, LARGEST_IMAGE, Extent, chunk_count, identify
+from backy.errors import DamageError
 
 ID_SIZE = 32
 ZERO = bytes(ID_SIZE)
 """Stands for a chunk that is all zeroes. No content has this id."""
+
+_ZEROES = bytes(CHUNK_SIZE)
 
 _MAGIC = b"backymap"
 _VERSION = 1
@@ -40,16 +42,10 @@ _SKIP = bytes(_STEP * ID_SIZE)
 _HUGE_PAGE = 2 * 2**20
 
 
-def checked(chunk_id: bytes, content: bytes, length: int | None = None) -> bytes:
-    """Return `content` if its id is `chunk_id` and its length is `length`; None accepts any length.
-
-    Raises:
-        ChunkDamageError: id or length differ; the error has the content as evidence.
-    """
-    # The length too: a map that was made of wrong parts may name a whole chunk where the image has a short one.
-    if length not in (None, len(content)) or identify(content) != chunk_id:
-        raise ChunkDamageError(chunk_id, "its content is damaged: it does not have this id", content)
-    return content
+def entry(content: bytes) -> bytes:
+    """Return what a map has for a chunk of this content: its id, or `ZERO`."""
+    zeroes = _ZEROES if len(content) == CHUNK_SIZE else bytes(len(content))
+    return ZERO if content == zeroes else identify(content)
 
 
 def buffer(length: int) -> bytearray | mmap.mmap:
@@ -104,6 +100,16 @@ class ChunkMap:
                 if ids[(index - first) * ID_SIZE : (index - first + 1) * ID_SIZE] != ZERO:
                     yield index
 
+    def differing(self, old: ChunkMap) -> Iterator[int]:
+        """Yield the indexes of the chunks that differ from those of `old`. Beyond its end, `old` is zeroes."""
+        for index in range(len(self)):
+            if index >= len(old):
+                yield from self.data(index)
+                return
+            # The length too: a zero chunk has the same id whatever its length.
+            if self[index] != old[index] or self.length(index) != old.length(index):
+                yield index
+
     def hole(self, start: int) -> int:
         """Return the index of the first zero chunk from `start` on; the number of chunks if there is none."""
         for first in range(start, len(self), _STEP):
@@ -122,7 +128,9 @@ class ChunkMap:
     def distinct(self, known: ChunkMap | None = None) -> set[bytes]:
         """Return the ids of the chunks that hold data. Ids that `known` has at the same index may be left out."""
         if known is None:
-            return set(chain.from_iterable(self._chunk_ids())) - {ZERO}
+            found = set(chain.from_iterable(self._chunk_ids()))
+            found.discard(ZERO)
+            return found
         pairs = list(zip(self._rows(), known._rows(), strict=False))  # noqa: SLF001  # of another ChunkMap
         changed = [row for (row,), (other,) in pairs if row != other]
         rest = self._content[_HEADER.size + len(pairs) * _ROW.size : -ID_SIZE]
@@ -202,3 +210,7 @@ def _position(index: int) -> int:
 def _file_size(size: int) -> int:
     """Return the length in bytes of the map of an image of `size` bytes."""
     return _position(chunk_count(size)) + ID_SIZE
+
+
+LARGEST_MAP = _file_size(LARGEST_IMAGE)
+"""Bytes that no map's file exceeds."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
-from backy.api import CHUNK_SIZE, Extent, ImageReader
+from backy.api import CHUNK_SIZE, Extent, ImageReader, checked
 from backy.errors import ChunkDamageError, StorageError
-from backy.image.chunkmap import ZERO, ChunkMap, checked
+from backy.image.chunkmap import ZERO, ChunkMap
 from backy.system.parallel import in_parallel
 
 Item = TypeVar("Item")

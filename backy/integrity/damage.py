@@ -6,7 +6,7 @@ A backup never builds upon a distrusted revision.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ from backy.image.stored import StoredImage
 from backy.integrity import quarantine
 from backy.integrity.quarantine import Finding
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision
+from backy.repository.revision import Clock, Revision
 from backy.system.parallel import in_parallel
 from backy.text.phrases import counted
 
@@ -46,7 +46,7 @@ def damaged_chunks(image: StoredImage, indexes: Iterable[int], progress: Progres
 
 
 def report_damage(
-    repository: Repository, errors: Sequence[ChunkDamageError], clock: Callable[[], datetime], *, repaired: bool = False
+    repository: Repository, errors: Sequence[ChunkDamageError], clock: Clock, *, repaired: bool = False
 ) -> None:
     """Log damaged chunks and keep evidence of the first few; the caller holds `.backup`.
 
@@ -84,7 +84,8 @@ def referring(repository: Repository, damaged: Collection[bytes]) -> tuple[str, 
 
 def distrusted(repository: Repository, revision: Revision, damaged: Iterable[int] = ()) -> Revision:
     """Distrust a revision and note the indexes of its damaged chunks; the caller holds `.backup`."""
-    return _write(repository, revision, distrusted=True, damaged=tuple(sorted(set(damaged))), verified=None)
+    found = tuple(sorted(set(damaged)))
+    return repository.records.change(revision, "distrust", distrusted=True, damaged=found, verified=None)
 
 
 def whole_again(repository: Repository, revision: Revision, verified: datetime | None = None) -> Revision:
@@ -94,15 +95,8 @@ def whole_again(repository: Repository, revision: Revision, verified: datetime |
     """
     # known now, even if its state was lost: all of it was read from this storage
     storage = repository.store_of(revision)
-    return _write(repository, revision, distrusted=False, damaged=(), verified=verified, storage=storage)
-
-
-def _write(repository: Repository, revision: Revision, **state: Any) -> Revision:  # noqa: ANN401  # members of a state
-    """Write a state, unless it is as it was, and return the revision with it."""
-    changed = revision.changed(**state)
-    if changed.state != revision.state or revision.state_problem:
-        repository.records.write_state(changed)
-    return changed
+    lifted: dict[str, Any] = {"distrusted": False, "damaged": (), "verified": verified}
+    return repository.records.change(revision, "verify" if verified else "repair", **lifted, storage=storage)
 
 
 def repair_or_distrust(
@@ -123,7 +117,8 @@ def repair_or_distrust(
     if not damaged:
         return []
     repairer = Repairer(repository, damaged, donor)
-    history = repository.records.history()
+    # those in the trash as well: who gets one back has to know
+    history = repository.records.history(trash=True)
     return [revision.id for revision in history if _distrust_if_damaged(repository, revision, repairer, damaged)]
 
 
@@ -139,7 +134,8 @@ def _distrust_if_damaged(
             distrusted(repository, revision, [*revision.damaged, *bad])
     except (BackyError, OSError) as error:
         # One revision that can not be read must not keep the others trusted.
-        log.warning("revision %s can not be looked at for damage: %s", revision.id, error)
+        if repository.records.has(revision):
+            log.warning("revision %s can not be looked at for damage: %s", revision.id, error)
         return False
     return bool(bad)
 

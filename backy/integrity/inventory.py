@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from backy.durable import read_file
 from backy.errors import BackyError, DamageError
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
@@ -35,13 +37,13 @@ class Inventory:
 
     def __init__(self, repository: Repository, revisions: Iterable[Revision]) -> None:
         self._repository = repository
-        self._revisions: list[Revision] = []
+        self._own: dict[str, list[Revision]] = {}
         self.count = 0
         """Number of chunks."""
         self.problems: list[str] = []
         """Unreadable maps, incomplete raw images, storages that are not installed."""
         distinct: dict[str, set[bytes]] = {}
-        for revision in sorted(revisions, key=lambda revision: (repository.store_of(revision), revision.id)):
+        for revision in sorted(revisions, key=lambda revision: revision.id):
             name = repository.store_of(revision)
             try:
                 shares_chunks = repository.storage(name).shares_chunks
@@ -50,12 +52,14 @@ class Inventory:
                     distinct.setdefault(name, set()).update(chunks.distinct())
                     continue
                 # The map is not kept: all maps together could fill the memory.
-                self._revisions.append(revision)
+                self._own.setdefault(name, []).append(revision)
                 self.count += sum(1 for _ in chunks.data())
                 # A raw image of the wrong size may have all its chunks, but `dd` would copy too little or too much.
                 repository.raw_path(revision)
             except BackyError as error:
-                self.problems.append(str(error))
+                # else it was forgotten since it was listed
+                if repository.records.has(revision):
+                    self.problems.append(str(error))
         self._shared = {name: sorted(chunk_ids) for name, chunk_ids in distinct.items()}
         self.count += sum(map(len, self._shared.values()))
 
@@ -66,25 +70,19 @@ class Inventory:
             yield from (item for item in self._in_order() if item <= last)
 
     def _in_order(self) -> Iterator[Item]:
-        name_of = self._repository.store_of
-        for name in sorted({*self._shared, *map(name_of, self._revisions)}):
+        for name in sorted({*self._shared, *self._own}):
             for chunk_id in self._shared.get(name, ()):
                 yield Item(name, "", 0, chunk_id)
-            yield from self._own(revision for revision in self._revisions if name_of(revision) == name)
-
-    def _own(self, revisions: Iterable[Revision]) -> Iterator[Item]:
-        for revision in revisions:
-            try:
-                chunks = self._repository.records.read_map(revision)
-            except DamageError:
-                continue  # it was sound a moment ago, so the revision was forgotten meanwhile
-            for index in chunks.data():
-                yield Item(self._repository.store_of(revision), revision.id, index, chunks[index])
+            for revision in self._own.get(name, ()):
+                # one that was sound a moment ago and is not there was forgotten meanwhile
+                with suppress(DamageError):
+                    chunks = self._repository.records.read_map(revision)
+                    yield from (Item(name, revision.id, index, chunks[index]) for index in chunks.data())
 
 
 def read_position(path: Path) -> Item | None:
     """Return the chunk that the last scrub checked last, or None if it is not known."""
-    content = path.read_bytes()
+    content = read_file(path)
     try:
         return msgspec.json.decode(content, type=Item)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

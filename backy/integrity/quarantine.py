@@ -15,16 +15,20 @@ import shutil
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
-from backy.durable import sync_folder, write_file
+from backy.durable import read_file, sync_folder, write_file
 from backy.errors import BackyError
-from backy.system.locking import BACKUP_LOCK, exclusive
+from backy.repository.config import Quarantine
+from backy.system.locking import BACKUP_LOCK, RECORDS_LOCK, exclusive
 
 log = logging.getLogger(__name__)
 FOLDER = "quarantine"
 REPORT = "report.json"
+LONGEST = 2**20
+"""Bytes that no report exceeds."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +36,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """Name of the folder."""
-    timestamp: datetime
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
     """Time at which it was found first."""
     revision: str | None = None
     """Id of the revision in which it was found; None if only the chunk's id is known."""
@@ -79,6 +83,20 @@ def keep_if_possible(repository: Path, finding: Finding, source: bytes | None, s
         return f"no evidence can be kept: {error}"
 
 
+def bound(repository: Path, limits: Quarantine, now: datetime) -> None:
+    """Remove the findings that are too old, and the oldest ones if all take too much space.
+
+    The caller holds `.backup`. Raises OSError.
+    """
+    size = 0
+    for finding in sorted(findings(repository), key=lambda finding: finding.timestamp, reverse=True):
+        folder = repository / FOLDER / finding.name
+        size += sum(path.stat().st_size for path in folder.iterdir())
+        if size > limits.size or now - finding.timestamp > limits.age:
+            log.warning("the report %s is removed, as the quarantine is bounded by size and age", finding.name)
+            shutil.rmtree(folder)
+
+
 def findings(repository: Path) -> Iterator[Finding]:
     """Yield all findings in order of their names; the cause of an unreadable one says so."""
     for folder in _folders(repository):
@@ -119,7 +137,8 @@ def delete(repository: Path, names: Iterable[str] | None) -> list[Finding]:
         RepositoryBusyError: a backup is running, which may add findings.
         BackyError: one of the names has no finding, or more than one; nothing is removed.
     """
-    with exclusive(repository, BACKUP_LOCK):
+    # `.records` tells those who change tags meanwhile that this is no backup
+    with exclusive(repository, BACKUP_LOCK), exclusive(repository, RECORDS_LOCK, wait=True):
         if names is None:
             chosen = list(findings(repository))
         else:
@@ -133,7 +152,7 @@ def delete(repository: Path, names: Iterable[str] | None) -> list[Finding]:
 def _read(folder: Path) -> Finding | None:
     """Return the finding in `folder`, or None if there is none that can be read."""
     try:
-        finding = msgspec.json.decode((folder / REPORT).read_bytes(), type=Finding)
+        finding = msgspec.json.decode(read_file(folder / REPORT, LONGEST), type=Finding)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     # A forged name in the report would make `delete` remove another folder.

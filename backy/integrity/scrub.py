@@ -11,21 +11,20 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from backy.api import CHUNK_SIZE, ImageReader, ListedStorage
+from backy.api import CHUNK_SIZE, ImageReader, ListedStorage, checked
 from backy.errors import MOST_FINDINGS, ChunkDamageError, StorageError
-from backy.image.chunkmap import checked
 from backy.image.stored import attempts
 from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
 from backy.integrity.inventory import Inventory, Item, read_position, write_position
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision
+from backy.repository.revision import Clock, Revision
 from backy.repository.storages import threads_for
 from backy.system.locking import PURGE_LOCK, SCRUB_LOCK, exclusive, shared
 from backy.system.progress import Steps, quiet
@@ -78,7 +77,7 @@ class Scrub:
     repository: Repository
     deep: bool
     """Whether chunks are read and compared with their ids; else the storage only looks for their files."""
-    clock: Callable[[], datetime]
+    clock: Clock
     only: Revision | None = None
     """The only revision to check, from its beginning; None for all."""
     rate: float | None = None

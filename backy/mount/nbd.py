@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from backy.errors import BackyError
+from backy.errors import BackyError, TargetError
 from backy.mount.active import mounts
 from backy.mount.serve import serve as serve_mount
 from backy.mount.tree import ImageFile, Single
@@ -21,6 +27,8 @@ from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.system.locking import PURGE_LOCK, shared
 
+log = logging.getLogger(__name__)
+_PREFIX = "backy-nbd-"
 PORT = 10809
 """The port that IANA assigned to NBD."""
 
@@ -66,9 +74,9 @@ def serve(repository: Repository, revision: Revision, server: Server, ready: Cal
     """
     if shutil.which("nbdkit") is None:
         raise BackyError("there is no nbdkit; Debian has it in the package 'nbdkit'")
+    clean_up()
     # A machine may run from the image. The lock prevents that a purge takes its data away after a forget.
-    with tempfile.TemporaryDirectory(prefix="backy-nbd-") as name, shared(repository.directory, PURGE_LOCK):
-        folder = Path(name)
+    with _folder() as folder, shared(repository.directory, PURGE_LOCK), _socket(server.address):
         (folder / "mount").mkdir()
         single = Single(ImageFile(repository, repository.records.current(revision)))
         address = server.address or Address(folder / "socket")
@@ -78,6 +86,68 @@ def serve(repository: Repository, revision: Revision, server: Server, ready: Cal
         with _Program(folder, arguments, lambda: ready(address.uri)) as nbdkit:
             serve_mount(single, folder / "mount", cache=server.cache, foreground=True, began=nbdkit.begin)
     nbdkit.check()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Make a folder for this server; whoever finds it later can tell by its lock whether the server runs still."""
+    # the lock ends last, so that nobody takes what is just being removed for what a killed server left
+    with ExitStack() as lock, tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
+        lock.enter_context(_locked(Path(name)))
+        yield Path(name)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; raises BlockingIOError if a server that runs holds it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def clean_up() -> None:
+    """Unmount and remove what servers of this user have left that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            # Without `mount` another one begins, which does not hold its lock yet. Only the folder is asked: a mount
+            # whose server is dead answers nobody.
+            if folder.lstat().st_uid != os.geteuid() or folder / "mount" not in folder.iterdir():
+                continue
+            with _locked(folder):
+                with suppress(TargetError):
+                    unmount(folder / "mount")
+                shutil.rmtree(folder)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # it runs, or has just ended
+        except OSError as error:
+            log.warning("%s is left of a server that was killed, and can not be removed: %s", folder, error)
+
+
+@contextmanager
+def _socket(address: Address | None) -> Iterator[None]:
+    """Take over the place of a socket that nobody listens at, and remove it at the end.
+
+    Raises:
+        TargetError: somebody listens there, or it is no socket.
+    """
+    path = address.socket if address else None
+    if path is None:
+        yield
+        return
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX) as client:
+            if client.connect_ex(str(path)) != errno.ECONNREFUSED:
+                raise TargetError(f"{path} is in use: another server listens there")
+        path.unlink()
+    elif os.path.lexists(path):
+        raise TargetError(f"{path} is there already, and is no socket")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # nbdkit leaves it
 
 
 class _Program:

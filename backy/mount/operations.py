@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, Protocol
 
 from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
-from backy.image.cache import ChunkCache
 from backy.mount.active import read_ahead
+from backy.mount.cache import ChunkCache
+from backy.mount.open_images import Handle, OpenImages
 from backy.mount.tree import Entry, Folder, ImageFile, Link
-from backy.repository.open_images import Handle, OpenImages
 
 # Where libfuse 2 is installed as well, mfusepy would take that, which does not pass on SEEK_DATA and SEEK_HOLE.
 os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")

@@ -10,9 +10,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from backy.errors import BackyError, TargetError
-from backy.image.cache import ChunkCache
 from backy.mount.active import SUBTYPE, mounts
+from backy.mount.cache import ChunkCache
 from backy.mount.tree import Forest, Single, Tree
+from backy.terminal.plain import PlainFormatter
 from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,6 @@ def _log_to_system() -> None:
     if not _SYSTEM_LOG.exists():
         return
     handler = logging.handlers.SysLogHandler(str(_SYSTEM_LOG))
-    handler.setFormatter(logging.Formatter("backy[%(process)d]: %(message)s"))
+    handler.setFormatter(PlainFormatter("backy[%(process)d]: %(message)s"))
     handler.setLevel(logging.WARNING)
     logging.getLogger().addHandler(handler)

@@ -24,7 +24,8 @@ from backy.api import ID_PATTERN
 from backy.errors import BackyError, DamageError
 from backy.mount.active import REPOSITORY
 from backy.repository.config import CONFIG
-from backy.repository.repository import LAST, Repository
+from backy.repository.records import LAST
+from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Tree:
 
     def _named(self, name: str) -> Entry | None:
         if name == LAST:
-            return _newest(self._newest_known(), "")
+            return self._newest(None)
         if name == REPOSITORY:
             # By it, `backy find` works in a mount as it does in a repository.
             return Link(str(self._repository.directory.resolve()))
@@ -100,20 +101,21 @@ class Tree:
             case [tag]:
                 return Folder(lambda: self._tagged(tag)) if tag in self._tags() else None
             case [tag, "last"]:
-                return _newest([revision for revision in self._newest_known() if tag in _folders(revision)], "../../")
+                return self._newest(tag)
             case [tag, name]:
                 return self._dated_link(name, tag)
         return None
 
     def _root(self) -> list[str]:
         history = self._history()
-        return [BY_DATE, BY_TAG, *([LAST] if self._newest_known() else []), *(revision.id for revision in history)]
+        last = [LAST] if self._newest(None) else []
+        return [BY_DATE, BY_TAG, *last, *(revision.id for revision in history)]
 
     def _tags(self) -> list[str]:
         return sorted({folder for revision in self._history() for folder in _folders(revision)})
 
     def _tagged(self, tag: str) -> list[str]:
-        last = [LAST] if self._newest_known() else []
+        last = [LAST] if self._newest(tag) else []
         return [*last, *(_dated(revision) for revision in self._history() if tag in _folders(revision))]
 
     def _dated_link(self, name: str, tag: str | None) -> Link | None:
@@ -128,14 +130,22 @@ class Tree:
         if not ID_PATTERN.fullmatch(revision_id):
             return None
         try:
-            return self._repository.records.read(revision_id)
+            revision = self._repository.records.read(revision_id)
         except (FileNotFoundError, DamageError):
             return None
+        # what is in the trash is not shown, so it is not found either
+        return None if revision.state.forgotten else revision
 
-    def _newest_known(self) -> list[Revision]:
-        """Return the revisions, the oldest first; none if a damaged record hides which one is the newest."""
+    def _newest(self, tag: str | None) -> Link | None:
+        """Return the link to the newest revision with a tag, or of all; None if it is not known, or wrong."""
         sound, damaged = self._repository.records.survey()
-        return [] if self._repository.records.doubt(sound, damaged) else sound
+        fitting = [revision for revision in sound if tag is None or tag in _folders(revision)]
+        hidden = self._repository.records.doubt(sound, damaged)
+        # the name promises the machine as it was: by its id, everybody sees what a wrong revision has
+        problem = hidden or (fitting[-1].doubt if fitting and fitting[-1].state.wrong else None)
+        if problem:
+            log.warning("%s: '%s' is not shown: %s", self._repository.directory, LAST, problem)
+        return None if problem or not fitting else Link(f"{'' if tag is None else '../../'}{fitting[-1].id}")
 
     def _history(self) -> list[Revision]:
         return self._repository.records.survey()[0]
@@ -203,7 +213,3 @@ def tag_folder(tag: str) -> str:
     if set(tag) == {"."}:
         return tag.replace(".", "%2E")
     return "".join(quote(character, safe="") if character in "/%" else character for character in tag)
-
-
-def _newest(history: list[Revision], above: str) -> Link | None:
-    return Link(f"{above}{history[-1].id}") if history else None

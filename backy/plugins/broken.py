@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from backy.errors import BackyError, PluginError
-from backy.plugins.discovery import Plugin
 
 
 class BrokenPluginError(PluginError):
     """A plugin can not be imported, breaks the contract, or failed unexpectedly."""
 
-    def __init__(self, plugin: Plugin, cause: str) -> None:
+    def __init__(self, plugin: object, cause: str) -> None:
         super().__init__(f"{plugin} is broken: {cause}")
         self.cause = cause
 
@@ -18,13 +20,17 @@ class PluginSystemError(PluginError, OSError):
     """The operating system refused something that a plugin asked for: a disk is full, a device gone."""
 
     # An OSError as well, so that those who go on after one do so no matter who met it.
-    def __init__(self, plugin: Plugin, call: str, error: OSError) -> None:
-        self._text = f"{plugin} failed in {call}: {system_error(error)}"
-        super().__init__(self._text)
-        self.errno, self.strerror = error.errno, error.strerror
 
-    def __str__(self) -> str:
-        return self._text
+
+@contextmanager
+def blamed(plugin: object) -> Iterator[None]:
+    """Raise whatever the context raises as the fault of `plugin`, unless it is that already."""
+    try:
+        yield
+    except (KeyboardInterrupt, BrokenPluginError):
+        raise
+    except BaseException as error:  # also a SystemExit, and the panic of a compiled module
+        raise BrokenPluginError(plugin, described(error)) from error
 
 
 def described(error: BaseException) -> str:

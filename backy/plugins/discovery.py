@@ -1,4 +1,4 @@
-"""Lists the installed plugins from the metadata of their distributions, without importing any."""
+"""Lists the installed plugins from the metadata of distributions. None is imported before its `load` is called."""
 
 from __future__ import annotations
 
@@ -10,36 +10,51 @@ from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import Distribution, EntryPoint, EntryPoints, distributions
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Final
+
+import click
+
+from backy.plugins.broken import BrokenPluginError, blamed
+from backy.plugins.files import PluginFile
 
 CORE_DISTRIBUTION = "backy"
-SWITCHES = ("BACKY_PLUGINS", "BACKY_DISABLED_PLUGINS")
+SWITCHES = {"BACKY_PLUGINS": False, "BACKY_DISABLED_PLUGINS": True}
+"""Environment variables with names of plugins, and whether they switch off those that are named or all others."""
+
 FOLDER = Path("/etc/backy/plugins.d")
 VARIABLE = "BACKY_PLUGINS_DIR"
 """Environment variable with the folder that `--plugins-dir` names. Children of the command have it, too."""
 
 
 class Kind(Enum):
-    """The kinds of plugin: the word that users see, the entry-point group, required and optional factories."""
+    """The kinds of plugin: the word that users see, required and optional factories."""
 
-    SOURCE = ("source", "backy.sources", ("backy_source", "backy_source_config"), ("backy_restore_target",))
-    STORAGE = ("storage", "backy.storages", ("backy_storage",), ("backy_storage_config",))
-    VERIFIER = ("verifier", "backy.verifiers", ("backy_verifier",))
-    HOOK = ("hook", "backy.hooks", ())
-    COMMAND = ("command", "backy.commands", ())
+    SOURCE = ("source", ("backy_source", "backy_source_config"), ("backy_restore_target",))
+    STORAGE = ("storage", ("backy_storage",), ("backy_storage_config",))
+    VERIFIER = ("verifier", ("backy_verifier",))
+    MOMENT = ("moment", ("backy_moment",))
+    HOOK = ("hook",)
+    COMMAND = ("command",)
 
-    def __init__(self, word: str, group: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
+    def __init__(self, word: str, required: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> None:
         self.word = word
-        self.group = group
+        self.group = f"backy.{word}s"
         self.required = required
         self.factories = required + optional
 
 
-class Origin(NamedTuple):
-    """The distribution that a plugin belongs to."""
-
-    name: str
-    version: str
+ELSEWHERE: Final = {
+    (Kind.SOURCE, "file"): "backy-sources-file",
+    (Kind.SOURCE, "ceph-rbd"): "backy-sources-ceph",
+    (Kind.SOURCE, "lvm"): "backy-sources-lvm",
+    (Kind.SOURCE, "nbd"): "backy-sources-qemu",
+    (Kind.SOURCE, "qemu"): "backy-sources-qemu",
+    (Kind.MOMENT, "guest-agent"): "backy-sources-qemu",
+    (Kind.SOURCE, "flyingcircus"): "backy-sources-flyingcircus",
+    (Kind.STORAGE, "chunked"): "backy-storages-chunked",
+    (Kind.STORAGE, "cow"): "backy-storages-cow",
+}
+"""Plugins of backy's own that are distributions beside this one."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +63,54 @@ class Plugin:
 
     kind: Kind
     name: str
-    entry_point: EntryPoint
+    value: str
+    """What the entry point names, or the path of a plugin that is a single file."""
     distribution: str
+    """The name of the distribution, or the path again."""
     version: str
-    switch: str | None
-    """The environment variable that switches the plugin off, or None."""
-    file: Path | None = None
-    """The file of a plugin that is no part of a distribution."""
+
+    def load(self) -> Any:  # noqa: ANN401  # an entry point may name anything
+        """Import what the entry point names: a click command, or an object with hooks.
+
+        Raises:
+            BrokenPluginError: importing it failed, or a command is something else.
+        """
+        # The entry point itself was chosen, with its distribution. To search for it by its name again could find that
+        # of another distribution, or one of an outdated cache.
+        with blamed(self):
+            found = self.entry_point.load()
+        if self.kind is Kind.COMMAND and not isinstance(found, click.Command):
+            raise BrokenPluginError(self, f"'{self.value}' is no click command")
+        return found
+
+    @property
+    def entry_point(self) -> EntryPoint:
+        """What imports the plugin."""
+        # No distribution can name a path that begins with a slash.
+        kind = PluginFile if self.value.startswith("/") else EntryPoint
+        return kind(self.name, self.value, self.kind.group)
+
+    @property
+    def ours(self) -> bool:
+        """Whether the plugin is backy's own, be it in this distribution or in one beside it."""
+        return self.distribution in {CORE_DISTRIBUTION, ELSEWHERE.get((self.kind, self.name))}
 
     @property
     def core(self) -> bool:
-        """Whether the plugin comes with backy itself."""
-        return self.distribution == CORE_DISTRIBUTION
+        """Whether what backy does by default needs the plugin."""
+        return self.distribution in {CORE_DISTRIBUTION, ELSEWHERE[Kind.STORAGE, "chunked"]}
+
+    @property
+    def switch(self) -> str | None:
+        """The environment variable that switches the plugin off, or None."""
+        # Without these jobs would have no storage and no verifier; the variables are about other plugins.
+        names = {_normalized(self.name), _normalized(self.distribution)}
+        for variable, named_are_off in SWITCHES.items() if not self.core else ():
+            listed = os.environ.get(variable)
+            # Set but empty is something else than not set: an empty BACKY_PLUGINS allows no plugin at all.
+            if listed is not None and named_are_off == bool(names & {_normalized(one) for one in listed.split(",")}):
+                return variable
+        return None
 
     @property
     def origin(self) -> str:
@@ -76,12 +127,12 @@ def advertised(kind: Kind) -> dict[str, list[Plugin]]:
     A distribution whose metadata can not be read has none; `unreadable` names it.
     """
     found = defaultdict(list)
-    for origin, entry_points in _readable([]):
-        for entry_point in entry_points.select(group=kind.group):
-            found[entry_point.name].append(_plugin(kind, entry_point, origin))
-    for path in _files() if kind is Kind.HOOK else ():
-        entry_point = EntryPoint(path.stem, str(path), kind.group)
-        found[path.stem].append(Plugin(kind, path.stem, entry_point, str(path), "(a file)", _switch({path.stem}), path))
+    for distribution, version, entry_points in _readable([]):
+        for one in entry_points.select(group=kind.group):
+            found[one.name].append(Plugin(kind, one.name, one.value, distribution, version))
+    folder = Path(os.environ.get(VARIABLE) or FOLDER).absolute()
+    for path in sorted(folder.glob("*.py")) if kind is Kind.HOOK else ():
+        found[path.stem].append(Plugin(kind, path.stem, str(path), str(path), "(a file)"))
     return {name: sorted(found[name], key=lambda plugin: plugin.distribution) for name in sorted(found)}
 
 
@@ -95,12 +146,11 @@ def unreadable() -> list[str]:
 def contenders(plugins: Iterable[Plugin]) -> list[Plugin]:
     """Return which of the plugins of one name may be used; more than one is a conflict, except of hooks.
 
-    Plugins that are switched off are left out, and so are those of other distributions if backy itself has one of that
-    kind and name.
+    Plugins that are switched off are left out, and so are those of others if backy has one of that kind and name.
     """
     enabled = [plugin for plugin in plugins if not plugin.switch]
-    # A conflict would disable the name: no distribution may take `restore`, `chunked` or `full` away from all jobs.
-    return [plugin for plugin in enabled if plugin.core] or enabled
+    # A conflict would disable the name: no distribution may take `restore`, `file` or `full` away from all jobs.
+    return [plugin for plugin in enabled if plugin.ours] or enabled
 
 
 def conflict(candidates: Iterable[Plugin]) -> str:
@@ -109,16 +159,7 @@ def conflict(candidates: Iterable[Plugin]) -> str:
     return f"claimed by {origins}; uninstall all but one, or put the others into BACKY_DISABLED_PLUGINS"
 
 
-def _files() -> Iterator[Path]:
-    """Yield the plugins that are files in a folder, sorted by name; none if there is no folder."""
-    folder = Path(os.environ.get(VARIABLE) or FOLDER)
-    try:
-        yield from (path for path in sorted(folder.iterdir()) if path.suffix == ".py")
-    except OSError:
-        return  # most systems have no such folder
-
-
-def _readable(failures: list[str]) -> Iterator[tuple[Origin, EntryPoints]]:
+def _readable(failures: list[str]) -> Iterator[tuple[str, str, EntryPoints]]:
     """Yield the distributions that have plugins of backy; add a line to `failures` for each that can not be read."""
     seen = set()
     for distribution in distributions():
@@ -127,14 +168,19 @@ def _readable(failures: list[str]) -> Iterator[tuple[Origin, EntryPoints]]:
             # Only the few that name a group of backy are parsed: every command, even `--help`, comes through here.
             if "backy." not in _entry_points_text(distribution):
                 continue
-            origin, entry_points = _origin(distribution), distribution.entry_points
+            # once: it is parsed anew whenever it is asked for
+            metadata, entry_points = distribution.metadata, distribution.entry_points
+            if not (metadata and metadata["Name"]):
+                raise ValueError("METADATA is missing or has no name")  # noqa: TRY301  # it is one of many faults
         except Exception as error:  # noqa: BLE001  # parsers of foreign files; the cause is shown
-            failures.append(f"{_place(distribution)} can not be read: {error or type(error).__name__}")
+            failures.append(
+                f"the distribution {_folder(distribution)} can not be read: {error or type(error).__name__}"
+            )
             continue
         # Of one distribution that is on the path twice, Python imports the first.
-        if _normalized(origin.name) not in seen:
-            seen.add(_normalized(origin.name))
-            yield origin, entry_points
+        if (normalized := _normalized(metadata["Name"])) not in seen:
+            seen.add(normalized)
+            yield metadata["Name"], metadata["Version"] or "(no version)", entry_points
 
 
 def _entry_points_text(distribution: Distribution) -> str:
@@ -152,40 +198,6 @@ def _folder(distribution: Distribution) -> object:
     return getattr(distribution, "_path", None) or distribution.locate_file("")
 
 
-def _place(distribution: Distribution) -> str:
-    return f"the distribution {_folder(distribution)}"
-
-
-def _origin(distribution: Distribution) -> Origin:
-    """Return name and version of a distribution. Raise ValueError if its metadata has no name."""
-    name = distribution.metadata["Name"] if distribution.metadata else None
-    if not name:
-        raise ValueError("METADATA is missing or has no name")
-    return Origin(name, distribution.metadata["Version"] or "(no version)")
-
-
-def _plugin(kind: Kind, entry_point: EntryPoint, origin: Origin) -> Plugin:
-    # Switching off backy's own plugins would leave jobs without a storage; the variables are about other distributions.
-    switch = None if origin.name == CORE_DISTRIBUTION else _switch({entry_point.name, origin.name})
-    return Plugin(kind, entry_point.name, entry_point, origin.name, origin.version, switch)
-
-
-def _switch(names: set[str]) -> str | None:
-    """Return the variable that switches off a plugin with these `names`, or None."""
-    names = {_normalized(name) for name in names}
-    allowed, disabled = (_listed(variable) for variable in SWITCHES)
-    if allowed is not None and not names & allowed:
-        return SWITCHES[0]
-    return SWITCHES[1] if names & (disabled or set()) else None
-
-
-def _listed(variable: str) -> set[str] | None:
-    """Return the comma-separated names in an environment variable, or None if it is not set."""
-    # Set but empty is something else: an empty BACKY_PLUGINS allows no plugin at all.
-    value = os.environ.get(variable)
-    return None if value is None else {_normalized(name.strip()) for name in value.split(",") if name.strip()}
-
-
 def _normalized(name: str) -> str:
     """Return a name as package indexes compare it: in lower case, with dashes for dots and underscores."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()

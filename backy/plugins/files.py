@@ -4,38 +4,39 @@ from __future__ import annotations
 
 import os
 import stat
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 
-from backy.errors import PluginError
 
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+class PluginFile(EntryPoint):
+    """A plugin that is a single file; its `value` is the path."""
+
+    def load(self) -> ModuleType:
+        """Run the file and return it as a module. Raise the same errors as `opened`."""
+        # What was checked is what is run, even if the file is replaced meanwhile.
+        with os.fdopen(opened(Path(self.value)), "rb") as stream:
+            code = compile(stream.read(), self.value, "exec", dont_inherit=True)
+        module = ModuleType(self.name)
+        module.__file__ = self.value
+        exec(code, vars(module))  # noqa: S102  # running it is what it is there for
+        return module
 
 
 def opened(path: Path) -> int:
     """Open a plugin's file and return the descriptor, which the plugin is run from.
 
     Raises:
-        PluginError: the file or a folder above it is a link, belongs to somebody else, or can be changed by others.
+        PermissionError: the file or a folder above it is a link, belongs to somebody else, or can be changed by others.
         OSError: it can not be opened.
     """
-    descriptor = os.open("/", os.O_PATH | os.O_DIRECTORY)
-    for part in path.absolute().parts[1:]:
-        # Step by step from the root, so that what was checked is what is opened, whatever is renamed meanwhile.
-        last = part == path.name and _is_file(part, descriptor)
-        flags = os.O_RDONLY if last else os.O_RDONLY | os.O_DIRECTORY
-        try:
-            following = os.open(part, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
-        finally:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # The folders after the file: who could have put another one in its place can still be seen.
+    for place, found in [(path, os.fstat(descriptor)), *((folder, folder.lstat()) for folder in path.parents)]:
+        if cause := _untrusted(found):
             os.close(descriptor)
-        descriptor = following
-        if cause := _untrusted(os.fstat(descriptor)):
-            os.close(descriptor)
-            raise PluginError(f"{path} is not run, as '{part}' in its path {cause}")
+            raise PermissionError(f"{path} is not run, as {place} {cause}")
     return descriptor
-
-
-def _is_file(name: str, folder: int) -> bool:
-    return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
 
 
 def _untrusted(found: os.stat_result) -> str | None:
@@ -46,4 +47,5 @@ def _untrusted(found: os.stat_result) -> str | None:
         return "belongs to somebody else"
     # In a sticky folder, such as /tmp, others can make files but not rename what is not theirs.
     sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-    return "can be changed by others" if found.st_mode & _OTHERS_WRITE and not sticky else None
+    # A link can be changed by others as well, as its mode says.
+    return "can be changed by others" if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky else None

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+import sys
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pluggy
 
 from backy import hookspecs
 from backy.errors import PluginError
-from backy.plugins import tracing
-from backy.plugins.broken import BrokenPluginError, described
-from backy.plugins.contract import check
-from backy.plugins.discovery import Kind, Plugin, advertised, conflict, contenders, unreadable
-from backy.plugins.guard import Call
-from backy.plugins.importing import imported
-from backy.plugins.shapes import made
+from backy.plugins.broken import BrokenPluginError, blamed
+from backy.plugins.contract import breaches
+from backy.plugins.discovery import ELSEWHERE, Kind, Plugin, advertised, conflict, contenders, unreadable
+from backy.plugins.guard import Call, made
 from backy.text.phrases import did_you_mean
 
 
@@ -37,8 +37,6 @@ def invoke(plugin: Plugin, manager: pluggy.PluginManager, hook: str, **arguments
         raise PluginError(f"{plugin} does not offer that: it has no hook {hook}")
     with Call(plugin, f"hook {hook}"):
         result = caller(**arguments)
-    if result is None:
-        raise BrokenPluginError(plugin, f"hook {hook} returned nothing")
     return made(plugin, hook, result)
 
 
@@ -73,12 +71,21 @@ def managed(plugin: Plugin) -> pluggy.PluginManager:
         BrokenPluginError: it can not be imported, or its hooks are not those of its kind.
     """
     # Nobody can take the place of backy's own plugins, so that there is nothing to manage: `status` uses no others.
-    if plugin.core:
-        return accepted(plugin, imported(plugin))
-    # Only now, as stevedore takes long to import.
-    from backy.plugins.managers import ChosenPlugin
+    return accepted(plugin, plugin.load() if plugin.core else _driver(plugin))
 
-    return accepted(plugin, ChosenPlugin(plugin).driver)
+
+def _driver(plugin: Plugin) -> object:
+    """Import `plugin` by stevedore. Raise BrokenPluginError if that fails."""
+    from stevedore.driver import DriverManager  # only now, as that takes long
+
+    class Chosen(DriverManager[Any]):
+        # stevedore itself would read the entry points of all distributions, take outdated ones from a cache, and end
+        # with the first distribution that it can not read.
+        def list_entry_points(self) -> list[EntryPoint]:
+            return [plugin.entry_point]
+
+    with blamed(plugin):
+        return Chosen(plugin.kind.group, plugin.name).driver
 
 
 def accepted(plugin: Plugin, module: object) -> pluggy.PluginManager:
@@ -89,33 +96,32 @@ def accepted(plugin: Plugin, module: object) -> pluggy.PluginManager:
     """
     # One manager for all plugins would call each of them for a hook that is meant for one.
     manager = pluggy.PluginManager("backy")
-    try:
+    # A plugin may be any object: looking at its attributes may do anything.
+    with blamed(plugin):
         manager.register(module, plugin.name)
         # Before the specifications are added, as pluggy would refuse a breach in words that name no remedy.
-        check(plugin, module, manager)
+        if cause := next(breaches(plugin.kind, module, manager), None):
+            raise BrokenPluginError(plugin, cause)
         manager.add_hookspecs(hookspecs)
         manager.check_pending()
-    except BrokenPluginError:
-        raise
-    except Exception as error:  # a plugin may be any object: looking at its attributes may do anything
-        raise BrokenPluginError(plugin, described(error)) from error
-    if tracing.wanted():
-        tracing.trace(plugin, manager)
+    if os.environ.get("BACKY_TRACE_PLUGINS") == "1":
+        _trace(plugin, manager)
     return manager
 
 
-def rejected(plugin: Plugin, claims: Iterable[Plugin]) -> str | None:
-    """Return why a job can not use `plugin`, as far as that is known without importing it, or None.
+def _trace(plugin: Plugin, manager: pluggy.PluginManager) -> None:
+    """Write to standard error now and at every call of `plugin`, for its author."""
 
-    Args:
-        plugin: One of `claims`.
-        claims: All plugins of its kind and name.
-    """
-    candidates = contenders(claims)
-    if plugin not in candidates:
-        return f"backy has a {plugin.kind.word} of that name, which always comes first"
-    # Nobody chooses a hook by its name: two of one name both run.
-    return conflict(candidates) if len(candidates) > 1 and plugin.kind is not Kind.HOOK else None
+    def write(event: str) -> None:
+        sys.stderr.write(f"plugin trace: {plugin}: {event}\n")
+
+    def after(outcome: Any, hook: str, *_others: object) -> None:  # noqa: ANN401  # as pluggy calls it
+        # The type only: a configuration may hold secrets, and so may what is made of it.
+        value = outcome.exception or outcome.get_result()
+        write(f"{hook} {'raised' if outcome.exception else 'returned'} {type(value).__name__}")
+
+    write(f"loaded from '{plugin.value}'")
+    manager.add_hookcall_monitoring(lambda hook, _, arguments: write(f"{hook}({', '.join(arguments)})"), after)
 
 
 def install_hint(kind: Kind) -> str:
@@ -127,14 +133,15 @@ def _unknown(kind: Kind, name: str, plugins: Mapping[str, list[Plugin]]) -> str:
     """Return a text for an unknown plugin: near misses, the names that are installed, and where to look further."""
     if switches := {plugin.switch for plugin in plugins.get(name, []) if plugin.switch}:
         return f"{kind.word} '{name}' is switched off by {' and '.join(sorted(switches))}"
-    text = f"no {kind.word} '{name}'"
     # The likely reason if the plugin was there yesterday.
     lost = "".join(f"; {line}" for line in unreadable())
+    if package := ELSEWHERE.get((kind, name)):
+        return f"no {kind.word} '{name}'; install {package}, which has it{lost}"
     if not plugins:
-        return f"{text}: no {kind.word} is installed{install_hint(kind)}{lost}"
+        return f"no {kind.word} '{name}': no {kind.word} is installed{install_hint(kind)}{lost}"
     # Names only: to import all plugins for a message takes long, and each of them may do anything.
-    usable = [name for name, claims in plugins.items() if contenders(claims)]
-    disabled = [name for name in plugins if name not in usable]
-    off = f"; switched off: {', '.join(disabled)}" if disabled else ""
-    installed = f"installed: {', '.join(usable) or 'none'}{off}{lost}"
-    return f"{text}; {did_you_mean(name, plugins)}{installed}; 'backy plugins --check' tells which are broken"
+    off = {other for other, claims in plugins.items() if not contenders(claims)}
+    states = {"installed": [other for other in plugins if other not in off], "switched off": sorted(off)}
+    listed = "; ".join(f"{state}: {', '.join(names)}" for state, names in states.items() if names)
+    hint = f"{did_you_mean(name, plugins)}{listed}{lost}"
+    return f"no {kind.word} '{name}'; {hint}; 'backy plugins --check' tells which are broken"

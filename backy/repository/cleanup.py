@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from backy.durable import TEMPORARY_SUFFIX
+from backy.durable import TEMPORARY_SUFFIX, names_in
+from backy.repository.records import orphans
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.running import begun, end
@@ -13,21 +14,29 @@ log = logging.getLogger(__name__)
 
 
 def clean_up(repository: Repository) -> list[Revision]:
-    """Remove what interrupted backups and removals left; return the revisions. The caller holds `.backup`."""
+    """Remove what interrupted backups and removals left; return the revisions, those in the trash included.
+
+    The caller holds `.backup`.
+    """
     records = repository.records
-    for error in records.survey()[1]:
-        log.warning("%s; 'backy forget -r ID' removes it", error)
-    for revision_id in begun(repository.directory):
+    # once: of several listings, the one of the records may be the one that fails, and all would be orphans
+    names = names_in(repository.directory)
+    for revision_id in begun(names):
         # a record counts, sound or not: the backup was complete, and only what tells that it ran was left
         if records.record_path(revision_id).exists():
             end(repository.directory, revision_id)
         else:
             log.info("removing the incomplete revision %s", revision_id)
-            repository.remove(revision_id)
+            repository.remove(revision_id, "clean up")
     # one whose record is published is no leftover, even if it can not be fetched: only an operator gives it up
-    for revision_id in records.orphans() - repository.published_records():
+    for revision_id in orphans(names) - {*begun(names)} - repository.published_records():
         log.info("removing what is left of revision %s", revision_id)
-        repository.remove(revision_id)
-    for path in repository.directory.glob(f".*{TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)  # what somebody writes at this moment has its own name by now
-    return records.survey()[0]
+        repository.remove(revision_id, "clean up")
+    for name in names:
+        if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX):
+            # what somebody writes at this moment has its own name by now
+            (repository.directory / name).unlink(missing_ok=True)
+    sound, damaged = records.survey(names, trash=True)
+    for error in damaged:
+        log.warning("%s" if error.unread else "%s; 'backy forget -r ID' removes it", error)
+    return sound

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
 
 from backy.api import Config
-from backy.config import Duration, format_duration, typed, unexpected
+from backy.config import Duration, Size, format_duration, typed, unexpected
+from backy.durable import READ_ONLY, write_file
 from backy.errors import ConfigError, RepositoryError
+from backy.repository.revision import tag_problem
 from backy.repository.sealed import FORMAT
 from backy.system.safeyaml import dump_yaml, load_yaml
 
@@ -20,17 +21,37 @@ CONFIG = "config"
 """Name of the file."""
 # no dot: names with one are records, maps, links, logs and files that are being written
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_TAKEN = {"README", "config", "in-use", "journal", "last", "mount", "quarantine", "trash"}
+# plugins alone know what their keys mean: so by the name, and rather one too many, but for a path of a file
+_SECRET = re.compile(rb"^[ -]*[\w-]*(token|secret|pass|credential|key)[\w-]*(?<!file):", re.MULTILINE | re.IGNORECASE)
+RESERVED = {"README", "config", "in-use", "journal", "last", "mount", "quarantine", "trash"}
 _FOLDERS = {"chunked": "chunks"}
 """The folders of storages that have another name than their type unless their section says so."""
+_TORN = ("accept", "refuse")
 LONGEST_INTERVAL = Duration(days=3650)
 MOST_KEPT = 100_000
 
 
-class PluginSection:
+class _Written:
+    """A part of `config` that is kept as it was written."""
+
+    written: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Written) and self.written == other.written
+
+    def __hash__(self) -> int:
+        return hash(repr(self.written))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.written!r})"
+
+
+class PluginSection(_Written):
     """A section that chooses a plugin by its `type`; the other keys are the plugin's own."""
 
     _expected = "keys and values"
+    CORE: ClassVar[tuple[str, ...]] = ()
+    """The keys that are the core's."""
 
     def __init__(self, written: Config) -> None:
         """Take a section as it is written.
@@ -65,17 +86,23 @@ class PluginSection:
 
     @property
     def options(self) -> Config:
-        """The keys that the plugin gets, with `type`."""
-        return self.written
+        """The keys that the plugin gets, with `type`: all but those of the core."""
+        return {key: value for key, value in self.written.items() if key not in self.CORE}
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PluginSection) and self.written == other.written
 
-    def __hash__(self) -> int:
-        return hash(self.type)
+class SourceSection(PluginSection):
+    """A section that chooses a source. Its key `torn` says what becomes of an image that was written to meanwhile."""
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.written!r})"
+    CORE = ("torn",)
+
+    def __init__(self, written: Config) -> None:
+        """Take a section as it is written; raises ValueError if `type` is missing or `torn` is another word."""
+        super().__init__(written)
+        torn = written.get("torn", "refuse")
+        if torn not in _TORN:
+            raise ValueError(f"'torn' is 'accept' or 'refuse', not {torn!r}")
+        self.accepts_torn: bool = torn == "accept"
+        """Whether an image is kept that was written to while it was read."""
 
 
 class ShortSection(PluginSection):
@@ -89,41 +116,32 @@ class ShortSection(PluginSection):
         return cls.named(value) if isinstance(value, str) else super().from_plain(value)
 
 
-class VerifierSections:
+class VerifierSections(_Written):
     """The sections of the job's verifiers, in their order. One may be written without a list."""
 
-    def __init__(self, sections: Sequence[PluginSection]) -> None:
+    def __init__(self, *sections: PluginSection) -> None:
         """Take the sections; raises ValueError if there is none."""
         if not sections:
             raise ValueError("the list is empty; the verifier 'none' compares nothing")
-        self.sections = tuple(sections)
+        self.sections = sections
+        written = [section.written for section in sections]
+        self.written = written if len(written) > 1 else written[0]
 
     @classmethod
     def named(cls, *names: str) -> Self:
         """Make the sections of verifiers without options."""
-        return cls([ShortSection.named(name) for name in names])
+        return cls(*map(ShortSection.named, names))
 
     @classmethod
     def from_plain(cls, value: object) -> Self:
         """Make the sections of plain values; raises ValueError."""
-        values = value if isinstance(value, list) else [value]
-        return cls([ShortSection.from_plain(one) for one in values])
-
-    @property
-    def written(self) -> Config | list[Config]:
-        """The sections as `config` has them."""
-        written = [section.written for section in self.sections]
-        return written if len(written) > 1 else written[0]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, VerifierSections) and self.sections == other.sections
-
-    def __hash__(self) -> int:
-        return hash(self.sections)
+        return cls(*map(ShortSection.from_plain, value if isinstance(value, list) else [value]))
 
 
 class StorageSection(ShortSection):
     """A section that chooses a storage. Its key `name` is the folder that the storage gets in the repository."""
+
+    CORE = ("name",)
 
     def __init__(self, written: Config) -> None:
         """Take a section as it is written.
@@ -136,7 +154,7 @@ class StorageSection(ShortSection):
             raise ValueError(
                 f"the storage can not have the folder {self.folder!r}; give it a 'name' of letters, digits, '-' and '_'"
             )
-        if self.folder in _TAKEN:
+        if self.folder in RESERVED:
             raise ValueError(f"backy itself uses the name '{self.folder}'; give the storage another 'name'")
 
     @property
@@ -145,14 +163,12 @@ class StorageSection(ShortSection):
         folder: str = self.written.get("name", _FOLDERS.get(self.type, self.type))
         return folder
 
-    @property
-    def options(self) -> Config:
-        """The keys that the plugin gets, with `type`: all but `name`, which is the core's."""
-        return {key: value for key, value in self.written.items() if key != "name"}
-
 
 LONGEST_OUTAGE = Duration(days=35)
 """How long a server may be off: more is not believed of a clock, unless `longest-outage` says so."""
+
+TRASH = Duration(days=7)
+"""How long revisions stay in the trash, unless `trash` says otherwise."""
 
 
 class ScheduledTag(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -170,6 +186,17 @@ class ScheduledTag(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             raise ValueError("an interval is at least a second and at most 3650 days")
 
 
+class Quarantine(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How much evidence of damage and differences is kept; the oldest goes first."""
+
+    size: Size = Size(256 * 2**20)
+    age: Duration = Duration(days=90)
+
+
+RESERVE = Size(2**20)
+"""Space that is kept for commands that free some: enough to write a few hundred states."""
+
+
 class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The file `config` of a repository."""
 
@@ -179,25 +206,35 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     """Name of the repository that a move does not change. Made by `init`; without it, the directory's name is taken."""
     created: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     """When the repository was made. The job has to keep its SLA from then on."""
-    source: PluginSection | None = None
-    """The source to back up: `type` names its plugin, the other keys are the plugin's own. None in a mere copy."""
+    source: SourceSection | None = None
+    """The source to back up: `type` names its plugin; all keys but `torn` are the plugin's. None in a mere copy."""
     storage: StorageSection = msgspec.field(default_factory=lambda: StorageSection.named("chunked"))
     """How images are kept: `type` names the storage, `name` its folder, and the other keys are its own."""
     earlier_storages: tuple[StorageSection, ...] = ()
     """The storages that the job had before, the latest first, until `convert` has emptied them; like `storage`."""
     verifier: VerifierSections | None = None
     """How fresh revisions are checked, by one verifier or a list of them; None leaves the choice to the source."""
+    moment: PluginSection | None = None
+    """What brings the writers to rest while snapshots are taken; None if nothing does."""
     schedule: dict[str, ScheduledTag] | None = None
     """When each tag is due and how long it is kept, as the scheduler wrote it; None without a scheduler."""
     expire: bool = True
     """Whether revisions expire by the schedule."""
     longest_outage: Duration = LONGEST_OUTAGE
     """How long the server may be off between two backups: a clock that says more is not believed."""
+    reserve: Size = RESERVE
+    """Space that commands get which free some if the disk is full; 0 for none."""
+    quarantine: Quarantine = Quarantine()
+    """How much evidence of damage and differences is kept, and how long."""
+    trash: Duration = TRASH
+    """How long a revision stays in the trash after it was forgotten or has expired."""
     hooks: dict[str, dict[str, Any]] | None = None
     """Sections of event plugins by the plugins' names, as the scheduler wrote them."""
 
     def __post_init__(self) -> None:
-        """Refuse storages that would share a folder."""
+        """Refuse tags that no revision can have, and storages that would share a folder."""
+        for problem in filter(None, map(tag_problem, self.schedule or {})):
+            raise ValueError(problem)
         seen: set[str] = set()
         for section in self.storages:
             if section.folder in seen:
@@ -228,6 +265,14 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
         # at once, because two sections must not have one folder at any time
         return msgspec.structs.replace(self, storage=storage, earlier_storages=earlier)
 
+    def replaced_by(self, config: Self) -> Self:
+        """Return another configuration in which the storages of this one are known as earlier ones.
+
+        Raises:
+            ConfigError: as `moved_to`.
+        """
+        return msgspec.structs.replace(config, earlier_storages=self.moved_to(config.storage).earlier_storages)
+
     @property
     def allowance(self) -> timedelta:
         """The longest time between two backups that is believed if the server was started in between."""
@@ -244,6 +289,8 @@ def load_job(path: Path) -> JobConfig:
     """
     content = load_yaml(path)
     if isinstance(content, dict):
+        if "disks" in content:
+            raise RepositoryError(f"{path.parent} has disks of one machine; name one, as in -b {path.parent}/DISK")
         # before the keys are checked: a wrong version is the reason why they differ
         version = content.get("format")
         if version is None and content.keys() & {"type", "source", "source-type"}:
@@ -254,10 +301,18 @@ def load_job(path: Path) -> JobConfig:
     return typed(content, JobConfig, "config")
 
 
+def write_job(path: Path, job: JobConfig) -> None:
+    """Write a repository's `config`, durably. Only its owner can read one that may have a password or a token."""
+    content = dump_job(job)
+    write_file(path, content, 0o600 if _SECRET.search(content) else READ_ONLY)
+
+
 def dump_job(job: JobConfig) -> bytes:
     """Return the content of `config`."""
     return dump_yaml(msgspec.to_builtins(job, enc_hook=_plain))
 
 
-def _plain(value: PluginSection | VerifierSections | Duration) -> object:
-    return value.written if isinstance(value, PluginSection | VerifierSections) else format_duration(value)
+def _plain(value: _Written | Duration | Size) -> object:
+    if isinstance(value, Size):
+        return int(value)
+    return value.written if isinstance(value, _Written) else format_duration(value)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
+import shortuuid
 
 from backy.api import ChoosyStorage, Job, Source, Storage, Verifier
-from backy.durable import replace_link, sync_folder, write_file
-from backy.errors import BackyError, ConfigError, DamageError, RepositoryError, StorageError
+from backy.durable import read_file, refuse_links
+from backy.errors import BackyError, ConfigError, DamageError, RepositoryBusyError, RepositoryError, StorageError
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.plugins.discovery import Kind
@@ -24,18 +24,18 @@ from backy.repository.config import (
     PluginSection,
     StorageSection,
     VerifierSections,
-    dump_job,
     load_job,
+    write_job,
 )
+from backy.repository.links import lead
 from backy.repository.published import Published, reduced
-from backy.repository.records import LAST_RECORD, Records
+from backy.repository.records import Records
 from backy.repository.revision import Revision, utc_now
 from backy.repository.running import end
-from backy.repository.standalone import README, explain
 from backy.repository.storages import Storages, threads_for
+from backy.standalone.explain import README, explain
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
-
-LAST = "last"
+from backy.system.space import reserve
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class Repository:
     """One job's directory: its `config`, its plugins, the links to its newest revision. `records` has the revisions."""
 
     def __init__(self, directory: Path, config: JobConfig) -> None:
+        refuse_links(directory, "quarantine", *(section.folder for section in config.storages))
         self.directory = directory
         self.config = config
         self.records = Records(directory)
@@ -77,8 +78,6 @@ class Repository:
             ConfigError: a section is wrong for its plugin.
             StorageError: the storage can not work in this directory.
         """
-        import shortuuid
-
         directory = directory.absolute()
         if (directory / CONFIG).exists():
             raise RepositoryError(f"{directory} has a repository already: its file 'config' is left as it is")
@@ -88,12 +87,16 @@ class Repository:
             raise RepositoryError(f"{directory} has revisions that this version can not read: {error}")
         repository.check_plugins()
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        # before the lock, which leaves a file: where the storage can not work, nothing is made
         repository.storages.begin()
-        repository.explain()
-        repository.reconcile()
-        repository.link_last()
-        # last, because `config` makes it a repository: after a crash, `init` can be run again
-        write_file(directory / CONFIG, dump_job(repository.config))
+        repository.records.journal.begin(repository.job.id)
+        with repository.locked():
+            if (directory / CONFIG).exists():
+                raise RepositoryError(f"another command has just made a repository in {directory}")
+            repository.explain()
+            repository.link_last()
+            # last, because `config` makes it a repository: after a crash, `init` can be run again
+            write_job(directory / CONFIG, repository.config)
         return repository
 
     def configure(self, config: JobConfig) -> None:
@@ -103,16 +106,18 @@ class Repository:
         which is recorded in `earlier_storages` so that they are found there. What `config` has as such is ignored.
 
         Raises:
+            RepositoryBusyError: another command holds `.backup`, and the file would change.
             ConfigError, PluginError, StorageError: a plugin refuses its section; the file is left as it is.
         """
-        earlier = self.config.moved_to(config.storage).earlier_storages
-        config = msgspec.structs.replace(config, earlier_storages=earlier)
-        if config == self.config:
+        if self.config.replaced_by(config) == self.config:
             return
-        changed = type(self)(self.directory, config)
-        changed.check_plugins()
-        self._prepare(changed)
-        self.write_config(changed.config)
+        with exclusive(self.directory, BACKUP_LOCK), self.records.recording():
+            # a conversion may have written another one since this was read
+            self._take(load_job(self.directory / CONFIG))
+            changed = type(self)(self.directory, self.config.replaced_by(config))
+            changed.check_plugins()
+            self._prepare(changed)
+            self.write_config(changed.config)
 
     def change_storage(self, storage: StorageSection) -> None:
         """Replace the section `storage` as `configure` does, without asking other plugins than storages."""
@@ -131,26 +136,45 @@ class Repository:
 
     def write_config(self, config: JobConfig) -> None:
         """Replace `config` without asking the plugins."""
-        write_file(self.directory / CONFIG, dump_job(config))
+        write_job(self.directory / CONFIG, config)
         self._take(config)
         self.explain()
 
     @contextmanager
-    def locked(self, *, wait: bool = False) -> Iterator[None]:
-        """Hold `.backup`, as all do that change revisions, and make records that are kept elsewhere like those here.
+    def locked(self, *, wait: bool = False, storing: bool = False, beside: bool = False) -> Iterator[None]:
+        """Hold `.backup` and `.records`, and make records that are kept elsewhere like those here.
 
-        Args:
-            wait: Whether to wait for the command that holds the lock.
+        If `wait` is true, wait for who holds `.backup`. A command that is not `storing` images may use up the reserve.
+        One with others `beside` it, which forget revisions and change tags, takes `.records` for its own changes only.
 
         Raises:
-            RepositoryBusyError: another command holds it, and `wait` is false.
+            RepositoryBusyError: another command holds `.backup`, and `wait` is false.
             StorageError: a storage that keeps records can not be reached.
         """
-        with exclusive(self.directory, BACKUP_LOCK, wait=wait):
+        records = nullcontext() if beside else self.records.recording()
+        with exclusive(self.directory, BACKUP_LOCK, wait=wait), records, self._prepared(storing=storing, beside=beside):
+            yield
+
+    @contextmanager
+    def changing(self) -> Iterator[bool]:
+        """Hold `.records` and, unless a backup runs, `.backup`; yield whether one runs. Else as `locked`."""
+        with self.records.recording(wait=False), ExitStack() as held:
             try:
-                self.reconcile()
+                held.enter_context(exclusive(self.directory, BACKUP_LOCK))
+                running = False
+            except RepositoryBusyError:
+                running = True  # all others that hold it hold `.records` as well, or wait for it
+            with self._prepared():
+                yield running
+
+    @contextmanager
+    def _prepared(self, *, storing: bool = False, beside: bool = False) -> Iterator[None]:
+        with reserve(self.directory, self.config.reserve, spend=not storing):
+            try:
+                with self.records.recording():
+                    self.reconcile()
                 yield
-                self.publish_if_possible()
+                self.publish_if_possible(again=beside)
             finally:
                 self._published = []
 
@@ -169,7 +193,7 @@ class Repository:
         keepers = list(self.storages.record_keepers(self.require_store))
         self._published = [Published(self.records, storage, identity) for identity, storage in keepers]
         for published in self._published:
-            published.require_own(reduced(self.config, self.job.id))
+            published.require_own(self.job.id, reduced(self.config, self.job.id))
             published.fetch(strict=strict)
         self.publish(strict=strict)
 
@@ -180,14 +204,17 @@ class Repository:
             # an earlier storage keeps the ones that it has
             if published.identity == self.storages.identity:
                 self.explain()
-                readme = self.directory / README
-                files = {CONFIG: reduced(self.config, self.job.id), README: readme.read_bytes()}
+                files = {CONFIG: reduced(self.config, self.job.id), README: read_file(self.directory / README)}
             published.push(files, strict=strict)
 
-    def publish_if_possible(self) -> None:
-        """Publish what has changed, or log why it can not: what a command did is done. The caller holds `.backup`."""
+    def publish_if_possible(self, *, again: bool = False) -> None:
+        """Publish what has changed, or log why it can not: what a command did is done. The caller holds `.backup`.
+
+        If `again` is true, others may have published meanwhile.
+        """
         try:
-            self.publish()
+            with self.records.recording():
+                self.reconcile() if again else self.publish()
         except (BackyError, OSError) as error:
             log.warning("%s has changed, but can not be published; the next command does it: %s", self.directory, error)
 
@@ -196,7 +223,7 @@ class Repository:
         return {revision_id for published in self._published for revision_id in published.records()}
 
     def explain(self) -> None:
-        """Write `README` and `restore.py` for those who have no backy, unless they are there."""
+        """Write `README` and the programs for those who have no backy, unless they are there."""
         explain(self.directory, self.storages.hints())
 
     def _take(self, config: JobConfig) -> None:
@@ -204,11 +231,6 @@ class Repository:
         self.config = config
         # the old ones were made of the sections as they were
         self.storages = Storages(config, self._make_storage)
-
-    @property
-    def since(self) -> datetime:
-        """When the job became known; it has to keep its SLA from then on."""
-        return self.config.created or datetime.fromtimestamp((self.directory / CONFIG).stat().st_mtime, UTC)
 
     # plugins ----------------------------------------------------------------------------------------------------------
 
@@ -219,7 +241,7 @@ class Repository:
                 f"{self.directory} has no source, so there is nothing to back up; add a section to its 'config', "
                 "such as 'source: {type: file, filename: /PATH}'"
             )
-        source: Source = self._make(Kind.SOURCE, self.config.source)
+        source: Source = self.plugin(Kind.SOURCE, self.config.source)
         return source
 
     def storage(self, identity: str | None = None) -> Storage:
@@ -252,7 +274,7 @@ class Repository:
         except StorageError:
             # somebody has chosen the storage by hand; but it may also have lost its marker, and must not become another
             # store while revisions look for it
-            sound, damaged = self.records.survey()
+            sound, damaged = self.records.survey(trash=True)
             # where a state is lost, nobody knows which store has the data
             if damaged or any(revision.storage is None for revision in sound):
                 raise
@@ -263,8 +285,7 @@ class Repository:
 
     def _make_storage(self, section: StorageSection) -> Storage:
         job = replace(self.job, store=self.directory / section.folder)
-        storage: Storage = self._make(Kind.STORAGE, section, job)
-        return storage
+        return self.plugin(Kind.STORAGE, section, job)  # type: ignore[no-any-return]  # by its kind
 
     def verifiers(self, default: str) -> list[Verifier]:
         """Make the verifiers of the job, or else the one that its storage names, or else `default`.
@@ -276,11 +297,11 @@ class Repository:
         # the storage before the source: a source knows what is likely to differ, a storage what it costs to read
         default = (storage.verifier if isinstance(storage, ChoosyStorage) else None) or default
         chosen = self.config.verifier or VerifierSections.named(default)
-        return [self._make(Kind.VERIFIER, section) for section in chosen.sections]
+        return [self.plugin(Kind.VERIFIER, section) for section in chosen.sections]
 
-    def _make(self, kind: Kind, section: PluginSection, job: Job | None = None) -> Any:  # noqa: ANN401  # the kind decides the type
-        # not above: commands that need no plugin, such as `tags`, need not load pluggy
-        from backy.plugins.loading import call
+    def plugin(self, kind: Kind, section: PluginSection, job: Job | None = None) -> Any:  # noqa: ANN401  # the kind decides the type
+        """Make the plugin of a section; raises ConfigError or PluginError."""
+        from backy.plugins.loading import call  # here: commands that need no plugin, as `tags`, need not load pluggy
 
         return call(kind, section.type, f"backy_{kind.word}", config=section.options, job=job or self.job)
 
@@ -288,6 +309,8 @@ class Repository:
         """Have the plugins check their sections; raises ConfigError or PluginError."""
         if self.config.source is not None:
             self.source()
+        if self.config.moment is not None:
+            self.plugin(Kind.MOMENT, self.config.moment)
         self.storages.own  # noqa: B018  # makes it
         if self.config.verifier is not None:
             self.verifiers("full")
@@ -299,55 +322,32 @@ class Repository:
         # of a revision whose state is lost, nobody knows more than what `config` says
         return revision.storage or self.storages.identity
 
-    def remove(self, revision_id: str) -> None:
-        """Remove a revision and the data that is stored for it alone; the caller holds `.backup`."""
+    def remove(self, revision_id: str, act: str = "remove", note: str | None = None) -> None:
+        """Remove a revision, complete or not, and the data that it has alone; the caller holds `.backup`.
+
+        The journal gets `act` and `note` if it was complete.
+        """
         # all, because an interrupted conversion may have left a copy; no identity is asked, so that a revision whose
         # storage is gone can be forgotten
         storages = self.storages.all()
         for published in self._published:
             published.withdraw(revision_id)
-        # the record goes first: from then on there is no revision, but a trace of the rest, by which it is cleaned up
-        record = self.records.record_path(revision_id)
-        if record.exists():
-            record.unlink()
-            sync_folder(self.directory)
+        self.records.remove(revision_id, act, note)
         for storage in storages:
             storage.remove(revision_id)
         self.records.state_path(revision_id).unlink(missing_ok=True)
         self.records.map_path(revision_id).unlink(missing_ok=True)
         end(self.directory, revision_id)
-        self.link_last()
+        self.unlink(revision_id)
+
+    def unlink(self, revision_id: str) -> None:
+        """Point the links at another revision, unless they do already: then no record need be read."""
+        if self.records.linked() in {revision_id, None}:
+            self.link_last()
 
     def link_last(self, newest: Revision | None = None) -> None:
-        """Point `last.rev`, and `last` if its image is raw, at the newest revision.
-
-        Args:
-            newest: The newest revision if the caller knows it; None to find it in the records.
-        """
-        if newest is None:
-            sound, damaged = self.records.survey()
-            # a link to a damaged record is all that tells that it is the newest one
-            if self.records.linked() in {error.revision_id for error in damaged}:
-                return
-            if self.records.doubt(sound, damaged) is None:
-                newest = sound[-1] if sound else None
-        targets: dict[str, str | None] = {LAST_RECORD: None, LAST: None}
-        if newest is not None:
-            raw = newest.id if self._is_raw(newest) else None
-            targets = {LAST_RECORD: self.records.record_path(newest.id).name, LAST: raw}
-        for name, target in targets.items():
-            link = self.directory / name
-            if target is None:
-                if link.is_symlink():
-                    link.unlink()
-            elif not link.is_symlink() or str(link.readlink()) != target:
-                replace_link(link, target)
-
-    def _is_raw(self, revision: Revision) -> bool:
-        try:
-            return self.storage(revision.storage).raw
-        except StorageError:
-            return False  # nobody knows where it is, but the other link and other revisions are as useful as before
+        """Point `last.rev`, and `last` if its image is raw, at `newest`; None stands for the newest of the records."""
+        lead(self.records, self.storage, newest)
 
     # images -----------------------------------------------------------------------------------------------------------
 
@@ -393,7 +393,7 @@ class Repository:
         if not self.storage(revision.storage).raw:
             return None
         path = self.directory / revision.id
-        size = path.stat().st_size if path.is_file() else None
+        size = path.stat().st_size if path.is_file() and not path.is_symlink() else None
         if size != revision.size:
             found = "is missing" if size is None else f"has {size} bytes instead of {revision.size}"
             raise DamageError(f"the raw image {path} {found}")

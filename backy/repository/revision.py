@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 
 # not by way of backy.api: the longest chain of imports goes through here
-from backy.contract.images import Consistency
+from backy.contract.images import LARGEST_IMAGE, Consistency, chunk_count
 from backy.contract.revisions import RevisionInfo, Statistics, Verification
+from backy.errors import DamageError, RevisionNotFoundError, UnreadError
 from backy.repository.sealed import FORMAT
+from backy.text.phrases import counted, size
+
+MANUAL = "manual:"
+"""Beginning of the tags that are given by hand. They are in no schedule and never expire."""
+PINNED = "pinned:"
+"""Beginning of the tags that backy gives to a revision that somebody may miss because of what came after it."""
 
 
 class Trust(StrEnum):
@@ -34,8 +44,8 @@ class Group(msgspec.Struct, frozen=True):
     disks: tuple[str, ...]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a revision when it is complete: the content of `<id>.rev`."""
+class Birth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is known of a revision when its backup begins: the content of `.<id>.running`."""
 
     id: str
     seq: int
@@ -48,24 +58,52 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of CLOCK_BOOTTIME at the start of the backup; None if the image was taken elsewhere."""
     trusted_time: datetime
     """Start of the backup as far as it does not depend on the clock being right; `clocks.trusted_time` explains it."""
-    tags: tuple[str, ...]
+    birth_tags: tuple[str, ...] = msgspec.field(name="tags")
     """The tags at birth; sorted, without duplicates. The state has those in force."""
     parent: str | None = None
     """Id of the revision that this one builds upon, None for a full backup."""
+
+
+class Shrunk(msgspec.Struct, frozen=True):
+    """What an image had before it shrank."""
+
+    revision: str
+    """Id of the revision before."""
     size: int
+    """Bytes of its image."""
+    data: int
+    """Bytes of its chunks that were not zeroes."""
+    left: int
+    """Bytes of the new image's chunks that are not zeroes."""
+
+    def to(self, now: int) -> str:
+        """Return how it shrank to an image of `now` bytes."""
+        return f"shrank from {size(self.size)} with {size(self.data)} of data to {size(now)} with {size(self.left)}"
+
+
+class Record(Birth, frozen=True, kw_only=True, gc=False):
+    """What is known of a revision when it is complete: the content of `<id>.rev`."""
+
+    size: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_IMAGE)]
     """Bytes of the image."""
     map_digest: str
     """The checksum at the end of `<id>.map`, in hexadecimal."""
     consistency: Consistency = "unknown"
     unfrozen: bool = False
     """Whether the source tried to bring the writers to rest, and could not."""
+    shrunk: Shrunk | None = None
+    """What the image had before, if it is smaller now, or has only zeroes where it had data; else None."""
     group: Group | None = None
     """The group of disks that it belongs to."""
+    stall: float | None = None
+    """Seconds that the writers rested while snapshots were taken; None if nothing brought them to rest."""
     snapshot: str | None = None
     """Name of the source's snapshot elsewhere, if the image was imported."""
     statistics: Statistics
     verifications: tuple[Verification, ...]
     """What each verifier reported, in the order of the job."""
+    compared_since: datetime | None = None
+    """Start of the earliest of the backups that together compared all of the image; None if a part never was."""
     format: int = FORMAT
 
 
@@ -86,7 +124,7 @@ class Origin(msgspec.Struct, frozen=True):
     """When it was copied."""
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
+class State(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What may change of a complete revision: the content of `<id>.state`."""
 
     id: str
@@ -101,50 +139,70 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     wrong: Wrong | None = None
     verified: datetime | None = None
     """When all of it was read and found sound, after it was distrusted."""
+    pinned: datetime | None = None
+    """Trusted time of the backup that gave it a tag which begins with `pinned:`."""
     origin: Origin | None = None
     """Where it was copied from; None if it was made here."""
+    forgotten: datetime | None = None
+    """Since when it is in the trash, by the trusted time of `clocks`; None if it is in use."""
     unsynced_boot: str | None = None
     """Boot id of the machine if the data was not synced. Then nothing builds upon it once the machine has stopped."""
     format: int = FORMAT
 
+    def with_doubt_of(self, other: Self) -> Self:
+        """Return this state with the doubt of another one about the same revision. None of its own is lifted."""
+        wrongs = [state.wrong for state in (self, other) if state.wrong]
+        chunks = tuple(sorted({index for wrong in wrongs for index in wrong.chunks}))
+        # one that is distrusted without damage is yet to be read as a whole, whatever the other one found
+        suspect = any(state.distrusted and not state.damaged for state in (self, other))
+        doubted = msgspec.structs.replace(
+            self,
+            distrusted=self.distrusted or other.distrusted,
+            damaged=() if suspect else tuple(sorted({*self.damaged, *other.damaged})),
+            wrong=Wrong(chunks, min(wrong.since for wrong in wrongs)) if wrongs else None,
+        )
+        return self if doubted == self else msgspec.structs.replace(doubted, verified=None)
 
-class Revision(msgspec.Struct, frozen=True):
-    """The content of a source at one time: a record and its state."""
 
-    record: Record
+class Revision(Record, frozen=True, kw_only=True, gc=False):
+    """The content of a source at one time: what its record has, and its state."""
+
     state: State
     state_problem: str | None = None
     """Why the state could not be read, so that a doubtful one stands for it; else None."""
+    unread: bool = False
+    """Whether the state is there but can not be read now: then nothing of the doubtful one is ever written."""
 
     @classmethod
-    def without_state(cls, record: Record, problem: str) -> Self:
-        """Make a revision whose state is lost: it is distrusted, has its tags at birth, and may be in any storage."""
-        return cls(record, State(id=record.id, tags=record.tags, storage=None, distrusted=True), problem)
+    def of(cls, record: Record, state: State) -> Self:
+        """Make the revision that a record and a state tell of."""
+        return cls(**msgspec.structs.asdict(record), state=state)
+
+    @classmethod
+    def without_state(cls, record: Record, cause: DamageError, since: datetime | None = None) -> Self:
+        """Make a revision whose state is lost: it is distrusted, has its tags at birth, and may be in any storage.
+
+        All of it is wrong if it is known `since` when it is: only the lost state told in which chunks.
+        """
+        wrong = Wrong(tuple(range(chunk_count(record.size))), since) if since else None
+        made = cls.of(record, State(id=record.id, tags=record.birth_tags, storage=None, distrusted=True, wrong=wrong))
+        problem, unread = f"{cause}; the revision is distrusted", isinstance(cause, UnreadError)
+        return msgspec.structs.replace(made, state_problem=problem, unread=unread)
 
     def changed(self, **state: Any) -> Self:  # noqa: ANN401  # the members of `State` have many types
         """Return the revision with other members of its state."""
-        return type(self)(self.record, msgspec.structs.replace(self.state, **state))
+        return msgspec.structs.replace(self, state=msgspec.structs.replace(self.state, **state), state_problem=None)
 
     @property
-    def id(self) -> str:
-        """The id."""
-        return self.record.id
-
-    @property
-    def seq(self) -> int:
-        """The number in the repository, which ascends."""
-        return self.record.seq
+    def record(self) -> Record:
+        """The content of `<id>.rev`."""
+        return msgspec.convert(self, Record, from_attributes=True)
 
     @property
     def order(self) -> tuple[int, datetime, str]:
         """The key by which revisions are sorted, the oldest first."""
         # the number alone decides; copies of a repository that went on apart may have used the same one
-        return self.record.seq, self.record.timestamp, self.record.id
-
-    @property
-    def timestamp(self) -> datetime:
-        """Start of the backup, UTC."""
-        return self.record.timestamp
+        return self.seq, self.timestamp, self.id
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -152,49 +210,14 @@ class Revision(msgspec.Struct, frozen=True):
         return self.state.tags
 
     @property
-    def parent(self) -> str | None:
-        """Id of the revision that this one builds upon, None for a full backup."""
-        return self.record.parent
-
-    @property
     def storage(self) -> str | None:
         """Identity of the store that has its data; None for the one that `config` names."""
         return self.state.storage
 
     @property
-    def size(self) -> int:
-        """Bytes of the image."""
-        return self.record.size
-
-    @property
-    def map_digest(self) -> str:
-        """The checksum of the chunk map, in hexadecimal."""
-        return self.record.map_digest
-
-    @property
-    def consistency(self) -> Consistency:
-        """Whether the writers were at rest."""
-        return self.record.consistency
-
-    @property
-    def snapshot(self) -> str | None:
-        """Name of the source's snapshot elsewhere, if the image was imported."""
-        return self.record.snapshot
-
-    @property
-    def statistics(self) -> Statistics:
-        """What the backup did."""
-        return self.record.statistics
-
-    @property
     def verification(self) -> Verification | None:
         """What all verifiers reported, as one."""
         return Verification.together(self.verifications)
-
-    @property
-    def verifications(self) -> tuple[Verification, ...]:
-        """What each verifier reported, in the order of the job."""
-        return self.record.verifications
 
     @property
     def damaged(self) -> tuple[int, ...]:
@@ -216,6 +239,14 @@ class Revision(msgspec.Struct, frozen=True):
         return self.trust in {Trust.DISTRUSTED, Trust.WRONG}
 
     @property
+    def doubt(self) -> str:
+        """What is known against a doubtful revision, for operators."""
+        if self.state.wrong is None:
+            return f"revision {self.id} is {self.trust}, by an operator or for damage that was found"
+        chunks = counted(len(self.state.wrong.chunks), "chunk")
+        return f"revision {self.id} is wrong in {chunks}: the source had other content"
+
+    @property
     def suspect(self) -> bool:
         """Whether the revision is distrusted and has not been read since."""
         return self.state.distrusted and not self.state.damaged
@@ -223,38 +254,83 @@ class Revision(msgspec.Struct, frozen=True):
     @property
     def info(self) -> RevisionInfo:
         """The facts that plugins and other programs get."""
-        return RevisionInfo(
-            id=self.id,
-            seq=self.seq,
-            timestamp=self.timestamp,
-            tags=self.tags,
-            parent=self.parent,
-            size=self.size,
-            storage=self.storage,
-            trust=str(self.trust),
-            consistency=self.consistency,
-            snapshot=self.snapshot,
-            statistics=self.statistics,
-            verification=self.verification,
-            verifications=self.verifications,
-        )
+        facts = msgspec.convert(self, RevisionInfo, from_attributes=True)
+        # plain text, because plugins do not know the type
+        return replace(facts, trust=str(self.trust))
 
 
 def parse_tags(text: str) -> tuple[str, ...]:
     """Split the comma-separated TAGS of a command line; return them sorted, without duplicates.
 
     Raises:
-        ValueError: a tag is empty or has control characters; the text names it.
+        ValueError: no revision can have one of them; the text tells why.
     """
     tags = [tag.strip() for tag in text.split(",")]
-    for tag in tags:
-        if not tag:
-            raise ValueError(f"a tag is empty in {text!r}; write TAG or TAG,TAG")
-        if not tag.isprintable():
-            raise ValueError(f"the tag {tag!r} has control characters")
+    if not all(tags):
+        raise ValueError(f"a tag is empty in {text!r}; write TAG or TAG,TAG")
+    for problem in filter(None, map(tag_problem, tags)):
+        raise ValueError(problem)
     return tuple(sorted(set(tags)))
+
+
+def tag_problem(tag: str) -> str | None:
+    """Return why no revision can have a tag; None if one can."""
+    if not tag or "," in tag or tag != tag.strip() or not tag.isprintable():
+        return f"{tag!r} can be no tag: a tag has no comma, no control character, and no blank at its ends"
+    if tag == MANUAL:
+        return f"'{tag}' can be no tag: it has no name behind the colon, as '{MANUAL}before-upgrade' has"
+    # nobody could name a revision by it
+    if tag.isdecimal() or tag in {"last", "latest"}:
+        return (
+            f"'{tag}' can be no tag: '-r {tag}' means the revision of that {'number' if tag.isdecimal() else 'place'}"
+        )
+    return None
+
+
+Clock = Callable[[], datetime]
+"""Returns the time in UTC."""
 
 
 def utc_now() -> datetime:
     """Return the time in UTC; the clock of everything that is not given another one."""
     return datetime.now(UTC)
+
+
+def select(history: Sequence[Revision], specification: str) -> Revision:
+    """Return the revision that SPEC names.
+
+    Tries in this order: a number (0 is the newest), a full id, `last` or `latest`, a tag (its newest revision), and
+    the beginning of an id that only one revision has.
+
+    Args:
+        history: The revisions, the oldest first.
+        specification: SPEC as a user wrote it.
+
+    Raises:
+        RevisionNotFoundError: SPEC names none, or it begins several ids.
+    """
+    newest_first = list(reversed(history))
+    if not newest_first:
+        raise RevisionNotFoundError(f"no revision '{specification}': the repository has no complete revision yet")
+    # a number wins over a tag of digits: '-r 0' always means the newest one
+    if re.fullmatch(r"\d+", specification, re.ASCII):
+        if int(specification) < len(newest_first):
+            return newest_first[int(specification)]
+        last = len(newest_first) - 1
+        raise RevisionNotFoundError(
+            f"no revision {int(specification)}: they are numbered from 0, the newest, to {last}"
+        )
+    named = [revision for revision in newest_first if specification in {revision.id, "last", "latest"}]
+    tagged = [revision for revision in newest_first if specification in revision.tags]
+    if found := named or tagged:
+        return found[0]
+    # every id begins with an empty text, which is more likely an unset variable of a script than a wish
+    matching = [revision for revision in newest_first if specification and revision.id.startswith(specification)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        ids = ", ".join(revision.id for revision in matching)
+        raise RevisionNotFoundError(f"'{specification}' is ambiguous: it begins the ids {ids}")
+    raise RevisionNotFoundError(
+        f"no revision '{specification}'; SPEC is a number (0 is the newest), an id or its beginning, a tag, or 'last'"
+    )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from backy.api import ID_PATTERN
-from backy.durable import write_file
+from backy.durable import names_in, read_file, write_file
+from backy.repository.revision import Birth
 
 COUNTER = ".seq"
 """Name of the file with the last number that was used for a revision."""
@@ -18,24 +19,14 @@ _MODE = 0o640
 _SUFFIX = ".running"
 
 
-class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """A backup that runs, or was interrupted: the content of `.<id>.running`."""
-
-    id: str
-    seq: int
-    timestamp: datetime
-    """Start of the backup, UTC."""
-    tags: tuple[str, ...]
-
-
 def running_path(directory: Path, revision_id: str) -> Path:
     """Return the path of the file that tells of a backup that makes this revision."""
     return directory / f".{revision_id}{_SUFFIX}"
 
 
-def begin(directory: Path, running: Running) -> None:
+def begin(directory: Path, birth: Birth) -> None:
     """Write down, durably, that a backup runs. Whatever it leaves behind can be found by that."""
-    write_file(running_path(directory, running.id), msgspec.json.encode(running) + b"\n", _MODE)
+    write_file(running_path(directory, birth.id), msgspec.json.encode(birth) + b"\n", _MODE)
 
 
 def end(directory: Path, revision_id: str) -> None:
@@ -44,12 +35,18 @@ def end(directory: Path, revision_id: str) -> None:
     running_path(directory, revision_id).unlink(missing_ok=True)
 
 
-def begun(directory: Path) -> Iterator[str]:
-    """Yield the ids of the revisions whose backup runs, or was interrupted."""
-    for path in directory.glob(f".*{_SUFFIX}"):
-        revision_id = path.name.removesuffix(_SUFFIX)[1:]
-        if ID_PATTERN.fullmatch(revision_id):
+def begun(names: Iterable[str]) -> Iterator[str]:
+    """Yield the ids of the revisions whose backup runs, or was interrupted; `names` are those in the repository."""
+    for name in names:
+        if name.endswith(_SUFFIX) and ID_PATTERN.fullmatch(revision_id := name.removesuffix(_SUFFIX)[1:]):
             yield revision_id
+
+
+def births(directory: Path) -> Iterator[Birth]:
+    """Yield what is known of the revisions whose backup runs, or was interrupted, as far as it can be read."""
+    for revision_id in begun(names_in(directory)):
+        with suppress(OSError, msgspec.DecodeError):
+            yield msgspec.json.decode(read_file(running_path(directory, revision_id)), type=Birth)
 
 
 def take_number(directory: Path, greatest: int) -> int:
@@ -59,13 +56,20 @@ def take_number(directory: Path, greatest: int) -> int:
         directory: The repository.
         greatest: The greatest number that a record has. A lost or old counter does no harm because of it.
     """
-    number = max(_last_number(directory), greatest) + 1
-    write_file(directory / COUNTER, b"%d\n" % number, _MODE)
+    number = max(last_number(directory), greatest) + 1
+    use_number(directory, number)
     return number
 
 
-def _last_number(directory: Path) -> int:
+def use_number(directory: Path, number: int) -> None:
+    """Write down, durably, that this number of a revision is used, and all smaller ones."""
+    if number > last_number(directory):
+        write_file(directory / COUNTER, b"%d\n" % number, _MODE)
+
+
+def last_number(directory: Path) -> int:
+    """Return the greatest number that is known to be used; 0 if none is."""
     try:
-        return int((directory / COUNTER).read_bytes())
+        return int(read_file(directory / COUNTER))
     except (FileNotFoundError, ValueError):
         return 0

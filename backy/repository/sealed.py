@@ -7,18 +7,23 @@ the files.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Protocol, TypeVar
 
 import msgspec
 
 from backy.errors import DamageError
 
+LARGEST = 64 * 2**20
+"""Bytes that no document exceeds: a state may name each chunk of an image."""
 FORMAT = 3
 """Version of the repository's layout and of the documents in it."""
 
 # SHA-256, because every standard library has it: a changed document can be noticed without backy
 _SEAL = b',\n  "digest": "'
 _END = b'"\n}\n'
+_OURS = b'\n  "format": %d,\n' % FORMAT
+"""The line that tells the format in all that `encode` makes; finding it is faster than decoding twice."""
 
 
 class Document(Protocol):
@@ -30,6 +35,12 @@ class Document(Protocol):
 
 
 Content = TypeVar("Content", bound=Document)
+
+
+class _Header(msgspec.Struct):
+    """What documents of all formats have."""
+
+    format: object = None
 
 
 def encode(document: Document) -> bytes:
@@ -47,20 +58,26 @@ def decode(content: bytes, kind: type[Content], name: str) -> Content:
     Raises:
         DamageError: it is not a document of this format, was changed, or belongs to another revision.
     """
-    try:
-        found = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DamageError(f"{name} is not a file of backy 3: {error}") from error
     # compared as bytes: JSON says the same in many ways, and the seal holds for one of them
-    if not isinstance(found, dict) or content != _sealed(content.rpartition(_SEAL)[0]):
-        raise DamageError(f"{name} is damaged: it fails its own checksum")
-    if found.get("format") != FORMAT:
-        raise DamageError(f"{name} has format {found.get('format')}; this version of backy reads {FORMAT}")
+    # before anything is decoded, which may take far more memory than the file
+    if content != _sealed(content.rpartition(_SEAL)[0]):
+        ours = b"{".startswith(content[:1])  # also where nothing is left
+        what = "is damaged: it fails its own checksum" if ours else "is not a file of backy 3"
+        raise DamageError(f"{name} {what}")
     try:
-        document = msgspec.convert(found, kind)
-    except msgspec.ValidationError as error:
+        # only a member of the document itself has a line that begins like this: no text goes over lines
+        if _OURS not in content and (found := msgspec.json.decode(content, type=_Header).format) != FORMAT:
+            raise DamageError(f"{name} has format {found}; this version of backy reads {FORMAT}")
+        document: Content = _decoder(kind).decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"{name} is damaged: {error}") from error
     # a sound document under another name would be a second revision with the same data
     if document.id != name.rpartition(".")[0]:
         raise DamageError(f"{name} belongs to revision {document.id}; was it renamed?")
     return document
+
+
+@cache
+def _decoder(kind: type[Content]) -> msgspec.json.Decoder[Content]:
+    """Return what decodes documents of one kind: there may be very many."""
+    return msgspec.json.Decoder(kind)

@@ -8,13 +8,11 @@ from contextlib import suppress
 
 import shortuuid
 
-from backy.api import ExplainedStorage, ParallelStorage, RecordKeepingStorage, Storage
+from backy.api import ExplainedStorage, ParallelStorage, RecordKeepingStorage, ResumingStorage, Storage
 from backy.errors import BackyError, ConfigError, PluginError, StorageError
 from backy.repository.config import JobConfig, StorageSection
 
 MOST_THREADS = 64
-CORE = frozenset({"chunked", "cow"})
-"""The storages that come along."""
 log = logging.getLogger(__name__)
 
 
@@ -54,6 +52,14 @@ class Storages:
         """Make all storages, the job's own first; raises ConfigError or PluginError."""
         return [self.made(section) for section in self._config.storages]
 
+    def _answers(self) -> Iterator[tuple[StorageSection, str | BackyError]]:
+        """Yield the identity of the store at each address, the job's own first, or why there is none."""
+        for section in self._config.storages:
+            try:
+                yield section, self.identity_of(section)
+            except (StorageError, PluginError) as error:
+                yield section, error
+
     def identified(self) -> dict[str, Storage]:
         """Return all storages by identity, the job's own first, without earlier ones that have none.
 
@@ -61,15 +67,21 @@ class Storages:
             StorageError: the job's own has none.
             ConfigError, PluginError: one can not be made.
         """
-        found = {self.identity: self.own}
-        for section in self._config.earlier_storages:
-            storage = self.made(section)
-            try:
-                found.setdefault(self.identity_of(section), storage)
-            # an interrupted conversion may have disposed of it already
-            except StorageError as error:
-                log.warning("the earlier storage '%s' is left out: %s", section.type, error)
+        found: dict[str, Storage] = {}
+        for section, answer in self._answers():
+            if isinstance(answer, str):
+                found.setdefault(answer, self.made(section))
+            # an interrupted conversion may have disposed of an earlier one already
+            elif section == self._config.storage or isinstance(answer, PluginError):
+                raise answer
+            else:
+                log.warning("the earlier storage '%s' is left out: %s", section.type, answer)
         return found
+
+    def discard(self) -> None:
+        """Have the job's own storage keep nothing any more of backups that did not end: one is complete."""
+        if isinstance(self.own, ResumingStorage):
+            self.own.discard()
 
     def record_keepers(self, own: Callable[[], str]) -> Iterator[tuple[str, RecordKeepingStorage]]:
         """Yield the storages that keep records, by identity, the job's own first, for which `own` is asked.
@@ -78,8 +90,8 @@ class Storages:
             StorageError: one has no store, or can not be reached.
         """
         for section in self._config.storages:
-            # these keep none: no plugin has to be loaded to change a tag
-            if section.type in CORE:
+            # it keeps none, and need not be loaded to change a tag
+            if section.type == "chunked":
                 continue
             try:
                 storage = self.made(section)
@@ -104,29 +116,18 @@ class Storages:
         """Return the storage with an identity; the job's own for None.
 
         Raises:
-            StorageError: `config` names none that has it.
-            ConfigError, PluginError: the storage can not be made.
+            StorageError: `config` names none that has it, or the one that has it can not be reached or made.
+            ConfigError: a section is wrong.
         """
         if identity is None:
             return self.own
         answers = []
-        failure: BackyError | None = None
-        for section in self._config.storages:
-            try:
-                found = self.identity_of(section)
-            # another one may have it: only if none has is this the reason
-            except (StorageError, PluginError) as error:
-                failure = failure or error
-                continue
-            if found == identity:
+        for section, answer in self._answers():
+            if answer == identity:
                 return self.made(section)
-            answers.append(f"'{section.type}' in {section.folder} is {found}")
-        if isinstance(failure, StorageError):
-            raise StorageError(f"{failure}; {identity} is looked for") from failure
-        if failure is not None:
-            raise failure
+            answers.append(f"'{section.type}' in {section.folder}: {answer}")
         raise StorageError(
-            f"the store {identity} is none of those that 'config' names: {', '.join(answers)}. Name the one that has "
+            f"the store {identity} is none of those that 'config' names ({', '.join(answers)}). Name the one that has "
             "it under 'earlier_storages', or bring it back to its place"
         )
 
@@ -139,12 +140,16 @@ class Storages:
             StorageError: it can not work here, or it is the same store as an earlier one, by another name.
         """
         own = self._config.storage
-        if self.own.raw and any(storage.raw for _, storage in self._earlier()):
-            raise StorageError(f"'{own.type}' and the storage before both keep raw images, which have the same names")
+        for section in self._config.earlier_storages:
+            # one that is not installed any more must not bar the way out
+            with suppress(PluginError):
+                if self.own.raw and self.made(section).raw:
+                    text = f"'{own.type}' and the storage before both keep raw images, which have the same names"
+                    raise StorageError(text)
         self.own.initialize(shortuuid.uuid())
         self._identities.pop(own.folder, None)
-        for section, _ in self._earlier():
-            if self._answer(section) == self.identity:
+        for section, answer in self._answers():
+            if section != own and answer == self.identity:
                 raise StorageError(f"'{own.folder}' and '{section.folder}' are one store, {self.identity}")
 
     def require_same_as(self, before: Storages) -> None:
@@ -168,19 +173,6 @@ class Storages:
                 f"the storage '{own.type}' in {own.folder} is {present}; with the changed options, {answer} answers. "
                 "Another store needs a 'name' of its own"
             )
-
-    def _answer(self, section: StorageSection) -> str | None:
-        """Return the identity of a store; None if it has none now."""
-        try:
-            return self.identity_of(section)
-        except StorageError:
-            return None
-
-    def _earlier(self) -> Iterator[tuple[StorageSection, Storage]]:
-        """Yield the earlier storages that can be made: one that is not installed any more must not bar the way out."""
-        for section in self._config.earlier_storages:
-            with suppress(PluginError):
-                yield section, self.made(section)
 
 
 def threads_for(storage: Storage) -> int | None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from backy.api import CHUNK_SIZE, Progress, RestoreTarget, identify
 from backy.durable import write_all
 from backy.errors import ConfigError, TargetError
-from backy.image.pages import pages_with_data, runs
 from backy.image.stored import StoredImage
+from backy.pages import pages_with_data, runs
 from backy.plugins.broken import error_line
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.restore.salvage import salvaged
-from backy.restore.target import ReadableTarget, open_again, open_target
+from backy.restore.target import ReadableTarget, open_target
 from backy.system.parallel import in_parallel
 from backy.system.progress import Steps, quiet
 
@@ -62,7 +62,7 @@ class Restore:
         repository = self.repository
         told: dict[str, object] = {"job": repository.job, "revision": None, "target": self.target}
         try:
-            revision = repository.records.select(self.specification)
+            revision = repository.records.select_image(self.specification)
             told["revision"] = revision.info
             with (
                 repository.image(revision) as stored,
@@ -82,10 +82,7 @@ class Restore:
 
     def _write(self, image: StoredImage) -> None:
         """Open the target and write `image` to it."""
-        if self.resume:
-            with open_again(self.target, image.size, self.repository, force=self.force) as kept:
-                resume(image, kept, self.steps("restore", image.size))
-        elif self.target == STANDARD_OUTPUT:
+        if self.target == STANDARD_OUTPUT and not self.resume:
             if self.options:
                 raise ConfigError("options are for targets like TYPE:ARGUMENT; '-' is standard output")
             # Never a descriptor by its usual number: that may lead to standard error, or to a lock.
@@ -93,23 +90,19 @@ class Restore:
                 raise TargetError(f"no descriptor is open for '{STANDARD_OUTPUT}'")
             stream(image, self.descriptor, self.steps("restore", image.size))
         else:
-            with open_target(self.target, image.size, self.repository, self.options, force=self.force) as opened:
-                restore(image, opened, self.steps("restore", image.size))
+            where = self.target, image.size, self.repository, self.options
+            with open_target(*where, force=self.force, kept=self.resume) as opened:
+                restore(image, opened, self.steps("restore", image.size), resume=self.resume)
 
 
-def restore(
-    image: StoredImage,
-    target: RestoreTarget,
-    progress: Progress,
-    is_right: Callable[[int], bool] = lambda _index: False,
-) -> None:
+def restore(image: StoredImage, target: RestoreTarget, progress: Progress, *, resume: bool = False) -> None:
     """Write `image` to `target`; holes and pages of zeroes become zeroes of the target.
 
     Args:
         image: The image.
         target: An open target of its size.
         progress: Called with the number of bytes that are done.
-        is_right: Returns whether the target has the chunk at an index already; called from several threads.
+        resume: Whether to read the target, and to write only the chunks that it does not have yet.
 
     Raises:
         ChunkDamageError: a chunk can not be read; the target is incomplete.
@@ -119,24 +112,17 @@ def restore(
             target.zero(extent.offset, extent.length)
             progress(extent.length)
 
+    kept = target if resume and isinstance(target, ReadableTarget) else None
+
     def copy(index: int) -> int:
+        start, length = index * CHUNK_SIZE, image.chunks.length(index)
         # First the look: a target that is right needs no chunk, so that damage of it does not matter.
-        if not is_right(index):
-            _write(target, index * CHUNK_SIZE, image.chunk(index))
-        return image.chunks.length(index)
+        if kept is None or identify(kept.pread(start, length)) != image.chunks[index]:
+            _write(target, start, image.chunk(index))
+        return length
 
     for length in in_parallel(copy, image.chunks.data(), image.threads):
         progress(length)
-
-
-def resume(image: StoredImage, target: ReadableTarget, progress: Progress) -> None:
-    """Write to `target` only the chunks of `image` that it does not have yet. Raises the same errors as `restore`."""
-
-    def is_right(index: int) -> bool:
-        # Comparing ids reads only the target, not the stored image.
-        return identify(target.pread(index * CHUNK_SIZE, image.chunks.length(index))) == image.chunks[index]
-
-    restore(image, target, progress, is_right)
 
 
 def _write(target: RestoreTarget, start: int, data: bytes) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backy.api import CHUNK_SIZE
 from backy.durable import naming, pwrite_all
-from backy.errors import ChunkDamageError, ConfigError, DamageError
+from backy.errors import BackyError, ConfigError, DamageError
 from backy.image.stored import StoredImage
 from backy.repository.repository import Repository
 from backy.restore.overwriting import open_file
@@ -29,10 +29,11 @@ class SalvagedImage(StoredImage):
         """What is wrong with a chunk, by index."""
 
     def chunk(self, index: int) -> bytes:
-        """Return chunk `index`, or zeroes of its length if it is damaged."""
+        """Return chunk `index`, or zeroes of its length if it can not be had."""
         try:
             return super().chunk(index)
-        except ChunkDamageError as error:
+        # whatever it is: the other chunks are worth having
+        except (BackyError, OSError) as error:
             # The text only: the error holds the evidence in memory.
             self.damaged[index] = str(error)
             return bytes(self.chunks.length(index))

@@ -9,21 +9,21 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, RestoreTarget
-from backy.durable import pwrite_all
+from backy.direct import DirectWriter, reopened
+from backy.durable import punch, pwrite_all
 from backy.errors import BackyError, ConfigError, PluginError, TargetError
-from backy.reflink import punch
 from backy.repository.repository import Repository
 from backy.restore.overwriting import open_device, open_file
-from backy.system.direct import DirectWriter, reopened
 
 log = logging.getLogger(__name__)
 _BLKZEROOUT = 0x127F
 """ioctl of linux/fs.h: zeroes a range of a block device in the way that is fastest for it."""
 
 
+@runtime_checkable
 class ReadableTarget(RestoreTarget, Protocol):
     """A target whose content can be read before it is replaced."""
 
@@ -32,8 +32,8 @@ class ReadableTarget(RestoreTarget, Protocol):
 
 
 @contextmanager
-def open_target(
-    name: str, size: int, repository: Repository, options: Mapping[str, str], *, force: bool
+def open_target(  # noqa: PLR0913  # what a user may say of a target
+    name: str, size: int, repository: Repository, options: Mapping[str, str], *, force: bool, kept: bool = False
 ) -> Iterator[RestoreTarget]:
     """Open a target for an image, and make it durable at the end.
 
@@ -43,40 +43,28 @@ def open_target(
         size: Bytes of the image.
         repository: The repository, which must not have the target in it.
         options: Options of TYPE, by name.
-        force: Whether a file that exists may be replaced, or what TYPE names.
+        force: Whether a file that exists may be replaced, of another user if `kept` is true, or what TYPE names.
+        kept: Whether the target is one that an earlier restore did not complete; what it has stays.
 
     Raises:
         PluginError: there is no such type, or it offers no target.
         ConfigError: ARGUMENT or an option is wrong.
-        TargetError: the target exists, can not be opened, is too small, in use, or part of the repository; or it is
-            incomplete.
+        TargetError: the target exists, can not be opened or read back, is too small, in use, or part of the repository;
+            or it is incomplete.
         PermissionError: the target is a symbolic link of somebody else.
     """
     # The rule of scp and rsync. A misspelt type is an error, never the name of a new file.
     kind, colon, argument = name.partition(":")
-    if colon and "/" not in kind:
+    is_offered = colon and "/" not in kind
+    if kept and (name == "-" or is_offered):
+        raise TargetError(f"'{name}' can not be read back: only files and block devices can be resumed")
+    if is_offered:
         opened = _offered(kind, repository, argument=argument, options=options, size=size, force=force)
     elif options:
         raise ConfigError(f"options are for targets like TYPE:ARGUMENT; '{name}' is a path")
     else:
-        opened = _opened(Path(name), size, repository.directory, kept=False, force=force)
+        opened = _opened(Path(name), size, repository.directory, kept=kept, force=force)
     with opened as target, _incomplete_on_error(name):
-        yield target
-        target.finish()
-
-
-@contextmanager
-def open_again(name: str, size: int, repository: Repository, *, force: bool = False) -> Iterator[ReadableTarget]:
-    """Open a file or a block device that an earlier restore did not complete, and keep its content.
-
-    `force` lets root open a file of another user.
-
-    Raises:
-        TargetError: as for `open_target`, or it is neither.
-    """
-    if name == "-" or ":" in name.partition("/")[0]:
-        raise TargetError(f"'{name}' can not be read back: only files and block devices can be resumed")
-    with _opened(Path(name), size, repository.directory, kept=True, force=force) as target, _incomplete_on_error(name):
         yield target
         target.finish()
 
@@ -89,7 +77,7 @@ def _offered(kind: str, repository: Repository, **arguments: object) -> Abstract
     from backy.plugins.loading import call
 
     source = repository.config.source
-    config = source.written if source and source.type == kind else {}
+    config = source.options if source and source.type == kind else {}
     opened: AbstractContextManager[RestoreTarget]
     try:
         opened = call(Kind.SOURCE, kind, "backy_restore_target", config=config, **arguments)

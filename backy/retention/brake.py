@@ -10,15 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
-from backy.durable import write_file
-from backy.repository.clocks import Instant, trusted_now
+from backy.durable import read_file, write_file
+from backy.repository.clocks import trusted_now
 from backy.repository.config import JobConfig
 from backy.repository.revision import Revision
 from backy.retention.rules import Expiry, expiries
+from backy.system.clocks import Instant
 
 MARK = ".expired"
 """Name of the file that tells of the last `expire`."""
@@ -33,7 +34,7 @@ class Mark(msgspec.Struct, frozen=True):
     """The number of the newest revision."""
     waiting: int = 0
     """Number of revisions that waited: the clock alone would have let them expire."""
-    told: datetime | None = None
+    told: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     """When the log last told of them."""
 
 
@@ -49,7 +50,7 @@ class Plan(NamedTuple):
 def read_mark(directory: Path) -> Mark | None:
     """Return what is known of the last `expire` in a repository; None if it is lost or there was none."""
     try:
-        return msgspec.json.decode((directory / MARK).read_bytes(), type=Mark)
+        return msgspec.json.decode(read_file(directory / MARK), type=Mark)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
@@ -72,10 +73,10 @@ def plan(
     """
     if not config.schedule or not config.expire or not history:
         return Plan([], 0)
-    trusted = trusted_now([revision.record for revision in history], now, config.allowance)
+    trusted = trusted_now(history, now, config.allowance)
     since = history[-1].seq if mark is None else mark.seq
     # an imported image was not made since, however many there are
-    made = Counter(tag for one in history if one.seq > since and one.record.boot for tag in one.record.tags)
+    made = Counter(tag for one in history if one.seq > since and one.boot for tag in one.birth_tags)
     going = _braked(expiries(config.schedule, history, now.wall, trusted), made, allowed)
     left = _losses(expiries(config.schedule, history, now.wall)) - _losses(going)
     return Plan(going, len({revision_id for revision_id, _ in left}))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from backy.plugins.events import Events, RefusedError
-from backy.repository.clocks import present
+from backy.plugins.events import Events
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision
+from backy.repository.revision import Clock, Revision
 from backy.retention.brake import Mark, Plan, plan, read_mark, write_mark
 from backy.retention.forget import retain
-from backy.retention.rules import Expiry
 from backy.retention.tags import retag
+from backy.retention.trash import discard, may_go
+from backy.system.clocks import present
 from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
@@ -27,7 +26,7 @@ def due(repository: Repository, now: datetime) -> Plan:
     return plan(repository.config, repository.records.history(), read_mark(repository.directory), present(now))
 
 
-def expire(repository: Repository, clock: Callable[[], datetime], events: Events | None = None) -> Plan:
+def expire(repository: Repository, clock: Clock, events: Events | None = None) -> Plan:
     """Remove expired tags, and revisions without any left; return what was done and waits. A purge frees the space.
 
     What a plugin holds back stays as it is. `events` has the plugins; None stands for the installed ones.
@@ -40,16 +39,16 @@ def expire(repository: Repository, clock: Callable[[], datetime], events: Events
         # under the lock, so that no tag changes between the decision and its execution
         # all are asked first: if one plugin can not answer, nothing goes
         now, history = clock(), repository.records.history()
-        allowed = partial(_allowed, repository, plugins)
+        allowed = partial(may_go, repository, plugins, "nothing of it expires")
         done, waiting = plan(repository.config, history, read_mark(repository.directory), present(now), allowed)
         # before anything goes: if this ends halfway, the next one lets less go and not more
         if history and repository.config.schedule and repository.config.expire:
             _remember(repository.directory, history[-1], waiting, now)
         for expiry in done:
             if expiry.remaining:
-                retag(repository, expiry.revision, expiry.remaining)
+                retag(repository, expiry.revision, expiry.remaining, "expire")
             else:
-                repository.remove(expiry.revision.id)
+                discard(repository, expiry.revision, "expire", now)
                 plugins.tell("backy_revision_removed", job=repository.job, revision=expiry.revision.info)
             log.info("%s: expired %s, remaining %s", expiry.revision.id, expiry.lost, expiry.remaining)
         # once for all removed revisions: a source may be far away
@@ -67,14 +66,3 @@ def _remember(directory: Path, newest: Revision, waiting: int, now: datetime) ->
         log.warning(text, counted(waiting, "revision waits", "revisions wait"))
         told = now
     write_mark(directory, Mark(newest.seq, waiting, told))
-
-
-def _allowed(repository: Repository, events: Events, expiry: Expiry) -> bool:
-    """Return whether no plugin holds back what expires."""
-    lost = tuple(tag for tag in expiry.revision.tags if tag not in expiry.remaining)
-    try:
-        events.ask("backy_expiring", closed=True, job=repository.job, revision=expiry.revision.info, tags=lost)
-    except RefusedError as error:
-        log.info("%s: nothing of it expires: %s", expiry.revision.id, error)
-        return False
-    return True

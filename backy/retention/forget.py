@@ -1,47 +1,136 @@
-"""Remove a revision, and the data that a source keeps for revisions outside of the repository."""
+"""Forget revisions, and the data that a source keeps for revisions outside of the repository."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime, timedelta
 
 from backy.api import KeepingSource
+from backy.errors import DamageError, ForgettingRefusedError, RepositoryBusyError, RevisionNotFoundError, UnreadError
 from backy.plugins.events import Events
+from backy.repository.journal.lines import Read, Step
+from backy.repository.records import Survey
 from backy.repository.repository import Repository
+from backy.repository.revision import Revision, utc_now
+from backy.repository.running import births
+from backy.retention.trash import discard
 
 log = logging.getLogger(__name__)
+LATELY = timedelta(days=7)
+"""Within this time, a person forgets no more than `too_much` allows."""
 
 
-def forget(repository: Repository, specification: str, events: Events | None = None) -> str:
-    """Remove the revision that SPEC names and the data that the source keeps for it; return its id.
+def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
+    repository: Repository,
+    specifications: Sequence[str],
+    reason: str | None = None,
+    *,
+    force: bool = False,
+    clock: Callable[[], datetime] = utc_now,
+    events: Events | None = None,
+) -> list[str]:
+    """Put the revisions that SPECs name into the trash, and drop what the source keeps for them; return their ids.
 
-    By its full id, a revision can be removed even if its record is damaged or lost. `events` has the plugins; None
-    stands for the installed ones.
+    A revision whose record is damaged or lost is removed at once, by its full id; and by `force` one whose state can
+    not be read.
+
+    Args:
+        repository: Has the revisions.
+        specifications: Name them.
+        reason: Why, for the journal.
+        force: Whether to forget more than `too_much` allows, or what may be sound.
+        clock: Returns the time.
+        events: Has the plugins; None stands for the installed ones.
 
     Raises:
-        RepositoryBusyError: a backup is running.
-        RevisionNotFoundError: there is no such revision.
+        RepositoryBusyError: a backup is running that needs a revision, or another command changes some.
+        RevisionNotFoundError: there is no such revision; nothing is forgotten.
         DamageError: the newest record is damaged, and SPEC is not a full id.
-        RefusedError, PluginError: a plugin holds the revision back, or can not be asked.
+        RefusedError, PluginError: a plugin holds a revision back, or can not be asked; nothing is forgotten.
+        ForgettingRefusedError: it is too much at a time, and `force` is false.
+        UnreadError: a state can not be read now, and `force` is false, or SPEC is not a full id; nothing is forgotten.
     """
-    with events or Events.installed(repository.config.hooks) as plugins, repository.locked():
-        revision_id = _chosen(repository, specification)
-        # One whose record is damaged has nothing that a plugin could judge by.
-        found = next((one for one in repository.records.survey()[0] if one.id == revision_id), None)
-        told = {"job": repository.job, "revision": found.info} if found else None
-        if found and told:
-            plugins.ask("backy_expiring", closed=True, **told, tags=found.tags)
-        repository.remove(revision_id)
-        retain(repository)
-        if told:
-            plugins.tell("backy_revision_removed", **told)
-    return revision_id
+    with events or Events.installed(repository.config.hooks) as plugins, repository.changing() as running:
+        now, surveyed = clock(), repository.records.survey(trash=True)
+        history = [revision for revision in surveyed[0] if not revision.state.forgotten]
+        chosen = {_chosen(repository, surveyed, specification): None for specification in specifications}
+        for birth in births(repository.directory) if running else ():
+            for needed in chosen.keys() & {birth.id, birth.parent}:
+                raise RepositoryBusyError(
+                    f"the backup that runs needs revision {needed}; forget it when that has ended"
+                )
+        found = [revision for revision in history if revision.id in chosen]
+        for revision in found:
+            _require_alone(repository, revision)
+            # it may be sound on another day, but a disk that is broken for good must not bind anybody for ever
+            if revision.unread and not (force and revision.id in specifications):
+                raise UnreadError(
+                    f"{revision.state_problem}; it may be sound on another day; "
+                    f"'-r {revision.id} --force --reason TEXT' removes it for good"
+                )
+        before = forgotten(repository.records.journal.read(), now - LATELY)
+        if not force and (problem := too_much(history, chosen, before)):
+            raise ForgettingRefusedError(f"{problem}; '--force --reason TEXT' does it all the same")
+        # one whose record is damaged has nothing that a plugin could judge by
+        for revision in found:
+            told = {"job": repository.job, "revision": revision.info}
+            plugins.ask("backy_expiring", closed=True, **told, tags=revision.tags)
+        for revision in found:
+            discard(repository, revision, "forget", now, reason)
+            plugins.tell("backy_revision_removed", job=repository.job, revision=revision.info)
+        for revision_id in chosen.keys() - {revision.id for revision in found}:
+            repository.remove(revision_id, "forget", reason)
+        # no source is asked beside a backup: what it keeps goes with the next removal
+        if not running:
+            retain(repository)
+    return list(chosen)
 
 
-def _chosen(repository: Repository, specification: str) -> str:
+def _require_alone(repository: Repository, revision: Revision) -> None:
+    if revision.group:
+        together = f"backy -b {repository.directory.parent} forget -r {revision.id}"
+        raise ForgettingRefusedError(f"{revision.id} is of one instant with other disks; '{together}' forgets them all")
+
+
+def too_much(history: Sequence[Revision], chosen: Collection[str], before: int) -> str | None:
+    """Return why nobody should forget these revisions without a reason; None if it is not too much.
+
+    Args:
+        history: The revisions that are in use.
+        chosen: Ids of those to forget.
+        before: Number of revisions that were forgotten lately.
+    """
+    good = {revision.id for revision in history if not revision.doubtful}
+    if good and good <= set(chosen):
+        return "then no good revision is left"
+    limit = max(3, (len(history) + before) // 3)
+    if before + len(chosen) > limit:
+        return f"of {len(history) + before} revisions, {limit} can be forgotten within a week; {before} were already"
+    return None
+
+
+def forgotten(lines: Iterable[Read], since: datetime) -> int:
+    """Return how many revisions were forgotten since then, as the journal tells, and did not come back."""
+    acts = {"forget": True, "undelete": False}
+    known = {
+        line.revision: acts[line.act]
+        for line, _ in lines
+        if line and line.act in acts and line.step is Step.DONE and line.time >= since
+    }
+    return sum(known.values())
+
+
+def _chosen(repository: Repository, surveyed: Survey, specification: str) -> str:
     """Return the id of the revision to forget. Raises the same errors as `forget`."""
-    if repository.records.holds(specification):
+    records = repository.records
+    try:
+        return records.select(specification, surveyed).id
+    except (DamageError, RevisionNotFoundError):
+        # by its full id, what is damaged or lost can be given up, but not what is in the trash already
+        if not records.holds(specification) or specification in {one.id for one in surveyed[0]}:
+            raise
         return specification
-    return repository.records.select(specification).id
 
 
 def release(repository: Repository) -> bool:
@@ -57,7 +146,8 @@ def release(repository: Repository) -> bool:
         source = repository.source()
         if not isinstance(source, KeepingSource):
             return False
-        source.retain(())
+        with repository.records.journal.act("release"):
+            source.retain(())
     return True
 
 

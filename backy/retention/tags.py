@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable
 from backy.errors import RevisionNotFoundError, UnknownTagError
 from backy.repository.config import JobConfig
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision
-from backy.retention.schedule import MANUAL
+from backy.repository.revision import MANUAL, Revision, tag_problem
 from backy.text.phrases import did_you_mean
 
 _Change = Callable[[set[str], set[str]], set[str]]
@@ -19,11 +18,13 @@ def check_tags(config: JobConfig, tags: Iterable[str]) -> None:
     """Make sure that tags are in the job's schedule, if it has one, or begin with `manual:`.
 
     Raises:
-        UnknownTagError: one is not; the text lists the schedule's tags.
+        UnknownTagError: one is not, and the text lists the schedule's tags; or no revision can have it.
     """
     # without a schedule there is nothing that a tag could be a slip of the pen of
     schedule = config.schedule or {}
     for tag in tags:
+        if problem := tag_problem(tag):
+            raise UnknownTagError(problem)
         if schedule and tag not in schedule and not tag.startswith(MANUAL):
             raise UnknownTagError(
                 f"unknown tag '{tag}'; {did_you_mean(tag, schedule)}the schedule has: {', '.join(schedule)}. "
@@ -36,7 +37,7 @@ def set_tags(repository: Repository, specification: str, tags: Iterable[str], *,
 
     Raises:
         UnknownTagError: a tag is not in the schedule, unless `force` is given.
-        RepositoryBusyError: a backup is running.
+        RepositoryBusyError: another command changes records.
         RevisionNotFoundError: there is no such revision.
     """
     return _change(repository, specification, _checked(repository, tags, force=force), lambda _, given: given)
@@ -51,7 +52,7 @@ def remove_tags(repository: Repository, specification: str, tags: Iterable[str])
     """Remove tags from the revision that SPEC names; return it as it is now.
 
     Raises:
-        RepositoryBusyError: a backup is running.
+        RepositoryBusyError: another command changes records.
         RevisionNotFoundError: there is no such revision, or it lacks one of the tags.
     """
     # unchecked: a tag that the schedule no longer has can be removed
@@ -74,16 +75,12 @@ def _without(old: set[str], given: set[str]) -> set[str]:
 
 
 def _change(repository: Repository, specification: str, given: set[str], change: _Change) -> Revision:
-    with repository.locked():
+    with repository.changing():
         # looked up under the lock: before, a backup may end and SPEC name another revision
         revision = repository.records.select(specification)
         return retag(repository, revision, change(set(revision.tags), given))
 
 
-def retag(repository: Repository, revision: Revision, tags: Iterable[str]) -> Revision:
+def retag(repository: Repository, revision: Revision, tags: Iterable[str], act: str = "tags") -> Revision:
     """Replace the tags of a revision; return it as it is now. The caller holds `.backup`."""
-    changed = revision.changed(tags=tuple(sorted(set(tags))))
-    # a state that says the same already needs no write, nor the fsyncs of one
-    if changed.state != revision.state:
-        repository.records.write_state(changed)
-    return changed
+    return repository.records.change(revision, act, tags=tuple(sorted(set(tags))))

@@ -17,21 +17,24 @@ from backy.errors import BackyError
 from backy.plugins.discovery import CORE_DISTRIBUTION
 from backy.plugins.events import Events
 from backy.repository.revision import utc_now
-from backy.retention.schedule import GRACE
 from backy.scheduler.configuration.configuration import Configuration, JobEntry, load
 from backy.scheduler.console.access import Access
 from backy.scheduler.jobs.agenda import Outcome
+from backy.scheduler.jobs.due import GRACE
 from backy.scheduler.jobs.ledger import Job, Ledger
-from backy.scheduler.jobs.repositories import configure
+from backy.scheduler.jobs.repositories import pending
 from backy.scheduler.jobs.runner import Result, Runner
 from backy.scheduler.jobs.scanner import Scanner
 from backy.scheduler.jobs.summary import Summary
 from backy.scheduler.monitoring.announcer import Announcer, SlaWatch
+from backy.scheduler.monitoring.copies import copies
+from backy.scheduler.monitoring.disk import judged, look, shortage
 from backy.scheduler.monitoring.reporter import GATHER, Reporter
-from backy.scheduler.monitoring.status import JobStatus, Status, known_before
+from backy.scheduler.monitoring.status import DiskStatus, JobStatus, Status, left_before
 from backy.scheduler.process.base_directory import BaseDirectory
 from backy.scheduler.process.clock import ClockWatch
 from backy.scheduler.process.systemd import Notifier
+from backy.scheduler.process.threads import aside
 from backy.scheduler.process.waiting import happened
 from backy.text.phrases import counted, local_time
 
@@ -61,7 +64,7 @@ def serve(configuration: Path, backy: Sequence[str]) -> None:
 
     async def schedule(base: BaseDirectory) -> None:
         # Made in the loop, as its parts belong to the loop that runs when they are made.
-        await Daemon(found, base, backy, notifier).run(known_before(found.settings.status_path))
+        await Daemon(found, base, backy, notifier).run(left_before(found.settings.status_path))
 
     with BaseDirectory.held(found.settings.base_dir) as base:
         asyncio.run(schedule(base))
@@ -93,17 +96,17 @@ class Daemon:
         self._watch = ClockWatch(clock)
         self._told_clock = False
         self._reporter = Reporter(self._watched, lambda: self.configuration, self._interval, backy, notifier)
-        self._announcer = Announcer(lambda: self.configuration.hook_sections, Events.installed)
+        self._announcer = Announcer(lambda: self.configuration.hook_sections, Events.installed, clock)
         self._sla = SlaWatch({}, self._started)
+        self._disk: DiskStatus | None = None
+        self._copies: tuple[str, ...] = ()
         self._access = Access(self)
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def run(self, before: Mapping[str, JobStatus]) -> None:
-        """Schedule until SIGTERM, SIGINT or SIGQUIT, then end all children.
-
-        Args:
-            before: The status of the jobs as an earlier scheduler left it.
-        """
+    async def run(self, left: Status | None = None) -> None:
+        """Schedule until SIGTERM, SIGINT or SIGQUIT, then end all children; `left` is the status of an earlier one."""
+        before = {job.job: job for job in left.jobs} if left else {}
+        self._disk, self._copies = (left.disk, left.copies) if left else (None, ())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number, self._stop.set)
@@ -118,6 +121,7 @@ class Daemon:
                 work = [
                     group.create_task(self._start_what_is_due()),
                     group.create_task(self._scanner.run(lambda: list(self.ledger.jobs.values()), self._interval)),
+                    group.create_task(self._watch_disk()),
                     *(group.create_task(part) for part in self._reporter.parts()),
                 ]
                 self._notifier.ready()
@@ -134,7 +138,7 @@ class Daemon:
             self._end(self.ledger.jobs.values())
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._scanner.close()
-            await asyncio.to_thread(self._announcer.close)
+            await aside(self._announcer.close)
         log.info("stopped")
 
     # for operators and reports ----------------------------------------------------------------------------------------
@@ -152,10 +156,16 @@ class Daemon:
             loaded=self._loaded,
             configuration_error=self._error,
             console=self._access.console.addresses,
-            problems=(*self._access.console.problems, *self._scanner.problems(self.ledger.jobs)),
+            problems=(
+                *self._access.console.problems,
+                *self._scanner.problems(self.ledger.jobs),
+                *self._announcer.problems(self.ledger.jobs),
+            ),
             plugins=self._reporter.broken_plugins,
             pools=self.ledger.pools(),
             jobs=tuple(self.ledger.rows(now)),
+            disk=self._disk,
+            copies=self._copies,
         )
 
     def trigger(self, names: Iterable[str]) -> int:
@@ -187,6 +197,19 @@ class Daemon:
             self._announcer.tell(change.hook, directory, since=change.since, text=change.text)
         return found
 
+    async def _watch_disk(self) -> None:
+        """See how full the disk is and what copies it has; tell plugins when it becomes low, until cancelled."""
+        while True:
+            base_dir, before = self.configuration.settings.base_dir, self._disk
+            with contextlib.suppress(OSError):  # the scanner tells of it
+                self._copies = await aside(copies, base_dir, frozenset(self.ledger.jobs))
+                self._disk = judged(await aside(look, base_dir), before, self._clock())
+                if self._disk.low_since and not (before and before.low_since):
+                    text = shortage(self._disk)
+                    log.warning("%s", text)
+                    self._announcer.tell("backy_space_low", base_dir, since=self._disk.low_since, text=text)
+            await asyncio.sleep(self._interval().total_seconds())
+
     # configuration ----------------------------------------------------------------------------------------------------
 
     async def _hang_up(self) -> None:
@@ -197,7 +220,7 @@ class Daemon:
         async with self._reloading:
             self._notifier.reloading()
             try:
-                configuration = await asyncio.to_thread(load, self.configuration.path)
+                configuration = await aside(load, self.configuration.path)
                 self._check_new(configuration)
             except BackyError as error:
                 self._error = str(error)
@@ -210,7 +233,8 @@ class Daemon:
                 log.info("reloaded the configuration: %s", text)
                 return text
             finally:
-                self._reporter.report()
+                # Before anybody is told that it is done: who asks then shall find the present state.
+                await self._reporter.write()
                 self._notifier.ready()
 
     def _check_new(self, configuration: Configuration) -> None:
@@ -279,10 +303,18 @@ class Daemon:
             return False
         before = self.ledger.ahead()
         if before and not self._told_clock:
-            text = "%s: the clock is before the newest revision; nothing is started for %s, as it may be set soon"
-            log.warning(text, before, self.ledger.patience())
+            patience = self.ledger.patience()
+            text = f"the clock is before the newest revision; nothing is started for {patience}, as it may be set soon"
+            self._doubt_clock(before, text)
             self._told_clock = True
         return before is not None
+
+    def _doubt_clock(self, name: str, text: str) -> None:
+        """Log that the clock can not be right, as a job shows, and tell plugins."""
+        text = f"{name}: {text}"
+        log.warning("%s", text)
+        directory = self.configuration.settings.base_dir / name
+        self._announcer.tell("backy_clock_suspect", directory, since=self._clock(), text=text)
 
     async def _run(self, job: Job) -> None:
         """Run a job, scan its repository and record the result."""
@@ -291,10 +323,11 @@ class Daemon:
         newest = job.newest
         try:
             result = await self._runner.run(job.settings, tags)
-            await self._scanner.look([job], again=True)
+            looked = await self._scanner.look_again(job)
             # Do not trust the exit code alone: a job that never has a new revision would be run again and again.
             if result.outcome is Outcome.DONE and job.newest == newest:
-                result = Result(Outcome.FAILED, "the backup ended well, but there is no new revision")
+                cause = "there is no new revision" if looked else "its repository hangs"
+                result = Result(Outcome.FAILED, f"the backup ended well, but {cause}")
         except asyncio.CancelledError:
             result = Result(Outcome.BUSY, "the backup was ended by the scheduler")
             raise
@@ -307,10 +340,7 @@ class Daemon:
     def _finish(self, job: Job, result: Result) -> None:
         """Record the result of a run, log it and schedule the next one."""
         name, entry = job.settings.name, job.entry
-        job.task, job.error, job.row = None, result.error, None
-        job.unfinished = result.outcome is Outcome.DONE and result.error is not None
-        past, duration = (job.summary.past, job.summary.duration) if job.summary else (entry.past, None)
-        self.ledger.agenda.finish(entry, result.outcome, past, duration, self._clock())
+        self.ledger.finish(job, result, self._clock())
         upcoming = local_time(entry.due.time, zone=True) if entry.due else "never"
         if result.outcome is Outcome.FAILED:
             log.error("%s: failed, %d in a row: %s; next attempt %s", name, entry.failures, result.error, upcoming)
@@ -337,18 +367,23 @@ class Daemon:
                 job.task.cancel()
                 job.task = None  # cancelled once only: a second time would cut short its clean end
 
-    def _prepare(self, job: JobEntry) -> Path:
-        """Write the configuration of a job's repository and return the directory. Called in a thread."""
+    def _prepare(self, job: JobEntry) -> tuple[Path, bytes | None]:
+        """Return a job's repository, and the `config` that it has to get. Called in a thread."""
         # Before anything is written: the disk may have been unmounted since the start.
         self._base.check()
-        return configure(self.configuration, job).directory
+        return pending(self.configuration, job)
 
     def _learn(self, job: Job, summary: Summary) -> None:
         """Record the summary of a repository, unless its job has been removed."""
         if self.ledger.jobs.get(job.settings.name) is job:
             ahead = summary.past.ahead
             if ahead and ahead != job.entry.past.ahead:
-                text = "%s: the schedule does not count %s ahead of the clock, the latest of which is %s"
-                log.warning(text, job.settings.name, counted(len(ahead), "revision"), ahead[-1])
+                text = f"the schedule does not count {counted(len(ahead), 'revision')} ahead of the clock"
+                self._doubt_clock(job.settings.name, f"{text}, the latest of which is {ahead[-1]}")
+            tampering = summary.audited.tampering
+            if tampering and not job.audited.tampering:
+                log.error("%s: %s", job.settings.name, tampering[0])
+                directory = self.configuration.settings.base_dir / job.settings.name
+                self._announcer.tell("backy_journal_broken", directory, text="; ".join(tampering))
             self.ledger.learn(job, summary, self._clock())
             self._wake.set()

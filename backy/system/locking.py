@@ -1,6 +1,7 @@
 """Locks on a repository: flock(2) on small files. The kernel releases them when a process ends, so none is stale.
 
 .backup   held alone by commands that add, change or remove revisions
+.records  held alone while records, states and links change: for a moment beside a backup, else as long as .backup
 .purge    shared by commands that read or write chunks, held alone by those that remove chunks
 .scrub    held alone by a deep scrub of everything; the file tells where the next one continues
 """
@@ -14,12 +15,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+from backy.durable import open_regular
 from backy.errors import RepositoryBusyError
 
 log = logging.getLogger(__name__)
 BACKUP_LOCK = ".backup"
 PURGE_LOCK = ".purge"
+RECORDS_LOCK = ".records"
 SCRUB_LOCK = ".scrub"
 
 
@@ -31,13 +35,7 @@ def exclusive(directory: Path, name: str, *, wait: bool = False) -> Iterator[Non
         RepositoryBusyError: another command holds the lock, and `wait` is false.
     """
     with os.fdopen(_open(directory / name)) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            # Users see this, so it says what to do; the exit code tells the scheduler to try again.
-            raise RepositoryBusyError(
-                f"{directory} is busy: another backy command holds {name}; try again later"
-            ) from None
+        _take(directory, name, lock, fcntl.LOCK_EX, wait=wait)
         yield
 
 
@@ -54,13 +52,21 @@ def shared(directory: Path, name: str) -> Iterator[None]:
         yield
         return
     with os.fdopen(descriptor) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # The first try does not wait, so that the log tells of the wait before it begins.
-            log.warning("%s is busy: waiting for the command that holds %s", directory, name)
-            fcntl.flock(lock, fcntl.LOCK_SH)
+        _take(directory, name, lock, fcntl.LOCK_SH, wait=True)
         yield
+
+
+def _take(directory: Path, name: str, lock: IO[str], kind: int, *, wait: bool) -> None:
+    try:
+        # the first try does not wait, so that the log tells of the wait before it begins
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            # Users see this, so it says what to do; the exit code tells the scheduler to try again.
+            text = f"{directory} is busy: another backy command holds {name}; try again later"
+            raise RepositoryBusyError(text) from None
+        log.warning("%s is busy: waiting for the command that holds %s", directory, name)
+        fcntl.flock(lock, kind)
 
 
 def _open_for_reading(path: Path) -> int | None:
@@ -71,7 +77,7 @@ def _open_for_reading(path: Path) -> int | None:
         if error.errno not in {errno.EROFS, errno.EACCES}:
             raise
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return open_regular(path)
     except FileNotFoundError:
         return None
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import yaml
 
+from backy.durable import read_file
 from backy.errors import ConfigError
 
+LONGEST = 16 * 2**20
+"""Bytes that no configuration exceeds: what it has takes far more memory."""
 # The classes in C take a tenth of the time. PyYAML has them only if it was built with libyaml.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -21,7 +24,7 @@ def load_yaml(path: Path) -> object:
         ConfigError: the file is not YAML; the text names line and column.
         OSError: the file can not be read.
     """
-    return parse_yaml(path.read_bytes(), str(path))
+    return parse_yaml(read_file(path, LONGEST), str(path))
 
 
 def parse_yaml(content: bytes | str, where: str) -> object:

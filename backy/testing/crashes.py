@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
-from backy.testing.operations import Change, Enter, Operation, Remove, Rename, Sync, SyncAll, Write
+from backy.testing.operations import Change, Enter, Operation, Remove, Rename, Sync, SyncAll, Write, apply_changes
 from backy.testing.tree import Folder, Tree
 
 # Linux writes back whole pages of its cache.
@@ -198,20 +198,17 @@ class _Disk:
 
     def _change(self, tree: Tree, number: int) -> None:
         """Decide the content of one file."""
-        # A sync covers everything before it, so pending changes always come after durable ones.
-        pending = []
+        durable: list[Change] = []
+        pending: list[Change] = []
         for index, operation in enumerate(self._operations):
             if isinstance(operation, Change) and operation.number == number:
-                if index in self._durable:
-                    operation.apply(tree)
-                else:
-                    pending.append(operation)
+                (durable if index in self._durable else pending).append(operation)
         content = self._crash.content
         # Decided for each file: a disk may have written one of two files and not the other.
         if content is Content.ANY:
             content = self._chance.choice([kind for kind in Content if kind is not Content.ANY])
-        for change in self._survivors(pending, content):
-            change.apply(tree)
+        # A sync covers everything before it, so pending changes always come after durable ones.
+        apply_changes(tree, number, [*durable, *self._survivors(pending, content)])
 
     def _survivors(self, pending: list[Change], content: Content) -> Iterator[Change]:
         if content is Content.KEPT:

@@ -1,14 +1,18 @@
-"""An image in memory as a source for tests, without a disk and without a plugin."""
+"""An image in memory as a source for tests, without a disk and without a plugin; and objects in memory."""
 
 from __future__ import annotations
 
+import errno
+import os
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from backy.api import Config, Extent, Snapshot, Source, SourceError
-from backy.repository.config import JobConfig, PluginSection, StorageSection, VerifierSections
+from backy.config import Size
+from backy.repository.config import JobConfig, SourceSection, StorageSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 
@@ -70,7 +74,9 @@ class MemoryRepository(Repository):
     def make(cls, directory: Path, storage: Config | None = None) -> MemoryRepository:
         """Make a repository with the section `storage`, or with the default one."""
         # No plugin has this name: `source` below takes its place.
-        config = JobConfig(format=FORMAT, source=PluginSection.named("memory"), verifier=VerifierSections.named("full"))
+        config = JobConfig(format=FORMAT, source=SourceSection.named("memory"), verifier=VerifierSections.named("full"))
+        # Thousands of trials would write it, and none of them waits for a real disk to be full.
+        config.reserve = Size(0)
         if storage is not None:
             config.storage = StorageSection(storage)
         return cls.initialize(directory, config)
@@ -78,3 +84,56 @@ class MemoryRepository(Repository):
     def source(self) -> Source:
         """Return the image in memory."""
         return self.memory
+
+
+def changing() -> None:
+    """Do nothing: a recording, which counts changes of `MemoryBlobs`, and may let one fail, takes the place of this."""
+
+
+class MemoryBlobs(UserDict[str, bytes]):
+    """What a storage keeps elsewhere, such as the objects of a bucket, by name. A change can fail, or do something.
+
+    A change is an object that is put, replaced or deleted. Who changes it, such as a server for tests, must let an
+    OSError reach the storage as a failure.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes = 0
+        """Number of changes that were begun; may be set."""
+        self._at: dict[tuple[int, bool], Callable[[], object]] = {}
+
+    def at(self, change: int, act: Callable[[], object], *, after: bool = False) -> None:
+        """Call `act` right before or after a change, counted from now, 1 the next one. What it raises is a failure."""
+        self._at[self.changes + change, after] = act
+
+    def fail(self, change: int, number: int = errno.EIO) -> None:
+        """Let a change fail with an error number, counted from now, 1 the next one."""
+
+        def failing() -> None:
+            raise OSError(number, os.strerror(number))
+
+        self.at(change, failing)
+
+    def calm(self) -> None:
+        """Let nothing happen at changes to come."""
+        self._at.clear()
+
+    def __setitem__(self, name: str, content: bytes) -> None:
+        """Put an object."""
+        with self._change():
+            super().__setitem__(name, content)
+
+    def __delitem__(self, name: str) -> None:
+        """Delete an object."""
+        with self._change():
+            super().__delitem__(name)
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        changing()
+        self.changes += 1
+        number = self.changes
+        self._at.get((number, False), lambda: None)()
+        yield
+        self._at.get((number, True), lambda: None)()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -103,12 +104,11 @@ class Change(ABC):
 
     def apply(self, tree: Tree) -> None:
         """Apply the change."""
-        node = tree.nodes[self.number]
-        tree.nodes[self.number] = self.changed(node)
+        apply_changes(tree, self.number, [self])
 
     @abstractmethod
-    def changed(self, node: Node) -> Node:
-        """Return the changed node."""
+    def edit(self, content: bytearray) -> None:
+        """Change the content of a file."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +118,12 @@ class Write(Change):
     offset: int
     content: bytes
 
-    def changed(self, node: Node) -> Node:
-        """Return the file with the content at its offset."""
+    def edit(self, content: bytearray) -> None:
+        """Put the content at its offset."""
         # Writing nothing behind the end does not make a file longer.
-        if not isinstance(node, File) or not self.content:
-            return node
-        old = node.content.ljust(self.offset, b"\0")
-        end = self.offset + len(self.content)
-        return replace(node, content=old[: self.offset] + self.content + old[end:])
+        if self.content:
+            content.extend(bytes(max(self.offset - len(content), 0)))
+            content[self.offset : self.offset + len(self.content)] = self.content
 
 
 @dataclass(frozen=True)
@@ -134,11 +132,10 @@ class Truncate(Change):
 
     length: int
 
-    def changed(self, node: Node) -> Node:
-        """Return the file, cut or filled up with zeroes."""
-        if not isinstance(node, File):
-            return node
-        return replace(node, content=node.content[: self.length].ljust(self.length, b"\0"))
+    def edit(self, content: bytearray) -> None:
+        """Cut the content or fill it up with zeroes."""
+        del content[self.length :]
+        content.extend(bytes(self.length - len(content)))
 
 
 @dataclass(frozen=True)
@@ -147,9 +144,23 @@ class Chmod(Change):
 
     mode: int
 
-    def changed(self, node: Node) -> Node:
-        """Return the node with the mode."""
-        return node if not isinstance(node, File | Folder) else replace(node, mode=self.mode)
+    def edit(self, content: bytearray) -> None:
+        """Leave the content as it is."""
+
+
+def apply_changes(tree: Tree, number: int, changes: Sequence[Change]) -> None:
+    """Apply changes of one node in their order."""
+    node = tree.nodes[number]
+    modes = [change.mode for change in changes if isinstance(change, Chmod)]
+    if modes and isinstance(node, File | Folder):
+        node = replace(node, mode=modes[-1])
+    if isinstance(node, File) and len(modes) < len(changes):
+        # Once for all of them: a file is copied to be changed, and an image is large.
+        content = bytearray(node.content)
+        for change in changes:
+            change.edit(content)
+        node = replace(node, content=bytes(content))
+    tree.nodes[number] = node
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +13,26 @@ import pytest
 
 # Every session of pytest on such a machine imports this module, so backy is imported only when a fixture is used.
 if TYPE_CHECKING:
+    from backy.testing.appliance.machine import Appliance
     from backy.testing.clock import Clock
     from backy.testing.memory import MemoryRepository
     from backy.testing.recording import Recording
 
 _STATUS = pytest.StashKey[int]()
+CRASHES = 12
 CONTRACTS = ("source_contract", "storage_contract", "verifier_contract")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let tests of storages try more crashes, or fewer."""
+    parser.getgroup("backy").addoption(
+        "--backy-crashes",
+        type=int,
+        default=CRASHES,
+        metavar="N",
+        help="Let each test of the contract of storages try N crashes by chance, beside the most dangerous ones "
+        f"[{CRASHES}].",
+    )
 
 
 def pytest_configure() -> None:
@@ -93,3 +107,15 @@ def backy_recording() -> Callable[..., AbstractContextManager[Recording]]:
     from backy.testing.recording import record
 
     return record
+
+
+@pytest.fixture(scope="session")
+def backy_appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """A guest of QEMU with the device mapper, nbd and rbd, and three empty disks of 8 GiB: `one`, `two`, `three`."""
+    from backy.testing.appliance.machine import Appliance, missing
+
+    if cause := missing():
+        pytest.skip(f"NOT TESTED: what needs a guest of QEMU: {cause}")
+    disks = dict.fromkeys(("one", "two", "three"), 8 * 2**30)
+    with Appliance.running(tmp_path_factory.mktemp("appliance") / "shared", disks) as appliance:
+        yield appliance

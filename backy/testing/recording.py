@@ -1,6 +1,6 @@
 """Records every call by which this process changes a directory, and makes some of them fail.
 
-A recording replaces functions of `os`, and the calls that `backy.durable` and `backy.reflink` add to them, while it
+A recording replaces functions of `os`, ioctl(FICLONE), and the calls that `backy.durable` adds to them, while it
 runs. It sees Python code in all threads, but neither other processes nor libraries written in C. At its end it replays
 all operations in memory and compares the result with the directory, so that a change that it did not see is an error.
 A clone is recorded as a write of all its content, a hole as a write of zeroes.
@@ -9,6 +9,7 @@ A clone is recorded as a write of all its content, a hole as a write of zeroes.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import threading
@@ -19,16 +20,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
-from backy import durable, reflink
+from backy import durable
+from backy.testing import memory
 from backy.testing.operations import Chmod, Enter, Operation, Remove, Rename, Sync, SyncAll, Truncate, Write
-from backy.testing.tree import File, Folder, Link, Node, Tree
+from backy.testing.tree import File, Folder, Link, Node, Tree, has_room
 
 Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+Blobs = Mapping[str, bytes]
 # Nothing in backy uses these; a recording refuses them instead of missing them.
 _REFUSED: Final = ("copy_file_range", "mkfifo", "mknod", "posix_fallocate", "pwritev", "sendfile", "writev")
-_OTHERS: Final = ((durable, "syncfs"), (reflink, "share"), (reflink, "punch"))
+_OTHERS: Final = ((fcntl, "ioctl"), (durable, "syncfs"), (durable, "punch"), (memory, "changing"))
+_FICLONE: Final = 0x40049409
 # Calls that may need space, and so fail on a full disk.
-_GROWING: Final = {"open", "write", "pwrite", "ftruncate", "truncate", "mkdir", "symlink", "link", "clone", "punch"}
+_GROWING: Final = {"open", "write", "pwrite", "ftruncate", "truncate", "mkdir", "symlink", "link", "ioctl", "punch"}
 
 
 class IncompleteRecordingError(AssertionError):
@@ -50,7 +54,7 @@ class Fault:
 class Recording:
     """The changes in a directory."""
 
-    def __init__(self, directory: Path, fault: Fault | None = None, blobs: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, directory: Path, fault: Fault | None = None, blobs: Blobs | None = None) -> None:
         self.directory = directory.resolve()
         self.before = Tree.read(directory)
         """The directory at the beginning of the recording."""
@@ -145,7 +149,7 @@ class Recording:
         if fd not in self._open:
             return int(self._plain("write", fd, data))
         with self._lock:
-            self._may_fail("write")
+            self._may_fail("write into allocated space" if has_room(fd, len(data)) else "write")
             count: int = self._real.write(fd, data)
             # The position moves with the write, also of a descriptor opened with O_APPEND.
             offset = os.lseek(fd, 0, os.SEEK_CUR) - count
@@ -182,16 +186,18 @@ class Recording:
                 self._note(SyncAll())
             return failed
 
-    def _share(self, source: int, target: int) -> None:
+    def _changing(self) -> None:
         with self._lock:
-            number = self._open.get(target)
-            if number is not None:
-                self._may_fail("clone")
-            self._real.share(source, target)
-            if number is not None:
-                content = os.pread(source, os.fstat(source).st_size, 0)
-                self._note(Truncate(number, len(content)))
-                self._note(Write(number, 0, content))
+            self._may_fail("put")
+
+    def _ioctl(self, fd: int, request: int, argument: Any = 0, mutable: bool = True) -> Any:  # noqa: ANN401  # any call
+        def written(number: int) -> Write:
+            return Write(number, 0, os.pread(argument, os.fstat(argument).st_size, 0))
+
+        if request != _FICLONE:
+            return self._plain("ioctl", fd, request, argument, mutable)
+        self._on_descriptor("ioctl", fd, written, request, argument)
+        return 0
 
     def _punch(self, descriptor: int, offset: int, length: int) -> int:
         with self._lock:
@@ -243,8 +249,7 @@ class Recording:
     def _call_unlink(self, path: Name, *, dir_fd: int | None = None) -> None:
         self._on_name("unlink", path, dir_fd, lambda inside: self._note(Remove(*self._entry(inside))))
 
-    def _call_remove(self, path: Name, *, dir_fd: int | None = None) -> None:
-        self._call_unlink(path, dir_fd=dir_fd)
+    _call_remove = _call_unlink
 
     def _call_rmdir(self, path: Name, *, dir_fd: int | None = None) -> None:
         self._on_name("rmdir", path, dir_fd, lambda inside: self._note(Remove(*self._entry(inside))))
@@ -261,10 +266,7 @@ class Recording:
             if target is not None and self._number(source) != self._now.find(target):
                 self._note(Rename(*self._entry(source), *self._entry(target), self._number(source)))
 
-    def _call_replace(
-        self, src: Name, dst: Name, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
-    ) -> None:
-        self._call_rename(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+    _call_replace = _call_rename
 
     def _call_link(
         self,
@@ -377,12 +379,11 @@ class Recording:
 
 
 @contextmanager
-def record(
-    directory: Path, fault: Fault | None = None, blobs: Mapping[str, bytes] | None = None
-) -> Iterator[Recording]:
+def record(directory: Path, fault: Fault | None = None, blobs: Blobs | None = None) -> Iterator[Recording]:
     """Record the changes that all threads of this process make in `directory`; `fault` makes calls fail.
 
-    `blobs` is what is kept elsewhere, by name. The recording has its content at the time of each operation.
+    `blobs` is what is kept elsewhere, by name. The recording has its content at the time of each operation. A change of
+    `MemoryBlobs` is a call that can fail.
 
     Raises:
         IncompleteRecordingError: something changed the directory by a call that the recording does not know.

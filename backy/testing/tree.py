@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -154,3 +155,11 @@ def _node(path: Path, mode: int) -> Node:
     if stat.S_ISDIR(mode):
         return Folder(stat.S_IMODE(mode))
     raise ValueError(f"{path} is neither a file nor a folder nor a symbolic link")
+
+
+def has_room(descriptor: int, length: int) -> bool:
+    """Tell whether a file has `length` bytes allocated from the place on where the next write goes."""
+    status = os.fstat(descriptor)
+    appending = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND
+    position = status.st_size if appending else os.lseek(descriptor, 0, os.SEEK_CUR)
+    return position + length <= status.st_blocks * 512

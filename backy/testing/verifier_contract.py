@@ -11,6 +11,7 @@ import pytest
 from backy.api import (
     CHUNK_SIZE,
     ConfigError,
+    Coverage,
     Extent,
     Job,
     Mismatch,
@@ -33,6 +34,10 @@ from backy.testing.watchdog import within
 
 # Six chunks of data, one of zeroes, and a short last one, which verifiers may treat in a special way.
 CONTENT = b"".join(patterned(100 * number) for number in range(6)) + bytes(CHUNK_SIZE) + b"short" * 1000
+
+LATELY = Coverage(2, [1] * chunk_count(len(CONTENT)))
+# Some never, and some long ago, as in an image that has grown and a job that was off.
+LONG_AGO = Coverage(10**6, [(0, 1, 10**6 - 1)[index % 3] for index in range(chunk_count(len(CONTENT)))])
 
 
 class _Stored:
@@ -66,6 +71,12 @@ class _Stored:
 
     def _chunk(self, index: int) -> bytes:
         return self._content[index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE]
+
+
+def _different(content: bytes) -> bytes:
+    # One byte in each chunk differs: a verifier must not be content with parts of a chunk.
+    chunks = [content[at : at + CHUNK_SIZE] for at in range(0, len(content), CHUNK_SIZE)]
+    return b"".join(bytes([chunk[0] ^ 0xFF]) + chunk[1:] for chunk in chunks)
 
 
 @dataclass
@@ -115,8 +126,7 @@ class VerifierContract:
         """The report has the number of chunks that were compared, not more, and no remark on an image that suits."""
         result = self._verified(verifier, MemoryImage(suits), _Stored(suits))
         assert result.mismatches == []
-        assert result.report.total == chunk_count(len(suits))
-        assert 0 <= result.report.checked <= result.report.total
+        self._demand_each_once(result.report, len(suits))
         assert result.progress <= len(suits)
         assert not result.report.out_of_time
         assert not result.report.remarks
@@ -127,20 +137,30 @@ class VerifierContract:
         assert result.mismatches == []
         assert all(isinstance(remark, str) for remark in result.report.remarks)
 
+    @pytest.mark.parametrize("coverage", [LATELY, LONG_AGO], ids=["lately", "long ago"])
+    def test_what_is_reported_was_compared_whatever_was_compared_before(
+        self, verifier: Verifier, coverage: Coverage
+    ) -> None:
+        """The report has each chunk that was compared, once, for the coverage of a new job and of an old one."""
+        snapshot = MemoryImage(CONTENT, hint=(Extent(0, 1, data=True),))
+        result = self._verified(verifier, snapshot, _Stored(_different(CONTENT)), coverage)
+        assert sorted(mismatch.index for mismatch in result.mismatches) == sorted(result.report.compared)
+        self._demand_each_once(result.report, len(CONTENT))
+        assert result.progress <= len(CONTENT)
+
     def test_an_empty_image_has_nothing_to_check(self, verifier: Verifier) -> None:
         """An image without chunks has no mismatch."""
         result = self._verified(verifier, MemoryImage(b""), _Stored(b""))
-        assert (result.report.checked, result.report.total, result.mismatches) == (0, 0, [])
+        assert (len(result.report.compared), result.mismatches) == (0, [])
 
     def test_every_chunk_that_differs_and_is_looked_at_is_a_mismatch(self, verifier: Verifier, suits: bytes) -> None:
         """A mismatch has the content of the source and that of the stored image."""
-        # One byte in each chunk differs: a verifier must not be content with parts of a chunk.
-        chunks = [suits[at : at + CHUNK_SIZE] for at in range(0, len(suits), CHUNK_SIZE)]
-        different = b"".join(bytes([chunk[0] ^ 0xFF]) + chunk[1:] for chunk in chunks)
+        different = _different(suits)
         # The hint says that everything changed, for verifiers that compare changes only.
         snapshot = MemoryImage(suits, hint=(Extent(0, len(suits), data=True),))
         result = self._verified(verifier, snapshot, _Stored(different))
-        assert len(result.mismatches) == result.report.checked
+        # What is reported as compared here is not looked at again for long.
+        assert sorted(mismatch.index for mismatch in result.mismatches) == sorted(result.report.compared)
         for mismatch in result.mismatches:
             chunk = slice(mismatch.index * CHUNK_SIZE, (mismatch.index + 1) * CHUNK_SIZE)
             assert not difference(mismatch.expected or b"", suits[chunk])
@@ -174,7 +194,7 @@ class VerifierContract:
             return
         # A verifier that compares nothing reads nothing and may return a report.
         assert not Broken.read
-        assert result.report.checked == 0
+        assert len(result.report.compared) == 0
 
     @staticmethod
     def _made(config: dict[str, Any], folder: Path) -> Verifier:
@@ -183,8 +203,14 @@ class VerifierContract:
         return verifier
 
     @staticmethod
-    def _verified(verifier: Verifier, snapshot: Snapshot, stored: _Stored) -> _Result:
+    def _verified(verifier: Verifier, snapshot: Snapshot, stored: _Stored, coverage: Coverage | None = None) -> _Result:
         mismatches: list[Mismatch] = []
         told: list[int] = []
-        report = verifier.verify(snapshot, stored.image(), mismatches.append, told.append)
+        coverage = coverage or Coverage(1, [0] * chunk_count(snapshot.size))
+        report = verifier.verify(snapshot, stored.image(), mismatches.append, told.append, coverage)
         return _Result(report, mismatches, sum(told))
+
+    @staticmethod
+    def _demand_each_once(report: Report, size: int) -> None:
+        assert len(set(report.compared)) == len(report.compared)
+        assert set(report.compared) <= set(range(chunk_count(size)))

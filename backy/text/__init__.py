@@ -1,4 +1,4 @@
-"""Tables and phrases that backy prints.
+"""Phrases that backy prints: plurals, sizes, times, near misses.
 
-Rooms above import `table` and `phrases`. Both are pure and know nothing of repositories, plugins or commands.
+Rooms above import `phrases`. It is pure and knows nothing of repositories, plugins or commands.
 """

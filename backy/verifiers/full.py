@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backy.api import Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier, chunk_count
+from backy.api import Config, Coverage, Image, MismatchHandler, Progress, Report, Snapshot, Verifier, chunk_count
 from backy.comparing import chunks_with_data, compare_all
 from backy.config import BareConfig, typed
 from backy.hookspecs import hookimpl
@@ -11,12 +11,13 @@ from backy.hookspecs import hookimpl
 class FullVerifier:
     """Compares every chunk in which source or image has data. Holes of both are not read."""
 
-    def verify(self, snapshot: Snapshot, image: Image, mismatch: MismatchHandler, progress: Progress) -> Report:
+    def verify(
+        self, snapshot: Snapshot, image: Image, mismatch: MismatchHandler, progress: Progress, coverage: Coverage
+    ) -> Report:
         """Compare all chunks, in the order of the image."""
-        compare_all(snapshot, image, chunks_with_data(snapshot, image), mismatch, progress)
-        # Holes of both count as checked: they are known to be equal.
-        total = chunk_count(snapshot.size)
-        return Report("full", checked=total, total=total)
+        compare_all(snapshot, image, coverage.left(chunks_with_data(snapshot, image)), mismatch, progress)
+        # Holes of both count as compared: they are known to be equal.
+        return Report("full", range(chunk_count(snapshot.size)))
 
 
 @hookimpl

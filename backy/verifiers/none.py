@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backy.api import Config, Image, MismatchHandler, Progress, Report, Snapshot, Verifier, chunk_count
+from backy.api import Config, Report, Verifier
 from backy.config import BareConfig, typed
 from backy.hookspecs import hookimpl
 
@@ -10,10 +10,10 @@ from backy.hookspecs import hookimpl
 class NoneVerifier:
     """Reads nothing. A backup takes about half the time, and nothing shows that it can be read."""
 
-    def verify(self, snapshot: Snapshot, image: Image, mismatch: MismatchHandler, progress: Progress) -> Report:
-        """Report that no chunk was compared."""
-        # 0 of all chunks is what `status` shows as "not verified".
-        return Report("none", checked=0, total=chunk_count(snapshot.size))
+    def verify(self, *_: object, **__: object) -> Report:
+        """Report that no chunk was compared, whatever there is."""
+        # nothing of all chunks is what `status` shows as "not verified"
+        return Report("none", ())
 
 
 @hookimpl

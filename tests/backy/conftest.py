@@ -11,7 +11,7 @@ from textwrap import dedent
 
 import pytest
 
-from backy.image.cache import ChunkCache
+from backy.mount.cache import ChunkCache
 
 NUMBERS = itertools.count()
 

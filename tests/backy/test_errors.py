@@ -8,6 +8,7 @@ def test_exit_codes_are_a_contract() -> None:
         "DONE": 0,
         "FAILED": 1,
         "USAGE": 2,
+        "FULL": 28,
         "UNAVAILABLE": 69,
         "BUSY": 75,
     }

@@ -11,6 +11,7 @@ from backy.api import CHUNK_SIZE, BackyError, ConfigError, Extent, Image
 from backy.backup.backup import Backup
 from backy.importing import Original, import_image
 from backy.repository.repository import Repository
+from backy.repository.revision import Wrong
 
 
 class Patched:
@@ -114,7 +115,12 @@ def test_a_difference_from_what_is_not_there_makes_nothing(repository: Repositor
 def test_a_distrusted_revision_is_not_built_upon(repository: Repository, first, backy) -> None:
     assert backy("-b", repository.directory, "distrust", "-r", "0").code == 0
 
-    with pytest.raises(BackyError, match=f"revision {first.id}, .*, is distrusted; 'backy verify' looks at it"):
+    with pytest.raises(BackyError, match=f"revision {first.id} is distrusted, .*: 'backy verify' looks at it"):
+        import_image(repository.directory, Patched(base=f"backy-{first.id}"), ())
+
+    # what is wrong no verification of what is stored lifts
+    repository.records.write_state(first.changed(wrong=Wrong((0,), first.timestamp)))
+    with pytest.raises(BackyError, match=f"revision {first.id} is wrong in 1 chunk: .*: import a whole image"):
         import_image(repository.directory, Patched(base=f"backy-{first.id}"), ())
     assert [revision.id for revision in repository.records.history()] == [first.id]
 
@@ -166,4 +172,4 @@ def test_an_import_takes_the_time_that_it_is_given_and_is_the_newest(repository:
     assert repository.records.select("last").id == made.id
     assert made.seq == first.seq + 1
     # the trusted time goes on from that of the backup before, not from that of the old image
-    assert Backup(repository, ("daily",)).run().record.trusted_time >= first.record.trusted_time
+    assert Backup(repository, ("daily",)).run().trusted_time >= first.trusted_time

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backy.backup.backup import Backup
-from backy.repository.config import JobConfig, PluginSection, VerifierSections
+from backy.repository.config import JobConfig, SourceSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.sealed import FORMAT
@@ -130,7 +130,7 @@ def repositories(tmp_path: Path) -> Callable[..., Repository]:
     def make(disk: Disk, verifier: str | None = "none", **keys: Any) -> Repository:
         folder = tmp_path / f"vm{next(NUMBERS)}"
         chosen = VerifierSections.named(verifier) if verifier else None
-        source = PluginSection({**disk.config, **keys})
+        source = SourceSection({**disk.config, **keys})
         return Repository.initialize(folder, JobConfig(format=FORMAT, source=source, verifier=chosen))
 
     return make

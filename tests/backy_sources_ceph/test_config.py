@@ -39,9 +39,9 @@ def test_what_names_no_image_is_refused(argument: str) -> None:
         ({"image": "vms/web1"}, "image is a name without '/' and '@', not 'vms/web1'"),
         ({"pool": ""}, "pool is a name without '/' and '@', not ''"),
         ({"namespace": "a@b"}, "namespace is a name without '/' and '@', not 'a@b'"),
-        ({"full_always": True}, "unknown field `full_always`"),
-        ({"full-always": "yes"}, r"config\.source\.full-always: expected `bool`, got `str`"),
-        ({"user": 1}, r"config\.source\.user: expected `str \| null`, got `int`"),
+        ({"full_always": True}, "config.source.full_always: unknown key"),
+        ({"full-always": "yes"}, r"config\.source\.full-always: expected true or false, got 'yes'"),
+        ({"user": 1}, r"config\.source\.user: expected text or nothing, got a number"),
     ],
 )
 def test_a_wrong_section_is_refused_with_the_key(keys: dict[str, object], cause: str) -> None:

@@ -79,7 +79,8 @@ def test_diffs_from_snapshot_to_snapshot(disk, run: Callable, newest: Callable, 
         export(disk, "export-diff", *options, f"@{name}", f"{name}.diff")
         done = run("import-diff", f"{name}.diff")
 
-        assert (done.code, done.err) == (0, "")
+        # the images change their sizes at random, and one that gets smaller is told of
+        assert (done.code, [line for line in done.err.splitlines() if " shrank from " not in line]) == (0, [])
         assert newest() == digest(disk, f"@{name}")
         since = ["--from-snap", name]
 

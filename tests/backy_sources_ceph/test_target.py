@@ -12,7 +12,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, ConfigError, TargetError
 from backy.backup.backup import Backup
-from backy.repository.config import JobConfig, PluginSection, StorageSection
+from backy.repository.config import JobConfig, SourceSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 from backy_sources_ceph.target import FEATURES, opened_target, plan_target
@@ -198,7 +198,7 @@ def test_a_job_of_this_type_says_where_its_cluster_is(
         (["ceph-rbd:a//b"], "'a//b' names no RBD image"),
         (["ceph-rbd:"], "'' names no RBD image"),
         (["ceph-rbd:nonesuch/disk"], "target nonesuch/disk: there is no pool 'nonesuch'"),
-        (["-o", "size=1", "ceph-rbd:a/b"], "option: object contains unknown field `size`"),
+        (["-o", "size=1", "ceph-rbd:a/b"], "option.size: unknown key"),
         (["-o", "features=fast", "ceph-rbd:a/b"], "option.features: there is no feature 'fast'; there are layering, "),
         (
             ["-o", "conf=/nonexistent", "ceph-rbd:a/b"],
@@ -256,7 +256,7 @@ def test_rbd_imports_the_raw_images_of_a_repository(
     folder = mount(kind) / "vm"
     config = JobConfig(
         format=FORMAT,
-        source=PluginSection({"type": "file", "filename": str(image)}),
+        source=SourceSection({"type": "file", "filename": str(image)}),
         storage=StorageSection.named("cow"),
     )
     Backup(Repository.initialize(folder, config), ()).run()

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from backy import reflink
 from backy.api import Extent
-from backy_sources_file import fiemap
+from backy_sources_file import fiemap, reflink
 from backy_sources_file.comparison import UNWRITTEN, Mapped
 
 ABLE = ["btrfs", "xfs"]

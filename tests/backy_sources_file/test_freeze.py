@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from backy import reflink
 from backy.api import CHUNK_SIZE, Extent, SourceError
-from backy_sources_file import FileSource
+from backy_sources_file import FileSource, reflink
 from backy_sources_file.fiemap import MovedError
 
 JOB = "QmC3ZJ7nVfqSWP2uXtKhaB"

@@ -53,7 +53,7 @@ def test_a_clone_goes_with_the_revision_that_it_was_kept_for(job, image, tmp_pat
     assert clones(image) == [two.id]
     assert job("forget", "-r", "one").err == ""
     assert clones(image) == [two.id]
-    assert job("forget", "-r", "two").err == ""
+    assert job("forget", "-r", "two", "--force", "--reason", "a test").err == ""
     assert clones(image) == []
     done = job("backup", "three")
     assert (done.code, done.err) == (0, "")
@@ -109,10 +109,10 @@ def test_a_file_system_that_tells_too_little_is_found_out(job, image, tmp_path, 
         stream.seek(2 * CHUNK_SIZE)
         stream.write(b"not told of")
     monkeypatch.setattr(fiemap, "changes", lambda _old, _new: [])
-    # it is not found out before its turn comes, and the clones of both are equal from then on
+    # it is found out when its turn comes, and the clones of both are equal from then on
     outputs = [job("backup", tag).err for tag in ("two", "three", "four")]
-    assert outputs[:2] == ["", ""]
-    assert "now all of it is read" in outputs[2]
+    assert [output != "" for output in outputs].count(True) == 1
+    assert "now all of it is read" in "".join(outputs)
     assert json.loads(job("reports", "list", "--json").out)[0]["index"] == 2
     repository = Repository.open(tmp_path / "vm")
     with repository.image(repository.records.history()[-1]) as stored:

@@ -156,10 +156,10 @@ def test_what_is_no_path_is_refused(argument: str) -> None:
 @pytest.mark.parametrize(
     ("config", "cause"),
     [
-        ({"type": "file"}, "config.source: object missing required field `filename`"),
-        ({"type": "file", "filename": 1}, "config.source.filename: expected `str`, got `int`"),
+        ({"type": "file"}, "config.source: the key 'filename' is missing"),
+        ({"type": "file", "filename": 1}, "config.source.filename: expected a path, got 1"),
         ({"type": "file", "filename": "disk.img"}, "config.source.filename: 'disk.img' is no absolute path"),
-        ({"type": "file", "filename": "/x", "cow": True}, "unknown field `cow`"),
+        ({"type": "file", "filename": "/x", "cow": True}, "config.source.cow: unknown key"),
     ],
 )
 def test_a_wrong_section_is_refused_with_the_path_of_its_key(config: dict[str, object], cause: str) -> None:

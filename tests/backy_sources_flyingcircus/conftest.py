@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from backy.repository.config import JobConfig, PluginSection
+from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 from backy_sources_ceph.testing.cluster import Cluster
@@ -202,7 +202,7 @@ def machine(consul: Consul, disks: Callable, tmp_path, passing: PassingClock) ->
             opened.write(b"running".ljust(512), 0)
         source = {**disk.config, "type": "flyingcircus", "vm": vm, "consul": consul.address, **keys}
         repository = Repository.initialize(
-            tmp_path / f"fc{next(NUMBERS)}", JobConfig(format=FORMAT, source=PluginSection(source))
+            tmp_path / f"fc{next(NUMBERS)}", JobConfig(format=FORMAT, source=SourceSection(source))
         )
         host = None if delay is None else Host(consul, vm, disk, delay)
         if host:

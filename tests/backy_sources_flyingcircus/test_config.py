@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from backy.api import ConfigError, Job, SourceError
+from backy.repository.config import SourceSection
+from backy.repository.repository import Repository
 from backy_sources_flyingcircus import FlyingCircusSource, backy_restore_target, backy_source, backy_source_config
 
 TOKEN = "secret-7f3a"
@@ -25,18 +30,27 @@ def source(tmp_path: Path, **keys: object) -> FlyingCircusSource:
     ("words", "keys"),
     [
         ("vms/web1.root,web1", {"pool": "vms", "image": "web1.root", "vm": "web1"}),
+        (" vms/n/i , web1 ", {"pool": "vms", "namespace": "n", "image": "i", "vm": "web1"}),
         (
-            " vms/n/i , web1 , t ",
-            {"pool": "vms", "namespace": "n", "image": "i", "vm": "web1", "consul_acl_token": "t"},
+            "vms/i,web1,file:/run/token",
+            {"pool": "vms", "image": "i", "vm": "web1", "consul_acl_token_file": "/run/token"},
+        ),
+        (
+            "vms/i,web1,file:token",
+            {"pool": "vms", "image": "i", "vm": "web1", "consul_acl_token_file": str(Path.cwd() / "token")},
         ),
     ],
 )
-def test_init_takes_image_machine_and_token(words: str, keys: dict[str, str]) -> None:
+def test_init_takes_image_machine_and_the_file_of_a_token(words: str, keys: dict[str, str]) -> None:
     assert backy_source_config(words) == keys
 
 
 @pytest.mark.parametrize(
-    "words", ["", "vms/web1", "vms/web1,", "vms/web1,web1,", f"vms/web1,web1,{TOKEN},x", "web1,web1", "a/b/c/d,v"]
+    "words",
+    [
+        *("", "vms/web1", "vms/web1,", "vms/web1,,", f"vms/web1,web1,{TOKEN}", f"vms/web1,web1,{TOKEN},x"),
+        *("web1,web1", "a/b/c/d,v", "vms/web1,web1,", "vms/web1,web1,file:", f"vms/web1,web1,file:A,{TOKEN}"),
+    ],
 )
 def test_other_words_are_refused_without_a_token(words: str) -> None:
     with pytest.raises(ConfigError) as refused:
@@ -57,7 +71,7 @@ def test_other_words_are_refused_without_a_token(words: str) -> None:
         ({"consul_acl_token": 7}, "config.source.consul_acl_token: expected"),
         ({"consul_acl_token_file": "t"}, "config.source.consul_acl_token_file: 't' is no absolute path"),
         ({"snapshot-timeout": "soon"}, "config.source.snapshot-timeout"),
-        ({"token": TOKEN}, "unknown field `token`"),
+        ({"token": TOKEN}, "config.source.token: unknown key"),
     ],
 )
 def test_what_is_wrong_is_told_without_the_token(tmp_path: Path, keys: dict[str, object], error: str) -> None:
@@ -99,14 +113,19 @@ def test_a_file_that_everybody_can_read_is_told(tmp_path: Path, caplog: pytest.L
     assert f"{file} has a token of Consul and can be read by everybody: 'chmod o= {file}'" in caplog.text
 
 
-def test_the_token_is_in_the_config_and_nowhere_else(backy: Callable, tmp_path: Path) -> None:
+def test_the_token_is_where_it_was_put_and_nowhere_else(backy: Callable, tmp_path: Path) -> None:
     program = [sys.executable, "-c", "from backy.cli.main import main; main()", "-v", "-l", tmp_path / "log"]
-    command = [*program, "-b", tmp_path / "vm", "init", "flyingcircus", f"vms/web1.root,web1,{TOKEN}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [*program, "-b", tmp_path / "vm", "init", "flyingcircus", "vms/web1.root,web1"]
+    environment = {**os.environ, "CONSUL_HTTP_TOKEN": TOKEN}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    config = tmp_path / "vm/config"
 
-    assert (tmp_path / "vm/config").stat().st_mode & 0o007 == 0
-    assert f"consul_acl_token: {TOKEN}" in (tmp_path / "vm/config").read_text()
-    assert TOKEN not in done.stdout + done.stderr + (tmp_path / "log").read_text()
+    assert TOKEN not in done.stdout + done.stderr + (tmp_path / "log").read_text() + config.read_text()
+    repository = Repository.open(tmp_path / "vm")
+    options = {**repository.config.source.written, "consul_acl_token": TOKEN}
+    repository.write_config(msgspec.structs.replace(repository.config, source=SourceSection(options)))
+    assert f"consul_acl_token: {TOKEN}" in config.read_text()
+    assert stat.S_IMODE(config.stat().st_mode) == 0o600
     for words in (["status"], ["status", "--json"], ["-v", "backup", "daily"], ["plugins", "show", "flyingcircus"]):
         shown = backy("-b", tmp_path / "vm", *words)
         assert TOKEN not in shown.out + shown.err

@@ -12,12 +12,12 @@ import pytest
 
 from backy.api import CHUNK_SIZE
 from backy.image.chunkmap import ChunkMap
-from backy.repository.config import JobConfig, PluginSection, StorageSection
+from backy.repository.config import JobConfig, SourceSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.sealed import FORMAT
-from backy.storage.chunked.files import parse_name
 from backy.testing.laboratory import Laboratory, patterned
+from backy_storages_chunked.files import parse_name
 
 MEMORY = Path("/dev/shm")
 
@@ -47,7 +47,7 @@ class Lab(Laboratory):
         storage = {**self.storage, "durability": durability}
         source = {"type": "file", "filename": str(self.image)}
         Repository.initialize(
-            self.directory, JobConfig(format=FORMAT, source=PluginSection(source), storage=StorageSection(storage))
+            self.directory, JobConfig(format=FORMAT, source=SourceSection(source), storage=StorageSection(storage))
         )
 
     def open(self, durability: str | None = None) -> Repository:
@@ -81,7 +81,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: Callable) -> Ite
     """A lab, in memory where that can be had: thousands of states are written there."""
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else tmp_path) as folder:
         lab = Lab(Path(folder) / "vm", clock, {"type": "chunked"})
-        for module in ("repository.live", "backup.backup"):
+        for module in ("testing.laboratory", "backup.backup", "conversion.convert"):
             monkeypatch.setattr(f"backy.{module}.boot_id", lambda: lab.boot)
         yield lab
 

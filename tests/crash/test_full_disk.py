@@ -14,6 +14,8 @@ import pytest
 
 from backy.api import CHUNK_SIZE
 from backy.durable import sync_file_system_of
+from backy.errors import ExitCode
+from backy.system.space import RESERVE
 
 MiB = 2**20
 
@@ -39,7 +41,17 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def fill(folder: Path) -> None:
     """Take every byte that is left, also what the file system had set aside until it was synced."""
     with (folder / "ballast").open("ab", buffering=0) as stream:
-        while os.statvfs(folder).f_bavail:
+        end = stream.tell()
+        for size in (16 * MiB, MiB):
+            with contextlib.suppress(OSError):
+                while True:
+                    os.posix_fallocate(stream.fileno(), end, size)
+                    end += size
+        stream.seek(0, os.SEEK_END)
+        before = None
+        # XFS keeps a few blocks that nobody gets
+        while os.statvfs(folder).f_bavail != before:
+            before = os.statvfs(folder).f_bavail
             for size in (MiB, 4096, 1):
                 with contextlib.suppress(OSError):
                     while stream.write(bytes(size)):
@@ -77,7 +89,7 @@ def test_a_full_disk_fails_backups_but_neither_older_revisions_nor_forget_nor_pu
     fill(disk)
 
     failed = backy("-b", directory, "backup", "third")
-    assert failed.code == 1
+    assert failed.code == ExitCode.FULL
     assert failed.err.count("\n") == 1
     assert "No space left on device" in failed.err
     assert str(directory) in failed.err
@@ -86,7 +98,7 @@ def test_a_full_disk_fails_backups_but_neither_older_revisions_nor_forget_nor_pu
 
     fill(disk)
     # the newest one, so that the link to it has to change, too
-    for arguments in (("forget", "-r", "second"), ("purge",)):
+    for arguments in (("forget", "-r", "second"), ("purge", "--trash")):
         result = backy("-b", directory, *arguments)
         assert (result.code, result.err) == (0, "")
     assert backy("-b", directory, "backup", "third").code == 0
@@ -104,7 +116,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_backup_is_left_as_it_was(backy, di
 
     failed = backy("-b", directory, "backup", "second")
 
-    assert failed.code == 1
+    assert failed.code == ExitCode.FULL
     assert failed.err.count("\n") == 1
     assert "No space left on device" in failed.err
     assert f"{directory}/chunks/" in failed.err
@@ -125,7 +137,7 @@ def test_a_read_only_repository_can_be_read_and_says_in_one_line_what_it_can_not
     assert backy("-b", directory, "init", "file", image).code == 0
     identity = backy("-b", directory, "backup", "first").out.split()[0]
     if locks != "there":
-        for name in (".backup", ".purge"):
+        for name in (".backup", ".purge", ".records"):
             (directory / name).unlink()
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
 
@@ -141,3 +153,65 @@ def test_a_read_only_repository_can_be_read_and_says_in_one_line_what_it_can_not
         assert result.err.count("\n") == 1, result.err
         assert str(directory) in result.err
         assert "Read-only file system" in result.err or arguments[0] == "init"
+
+
+@pytest.mark.parametrize("kind", ["ext4", "btrfs", "xfs"])
+def test_the_reserve_lets_revisions_go_on_a_full_disk(backy, mount, tmp_path: Path, kind: str) -> None:
+    folder = mount(kind, 320 * MiB)
+    image, directory = tmp_path / "disk.img", folder / "vm"
+    make_image(image, 1, 1)
+    assert backy("-b", directory, "init", "file", image).code == 0
+    with (directory / "config").open() as stream:
+        config = stream.read() + "schedule: {daily: {interval: 1s, keep: 1}}\n"
+    (directory / "config").unlink()
+    (directory / "config").write_text(config)
+    for seed in range(2, 6):
+        assert backy("-b", directory, "backup", "daily").code == 0
+        content = make_image(image, seed, 1)
+    fill(folder)
+
+    failed = backy("-b", directory, "backup", "daily")
+    assert failed.code == ExitCode.FULL
+    # expiry writes how far it has come
+    for arguments in (("expire",), ("forget", "-r", "1"), ("purge", "--trash")):
+        result = backy("-b", directory, *arguments)
+        assert result.code == 0, (arguments, result.err)
+    assert (directory / RESERVE).stat().st_blocks * 512 == MiB
+    # how many have expired by now is up to the speed of the machine
+    assert (directory / ".expired").exists()
+    assert len(list(directory.glob("*.map"))) < 4
+    sync_file_system_of(folder)
+    content = make_image(image, 6, 0.5)  # the reserve is made again of what one revision leaves
+    assert backy("-b", directory, "backup", "daily").code == 0
+    assert restored(backy, directory, tmp_path / "target") == content
+
+
+def test_a_backup_does_not_use_the_reserve(backy, disk: Path, tmp_path: Path) -> None:
+    image, directory = tmp_path / "disk.img", disk / "vm"
+    make_image(image, 1, 1)
+    assert backy("-b", directory, "init", "file", image).code == 0
+    assert backy("-b", directory, "backup", "daily").code == 0
+    fill(disk)
+    before = (directory / RESERVE).stat()
+    make_image(image, 2, 0.1)
+    assert backy("-b", directory, "backup", "daily").code == ExitCode.FULL
+    after = (directory / RESERVE).stat()
+
+    assert (after.st_ino, after.st_blocks) == (before.st_ino, before.st_blocks)
+
+
+def test_the_reserve_has_the_size_in_config(backy, disk: Path, tmp_path: Path) -> None:
+    image, directory = tmp_path / "disk.img", disk / "vm"
+    make_image(image, 1, 1)
+    assert backy("-b", directory, "init", "file", image).code == 0
+    (directory / "config").chmod(0o600)
+    for size in ("2M", "1M", "0", "999G"):
+        with (directory / "config").open("a") as stream:
+            stream.write(f"reserve: {size}\n")
+        assert backy("-b", directory, "purge").code == 0
+        # more than there is can not be kept
+        expected = {"2M": 2 * MiB, "1M": MiB}.get(size)
+        assert ((directory / RESERVE).stat().st_size if expected else None) == expected
+        config = (directory / "config").read_text()
+        (directory / "config").write_text(config.replace(f"reserve: {size}\n", ""))
+    assert not (directory / RESERVE).exists()

@@ -12,14 +12,15 @@ from backy import api, comparing, hookspecs
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/api.md").read_text()
 SHOWN = re.findall(r"^\.\. auto(?:class|exception|data|function):: (\w+)(?:\(\))?$", PAGE, re.MULTILINE)
-PROTOCOLS = [found for name in api.__all__ if getattr(found := getattr(api, name), "_is_protocol", False)]
+PUBLIC = sorted({name for name in vars(api) if name[0].isalpha()} - {"annotations"})
+PROTOCOLS = [found for name in PUBLIC if getattr(found := getattr(api, name), "_is_protocol", False)]
 METHODS = [
     f"{protocol.__name__}.{name}"
     for protocol in PROTOCOLS
     for name, member in vars(protocol).items()
     if not name.startswith("_") and (callable(member) or isinstance(member, property))
 ]
-RECORDS = [found for name in api.__all__ if hasattr(found := getattr(api, name), "__match_args__")]
+RECORDS = [found for name in PUBLIC if hasattr(found := getattr(api, name), "__match_args__")]
 FIELDS = [(record, name) for record in RECORDS for name in record.__match_args__]
 
 
@@ -32,7 +33,8 @@ def documentation(name: str) -> str:
 def test_the_page_shows_everything_once() -> None:
     hooks = {name for name in vars(hookspecs) if name.startswith("backy_")} | {"CONTRACT", "hookimpl"}
     own = {name for name, found in vars(comparing).items() if getattr(found, "__module__", "") == comparing.__name__}
-    assert sorted(SHOWN) == sorted({*api.__all__, *hooks, *own, "make_storage", "open_repository", "StoredRepository"})
+    others = {"make_storage", "open_repository", "StoredRepository", "resting", "Rested"}
+    assert sorted(SHOWN) == sorted({*PUBLIC, *hooks, *own, *others})
 
 
 def test_the_page_tells_of_each_method_who_calls_it() -> None:

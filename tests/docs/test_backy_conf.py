@@ -11,7 +11,8 @@ import yaml
 
 from backy.config import convert
 from backy.repository.config import ScheduledTag
-from backy.scheduler.configuration.configuration import Global, _Entry, load
+from backy.scheduler.configuration.configuration import load
+from backy.scheduler.configuration.keys import Global, JobKeys
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "reference/backy-conf.md"
@@ -26,7 +27,7 @@ def table(heading: str) -> dict[str, str]:
     return dict(found)
 
 
-@pytest.mark.parametrize(("heading", "section"), [("global", Global), ("schedules", ScheduledTag), ("jobs", _Entry)])
+@pytest.mark.parametrize(("heading", "section"), [("global", Global), ("schedules", ScheduledTag), ("jobs", JobKeys)])
 def test_every_key_is_explained(heading: str, section: type[msgspec.Struct]) -> None:
     fields = {field.encode_name: field for field in msgspec.structs.fields(section)}
     documented = table(heading)
@@ -54,7 +55,7 @@ def test_the_example_is_sound_and_has_every_key() -> None:
     configuration = load(EXAMPLE)
     text = EXAMPLE.read_text()
 
-    assert set(configuration.jobs) == {"web1", "database1", "old-mail"}
+    assert set(configuration.jobs) == {"web1", "database1", "shop", "old-mail"}
     assert configuration.settings == Global()
     assert [key for key in table("global") if not written(text, "global", key)] == []
     assert [key for key in table("jobs") if not written(text, "jobs", key)] == []

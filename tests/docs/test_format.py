@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import struct
 import subprocess
@@ -14,14 +15,20 @@ import pytest
 
 from backy.api import CHUNK_SIZE, ID_PATTERN, PAGE_SIZE, Job, identify
 from backy.backup.backup import Backup
+from backy.durable import names_in
 from backy.image.chunkmap import ZERO, ChunkMap
+from backy.repository.journal.lines import Fact, Head, Line, digest
+from backy.repository.journal.lines import decode as decode_lines
+from backy.repository.journal.lines import encode as encode_line
+from backy.repository.journal.replay import findings
 from backy.repository.repository import Repository
-from backy.repository.revision import Record, State
-from backy.repository.running import COUNTER, Running, begin, begun, running_path, take_number
+from backy.repository.revision import Birth, Record, State
+from backy.repository.running import COUNTER, begin, begun, running_path, take_number
 from backy.repository.sealed import decode, encode
-from backy.storage.chunked.codec import Codec, apply_delta, decode_delta, encode_delta, make_delta
-from backy.storage.chunked.files import parse_name
-from backy.storage.chunked.plugin import backy_storage
+from backy_storages_chunked import backy_storage
+from backy_storages_chunked.codec import Codec, apply_delta, decode_delta, encode_delta, make_delta
+from backy_storages_chunked.files import parse_name
+from backy_storages_chunked.unfinished import NAME, note, noted, opened
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/format.md").read_text()
 SPACES = b" " * CHUNK_SIZE
@@ -74,19 +81,39 @@ def test_the_state() -> None:
 def test_all_members_are_described(name: str, kind: type[Record | State]) -> None:
     section = PAGE.partition(f"## The {name} `")[2].partition("\n## ")[0]
     described = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert described == [*kind.__struct_fields__, "digest"]
-    assert list(json.loads(vector(name))) == [*kind.__struct_fields__, "digest"]
+    assert described == [*kind.__struct_encode_fields__, "digest"]
+    assert list(json.loads(vector(name))) == [*kind.__struct_encode_fields__, "digest"]
+
+
+def test_the_journal() -> None:
+    lines = decode_lines(vector("journal"))
+    assert b"".join(encode_line(line) for line, _ in lines if line) == vector("journal")
+    fact = Fact(digest(vector("record")), digest(vector("state")))
+    assert findings(lines, {"EdqTUK2Q6PJs28aw2F8wJQ": fact}, [Head("kfVJ2pXVhTWrWUQYJ2gDhY", 3, lines[2].hash)]) == []
+    section = PAGE.partition("## The journal `")[2].partition("\n## ")[0]
+    described = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| ([^|]*) \|", section, re.MULTILINE)))
+    assert described == list(Line.__struct_encode_fields__)
 
 
 def test_the_files_of_a_running_backup(tmp_path: Path) -> None:
     (tmp_path / COUNTER).write_bytes(b"6\n")
     seq = take_number(tmp_path, 3)
     record = decode(vector("record"), Record, "EdqTUK2Q6PJs28aw2F8wJQ.rev")
-    begin(tmp_path, Running(id=record.id, seq=seq, timestamp=record.timestamp, tags=record.tags))
+    begin(tmp_path, Birth(**{name: getattr(record, name) for name in Birth.__struct_fields__}))
+    assert seq == record.seq
 
     assert (tmp_path / COUNTER).read_bytes() == vector("counter")
     assert running_path(tmp_path, record.id).read_bytes() == vector("running")
-    assert list(begun(tmp_path)) == [record.id]
+    assert list(begun(names_in(tmp_path))) == [record.id]
+
+
+def test_the_chunks_of_a_backup_that_did_not_end(tmp_path: Path) -> None:
+    descriptor = opened(tmp_path, CHUNK_SIZE + 4)
+    note(descriptor, 1, identify(b"asdf"))
+    os.close(descriptor)
+
+    assert (tmp_path / NAME).read_bytes() == vector("unfinished")
+    assert noted(tmp_path) == {identify(b"asdf")}
 
 
 @pytest.mark.parametrize(

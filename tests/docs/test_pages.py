@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from backy_sources_ceph.testing.cluster import Cluster
+from tests.guest import FOLDER, Guest
+from tests.virtual import Libvirt
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -27,10 +32,14 @@ PAGES = sorted(
         *ROOT.glob("*.md"),
         *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("changes/*.md"),
-        *ROOT.glob("backy_sources_*/README.md"),
+        *ROOT.glob("backy_*/README.md"),
     ]
 )
 CEPH_PAGES = ["docs/how-to/ceph.md", "docs/how-to/import.md"]
+GUEST_PAGES = ["docs/how-to/lvm.md"]
+"""Pages whose commands run in the appliance, and find an empty disk by the variable DISK."""
+LIBVIRT_PAGES = ["docs/how-to/qemu.md"]
+"""Pages whose commands find a libvirtd by its URI in the variable LIBVIRT."""
 MOUNTING_PAGES = [
     "README.md",
     "docs/how-to/btrfs-and-xfs.md",
@@ -39,6 +48,8 @@ MOUNTING_PAGES = [
 ]
 """Pages whose commands find a Ceph cluster with a pool `vms` by the variable CEPH_CONF."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INSTALLING = re.compile(r"python3 -m venv venv && export PATH=")
+"""How pages begin that make an environment and install backy in it, by three commands."""
 MARK = "=== end of command, exit code "
 
 
@@ -78,18 +89,19 @@ def squeezed(text: str) -> list[str]:
 
 def run(page: list[Step], folder: Path, **variables: str) -> list[str]:
     """Type all commands into one shell and return what each printed; fails at the first that fails."""
-    script = "".join(f"{step.command}printf '\\n{MARK}%s\\n' $?\n" for step in page)
     environment = {
         "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}:/usr/sbin:/sbin",
         "HOME": str(folder),
         "CHECKOUT": str(ROOT),
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
+        # the most dangerous crashes are tried in any case; more take longer and show the same
+        "PYTEST_ADDOPTS": "--backy-crashes=1",
         **{name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))},
         **variables,
     }
     done = subprocess.run(
-        ["bash", "-c", script],
+        ["bash", "-c", script(page)],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -98,18 +110,54 @@ def run(page: list[Step], folder: Path, **variables: str) -> list[str]:
         text=True,
         check=False,
     )
-    printed = re.split(rf"\n{MARK}(\d+)\n", done.stdout)
+    return printed_by(page, done.stdout)
+
+
+def script(page: list[Step]) -> str:
+    """Return a script for bash that marks the end of each command."""
+    return "".join(f"{step.command}printf '\\n{MARK}%s\\n' $?\n" for step in page)
+
+
+def printed_by(page: list[Step], output: str) -> list[str]:
+    """Return what each command printed; fails at the first that failed."""
+    printed = re.split(rf"\n{MARK}(\d+)\n", output)
     for step, text, code in zip(page, printed[::2], printed[1::2], strict=False):
         assert code == "0", f"$ {step.command}\n{text}\nended with exit code {code}"
-    assert len(printed) == 2 * len(page) + 1, f"the shell ended early: {done.stdout}"
+    assert len(printed) == 2 * len(page) + 1, f"the shell ended early: {output}"
     return printed[:-1:2]
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if name not in CEPH_PAGES])
-def test_what_a_page_shows_in_a_terminal_is_what_happens(name: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[Step], Path], None]:
+    """Put an environment into a page's folder, as `installed(steps, folder)`: each is made once by the steps."""
+    made: dict[tuple[Step, ...], Path] = {}
+
+    def put(page: list[Step], folder: Path) -> None:
+        if tuple(page) not in made:
+            first = tmp_path_factory.mktemp("environment")
+            compare(page, run(page, first))
+            made[tuple(page)] = first / "venv"
+        venv = made[tuple(page)]
+        shutil.copytree(venv, folder / "venv", symlinks=True)
+        for program in (folder / "venv" / "bin").iterdir():
+            if not program.is_symlink():
+                program.write_text(program.read_text().replace(str(venv), str(folder / "venv")))
+
+    return put
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name not in {*CEPH_PAGES, *GUEST_PAGES, *LIBVIRT_PAGES}])
+def test_what_a_page_shows_in_a_terminal_is_what_happens(name: str, tmp_path: Path, installed: Callable) -> None:
     if name in MOUNTING_PAGES and os.geteuid() != 0:
         pytest.skip(f"NOT TESTED: {name} mounts file systems, which only root can do")
-    check(name, tmp_path)
+    page = steps((ROOT / name).read_text())
+    if page and INSTALLING.match(page[0].command):
+        installed(page[:3], tmp_path)
+        page = page[3:]
+        known = {"PATH": f"{tmp_path}/venv/bin:{os.environ['PATH']}:/usr/sbin:/sbin", "PIP_NO_BUILD_ISOLATION": "1"}
+        compare(page, run(page, tmp_path, **known))
+    else:
+        compare(page, run(page, tmp_path))
 
 
 @pytest.mark.parametrize("name", CEPH_PAGES)
@@ -121,10 +169,30 @@ def test_what_a_page_shows_of_a_cluster_is_what_happens(name: str, tmp_path: Pat
         ceph.remove_pool("vms")
 
 
+@pytest.mark.parametrize("name", GUEST_PAGES)
+def test_what_a_page_shows_of_volumes_is_what_happens(name: str, booted: Guest) -> None:
+    page = steps((ROOT / name).read_text())
+    begin = f"set +e; exec 2>&1; cd {FOLDER}; DISK={booted.appliance.disk('three')}\n"
+    ended = booted.shell(begin + script(page))
+    booted.shell(f"rm -rf {FOLDER}/*; vgremove -qq -ff -y vg")
+    compare(page, printed_by(page, ended.out))
+
+
+@pytest.mark.parametrize("name", LIBVIRT_PAGES)
+def test_what_a_page_shows_of_machines_is_what_happens(name: str, libvirt: Libvirt) -> None:
+    with tempfile.TemporaryDirectory(prefix="backy-") as short:  # paths of sockets have to be
+        check(name, Path(short), LIBVIRT=libvirt.uri)
+
+
 def check(name: str, folder: Path, **variables: str) -> None:
     """Do what a page does, and compare."""
     page = steps((ROOT / name).read_text())
-    for step, printed in zip(page, run(page, folder, **variables), strict=True):
+    compare(page, run(page, folder, **variables))
+
+
+def compare(page: list[Step], found: list[str]) -> None:
+    """Compare what a page shows with what was printed."""
+    for step, printed in zip(page, found, strict=True):
         assert shown(step.expected, printed), f"$ {step.command}\nshould print\n{step.expected}\nbut prints\n{printed}"
 
 

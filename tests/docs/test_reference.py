@@ -6,27 +6,27 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from backy.api import CHUNK_SIZE, PAGE_SIZE
+from backy.api import CHUNK_SIZE, PAGE_SIZE, Leftover
 from backy.backup.backup import Backup
 from backy.errors import ExitCode
 from backy.plugins.discovery import Kind, Plugin, advertised
-from backy.repository.config import JobConfig, ScheduledTag
+from backy.repository.config import JobConfig, Quarantine, ScheduledTag, SourceSection
 from backy.repository.repository import Repository
 from backy.retention.brake import Mark, write_mark
-from backy.testing.memory import MemoryImage
-from backy.verifiers.changed import STATE, ChangedVerifier
-from backy_sources_ceph.target import TargetOptions
+from backy_sources_ceph.target import TargetOptions as CephOptions
+from backy_sources_lvm.target import TargetOptions as LvmOptions
 
 DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = DOCS / "reference"
 PLUGINS = [
     plugin
-    for kind in (Kind.SOURCE, Kind.STORAGE, Kind.VERIFIER)
+    for kind in (Kind.SOURCE, Kind.STORAGE, Kind.VERIFIER, Kind.MOMENT)
     for found in advertised(kind).values()
     for plugin in found
 ]
@@ -69,21 +69,23 @@ def test_the_page_of_commands_is_what_the_commands_say() -> None:
 
 def test_every_key_of_config_is_explained() -> None:
     assert set(table("configuration.md", "config")) == set(JobConfig.__struct_fields__)
+    assert set(table("configuration.md", "quarantine")) == set(Quarantine.__struct_fields__)
     assert set(table("configuration.md", "schedule")) == set(ScheduledTag.__struct_fields__)
+    assert set(table("configuration.md", "Any `source`")) == set(SourceSection.CORE)
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: f"{plugin.kind.word}-{plugin.name}")
 def test_every_key_of_a_plugin_is_explained(plugin: Plugin) -> None:
     for config in structs(plugin):
         documented = table("configuration.md", f"{plugin.kind.word} `{plugin.name}`")
-        fields = msgspec.structs.fields(config)
         assert {name: row[-1] == "required" for name, row in documented.items()} == {
-            field.encode_name: field.required for field in fields
+            field.encode_name: field.required for field in msgspec.structs.fields(config)
         }
 
 
-def test_every_option_of_a_target_is_explained() -> None:
-    assert list(table("configuration.md", "target `ceph-rbd`")) == list(TargetOptions.__struct_fields__)
+@pytest.mark.parametrize(("name", "options"), [("ceph-rbd", CephOptions), ("lvm", LvmOptions)])
+def test_every_option_of_a_target_is_explained(name: str, options: type[msgspec.Struct]) -> None:
+    assert list(table("configuration.md", f"target `{name}`")) == list(options.__struct_fields__)
 
 
 def test_the_plugins_that_can_be_used_have_sections() -> None:
@@ -100,6 +102,7 @@ def test_every_key_of_status_is_explained(repository: Repository, backy) -> None
     assert list(table("status.md", "revisions")) == list(revision)
     assert list(table("status.md", "verification")) == list(revision["verification"])
     assert list(table("status.md", "held")) == list(printed["held"])
+    assert set(table("status.md", "left")) == {field.name for field in fields(Leftover)}
 
 
 def test_every_column_of_status_is_explained(repository: Repository, backy) -> None:
@@ -126,8 +129,8 @@ def test_every_file_of_a_repository_is_explained(repository: Repository, image: 
     assert backy("-b", raw, "init", "file", image, "--storage", "cow").code == ExitCode.DONE
     assert backy("-b", raw, "backup", "daily").code == ExitCode.DONE
     write_mark(repository.directory, Mark(seq=3))
-    unchanged = MemoryImage(b"", hint=())
-    ChangedVerifier(repository.directory / STATE).verify(unchanged, unchanged, pytest.fail, pytest.fail)
+    for unfinished in (repository.directory / "chunks", raw / "cow"):
+        (unfinished / "unfinished").touch()
 
     patterns = {
         "<id>": "[A-Za-z0-9-]{8,}",

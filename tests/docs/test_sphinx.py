@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backy.plugins.discovery import Kind, advertised
-from backy.scheduler.configuration.configuration import Global, _Entry
+from backy.scheduler.configuration.keys import Global, JobKeys
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -67,5 +67,5 @@ def test_the_man_page_of_backy_has_all_commands(man_page) -> None:
 def test_the_man_page_of_the_configuration_has_all_keys(man_page) -> None:
     text = man_page("backy.conf.5")
 
-    for section in (Global, _Entry):
+    for section in (Global, JobKeys):
         assert [key for key in section.__struct_encode_fields__ if key not in text] == []

@@ -19,8 +19,8 @@ from backy.backup.backup import Backup
 from backy.integrity import quarantine
 from backy.integrity.damage import distrusted
 from backy.integrity.scrub import Scrub, Scrubbed
-from backy.integrity.verify import verify
-from backy.repository.config import JobConfig, PluginSection, StorageSection
+from backy.integrity.verify import Judge
+from backy.repository.config import JobConfig, SourceSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust, utc_now
 from backy.repository.sealed import FORMAT
@@ -144,7 +144,7 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture(params=["copies", "btrfs", "xfs"])
 def repository(request: pytest.FixtureRequest, tmp_path: Path, mount: Callable, image: Path) -> RawRepository:
     """Two revisions, of which only the second chunk differs: copies of a file as above, or clones by `cow`."""
-    config = JobConfig(format=FORMAT, source=PluginSection({"type": "file", "filename": str(image)}))
+    config = JobConfig(format=FORMAT, source=SourceSection({"type": "file", "filename": str(image)}))
     if request.param == "copies":
         repository: RawRepository = CopyingRepository.initialize(tmp_path / "vm", config)
     else:
@@ -161,7 +161,7 @@ def test_sound_copies_raise_no_alarm(repository: RawRepository) -> None:
     for deep in (False, True):
         found = scrub(repository, deep=deep)
         assert (found.total, found.chunks, found.damaged, found.problems) == (8, 8, [], [])
-    assert verify(repository, repository.records.history()[OLD], utc_now, lambda _length: None).trust is Trust.VERIFIED
+    assert Judge(repository).verify(repository.records.history()[OLD]).trust is Trust.VERIFIED
     assert not quarantine.count(repository.directory)
 
 
@@ -175,7 +175,7 @@ def test_damage_in_one_copy_is_no_damage_in_the_other(repository: RawRepository,
     assert found.distrusted == [repository.records.history()[number].id]
     assert repository.records.history()[number].damaged == (0,)
     assert repository.trust()[1 - number] is Trust.TRUSTED
-    judged = verify(repository, repository.records.history()[1 - number], utc_now, lambda _length: None)
+    judged = Judge(repository).verify(repository.records.history()[1 - number])
     assert judged.trust is Trust.VERIFIED
 
 
@@ -212,7 +212,7 @@ def test_an_old_copy_without_its_content_in_the_source_stays_damaged_every_night
         assert tree(repository.directory / quarantine.FOLDER) == kept
 
     with repository.directory.joinpath(".backup").open():
-        forget(repository, repository.records.history()[OLD].id)
+        forget(repository, [repository.records.history()[OLD].id], "a test", force=True)
     caplog.clear()
     backup(repository)
     assert caplog.text == ""
@@ -242,7 +242,7 @@ def test_a_copy_that_is_forgotten_while_it_is_read_is_no_damage(repository: RawR
     last = max(repository.records.history(), key=lambda revision: revision.id)
 
     def step(_name: str, _total: int) -> Callable[[int], None]:
-        forget(repository, last.id)
+        forget(repository, [last.id], "a test", force=True)
         return lambda _length: None
 
     found = scrub(repository, steps=step)

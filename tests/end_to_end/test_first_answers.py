@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backy.backup.backup import Backup
-from backy.repository.config import JobConfig, PluginSection, StorageSection
+from backy.repository.config import JobConfig, SourceSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT
 
@@ -49,7 +49,7 @@ def answers(directory: Path, image: Path, storage: str) -> tuple[list[str], byte
     """Make a repository with two revisions; return the commands in its README and both contents, the older first."""
     config = JobConfig(
         format=FORMAT,
-        source=PluginSection({"type": "file", "filename": str(image)}),
+        source=SourceSection({"type": "file", "filename": str(image)}),
         storage=StorageSection.named(storage),
     )
     repository = Repository.initialize(directory, config)

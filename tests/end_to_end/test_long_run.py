@@ -51,8 +51,9 @@ def test_every_revision_is_what_the_disk_was_at_its_time(
         if len(expected) > 4:
             forgotten = chance.choice(sorted(expected))
             del expected[forgotten]
-            assert backy("-b", repository, "forget", "-r", forgotten).code == ExitCode.DONE
-            assert backy("-b", repository, "purge").code == ExitCode.DONE
+            meant = ["--force", "--reason", "a test"]
+            assert backy("-b", repository, "forget", "-r", forgotten, *meant).code == ExitCode.DONE
+            assert backy("-b", repository, "purge", "--trash").code == ExitCode.DONE
 
         for revision, content in expected.items():
             assert backy("-b", repository, "restore", "--force", "-r", revision, target).code == ExitCode.DONE

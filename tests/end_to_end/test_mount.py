@@ -19,7 +19,7 @@ import pytest
 from backy.api import CHUNK_SIZE, identify
 from backy.backup.backup import Backup
 from backy.mount.active import mounts
-from backy.repository.config import JobConfig, PluginSection
+from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.sealed import FORMAT
@@ -91,7 +91,7 @@ def file_system(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def disk(tmp_path: Path, file_system: Path) -> Repository:
-    config = JobConfig(format=FORMAT, source=PluginSection({"type": "file", "filename": str(file_system)}))
+    config = JobConfig(format=FORMAT, source=SourceSection({"type": "file", "filename": str(file_system)}))
     made = Repository.initialize(tmp_path / "vm", config)
     Backup(made, ("daily",)).run()
     return made

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,9 @@ import pytest
 
 from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
+from backy.mount.active import mounts
+from backy.mount.nbd import _folder as server_folder
+from backy.mount.nbd import clean_up
 from backy.repository.repository import Repository
 from backy.retention.purge import purge
 
@@ -101,12 +108,12 @@ def test_clients_find_the_image_with_its_holes(nbd: Servers, image: Path, tmp_pa
 
 
 def test_an_image_is_served_on_a_chosen_socket_or_port(nbd: Servers, image: Path, tmp_path: Path) -> None:
-    socket = tmp_path / "socket"
+    path = tmp_path / "socket"
     port = 20_000 + os.getpid() % 30_000
 
-    assert nbd("--socket", str(socket)) == f"nbd+unix:///?socket={socket}"
+    assert nbd("--socket", str(path)) == f"nbd+unix:///?socket={path}"
     assert nbd("--port", str(port)) == f"nbd://127.0.0.1:{port}"
-    for uri in (f"nbd+unix:///?socket={socket}", f"nbd://127.0.0.1:{port}"):
+    for uri in (f"nbd+unix:///?socket={path}", f"nbd://127.0.0.1:{port}"):
         assert int(output("nbdinfo", "--size", uri)) == image.stat().st_size
 
 
@@ -129,7 +136,7 @@ def test_what_is_served_can_be_read_when_its_revision_is_forgotten(
     servers = Servers(Repository.open(directory))
     uri = servers()
     try:
-        assert backy("-b", directory, "forget", "-r", "latest").code == 0
+        assert backy("-b", directory, "forget", "-r", "latest", "--force", "--reason", "test").code == 0
         for _ in range(2):
             assert "identical" in output("qemu-img", "compare", "-f", "raw", "-F", "raw", uri, image)
     finally:
@@ -143,6 +150,91 @@ def test_everything_is_tidied_up_at_the_end(nbd: Servers, repository: Repository
     nbd.stop()
     assert not folder.exists()
     purge(repository)
+
+
+def test_a_chosen_socket_is_gone_at_the_end_and_can_be_used_again(nbd: Servers, tmp_path: Path) -> None:
+    for _ in range(2):
+        uri = nbd("--socket", str(tmp_path / "socket"))
+        assert int(output("nbdinfo", "--size", uri)) > 0
+        nbd.stop()
+        assert not (tmp_path / "socket").exists()
+
+
+def test_what_a_killed_server_left_is_cleaned_up_by_the_next(nbd: Servers, revision: str, tmp_path: Path) -> None:
+    def left() -> list[Path]:
+        return [mount.path for mount in mounts() if mount.path.parent.name.startswith("backy-nbd-")]
+
+    def own() -> set[Path]:
+        # other tests have servers of their own meanwhile, of which some are dead
+        return {one for one in left() if shows(one / revision)}
+
+    running, path = nbd("--port", str(20_001 + os.getpid() % 30_000)), tmp_path / "socket"
+    others = own()
+    nbd("--socket", str(path))
+    (dead,) = own() - others
+    process = nbd.running.pop()
+    process.kill()
+    process.communicate()
+    assert dead in left()
+    assert path.is_socket()
+    # nbdkit ends with its parent, a moment later
+    while not _refuses(path):
+        time.sleep(0.01)
+    # for about a second, the kernel still answers by what it knew of the mount; from then on all fails that asks there
+    for _ in range(1000):
+        if not os.path.lexists(dead):
+            break
+        time.sleep(0.01)
+    assert not os.path.lexists(dead)
+
+    uri = nbd("--socket", str(path))
+    assert int(output("nbdinfo", "--size", uri)) > 0
+    assert dead not in left()
+    assert not dead.parent.exists()
+    assert int(output("nbdinfo", "--size", running)) > 0, "one that runs is left alone"
+
+
+def test_what_is_just_being_removed_is_not_taken_for_what_a_killed_server_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    removing = tempfile.TemporaryDirectory.cleanup
+    left: list[bool] = []
+
+    def remove(folder: tempfile.TemporaryDirectory[str]) -> None:
+        clean_up()
+        left.append((Path(folder.name) / "mount").is_dir())
+        removing(folder)
+
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "cleanup", remove)
+    with server_folder() as folder:
+        (folder / "mount").mkdir()
+    assert (left, caplog.messages, folder.exists()) == ([True], [], False)
+
+
+def shows(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:
+        return False
+
+
+def _refuses(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == errno.ECONNREFUSED
+
+
+def test_a_socket_in_use_and_what_is_no_socket_stay(nbd: Servers, repository: Repository, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    nbd("--socket", str(path))
+    (tmp_path / "file").write_text("mine")
+    for name, cause in (("socket", "is in use: another server listens there"), ("file", "is no socket")):
+        command = [BACKY, "-b", repository.directory, "nbd-server", "--socket", tmp_path / name]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1
+        assert cause in done.stderr
+    assert path.is_socket()
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_ctrl_c_at_a_terminal_is_no_failure(nbd: Servers) -> None:

@@ -20,8 +20,8 @@ def core(environment: Callable, wheels: dict[str, Path]):
 
 @pytest.fixture(scope="module")
 def third_party(environment: Callable, wheels: dict[str, Path]):
-    """An environment that has the core and somebody else's source."""
-    made = environment(wheels["backy"], "hatchling>=1.21")
+    """An environment that has the core, the default storage and somebody else's source."""
+    made = environment(wheels["backy"], wheels["backy_storages_chunked"], "hatchling>=1.21")
     made.pip("install", "--quiet", "--no-compile", "--no-build-isolation", THIRD_PARTY)
     return made
 
@@ -40,10 +40,7 @@ def test_the_core_alone_refuses_a_source_in_one_line(core, tmp_path: Path) -> No
     result = core.backy("-b", tmp_path / "vm", "init", "file", "x")
 
     assert result.returncode == 1
-    assert result.stderr == (
-        "Error: no source 'file': no source is installed; "
-        "install backy-sources-file for image files and block devices\n"
-    )
+    assert result.stderr == "Error: no source 'file'; install backy-sources-file, which has it\n"
     assert not (tmp_path / "vm").exists()
 
 
@@ -58,24 +55,60 @@ def test_the_core_alone_has_no_source_to_import(core) -> None:
     [
         ("backy_sources_file", "file"),
         ("backy_sources_ceph", "ceph-rbd"),
+        ("backy_sources_lvm", "lvm"),
+        ("backy_sources_qemu", "qemu"),
         ("backy_sources_flyingcircus", "flyingcircus"),
+        ("backy_storages_chunked", "chunked"),
+        ("backy_storages_cow", "cow"),
     ],
 )
-def test_each_source_is_installed_with_what_it_needs(
+def test_each_plugin_is_installed_with_what_it_needs(
     package: str, name: str, environment: Callable, wheelhouse: Path, wheels: dict[str, Path]
 ) -> None:
     made = environment("--find-links", wheelhouse, wheels[package])
 
-    (source,) = (line for line in json.loads(made.backy("plugins", "--check", "--json").stdout) if line["name"] == name)
-    assert (source["state"], source["cause"]) == ("ok", None)
+    (plugin,) = (line for line in json.loads(made.backy("plugins", "--check", "--json").stdout) if line["name"] == name)
+    assert (plugin["state"], plugin["cause"]) == ("ok", None)
     made.pip("check")
+
+
+def test_an_extra_has_all_that_a_first_backup_needs(
+    environment: Callable, wheelhouse: Path, wheels: dict[str, Path], tmp_path: Path
+) -> None:
+    made = environment("--find-links", wheelhouse, f"backy[file] @ {wheels['backy'].as_uri()}")
+    image, target = tmp_path / "disk.img", tmp_path / "restored"
+    image.write_bytes(b"content" * 1_000_000)
+
+    for arguments in (["init", "file", image], ["backup", "daily"], ["restore", target]):
+        done = made.backy("-b", tmp_path / "vm", *arguments)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert target.read_bytes() == image.read_bytes()
+    assert "backy-storages-chunked 3.0.0" in made.backy("--version").stdout
+
+
+def test_the_default_storage_is_named_where_it_is_missing(
+    environment: Callable, wheels: dict[str, Path], tmp_path: Path
+) -> None:
+    made = environment(wheels["backy"], wheels["backy_sources_file"])
+
+    refused = made.backy("-b", tmp_path / "vm", "init", "file", "x")
+    assert refused.stderr == "Error: no storage 'chunked'; install backy-storages-chunked, which has it\n"
+    assert (refused.returncode, (tmp_path / "vm").exists()) == (1, False)
 
 
 def test_all_extras_can_be_installed(environment: Callable, wheelhouse: Path, wheels: dict[str, Path]) -> None:
     made = environment("--find-links", wheelhouse, f"backy[all] @ {wheels['backy'].as_uri()}")
 
     listed = json.loads(made.backy("plugins", "--check", "--json").stdout)
-    assert [line["name"] for line in listed if line["kind"] == "source"] == ["ceph-rbd", "file", "flyingcircus"]
+    assert [line["name"] for line in listed if line["kind"] == "source"] == [
+        "ceph-rbd",
+        "file",
+        "flyingcircus",
+        "lvm",
+        "nbd",
+        "qemu",
+    ]
+    assert [line["name"] for line in listed if line["kind"] == "storage"] == ["chunked", "cow"]
 
 
 def test_a_third_partys_source_backs_up_and_restores(third_party, tmp_path: Path) -> None:
@@ -86,6 +119,16 @@ def test_a_third_partys_source_backs_up_and_restores(third_party, tmp_path: Path
         assert (done.returncode, done.stderr) == (0, "")
     assert target.read_bytes() == b"x" * 5_000_000
     assert "backy-sources-pattern 0.1" in third_party.backy("--version").stdout
+
+
+def test_a_storage_that_is_not_installed_is_refused_with_the_package_that_has_it(third_party, tmp_path: Path) -> None:
+    refused = third_party.backy("-b", tmp_path / "vm", "init", "pattern", "x:100", "--storage", "cow")
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "Error: no storage 'cow'; install backy-storages-cow, which has it\n"
+    assert not (tmp_path / "vm").exists()
+    # nor is it recommended where it could not be chosen
+    assert "cow" not in third_party.backy("-b", tmp_path / "vm", "init", "pattern", "x:100").stdout
 
 
 def test_a_third_partys_broken_parts_harm_only_who_uses_them(third_party, tmp_path: Path) -> None:

@@ -25,7 +25,13 @@ def test_old_plugins_of_every_kind_do_a_whole_job(old, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "0").write_bytes(b"a" * 5_000_000)
     assert old.backy("-b", repository, "init", "one", folder, "--storage", "one").returncode == 0
-    for arguments in (["backup", "first"], ["backup", "second"], ["forget", "-r", "first"], ["purge"], ["status"]):
+    for arguments in (
+        ["backup", "first"],
+        ["backup", "second"],
+        ["forget", "-r", "first"],
+        ["purge", "--trash"],
+        ["status"],
+    ):
         (folder / "1").write_bytes(arguments[-1].encode() * 100_000)
         done = old.backy("-b", repository, *arguments)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr

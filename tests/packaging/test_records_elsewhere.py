@@ -16,12 +16,14 @@ PACKAGE = Path(__file__).parent / "third_party_storage"
 def test_a_storage_behind_a_server_of_objects(
     environment: Callable, wheels: dict[str, Path], rounds: Callable[[int, int], int], tmp_path: Path
 ) -> None:
-    made = environment(wheels["backy"], wheels["backy_sources_file"], "hatchling>=1.21", "pytest>=8.2")
+    ours = [wheels[name] for name in ("backy", "backy_sources_file", "backy_storages_chunked")]
+    made = environment(*ours, "hatchling>=1.21", "pytest>=8.2")
     made.pip("install", "--quiet", "--no-compile", "--no-build-isolation", PACKAGE)
 
     # 0 stands for every step
     variables = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "ROUNDS": str(rounds(20, 0))}
     command = [made.folder / "bin/pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/t", "tests"]
+    command.append(f"--backy-crashes={rounds(1, 12)}")
     done = subprocess.run(command, cwd=PACKAGE, env=variables, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout

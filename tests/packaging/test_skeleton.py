@@ -47,8 +47,8 @@ def author(begun: dict[str, Path], environment: Callable, wheelhouse: Path, tmp_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_tests_pass(author, begun: dict[str, Path], kind: str) -> None:
-    command = [author.folder / "bin/pytest", "-q", "-p", "no:cacheprovider"]
+def test_its_tests_pass(author, begun: dict[str, Path], rounds: Callable[[int, int], int], kind: str) -> None:
+    command = [author.folder / "bin/pytest", "-q", "-p", "no:cacheprovider", f"--backy-crashes={rounds(1, 12)}"]
     done = subprocess.run(command, cwd=begun[kind], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout

@@ -9,7 +9,16 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("backy", "backy_sources_file", "backy_sources_ceph", "backy_sources_flyingcircus")
+PACKAGES = (
+    "backy",
+    "backy_sources_file",
+    "backy_sources_ceph",
+    "backy_sources_lvm",
+    "backy_sources_qemu",
+    "backy_sources_flyingcircus",
+    "backy_storages_chunked",
+    "backy_storages_cow",
+)
 
 
 def requirements(package: str) -> dict[str, list[str]]:
@@ -39,9 +48,9 @@ def test_a_wheel_holds_every_module_of_its_package(package: str, wheels: dict[st
 
 
 def test_the_core_has_the_templates_of_plugins(wheels: dict[str, Path]) -> None:
-    folder = ROOT / "backy/plugins/skeleton"
+    folder = ROOT / "backy/testing/skeleton"
     with ZipFile(wheels["backy"]) as wheel:
-        packed = {name for name in wheel.namelist() if name.startswith("backy/plugins/skeleton/")}
+        packed = {name for name in wheel.namelist() if name.startswith("backy/testing/skeleton/")}
 
     there = {path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert packed == {str(path.relative_to(ROOT)) for path in there}
@@ -68,20 +77,25 @@ def test_every_dependency_has_a_lower_bound(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES[1:])
-def test_a_source_needs_this_line_of_the_core(package: str) -> None:
+def test_a_plugin_needs_this_line_of_the_core(package: str) -> None:
     assert "backy>=3,<4" in requirements(package)[""]
 
 
-def test_the_core_needs_no_source() -> None:
+def test_the_core_needs_no_plugin() -> None:
     assert [requirement for requirement in requirements("backy")[""] if "backy" in requirement] == []
 
 
-def test_extras_install_the_sources() -> None:
+def test_extras_install_the_plugins() -> None:
     extras = requirements("backy")
-    sources = {name: [f"backy-sources-{name}>=3,<4"] for name in ("file", "ceph", "flyingcircus")}
+    sources = [f"backy-sources-{name}>=3,<4" for name in ("file", "ceph", "lvm", "qemu", "flyingcircus")]
+    chunked, cow = "backy-storages-chunked>=3,<4", "backy-storages-cow>=3,<4"
 
-    assert {name: extras[name] for name in sources} == sources
-    assert extras["all"] == [requirement for group in sources.values() for requirement in group]
+    # a source alone can keep nothing
+    assert [extras[name] for name in ("file", "ceph", "lvm", "qemu", "flyingcircus")] == [
+        [one, chunked] for one in sources
+    ]
+    assert (extras["cow"], extras["all"]) == ([cow], [*sources, chunked, cow])
+    assert chunked in extras["testing"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -38,9 +38,8 @@ def lines() -> Iterator[str]:
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """Return what a module offers: `__all__`, or what it defines itself."""
-    if (listed := getattr(module, "__all__", None)) is not None:
-        return sorted(listed)
+    """Return what a module offers: what it defines itself, or imports `as` what it is called."""
+    own = r"^{0}\b.*=|^    {0} as {0},$"
     text = inspect.getsource(module)
     return sorted(
         name
@@ -48,7 +47,7 @@ def public_names(module: ModuleType) -> list[str]:
         if not name.startswith("_")
         and name not in {"annotations", "log"}
         and not inspect.ismodule(value)
-        and (getattr(value, "__module__", None) == module.__name__ or re.search(rf"^{name}\b.*=", text, re.MULTILINE))
+        and (getattr(value, "__module__", None) == module.__name__ or re.search(own.format(name), text, re.MULTILINE))
     )
 
 

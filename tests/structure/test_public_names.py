@@ -25,7 +25,7 @@ def load(path: Path):
 names = load(HERE / "public_names.py")
 CLIENTS = [
     *ROOT.glob("backy_*/src/**/*.py"),
-    *ROOT.glob("backy/plugins/skeleton/*/**/*.py"),
+    *ROOT.glob("backy/testing/skeleton/*/**/*.py"),
     *ROOT.glob("docs/examples/**/*.py"),
     *ROOT.glob("docs/how-to/write-a-*.md"),
     *ROOT.glob("tests/packaging/third_party_source/**/*.py"),
@@ -65,7 +65,11 @@ def test_there_are_clients_of_every_kind():
         "backy",
         "backy_sources_file",
         "backy_sources_ceph",
+        "backy_sources_lvm",
+        "backy_sources_qemu",
         "backy_sources_flyingcircus",
+        "backy_storages_chunked",
+        "backy_storages_cow",
         "docs",
         "tests",
     }

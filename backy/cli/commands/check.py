@@ -16,12 +16,14 @@ from backy.cli.output import echo
 def command(context: click.Context, configuration: Path) -> None:
     """Say whether all jobs keep their SLA, in the form of a Nagios check.
 
-    Exit code 0 is OK; 1 WARNING, somebody should look at something; 2 CRITICAL, a job does not keep its SLA, or the
-    scheduler does not run; 3 UNKNOWN. This reads the scheduler's status file.
+    Exit code 0 is OK; 1 WARNING, somebody should look at something; 2 CRITICAL, a job does not keep its SLA, somebody
+    else than backy changed revisions, a backup failed as the disk is full, or the scheduler does not run; 3 UNKNOWN.
+    This reads the scheduler's status file. The last lines have the end of each job's journal: kept elsewhere, they
+    show later if one was written anew.
     """
     from backy.scheduler.monitoring.check import examine
 
     verdict = examine(configuration)
-    echo(str(verdict))
+    echo(verdict, lines=True)
     # Not an `ExitCode`: Nagios gives these numbers other meanings.
     context.exit(verdict.state)

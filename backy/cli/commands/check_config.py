@@ -17,19 +17,20 @@ from backy.text.phrases import counted
 def command(configuration: Path) -> None:
     """List all problems of the scheduler's configuration, each with its file and line.
 
-    These include missing and broken plugins, and job settings that a plugin refuses. Nothing is changed, and no source
-    is touched.
+    These include missing and broken plugins, settings that a plugin refuses, and what the machine lacks: the base
+    directory, file systems on which a storage can work, programs, addresses. For this, a file is made in the base
+    directory and removed. No source is touched.
     """
+    from backy.scheduler.configuration.checking import check
     from backy.scheduler.configuration.configuration import ConfigurationError
-    from backy.scheduler.configuration.plugins import check
 
     try:
-        found = check(configuration)
+        found, unknown = check(configuration)
     except ConfigurationError as error:
         for problem in error.problems:
-            key = f"{problem.key}: " if problem.key else ""
-            # Editors and CI systems turn FILE:LINE: into a link.
-            echo(f"{configuration}:{problem.line}: {key}{problem.message}")
+            echo(problem.located(configuration))
         raise ConfigError(f"{configuration} has {counted(len(error.problems), 'problem')}") from error
     parts = f"{counted(len(found.jobs), 'job')}, {counted(len(found.schedules), 'schedule')}"
     echo(f"{configuration} is sound: {parts}")
+    for what in unknown:
+        echo(f"not looked at, as this user may not: {what}")

@@ -23,7 +23,7 @@ def command(configuration: Path, as_json: bool, words: tuple[str, ...]) -> None:
     configuration again. 'help' lists all commands. Only the owner of the scheduler may do that.
     """
     from backy.scheduler.configuration.configuration import load_location
-    from backy.scheduler.console.control import ask
+    from backy.scheduler.process.asking import ask
 
     reply = ask(load_location(configuration).base_dir, words)
     if not reply.ok:
@@ -31,4 +31,4 @@ def command(configuration: Path, as_json: bool, words: tuple[str, ...]) -> None:
     if as_json:
         print_json(reply.data)
     else:
-        echo(reply.text)
+        echo(reply.text, lines=True)

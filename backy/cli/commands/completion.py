@@ -20,4 +20,4 @@ def command(shell: str) -> None:
 
     completion = get_completion_class(shell)
     assert completion is not None  # noqa: S101  # click has these three
-    echo(completion(backy, {}, "backy", COMPLETION).source())
+    echo(completion(backy, {}, "backy", COMPLETION).source(), lines=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import click
 from backy.cli.options import settings_of
 from backy.cli.output import echo
 from backy.errors import DamageError
+from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
 from backy.text.phrases import counted
+
+log = logging.getLogger(__name__)
 
 
 @click.command("convert")
@@ -34,14 +38,22 @@ def command(directory: Path, storage: str, settings: dict[str, dict[str, Any]]) 
     Revisions keep their ids, tags, times and trust, and can be read all the while; backups end with exit code 75
     meanwhile. It can be interrupted at any time, and goes on when it is called again.
     """
-    from backy.backup.convert import Conversion
     from backy.cli.progress import steps
+    from backy.conversion.convert import Conversion
     from backy.repository.repository import Repository
+    from backy.scheduler.monitoring.recorded import job_of
 
     for section in settings.keys() - {"storage"}:
         raise click.UsageError(f"'-o {section}...' is not of the form storage.KEY=VALUE")
-    with steps() as show:
-        done = Conversion(Repository.open(directory), storage, settings.get("storage", {}), steps=show).run()
+    repository = Repository.open(directory)
+    conversion = Conversion(repository, storage, settings.get("storage", {}))
+    job = job_of(repository.directory, DEFAULT_CONFIGURATION)
+    # Before hours of work: it would be in vain for all revisions to come.
+    if job and job.storage.folder != conversion.target.folder:
+        text = "the scheduler's configuration has '%s' for job %s: its next run goes back to it; write '%s' there, too"
+        log.warning(text, job.storage.type, job.name, storage)
+    with steps() as conversion.steps:
+        done = conversion.run()
     echo(f"Converted {counted(len(done.revisions), 'revision')} to '{storage}'")
     # Reported last: the revisions that are not damaged have been converted all the same.
     if done.failed:
@@ -49,5 +61,5 @@ def command(directory: Path, storage: str, settings: dict[str, dict[str, Any]]) 
         ids, first = ", ".join(done.failed), next(iter(done.failed.values()))
         raise DamageError(
             f"{counted(len(done.failed), 'revision is', 'revisions are')} damaged and left alone: {ids}; {first}. "
-            "Repair them, or remove them by 'backy forget', and convert again"
+            "'backy verify' reads them again; convert again when they are sound"
         )

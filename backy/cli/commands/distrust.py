@@ -17,8 +17,11 @@ _DATE = click.DateTime(formats=["%Y-%m-%d"])
 @click.option("-r", "--revision", "specification", metavar="SPEC", help="Distrust this revision only.")
 @click.option("-f", "--from", "first", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and later.")
 @click.option("-u", "--until", "last", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and earlier.")
+@click.option("--all", "everything", is_flag=True, help="Distrust all revisions.")
 @click.pass_obj
-def command(directory: Path, specification: str | None, first: datetime | None, last: datetime | None) -> None:
+def command(
+    directory: Path, specification: str | None, first: datetime | None, last: datetime | None, everything: bool
+) -> None:
     """Distrust one revision, those of some days, or all of them.
 
     While a revision is distrusted, the next backup is a full one and stores everything anew; after each backup one
@@ -29,7 +32,9 @@ def command(directory: Path, specification: str | None, first: datetime | None, 
 
     if specification is not None and (first or last):
         raise click.UsageError("--revision does not go with --from and --until")
-    # Only days that are given: without any, all revisions are distrusted.
+    # A full backup of everything is nothing that a forgotten word should cost.
+    if everything == bool(specification is not None or first or last):
+        raise click.UsageError("name revisions by --revision, --from or --until, or all of them by --all alone")
     days = {name: day.date() for name, day in (("first", first), ("last", last)) if day}
     distrusted = distrust(Repository.open(directory), specification, **days)
     echo(f"Distrusted {counted(len(distrusted), 'revision')}")

@@ -16,24 +16,30 @@ from backy.text.phrases import counted, local_time
 def command(directory: Path, dry_run: bool) -> None:
     """Remove the tags that have expired by the job's schedule, and the revisions that have no tags left.
 
-    A tag expires when it is older than 'keep' of its intervals and 'keep' newer revisions that are not distrusted have
-    it. Expire only after a successful backup, as the scheduler does. 'backy why' tells why a revision is kept, and
-    'backy purge' frees the space of the removed ones.
+    A tag expires when it is older than 'keep' of its intervals and 'keep' newer revisions that are not in doubt have
+    it. Expire only after a successful backup, as the scheduler does. 'backy why' tells why a revision is kept. Those
+    that are removed go to the trash, as by 'backy forget', and 'backy purge' frees their space when their term there
+    is over.
     """
+    from backy.groups import retention
+    from backy.groups.group import opened
     from backy.repository.repository import Repository
     from backy.repository.revision import utc_now
     from backy.retention.expire import due, expire
 
-    repository = Repository.open(directory)
+    found = opened(directory) or Repository.open(directory)
     # Said in words: "Removed 0 revisions" would hide that none will ever be.
-    if not repository.config.schedule:
+    if not found.config.schedule:
         echo("Nothing expires: the repository's config has no schedule")
         return
-    if not repository.config.expire:
+    if not found.config.expire:
         echo("Nothing expires: the repository's config says 'expire: false'")
         return
     # The clock itself for `expire`: it is read when no other command changes the revisions.
-    done, waiting = due(repository, utc_now()) if dry_run else expire(repository, utc_now)
+    if isinstance(found, Repository):
+        done, waiting = due(found, utc_now()) if dry_run else expire(found, utc_now)
+    else:
+        done, waiting = retention.due(found, utc_now()) if dry_run else retention.expire(found, utc_now)
     for revision, remaining in done:
         what = f"loses {','.join(tag for tag in revision.tags if tag not in remaining)}" if remaining else "is removed"
         echo(f"{revision.id}  {local_time(revision.timestamp)}  {','.join(revision.tags)}: {what}")

@@ -70,16 +70,13 @@ def ls(directory: Path, specification: str, partition: str | None, path: str) ->
 def _line(node: Node) -> str:
     from datetime import UTC, datetime
 
-    from backy.guest.filesystem import printable
-
     # A guest may write any number there, also years that Python does not have.
     try:
         time = local_time(datetime.fromtimestamp(node.modified // 10**9, UTC))
     except (ValueError, OverflowError, OSError):
         time = "?"
-    # A guest chose the names: characters that control a terminal are made visible.
-    link = f" -> {printable(node.target)}" if node.kind == stat.S_IFLNK else ""
-    return f"{stat.filemode(node.mode)} {node.size:>14} {time:>19} {printable(node.name)}{link}"
+    link = f" -> {node.target}" if node.kind == stat.S_IFLNK else ""
+    return f"{stat.filemode(node.mode)} {node.size:>14} {time:>19} {node.name}{link}"
 
 
 @command.command("cat")

@@ -24,6 +24,8 @@ def command(directory: Path, specification: str, only_id: bool) -> None:
     from backy.repository.repository import Repository
 
     repository = Repository.open(shown_directory(directory) or directory)
-    revision = repository.records.select(specification)
     # The id needs no image: it is there even if nothing shows the revision as a file.
-    echo(revision.id if only_id else image_path(repository, revision))
+    if only_id:
+        echo(repository.records.select(specification).id)
+    else:
+        echo(image_path(repository, repository.records.select_image(specification)))

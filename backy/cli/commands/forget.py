@@ -1,4 +1,4 @@
-"""`backy forget`: remove a revision."""
+"""`backy forget`: put revisions into the trash."""
 
 from __future__ import annotations
 
@@ -13,15 +13,37 @@ from backy.cli.output import echo
 @click.option(
     "-r",
     "--revision",
-    "specification",
+    "specifications",
     metavar="SPEC",
     required=True,  # no default: a revision is not removed because a word was forgotten
-    help="Which revision; the full id also removes one whose record is damaged.",
+    multiple=True,
+    help="Which revision, may be repeated; the full id also removes one whose record is damaged.",
 )
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Forget the last good revision, many, or one whose state can not be read; needs --reason.",
+)
+@click.option("--reason", metavar="TEXT", help="Why; the journal keeps it.")
 @click.pass_obj
-def command(directory: Path, specification: str) -> None:
-    """Remove one revision; 'backy purge' then frees the space that only it used."""
+def command(directory: Path, specifications: tuple[str, ...], force: bool, reason: str | None) -> None:
+    """Put revisions into the trash.
+
+    'backy undelete' brings them back. 'backy purge' frees the space that only they used when their time in the trash is
+    over, 7 days unless the key 'trash' says otherwise. While a backup runs, the revision that it builds upon stays.
+    """
+    from backy.groups import retention
+    from backy.groups.group import opened
     from backy.repository.repository import Repository
     from backy.retention.forget import forget
 
-    echo(f"Forgot {forget(Repository.open(directory), specification)}")
+    if force and not (reason and reason.strip()):
+        raise click.UsageError("--force needs --reason TEXT: why so much is forgotten")
+    if reason and not reason.isprintable():
+        raise click.UsageError("--reason has characters that can not be printed")
+    if group := opened(directory):
+        gone = retention.forget(group, specifications, reason, force=force)
+    else:
+        gone = forget(Repository.open(directory), specifications, reason, force=force)
+    for revision_id in gone:
+        echo(f"Forgot {revision_id}")

@@ -50,7 +50,7 @@ def command(
     '--from' takes no SOURCE. It makes the directory anew whose records a storage keeps elsewhere. All its revisions can
     be restored; to back up again, write a section 'source' into its 'config'.
     """
-    from backy.repository.making import make_repository, rebuild_repository
+    from backy.making.making import make_repository, rebuild_repository
 
     if origin is not None:
         if source_type is not None:
@@ -67,17 +67,17 @@ def command(
     backy = f"backy -b {shlex.quote(str(repository.directory))}"
     echo(f"To back up:    {backy} backup daily")
     echo(f"To get at it:  {backy} mount MOUNTPOINT, and every revision is a raw image for dd and other tools")
-    if storage == "chunked" and _can_share(repository.directory):
+    if storage == "chunked" and _works("cow", repository.directory):
         echo("Files can share blocks here: '--storage cow' keeps raw images without a mount, and uncompressed")
 
 
-def _can_share(directory: Path) -> bool:
-    """Return whether files in a directory can share blocks (reflink)."""
-    from backy.errors import StorageError
-    from backy.reflink import require_clones
+def _works(storage: str, directory: Path) -> bool:
+    """Return whether a storage is installed and can work in a directory."""
+    from backy.answers.trial import try_storage
+    from backy.errors import BackyError
 
     try:
-        require_clones(directory)
-    except (StorageError, OSError):
+        try_storage(storage, directory)
+    except (BackyError, OSError):
         return False  # the repository is made: this is no time for an error
     return True

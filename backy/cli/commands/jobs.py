@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
 
 from backy.cli.options import configuration_option
 from backy.cli.output import echo, is_terminal, print_json
+
+log = logging.getLogger(__name__)
 
 
 @click.command("jobs")
@@ -17,14 +20,20 @@ from backy.cli.output import echo, is_terminal, print_json
 def command(configuration: Path, as_json: bool, pattern: str) -> None:
     """List all jobs of the scheduler, or those whose name has a match of the regular expression REGEX.
 
-    The list comes from the scheduler's status file: no scheduler has to run, and it may be some seconds old.
+    The list comes from the scheduler's status file: no scheduler has to run, and it may be some seconds old. If no
+    scheduler keeps it up to date, the first line tells how old it is; with '--json', a warning does.
     """
     from backy.scheduler.console.jobtable import job_table, selected
     from backy.scheduler.monitoring.recorded import recorded
 
-    jobs = selected(recorded(configuration).jobs, pattern)
+    found = recorded(configuration)
+    jobs = selected(found.status.jobs, pattern)
     if as_json:
+        if found.doubt:
+            log.warning("%s", found.doubt)
         print_json(jobs)
     else:
+        if found.doubt:
+            echo(found.doubt)
         # Plain where it is piped: scripts and grep read ASCII.
-        echo(job_table(jobs, round_corners=is_terminal()))
+        echo(job_table(jobs, round_corners=is_terminal()), lines=True)

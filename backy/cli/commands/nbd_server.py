@@ -49,5 +49,5 @@ def command(
     elif host is not None or port is not None:
         address = Address(host=host or "127.0.0.1", port=port or PORT)
     repository = Repository.open(directory)
-    revision = repository.records.select(specification)
+    revision = repository.records.select_image(specification)
     serve(repository, revision, Server(address, writable, cache * 2**20), echoing())

@@ -13,8 +13,8 @@ from backy.errors import DamageError
 from backy.text.phrases import counted, length_of_time, local_time, size
 
 if TYPE_CHECKING:
+    from backy.answers.estimate import Forecast
     from backy.repository.revision import Revision
-    from backy.restore.estimate import Forecast
 
 
 @click.group("plan")
@@ -34,12 +34,12 @@ def restore(directory: Path, specification: str, as_json: bool) -> None:
     """
     import time
 
+    from backy.answers.estimate import forecast
     from backy.cli.progress import steps
     from backy.repository.repository import Repository
-    from backy.restore.estimate import forecast
 
     repository = Repository.open(directory)
-    revision = repository.records.select(specification)
+    revision = repository.records.select_image(specification)
     with steps() as show, repository.image(revision) as image:
         found = forecast(image, show, time.monotonic)
     if as_json:

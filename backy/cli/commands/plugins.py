@@ -12,7 +12,7 @@ import click
 
 from backy.cli.output import echo, is_terminal, print_json
 from backy.errors import ExitCode, PluginError
-from backy.plugins.discovery import Kind, Plugin, advertised, unreadable
+from backy.plugins.discovery import Kind, Plugin, advertised, conflict, contenders, unreadable
 from backy.text.phrases import did_you_mean
 
 
@@ -47,6 +47,9 @@ def command(context: click.Context, check: bool, as_json: bool) -> None:
         print_json(listed)
     else:
         _print_table(listed)
+        # One that is installed and broken looks like one that works.
+        if any(line.state == "installed" for line in listed):
+            echo("'installed' means that it was not loaded; 'backy plugins --check' tells whether it can be used")
         # The first thing that is missing after an installation of backy alone.
         if not any(line.kind == Kind.SOURCE.word for line in listed):
             from backy.plugins.loading import install_hint
@@ -68,11 +71,11 @@ def show(name: str) -> None:
     for plugin, claims in found:
         line, text = _line(plugin, claims, check=True)
         echo(f"{plugin}: {line.state}")
-        echo(f"  entry point: {plugin.entry_point.value}")
+        echo(f"  entry point: {plugin.value}")
         if line.cause:
             echo(f"  cause: {line.cause}")
         elif text:
-            echo("\n" + "\n".join(f"  {part}".rstrip() for part in text.splitlines()))
+            echo("\n" + "\n".join(f"  {part}".rstrip() for part in text.splitlines()), lines=True)
 
 
 @command.group("new")
@@ -84,6 +87,7 @@ _WHAT_A_NAME_IS = {
     Kind.SOURCE: "the type that users give, as in 'backy init NAME SOURCE'",
     Kind.STORAGE: "the type that users give, as in 'backy init --storage NAME TYPE SOURCE'",
     Kind.VERIFIER: "the type that users give, as in 'verifier: NAME' in a configuration",
+    Kind.MOMENT: "the type that users give, as in 'moment: {type: NAME}' in a configuration",
     Kind.HOOK: "the name that messages have",
     Kind.COMMAND: "the command that users give, as in 'backy NAME'",
 }
@@ -105,7 +109,7 @@ def _new(kind: Kind) -> click.Command:
         help="Folder to make the package in; the current one by default.",
     )
     def begin_one(name: str, into: Path) -> None:
-        from backy.plugins.skeleton.packages import begin
+        from backy.testing.skeleton.packages import begin
 
         folder = begin(kind, name, into)
         echo(f"Made {folder}; next: pip install -e '{folder}[test]' && pytest {folder}")
@@ -140,9 +144,7 @@ def _lines(installed: list[tuple[Plugin, list[Plugin]]], *, check: bool) -> Iter
 
 def _line(plugin: Plugin, claims: list[Plugin], *, check: bool) -> tuple[Listed, str | None]:
     """Return the line of a plugin and, if it was loaded, its documentation."""
-    from backy.plugins.loading import rejected
-
-    state, cause, documentation = "installed", rejected(plugin, claims), None
+    state, cause, documentation = "installed", _rejected(plugin, claims), None
     # Not loaded: it may have been switched off because loading it does harm.
     if plugin.switch:
         state, cause = "disabled", f"switched off by {plugin.switch}"
@@ -156,9 +158,18 @@ def _line(plugin: Plugin, claims: list[Plugin], *, check: bool) -> tuple[Listed,
     return Listed(plugin.kind.word, plugin.name, plugin.distribution, plugin.version, state, cause), documentation
 
 
+def _rejected(plugin: Plugin, claims: list[Plugin]) -> str | None:
+    """Return why no job can use one of the plugins of a name, as far as that is known without importing it, or None."""
+    candidates = contenders(claims)
+    if plugin not in candidates:
+        return f"backy has a {plugin.kind.word} of that name, which always comes first"
+    # Nobody chooses a hook by its name: two of one name both run.
+    return conflict(candidates) if len(candidates) > 1 and plugin.kind is not Kind.HOOK else None
+
+
 def _print_table(listed: list[Listed]) -> None:
-    from backy.text.table import table
+    from backy.terminal.table import table
 
     headings = ["Kind", "Name", "Distribution", "Version", "State", "Cause"]
     rows = [[line.kind, line.name, line.distribution, line.version, line.state, line.cause or ""] for line in listed]
-    echo(table(headings, rows, [], round_corners=is_terminal()))
+    echo(table(headings, rows, [], round_corners=is_terminal()), lines=True)

@@ -34,6 +34,9 @@ def _options(_context: click.Context, _parameter: click.Parameter, value: tuple[
     type=click.Path(dir_okay=False, path_type=Path),
     help="Continue after damaged chunks, write zeroes for them, and list in FILE which ranges could be read.",
 )
+@click.option(
+    "--group", "is_group", is_flag=True, help="Write all disks of a machine to the folder TARGET, as DISK.img."
+)
 @click.option("--force", is_flag=True, help="Replace a file, or what TYPE:ARGUMENT names, if it is there already.")
 @click.option(
     "-o",
@@ -52,6 +55,7 @@ def command(
     specification: str,
     resume: bool,
     salvage: Path | None,
+    is_group: bool,
     force: bool,
     options: dict[str, str],
     target: str,
@@ -66,9 +70,17 @@ def command(
     ddrescue's mapfiles, in which '+' is a range that was read and '-' one that was not.
     """
     from backy.cli.progress import steps
+    from backy.groups.group import require
+    from backy.groups.restore import restore
     from backy.repository.repository import Repository
     from backy.restore.restore import STANDARD_OUTPUT, Restore
 
+    if is_group:
+        if resume or salvage or options:
+            raise click.UsageError("--group writes whole images: --resume, --salvage and -o are for one disk")
+        with steps() as show:
+            restore(require(directory), specification, Path(target), force=force, steps=show)
+        return
     repository = Repository.open(directory)
     with steps() as show:
         chosen = Restore(

@@ -16,33 +16,54 @@ from backy.text.phrases import NOTHING, counted, length_of_time, local_time, loc
 
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print an object with all details.")
+@click.option("--trash", is_flag=True, help="List what was forgotten or has expired, and can still be undeleted.")
 @click.pass_obj
-def command(directory: Path, as_json: bool) -> None:
+def command(directory: Path, as_json: bool, trash: bool) -> None:
     """List the revisions, the oldest first, and how much data they contain.
 
-    Size is how much changed since the earlier revision, Stored how much space that took. Data that is kept only as the
-    base of differences counts for no revision and has a line of its own.
+    Changed is how much differs from the earlier revision, or from zeroes if there was none; Stored is how much space
+    that took. Data that is kept only as the base of differences counts for no revision and has a line of its own. The
+    last line has the space that the repository takes on the disk now.
     """
+    from backy.answers.occupied import occupied
+    from backy.answers.space import held_by
+    from backy.cli.groups import print_status
+    from backy.durable import names_in
+    from backy.groups.group import opened
     from backy.integrity import quarantine
     from backy.repository.repository import Repository
     from backy.repository.running import begun
-    from backy.retention.purge import held_by
+    from backy.retention.purge import KEPT, leftovers
 
+    if group := opened(directory):
+        print_status(group, as_json=as_json, trash=trash)
+        return
     repository = Repository.open(directory)
-    revisions, damaged = repository.records.survey()
-    held = held_by(repository, revisions)
-    running = sorted(begun(repository.directory))
+    everything, damaged = repository.records.survey(trash=True)
+    revisions = [revision for revision in everything if bool(revision.state.forgotten) == trash]
+    held = held_by(repository, everything)
+    occupies = occupied(repository.directory)
+    running = sorted(begun(names_in(repository.directory)))
+    left = [found for _, found in leftovers(repository)]
     reports = quarantine.count(repository.directory)
     if as_json:
         content = {
             "revisions": [_details(revision) for revision in revisions],
             "held": held,
+            "occupied": occupies,
+            "left": left,
             "reports": reports,
             "running": running,
         }
         print_json(content)
     else:
         _print_table(revisions, held, reports)
+        echo(f"{counted(len(revisions), 'revision')} in a repository of {size(occupies)}")
+        for found in left:
+            echo(
+                f"{size(found.bytes)} of a backup that did not end; the next one goes on with it, until "
+                f"{local_time(found.since + KEPT, zone=True)}"
+            )
         for revision_id in running:
             echo(f"{revision_id} is being made, or its backup was interrupted")
     # After the table: one damaged record hides none of the others.
@@ -64,7 +85,10 @@ def _details(revision: Revision) -> dict[str, Any]:
         "storage": revision.storage,
         "size": revision.size,
         "consistency": revision.consistency,
-        "unfrozen": revision.record.unfrozen,
+        "unfrozen": revision.unfrozen,
+        "shrunk": revision.shrunk,
+        "group": revision.group,
+        "stall": revision.stall,
         "snapshot": revision.snapshot,
         "duration": statistics.duration,
         "bytes_read": statistics.bytes_read,
@@ -72,27 +96,44 @@ def _details(revision: Revision) -> dict[str, Any]:
         "bytes_stored": statistics.bytes_stored,
         "verification": revision.verification,
         "verifications": revision.verifications,
+        "compared_since": revision.compared_since,
         "trust": revision.trust,
         "damaged": revision.damaged,
         "wrong": revision.state.wrong,
         "verified": revision.state.verified,
         "origin": revision.state.origin,
+        "forgotten": revision.state.forgotten,
     }
 
 
 def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
     """Print the table and the sums below it."""
-    from backy.text.table import table
+    from backy.terminal.table import table
 
     # The newest revision decides: the zone of most readers is today's.
     zone = local_zone(revision.timestamp for revision in reversed(revisions))
-    headings = [f"Date ({zone})", "ID", "Size", "Stored", "Durat", "Consistency", "Verification", "Trust", "Tags"]
-    right = ["Size", "Stored", "Durat"]
+    headings = [
+        f"Date ({zone})",
+        "ID",
+        "Size",
+        "Changed",
+        "Stored",
+        "Durat",
+        "Consistency",
+        "Verification",
+        "Trust",
+        "Tags",
+    ]
+    right = ["Size", "Changed", "Stored", "Durat"]
     # Plain where it is piped: scripts grep it as they did that of backy 2.
-    echo(table(headings, [_row(revision) for revision in revisions], right, round_corners=is_terminal()))
+    echo(table(headings, [_row(revision) for revision in revisions], right, round_corners=is_terminal()), lines=True)
     for revision in revisions:
         for remark in revision.verification.remarks if revision.verification else ():
             echo(f"{revision.id} {remark}")
+        if revision.shrunk:
+            echo(f"revision {revision.id} {revision.shrunk.to(revision.size)}")
+        if revision.consistency == "none":
+            echo(f"{revision.id} is torn: its parts are of different times, for the source was written to meanwhile")
     # Only if there is any: most repositories have none, and never will.
     if held.files:
         files = counted(
@@ -101,8 +142,6 @@ def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
         echo(f"{size(held.bytes)} in {files}")
     if reports:
         echo(f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
-    written = sum(revision.statistics.bytes_written for revision in revisions)
-    echo(f"{counted(len(revisions), 'revision')} containing {size(written)} data (estimated)")
 
 
 def _row(revision: Revision) -> list[str]:
@@ -110,14 +149,23 @@ def _row(revision: Revision) -> list[str]:
     return [
         local_time(revision.timestamp),
         revision.id,
+        size(revision.size),
         size(statistics.bytes_written),
         size(statistics.bytes_stored),
         length_of_time(statistics.duration),
-        f"{revision.consistency}, not frozen" if revision.record.unfrozen else revision.consistency,
-        str(revision.verification or NOTHING),
+        f"{revision.consistency}, not frozen" if revision.unfrozen else revision.consistency,
+        _verification(revision),
         _trust(revision),
         ",".join(revision.tags),
     ]
+
+
+def _verification(revision: Revision) -> str:
+    verification, since = revision.verification, revision.compared_since
+    # the other chunks had their turn in earlier backups
+    if verification and since and verification.checked < verification.total:
+        return f"{verification}, all since {local_time(since)}"
+    return str(verification or NOTHING)
 
 
 def _trust(revision: Revision) -> str:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def command(directory: Path, specification: str | None) -> None:
     """Read all chunks of the distrusted revisions, or of one revision, and compare each with its id.
 
-    A sound revision becomes 'verified'; a damaged one stays or becomes 'distrusted'.
+    A sound revision becomes 'verified'; a damaged one stays or becomes 'distrusted'. One of which the source hid a
+    change stays 'wrong', sound as it may be.
     """
     from backy.cli.progress import steps
     from backy.integrity.verify import verify_all

@@ -12,7 +12,7 @@ from backy.cli.output import echo
 from backy.text.phrases import counted, local_time
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
-    from backy.retention.rules import Hold
+    from backy.answers.reasons import Hold
     from backy.retention.schedule import Schedule
 
 
@@ -21,16 +21,19 @@ if TYPE_CHECKING:  # at run time they would cost a command that only shows its h
 @click.pass_obj
 def command(directory: Path, specification: str) -> None:
     """Tell why a revision is kept, and until when by the schedule."""
-    from backy.repository.clocks import present, trusted_now
+    from backy.answers.reasons import holds
+    from backy.repository.clocks import trusted_now
     from backy.repository.repository import Repository
     from backy.repository.revision import utc_now
-    from backy.retention.rules import holds
     from backy.retention.schedule import spread
+    from backy.system.clocks import present
 
     repository = Repository.open(directory)
     revision = repository.records.select(specification)
     config = repository.config
     echo(f"{revision.id} of {local_time(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}")
+    if revision.doubtful:
+        echo(f"{revision.doubt}, so it does not count among the newer ones of others")
     # Told apart from a tag that never expires: here no tag has a meaning.
     if not config.schedule or not config.expire:
         cause = "config says 'expire: false'" if config.schedule else "config has no schedule"
@@ -38,7 +41,7 @@ def command(directory: Path, specification: str) -> None:
         return
     schedule = config.schedule
     history, now = repository.records.history(), utc_now()
-    trusted = trusted_now([one.record for one in history], present(now), config.allowance)
+    trusted = trusted_now(history, present(now), config.allowance)
     reasons = holds(schedule, spread(repository.job.name, schedule), history, revision, now, trusted)
     # Every reason: tags expire one by one, and the last one decides.
     for reason in reasons:
@@ -50,13 +53,15 @@ def command(directory: Path, specification: str) -> None:
 
 def _because(reason: Hold, schedule: Schedule) -> str:
     """Return the rule that keeps the revision, in the words of the configuration."""
+    from backy.answers.reasons import Rule
     from backy.config import format_duration
-    from backy.retention.rules import Rule
 
     if reason.rule is Rule.MANUAL:
         return "tags that begin with 'manual:' never expire"
     if reason.rule is Rule.NEWEST:
-        return "the newest revision that is not distrusted is never removed by the schedule"
+        return "the newest revision that is not in doubt is never removed by the schedule"
+    if reason.rule is Rule.PINNED:
+        return "the image shrank after this revision; 'backy accept' says that it was meant"
     if reason.rule is Rule.FORMER:
         longest = max(tag.interval * tag.keep for tag in schedule.values())
         return f"the schedule does not have it, and keeps nothing longer than {format_duration(longest)}"

@@ -1,4 +1,4 @@
 """The file /etc/backy.conf: reads it, checks it as a whole, and finds the files of a scheduler.
 
-Import `configuration.load` and its types, and `plugins.check`; `document` and `validation` are their tools.
+Import `configuration.load` and its types, and `checking.check`; all other modules are their tools.
 """

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from backy.config import Duration
+from backy.config import Size, convert
+from backy.groups.config import DISKS, Disk, name_problem
+from backy.plugins.discovery import Kind
 from backy.plugins.events import REQUIRED
 from backy.repository.config import (
-    LONGEST_OUTAGE,
-    MOST_KEPT,
     PluginSection,
+    Quarantine,
     ScheduledTag,
+    SourceSection,
     StorageSection,
     VerifierSections,
 )
-from backy.retention.schedule import MANUAL, Schedule
+from backy.repository.revision import MANUAL, PINNED, tag_problem
+from backy.retention.schedule import Schedule
 from backy.scheduler.configuration.document import ConfigurationError, Document, Problem
+from backy.scheduler.configuration.keys import Global, JobKeys, Location
 from backy.scheduler.configuration.validation import Checker, Key
 from backy.text.phrases import alternatives
 
@@ -43,76 +48,13 @@ _GLOBAL = ("global", "config")
 _JOB_NAME = re.compile(r"\w[\w.@+:-]{0,199}")
 
 
-class Location(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """The files of a scheduler: the keys of `global` that other commands need."""
-
-    base_dir: Path = Path("/srv/backy")
-    """Directory of the repositories, each in a folder with its job's name. The scheduler never creates it."""
-    status_file: Path | None = None
-    """The file that `backy check` reads; None means `status` in the base directory."""
-
-    @property
-    def status_path(self) -> Path:
-        """Path of the status file."""
-        return self.status_file or self.base_dir / "status"
-
-
-class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
-    """The section `global`: settings of the scheduler, and defaults of the jobs."""
-
-    worker_limit: Annotated[int, msgspec.Meta(ge=1)] = 1
-    """Largest number of backups that run at a time, for fast and for slow jobs each."""
-    status_interval: Duration = Duration(seconds=30)
-    """Longest time between two writes of the status file."""
-    telnet_addrs: str | tuple[str, ...] = "::1, 127.0.0.1"
-    """Addresses of the console, as a list or with commas; none switches it off."""
-    telnet_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 6023
-    """Port of the console."""
-    telnet_read_only: bool = False
-    """Whether the console has no commands that change anything."""
-    metrics_file: Path | None = None
-    """Path of the metrics for Prometheus, or None: `*.prom` for node_exporter's textfile collector."""
-    backup_completed_callback: Path | None = None
-    """A program that is called after each backup."""
-    storage: StorageSection = StorageSection.named("chunked")
-    """Storage of the images."""
-    verifier: VerifierSections | None = None
-    """Verifiers of new revisions; None leaves the choice to the source."""
-    expire: bool = True
-    """Whether revisions expire by the schedule."""
-    longest_outage: Duration = LONGEST_OUTAGE
-    """How long the server may be off between two backups: a clock that says more is not believed."""
-    time_limit: Duration | None = None
-    """Time after which a backup is ended; 0 or None means never."""
-    standstill: Duration | None = Duration(hours=1)
-    """Time without a byte read or stored after which a backup is ended; 0 or None means never."""
-
-
-class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
-    """A job as it is written below `jobs`."""
-
-    source: PluginSection
-    """The image to back up: `type` names the source, the other keys belong to it."""
-    schedule: str
-    """The name of a schedule."""
-    # None where `global` has the same key, so that a job without the key can be told from one that repeats the default.
-    keep: dict[str, Annotated[int, msgspec.Meta(ge=1, le=MOST_KEPT)]] = {}
-    """Numbers of revisions to keep that differ from the schedule's, by tag."""
-    storage: StorageSection | None = None
-    verifier: VerifierSections | None = None
-    expire: bool | None = None
-    time_limit: Duration | None = None
-    standstill: Duration | msgspec.UnsetType | None = msgspec.UNSET
-    """None switches it off, which is not the same as a key that is not there."""
-
-
 @dataclass(frozen=True)
 class JobEntry:
     """A job with its schedule and its settings, those of `global` included."""
 
     name: str
     """Also the name of its folder in the base directory."""
-    source: PluginSection
+    source: SourceSection | None
     schedule_name: str
     schedule: Schedule
     storage: StorageSection
@@ -120,9 +62,15 @@ class JobEntry:
     expire: bool
     time_limit: timedelta | None
     standstill: timedelta | None
+    max_size: int | None
+    reserve: Size
+    quarantine: Quarantine
     # Not compared: a job whose line has moved is not a changed job, and its running backup goes on.
     line: int = field(compare=False)
     """Its line in the configuration, from 1."""
+    moment: PluginSection | None = None
+    disks: Mapping[str, Disk] | None = None
+    """Those of a machine with several, which has no `source`."""
 
 
 @dataclass(frozen=True)
@@ -169,20 +117,70 @@ def load(path: Path) -> Configuration:
         ConfigurationError: the file can not be read, or anything in it is wrong; the error has all problems.
     """
     # Plugins are loaded with the jobs: a missing one harms the jobs that use it, and no others.
-    configuration, problems = examine(path)
-    if problems:
-        raise ConfigurationError(path, problems)
-    return configuration
+    found = examine(path)
+    if found.document.problems:
+        raise ConfigurationError(path, found.document.problems)
+    return found.configuration
 
 
-def examine(path: Path) -> tuple[Configuration, list[Problem]]:
-    """Read the configuration as far as it is sound, and return it with all its problems.
+class Written(NamedTuple):
+    """The section of a plugin as it is written in `global` or in a job."""
+
+    key: Key
+    """The path of the section that it is in."""
+    line: int
+    job: str | None
+    kind: Kind
+    section: PluginSection
+
+
+class Examined(NamedTuple):
+    """A configuration as far as it is sound."""
+
+    configuration: Configuration
+    document: Document
+    """The file, with the problems that were found in it."""
+
+    def sections(self) -> Iterator[Written]:
+        """Yield all sections of plugins but those of event plugins, also of jobs that are wrong otherwise."""
+        content = self.document.content if isinstance(self.document.content, dict) else {}
+        for name in _GLOBAL:
+            yield from self._sections((name,), content.get(name), None)
+        jobs = content.get("jobs")
+        for name, value in jobs.items() if isinstance(jobs, dict) else ():
+            yield from self._sections(("jobs", name), value, name)
+            disks = value.get(DISKS) if isinstance(value, dict) else None
+            for disk, section in disks.items() if isinstance(disks, dict) else ():
+                yield from self._sections(("jobs", name, DISKS, disk), section, name)
+
+    def _sections(self, key: Key, value: object, job: str | None) -> Iterator[Written]:
+        for name, (kind, wanted) in _PLUGINS.items():
+            if not isinstance(value, dict) or name not in value:
+                continue
+            # What is no section at all is told already.
+            with suppress(msgspec.ValidationError):
+                found = convert(value[name], wanted)
+                line = self.document.line((*key, name))
+                for section in found.sections if isinstance(found, VerifierSections) else [found]:
+                    yield Written(key, line, job, kind, section)
+
+
+_PLUGINS: Mapping[str, tuple[Kind, Any]] = {
+    "source": (Kind.SOURCE, SourceSection),
+    "storage": (Kind.STORAGE, StorageSection),
+    "verifier": (Kind.VERIFIER, VerifierSections),
+    "moment": (Kind.MOMENT, PluginSection),
+}
+
+
+def examine(path: Path) -> Examined:
+    """Read the configuration as far as it is sound.
 
     Raises:
         ConfigurationError: the file can not be read, or is not YAML.
     """
     document = Document(path)
-    return _Reader(document).read(), document.problems
+    return Examined(_Reader(document).read(), document)
 
 
 def load_location(path: Path) -> Location:
@@ -200,29 +198,38 @@ def load_location(path: Path) -> Location:
     return location
 
 
+def global_name(content: object) -> str:
+    """Return the name by which a document has the section `global`."""
+    return "config" if isinstance(content, dict) and "config" in content else "global"
+
+
 class _Reader:
     """Converts a document to a configuration and reports the problems that it finds."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
         self._checker = Checker(document)
+        self._tags: Mapping[str, list[str]] = {}
+        """The tags of each schedule as they are written."""
 
     def location(self) -> Location | None:
         """Return the location of the scheduler. Report problems and return None if there are any."""
         # A file that is no mapping means the defaults here: those who read all of it report the problem.
         sections = self._document.content if isinstance(self._document.content, dict) else {}
         name = next((name for name in _GLOBAL if sections.get(name)), _GLOBAL[0])
-        return self._checker.section(sections.get(name) or {}, Location, (name,))
+        before = len(self._document.problems)
+        found = self._checker.section(sections.get(name) or {}, Location, (name,))
+        return found if len(self._document.problems) == before else None
 
     def read(self) -> Configuration:
         """Return the configuration. It must not be used if problems were reported."""
         sections = self._checker.mapping(self._document.content, ())
         self._checker.keys(sections, ["global", "hooks", "schedules", "jobs"], (), also=["config"])
         settings = self._global(sections)
-        schedules = {
-            name: self._schedule(value, ("schedules", name))
-            for name, value in self._required(sections, "schedules", "at least one schedule").items()
-        }
+        written = self._required(sections, "schedules", "at least one schedule")
+        # All of their tags, also wrong ones: those of which there is a mistake are no unknown ones besides.
+        self._tags = {name: list(value) if isinstance(value, dict) else [] for name, value in written.items()}
+        schedules = {name: self._schedule(value, ("schedules", name)) for name, value in written.items()}
         jobs = {}
         for name, value in self._required(sections, "jobs", "the jobs by their names, or {}").items():
             job = self._job(name, value, settings, schedules)
@@ -241,11 +248,16 @@ class _Reader:
         return found
 
     def _global(self, sections: Mapping[str, Any]) -> Global:
-        name = "config" if "config" in sections else "global"
+        name = global_name(sections)
         if {"global", "config"} <= sections.keys():
             self._checker.report((name,), "is another name of 'global', which is there too; put all into one of them")
+            # Its mistakes, too: both will be one section.
+            self._settings(sections["global"], "global")
+        return self._settings(sections.get(name), name)
+
+    def _settings(self, value: object, name: str) -> Global:
         # `global:` without anything below it is None in YAML.
-        found = {} if sections.get(name) is None else sections[name]
+        found = {} if value is None else value
         self._plugins(found, (name,), ["storage", "verifier"])
         return self._checker.section(found, Global, (name,)) or Global()
 
@@ -259,10 +271,10 @@ class _Reader:
     def _schedule(self, value: object, key: Key) -> Schedule:
         found = {}
         for name, content in self._checker.mapping(value, key).items():
-            if name.startswith(MANUAL):
-                self._checker.report((*key, name), f"tags that begin with '{MANUAL}' are given by hand, by no schedule")
-            elif not name or name != name.strip() or "," in name or not name.isprintable():
-                self._checker.report((*key, name), "a tag has no comma, no control character, and no blank at its ends")
+            if name.startswith((MANUAL, PINNED)):
+                self._checker.report((*key, name), f"no schedule gives tags that begin with '{MANUAL}' or '{PINNED}'")
+            elif problem := tag_problem(name):
+                self._checker.report((*key, name), problem)
             tag = self._checker.section(content, ScheduledTag, (*key, name))
             if tag is not None:
                 found[name] = tag
@@ -274,27 +286,47 @@ class _Reader:
         key = ("jobs", name)
         self._name(name, settings)
         self._plugins(value, key, ["source", "storage", "verifier"])
-        entry = self._checker.section(value, _Entry, key)
+        entry = self._checker.section(value, JobKeys, key)
         schedule = self._chosen(value, schedules, key)
+        if isinstance(value, dict):
+            self._images(value, key)
+        if schedule is not None and isinstance(value, dict) and isinstance(value.get("keep"), dict):
+            # A misspelt tag would keep revisions longer or shorter than was meant, without a word.
+            self._checker.keys(value["keep"], self._tags[value["schedule"]], (*key, "keep"))
         if entry is None or schedule is None:
             return None
-        # A misspelt tag would keep revisions longer or shorter than was meant, without a word.
-        self._checker.keys(entry.keep, list(schedule), (*key, "keep"))
         limit = settings.time_limit if entry.time_limit is None else entry.time_limit
+        max_size = settings.max_size if entry.max_size is None else entry.max_size
         return JobEntry(
             name=name,
             source=entry.source,
+            disks=entry.disks,
             schedule_name=entry.schedule,
             schedule={
                 tag: msgspec.structs.replace(one, keep=entry.keep.get(tag, one.keep)) for tag, one in schedule.items()
             },
+            moment=entry.moment,
             storage=entry.storage or settings.storage,
             verifier=entry.verifier or settings.verifier,
             expire=settings.expire if entry.expire is None else entry.expire,
             time_limit=limit or None,
             standstill=(settings.standstill if entry.standstill is msgspec.UNSET else entry.standstill) or None,
+            max_size=int(max_size) if max_size else None,
+            reserve=settings.reserve if entry.reserve is None else entry.reserve,
+            quarantine=entry.quarantine or settings.quarantine,
             line=self._document.line(key),
         )
+
+    def _images(self, job: Mapping[str, Any], key: Key) -> None:
+        """Report a job that has no image, a source beside disks, or disks that can not have their names."""
+        disks = job.get(DISKS)
+        if "source" not in job and not disks:
+            self._checker.report(key, "the key 'source' is missing: the image to back up, or 'disks' with several")
+        if "source" in job and disks is not None:
+            self._checker.report(key, "a job has a 'source' or 'disks', not both")
+        for name in disks if isinstance(disks, dict) else ():
+            if problem := name_problem(str(name)):
+                self._checker.report((*key, DISKS, name), problem)
 
     def _name(self, name: str, settings: Global) -> None:
         """Report a name that no folder in the base directory can have."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
 import re
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from pathlib import Path
@@ -10,8 +12,9 @@ from typing import Any, NamedTuple, cast
 
 import yaml
 
+from backy.durable import open_regular
 from backy.errors import ConfigError
-from backy.system.safeyaml import LOADER
+from backy.system.safeyaml import LOADER, LONGEST
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
 _MERGE = "tag:yaml.org,2002:merge"
@@ -21,14 +24,18 @@ class Problem(NamedTuple):
     """A problem of a configuration."""
 
     line: int
-    """Counted from 1."""
+    """Counted from 1; 0 if the file as a whole is meant."""
     key: str
     """The path of the key, such as `jobs.web1.schedule`; empty for the file as a whole."""
     message: str
     """The error and the correct form."""
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.key}: {self.message}" if self.key else f"line {self.line}: {self.message}"
+        return ": ".join(filter(None, [f"line {self.line}" if self.line else "", self.key, self.message]))
+
+    def located(self, path: Path) -> str:
+        """Return the problem with its file and line, which editors and CI systems turn into a link."""
+        return ": ".join(filter(None, [f"{path}:{self.line}" if self.line else f"{path}", self.key, self.message]))
 
 
 class ConfigurationError(ConfigError):
@@ -40,7 +47,18 @@ class ConfigurationError(ConfigError):
         more = len(self.problems) - 1
         # One line for logs and terminals, with the way to the rest.
         rest = f"; {more} more: 'backy check-config -c {path}' shows all" if more else ""
-        super().__init__(f"{path}, {self.problems[0]}{rest}")
+        super().__init__(f"{path}{', ' if self.problems[0].line else ': '}{self.problems[0]}{rest}")
+
+
+def _content(path: Path) -> bytes:
+    # The administrator's own file, so that a link is followed.
+    with os.fdopen(open_regular(path, follow=True), "rb") as stream:
+        # As backy 2 did: tools that write the file in place lock it meanwhile.
+        fcntl.flock(stream.fileno(), fcntl.LOCK_SH)
+        content = stream.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise OSError(errno.EFBIG, f"it has more than {LONGEST} bytes")
+    return content
 
 
 class Document:
@@ -61,20 +79,17 @@ class Document:
         self.problems: list[Problem] = []
         self._searched: dict[int, dict[str, tuple[int, yaml.Node]]] = {}
         try:
-            with path.open("rb") as stream:
-                # As backy 2 did: tools that write the file in place lock it meanwhile.
-                fcntl.flock(stream.fileno(), fcntl.LOCK_SH)
-                content = stream.read()
+            content = _content(path)
             loader = _PartLoader(content, self.problems, only) if only else _Loader(content, self.problems)
         except OSError as error:
-            raise ConfigurationError(path, [Problem(1, "", f"can not be read: {error.strerror}")]) from error
+            raise ConfigurationError(path, [Problem(0, "", f"can not be read: {error.strerror}")]) from error
         except yaml.YAMLError as error:  # characters that YAML forbids
-            raise ConfigurationError(path, [_not_yaml(error)]) from error
+            raise ConfigurationError(path, [_not_yaml(error, content)]) from error
         try:
             self._root: yaml.Node | None = loader.compose()
             self.content: object = None if self._root is None else loader.construct_object(self._root, deep=True)
         except (yaml.YAMLError, RecursionError) as error:  # the second one if values are nested too deep
-            raise ConfigurationError(path, [_not_yaml(error)]) from error
+            raise ConfigurationError(path, [_not_yaml(error, content)]) from error
         finally:
             loader.dispose()
 
@@ -205,8 +220,9 @@ def _printable(word: str) -> str:
     return word if word.isprintable() else repr(word)
 
 
-def _not_yaml(error: Exception) -> Problem:
-    # Not every error of YAML has a place, and a RecursionError has neither place nor problem.
-    mark = getattr(error, "problem_mark", None)
+def _not_yaml(error: Exception, content: bytes) -> Problem:
+    # A character that YAML forbids has an offset, all else a mark, and a RecursionError has neither.
+    mark, offset = getattr(error, "problem_mark", None), getattr(error, "position", None)
+    line = mark.line + 1 if mark else 0 if offset is None else content.count(b"\n", 0, offset) + 1
     text = getattr(error, "problem", None) or " ".join(str(error).split())
-    return Problem(mark.line + 1 if mark else 1, "", f"not YAML: {text}")
+    return Problem(line, "", f"not YAML: {text}")

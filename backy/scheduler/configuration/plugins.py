@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pluggy
@@ -13,22 +12,7 @@ from backy.errors import BackyError, PluginError
 from backy.plugins.discovery import Kind, Plugin
 from backy.plugins.events import Events
 from backy.plugins.loading import chosen, invoke, managed
-from backy.repository.config import PluginSection
-from backy.scheduler.configuration.configuration import Configuration, ConfigurationError, JobEntry, Problem, examine
-
-
-def check(path: Path) -> Configuration:
-    """Read the configuration and check all of it, including the sections of plugins. Return it if it is sound.
-
-    Raises:
-        ConfigurationError: the file can not be read, or anything in it is wrong; the error has all problems.
-    """
-    configuration, problems = examine(path)
-    # Also if there are problems already: users want to see all at once.
-    problems.extend(PluginCheck(configuration).problems())
-    if problems:
-        raise ConfigurationError(path, problems)
-    return configuration
+from backy.scheduler.configuration.configuration import Examined, Problem, Written
 
 
 class _Loaded(NamedTuple):
@@ -37,40 +21,35 @@ class _Loaded(NamedTuple):
 
 
 class PluginCheck:
-    """Checks the plugins of all jobs. Each plugin is loaded once."""
+    """Checks all sections of plugins. Each plugin is loaded once."""
 
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
+    def __init__(self, found: Examined) -> None:
+        self._found = found
         self._loaded: dict[tuple[Kind, str], _Loaded | PluginError] = {}
 
     def problems(self) -> Iterator[Problem]:
-        """Yield the problems of all jobs, in their order, and then those of event plugins."""
-        for job in self._configuration.jobs.values():
-            for text in self.job(job):
-                yield Problem(job.line, f"jobs.{job.name}", text)
-        with Events.installed(self._configuration.hook_sections) as events:
+        """Yield the problems of all sections, in their order, and then those of event plugins."""
+        for written in self._found.sections():
+            for text in self._problems(written):
+                yield Problem(written.line, ".".join(written.key), text)
+        configuration = self._found.configuration
+        with Events.installed(configuration.hook_sections) as events:
             for name, text in events.problems():
-                yield Problem(self._configuration.hooks[name].line, f"hooks.{name}", text)
+                yield Problem(configuration.hooks[name].line, f"hooks.{name}", text)
 
-    def job(self, job: JobEntry) -> Iterator[str]:
-        """Yield the problems with the plugins of one job."""
-        sections: list[tuple[Kind, PluginSection]] = [(Kind.SOURCE, job.source), (Kind.STORAGE, job.storage)]
-        sections += [(Kind.VERIFIER, section) for section in (job.verifier.sections if job.verifier else ())]
-        named = Job(job.name, job.name, self._configuration.repository(job))
-        for kind, section in sections:
-            if text := self._problem(kind, section, named):
-                yield text
-
-    def _problem(self, kind: Kind, section: PluginSection, job: Job) -> str | None:
-        loaded = self._load(kind, section.type)
+    def _problems(self, written: Written) -> list[str]:
+        loaded = self._load(written.kind, written.section.type)
         if isinstance(loaded, PluginError):
-            return str(loaded)
+            return [str(loaded)]
+        name = written.job or "global"
+        job = Job(name, name, self._found.configuration.settings.base_dir / name)
         try:
             # A plugin checks its section when it is made; that touches no source.
-            invoke(*loaded, f"backy_{kind.word}", config=section.options, job=job)
+            invoke(*loaded, f"backy_{written.kind.word}", config=written.section.options, job=job)
         except BackyError as error:
-            return str(error).removeprefix("config.")
-        return None
+            # `typed` tells all mistakes of a section in one error.
+            return str(error).removeprefix("config.").split("; config.")
+        return []
 
     def _load(self, kind: Kind, name: str) -> _Loaded | PluginError:
         # Also a failure is remembered: thousands of jobs may name the same broken plugin.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import textwrap
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from backy.api import ConsoleCommand
@@ -15,11 +15,20 @@ from backy.plugins.events import Events
 from backy.scheduler.configuration.configuration import Configuration
 from backy.scheduler.console import control
 from backy.scheduler.console.commands import COMMANDS, Answer, Command, Scheduler, execute
+from backy.scheduler.console.offered import console_commands
 from backy.scheduler.console.telnet import Console
+from backy.scheduler.process.threads import HangingError, aside
+from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
 PLUGIN_LIMIT = timedelta(seconds=30)
 """How long a plugin's command may take."""
+
+LONGEST_NOTE = 100
+"""Characters of a command in the log."""
+
+NOTE_INTERVAL = timedelta(minutes=1)
+"""Time between two lines of the log on refused commands."""
 
 
 class Access:
@@ -28,9 +37,14 @@ class Access:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._commands: Mapping[str, Command] = COMMANDS
-        self._threads = ThreadPoolExecutor(4, "console-command")
+        self._slots = asyncio.Semaphore(4)
+        """Each runs a command of a plugin."""
         self._server: asyncio.Server | None = None
         self._may_change = True
+        self._refused = 0
+        """Number of commands that were refused since the log told so."""
+        self._refused_noted: float | None = None
+        """When the log told so, by the time of the loop."""
         self._listens: tuple[tuple[str, ...], int] | None = None
         self.console = Console(self._answer_console)
 
@@ -41,7 +55,7 @@ class Access:
         """
         settings = configuration.settings
         # Loading plugins takes long, and the loop has a watchdog to feed.
-        offered = await asyncio.to_thread(_offered, configuration)
+        offered = await aside(_offered, configuration)
         added = {name: self._added(command) for name, command in offered.items()}
         for name in added.keys() & COMMANDS.keys():
             log.warning("the console has a command '%s' of its own; that of a plugin is left out", name)
@@ -60,8 +74,6 @@ class Access:
         self.console.close()
         if self._server:
             self._server.close()
-        # A plugin's command that hangs must not keep the scheduler from stopping.
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, words: Sequence[str]) -> Answer:
         """Execute a command that came through the socket."""
@@ -71,8 +83,20 @@ class Access:
     async def _answer_console(self, words: Sequence[str]) -> str:
         """Execute a command that came through the console, and log it if it changes anything."""
         if any(command.changes for name, command in self._commands.items() if name == words[0]):
-            log.info("console: %s", " ".join(words))
+            self._note(textwrap.shorten(" ".join(words), LONGEST_NOTE, placeholder=" ..."))
         return (await execute(self._commands, self._scheduler, words, may_change=self._may_change)).text
+
+    def _note(self, text: str) -> None:
+        """Log a command that changes something, or would; of the refused ones, one a minute."""
+        if self._may_change:
+            log.info("console: %s", text)
+            return
+        # Everybody who can connect may send them, as many as there is space for in the log.
+        now = asyncio.get_running_loop().time()
+        self._refused += 1
+        if self._refused_noted is None or now - self._refused_noted >= NOTE_INTERVAL.total_seconds():
+            log.info("console: refused: %s (%s since the last such line)", text, counted(self._refused, "command"))
+            self._refused, self._refused_noted = 0, now
 
     async def _help(self, scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
         usages = {f"{name} {command.arguments}".rstrip(): command.help for name, command in self._commands.items()}
@@ -83,11 +107,10 @@ class Access:
         """Wrap the command of a plugin: it runs in a thread and is given up after `PLUGIN_LIMIT`."""
 
         async def run(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
-            work = asyncio.get_running_loop().run_in_executor(self._threads, command.run, list(arguments))
             try:
-                async with asyncio.timeout(PLUGIN_LIMIT.total_seconds()):
-                    text = str(await work)
-            except TimeoutError:
+                async with self._slots:
+                    text = str(await aside(command.run, list(arguments), limit=PLUGIN_LIMIT))
+            except HangingError:
                 raise BackyError(f"'{command.name}' takes too long") from None
             except BackyError:
                 raise
@@ -103,4 +126,4 @@ class Access:
 def _offered(configuration: Configuration) -> dict[str, ConsoleCommand]:
     """Return the commands that plugins offer."""
     with Events.installed(configuration.hook_sections) as events:
-        return events.console_commands()
+        return console_commands(events)

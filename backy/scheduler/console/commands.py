@@ -91,7 +91,7 @@ async def _jobs(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
 
 
 async def _status(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
-    from backy.text.table import table
+    from backy.terminal.table import table
 
     status = scheduler.status()
     counts = Counter(job.status for job in status.jobs)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from backy.scheduler.console.patterns import matcher
 from backy.scheduler.monitoring.status import JobStatus
+from backy.terminal.table import table
 from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone
-from backy.text.table import table
 
 
 def selected(jobs: Iterable[JobStatus], pattern: str = "") -> list[JobStatus]:

@@ -21,6 +21,7 @@ from telnetlib3.stream_writer import TelnetWriter
 
 from backy.errors import BackyError
 from backy.plugins.discovery import CORE_DISTRIBUTION
+from backy.terminal.plain import printable
 
 log = logging.getLogger(__name__)
 logging.getLogger("telnetlib3").setLevel(logging.CRITICAL)  # anybody who can connect could fill the log
@@ -74,6 +75,16 @@ class Console:
             listening.append(_name(opened.getsockname()))
         self.addresses, self.problems = tuple(listening), tuple(problems)
 
+    def drop_idle(self) -> bool:
+        """Drop the client that has been silent for longest; return false if none is."""
+        # Or a hundred of them, which anybody can be, would lock out all others.
+        silent = [client for client in self.clients if client.silent_since is not None]
+        if silent:
+            longest = min(silent, key=lambda client: client.silent_since or 0.0)
+            self.clients.discard(longest)
+            longest.drop()
+        return bool(silent)
+
     def close(self) -> None:
         """Stop listening and drop all clients."""
         for server in self._servers:
@@ -99,6 +110,8 @@ class Connection(BaseServer):
         super().__init__(encoding=False, writer_factory=_Writer, limit=LONGEST_LINE)
         self._console = console
         self._answered = 0
+        self.silent_since: float | None = None
+        """Time of the loop from which on the client is waited for; None while it is answered."""
         self._socket: asyncio.Transport | None = None
         self._talk: asyncio.Task[None] | None = None
 
@@ -110,7 +123,7 @@ class Connection(BaseServer):
         self._socket = cast(asyncio.Transport, transport)
         cast(TelnetReader, self.reader).set_transport(transport)
         cast(TelnetWriter, self.writer).compression = False
-        full = len(self._console.clients) >= MOST_CLIENTS
+        full = len(self._console.clients) >= MOST_CLIENTS and not self._console.drop_idle()
         self._console.clients.add(self)
         self._talk = asyncio.get_running_loop().create_task(self._refuse() if full else self._serve())
 
@@ -153,8 +166,14 @@ class Connection(BaseServer):
             await self._send(f"backy {version(CORE_DISTRIBUTION)}\nReady.\n")
             while True:
                 await self._send("backy> ")
-                words = (await self._line()).split()
+                self.silent_since = asyncio.get_running_loop().time()
+                line = await self._line()
+                self.silent_since = None
                 self._answered = self.rx_bytes
+                # A browser that a page has sent here: the lines that follow may be chosen by that page.
+                if _HTTP.search(line):
+                    break
+                words = line.split()
                 if words in (["quit"], ["exit"]):
                     await self._send("Goodbye.\n")
                     break
@@ -188,12 +207,12 @@ class Connection(BaseServer):
             except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
                 raise EOFError from error
         # The words of a line come back in answers and in the log, where they must not control a terminal.
-        return _UNPRINTABLE.sub("", line.decode(errors="replace"))
+        return "".join(filter(str.isprintable, line.decode(errors="replace")))
 
     async def _send(self, text: str) -> None:
         """Send a text as fast as the client receives it. Raise TimeoutError if that is too slow."""
         writer = cast(TelnetWriter, self.writer)
-        content = text.replace("\n", "\r\n").encode(errors="replace")
+        content = printable(text, lines=True).replace("\n", "\r\n").encode(errors="replace")
         for start in range(0, len(content), PIECE):
             writer.write(content[start : start + PIECE])
             async with asyncio.timeout(SLOWNESS.total_seconds()):
@@ -206,8 +225,8 @@ class Connection(BaseServer):
             asyncio.get_running_loop().call_later(SLOWNESS.total_seconds(), self._socket.abort)
 
 
+_HTTP = re.compile(r"\bHTTP/\d")
 _END_OF_LINE = re.compile(rb"\r\n|\r\0|\n|\r")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _listening(address: str, port: int) -> socket.socket:

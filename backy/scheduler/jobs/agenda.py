@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 
-from backy.retention.schedule import EPOCH, Due, Past, Schedule, backoff, missed, next_due, sla, spread
+from backy.retention.schedule import EPOCH, Schedule, spread
+from backy.scheduler.jobs.due import Due, Past, backoff, missed, next_due, sla
 
 BUSY_RETRY = timedelta(minutes=2)
 """Pause before the next attempt if another command holds the repository."""

@@ -1,22 +1,35 @@
-"""Writes the configuration of jobs into their repositories."""
+"""Gives the repositories of jobs their configuration.
+
+The scheduler compares and a child of it writes, because plugins have to accept what is written: one that hangs, or that
+ends its process, must not harm the scheduler.
+"""
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
+import msgspec
+
+from backy.config import typed
 from backy.errors import RepositoryError
-from backy.repository.config import CONFIG, JobConfig
+from backy.groups.config import DISKS, GroupConfig, load_group
+from backy.groups.group import Group
+from backy.repository.config import CONFIG, JobConfig, dump_job, write_job
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 from backy.scheduler.configuration.configuration import Configuration, JobEntry
+from backy.system.safeyaml import parse_yaml
 
 
-def configure(configuration: Configuration, job: JobEntry) -> Repository:
-    """Write the `config` of a job's repository, if it differs, and return the repository, which is created if missing.
+def pending(configuration: Configuration, job: JobEntry) -> tuple[Path, bytes | None]:
+    """Return the folder of a job's repository, which is made if it is missing, and the `config` to `configure` it with.
 
-    Format, id and creation time of an existing repository are kept.
+    That is None if the repository has it already. No plugin is loaded.
 
     Raises:
         RepositoryError: the base directory is missing, or the repository has another version.
-        ConfigError, PluginError, StorageError: a plugin refuses its section.
+        ConfigError: the present `config` is wrong.
     """
     directory = configuration.repository(job)
     # The base directory is not created: if its disk is not mounted, backups would fill the one below.
@@ -25,25 +38,77 @@ def configure(configuration: Configuration, job: JobEntry) -> Repository:
             f"there is no folder {configuration.settings.base_dir}: is its disk mounted? A base-dir that is new is to "
             "be made by hand"
         )
+    wanted = _config(configuration, job)
+    # Without its parents, and not readable for others: it holds the data of guests.
+    directory.mkdir(mode=0o750, exist_ok=True)
+    if isinstance(wanted, GroupConfig):
+        present_group = load_group(directory / CONFIG)
+        return directory, None if present_group == wanted else dump_job(wanted)
+    if (directory / CONFIG).exists():
+        present = Repository.open(directory).config
+        if present.replaced_by(_kept(present, wanted)) == present:
+            return directory, None
+    return directory, dump_job(wanted)
+
+
+log = logging.getLogger(__name__)
+
+
+def configure(directory: Path, content: bytes) -> Repository | Group:
+    """Give a repository the `config` that `pending` has returned, and return the repository, which is made if missing.
+
+    Format, id and creation time of an existing repository are kept. What has `disks` is a group of repositories.
+
+    Raises:
+        RepositoryError: the repository has another version.
+        RepositoryBusyError: another command changes the repository.
+        ConfigError, PluginError, StorageError: a plugin refuses its section.
+    """
+    plain = parse_yaml(content, "standard input")
+    if isinstance(plain, dict) and DISKS in plain:
+        return _configure_group(directory, typed(plain, GroupConfig, "config"))
+    wanted = typed(plain, JobConfig, "config")
     if not (directory / CONFIG).exists():
-        # Without its parents, and not readable for others: it holds the data of guests.
-        directory.mkdir(mode=0o750, exist_ok=True)
-        return Repository.initialize(directory, _config(configuration, job, None))
+        return Repository.initialize(directory, wanted)
     repository = Repository.open(directory)
-    repository.configure(_config(configuration, job, repository.config))
+    before = repository.config.storage
+    repository.configure(_kept(repository.config, wanted))
+    if wanted.storage.folder != before.folder:
+        text = "new revisions are kept by '%s' from now on; those in '%s' stay there until 'backy convert' moves them"
+        log.warning(text, wanted.storage.type, before.type)
     return repository
 
 
-def _config(configuration: Configuration, job: JobEntry, existing: JobConfig | None) -> JobConfig:
-    return JobConfig(
-        format=existing.format if existing else FORMAT,
-        id=existing.id if existing else None,
-        created=existing.created if existing else None,
+def _configure_group(directory: Path, wanted: GroupConfig) -> Group:
+    """Give a group its `config`."""
+    group = Group(directory, wanted)
+    if load_group(directory / CONFIG) is None and (directory / CONFIG).exists():
+        raise RepositoryError(
+            f"{directory} is the repository of one image: choose another name for a job with 'disks', or move it away"
+        )
+    with group.alone():
+        write_job(directory / CONFIG, wanted)
+    return group
+
+
+def _kept(present: JobConfig, wanted: JobConfig) -> JobConfig:
+    """Return a configuration with what identifies the repository that has the present one."""
+    return msgspec.structs.replace(wanted, format=present.format, id=present.id, created=present.created)
+
+
+def _config(configuration: Configuration, job: JobEntry) -> JobConfig:
+    config = JobConfig(
+        format=FORMAT,
         source=job.source,
         storage=job.storage,
         verifier=job.verifier,
+        moment=job.moment,
         schedule=dict(job.schedule),
         expire=job.expire,
+        reserve=job.reserve,
+        quarantine=job.quarantine,
         longest_outage=configuration.settings.longest_outage,
+        trash=configuration.settings.trash,
         hooks=configuration.hook_sections or None,
     )
+    return GroupConfig(**msgspec.structs.asdict(config), disks=dict(job.disks)) if job.disks else config

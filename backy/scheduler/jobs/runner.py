@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
+import errno
 import logging
 import os
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from threading import Thread
 from typing import NamedTuple
 
-from backy.errors import BackyError, ExitCode, PluginError
+from backy.answers.occupied import occupied
+from backy.durable import open_regular
+from backy.errors import BackyError, ExitCode
+from backy.plugins.events import HEEDLESS
 from backy.scheduler.configuration.configuration import JobEntry
 from backy.scheduler.jobs.agenda import Outcome
 from backy.scheduler.process import children
 from backy.scheduler.process.children import StandstillError, TimeLimitError
+from backy.scheduler.process.threads import aside
+from backy.text.phrases import size
 
 log = logging.getLogger(__name__)
 LOGFILE = "backy.log"
@@ -31,6 +33,11 @@ CALLBACK_LIMIT = timedelta(minutes=10)
 _TAIL = 4096
 """Bytes at the end of a log that are searched for the cause of a failure."""
 
+_MOST = 2**20
+"""Bytes at the end of what a run has logged that are searched for hooks that failed."""
+
+_FAILED_HOOK = re.compile(rf"[-0-9]+ [:0-9]+ \[\d+\] WARNING (.*){HEEDLESS}")
+
 _ERROR = re.compile(r"(?:[-0-9]+ [:0-9]+ \[\d+\] ERROR|Error:) (.*)")
 """An error as the log of a command has it, or as standard error has it if there was no log yet."""
 
@@ -41,6 +48,12 @@ class Result(NamedTuple):
     outcome: Outcome
     error: str | None = None
     """What failed; set also if the backup is done and only a later step failed."""
+    put_off: bool = False
+    """Whether expiry or purge could not be done, as other commands use the repository."""
+    full: bool = False
+    """Whether the backup failed as a disk is full."""
+    occupied: int | None = None
+    """Bytes that the repository takes afterwards; None if nobody knows."""
 
 
 @dataclass
@@ -49,18 +62,35 @@ class Runner:
 
     backy: Sequence[str]
     """The command line of the program `backy`, without options."""
-    prepare: Callable[[JobEntry], Path]
-    """Writes a job's `config` if it differs and returns the repository. Called in a thread."""
+    prepare: Callable[[JobEntry], tuple[Path, bytes | None]]
+    """Returns a job's repository, and a `config` that the backup has to give it first. Called in a thread."""
     callback: Path | None = None
     grace: timedelta = children.GRACE
 
     async def run(self, job: JobEntry, tags: Sequence[str]) -> Result:
         """Back up a job and, after a success, expire and purge. Cancelling this ends the current command."""
         try:
-            repository = await self._prepared(job)
+            repository, config = await aside(self.prepare, job, limit=job.standstill)
+            begin = await aside(_length, repository / LOGFILE, limit=job.standstill)
+            result = await self._run(job, repository, tags, config)
+        except (BackyError, OSError) as error:
+            return Result(Outcome.FAILED, str(error))
+        try:
+            # Those of a failed run, too: nobody may have been told of the failure.
+            failed = await aside(_failed_hooks, repository / LOGFILE, begin, limit=job.standstill)
+            takes = await aside(occupied, repository, limit=job.standstill)
+        except (BackyError, OSError) as error:
+            failed, takes = str(error), None
+        return result._replace(error="; ".join(filter(None, [result.error, failed])) or None, occupied=takes)
+
+    async def _run(self, job: JobEntry, repository: Path, tags: Sequence[str], config: bytes | None) -> Result:
+        """Run the commands of a job, one after the other."""
+        if problem := await self._too_large(job, repository):
+            return Result(Outcome.FAILED, problem)
+        try:
             # After `--`, as a tag may begin with a dash.
-            words = ["backup", "--", ",".join(tags)]
-            code = await self._backy(job, repository, *words, standstill=job.standstill)
+            words = ["backup", *(["--configure"] if config else []), "--", ",".join(tags)]
+            code = await self._backy(job, repository, *words, standstill=job.standstill, given=config)
         except (BackyError, OSError) as error:
             return Result(Outcome.FAILED, str(error))
         except TimeLimitError:
@@ -69,82 +99,130 @@ class Runner:
             return Result(Outcome.FAILED, f"nothing was read or stored for {job.standstill}, so the backup was ended")
         if code != ExitCode.DONE:
             outcome = Outcome.BUSY if code == ExitCode.BUSY else Outcome.FAILED
-            return Result(outcome, await asyncio.to_thread(_cause, repository / LOGFILE, code))
-        return Result(Outcome.DONE, await self._follow(job, repository))
+            cause = await _cause(job, repository / LOGFILE, code)
+            return Result(outcome, cause, full=code == ExitCode.FULL)
+        return await self._follow(job, repository)
 
-    async def _prepared(self, job: JobEntry) -> Path:
-        """Prepare the job's repository in a thread and return it.
+    async def _too_large(self, job: JobEntry, repository: Path) -> str | None:
+        """Return why a job makes no backup as its repository takes too much space; None if it does not."""
+        if not job.max_size or await aside(occupied, repository, limit=job.standstill) < job.max_size:
+            return None
+        # Otherwise it would stay too large for ever: revisions expire after a backup.
+        errors, _ = await self._expire_and_purge(job, repository)
+        takes = await aside(occupied, repository, limit=job.standstill)
+        if takes < job.max_size:
+            return None
+        text = f"the repository takes {size(takes)}, and max-size is {size(job.max_size)}"
+        return "; ".join([f"{text}: 'backy forget', then 'backy purge --trash'", *errors])
 
-        Raises:
-            PluginError: it takes longer than the job may stand still.
-        """
-        loop, done = asyncio.get_running_loop(), asyncio.Event()
-        outcome: Future[Path] = Future()
-
-        def prepare() -> None:
-            try:
-                outcome.set_result(self.prepare(job))
-            except BaseException as error:  # noqa: BLE001  # it is raised below
-                outcome.set_exception(error)
-            # The loop may have ended meanwhile.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(done.set)
-
-        # A plugin that hangs holds its thread for ever. It must neither take one of those that other jobs wait for nor
-        # keep the scheduler from its end.
-        Thread(target=prepare, daemon=True).start()
-        try:
-            await asyncio.wait_for(done.wait(), job.standstill.total_seconds() if job.standstill else None)
-        except TimeoutError:
-            plugins = f"source '{job.source.type}', storage '{job.storage.type}'"
-            raise PluginError(f"loading the job's plugins ({plugins}) took longer than {job.standstill}") from None
-        return outcome.result()
-
-    async def _follow(self, job: JobEntry, repository: Path) -> str | None:
-        """Expire, purge and call the callback. Return what failed, or None."""
+    async def _follow(self, job: JobEntry, repository: Path) -> Result:
+        """Expire, purge and call the callback."""
         # None of it makes the backup a failure: the job would be backed up again for nothing.
-        try:
-            for command in ("expire", "purge"):
-                code = await self._backy(job, repository, command)
-                if code != ExitCode.DONE:
-                    cause = await asyncio.to_thread(_cause, repository / LOGFILE, code)
-                    return f"'backy {command}' failed after the backup: {cause}"
-            if self.callback:
-                await self._call_back(self.callback, job, repository)
-        except TimeLimitError:
-            return f"what follows a backup took longer than {job.time_limit or CALLBACK_LIMIT} and was ended"
-        except OSError as error:
-            return f"what follows a backup failed: {error}"
-        return None
+        errors, put_off = await self._expire_and_purge(job, repository)
+        # Also then: it has to learn of each backup.
+        if self.callback and (problem := await self._call_back(self.callback, job, repository)):
+            errors.append(f"backup-completed-callback {self.callback}: {problem}")
+        return Result(Outcome.DONE, "; ".join(errors) or None, put_off)
 
-    async def _call_back(self, callback: Path, job: JobEntry, repository: Path) -> None:
-        """Run the callback with the job's name as its argument and the repository's status as its input."""
+    async def _expire_and_purge(self, job: JobEntry, repository: Path) -> tuple[list[str], bool]:
+        """Expire and purge; return what failed, and whether other commands were in the way."""
+        errors: list[str] = []
+        put_off = False
+        for command in ("expire", "purge"):
+            try:
+                code = await self._backy(job, repository, command)
+            except (TimeLimitError, OSError) as error:
+                cause = str(error) or f"it took longer than {job.time_limit} and was ended"
+            else:
+                # Somebody reads, or changes tags: the next run does it.
+                put_off |= code == ExitCode.BUSY
+                if code in {ExitCode.DONE, ExitCode.BUSY}:
+                    continue
+                cause = await _cause(job, repository / LOGFILE, code)
+            errors.append(f"'backy {command}' failed: {cause}")
+            break
+        return errors, put_off
+
+    async def _call_back(self, callback: Path, job: JobEntry, repository: Path) -> str | None:
+        """Run the callback with the job's name as its argument and the repository's status as its input.
+
+        Returns:
+            What is wrong with it, or None.
+        """
         status = [*self.backy, "-b", str(repository), "status", "--json"]
-        _, printed = await children.output_of(status, limit=CALLBACK_LIMIT, grace=self.grace)
-        command = [str(callback), job.name]
-        code = await children.run(command, repository / LOGFILE, limit=CALLBACK_LIMIT, grace=self.grace, given=printed)
-        if code:
-            log.warning("%s: %s ended with exit code %d", job.name, callback, code)
+        command, logfile = [str(callback), job.name], repository / LOGFILE
+        try:
+            _, printed = await children.output_of(status, limit=CALLBACK_LIMIT, grace=self.grace)
+            code = await children.run(command, logfile, limit=CALLBACK_LIMIT, grace=self.grace, given=printed)
+        except TimeLimitError:
+            return f"it took longer than {CALLBACK_LIMIT} and was ended"
+        except OSError as error:
+            return error.strerror or str(error)
+        return f"it {_ended(code)}" if code else None
 
     async def _backy(
-        self, job: JobEntry, repository: Path, *arguments: str, standstill: timedelta | None = None
+        self,
+        job: JobEntry,
+        repository: Path,
+        *arguments: str,
+        standstill: timedelta | None = None,
+        given: bytes | None = None,
     ) -> int:
         """Run a command of backy on a job's repository and return its exit code."""
         # `-l` has the lines of the log dated; what a crash prints goes to the same file as it is.
         logfile = repository / LOGFILE
         command = [*self.backy, "-b", str(repository), "-l", str(logfile), *arguments]
-        return await children.run(command, logfile, limit=job.time_limit, grace=self.grace, standstill=standstill)
+        return await children.run(
+            command, logfile, limit=job.time_limit, grace=self.grace, standstill=standstill, given=given
+        )
 
 
-def _cause(logfile: Path, code: int) -> str:
+def _ended(code: int) -> str:
+    """Tell how a process with this exit code has ended."""
+    return f"ended with exit code {code}" if code >= 0 else f"ended by signal {-code}"
+
+
+def _length(logfile: Path) -> int:
+    """Return how long a log is."""
+    return logfile.stat().st_size if logfile.exists() else 0
+
+
+def _failed_hooks(logfile: Path, begin: int) -> str | None:
+    """Return what commands have logged of hooks that failed since the log was `begin` bytes long; None if nothing."""
+    # The commands do not fail for it, so that only their logs tell.
+    try:
+        with os.fdopen(open_regular(logfile), "rb") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            # It is shorter if it was rotated meanwhile.
+            stream.seek(max(begin if begin <= end else 0, end - _MOST))
+            lines = stream.read().decode(errors="replace").splitlines()
+    except OSError:
+        return None
+    failed = {found[1]: None for line in lines if (found := _FAILED_HOOK.match(line))}
+    more = f" (and {len(failed) - 1} more; {logfile} has all)" if len(failed) > 1 else ""
+    return f"{next(iter(failed))}{more}" if failed else None
+
+
+async def _cause(job: JobEntry, logfile: Path, code: int) -> str:
+    """Return the error that a failed command has printed last, as far as its log can be read."""
+    try:
+        return await aside(_printed, logfile, code, limit=job.standstill)
+    except (BackyError, OSError) as error:
+        return f"exit code {code}, and its log can not be read: {error}"
+
+
+def _printed(logfile: Path, code: int) -> str:
     """Return the error that a failed command has printed last."""
     if code < 0:
-        return f"ended by signal {-code}"
+        return _ended(code)
     # Only the end: a log may have grown for years.
-    with logfile.open("rb") as stream:
+    with os.fdopen(open_regular(logfile), "rb") as stream:
         stream.seek(max(stream.seek(0, os.SEEK_END) - _TAIL, 0))
         lines = stream.read().decode(errors="replace").splitlines()
     # What a plugin prints without a line break stands before the "Error: " of standard error, but never before the
     # dated line, which comes after a whole line.
     errors = [found[1] for line in lines if (found := _ERROR.match(line))]
-    return errors[-1] if errors else f"exit code {code}; {logfile} may tell more"
+    cause = errors[-1] if errors else f"exit code {code}; {logfile} may tell more"
+    # On a full disk, the last line that could be written may be of another failure.
+    full = os.strerror(errno.ENOSPC)
+    return full if code == ExitCode.FULL and full not in cause else cause

@@ -1,4 +1,4 @@
-"""Scans repositories in a thread, a few at a time, so that the scheduler notices what other commands do to them."""
+"""Scans repositories in threads, one after the other, so that the scheduler notices what other commands do to them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from backy.repository.revision import utc_now
-from backy.retention.schedule import tolerance
+from backy.scheduler.jobs.due import tolerance
 from backy.scheduler.jobs.ledger import Job
-from backy.scheduler.jobs.summary import Stamp, Summary, stamp, summarize
+from backy.scheduler.jobs.summary import NOTHING_KNOWN, Audited, Stamp, Summary, stamp, summarize
+from backy.scheduler.process.threads import HangingError, aside
 from backy.scheduler.process.waiting import happened
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,12 @@ ROUND = timedelta(minutes=10)
 
 BATCH = 50
 """Number of repositories that are scanned without a pause."""
+
+PATIENCE = timedelta(seconds=1)
+"""How long others wait for a repository that takes long, as on a network file system that hangs."""
+
+HANGS = timedelta(minutes=5)
+"""Time after which a scan counts as one that hangs."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,18 @@ class Look:
     since: datetime
     known: Stamp | None
     """Stamp of the last scan; a repository that still has it is not read again."""
-    limit: datetime
-    """Revisions that began later are ahead of the clock."""
+    now: datetime
+    allowed: timedelta
+    """Revisions that began later than `now` by more are ahead of the clock."""
+    earlier: Audited = NOTHING_KNOWN
+    """What was known by the journal before."""
 
     def __call__(self) -> Summary | Exception | None:
         """Return the summary of the repository, None if it is unchanged, or the error that prevents the scan."""
         try:
-            return None if stamp(self.directory) == self.known else summarize(self.directory, self.since, self.limit)
+            if stamp(self.directory) == self.known:
+                return None
+            return summarize(self.directory, self.since, self.now, self.allowed, self.earlier)
         except Exception as error:  # noqa: BLE001  # a defect of one repository must not keep the others from being scanned
             return error
 
@@ -56,7 +67,8 @@ class Scanner:
         self._directory = directory
         self._learn = learn
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, "scanner")
+        self._going: dict[str, asyncio.Task[None]] = {}
+        """The scans that go on, by the name of the job. There is one of each, however long it takes."""
         self._new: deque[Job] = deque()
         self._there_are_new = asyncio.Event()
         self._problems: dict[str, str] = {}
@@ -88,30 +100,50 @@ class Scanner:
             queue = self._new or left
             await self.look([queue.popleft() for _ in range(min(BATCH, len(queue)))])
 
-    async def look(self, jobs: Sequence[Job], *, again: bool = False) -> None:
-        """Scan the repositories of these jobs now; read those that seem unchanged, too, if `again` is set."""
-        # What the thread needs is taken from the jobs here: only the loop may touch them.
-        now = self._clock()
-        looks = [self._look(job, now, again=again) for job in jobs]
-        loop = asyncio.get_running_loop()
-        results = await loop.run_in_executor(self._thread, lambda: [look() for look in looks])
-        for job, found in zip(jobs, results, strict=True):
-            if isinstance(found, Exception):
-                self._note(job.settings.name, found)
-                continue
-            self._problems.pop(job.settings.name, None)
-            if found is not None:
-                self._learn(job, found)
+    async def look(self, jobs: Sequence[Job]) -> None:
+        """Scan the repositories of these jobs now; leave behind one that takes long, which is scanned all the same."""
+        for job in jobs:
+            if job.settings.name not in self._going:
+                await asyncio.wait([self._begun(job, again=False)], timeout=PATIENCE.total_seconds())
+
+    async def look_again(self, job: Job) -> bool:
+        """Scan a repository also if it seems unchanged, and wait for it; return false if it hangs."""
+        # One that began before may not have seen everything, and another one may begin when it ends.
+        while going := self._going.get(job.settings.name):
+            if (await asyncio.wait([going], timeout=HANGS.total_seconds()))[1]:
+                return False
+        return not (await asyncio.wait([self._begun(job, again=True)], timeout=HANGS.total_seconds()))[1]
 
     def close(self) -> None:
-        """End the thread and drop scans that have not begun."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Wait for no scan any more."""
+        for task in self._going.values():
+            task.cancel()
+
+    def _begun(self, job: Job, *, again: bool) -> asyncio.Task[None]:
+        """Begin to scan a repository."""
+        # What the thread needs is taken from the job here: only the loop may touch it.
+        look = self._look(job, self._clock(), again=again)
+        task = self._going[job.settings.name] = asyncio.get_running_loop().create_task(self._scan(job, look))
+        task.add_done_callback(lambda _: self._going.pop(job.settings.name))
+        return task
+
+    async def _scan(self, job: Job, look: Look) -> None:
+        name, scan = job.settings.name, asyncio.ensure_future(aside(look))
+        if (await asyncio.wait([scan], timeout=HANGS.total_seconds()))[1]:
+            self._note(name, HangingError(HANGS))
+        found = await scan
+        if isinstance(found, Exception):
+            self._note(name, found)
+            return
+        self._problems.pop(name, None)
+        if found is not None:
+            self._learn(job, found)
 
     def _look(self, job: Job, now: datetime, *, again: bool) -> Look:
-        past, limit = job.entry.past, now + tolerance(job.entry.schedule)
+        past, allowed = job.entry.past, tolerance(job.entry.schedule)
         # Time passes and the clock is set: what is ahead of it changes, even if the repository does not.
-        known = job.summary.stamp if job.summary and not again and not past.depends_on(limit) else None
-        return Look(self._directory(job), past.since, known, limit)
+        known = job.summary.stamp if job.summary and not again and not past.depends_on(now + allowed) else None
+        return Look(self._directory(job), past.since, known, now, allowed, job.audited)
 
     def _note(self, name: str, error: Exception) -> None:
         text = f"{name}: the repository can not be looked at: {error or type(error).__name__}"

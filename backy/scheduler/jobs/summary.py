@@ -2,20 +2,63 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
-from backy.errors import BackyError
+from backy.errors import BackyError, ConfigError
+from backy.groups.group import opened, require
 from backy.integrity import quarantine
+from backy.repository.config import CONFIG
+from backy.repository.journal.journal import JOURNAL, Journal, facts_of
+from backy.repository.journal.lines import UNREAD, Head, decode
+from backy.repository.journal.replay import History, contradictions, findings, replay
 from backy.repository.records import Records
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision
+from backy.repository.revision import MANUAL, PINNED, Revision
 from backy.retention.brake import read_mark
-from backy.retention.schedule import MANUAL, Past
+from backy.scheduler.jobs.due import Past, corrected
+from backy.system.clocks import present
+from backy.text.phrases import local_time, size
 
-Stamp = tuple[int, int]
-"""Times of the last change of a repository and of its quarantine, in nanoseconds."""
+Stamp = tuple[int, int, int]
+"""Times of the last change of a repository, of its quarantine and of its journal, in nanoseconds."""
+
+log = logging.getLogger(__name__)
+
+
+class Known(NamedTuple):
+    """A journal as it was, so that only what follows has to be understood."""
+
+    size: int
+    digest: bytes
+    """SHA-256 of these bytes."""
+    history: History
+    """What they tell."""
+
+
+class Audited(NamedTuple):
+    """What is known of a repository by its journal."""
+
+    head: Head | None = None
+    """The last line that nothing contradicts; None if there is no journal."""
+    tampering: tuple[str, ...] = ()
+    """What contradicts the journal, or what was seen of it before."""
+    complete: bool = True
+    """Whether all could be looked at."""
+    known: Known | None = None
+    """The journal up to `head`, if it is long."""
+
+
+LONG = 2**20
+"""Bytes from which on it is remembered what a journal tells; of thousands of short ones that would take memory."""
+NOTHING_KNOWN = Audited()
 
 
 @dataclass(frozen=True)
@@ -30,14 +73,19 @@ class Summary:
     manual_tags: tuple[str, ...] = ()
     """Tags that are removed by hand only."""
     distrusted: int = 0
-    """Number of revisions that are distrusted or wrong."""
+    """Number of distrusted revisions."""
+    wrong: int = 0
+    """Number of revisions of which the source hid a change."""
     unreadable: int = 0
     """Number of damaged records."""
     reports: int = 0
     """Number of reports in the quarantine."""
     waiting: int = 0
     """Number of revisions that wait to expire."""
-    stamp: Stamp = (0, 0)
+    pinned: tuple[str, ...] = ()
+    """What pins hold, a line each."""
+    audited: Audited = NOTHING_KNOWN
+    stamp: Stamp = (0, 0, 0)
 
     @property
     def duration(self) -> float | None:
@@ -45,35 +93,129 @@ class Summary:
         return self.newest.statistics.duration if self.newest else None
 
 
+_TICK = 10**7
+"""Nanoseconds; the clock by which folders get their times ticks at least as often."""
+
+
 def stamp(directory: Path) -> Stamp:
-    """Return when a repository was changed; zeroes if there is none."""
+    """Return when a repository was changed, or any of the disks of a group; zeroes if there is none."""
     # Every change of a record creates, renames or removes a file, which changes the time of its directory.
-    return _changed(directory), _changed(directory / quarantine.FOLDER)
+    parts = [directory, *_disks(directory)]
+    return (
+        max(map(_changed, parts)),
+        max(_changed(part / quarantine.FOLDER) for part in parts),
+        max(_changed(part / JOURNAL) for part in parts),
+    )
 
 
-def summarize(directory: Path, since: datetime, limit: datetime) -> Summary:
-    """Read all records of a repository, which may be missing still.
+def _disks(directory: Path) -> list[Path]:
+    """Return the repositories of the disks of a group; none of another repository."""
+    # every repository has one, and a group has none: the `config` of thousands need not be read
+    if (directory / JOURNAL).exists():
+        return []
+    try:
+        group = opened(directory)
+    except (OSError, BackyError):
+        return []
+    return [directory / name for name in group.names()] if group else []
+
+
+def summarize(
+    directory: Path, since: datetime, now: datetime, allowed: timedelta = timedelta(), earlier: Audited = NOTHING_KNOWN
+) -> Summary:
+    """Read all records of a repository, which may be missing still; `earlier` is what was known by its journal.
 
     A job without revisions exists since its repository was created, or since `since` if there is none. Revisions that
-    began after `limit` are ahead of the clock.
+    began later than `now` by more than `allowed` are ahead of the clock.
+
+    Raises:
+        RepositoryError: it is a repository of backy 2, whose records are sound and only not ours.
     """
     before = stamp(directory)  # first, so that a change during this scan is noticed by the next one
-    revisions, damaged = Records(directory).survey()
-    past = Past.of(revisions, since, limit)
+    if time.time_ns() - max(before) < _TICK:
+        before = (0, 0, 0)  # another change may leave the same times
+    disks = _disks(directory)
+    revisions, damaged = _surveyed(directory) if disks else Records(directory).survey()
+    if damaged and not disks:
+        with suppress(ConfigError):
+            Repository.open(directory)
+    audited = _audited_together(disks) if disks else _audit(directory, earlier)
+    past = Past.of(revisions, since, now + allowed, corrected(revisions, present(now), allowed))
     if past.newest is None:
-        past = replace(past, since=min(_made(directory) or since, limit))
+        past = replace(past, since=min(_made(directory) or since, now + allowed))
     mark = read_mark(directory)
     return Summary(
         past=past,
         newest=revisions[-1] if revisions else None,
         revisions=len(revisions),
         manual_tags=tuple(sorted({tag for one in revisions for tag in one.tags if tag.startswith(MANUAL)})),
-        distrusted=sum(revision.doubtful for revision in revisions),
+        distrusted=sum(revision.state.distrusted for revision in revisions),
+        wrong=sum(revision.state.wrong is not None for revision in revisions),
         unreadable=len(damaged),
-        reports=quarantine.count(directory),
+        reports=sum(map(quarantine.count, disks or [directory])),
         waiting=mark.waiting if mark else 0,
-        stamp=before,
+        pinned=tuple(_pinned(revisions)),
+        audited=audited,
+        # one that could not be looked at whole is looked at again
+        stamp=before if audited.complete else (0, 0, 0),
     )
+
+
+def _surveyed(directory: Path) -> tuple[list[Revision], Sequence[BackyError]]:
+    """Return what stands for each group of disks in use, and the damage of records."""
+    whole, _, damaged = require(directory).survey()
+    return [one.revision for one in whole if one.forgotten == {False}], damaged
+
+
+def _audited_together(disks: list[Path]) -> Audited:
+    """Hold each disk of a group against its journal."""
+    each = [(disk.name, _audit(disk, NOTHING_KNOWN)) for disk in disks]
+    problems = tuple(f"{name}: {problem}" for name, one in each for problem in one.tampering)
+    # a witness remembers one journal, so that of a group none is remembered
+    return Audited(None, problems, all(one.complete for _, one in each))
+
+
+def _pinned(revisions: list[Revision]) -> Iterator[str]:
+    """Yield what each pin of a repository holds and why, a line each."""
+    after = {one.shrunk.revision: (one.id, one.shrunk.to(one.size)) for one in revisions if one.shrunk}
+    for held, tag in [(one, tag) for one in revisions for tag in one.tags if tag.startswith(PINNED)]:
+        line = f"'{tag}' holds revision {held.id} of {local_time(held.timestamp)}, {size(held.size)}"
+        if held.id in after:
+            later, how = after[held.id]
+            line += f": revision {later} {how}; 'backy accept -r {later}' says that this was meant"
+        yield line
+
+
+def _audit(directory: Path, earlier: Audited) -> Audited:
+    """Hold a repository against its journal, and that against what was seen of it before."""
+    if not (directory / CONFIG).exists():
+        return earlier._replace(complete=True)
+    with Journal(directory).reading(wait=False) as content:
+        found = facts_of(directory)
+    if content is None:  # somebody acts on it at this moment
+        return earlier._replace(complete=False)
+    known, witness = earlier.known, earlier.head
+    # hashed as a whole: a line that somebody has changed since may be anywhere
+    went_on = known is not None and sha256(memoryview(content)[: known.size]).digest() == known.digest
+    lines = decode(content[known.size :] if known and went_on else content)
+    history = replay(lines, known.history if known and went_on else None)
+    if witness and history.adopted and history.adoption != witness.adoption:
+        log.warning("%s: what was there was adopted, in line %d of the journal", directory, history.adopted)
+        witness = None
+    if went_on:
+        # what was seen last is the end of what is known
+        told = [*history.problems, *contradictions(history, found)]
+    else:
+        told = findings(lines, found, [witness] if witness else [], history)
+    # a disk that does not answer is no tampering; what else is wrong is told all the same, of the same revision, too
+    unread = tuple(f"{revision_id}." for revision_id, fact in found.items() if fact.unread)
+    problems = tuple(problem for problem in told if not (problem.startswith(unread) and UNREAD in problem))
+    # what was seen before any trouble is what has to be remembered
+    if problems or unread:
+        return Audited(witness, problems, not unread, known if witness else None)
+    size = content.rfind(b"\n") + 1
+    known = Known(size, sha256(memoryview(content)[:size]).digest(), history) if size >= LONG else None
+    return Audited(history.head, known=known)
 
 
 def _changed(path: Path) -> int:
@@ -85,6 +227,7 @@ def _changed(path: Path) -> int:
 
 def _made(directory: Path) -> datetime | None:
     try:
-        return Repository.open(directory).since
+        made = Repository.open(directory).config.created
+        return made or datetime.fromtimestamp((directory / CONFIG).stat().st_mtime, UTC)
     except (OSError, BackyError):
         return None

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 from backy.api import Config, Job
 from backy.errors import BackyError
+from backy.plugins.contract import ARGUMENTS
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
+from backy.repository.revision import utc_now
 from backy.scheduler.monitoring.check import late
 from backy.scheduler.monitoring.status import JobStatus
+from backy.text.phrases import local_time
 
 log = logging.getLogger(__name__)
 MOST_WAITING = 10_000
@@ -36,27 +39,44 @@ class Announcement(NamedTuple):
 class Announcer:
     """Tells plugins in a thread of its own, so that no job waits for them."""
 
-    def __init__(self, sections: Callable[[], Mapping[str, Config]], installed: Callable[..., Events]) -> None:
+    def __init__(
+        self,
+        sections: Callable[[], Mapping[str, Config]],
+        installed: Callable[..., Events],
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
         """Make an announcer.
 
         Args:
             sections: Returns the sections of the plugins that are in force.
             installed: Makes the `Events` of the installed plugins from the sections.
+            clock: Returns the time.
         """
+        self._clock = clock
         self._sections = sections
         self._installed = installed
         self._waiting: queue.Queue[Announcement | None] = queue.Queue(MOST_WAITING)
+        self._failures: dict[str, tuple[datetime, str]] = {}
+        """By job, what plugins failed in that were told last of it, and since when."""
         # A daemon: a plugin that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name="announcer", daemon=True)
 
     def tell(self, hook: str, directory: Path, **arguments: object) -> None:
-        """Tell plugins of an event of the job in `directory`, later."""
+        """Tell plugins of an event of the job in `directory`, later. A hook that has no job gets it as the place."""
         if not self._thread.is_alive():
             self._thread.start()
         try:
             self._waiting.put_nowait(Announcement(hook, directory, arguments))
         except queue.Full:
-            log.warning("%s: no plugin is told of %s: too many events wait for them", directory.name, hook)
+            text = f"no plugin is told of {hook}: too many events wait for them"
+            log.warning("%s: %s", directory.name, text)
+            self._note(directory.name, text)
+
+    def problems(self, names: Container[str]) -> Iterator[str]:
+        """Yield what plugins failed in that were told of jobs with these names."""
+        for name, (since, text) in sorted(self._failures.copy().items()):
+            if name in names:
+                yield f"{name}: since {local_time(since, zone=True)}: {text}"
 
     def close(self) -> None:
         """Wait a while until all is told."""
@@ -71,13 +91,26 @@ class Announcer:
             try:
                 with self._installed(self._sections()) as events:
                     self._send(events, first)
-            except Exception:
+                failure = next(iter(events.failures), None)
+            except Exception as error:
                 # One event that can not be told must not silence all later ones.
                 log.exception("event plugins can not be told")
+                failure = f"event plugins can not be told of {first.hook}: {error}"
+            self._note(first.directory.name, failure)
+
+    def _note(self, job: str, failure: str | None) -> None:
+        """Remember what failed when plugins were told last of a job, or that nothing did."""
+        if failure is None:
+            self._failures.pop(job, None)
+        else:
+            since, _ = self._failures.get(job, (self._clock(), ""))
+            self._failures[job] = since, failure
 
     @staticmethod
     def _send(events: Events, announcement: Announcement) -> None:
-        events.tell(announcement.hook, job=_job(announcement.directory), **announcement.arguments)
+        hook, directory, arguments = announcement
+        where = {"job": _job(directory)} if "job" in ARGUMENTS[hook] else {"place": str(directory)}
+        events.tell(hook, **where, **arguments)
 
 
 def _job(directory: Path) -> Job:

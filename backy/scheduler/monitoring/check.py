@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +11,16 @@ from typing import NamedTuple
 from backy.config import format_duration
 from backy.errors import BackyError
 from backy.repository.revision import utc_now
-from backy.scheduler.configuration.configuration import load_location
-from backy.scheduler.monitoring.status import JobStatus, Status, age_allowed, read
-from backy.text.phrases import counted, local_time
+from backy.scheduler.monitoring.disk import shortage
+from backy.scheduler.monitoring.recorded import Recorded, recorded
+from backy.scheduler.monitoring.status import JobStatus, Status
+from backy.text.phrases import counted, local_time, size
+
+PUT_OFF = timedelta(days=7)
+"""How long nobody needs to know that expiry and purge wait: a mount or a restore may take days."""
+
+NEARLY = 0.9
+"""Part of its `max-size` from which on a repository is warned of."""
 
 MOST_LINES = 50
 """Details of this many jobs are printed; the others are counted."""
@@ -42,40 +49,62 @@ class Verdict(NamedTuple):
 
 
 def examine(configuration: Path, clock: Callable[[], datetime] = utc_now) -> Verdict:
-    """Return the verdict on the status file that `configuration` names."""
+    """Return the verdict on the scheduler of `configuration` and its jobs, as of now."""
     try:
-        path = load_location(configuration).status_path
-        # Taken before the content: a file that is replaced in between counts as older than it is, never as newer.
-        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        status = read(path)
-    except FileNotFoundError as error:
-        return Verdict(State.UNKNOWN, f"No status file found at {error.filename}")
+        return judge(recorded(configuration, clock))
     except (BackyError, OSError) as error:
         return Verdict(State.UNKNOWN, str(error))
-    return judge(status, clock() - written)
 
 
-def judge(status: Status, age: timedelta) -> Verdict:
-    """Return the verdict on a status file of this age."""
+def judge(found: Recorded) -> Verdict:
+    """Return the verdict on what is known of a scheduler."""
+    status = found.status
     performance = _performance(status)
-    allowed = age_allowed(status.interval)
     # An outdated file says nothing about the jobs, however good they look in it.
-    if age > allowed:
-        minutes = allowed // timedelta(minutes=1)
-        return Verdict(State.CRITICAL, f"Status file is older than {counted(minutes, 'minute')}", performance)
+    if found.stale:
+        return Verdict(State.CRITICAL, found.stale, performance)
     overdue = [job for job in status.jobs if job.sla_overdue]
-    warnings = [*_general(status), *(line for job in status.jobs for line in _warnings(job, status.written + age))]
-    if overdue:
-        # Late jobs decide the state, but the warnings are printed as well: one may be the cause.
-        summary = f"{counted(len(overdue), 'job')} not within SLA"
-        lines = [late(job) for job in overdue]
-        return Verdict(State.CRITICAL, summary, performance, (*_first(lines), *_first(warnings)))
-    summary = f"{counted(len(status.jobs), 'job')} within SLA"
-    if warnings:
-        return Verdict(
-            State.WARNING, f"{summary}, {counted(len(warnings), 'warning')}", performance, tuple(_first(warnings))
+    warnings = [
+        # Not critical as long as the file is new: a restart takes some seconds.
+        *filter(None, [found.silence]),
+        *_general(status),
+        # Before all that is less urgent: of each kind, so many lines are printed.
+        *(line for job in status.jobs for line in _failing(job)),
+        *(line for job in status.jobs for line in _warnings(job, found.now)),
+    ]
+    tampered = [line for job in status.jobs for line in _tampering(job)]
+    full = [job for job in status.jobs if job.full]
+    critical = [
+        f"{what} {how}"
+        for found, what, how in (
+            (tampered, counted(len(tampered), "job"), "changed by somebody else than backy"),
+            (overdue, counted(len(overdue), "job"), "not within SLA"),
+            (full, counted(len(full), "job"), "not backed up, as the disk is full"),
         )
-    return Verdict(State.OK, summary, performance)
+        if found
+    ]
+    within = f"{counted(len(status.jobs), 'job')} within SLA"
+    if status.copies:
+        within += f" and {counted(len(status.copies), 'copy', 'copies')}"
+    summary = ", ".join(critical) or (f"{within}, {counted(len(warnings), 'warning')}" if warnings else within)
+    # Warnings are printed whatever decides: one may be the cause. The heads of the journals come last, each time: who
+    # keeps the output of checks can tell later that a journal was written anew.
+    heads = [line for job in status.jobs for line in _head(job)]
+    details = [line for kind in (tampered, [*map(late, overdue)], warnings, heads) for line in _first(kind)]
+    state = State.CRITICAL if critical else State.WARNING if warnings else State.OK
+    return Verdict(state, summary, performance, tuple(details))
+
+
+def _tampering(job: JobStatus) -> Iterator[str]:
+    """Yield what contradicts the journal of a job."""
+    more = f" and {counted(len(job.tampering) - 1, 'more finding')}" if len(job.tampering) > 1 else ""
+    yield from (f"{job.job}: {finding}{more}" for finding in job.tampering[:1])
+
+
+def _head(job: JobStatus) -> Iterator[str]:
+    """Yield the last line of the journal of a job."""
+    if job.head:
+        yield f"{job.job}: journal {job.head.job} {job.head.number} {job.head.hash}"
 
 
 def late(job: JobStatus) -> str:
@@ -88,22 +117,37 @@ def _general(status: Status) -> Iterator[str]:
     if status.configuration_error:
         since = local_time(status.loaded, zone=True)
         yield f"the configuration as of {since} is in force, for the newer one is wrong: {status.configuration_error}"
+    if status.disk and status.disk.low_since:
+        yield shortage(status.disk)
     yield from status.problems
     for plugin in status.plugins:
         yield f"broken plugin: {plugin}"
 
 
+def _failing(job: JobStatus) -> Iterator[str]:
+    """Yield what fails of a job, from the first failure on."""
+    if job.failing_since and not (job.sla_overdue and job.failures):
+        since = local_time(job.failing_since, zone=True)
+        times = f", {counted(job.failures, 'time')} in a row" if job.failures else ""
+        yield f"{job.job}: fails since {since}{times}: {job.error}"
+
+
 def _warnings(job: JobStatus, now: datetime) -> Iterator[str]:
     """Yield the warnings about a job, which may keep its SLA all the same."""
-    if job.unfinished and job.error:
-        yield f"{job.job}: {job.error}"
+    if job.put_off_since and now - job.put_off_since > PUT_OFF:
+        since = local_time(job.put_off_since, zone=True)
+        yield f"{job.job}: nothing is expired or purged since {since}: other commands use the repository"
     if job.running_since and now - job.running_since > timedelta(seconds=job.interval):
         since, interval = local_time(job.running_since, zone=True), format_duration(timedelta(seconds=job.interval))
         yield f"{job.job}: its run of {since} takes longer than its interval of {interval}"
+    if job.max_size and job.occupied is not None and job.occupied >= job.max_size * NEARLY:
+        yield f"{job.job}: its repository takes {size(job.occupied)}, and max-size is {size(job.max_size)}"
     if job.quarantine_reports:
         yield f"{job.job}: {counted(job.quarantine_reports, 'report')} of damage or differences in quarantine"
     if job.partly_verified:
-        yield f"{job.job}: the newest revision is {job.verification}"
+        since = local_time(job.compared_since, zone=True)
+        earlier = f"all was compared since {since}" if job.compared_since else "a part of it never was"
+        yield f"{job.job}: the newest revision is {job.verification}; {earlier}"
     if job.remarks:
         more = f" and {counted(len(job.remarks) - 1, 'more remark')}" if len(job.remarks) > 1 else ""
         yield f"{job.job}: a verifier remarks on the newest revision: {job.remarks[0]}{more}"
@@ -118,9 +162,14 @@ def _revisions(job: JobStatus) -> Iterator[str]:
     """Yield the warnings about revisions of a job, its older ones included."""
     if job.distrusted:
         yield f"{job.job}: {counted(job.distrusted, 'revision is', 'revisions are')} distrusted"
+    if job.wrong:
+        what = counted(job.wrong, "revision is", "revisions are")
+        yield f"{job.job}: {what} wrong: the source hid a change, 'backy status' names them"
     if job.ahead:
         more = f" and {len(job.ahead) - 1} more" if len(job.ahead) > 1 else ""
         yield f"{job.job}: ahead of the clock, so that the schedule does not count it: revision {job.ahead[-1]}{more}"
+    for line in job.pinned:
+        yield f"{job.job}: {line}"
     if job.waiting:
         yield f"{job.job}: {counted(job.waiting, 'revision waits', 'revisions wait')} to expire"
     if job.unreadable:
@@ -140,12 +189,17 @@ def _performance(status: Status) -> str:
         "queued": sum(pool.queued for pool in status.pools.values()),
         "quarantine_reports": sum(job.quarantine_reports for job in jobs),
         "distrusted": sum(job.distrusted for job in jobs),
+        "wrong": sum(job.wrong for job in jobs),
+        **({"free": f"{status.disk.free}B"} if status.disk else {}),
+        **({"copies": len(status.copies)} if status.copies else {}),
     }
     return " ".join(f"{name}={value}" for name, value in figures.items())
 
 
 def _why(job: JobStatus) -> str:
-    return f", {counted(job.failures, 'failure')}: {job.error}" if job.failures and job.error else ""
+    since = f" since {local_time(job.failing_since, zone=True)}" if job.failing_since else ""
+    failures = f"{counted(job.failures, 'failure')}{since}: " if job.failures else ""
+    return f", {failures}{job.error}" if job.error else ""
 
 
 def _first(lines: list[str]) -> Iterator[str]:
@@ -153,4 +207,4 @@ def _first(lines: list[str]) -> Iterator[str]:
     # A vertical bar would begin performance data.
     yield from (line.replace("|", "/") for line in lines[:MOST_LINES])
     if len(lines) > MOST_LINES:
-        yield f"... and {len(lines) - MOST_LINES} more; 'backy jobs' shows all"
+        yield f"... and {len(lines) - MOST_LINES} more; 'backy jobs --json' shows all"

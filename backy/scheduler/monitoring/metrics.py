@@ -22,12 +22,28 @@ JOB_METRICS = {
         "Start of the newest complete revision.", lambda job: job.last_time.timestamp() if job.last_time else None
     ),
     "backy_job_last_backup_duration_seconds": Metric("How long that took.", lambda job: job.last_duration),
+    "backy_job_compared_timestamp_seconds": Metric(
+        "Since when all of the newest revision was compared with the source.",
+        lambda job: job.compared_since.timestamp() if job.compared_since else None,
+    ),
     "backy_job_failures": Metric("Failed runs in a row.", lambda job: job.failures),
     "backy_job_revisions": Metric("Complete revisions.", lambda job: job.revisions),
     "backy_job_quarantine_reports": Metric("Reports of damage or differences.", lambda job: job.quarantine_reports),
+    "backy_job_image_bytes": Metric("Size of the image in the newest revision.", lambda job: job.image),
+    "backy_job_last_changed_bytes": Metric("What differs in it from the revision before.", lambda job: job.changed),
+    "backy_job_last_stored_bytes": Metric("What was stored for it.", lambda job: job.stored),
+    "backy_job_repository_bytes": Metric("What the repository took after the last run.", lambda job: job.occupied),
+    "backy_job_max_bytes": Metric("What the repository may take.", lambda job: job.max_size),
+    "backy_job_disk_full": Metric("1 if the last backup failed as a disk is full.", lambda job: int(job.full)),
     "backy_job_distrusted_revisions": Metric("Revisions that are distrusted.", lambda job: job.distrusted),
+    "backy_job_journal_findings": Metric("What contradicts the journal.", lambda job: len(job.tampering)),
+    "backy_job_wrong_revisions": Metric("Revisions of which the source hid a change.", lambda job: job.wrong),
 }
 """The metrics of each job, with the label `job`."""
+
+
+HEADS = "backy_job_journal_lines"
+"""The metric of each job that has the last line of its journal in labels, by which it is a witness."""
 
 
 def render(status: Status) -> str:
@@ -49,6 +65,12 @@ def _lines(status: Status) -> Iterator[str]:
         "backy_scheduler_problems": ("Things that the scheduler itself can not do.", len(status.problems)),
         "backy_jobs": ("Jobs in the configuration.", len(status.jobs)),
     }
+    if status.disk:
+        scheduler |= {
+            "backy_disk_size_bytes": ("Size of the disk with the base directory.", status.disk.size),
+            "backy_disk_free_bytes": ("What is left of it.", status.disk.free),
+            "backy_disk_growth_bytes": ("What was taken of it within the last week.", status.disk.growth),
+        }
     for name, (text, value) in scheduler.items():
         yield from _gauge(name, text)
         yield f"{name} {value}"
@@ -64,6 +86,11 @@ def _lines(status: Status) -> Iterator[str]:
         for label, job in zip(labels, status.jobs, strict=True):
             if (figure := metric.value(job)) is not None:
                 yield f"{name}{label} {figure}"
+    yield from _gauge(HEADS, "Lines of the journal, with its id and the hash of the last one.")
+    for job in status.jobs:
+        if job.head:
+            about = f'job="{_escaped(job.job)}",journal="{_escaped(job.head.job)}",hash="{job.head.hash}"'
+            yield f"{HEADS}{{{about}}} {job.head.number}"
 
 
 POOL_METRICS = {

@@ -15,6 +15,7 @@ from backy.scheduler.monitoring import metrics, status
 from backy.scheduler.monitoring.status import Status
 from backy.scheduler.process import children
 from backy.scheduler.process.systemd import Notifier
+from backy.scheduler.process.threads import aside
 from backy.scheduler.process.waiting import happened
 from backy.text.phrases import counted
 
@@ -48,6 +49,7 @@ class Reporter:
         self._changed = asyncio.Event()
         self._plugins_may_have_changed = asyncio.Event()
         self._write_problem: str | None = None
+        self._writing = asyncio.Lock()
         self.broken_plugins: tuple[str, ...] = ()
 
     def report(self) -> None:
@@ -60,13 +62,18 @@ class Reporter:
 
     async def write(self) -> None:
         """Write the current status."""
+        # One at a time: two would take each other's temporary file, and an old state could replace a new one.
+        async with self._writing:
+            await self._write_current()
+
+    async def _write_current(self) -> None:
         self._changed.clear()
         found = self._current()
         running = sum(pool.running for pool in found.pools.values())
         queued = sum(pool.queued for pool in found.pools.values())
         self._notifier.status(f"{counted(len(found.jobs), 'job')}, {running} running, {queued} waiting for a slot")
         # The status is complete here, as only the loop may look at jobs; encoding and writing it takes long.
-        await asyncio.to_thread(self._write, self._configuration(), found)
+        await aside(self._write, self._configuration(), found)
 
     async def _write_status(self) -> None:
         while True:

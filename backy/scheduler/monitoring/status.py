@@ -9,13 +9,18 @@ import logging
 import os
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from backy.api import Consistency
+from backy.durable import read_file
 from backy.errors import BackyError
+from backy.repository.journal.lines import Head
 
 log = logging.getLogger(__name__)
+LARGEST = 2**28
+"""Bytes that no status file exceeds; 10,000 jobs take some 10 MiB."""
 READABLE = 0o644
 """Mode of the file. Monitoring may read it: it contains names of jobs and tags, but no data of guests."""
 
@@ -27,7 +32,9 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     sla: str
     """`OK` or `TOO OLD`, as backy 2 says it."""
     sla_overdue: float
-    """Seconds by which the job violates its SLA; 0 if it does not."""
+    """Seconds by which the job violates its SLA; 0 if it does not. `Status.at` has those of another time."""
+    late_from: datetime
+    """When the job violates its SLA without a new revision, or began to."""
     status: str
     since: datetime
     """When the job was first seen."""
@@ -50,15 +57,23 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why the last run, or what follows a backup, failed."""
     unfinished: bool
     """Whether the last backup is done, but what follows it failed."""
+    failing_since: datetime | None = None
+    """When the first of the runs in a row ended that were no full success; None if the last one was."""
+    put_off_since: datetime | None = None
+    """Since when no expiry or purge could be done, as other commands use the repository; None if the last was."""
     manual_tags: tuple[str, ...]
     """Tags that are removed by hand only."""
     quarantine_reports: int
     distrusted: int
     """Number of distrusted revisions."""
+    wrong: int = 0
+    """Number of revisions of which the source hid a change."""
     unreadable: int
     """Number of damaged records."""
     verification: str | None
     """How much of the newest revision was compared with its source."""
+    compared_since: datetime | None = None
+    """Since when all of the newest revision was compared with the source; None if a part never was."""
     partly_verified: bool
     """Whether the verifier ran out of time."""
     consistency: Consistency | None
@@ -71,6 +86,24 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of the revisions that are ahead of the clock, the latest one last."""
     waiting: int = 0
     """Number of revisions that wait to expire, as the clock may be wrong."""
+    pinned: tuple[str, ...] = ()
+    """What is held because the image shrank afterwards, a line each."""
+    image: int | None = None
+    """Bytes of the image in the newest revision."""
+    changed: int | None = None
+    """Bytes that differ in it from the revision before."""
+    stored: int | None = None
+    """Bytes of the files that were stored for it."""
+    occupied: int | None = None
+    """Bytes that the repository took after the last run; None before the first one."""
+    max_size: int | None = None
+    """Bytes that it may take."""
+    full: bool = False
+    """Whether the last backup failed as a disk is full."""
+    head: Head | None = None
+    """The last line of the journal that nothing contradicts."""
+    tampering: tuple[str, ...] = ()
+    """What contradicts the journal, or what was seen of it before."""
 
 
 class PoolStatus(msgspec.Struct, frozen=True):
@@ -79,6 +112,29 @@ class PoolStatus(msgspec.Struct, frozen=True):
     running: int
     queued: int
     limit: int
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """How much of the disk was used at a time."""
+
+    time: datetime
+    used: int
+
+
+class DiskStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The space of the disk with the base directory."""
+
+    place: str
+    """The base directory."""
+    size: int
+    free: int
+    """Bytes that are left for users other than root."""
+    growth: int
+    """Bytes by which what is used has grown within the last week."""
+    low_since: datetime | None = None
+    """Since when less is left than grew within a week; None if more is."""
+    samples: tuple[Sample, ...] = ()
+    """What was used in the last week, the earliest first."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +162,27 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     pools: dict[str, PoolStatus]
     jobs: tuple[JobStatus, ...]
     """Sorted by name."""
+    disk: DiskStatus | None = None
+    """The disk with the base directory; None until somebody has looked, or if nobody can."""
+    copies: tuple[str, ...] = ()
+    """Repositories in the base directory that have no source, and are no jobs."""
+
+    def at(self, now: datetime) -> Status:
+        """Return the status with the verdicts of `now`: a job may have become late since the file was written."""
+        return msgspec.structs.replace(self, jobs=tuple([_at(job, now) for job in self.jobs]))
+
+
+def verdict(late_from: datetime, now: datetime) -> dict[str, Any]:
+    """Return the members of a job that tell whether it is late at `now`."""
+    late = max((now - late_from).total_seconds(), 0.0)
+    return {"sla": "TOO OLD" if late else "OK", "sla_overdue": late}
+
+
+def _at(job: JobStatus, now: datetime) -> JobStatus:
+    # Most jobs are in time, and there may be ten thousand.
+    return (
+        msgspec.structs.replace(job, **verdict(job.late_from, now)) if job.sla_overdue or job.late_from < now else job
+    )
 
 
 def write(path: Path, content: bytes, mode: int = READABLE) -> None:
@@ -134,19 +211,19 @@ def read(path: Path) -> Status:
         BackyError: the file is not a status file of this version.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Status)
+        return msgspec.json.decode(read_file(path, LARGEST), type=Status)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BackyError(f"{path} is no status file of this version of backy: {error}") from error
 
 
-def known_before(path: Path) -> dict[str, JobStatus]:
-    """Return the statuses of the jobs as an earlier scheduler left them; nothing if they can not be read."""
+def left_before(path: Path) -> Status | None:
+    """Return the status as an earlier scheduler left it; None if it can not be read."""
     try:
-        return {job.job: job for job in read(path).jobs}
+        return read(path)
     except (OSError, BackyError) as error:
         # The first start, or an update: all is found again in the repositories.
         log.info("no earlier status: %s", error)
-        return {}
+        return None
 
 
 def age_allowed(interval: float) -> timedelta:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
+import stat
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+from backy.scheduler.process.threads import aside
 from backy.system.progress import HEARTBEAT
 
 log = logging.getLogger(__name__)
@@ -58,11 +62,12 @@ async def run(  # noqa: PLR0913  # what a child may do is named by each caller
         OSError: the command can not be started, or the logfile can not be opened.
     """
     # Opened again for each command, as it may have been rotated.
-    output = await asyncio.to_thread(open_log, logfile)
+    output = await aside(open_log, logfile, limit=standstill)
     heard, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         try:
-            process = await asyncio.create_subprocess_exec(
+            process = await _start(
+                grace,
                 *command,
                 stdin=DEVNULL if given is None else PIPE,
                 stdout=output,
@@ -110,11 +115,21 @@ async def _moving(heartbeat: int, standstill: timedelta | None) -> AsyncIterator
 
 async def output_of(command: Sequence[str], *, limit: timedelta, grace: timedelta = GRACE) -> tuple[int, bytes]:
     """Run a command and return its exit code and its standard output. Raise the same errors as `run`."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True
-    )
+    process = await _start(grace, *command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True)
     printed = await _end(process, limit, grace, None)
     return int(process.returncode or 0), printed
+
+
+async def _start(grace: timedelta, *command: str, **options: Any) -> Process:  # noqa: ANN401  # those of asyncio
+    """Start a process; if that is cancelled, end it with all that it has started until then."""
+    # asyncio would kill the process alone, and give it no time to clean up.
+    starting = asyncio.ensure_future(asyncio.create_subprocess_exec(*command, **options))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError):  # it can not be started
+            await _terminate(await starting, grace)
+        raise
 
 
 async def _end(process: Process, limit: timedelta | None, grace: timedelta, given: bytes | None) -> bytes:
@@ -141,7 +156,11 @@ async def _terminate(process: Process, grace: timedelta) -> None:
         log.warning("process %d did not end within %s of SIGTERM and is killed", process.pid, grace)
     # Also after a clean end: children of the process may have ignored SIGTERM.
     _signal_group(process, signal.SIGKILL)
-    await process.wait()
+    try:
+        async with asyncio.timeout(GRACE.total_seconds()):
+            await process.wait()
+    except TimeoutError:
+        log.error("process %d can not be killed, as one that waits for a disk, and is left behind", process.pid)  # noqa: TRY400  # the cause says all
 
 
 def _signal_group(process: Process, number: signal.Signals) -> None:
@@ -154,4 +173,10 @@ def _signal_group(process: Process, number: signal.Signals) -> None:
 def open_log(path: Path) -> int:
     """Open a job's log for appending and return the descriptor."""
     # O_NOFOLLOW: a user who may write to a repository must not direct the scheduler to a file elsewhere.
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    # O_NONBLOCK: nor to a pipe, which would wait for a reader.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o640)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return descriptor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from backy.repository.clocks import boottime
+from backy.system.clocks import boottime
 
 SMALLEST = timedelta(seconds=1)
 """Smaller jumps are those of a clock that is being adjusted, and harm nobody."""

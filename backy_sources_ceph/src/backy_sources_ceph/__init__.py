@@ -51,8 +51,6 @@ __all__ = [
     "backy_source_config",
     "opened_image",
     "opened_pool",
-    "opened_target",
     "parse_specification",
-    "plan_target",
     "reported",
 ]

@@ -32,9 +32,11 @@ class CephConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
     def __post_init__(self) -> None:
         """Refuse names that Ceph could take for something else."""
         # Only the namespace may be empty: pools have one without a name.
-        for key in ("pool", "image", "namespace"):
-            if not _NAME.fullmatch(getattr(self, key)) and (key != "namespace" or self.namespace):
-                raise ValueError(f"{key} is a name without '/' and '@', not {getattr(self, key)!r}")
+        names = {"pool": self.pool, "image": self.image, "namespace": self.namespace or "none"}
+        refused = [key for key, name in names.items() if not _NAME.fullmatch(name)]
+        wrong = [f"{key} is a name without '/' and '@', not {names[key]!r}" for key in refused]
+        if wrong:
+            raise ValueError("; ".join(wrong))
 
     @property
     def specification(self) -> str:

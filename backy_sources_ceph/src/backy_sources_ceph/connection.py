@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from backy.api import SourceError
+from backy.debian import debian_modules
 from backy_sources_ceph.config import CephConfig
 
 TIMEOUT = 60
@@ -33,17 +34,9 @@ def bindings() -> tuple[Any, Any]:
     """Return the modules `rados` and `rbd`.
 
     Raises:
-        SourceError: they can not be imported; the text names the packages.
+        MissingModuleError: they can not be imported; the text names the packages.
     """
-    # They come with Ceph and are on no package index, so no dependency of ours can install them.
-    try:
-        import rados
-        import rbd
-    except ImportError as error:
-        raise SourceError(
-            f"Ceph's modules for Python can not be used ({error}): install Debian's packages python3-rados and "
-            "python3-rbd, and see to it that backy's interpreter finds them"
-        ) from error
+    rados, rbd = (*debian_modules("python3-rados", "rados"), *debian_modules("python3-rbd", "rbd"))
     return rados, rbd
 
 

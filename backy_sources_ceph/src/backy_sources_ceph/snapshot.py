@@ -31,14 +31,7 @@ class RbdSnapshot:
     unfrozen = False
     """Whether the writers should have been at rest, and were not."""
 
-    def __init__(
-        self,
-        handle: Any,
-        name: str,
-        since: str | None,
-        check: Callable[[], None],
-        what: str,
-    ) -> None:
+    def __init__(self, handle: Any, name: str, since: str | None, check: Callable[[], None], what: str) -> None:
         rados, rbd = bindings()
         self._handle = handle
         self._name = name
@@ -122,11 +115,7 @@ class RbdSnapshot:
 
 @contextmanager
 def opened_snapshot(
-    pool: Any,
-    config: CephConfig,
-    name: str,
-    since: str | None,
-    check: Callable[[], None],
+    pool: Any, config: CephConfig, name: str, since: str | None, check: Callable[[], None]
 ) -> Iterator[RbdSnapshot]:
     """Open the snapshot `name` of the image of `config` for reading; raise SourceError if it does not exist."""
     _, rbd = bindings()

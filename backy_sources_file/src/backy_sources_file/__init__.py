@@ -1,11 +1,13 @@
 """Image files and block devices as a source for backy.
 
-Configuration: `filename`, the absolute path of the image or device, and `freeze`.
+Configuration: `filename`, the absolute path of the image or device, and `freeze`. `WriteWatch` and the module
+`reflink` are for other plugins as well.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -13,16 +15,32 @@ from backy.api import Config, ConfigError, Job, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl
 from backy_sources_file.source import FREEZES, FileSource, Freeze
+from backy_sources_file.watching import WriteWatch
+
+
+class Freezing:
+    """One of the ways to freeze an image file."""
+
+    def __init__(self, value: Freeze) -> None:
+        self.value = value
+
+    @classmethod
+    def from_plain(cls, value: object) -> Self:
+        """Make one of a value of a configuration; raises ValueError."""
+        for known in FREEZES:
+            # YAML reads `off` without quotes as False, so that is taken as well.
+            if value == known or (value is False and known == "off"):
+                return cls(known)
+        raise ValueError(f"{value!r} is none of {', '.join(FREEZES)}")
 
 
 class FileConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The section `source` of a job."""
 
     type: str
-    filename: str
+    filename: Path
     """Absolute path of an image file or a block device."""
-    # YAML reads `off` without quotes as False, so that is taken as well.
-    freeze: str | bool = "during-backup"
+    freeze: Freezing = Freezing("during-backup")
     """How long the clone exists that freezes an image file."""
 
 
@@ -30,18 +48,7 @@ class FileConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def backy_source(config: Config, job: Job) -> Source:
     """Make the source from its section."""
     section = typed(config, FileConfig, "config.source")
-    path = Path(section.filename)
-    # A relative path would name another image as soon as a command runs in another folder.
-    if not path.is_absolute():
-        raise ConfigError(f"config.source.filename: '{path}' is no absolute path")
-    return FileSource(path, job.id, _freeze(section.freeze))
-
-
-def _freeze(value: str | bool) -> Freeze:
-    for known in FREEZES:
-        if value == known or (value is False and known == "off"):
-            return known
-    raise ConfigError(f"config.source.freeze: {value!r} is none of {', '.join(FREEZES)}")
+    return FileSource(section.filename, job.id, section.freeze.value)
 
 
 @hookimpl
@@ -52,4 +59,5 @@ def backy_source_config(argument: str) -> Config:
     return {"filename": str(Path(argument).absolute())}
 
 
-__all__ = ["FileSource", "backy_source", "backy_source_config"]
+# The hooks, and classes for other sources.
+__all__ = ["FileSource", "WriteWatch", "backy_source", "backy_source_config"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from backy import reflink
+from backy_sources_file import reflink
 
 _ATTRIBUTE: Final = "user.backy.clone"
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backy.api import Consistency, Extent, SourceError
+from backy_sources_file.watching import WriteWatch
 
 
 @contextmanager
@@ -33,19 +34,16 @@ def opened(path: Path) -> Iterator[OpenFile]:
 class OpenFile:
     """An open image or its frozen clone. The size is that at the time of opening.
 
-    `changes` has the ranges that differ from an earlier image, or None. Several threads may read at once.
+    `changes` has the ranges that differ from an earlier image, or None. `watch` notes who writes; None for a clone,
+    which nobody writes to. Several threads may read at once.
     """
 
     def __init__(
-        self,
-        path: Path,
-        descriptor: int,
-        changes: Iterable[Extent] | None = None,
-        consistency: Consistency = "unknown",
+        self, path: Path, descriptor: int, changes: Iterable[Extent] | None = None, watch: WriteWatch | None = None
     ) -> None:
         self._path = path
         self._changes = changes
-        self.consistency: Consistency = consistency
+        self._watch = watch
         self.descriptor = descriptor
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
@@ -54,6 +52,18 @@ class OpenFile:
         self.is_regular = stat.S_ISREG(mode)
         # fstat has no size of a block device.
         self.size = os.lseek(descriptor, 0, os.SEEK_END)
+
+    @property
+    def consistency(self) -> Consistency:
+        """What the image is like: a clone is made in one step, and what is no clone is watched."""
+        return self._watch.consistency if self._watch else "crash"
+
+    @property
+    def advice(self) -> str:
+        """What to do if the image is written to while it is read."""
+        if self.is_regular:
+            return "shut down what writes to it, or let it lie on btrfs or XFS, where the source can freeze it"
+        return "stop what writes to it, or back up a snapshot of it, which is a device of its own with LVM"
 
     def changes(self) -> Iterable[Extent] | None:
         """Return the ranges that differ from the parent revision; None if they are not known."""

@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
-from backy import reflink
 from backy.api import Extent, Snapshot, SourceError
-from backy_sources_file import fiemap
+from backy_sources_file import fiemap, reflink
 from backy_sources_file.clones import Clones, ForeignCloneError
 from backy_sources_file.image import OpenFile, opened
+from backy_sources_file.watching import WriteWatch
 
 log = logging.getLogger(__name__)
 Freeze = Literal["off", "during-backup", "keep"]
@@ -39,16 +39,15 @@ class FileSource:
         with opened(self._path) as image, ExitStack() as stack:
             # A block device can not be cloned.
             if not image.is_regular:
-                yield image
+                yield self._watched(image)
                 return
             kept = parent if self._freeze == "keep" else None
             self._clean_up([kept] if kept else [])
             clone = self._frozen(image, stack) if self._freeze != "off" else None
             if clone is None:
-                yield image
+                yield self._watched(image)
                 return
-            # a clone is made in one step, whoever writes meanwhile
-            yield OpenFile(self._path, clone, self._changes(kept, clone) if kept else None, "crash")
+            yield OpenFile(self._path, clone, self._changes(kept, clone) if kept else None)
             # A failed backup raises at the yield and does not get here: the clone of the parent stays.
             if self._freeze == "keep":
                 self._keep(clone, revision_id)
@@ -59,6 +58,11 @@ class FileSource:
             self._clones.remove_others(revision_ids)
         except OSError as error:
             raise SourceError(f"source {self._path}: clones of it can not be removed: {error}") from error
+
+    def _watched(self, image: OpenFile) -> OpenFile:
+        """Return an image that is read as it lies there."""
+        # in this order: an image that grows meanwhile counts as written to
+        return OpenFile(self._path, image.descriptor, watch=WriteWatch(image.descriptor))
 
     def _clean_up(self, revision_ids: Collection[str]) -> None:
         """Remove all other clones, also those that a crash left."""

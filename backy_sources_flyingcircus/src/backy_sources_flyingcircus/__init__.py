@@ -5,13 +5,10 @@ Configuration: `FlyingCircusConfig`, which has the keys of `ceph-rbd` and its ow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-
-from backy.api import Config, Job, RestoreTarget, Source
+from backy.api import Config, Job, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl
-from backy_sources_ceph import opened_target, plan_target
+from backy_sources_ceph import backy_restore_target
 from backy_sources_flyingcircus.config import FlyingCircusConfig, parse_source
 from backy_sources_flyingcircus.source import FlyingCircusSource
 
@@ -28,20 +25,6 @@ def backy_source_config(argument: str) -> Config:
     return parse_source(argument)
 
 
-@hookimpl
-def backy_restore_target(
-    argument: str, options: Mapping[str, str], config: Config, size: int, force: bool
-) -> AbstractContextManager[RestoreTarget]:
-    """Restore to an image, as `ceph-rbd` does."""
-    # Nothing is asked of the host: a machine that is restored does not run.
-    return opened_target(plan_target(argument, options, config), size, force=force)
-
-
-# The hooks, and the classes for sources that build upon this one.
-__all__ = [
-    "FlyingCircusConfig",
-    "FlyingCircusSource",
-    "backy_restore_target",
-    "backy_source",
-    "backy_source_config",
-]
+# The hooks, and the classes for sources that build upon this one. A restore is that of `ceph-rbd`: a machine that is
+# restored does not run, so nothing is asked of its host.
+__all__ = ["FlyingCircusConfig", "FlyingCircusSource", "backy_restore_target", "backy_source", "backy_source_config"]

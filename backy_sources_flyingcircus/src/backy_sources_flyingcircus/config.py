@@ -64,14 +64,17 @@ def warn_if_open_to_all(path: Path) -> None:
 
 
 def parse_source(words: str) -> dict[str, str]:
-    """Turn POOL/IMAGE,VM[,TOKEN] into keys of `FlyingCircusConfig`.
+    """Turn POOL/IMAGE,VM or POOL/IMAGE,VM,file:PATH into keys of `FlyingCircusConfig`.
 
     Raises:
         ConfigError: `words` has another form. The text does not repeat what may be a token.
     """
     image, *names = (word.strip() for word in words.split(","))
-    if len(names) not in {1, 2} or not all(names):
+    path = [name.removeprefix("file:") for name in names[1:]]
+    if len(names) not in {1, 2} or not all(names + path) or (path and path == names[1:]):
         raise ConfigError(
-            f"SOURCE of the type 'flyingcircus' is POOL/IMAGE,VM or POOL/IMAGE,VM,TOKEN; got '{image},...'"
+            "SOURCE of the type 'flyingcircus' is POOL/IMAGE,VM or POOL/IMAGE,VM,file:PATH; a token itself, which "
+            f"everybody could see there, is in that file or in {TOKEN_VARIABLE}; got '{image},...'"
         )
-    return {**parse_specification(image), **dict(zip(("vm", "consul_acl_token"), names, strict=False))}
+    keys = {**parse_specification(image), "vm": names[0]}
+    return {**keys, "consul_acl_token_file": str(Path(path[0]).absolute())} if path else keys

@@ -34,14 +34,14 @@ def damaged(findings: Findings, index: int, expected: bytes) -> Mismatch:
 
 
 def test_no_finding_is_no_error(findings: Findings) -> None:
-    findings.judge(VerificationError)
+    findings.judge()
 
 
 def test_a_difference_fails_the_verification_and_both_blocks_are_kept(findings: Findings) -> None:
     findings.add(Mismatch(2, "stored and source differ", b"source", b"stored"))
 
     with pytest.raises(VerificationError, match=r"found 1 chunk .* the first is chunk 2: stored and source differ"):
-        findings.judge(VerificationError)
+        findings.judge()
     folder = findings.repository.directory / quarantine.FOLDER / f"{findings.revision_id}-2"
     assert (folder / "source").read_bytes() == b"source"
     assert (folder / "stored").read_bytes() == b"stored"
@@ -54,7 +54,7 @@ def test_damage_is_repaired_from_the_source_and_fails_nothing(findings: Findings
 
     findings.add(damaged(findings, 0, content))
 
-    findings.judge(VerificationError)
+    findings.judge()
     assert findings.damaged == {findings.image.chunks[0]}
     assert findings.image.chunk(0) == content
     assert [finding.repaired for finding in quarantine.findings(findings.repository.directory)] == [True]
@@ -69,7 +69,7 @@ def test_content_that_is_in_two_places_is_repaired_once(findings: Findings) -> N
     repaired = chunk_file(findings, 2).stat()
     findings.add(both[1])
 
-    findings.judge(VerificationError)
+    findings.judge()
     assert chunk_file(findings, 2).stat().st_ino == repaired.st_ino
 
 
@@ -80,7 +80,7 @@ def test_damage_is_not_repaired_by_what_the_source_has_now(findings: Findings, e
     findings.add(damaged(findings, 0, expected))
 
     with pytest.raises(VerificationError):
-        findings.judge(VerificationError)
+        findings.judge()
     assert not chunk_file(findings, 0).exists()
     assert [finding.repaired for finding in quarantine.findings(findings.repository.directory)] == [False]
 

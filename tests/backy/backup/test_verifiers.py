@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from backy.api import Mismatch, Report, Verification, chunk_count
+from backy.api import CHUNK_SIZE, Mismatch, Report, Verification
 from backy.backup.backup import Backup
 from backy.errors import VerificationError
 from backy.repository.repository import Repository
+from backy.repository.running import COUNTER
+from backy.testing.memory import MemoryImage, MemoryRepository
 
 
 @dataclass
@@ -22,11 +24,11 @@ class Remarking:
     wrong: bool = False
     calls: list[str] = field(default_factory=list)
 
-    def verify(self, snapshot, image, mismatch, progress) -> Report:
+    def verify(self, snapshot, image, mismatch, progress, coverage) -> Report:
         self.calls.append(self.name)
         if self.wrong:
-            mismatch(Mismatch(0, "it is wrong", b"a", b"b"))
-        return Report(self.name, 0, chunk_count(snapshot.size), remarks=self.remarks)
+            mismatch(Mismatch(0, "it is wrong", snapshot.pread(0, CHUNK_SIZE), b"b"))
+        return Report(self.name, (), remarks=self.remarks)
 
 
 @pytest.fixture
@@ -73,6 +75,27 @@ def test_verifiers_run_in_order_until_one_finds_a_difference(repository: Reposit
         verified(Remarking("one", calls=calls), Remarking("two", wrong=True, calls=calls), Remarking("3", calls=calls))
     assert calls == ["one", "two"]
     assert repository.records.survey() == ([], [])
+
+
+def test_numbers_from_ahead_of_a_copy_keep_nothing_from_being_compared(backy_repository: MemoryRepository) -> None:
+    """As if a copy was interrupted: it has `.compared` of a revision that did not get there."""
+    vm = backy_repository
+    vm.memory.content = b"1" * 3 * CHUNK_SIZE
+    first = Backup(vm, ("daily",)).run()
+    ahead = Backup(vm, ("daily",)).run()
+    vm.remove(ahead.id)
+    (vm.directory / COUNTER).write_text(f"{first.seq}\n")
+    reads: list[int] = []
+
+    class Noting(MemoryImage):
+        def pread(self, offset: int, length: int) -> bytes:
+            reads.append(offset // CHUNK_SIZE)
+            return super().pread(offset, length)
+
+    vm.memory.wrap = lambda _: Noting(b"2" * 3 * CHUNK_SIZE)
+    assert Backup(vm, ("daily",)).run().seq == ahead.seq
+    # to store them, and to compare them
+    assert sorted(reads) == [0, 0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ def test_output_that_can_not_be_written_is_an_error(
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with Path("/dev/full").open("w") as full:
         listed = process("plugins", "--json", stdout=full)
-        assert (listed.communicate()[1], listed.returncode) == ("Error: No space left on device\n", 1)
+        assert (listed.communicate()[1], listed.returncode) == ("Error: No space left on device\n", ExitCode.FULL)
 
 
 def test_nothing_needs_a_home(process: Callable) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from backy.backup.backup import Backup
+from backy.plugins.contract import EVENTS
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT
 from backy.system.safeyaml import dump_yaml
 
+OFFER = "backy_console_commands"
 NOISE = """
 import atexit, os, subprocess, sys, threading
 
@@ -54,7 +56,7 @@ class Noisy:
 PLUGIN = """
 import click
 from backy.hookspecs import hookimpl
-from backy.storage.chunked import plugin as chunked
+import backy_storages_chunked as chunked
 import backy_sources_file as file
 
 @click.command()
@@ -126,6 +128,29 @@ def test_json_is_nothing_but_json(command: list[str], process: Callable, noisy: 
     assert "NOISE" not in out
 
 
+def test_observers_that_print_change_nothing_of_the_output(
+    process: Callable, distribution: Callable[..., str], repository: Repository, image: Path
+) -> None:
+    Backup(repository, ("daily",)).run()
+    hooks = "".join(f"@hookimpl\ndef {name}(): noise({name!r})\n" for name in sorted(EVENTS - {OFFER}))
+    distribution("acme", {"backy.hooks": ["loud"]}, f"{NOISE}from backy.hookspecs import hookimpl\n{hooks}")
+
+    def run(*arguments: str) -> tuple[bytes, bytes]:
+        running = process("-b", repository.directory, *arguments, text=False)
+        out, err = running.communicate()
+        assert running.returncode == 0, err
+        return out, err
+
+    out, err = run("restore", "-")
+    assert (out, b"NOISE backy_restore_finished" in err) == (image.read_bytes(), True)
+    out, err = run("scrub", "deep", "--json")
+    assert (json.loads(out)["mode"], b"NOISE backy_scrub_finished" in err) == ("deep", True)
+    out, err = run("backup", "daily")
+    assert re.fullmatch(rb"\w+ verified\n", out)
+    assert b"NOISE backy_backup_starting" in err
+    assert b"NOISE backy_backup_finished" in err
+
+
 def test_help_and_completion_import_noisy_commands_in_silence(
     process: Callable, noisy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +181,27 @@ def test_closed_descriptors_let_nothing_into_files(closed: str, process: Callabl
         assert running.returncode == 0, out + err
     assert Path(f"{noisy}.img").read_bytes() == image.read_bytes()
     assert not [path for path in noisy.rglob("*") if path.is_file() and b"NOISE" in path.read_bytes()]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_descriptors_cost_no_line_of_the_log_and_make_no_traceback(
+    closed: str, process: Callable, repository: Repository, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+
+    def run(words: str) -> int:
+        wrapper = ["sh", "-c", f'exec "$@" {closed}', "sh"]
+        running = process("-l", log, "-b", repository.directory, *words.split(), wrapper=wrapper)
+        out, err = running.communicate()
+        assert "Traceback" not in out + err
+        return running.returncode
+
+    assert run("backup daily") == 0
+    lines = log.read_text()
+    assert (" backup daily\n" in lines, lines.endswith("INFO done\n")) == (True, True)
+    expected = {"status": 0, "why": 0, "--help": 0, "plugins": 0, "scrub deep": 0, "backup a,,b": 2, "why -r none": 1}
+    assert {words: run(words) for words in expected} == expected
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_stream_without_standard_output_is_an_error(process: Callable, repository: Repository) -> None:

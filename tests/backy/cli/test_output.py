@@ -21,6 +21,16 @@ def test_json_is_indented_and_takes_records_and_times(capsys: pytest.CaptureFixt
     ]
 
 
+def test_json_says_the_same_whatever_is_in_its_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["two\nlines\u2028three", "\x1b[31m\x9b\u202e", "\x85\x00", "päßt", "\U000e0001"]
+    print_json(texts)
+    printed = capsys.readouterr().out
+
+    assert json.loads(printed) == texts
+    assert all(line.isprintable() for line in printed.removesuffix("\n").split("\n"))
+    assert "päßt" in printed
+
+
 def test_nothing_is_imported_for_commands_that_print_no_json() -> None:
     code = "import sys, backy.cli.output; print('msgspec' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"

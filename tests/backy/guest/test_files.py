@@ -18,10 +18,10 @@ from backy.errors import BackyError
 from backy.guest import guard
 from backy.guest.copying import Copy, stream
 from backy.guest.disk import ImageStream, volumes
-from backy.guest.filesystem import Node, find, printable, root
+from backy.guest.filesystem import Node, find, root
 from backy.guest.guard import GuestError, limits
-from backy.image.cache import ChunkCache
-from backy.repository.open_images import OpenImages
+from backy.mount.cache import ChunkCache
+from backy.mount.open_images import OpenImages
 from backy.repository.repository import Repository
 
 MIB = 2**20
@@ -321,7 +321,3 @@ def test_a_file_is_written_with_its_holes_as_zeroes(filled: Path, top, tmp_path:
             stream(find(top(), "inside"), out.fileno())
 
     assert (tmp_path / "out").read_bytes() == (filled / "data").read_bytes()
-
-
-def test_a_terminal_is_not_told_what_a_guest_has_written() -> None:
-    assert printable("a\x1b[2J\nb\udcffé") == r"a\x1b[2J\nb\udcffé"

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import CHUNK_SIZE, Extent, chunk_count, identify
-from backy.errors import ChunkDamageError, DamageError
-from backy.image.chunkmap import ZERO, ChunkMap, buffer, checked
+from backy.errors import DamageError
+from backy.image.chunkmap import ZERO, ChunkMap, buffer
 
 IDENTITIES = [bytes([number]) * 32 for number in range(1, 4)]
 
@@ -198,13 +198,3 @@ def test_a_hole_far_behind_is_found() -> None:
     assert chunks.hole(7) == 5000
     chunks[4000] = ZERO
     assert chunks.hole(7) == 4000
-
-
-def test_a_chunk_is_checked_by_its_id_and_its_length() -> None:
-    assert checked(identify(b"content"), b"content") == b"content"
-    assert checked(identify(b"content"), b"content", 7) == b"content"
-    for length in (None, 8):
-        wrong = b"contend" if length is None else b"content"
-        with pytest.raises(ChunkDamageError, match="does not have this id") as caught:
-            checked(identify(b"content"), wrong, length)
-        assert (caught.value.chunk_id, caught.value.evidence) == (identify(b"content"), wrong)

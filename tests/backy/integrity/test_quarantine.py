@@ -1,15 +1,20 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from backy.answers.occupied import occupied
+from backy.backup.backup import Backup
+from backy.config import Duration, Size
 from backy.errors import BackyError, RepositoryBusyError
 from backy.integrity import quarantine
 from backy.integrity.quarantine import Finding
+from backy.repository.config import Quarantine
 from backy.system.locking import BACKUP_LOCK, exclusive
+from backy.testing.memory import MemoryRepository
 
 
 def finding(name: str) -> Finding:
@@ -86,6 +91,41 @@ def test_where_no_evidence_can_be_kept_that_is_told_and_no_error(tmp_path: Path)
     assert "no evidence can be kept" in told
 
 
+def kept_on(tmp_path: Path, day: int, **limits: object) -> list[str]:
+    """Keep a finding on a day of the year; return the names of those that are there then."""
+    when = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=day)
+    found = msgspec.structs.replace(finding(f"day-{day}"), timestamp=when)
+    quarantine.keep(tmp_path, found, bytes(range(256)) * 4096, None)
+    quarantine.bound(tmp_path, Quarantine(**limits), when)
+    return [one.name for one in quarantine.findings(tmp_path)]
+
+
+def test_the_oldest_findings_go_when_all_take_too_much(tmp_path: Path, caplog) -> None:
+    limits = {"size": Size(3 * 2**20 + 100_000), "age": Duration(days=1000)}
+    days = [kept_on(tmp_path, day, **limits) for day in range(1, 7)]
+
+    assert days[2] == ["day-1", "day-2", "day-3"]
+    assert days[-1] == ["day-4", "day-5", "day-6"]
+    assert "the report day-3 is removed, as the quarantine is bounded" in caplog.text
+    assert occupied(tmp_path) <= limits["size"]
+
+
+def test_findings_go_when_they_are_too_old(tmp_path: Path) -> None:
+    limits = {"size": Size(2**30), "age": Duration(days=30)}
+    assert kept_on(tmp_path, 1, **limits) == ["day-1"]
+    assert kept_on(tmp_path, 30, **limits) == ["day-1", "day-30"]
+    assert kept_on(tmp_path, 32, **limits) == ["day-30", "day-32"]
+
+
+def test_a_backup_removes_findings_that_are_too_old(backy_repository: MemoryRepository, clock) -> None:
+    old = msgspec.structs.replace(finding("old"), timestamp=clock.now - Quarantine().age)
+    quarantine.keep(backy_repository.directory, old, None, None)
+    quarantine.keep(backy_repository.directory, finding("new"), None, None)
+    Backup(backy_repository, ("daily",), clock=clock).run()
+
+    assert [one.name for one in quarantine.findings(backy_repository.directory)] == ["new"]
+
+
 def test_a_report_that_claims_another_name_is_called_by_its_folder(tmp_path: Path) -> None:
     """Or else deleting it would delete something else."""
     (tmp_path / "precious").mkdir()
@@ -100,11 +140,12 @@ def test_a_report_that_claims_another_name_is_called_by_its_folder(tmp_path: Pat
     assert quarantine.count(tmp_path) == 0
 
 
-def test_a_report_that_can_not_be_read_hides_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{", b'{"name": "bad", "timestamp": "2026-01-01T00:00:00", "cause": "no zone"}'])
+def test_a_report_that_can_not_be_read_hides_no_other(tmp_path: Path, content: bytes) -> None:
     quarantine.keep(tmp_path, finding("good"), None, None)
     torn = quarantine.keep(tmp_path, finding("bad"), None, None) / "report.json"
     torn.unlink()
-    torn.write_bytes(b"{")
+    torn.write_bytes(content)
 
     bad, good = quarantine.findings(tmp_path)
     assert (bad.name, bad.cause) == ("bad", "the report can not be read")

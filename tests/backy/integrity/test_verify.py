@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError, RevisionNotFoundError
 from backy.integrity import quarantine
 from backy.integrity.damage import chunk_ids, distrusted, repair_or_distrust, whole_again
-from backy.integrity.verify import Verdict, distrust, recheck, verify, verify_all
+from backy.integrity.scrub import Scrub
+from backy.integrity.verify import Judge, Verdict, distrust, verify_all
+from backy.repository.records import Records
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision, Trust, utc_now
+from backy.repository.revision import Revision, Trust
 from backy.retention.forget import forget
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
-from backy.system.progress import quiet
 from tests.revisions import variant
 
 
@@ -43,7 +45,7 @@ def states(repository: Repository) -> list[tuple[Trust, tuple[int, ...]]]:
 
 
 def test_a_sound_revision_is_verified_and_no_other(stored: Repository) -> None:
-    verify(stored, stored.records.history()[0], utc_now, nothing)
+    Judge(stored).verify(stored.records.history()[0])
 
     assert states(stored) == [(Trust.VERIFIED, ()), (Trust.TRUSTED, ())]
 
@@ -51,7 +53,7 @@ def test_a_sound_revision_is_verified_and_no_other(stored: Repository) -> None:
 def test_damage_in_one_revision_distrusts_all_that_share_it(stored: Repository) -> None:
     chunk_file(stored, 2).unlink()
 
-    judged = verify(stored, stored.records.history()[0], utc_now, nothing)
+    judged = Judge(stored).verify(stored.records.history()[0])
 
     assert judged.damaged == (2, 3)
     assert states(stored) == [(Trust.DISTRUSTED, (2, 3))] * 2
@@ -68,7 +70,7 @@ def test_to_verify_needs_the_lock_for_records_only_at_its_end(stored: Repository
 
     with ThreadPoolExecutor(1) as pool:
         with exclusive(stored.directory, BACKUP_LOCK):
-            verifying = pool.submit(verify, stored, stored.records.history()[0], utc_now, progress)
+            verifying = pool.submit(Judge(stored, steps=lambda *_: progress).verify, stored.records.history()[0])
             assert reached.wait(60)
             with pytest.raises(TimeoutError):
                 verifying.result(timeout=0.2)
@@ -87,15 +89,51 @@ def test_what_a_backup_repaired_meanwhile_is_not_damaged(stored: Repository) -> 
         if len(seen) == 4:
             path.write_bytes(content)
 
-    assert verify(stored, stored.records.history()[0], utc_now, progress).trust is Trust.VERIFIED
+    assert Judge(stored, steps=lambda *_: progress).verify(stored.records.history()[0]).trust is Trust.VERIFIED
     assert quarantine.count(stored.directory) == 0
+
+
+@pytest.mark.parametrize("suspect", [False, True])
+@pytest.mark.parametrize("reader", ["scrub", "operator"])
+def test_a_doubt_that_came_while_all_was_read_is_not_lifted_by_it(
+    stored: Repository, clock, *, suspect: bool, reader: str
+) -> None:
+    """Not even of a suspect revision, whose state does not tell of damage."""
+    revision = stored.records.history()[0]
+    if suspect:
+        revision = distrusted(stored, revision)
+    begun: list[str] = []
+
+    def steps(name: str, total: int) -> Callable[[int], None]:
+        begun.append(name)
+        left = [total]
+
+        def progress(length: int) -> None:
+            left[0] -= length
+            # the first chunk was sound
+            if len(begun) == 1 and left[0] == CHUNK_SIZE:
+                if reader == "operator":
+                    distrust(stored, revision.id)
+                    return
+                chunk_file(stored, 0).unlink()
+                Scrub(stored, deep=False, clock=clock).run()
+
+        return progress
+
+    judged = Judge(stored, steps=steps).verify(revision)
+    assert stored.records.read(revision.id) == judged
+    if reader == "operator":
+        # all of it was read since; of a revision that was suspect before, no second doubt is written down
+        assert (len(begun), judged.trust) == (1 if suspect else 2, Trust.VERIFIED)
+    else:
+        assert (len(begun), judged.trust, judged.damaged) == (2, Trust.DISTRUSTED, (0,))
 
 
 def test_a_revision_with_a_damaged_map_can_not_be_verified(stored: Repository) -> None:
     stored.records.map_path(stored.records.history()[0].id).unlink()
 
     with pytest.raises(DamageError, match="is missing"):
-        verify(stored, stored.records.history()[0], utc_now, nothing)
+        Judge(stored).verify(stored.records.history()[0])
 
 
 def test_a_mark_that_changes_nothing_writes_nothing(stored: Repository) -> None:
@@ -129,7 +167,7 @@ def test_sound_chunks_distrust_nothing(stored: Repository) -> None:
 def test_a_damaged_chunk_is_looked_at_once_for_all_revisions(
     stored: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from backy.storage.chunked.reader import ChunkReader
+    from backy_storages_chunked.reader import ChunkReader
 
     bad = stored.records.read_map(stored.records.history()[0])[2]
     chunk_file(stored, 2).unlink()
@@ -147,7 +185,7 @@ def test_a_damaged_chunk_is_looked_at_once_for_all_revisions(
 
 
 def look_again(repository: Repository) -> None:
-    recheck(repository, utc_now, quiet)
+    Judge(repository).recheck()
 
 
 def test_one_doubted_revision_a_night_is_read_the_newest_first(stored: Repository) -> None:
@@ -165,7 +203,7 @@ def test_the_damage_of_all_revisions_is_looked_at_every_night(
 ) -> None:
     content = chunk_file(stored, 0).read_bytes()
     chunk_file(stored, 0).unlink()
-    verify(stored, stored.records.history()[0], utc_now, nothing)
+    Judge(stored).verify(stored.records.history()[0])
 
     caplog.clear()
     look_again(stored)
@@ -177,6 +215,25 @@ def test_the_damage_of_all_revisions_is_looked_at_every_night(
     assert states(stored) == [(Trust.TRUSTED, ())] * 2
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_second_look_judges_what_a_revision_is_now(stored: Repository, *, damaged: bool) -> None:
+    if damaged:
+        content = chunk_file(stored, 0).read_bytes()
+        chunk_file(stored, 0).unlink()
+        Judge(stored).verify(stored.records.history()[0])
+        chunk_file(stored, 0).write_bytes(content)
+    else:
+        distrusted(stored, stored.records.history()[1])
+    before = stored.records.history()
+    for revision in before:
+        stored.records.change(revision, tags=("manual:since",))
+
+    Judge(stored).recheck(before)
+
+    assert {revision.tags for revision in stored.records.history()} == {("manual:since",)}
+    assert not any(revision.state.distrusted for revision in stored.records.history())
+
+
 def test_the_progress_of_a_second_look_is_shown_in_full(stored: Repository) -> None:
     distrusted(stored, stored.records.history()[0])
     shown: list[int] = []
@@ -186,7 +243,7 @@ def test_the_progress_of_a_second_look_is_shown_in_full(stored: Repository) -> N
         begun.append((name, total))
         return shown.append
 
-    recheck(stored, utc_now, steps)
+    Judge(stored, steps=steps).recheck()
 
     size = stored.records.history()[0].size
     assert begun == [("recheck", size)]
@@ -305,15 +362,28 @@ def test_one_of_many_that_is_forgotten_meanwhile_is_told_and_no_error(stored: Re
     def tell(verdict: Verdict) -> None:
         told.append(verdict)
         if verdict.revision.id == old.id:
-            forget(stored, new.id)
+            forget(stored, [new.id], "a test", force=True)
 
     assert verify_all(stored, None, tell) == 2
     assert told[1] == Verdict(new, f"revision {new.id} was forgotten meanwhile")
 
 
+def test_what_is_removed_between_its_record_and_its_map_is_not_called_damaged(stored: Repository, monkeypatch) -> None:
+    current = Records.current
+
+    def removing(records: Records, revision: Revision) -> Revision:
+        found = current(records, revision)
+        Repository.open(records.directory).remove(revision.id)
+        return found
+
+    monkeypatch.setattr(Records, "current", removing)
+    with pytest.raises(RevisionNotFoundError, match="was forgotten meanwhile"):
+        verify_all(stored, "0", lambda _: None)
+
+
 def test_the_one_that_was_asked_for_is_missed_if_it_is_forgotten_meanwhile(stored: Repository) -> None:
     def steps(_name: str, _total: int) -> Callable[[int], None]:
-        forget(stored, "0")
+        forget(stored, ["0"], "a test", force=True)
         return nothing
 
     with pytest.raises(RevisionNotFoundError, match="was forgotten meanwhile"):

@@ -11,8 +11,8 @@ import pytest
 
 from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
-from backy.image.cache import ChunkCache
 from backy.image.chunkmap import ZERO, ChunkMap
+from backy.mount.cache import ChunkCache
 from backy.mount.operations import Operations
 from backy.mount.tree import ImageFile, Single, Tree
 from backy.repository.repository import Repository

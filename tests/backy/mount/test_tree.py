@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from backy.backup.backup import Backup
 from backy.mount.tree import Entry, Folder, Forest, ImageFile, Link, Tree, tag_folder
 from backy.repository.repository import Repository
-from backy.repository.revision import parse_tags
-from backy.repository.running import Running, begin
+from backy.repository.revision import Birth, Wrong, parse_tags
+from backy.repository.running import begin
 
 
 @pytest.fixture
@@ -84,7 +84,10 @@ def test_a_removed_revision_vanishes(tree: Tree, repository: Repository, clock) 
 
 
 def test_neither_incomplete_nor_damaged_revisions_are_shown(tree: Tree, repository: Repository, clock) -> None:
-    begin(repository.directory, Running(id="unfinished", seq=1, timestamp=clock(), tags=("daily",)))
+    begin(
+        repository.directory,
+        Birth(id="unfinished", seq=1, timestamp=clock(), trusted_time=clock(), birth_tags=("daily",)),
+    )
     damaged = Backup(repository, ("daily",), clock=clock).run()
     repository.records.record_path(damaged.id).chmod(0o600)
     repository.records.record_path(damaged.id).write_text("{}")
@@ -111,6 +114,17 @@ def test_beside_a_damaged_newest_record_nothing_is_called_the_last_one(
         assert (tree.find(["by-tag", "daily", "last"]) is None) is (path.stem == new.id)
         assert ("last" in names(tree, "by-tag", "daily")) is (path.stem == old.id)
         path.write_bytes(content)
+
+
+def test_no_name_but_its_id_leads_to_a_wrong_revision(tree: Tree, repository: Repository, clock, caplog) -> None:
+    old, new = (Backup(repository, ("daily", tag), clock=clock).run() for tag in ("old", "new"))
+    repository.records.write_state(new.changed(wrong=Wrong((0,), new.timestamp)))
+    assert tree.find(["last"]) is tree.find(["by-tag", "daily", "last"]) is tree.find(["by-tag", "new", "last"]) is None
+    assert f"'last' is not shown: revision {new.id} is wrong in 1 chunk" in caplog.text
+    assert not [name for name in walk(tree) if name.endswith("last") and "old" not in name]
+    assert isinstance(tree.find([new.id]), ImageFile)
+    # the newest one with this tag is right
+    assert tree.find(["by-tag", "old", "last"]) == Link(f"../../{old.id}")
 
 
 def test_a_link_exists_under_its_own_name_only(tree: Tree, repository: Repository, clock) -> None:

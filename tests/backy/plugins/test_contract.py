@@ -37,25 +37,19 @@ BREACHES = {
     ),
     "wrong argument": (
         f"{HEAD}{CONFIG}@hookimpl\ndef backy_source(config, jbo): ...",
-        "hook backy_source asks for an argument 'jbo' that it is not given; its arguments are config, job",
+        "its hook backy_source has the arguments (config, jbo); it is called with (config, job), by position",
     ),
     "default": (
         f"{HEAD}{CONFIG}@hookimpl\ndef backy_source(config, job=None): ...",
-        (
-            "hook backy_source gives its argument 'job' a default, which would never be replaced; "
-            "its arguments are config, job"
-        ),
+        "its hook backy_source has the arguments (config, job=None); it is called with (config, job), by position",
     ),
     "foreign default": (
         f"{HEAD}{CONFIG}@hookimpl\ndef backy_source(config, timeout=3): ...",
-        (
-            "hook backy_source gives its argument 'timeout' a default, which would never be replaced; "
-            "its arguments are config, job"
-        ),
+        "its hook backy_source has the arguments (config, timeout=3); it is called with (config, job), by position",
     ),
     "keyword only": (
         f"{HEAD}{CONFIG}@hookimpl\ndef backy_source(config, *, job): ...",
-        "hook backy_source takes its argument 'job' by keyword only, but hooks are called by position",
+        "its hook backy_source has the arguments (config, *, job); it is called with (config, job), by position",
     ),
     "wrapper": (
         f"{HEAD}{CONFIG}@hookimpl(wrapper=True)\ndef backy_source(config): yield",
@@ -63,13 +57,16 @@ BREACHES = {
     ),
     "other major contract": (
         f'{HEAD}BACKY_CONTRACT = "2.0"\n',
-        "was written for the contract 2.0, but this version of backy has the contract 1.",
+        "its BACKY_CONTRACT is '2.0', but this version of backy has '1.0'",
     ),
     "later minor contract": (
         f'{HEAD}BACKY_CONTRACT = "1.999"\n',
-        "needs the contract 1.999, but this version of backy has the contract 1.",
+        "its BACKY_CONTRACT is '1.999', but this version of backy has '1.0'",
     ),
-    "no contract": (f"{HEAD}BACKY_CONTRACT = 1\n", "its BACKY_CONTRACT is 1; it should be text like '1.0'"),
+    "no contract": (
+        f"{HEAD}BACKY_CONTRACT = 1\n",
+        "its BACKY_CONTRACT is 1, but this version of backy has '1.0'",
+    ),
     "missing": (f"{HEAD}{CONFIG}", "does not implement the hook backy_source"),
     "not marked": (
         f"{HEAD}{CONFIG}def backy_source(config): ...",
@@ -143,10 +140,11 @@ def test_two_distributions_with_one_name_are_both_named(
 def test_switching_one_off_settles_a_conflict(
     distribution: Callable[..., str], backy: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    distribution("acme", {"backy.sources": ["file"]})
-    assert backy("-b", tmp_path / "vm", "init", "file", "x").code == 1
+    distribution("acme", {"backy.sources": ["tape"]})
+    distribution("zeta", {"backy.sources": ["tape"]}, "from backy_sources_file import *")
+    assert backy("-b", tmp_path / "vm", "init", "tape", "x").code == 1
     monkeypatch.setenv("BACKY_DISABLED_PLUGINS", "acme")
-    assert backy("-b", tmp_path / "vm", "init", "file", "x").code == 0
+    assert backy("-b", tmp_path / "vm", "init", "tape", "x").code == 0
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from backy.plugins.discovery import Kind, advertised, contenders, unreadable
+from backy.plugins.discovery import ELSEWHERE, Kind, advertised, contenders, unreadable
 
 
 def test_the_cores_own_plugins_are_advertised() -> None:
-    assert [plugin.origin.split()[0] for plugin in advertised(Kind.STORAGE)["chunked"]] == ["backy"]
+    assert [plugin.origin.split()[0] for plugin in advertised(Kind.STORAGE)["chunked"]] == ["backy-storages-chunked"]
     assert "full" in advertised(Kind.VERIFIER)
     assert "init" in advertised(Kind.COMMAND)
 
@@ -65,14 +65,31 @@ def test_the_cores_own_plugins_are_never_switched_off(monkeypatch: pytest.Monkey
     assert len(contenders(advertised(Kind.COMMAND)["init"])) == 1
 
 
-@pytest.mark.parametrize(("kind", "name"), [(Kind.COMMAND, "init"), (Kind.STORAGE, "chunked"), (Kind.VERIFIER, "full")])
-def test_nobody_takes_the_place_of_a_core_plugin(kind: Kind, name: str, distribution: Callable[..., str]) -> None:
+@pytest.mark.parametrize(("kind", "name"), [(Kind.COMMAND, "init"), (Kind.VERIFIER, "full"), *ELSEWHERE])
+def test_nobody_takes_the_place_of_a_plugin_of_ours(kind: Kind, name: str, distribution: Callable[..., str]) -> None:
     distribution("acme", {kind.group: [name]})
 
     claims = advertised(kind)[name]
 
     assert len(claims) == 2
-    assert [plugin.core for plugin in contenders(claims)] == [True]
+    assert [plugin.distribution for plugin in contenders(claims)] == [ELSEWHERE.get((kind, name), "backy")]
+
+
+def test_a_distribution_of_ours_does_not_take_the_name_of_another(distribution: Callable[..., str]) -> None:
+    """Each has its own names alone: what is called like one of ours may be somebody else's."""
+    distribution("backy-storages-cow", {"backy.sources": ["tape"]})
+    distribution("acme", {"backy.sources": ["tape"]})
+
+    assert len(contenders(advertised(Kind.SOURCE)["tape"])) == 2
+
+
+def test_one_of_ours_that_is_switched_off_leaves_its_name(
+    distribution: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distribution("acme", {"backy.storages": ["cow"]})
+    monkeypatch.setenv("BACKY_DISABLED_PLUGINS", "backy-storages-cow")
+
+    assert [plugin.distribution for plugin in contenders(advertised(Kind.STORAGE)["cow"])] == ["acme"]
 
 
 @pytest.mark.filterwarnings("ignore:Implicit None on return values:DeprecationWarning")  # of Python 3.12

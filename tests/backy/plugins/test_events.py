@@ -3,6 +3,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,28 +15,25 @@ from pathlib import Path
 import pytest
 
 from backy import hookspecs
-from backy.api import Mismatch, Purged, Report, SourceError
+from backy.api import CHUNK_SIZE, Mismatch, Purged, Report, SourceError
 from backy.backup.backup import Backup
 from backy.config import Duration
 from backy.errors import BackyError, ChunkDamageError, PluginError, RevisionNotFoundError, VerificationError
-from backy.integrity.verify import distrust, recheck
-from backy.plugins.contract import ARGUMENTS
-from backy.plugins.discovery import Kind
+from backy.integrity.verify import Judge, distrust
+from backy.plugins.contract import EVENTS
 from backy.plugins.events import Events, RefusedError
 from backy.repository.config import ScheduledTag
 from backy.repository.repository import Repository
-from backy.repository.revision import utc_now
 from backy.restore.restore import Restore
 from backy.retention.brake import Mark, write_mark
 from backy.retention.expire import expire
 from backy.retention.forget import forget
 from backy.retention.purge import purge
+from backy.retention.trash import undelete
 from backy.system.locking import BACKUP_LOCK, exclusive
-from backy.system.progress import quiet
 
 HEAD = "import os, time\nfrom backy.api import *\nfrom backy.hookspecs import hookimpl\n"
-FACTORIES = {name for kind in Kind for name in kind.factories}
-EVENTS = sorted(ARGUMENTS.keys() - FACTORIES - {"backy_console_commands", "backy_hook_config"})
+TOLD = sorted(EVENTS - {"backy_console_commands", "backy_hook_config"})
 
 
 def hook(name: str, body: str, arguments: str = "", mark: str = "@hookimpl") -> str:
@@ -63,10 +65,11 @@ def observe(distribution: Callable[..., str], tmp_path: Path) -> Callable[[str, 
 class Suspicious:
     """A verifier that finds fault with two chunks."""
 
-    def verify(self, snapshot, image, mismatch, progress) -> Report:
+    def verify(self, snapshot, image, mismatch, progress, coverage) -> Report:
         for index in (0, 2):
-            mismatch(Mismatch(index, "made up", b"expected", b"found"))
-        return Report("suspicious", 2, 2)
+            # what the source has still: otherwise it counts as written to meanwhile
+            mismatch(Mismatch(index, "made up", snapshot.pread(index * CHUNK_SIZE, 8), b"found"))
+        return Report("suspicious", range(2))
 
 
 def test_hook_backy_backup_starting_is_asked_before_anything_is_created(
@@ -118,9 +121,7 @@ def failing(request: pytest.FixtureRequest, distribution: Callable[..., str]) ->
 
 def installed(sections: dict | None = None, limit: float = 1) -> Events:
     """Return the installed plugins with a short time limit."""
-    found = Events.installed(sections)
-    found._limit = limit
-    return found
+    return Events.installed(sections, limit)
 
 
 def test_a_veto_that_fails_allows_a_backup_unless_it_is_required(
@@ -241,7 +242,7 @@ def test_hook_backy_damage_found_is_told_by_verify_and_by_the_look_at_suspects_a
     assert backy("-b", repository.directory, "verify", "-r", "0").code == 1
     distrust(repository)
     with Events.installed() as events:
-        recheck(repository, utc_now, quiet, events)
+        Judge(repository, events=events).recheck()
 
     assert noted() == [[f"('{first.id}',)", "1"]] * 2
 
@@ -250,10 +251,10 @@ def test_hook_backy_damage_found_is_told_when_damage_fails_a_backup(
     observe: Callable, noted: Callable, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Damaged:
-        def verify(self, snapshot, image, mismatch, progress) -> Report:
+        def verify(self, snapshot, image, mismatch, progress, coverage) -> Report:
             damage = ChunkDamageError(image.chunk_id(0), "made up")
             mismatch(Mismatch(0, "made up", None, None, damage))
-            return Report("damaged", 2, 2)
+            return Report("damaged", range(2))
 
     monkeypatch.setattr(repository, "verifiers", lambda _default: [Damaged()])
     observe("damage_found", "revisions, chunks")
@@ -328,10 +329,10 @@ def test_hook_backy_purge_finished_is_told_the_result(
     observe("purge_finished", "result")
     Backup(repository, ("daily",), Events()).run()
     revision = repository.records.history()[0]
-    forget(repository, revision.id, Events())
+    forget(repository, [revision.id], "a test", force=True, events=Events())
 
     assert noted() == []
-    result = purge(repository)
+    result = purge(repository, everything=True)
     assert noted() == [[str(result)]]
     assert result.files > 0
 
@@ -342,7 +343,33 @@ def test_hook_backy_revision_removed_is_told_of_what_is_forgotten(
     observe("revision_removed", "job, revision")
     revision = Backup(repository, ("daily",), Events()).run()
 
-    forget(repository, "0")
+    forget(repository, ["0"], "a test", force=True)
+
+    assert noted() == [[str(repository.job), str(revision.info)]]
+
+
+def test_hook_backy_revision_undeleted_is_told_of_what_comes_back(
+    observe: Callable, noted: Callable, repository: Repository
+) -> None:
+    observe("revision_undeleted", "job, revision")
+    revision = Backup(repository, ("daily",), Events()).run()
+    forget(repository, ["0"], "a test", force=True, events=Events())
+
+    back = undelete(repository, revision.id)
+
+    assert noted() == [[str(repository.job), str(back.info)]]
+
+
+def test_hook_backy_revision_purged_is_told_of_what_leaves_the_trash(
+    observe: Callable, noted: Callable, repository: Repository
+) -> None:
+    observe("revision_purged", "job, revision")
+    revision = Backup(repository, ("daily",), Events()).run()
+    forget(repository, ["0"], "a test", force=True, events=Events())
+
+    purge(repository)
+    assert noted() == []
+    purge(repository, everything=True)
 
     assert noted() == [[str(repository.job), str(revision.info)]]
 
@@ -355,7 +382,7 @@ def test_hook_backy_expiring_may_veto_what_is_forgotten(
     revision = Backup(repository, ("daily",), Events()).run()
 
     with pytest.raises(RefusedError) as refused:
-        forget(repository, "0")
+        forget(repository, ["0"], "a test", force=True)
 
     assert str(refused.value) == f"hook 'hold' refuses: {revision.id} ('daily',) is evidence"
     assert repository.records.history() == [revision]
@@ -366,7 +393,7 @@ def test_a_veto_of_expiring_that_fails_lets_nothing_go(failing: Callable[[str], 
     revision = Backup(repository, ("daily",), Events()).run()
 
     with pytest.raises(PluginError) as refused:
-        forget(repository, "0", installed())
+        forget(repository, ["0"], "a test", force=True, events=installed())
 
     assert str(refused.value) == f"{cause}; so it counts as if it refused"
     assert repository.records.history() == [revision]
@@ -383,7 +410,7 @@ def test_a_veto_of_expiring_that_is_missing_lets_nothing_go(
         cause = "hook 'hold' of acme 1.0 is broken: ImportError: no library"
 
     with pytest.raises(PluginError) as refused:
-        forget(repository, "0", Events.installed({"hold": {}}))
+        forget(repository, ["0"], "a test", force=True, events=Events.installed({"hold": {}}))
 
     assert str(refused.value) == f"{cause}; so it counts as if it refused"
     assert repository.records.history() == [revision]
@@ -502,7 +529,7 @@ SAMPLES = {
 }
 
 
-@pytest.mark.parametrize("name", EVENTS)
+@pytest.mark.parametrize("name", TOLD)
 def test_every_event_reaches_a_plugin_with_its_types(
     name: str, distribution: Callable[..., str], noted: Callable, tmp_path: Path, repository: Repository
 ) -> None:
@@ -535,60 +562,63 @@ def test_hook_backy_hook_config_checks_the_section_of_its_plugin(distribution: C
 
     assert problems({"url": "x", "required": True}) == []
     ((name, text),) = problems({"uri": "x"})
-    assert (name, text.partition(":")[0]) == ("slack", "hooks.slack")
+    assert (name, text.partition(":")[0]) == ("slack", "hooks.slack.uri")
 
 
-COMMANDS = (
-    HEAD
-    + """
-@hookimpl
-def backy_console_commands():
-    yield ConsoleCommand("drives", "Help.", lambda words: " ".join(words), changes=True)
-    yield ConsoleCommand("fails", "Help.", lambda words: 1 / 0)
-    yield ConsoleCommand("refuses", "Help.", refuse)
-    yield ConsoleCommand("exits", "Help.", lambda words: os._exit(1))
-def refuse(words): raise BackyError("no such drive")
-"""
-)
-
-
-def test_hook_backy_console_commands_run_in_a_process_of_their_own(distribution: Callable[..., str]) -> None:
-    distribution("acme", {"backy.hooks": ["x"]}, COMMANDS)
-    with Events.installed() as events:
-        found = events.console_commands()
-
-    assert found["drives"].run(["a", "b"]) == "a b"
-    assert (found["drives"].help, found["drives"].changes, found["fails"].changes) == ("Help.", True, False)
-    for name, text in {
-        "fails": "hook 'x' of acme 1.0 failed: ZeroDivisionError",
-        "refuses": "^no such drive$",
-        "exits": "hook 'x' of acme 1.0 failed: ended with exit code 1",
-    }.items():
-        with pytest.raises(BackyError, match=text):
-            found[name].run([])
-
-
-def test_hook_backy_console_commands_takes_the_first_of_one_name_and_leaves_out_what_is_none(
-    distribution: Callable[..., str], caplog: pytest.LogCaptureFixture
+def test_the_answer_to_a_call_that_is_interrupted_is_not_taken_for_the_next_one(
+    distribution: Callable[..., str], repository: Repository, tmp_path: Path
 ) -> None:
-    for name, command in {
-        "a": "'drives'",
-        "b": "ConsoleCommand('d', '', lambda w: 'b')",
-        "c": "ConsoleCommand('d', '', lambda w: 'c')",
-    }.items():
-        distribution(name, {"backy.hooks": [name]}, hook("console_commands", f"return [{command}]"))
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+    wait = hook("backup_starting", f"open({str(begun)!r}, 'w').close() or time.sleep(600)")
+    fail = "@hookimpl\ndef backy_backup_failed(): raise BackyError('the pager is off')\n"
+    distribution("acme", {"backy.hooks": ["pager"]}, wait + fail)
+    # as soon as the call has begun, which opens the other end
+    main = threading.get_ident()
+    interrupting = threading.Thread(target=lambda: begun.read_bytes() or signal.pthread_kill(main, signal.SIGINT))
 
     with Events.installed() as events:
-        found = events.console_commands()
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            events.ask("backy_backup_starting", job=repository.job, tags=())
+        interrupting.join()
+        events.tell("backy_backup_failed", job=repository.job, error="interrupted")
 
-    assert {name: command.run([]) for name, command in found.items()} == {"d": "b"}
-    assert "hook 'a' adds no commands: TypeError: 'drives' is no ConsoleCommand whose name is a word" in caplog.text
+    assert events.failures == ["hook 'pager' failed in backy_backup_failed: the pager is off"]
+
+
+def test_a_call_that_hangs_ends_even_if_its_command_was_killed(
+    distribution: Callable[..., str], repository: Repository, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+    distribution("acme", {"backy.hooks": ["x"]}, hook("job_overdue", f"({HANG})", "text").format(begun=str(begun)))
+    ask = f"""
+from pathlib import Path
+from backy.api import Job
+from backy.plugins.events import Events
+job = Job("vm", "id", Path({str(tmp_path)!r}))
+with Events.installed(limit=2) as events:
+    events.tell("backy_job_overdue", job=job, since={datetime(2026, 1, 1, tzinfo=UTC).isoformat()!r}, text="late")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site-packages")}
+    command = subprocess.Popen([sys.executable, "-c", ask], env=environment)
+    hanging = os.pidfd_open(int(begun.read_text()))
+    command.kill()
+    command.wait()
+
+    ended, _, _ = select.select([hanging], [], [], 60)
+    os.close(hanging)
+    assert ended
+
+
+HANG = "open({begun!r}, 'w').write(str(os.getpid())), time.sleep(600)"
 
 
 def test_the_process_of_the_plugins_ends_with_the_command(observe: Callable, repository: Repository) -> None:
     observe("backup_finished", "job")
     with Events.installed() as events:
-        process = events._host._process._process.pid
+        process = events._loaded()[0]._process.pid
         os.kill(process, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)

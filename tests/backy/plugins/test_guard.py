@@ -14,7 +14,7 @@ from backy.errors import PluginError, SourceError, VerificationError
 from backy.plugins.discovery import Kind
 from backy.plugins.events import Events
 from backy.plugins.loading import call
-from backy.repository.config import JobConfig, PluginSection, StorageSection, VerifierSections
+from backy.repository.config import JobConfig, SourceSection, StorageSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT, Revision
 
@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from backy.api import *
 from backy.errors import VerificationError
 from backy.hookspecs import hookimpl
-from backy.storage.chunked import plugin as chunked
+import backy_storages_chunked as chunked
 from backy.verifiers.full import FullVerifier
 
 class Snapshot:
@@ -69,7 +69,8 @@ class verifiers:
     def backy_verifier(): return Verifier()
 """
 GROUPS = {"backy.sources": ["odd:sources"], "backy.storages": ["odd:storages"], "backy.verifiers": ["odd:verifiers"]}
-SECTION = PluginSection({"type": "odd"})
+VERIFY = "verify(Unhinted, StoredImage, method, function, Coverage)"
+SECTION = SourceSection({"type": "odd"})
 SHORT = StorageSection.named("odd")
 
 
@@ -94,12 +95,12 @@ def test_sound_plugins_work_behind_their_guards(backed_up: Callable) -> None:
 @pytest.mark.parametrize(
     ("fault", "cause"),
     [
-        ("Source.verifier = 5", "source: verifier returned 5 instead of text"),
+        ("Source.verifier = 5", "source: verifier returned 5 instead of str"),
         ("del Source.verifier", "source: hook backy_source returned Source, which has no 'verifier'"),
         ("Source = lambda: 42", "source: hook backy_source returned 42, which has no 'snapshot'"),
         (
             "Source.snapshot = lambda *_: 42",
-            "source: snapshot('revision', None) returned 42 instead of a context",
+            "source: snapshot('revision', None) returned 42 instead of AbstractContext",
         ),
         (
             "Source.snapshot = lambda *_: 1 / 0",
@@ -109,13 +110,19 @@ def test_sound_plugins_work_behind_their_guards(backed_up: Callable) -> None:
             "Source.snapshot = contextmanager(lambda *_: iter([None]))",
             "source: snapshot('revision', None) returned None, which has no 'changes'",
         ),
-        ("Snapshot.size = '8M'", "source: size returned str instead of a number of bytes"),
-        ("Snapshot.size = -1", "source: size returned -1 instead of a number of bytes"),
-        ("Snapshot.size = True", "source: size returned True instead of a number of bytes"),
-        ("Snapshot.extents = lambda _: 5", "source: extents() returned 5 instead of extents"),
-        ("Snapshot.extents = lambda _: [(0, 1, True)]", "source: extents() returned tuple instead of an Extent"),
+        ("Snapshot.size = '8M'", "source: size returned str instead of a number of 0 or more"),
+        ("Snapshot.size = -1", "source: size returned -1 instead of a number of 0 or more"),
+        ("Snapshot.size = True", "source: size returned True instead of a number of 0 or more"),
+        ("Snapshot.extents = lambda _: 5", "source: extents() returned 5 instead of Iterable"),
+        (
+            "Snapshot.extents = lambda _: [(0, 1, True)]",
+            "source: extents() returned tuple instead of an Extent of whole numbers",
+        ),
         ("Snapshot.extents = lambda _: (1 / 0 for _ in 'x')", "source: extents() failed with ZeroDivisionError"),
-        ("Snapshot.extents = lambda _: [Extent('0', 1, True)]", "source: extents() returned str instead of whole"),
+        (
+            "Snapshot.extents = lambda _: [Extent('0', 1, True)]",
+            "source: extents() failed with TypeError: can only conc",
+        ),
         ("Snapshot.pread = lambda *_: 'x'", "source: pread(0, 4194304) returned str instead of bytes"),
         ("Snapshot.pread = lambda *_: None", "source: pread(0, 4194304) returned None instead of bytes"),
         ("Snapshot.pread = lambda *_: _raise(SystemExit(0))", "source: pread(0, 4194304) failed with SystemExit: 0"),
@@ -126,31 +133,46 @@ def test_sound_plugins_work_behind_their_guards(backed_up: Callable) -> None:
         ),
         (
             "Snapshot.consistency, Snapshot.unfrozen = 'crash', 'no'",
-            "source: unfrozen returned str instead of True or False",
+            "source: unfrozen returned str instead of bool",
         ),
-        ("Snapshot.pread = lambda *_: b'x'", "source: pread(0, 4194304) returned 1 byte instead of 4194304"),
+        ("Snapshot.pread = lambda *_: b'x'", "source: pread(0, 4194304) returned bytes, 1 of 4194304; did"),
         ("Storage.identity = property(lambda _: {}['x'])", "storage: identity failed with KeyError: 'x'"),
         (
             "Storage.create = lambda *_: 42",
             "storage: create('revision', None, 8388608, LiveChunks) returned 42 ",
         ),
-        ("Storage.open = lambda *_: None", "storage: open('revision') returned None instead of a context manager"),
+        ("Storage.open = lambda *_: None", "storage: open('revision') returned None instead of AbstractContextManager"),
         ("Writer.write = lambda *_: None", "storage: write(0, bytes, bytes, None) returned None instead of a number"),
         ("Writer.write = lambda *_: 2**30", "storage: write(0, bytes, bytes, None) returned 1073741824 instead of at"),
         ("Writer.commit = lambda _: 17", "storage: commit() returned 17 instead of Stored"),
-        ("Writer.commit = lambda _: Stored('17')", "storage: commit().bytes returned str instead of a number of bytes"),
+        (
+            "Writer.commit = lambda _: Stored('17')",
+            "storage: commit().bytes returned str instead of a number of 0 or more",
+        ),
         ("Reader.read = lambda *_: 'x'", "storage: read(0, bytes) returned str instead of bytes"),
         ("Reader.read = lambda *_: {}['x']", "storage: read(0, bytes) failed with KeyError: 'x'"),
-        ("Verifier.verify = lambda *_: None", "verifier: verify() returned None instead of Report"),
+        ("Verifier.verify = lambda *_: None", f"verifier: {VERIFY} returned None instead of Report"),
         (
-            "Verifier.verify = lambda *_: Report('odd', 3, 2)",
-            "verifier: verify() returned Report instead of a Report",
+            "Verifier.verify = lambda *_: Report('odd', [0, 2])",
+            f"verifier: {VERIFY} returned 2 chunks as compared: not each once, or not of the 2 that there are",
         ),
-        ("Verifier.verify = lambda *_: Report('odd', 2, 2, remarks='x')", "verifier: verify().remarks returned str"),
-        ("Verifier.verify = lambda *_: {}['x']", "verifier: verify() failed with KeyError: 'x'"),
         (
-            "Verifier.verify = lambda self, s, i, found, p: found('all')",
-            "verifier: verify returned str instead of a",
+            "Verifier.verify = lambda *_: Report('odd', [1, 1])",
+            f"verifier: {VERIFY} returned 2 chunks as compared: not",
+        ),
+        ("Verifier.verify = lambda *_: Report('odd', 'x')", f"verifier: {VERIFY} returned 1 chunks as compared: not"),
+        (
+            "Verifier.verify = lambda *_: Report('odd', 2)",
+            f"verifier: {VERIFY}.compared returned 2 instead of",
+        ),
+        (
+            "Verifier.verify = lambda *_: Report('odd', range(2), remarks='x')",
+            f"verifier: {VERIFY}.remarks returned str",
+        ),
+        ("Verifier.verify = lambda *_: {}['x']", f"verifier: {VERIFY} failed with KeyError: 'x'"),
+        (
+            "Verifier.verify = lambda self, s, i, found, p, c: found('all')",
+            f"verifier: {VERIFY} reported str instead of a Mismatch",
         ),
     ],
 )
@@ -182,7 +204,7 @@ class Swallowing:
     def __exit__(self, *error):
         {end}
 Source.snapshot = lambda *_: Swallowing()
-Verifier.verify = lambda self, s, i, found, p: (found(Mismatch(1, "odd", b"", b"")), Report("odd", 1, 2))[1]
+Verifier.verify = lambda self, s, i, found, p, c: (found(Mismatch(1, "odd", b"", b"")), Report("odd", [1]))[1]
 """)
     left = "source 'odd' of acme 1.0 is broken: leaving snapshot('revision', None) failed with KeyError: 'x'"
     assert (left in caplog.text) == (end != "return True")
@@ -196,7 +218,7 @@ def test_what_the_core_raises_is_not_blamed_on_the_verifier_that_it_passes(
 
     monkeypatch.setattr("backy.backup.findings.Findings.add", full)
     with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device$"):
-        backed_up('Verifier.verify = lambda self, s, i, found, p: found(Mismatch(1, "odd", b"", b""))')
+        backed_up('Verifier.verify = lambda self, s, i, found, p, c: found(Mismatch(1, "odd", b"", b""))')
 
 
 def test_optional_members_are_seen_and_others_passed_on(distribution: Callable[..., str], tmp_path: Path) -> None:
@@ -214,7 +236,7 @@ def test_an_attribute_is_checked_when_it_is_looked_at(distribution: Callable[...
     distribution("acme", GROUPS, PLUGIN + "Storage.raw = None")
     storage = Repository(tmp_path, JobConfig(format=FORMAT, source=SECTION, storage=SHORT)).storage()
 
-    with pytest.raises(PluginError, match="raw returned None instead of True or False"):
+    with pytest.raises(PluginError, match="raw returned None instead of bool"):
         _ = storage.raw
 
 

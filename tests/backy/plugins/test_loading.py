@@ -10,7 +10,6 @@ import pytest
 from backy.errors import ConfigError, PluginError
 from backy.plugins import loading
 from backy.plugins.discovery import Kind
-from backy.plugins.importing import imported
 from backy.plugins.loading import call, chosen, load
 
 HEAD = "from backy.api import ConfigError\nfrom backy.hookspecs import hookimpl\n"
@@ -44,14 +43,17 @@ def test_an_unknown_name_is_answered_with_what_there_is_and_imports_nothing(
         distribution("zeta", {"backy.sources": ["tape"]}, "import os; os._exit(7)"),
         distribution("off", {"backy.sources": ["off"]}),
     ]
-    monkeypatch.setenv("BACKY_DISABLED_PLUGINS", "off, backy-sources-ceph, backy-sources-flyingcircus")
+    monkeypatch.setenv(
+        "BACKY_DISABLED_PLUGINS",
+        "off, backy-sources-ceph, backy-sources-flyingcircus, backy-sources-lvm, backy-sources-qemu",
+    )
 
     with pytest.raises(PluginError) as unknown:
         load(Kind.SOURCE, "rdb")
 
     assert str(unknown.value) == (
         "no source 'rdb'; did you mean 'rbd'? installed: file, rbd, tape; "
-        "switched off: ceph-rbd, flyingcircus, off; 'backy plugins --check' tells which are broken"
+        "switched off: ceph-rbd, flyingcircus, lvm, nbd, off, qemu; 'backy plugins --check' tells which are broken"
     )
     assert not sys.modules.keys() & set(modules)
 
@@ -67,6 +69,8 @@ def test_a_plugin_that_is_switched_off_says_by_what(variable: str, monkeypatch: 
 def test_without_any_source_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "advertised", lambda _kind: {})
 
+    with pytest.raises(PluginError, match=r"no storage 'cow'; install backy-storages-cow, which has it$"):
+        call(Kind.STORAGE, "cow", "backy_storage")
     with pytest.raises(PluginError, match=r"no source 'x': no source is installed; install backy-sources-file for"):
         chosen(Kind.SOURCE, "x")
     with pytest.raises(PluginError, match=r"no storage 'x': no storage is installed$"):
@@ -75,7 +79,10 @@ def test_without_any_source_the_package_to_install_is_named(monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("body", "cause"),
-    [("return None", "hook backy_source returned nothing"), ("1 / 0", "hook backy_source failed with ZeroDivision")],
+    [
+        ("return None", "hook backy_source returned None, which has no 'snapshot'"),
+        ("1 / 0", "hook backy_source failed with ZeroDivision"),
+    ],
 )
 def test_a_factory_that_fails_is_the_plugins_fault(body: str, cause: str, distribution: Callable[..., str]) -> None:
     distribution("acme", {"backy.sources": ["tape"]}, source(body))
@@ -109,7 +116,7 @@ def test_an_interruption_while_importing_ends_the_command(distribution: Callable
     distribution("acme", {"backy.sources": ["tape"]}, "raise KeyboardInterrupt")
 
     with pytest.raises(KeyboardInterrupt):
-        imported(chosen(Kind.SOURCE, "tape"))
+        chosen(Kind.SOURCE, "tape").load()
 
 
 def test_an_assertion_that_fails_while_importing_is_the_plugins_fault(distribution: Callable[..., str]) -> None:

@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backy.config import typed
 from backy.errors import ConfigError, RepositoryError
-from backy.repository.config import JobConfig, PluginSection, StorageSection, VerifierSections, dump_job, load_job
+from backy.repository.config import (
+    JobConfig,
+    PluginSection,
+    SourceSection,
+    StorageSection,
+    VerifierSections,
+    dump_job,
+    load_job,
+    write_job,
+)
+from backy.repository.sealed import FORMAT
 
 
 @pytest.fixture
@@ -23,12 +36,12 @@ def load(tmp_path: Path):
 def test_a_job_is_read_as_it_was_written(load) -> None:
     job = JobConfig(
         format=3,
-        source=PluginSection({"type": "file", "filename": "/ü"}),
+        source=SourceSection({"type": "file", "filename": "/ü"}),
         storage=StorageSection({"type": "chunked", "compression": 3}),
         verifier=VerifierSections.named("full"),
     )
     assert load(dump_job(job)) == job
-    assert b"verifier" not in dump_job(JobConfig(format=3, source=PluginSection.named("file")))
+    assert b"verifier" not in dump_job(JobConfig(format=3, source=SourceSection.named("file")))
 
 
 SECTIONS = """\
@@ -65,7 +78,7 @@ def test_a_configuration_is_written_back_byte_for_byte(load) -> None:
 
 def test_sections_that_are_one_are_written_twice() -> None:
     options = {"type": "chunked", "more": [1]}
-    job = JobConfig(format=3, source=PluginSection(options), storage=StorageSection(options))
+    job = JobConfig(format=3, source=SourceSection(options), storage=StorageSection(options))
     assert dump_job(job).decode().count("type: chunked\n  more:\n  - 1\n") == 2
 
 
@@ -99,10 +112,10 @@ def test_storage_is_chunked_and_the_verifier_the_sources_choice_by_default(load)
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("", "config: expected `object`, got `null`"),
-        ("[1]", "config: expected `object`, got `array`"),
-        ("expire: true", "config: object missing required field `format`"),
-        ('format: "3"\nsource: {type: file}', "config.format: expected `int`, got `str`"),
+        ("", "config: expected keys and values, got nothing"),
+        ("[1]", r"config: expected keys and values, got \[1\]"),
+        ("expire: true", "config: the key 'format' is missing"),
+        ('format: "3"\nsource: {type: file}', "config.format: expected a whole number, got '3'"),
         ("format: 3\nsource: file", "config.source: expected keys and values, got 'file'"),
         ("format: 3\nsource: {filename: x}", "config.source: the key 'type' is missing; it names"),
         ("format: 3\nsource: {type: ''}", "config.source: the key 'type' is missing; it names"),
@@ -131,7 +144,7 @@ def test_storage_is_chunked_and_the_verifier_the_sources_choice_by_default(load)
             "format: 3\nsource: {type: file}\nearlier_storages: [chunked]",
             "two storages would share the folder 'chunks'",
         ),
-        ("format: 3\nsource: {type: file}\nstorge: x", "config: object contains unknown field `storge`"),
+        ("format: 3\nsource: {type: file}\nstorge: x", "config.storge: unknown key; did you mean 'storage'"),
         ("format: 3\nsource: {1: x, type: file}", "config.source: a key is wrong, expected text, got 1"),
         ("format: 3\nsource: {type: [", "is not YAML: .* line 3"),
         ("format: 3\nsource: {type: !!python/name:os.system ''}", "is not YAML: could not determine a constructor"),
@@ -163,3 +176,24 @@ def test_a_repository_of_backy_2_is_recognised(load, text: str) -> None:
 def test_a_repository_of_a_later_version_is_recognised(load) -> None:
     with pytest.raises(RepositoryError, match="has format 4; this version of backy reads 3"):
         load("format: 4\nwhatever: is new\n")
+
+
+@pytest.mark.parametrize(
+    ("section", "mode"),
+    [
+        ({"source": {"type": "file", "filename": "/disk"}}, 0o440),
+        ({"source": {"type": "flyingcircus", "consul_acl_token": "t"}}, 0o600),
+        ({"source": {"type": "flyingcircus", "consul_acl_token_file": "/run/t"}}, 0o440),
+        ({"storage": {"type": "s3", "secret-key": "t"}}, 0o600),
+        ({"earlier_storages": [{"type": "s3", "secret-key": "t"}]}, 0o600),
+        ({"verifier": ["full", {"type": "ask", "password": "t"}]}, 0o600),
+        ({"hooks": {"chat": {"Credentials": {"user": "x"}}}}, 0o600),
+        ({"hooks": {"chat": {"to": [{"api_key": "x"}]}}}, 0o600),
+        ({"hooks": {"chat": {"text": "a token: none"}}}, 0o440),
+    ],
+)
+def test_a_config_with_a_secret_is_its_owners_alone(tmp_path: Path, section: dict[str, Any], mode: int) -> None:
+    job = typed({"format": FORMAT, **section}, JobConfig, "config")
+    write_job(tmp_path / "config", job)
+    assert stat.S_IMODE((tmp_path / "config").stat().st_mode) == mode
+    assert load_job(tmp_path / "config") == job

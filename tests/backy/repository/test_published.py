@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from backy.errors import RevisionNotFoundError, StorageError
+from backy.errors import RepositoryBusyError, RevisionNotFoundError, StorageError
+from backy.integrity.doubt import doubt
+from backy.integrity.verify import Judge, distrust
+from backy.making.making import rebuild_repository
 from backy.repository.repository import Repository
+from backy.repository.revision import Trust
 from backy.retention.forget import forget
 from backy.retention.purge import purge
 from backy.retention.tags import set_tags
-from backy.storage.chunked.plugin import backy_storage
+from backy.retention.trash import undelete
+from backy.system.locking import BACKUP_LOCK, exclusive
 from backy.testing.laboratory import Laboratory, patterned
+from tests.keeper import Keeper, install
 
 CHUNKS = "chunks"
-
-
-class Keeper:
-    """Adds records that are kept elsewhere to `chunked`, and notes what happens in which order."""
-
-    def __init__(self, inner, kept: dict[str, bytes], calls: list[str]) -> None:
-        self.inner = inner
-        self.kept = kept
-        self.calls = calls
-
-    def __getattr__(self, name: str):
-        return getattr(self.inner, name)
-
-    def publish(self, name: str, content: bytes) -> None:
-        assert not (name.endswith(".rev") and name in self.kept)
-        self.calls.append(f"publish {name}")
-        self.kept[name] = content
-
-    def withdraw(self, name: str) -> None:
-        self.calls.append(f"withdraw {name}")
-        del self.kept[name]
-
-    def published(self) -> dict[str, str]:
-        if "unreachable" in self.kept:
-            raise StorageError("the list can not be had")
-        return {name: hashlib.sha256(content).hexdigest() for name, content in self.kept.items()}
-
-    def fetch(self, name: str) -> bytes:
-        return self.kept[name]
-
-    def purge(self, live):
-        self.calls.append("purge")
-        return self.inner.purge(live)
 
 
 @pytest.fixture
@@ -68,14 +40,7 @@ def laboratory(
     tmp_path: Path, clock: Callable, monkeypatch: pytest.MonkeyPatch, kept: dict[str, bytes], calls: list[str]
 ) -> Laboratory:
     """A repository with two revisions, whose records are kept."""
-    made = Repository._make
-
-    def keeper(self: Repository, kind, section, job=None):
-        if section.type != "keeper":
-            return made(self, kind, section, job)
-        return Keeper(backy_storage({"type": "chunked"}, job), kept, calls)
-
-    monkeypatch.setattr(Repository, "_make", keeper)
+    install(monkeypatch, kept, calls)
     laboratory = Laboratory(tmp_path / "vm", clock, {"type": "keeper", "name": CHUNKS, "token": "canary"})
     laboratory.initialize()
     for number in range(2):
@@ -96,8 +61,8 @@ def test_a_record_is_published_last_and_withdrawn_first(laboratory: Laboratory, 
     calls.clear()
     laboratory.forget(new)
     laboratory.purge()
-    assert calls == [f"withdraw {new}.rev", f"withdraw {new}.state", f"withdraw {new}.map", "purge"]
-    assert set(kept) == {*files(laboratory.directory), "config", "README"}
+    assert calls == ["publish seq", f"withdraw {new}.rev", f"withdraw {new}.state", f"withdraw {new}.map", "purge"]
+    assert set(kept) == {*files(laboratory.directory), "config", "README", "seq"}
 
 
 def test_the_published_config_has_no_secret_and_no_source(laboratory: Laboratory, kept: dict[str, bytes]) -> None:
@@ -156,7 +121,7 @@ def test_nothing_happens_when_the_list_can_not_be_had(laboratory: Laboratory, ke
     calls.clear()
     for command in (
         purge,
-        lambda repository: forget(repository, "0"),
+        lambda repository: forget(repository, ["0"], "a test", force=True),
         lambda repository: set_tags(repository, "0", []),
     ):
         with pytest.raises(StorageError, match="can not be had"):
@@ -166,11 +131,130 @@ def test_nothing_happens_when_the_list_can_not_be_had(laboratory: Laboratory, ke
 
 
 def test_a_forgotten_revision_does_not_come_back(laboratory: Laboratory, kept: dict[str, bytes]) -> None:
-    revision_id = forget(laboratory.open(), "0")
+    revision_id = forget(laboratory.open(), ["0"], "a test", force=True)[0]
     laboratory.backup()
     with pytest.raises(RevisionNotFoundError):
         laboratory.open().records.select(revision_id)
     assert f"{revision_id}.rev" not in kept
+
+
+def test_what_is_in_the_trash_is_withdrawn_and_published_again_when_it_comes_back(
+    laboratory: Laboratory, kept: dict[str, bytes]
+) -> None:
+    (revision_id,) = forget(laboratory.open(), ["0"], "a test", force=True)
+    assert [name for name in kept if name.startswith(revision_id)] == []
+    laboratory.backup()
+    assert [name for name in kept if name.startswith(revision_id)] == []
+    undelete(laboratory.open(), revision_id)
+    assert kept.keys() >= {f"{revision_id}.{kind}" for kind in ("rev", "state", "map")}
+    assert laboratory.open().records.select("manual:undeleted").id == revision_id
+
+
+@pytest.fixture
+def rebuilt(laboratory: Laboratory, tmp_path: Path, kept: dict[str, bytes]) -> Callable[[], Repository]:
+    """Make the directory anew, of what is published and the chunks, while the old one is elsewhere."""
+
+    def rebuild() -> Repository:
+        old = laboratory.directory.rename(tmp_path / "old")
+        shutil.copytree(old / CHUNKS, laboratory.directory / CHUNKS)
+        return rebuild_repository(laboratory.directory, "keeper", {"storage": {"name": CHUNKS}})
+
+    return rebuild
+
+
+def test_a_rebuilt_repository_has_everything(laboratory: Laboratory, rebuilt, kept, calls: list[str]) -> None:
+    before, published = files(laboratory.directory), dict(kept)
+    calls.clear()
+    laboratory.read_back(rebuilt(), {name.partition(".")[0] for name in before})
+    assert files(laboratory.directory) == before
+    assert (kept, calls) == (published, [])
+
+
+def test_who_rebuilds_withdraws_nothing_of_a_backup_that_runs(laboratory: Laboratory, rebuilt, kept) -> None:
+    newest = laboratory.open().records.history()[-1]
+    record = kept.pop(f"{newest.id}.rev")
+    repository = rebuilt()
+    assert {f"{newest.id}.map", f"{newest.id}.state"} <= kept.keys()
+    set_tags(repository, "last", ["manual:x"])
+    assert {f"{newest.id}.map", f"{newest.id}.state"} <= kept.keys()
+    kept[f"{newest.id}.rev"] = record
+    set_tags(repository, "last", ["manual:y"])
+    laboratory.read_back(repository, {newest.id})
+
+
+def test_no_number_of_a_forgotten_revision_is_used_again(laboratory: Laboratory, rebuilt) -> None:
+    number = laboratory.open().records.history()[-1].seq
+    forget(laboratory.open(), ["last"], "a test", force=True)
+    rebuilt()
+    assert laboratory.backup().seq == number + 1
+
+
+@pytest.mark.parametrize("content", [b"torn", b"", b"7\n8"])
+def test_a_published_number_that_is_none_is_told_and_stops_nobody(
+    laboratory: Laboratory, kept, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    kept["seq"] = content
+    assert laboratory.backup()
+    assert "the number of the last revision may be used once more" in caplog.text
+
+
+def test_the_lock_is_held_while_a_repository_is_made(laboratory: Laboratory, rebuilt, monkeypatch) -> None:
+    def noted(self) -> dict[str, str]:
+        if (laboratory.directory / BACKUP_LOCK).exists():
+            with pytest.raises(RepositoryBusyError), exclusive(laboratory.directory, BACKUP_LOCK):
+                pass
+            locked.append(True)
+        return published(self)
+
+    locked: list[bool] = []
+    published = Keeper.published
+    monkeypatch.setattr(Keeper, "published", noted)
+    rebuilt()
+    assert locked, "not only before, to read the published config"
+
+
+def test_doubt_that_only_the_store_knows_comes_back(laboratory: Laboratory, kept: dict[str, bytes]) -> None:
+    repository = laboratory.open()
+    old = files(laboratory.directory)
+    first, second = repository.records.history()
+    distrust(repository, first.id)
+    set_tags(repository, second.id, ["manual:there"])
+    # as if the directory came back from a snapshot of its file system
+    for name in (f"{first.id}.state", f"{second.id}.state"):
+        (laboratory.directory / name).unlink()
+        (laboratory.directory / name).write_bytes(old[name])
+
+    set_tags(repository, second.id, ["manual:here"])
+
+    one, other = repository.records.history()
+    assert (one.trust, one.tags) == (Trust.DISTRUSTED, first.tags)
+    assert (other.trust, other.tags) == (Trust.TRUSTED, ("manual:here",))
+    assert kept[f"{first.id}.state"] == (laboratory.directory / f"{first.id}.state").read_bytes()
+
+
+def test_a_published_state_that_is_older_than_a_doubt_does_not_lift_it(laboratory: Laboratory, kept) -> None:
+    repository = laboratory.open()
+    first, second = repository.records.history()
+    set_tags(repository, second.id, ["manual:there"])
+    old = dict(kept)
+    assert doubt(repository, [0], lambda _: first.seq, second.timestamp) == (second.id,)
+    kept.update(old)
+    (laboratory.directory / f"{second.id}.state").unlink()
+    (laboratory.directory / f"{first.id}.state").unlink()
+    repository.reconcile()
+    one, other = repository.records.history()
+    assert (one.state_problem, one.trust) == (None, Trust.TRUSTED)
+    assert (other.state_problem, other.tags) == (None, ("manual:there",))
+    assert other.state.wrong
+
+
+def test_what_was_read_and_is_sound_stays_trusted_here_and_there(laboratory: Laboratory, kept) -> None:
+    repository = laboratory.open()
+    distrust(repository, "last")
+    revision = Judge(repository).verify(repository.records.select("last"))
+    set_tags(repository, "last", ["manual:x"])
+    assert repository.records.read(revision.id).trust is Trust.VERIFIED
+    assert b'"distrusted": false' in kept[f"{revision.id}.state"]
 
 
 def test_two_repositories_do_not_share_a_store(laboratory: Laboratory, clock: Callable, tmp_path: Path) -> None:

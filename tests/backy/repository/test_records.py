@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from backy.backup.backup import Backup
-from backy.errors import DamageError, RevisionNotFoundError
+from backy.errors import DamageError, RecordDamageError, RevisionNotFoundError, UnreadError
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust, Wrong
 from backy.retention.purge import purge
 from tests.revisions import variant
+from tests.unread import fail_to_read
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_records_are_read_without_a_config(repository: Repository, back_up) -> N
     assert records.history() == [revision]
     assert records.select("last") == records.read(revision.id) == records.current(revision) == revision
     assert records.read_map(revision).size == revision.size
-    assert list(records.maps()) == [records.map_path(revision.id)]
+    assert records.mapped() == {revision.id}
 
 
 def test_records_need_neither_a_repository_nor_plugins() -> None:
@@ -63,6 +64,29 @@ def test_a_map_has_to_be_the_one_that_the_record_names(repository: Repository, b
     revision = back_up()
     with pytest.raises(DamageError, match=rf"\.map is not the chunk map that {revision.id}\.rev names"):
         repository.records.read_map(variant(revision, size=revision.size + 1))
+
+
+def test_a_map_that_can_not_be_read_now_is_there(repository: Repository, back_up, monkeypatch) -> None:
+    revision = back_up()
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, f"{revision.id}.map")
+        assert repository.records.has_map(revision)
+    repository.records.map_path(revision.id).unlink()
+    assert not repository.records.has_map(revision)
+
+
+def test_no_state_is_replaced_while_its_record_can_not_be_read(repository: Repository, back_up, monkeypatch) -> None:
+    revision = back_up()
+    before = repository.records.journal.read()
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, f"{revision.id}.rev")
+        with pytest.raises(RecordDamageError, match=rf"{revision.id}\.rev can not be read: ") as refused:
+            repository.records.change(revision, distrusted=True)
+        assert refused.value.unread
+        with pytest.raises(UnreadError, match=rf"{revision.id}\.rev can not be read: .*, so its state is not replaced"):
+            repository.records.write_state(revision)
+    assert repository.records.journal.read() == before
+    assert repository.records.history() == [revision]
 
 
 def test_an_image_is_opened_by_its_record_or_by_a_map_at_hand(repository: Repository, back_up) -> None:
@@ -175,11 +199,13 @@ def test_a_revision_that_goes_between_record_and_state_is_no_lost_state(
     assert repository.records.survey() == ([], [])
 
 
-def test_a_wrong_revision_is_built_upon_by_nothing(repository: Repository, back_up) -> None:
+def test_a_wrong_revision_is_built_upon_where_it_is_right(repository: Repository, back_up) -> None:
     first = back_up()
     repository.records.write_state(first.changed(wrong=Wrong((0,), first.timestamp)))
 
-    assert back_up().parent is None
+    second = back_up()
+    assert second.parent == first.id
+    assert second.trust is Trust.TRUSTED
 
 
 def test_a_copy_of_a_record_is_no_second_revision(repository: Repository) -> None:
@@ -191,3 +217,35 @@ def test_a_copy_of_a_record_is_no_second_revision(repository: Repository) -> Non
     assert repository.records.survey() == ([revision], [])
     assert Backup(repository, ("daily",)).run().parent == revision.id
     assert path.with_name(f"{revision.id}.bak.rev").exists()
+
+
+# what a source hid ----------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_revision_is_taken_by_its_full_id_only(repository: Repository, back_up, caplog) -> None:
+    first, second, third = back_up(), back_up(), back_up()
+    records = repository.records
+    for revision in (second, third):
+        records.write_state(revision.changed(wrong=Wrong((0, 3), revision.timestamp)))
+    for specification, wrong in (
+        ("last", third),
+        ("0", third),
+        ("1", second),
+        ("test", third),
+        (second.id[:-1], second),
+    ):
+        advice = f"-r {wrong.id} takes it as it is, -r {first.id} the state of 2026"
+        with pytest.raises(DamageError, match=f"{wrong.id} is wrong in 2 chunks: the source had other .*; {advice}"):
+            records.select_image(specification)
+        # what only changes records is not hindered
+        assert records.select(specification).id == wrong.id
+    assert not caplog.records
+    assert records.select_image(second.id).id == second.id
+    assert f"revision {second.id} is wrong in 2 chunks" in caplog.text
+    assert records.select_image("2") == first
+
+    records.write_state(first.changed(distrusted=True))
+    with pytest.raises(DamageError, match=f"-r {third.id} takes it as it is$"):
+        records.select_image("last")
+    assert records.select_image("2").id == first.id
+    assert f"revision {first.id} is distrusted, by an operator or for damage that was found" in caplog.text

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,11 +10,12 @@ import msgspec
 import pytest
 
 from backy.backup.backup import Backup
-from backy.errors import DamageError, RepositoryError, StorageError
-from backy.repository.config import JobConfig, PluginSection
+from backy.errors import DamageError, RepositoryBusyError, RepositoryError, StorageError
+from backy.integrity import quarantine
+from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision
-from backy.repository.running import Running, begin
+from backy.repository.revision import Birth, Revision
+from backy.repository.running import begin
 from backy.repository.sealed import FORMAT
 from backy.retention.forget import forget
 
@@ -25,7 +27,7 @@ def back_up(repository: Repository, clock):
 
 
 def config(image: Path) -> JobConfig:
-    return JobConfig(format=FORMAT, source=PluginSection({"type": "file", "filename": str(image)}))
+    return JobConfig(format=FORMAT, source=SourceSection({"type": "file", "filename": str(image)}))
 
 
 def overwrite(path: Path, content: bytes) -> None:
@@ -41,6 +43,24 @@ class RawStorage:
 
     def remove(self, revision_id: str) -> None:
         self.removed.append(revision_id)
+
+
+def test_a_change_of_config_or_of_reports_is_not_taken_for_a_backup(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(what: object, *_: object) -> None:
+        with pytest.raises(RepositoryBusyError), Repository.open(repository.directory).changing():
+            pass
+        seen.append(type(what))
+
+    (repository.directory / quarantine.FOLDER / "one").mkdir(parents=True)
+    monkeypatch.setattr(Repository, "check_plugins", look)
+    monkeypatch.setattr(shutil, "rmtree", look)
+    quarantine.delete(repository.directory, None)
+    repository.configure(config(tmp_path / "another"))
+    assert seen == [type(tmp_path), Repository]
 
 
 def test_what_init_made_can_be_opened(repository: Repository, image: Path) -> None:
@@ -135,7 +155,10 @@ def test_the_next_backup_removes_everything_unfinished(repository: Repository, b
     good = back_up()
     left = [f"{number}unfinished" for number in range(3)]
     for identity in left:
-        begin(repository.directory, Running(id=identity, seq=9, timestamp=good.timestamp, tags=()))
+        begin(
+            repository.directory,
+            Birth(id=identity, seq=9, timestamp=good.timestamp, trusted_time=good.timestamp, birth_tags=()),
+        )
         (repository.directory / f"{identity}.map").write_bytes(b"")
         (repository.directory / f"{identity}.state").write_bytes(b"")
     (repository.directory / ".config.tmp").write_bytes(b"")
@@ -164,9 +187,9 @@ def test_last_rev_leads_to_the_newest_complete_revision(repository: Repository, 
     assert link.readlink() == Path(f"{second.id}.rev")
     assert not (repository.directory / "last").is_symlink()
 
-    forget(repository, second.id)
+    forget(repository, [second.id], "a test", force=True)
     assert link.readlink() == Path(f"{first.id}.rev")
-    forget(repository, first.id)
+    forget(repository, [first.id], "a test", force=True)
     assert not link.is_symlink()
 
 
@@ -204,7 +227,7 @@ def test_only_a_storage_of_raw_images_has_a_path_to_them(repository: Repository,
         (lambda path, _: overwrite(path, path.read_bytes()[:-1]), "is damaged: .* bytes instead of"),
         (lambda path, _: overwrite(path, b'{"mapping": {}, "size": 0}' + b" " * 64), "not a chunk map of backy 3"),
         (lambda path, other: overwrite(path, other.read_bytes()), "is not the chunk map that"),
-        (lambda path, _: (path.unlink(), path.mkdir()), "can not be read: Is a directory"),
+        (lambda path, _: (path.unlink(), path.mkdir()), "can not be read: it is no regular file"),
     ],
     ids=["missing", "cut", "of backy 2", "another revision's", "a directory"],
 )

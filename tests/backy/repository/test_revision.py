@@ -8,11 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.api import Statistics, Verification
+from backy.api import LARGEST_IMAGE, Statistics, Verification
 from backy.errors import DamageError, RevisionNotFoundError
-from backy.repository.revision import Group, Origin, Record, Revision, State, Trust, Wrong, parse_tags, utc_now
+from backy.repository.records import select
+from backy.repository.revision import (
+    Group,
+    Origin,
+    Record,
+    Revision,
+    State,
+    Trust,
+    Wrong,
+    parse_tags,
+    tag_problem,
+    utc_now,
+)
 from backy.repository.sealed import decode, encode
-from backy.repository.selection import select
 from tests.revisions import make_revision
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -36,9 +47,9 @@ records = st.builds(
     boot=st.none() | st.text(),
     boottime=st.none() | st.floats(0, 1e9),
     trusted_time=instants,
-    tags=tags,
+    birth_tags=tags,
     parent=st.none() | identities,
-    size=st.integers(0, 2**50),
+    size=st.integers(0, LARGEST_IMAGE),
     map_digest=st.just("ab" * 32),
     consistency=st.sampled_from(["guest", "crash", "none", "unknown"]),
     group=st.none() | st.builds(Group, st.text(), st.lists(st.text()).map(tuple)),
@@ -112,7 +123,8 @@ def test_a_record_under_another_name_is_refused() -> None:
     ("content", "cause"),
     [
         (b"uuid: KpXqR4vTn8sWzYb2Lm6HcD\ntimestamp: 2015-08-01T20:00:00\n", "not a file of backy 3"),
-        (b"[]", "fails its own checksum"),
+        (b"", "fails its own checksum"),
+        (b"[]", "not a file of backy 3"),
         (b"\xff", "not a file of backy 3"),
         (b"[" * 100_000, "not a file of backy 3"),
         (sealed({"format": 4}), "has format 4"),
@@ -211,5 +223,51 @@ def test_empty_tags_and_control_characters_are_refused(text: str) -> None:
         parse_tags(text)
 
 
+@pytest.mark.parametrize("tag", ["0", "007", "٣", "last", "latest"])
+def test_a_tag_is_nothing_by_which_another_revision_is_named(tag: str) -> None:
+    assert tag_problem(tag) == parse_problem(tag)
+    assert tag_problem(tag).startswith(f"'{tag}' can be no tag: '-r {tag}' means the revision of that ")
+    assert parse_tags(f"x{tag}") == (f"x{tag}",)
+
+
+def test_a_tag_that_is_given_by_hand_has_a_name() -> None:
+    for text in ("manual:", "manual: ", "daily,manual:"):
+        assert "has no name behind the colon" in parse_problem(text)
+    assert parse_tags("manual:0") == ("manual:0",)
+
+
+@given(st.text())
+def test_what_is_a_tag_is_one_however_it_is_given(text: str) -> None:
+    alone = tag_problem(text) is None
+    try:
+        assert (parse_tags(text) == (text,)) == alone
+    except ValueError:
+        assert not alone
+
+
+def parse_problem(text: str) -> str:
+    with pytest.raises(ValueError, match="tag") as refused:
+        parse_tags(text)
+    return str(refused.value)
+
+
 def test_the_clock_is_in_utc() -> None:
     assert utc_now().tzinfo is UTC
+
+
+@given(states, states)
+def test_doubt_is_added_and_none_is_lifted(one: State, other: State) -> None:
+    """What is doubted by either is doubted by both together, and what none of both doubts is not."""
+    one, other = one.with_doubt_of(one), other.with_doubt_of(other)  # sorted, each index once, as states are written
+    both = one.with_doubt_of(other)
+    assert both == one.with_doubt_of(both)
+    assert both.with_doubt_of(one) == both == both.with_doubt_of(other)
+    assert both.distrusted == (one.distrusted or other.distrusted)
+    assert {*one.damaged, *other.damaged} >= set(both.damaged)
+    if both.distrusted and both.damaged:
+        assert set(both.damaged) == {*one.damaged, *other.damaged}
+    wrong = {index for state in (one, other) if state.wrong for index in state.wrong.chunks}
+    assert set(both.wrong.chunks if both.wrong else ()) == wrong
+    assert (both.tags, both.storage, both.origin) == (one.tags, one.storage, one.origin)
+    assert both.verified in {one.verified, None}
+    assert one.with_doubt_of(State(id="x", tags=(), storage=None)) == one

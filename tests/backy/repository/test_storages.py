@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from backy.api import CHUNK_SIZE, Job
-from backy.backup.convert import Conversion
+from backy.conversion.convert import Conversion
 from backy.errors import ConfigError, StorageError
 from backy.integrity.scrub import Scrub
 from backy.marker import Marker
@@ -90,7 +90,7 @@ def test_a_revision_is_not_looked_for_in_another_store(laboratory: Laboratory, b
     mark(laboratory, ANOTHER)
     done = backy("-b", laboratory.directory, "restore", tmp_path / "target")
     assert (done.code, done.err.count("\n")) == (1, 1)
-    assert f"the store {identity} is none of those that 'config' names: 'chunked' in chunks is {ANOTHER}. " in done.err
+    assert f"the store {identity} is none of those that 'config' names ('chunked' in chunks: {ANOTHER}). " in done.err
     assert "'earlier_storages'" in done.err
 
 
@@ -99,25 +99,27 @@ def test_nothing_is_built_upon_what_another_store_has(laboratory: Laboratory) ->
     files = {path.name for path in laboratory.directory.glob("chunks/??/*")}
     revision = laboratory.backup()
     assert (revision.parent, revision.storage) == (None, ANOTHER)
-    assert revision.statistics.bytes_stored > 32 * 4096
+    # what is there is used again only after it was read back and compared, and counts as stored
+    assert revision.statistics.bytes_stored > 0
+    laboratory.read_back(laboratory.open(), {revision.id})
     assert files <= {path.name for path in laboratory.directory.glob("chunks/??/*")}
 
 
 def test_nothing_is_purged_while_a_store_is_not_found(laboratory: Laboratory) -> None:
     first, second = laboratory.open().records.history()
     mark(laboratory, ANOTHER)
-    with pytest.raises(StorageError, match=f"revision {first.id}: the store .*; nothing is purged"):
+    with pytest.raises(StorageError, match=f"revision ({first.id}|{second.id}): the store .*; nothing is purged"):
         purge(laboratory.open())
     for revision in (first, second):
-        forget(laboratory.open(), revision.id)
-    assert purge(laboratory.open()).files > 0
+        forget(laboratory.open(), [revision.id], "a test", force=True)
+    assert purge(laboratory.open(), everything=True).files > 0
 
 
 def test_a_lost_marker_is_asked_for_and_can_be_written_again(laboratory: Laboratory) -> None:
     identity = laboratory.open().storages.identity
     (laboratory.directory / "chunks/store").unlink()
     for action in (laboratory.backup, laboratory.purge):
-        with pytest.raises(StorageError, match=rf"chunks/store is missing: .* {identity} is looked for"):
+        with pytest.raises(StorageError, match=rf"the store {identity} is none of .*chunks/store is missing: "):
             action()
     mark(laboratory, identity)
     assert laboratory.backup().parent is not None

@@ -21,7 +21,7 @@ from backy.errors import (
 )
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision
+from backy.repository.revision import Revision, Wrong
 from backy.restore.restore import Restore, restore, stream
 from backy.restore.target import open_target
 from backy.system.locking import PURGE_LOCK, exclusive
@@ -253,6 +253,19 @@ def test_a_restore_is_told_and_returns_the_revision(whole: Whole, revision, imag
     assert whole.run(specification="last") == revision
     assert whole.target.read_bytes() == image.read_bytes()
     assert whole.told == [(revision.id, str(whole.target))]
+
+
+def test_a_wrong_revision_is_restored_by_its_id_only(whole: Whole, revision, image: Path, caplog) -> None:
+    whole.repository.records.write_state(revision.changed(wrong=Wrong((0,), revision.timestamp)))
+    for specification in ("last", "0", *revision.tags):
+        with pytest.raises(DamageError, match=f"{revision.id} is wrong in 1 chunk"):
+            whole.run(specification=specification)
+    assert not whole.target.exists()
+    assert len(whole.failures) == 2 + len(revision.tags)
+
+    whole.run(specification=revision.id)
+    assert whole.target.read_bytes() == image.read_bytes()
+    assert f"{revision.id} is wrong in 1 chunk: the source had other content" in caplog.text
 
 
 def test_a_restore_to_a_descriptor_is_told_as_a_dash(whole: Whole, revision, image: Path) -> None:

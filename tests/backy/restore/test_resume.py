@@ -12,8 +12,8 @@ from backy.backup.backup import Backup
 from backy.errors import ChunkDamageError, TargetError
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
-from backy.restore.restore import resume
-from backy.restore.target import ReadableTarget, open_again
+from backy.restore.restore import restore
+from backy.restore.target import ReadableTarget, open_target
 
 OLD = b"\xaa"
 DATA = 3 * CHUNK_SIZE + 1000
@@ -56,12 +56,16 @@ class Counting:
         self.target.finish()
 
 
+def open_kept(name: str, size: int, repository: Repository):
+    return open_target(name, size, repository, {}, force=False, kept=True)
+
+
 def resumed(repository: Repository, revision: Revision, path: Path) -> int:
     """Resume a restore; return how many bytes were written."""
     told: list[int] = []
-    with repository.image(revision) as stored, open_again(str(path), stored.size, repository) as target:
+    with repository.image(revision) as stored, open_kept(str(path), stored.size, repository) as target:
         counting = Counting(target)
-        resume(stored, counting, told.append)
+        restore(stored, counting, told.append, resume=True)
         assert sum(told) == stored.size
     return counting.written
 
@@ -142,7 +146,7 @@ def test_a_target_that_is_right_needs_no_sound_chunk(
 def test_what_can_not_be_read_back_is_refused(repository: Repository, name: str) -> None:
     with (
         pytest.raises(TargetError, match="only files and block devices can be resumed"),
-        open_again(name, 5, repository),
+        open_kept(name, 5, repository),
     ):
         pass
 
@@ -151,7 +155,7 @@ def test_the_repository_is_no_target(repository: Repository) -> None:
     before = (repository.directory / "config").read_bytes()
     with (
         pytest.raises(TargetError, match="lies inside of the repository"),
-        open_again(os.fspath(repository.directory / "config"), 5, repository),
+        open_kept(os.fspath(repository.directory / "config"), 5, repository),
     ):
         pass
     assert (repository.directory / "config").read_bytes() == before

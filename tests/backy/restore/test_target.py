@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from backy.errors import ExitCode
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import load
 from backy.repository.repository import Repository
@@ -140,20 +141,23 @@ def test_what_is_there_is_replaced_by_force_only(restore: Callable, tape: Path, 
 
 
 @pytest.mark.parametrize(
-    ("name", "error"),
+    ("name", "code", "error"),
     [
         (
             "full",
+            ExitCode.FULL,
             "source 'tape' of acme 1.0 failed in pwrite(bytes, 0): No space left on device; tape:{} is incomplete",
         ),
-        ("loose", "the tape came loose; tape:{} is incomplete"),
+        ("loose", ExitCode.FAILED, "the tape came loose; tape:{} is incomplete"),
     ],
 )
-def test_a_target_that_fails_is_called_incomplete(restore: Callable, tape: Path, name: str, error: str) -> None:
+def test_a_target_that_fails_is_called_incomplete(
+    restore: Callable, tape: Path, name: str, code: ExitCode, error: str
+) -> None:
     target = tape.with_name(name)
     done = restore(f"tape:{target}")
 
-    assert (done.code, done.err) == (1, f"Error: {error.format(target)}\n")
+    assert (done.code, done.err) == (code, f"Error: {error.format(target)}\n")
     assert Path(f"{target}.log").read_text() == "closed"
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.repository.clocks import Instant, trusted_now
-from backy.repository.config import JobConfig, PluginSection, ScheduledTag
+from backy.repository.clocks import trusted_now
+from backy.repository.config import JobConfig, ScheduledTag, SourceSection
 from backy.repository.revision import Revision
-from backy.retention.brake import Mark, plan
+from backy.retention.brake import MARK, Mark, plan, read_mark, write_mark
+from backy.system.clocks import Instant
 from tests.revisions import make_revision
 
 DAY = timedelta(days=1)
@@ -24,7 +26,7 @@ class Server:
 
     def __init__(self, kept: int = KEEP, before: int = 40) -> None:
         schedule = {"daily": ScheduledTag(DAY, kept)}
-        self.config = JobConfig(format=3, source=PluginSection.named("file"), schedule=schedule)
+        self.config = JobConfig(format=3, source=SourceSection.named("file"), schedule=schedule)
         self.wall, self.up, self.boot, self.seq = datetime(2026, 1, 1, tzinfo=UTC), 0.0, 0, 0
         self.history: list[Revision] = []
         self.mark: Mark | None = None
@@ -46,7 +48,7 @@ class Server:
     def back_up(self) -> None:
         """Make a revision and let others expire, as the scheduler does."""
         now = Instant(self.wall, str(self.boot), self.up)
-        trusted = trusted_now([one.record for one in self.history], now, self.config.allowance)
+        trusted = trusted_now(self.history, now, self.config.allowance)
         self.seq += 1
         made = make_revision(
             f"revision-{self.seq}",
@@ -182,7 +184,7 @@ def test_a_thousand_reboots_with_a_backup_after_each_lose_no_time() -> None:
         server.restart(after=timedelta(hours=6))
         server.back_up()
         assert server.waiting == 0
-    assert server.history[-1].record.trusted_time == server.wall
+    assert server.history[-1].trusted_time == server.wall
 
 
 def test_a_history_that_is_too_long_gets_shorter_by_one_with_each_backup() -> None:
@@ -209,3 +211,12 @@ def test_imported_images_do_not_count_as_made() -> None:
     server.wait(DAY)
     server.back_up()
     assert len(before - server.ids) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", b'{"seq": 3, "told": "2026-01-01T00:00:00"}'])
+def test_a_mark_that_is_none_is_lost(tmp_path: Path, content: bytes) -> None:
+    assert read_mark(tmp_path) is None
+    write_mark(tmp_path, mark := Mark(3, 1, datetime(2026, 1, 1, tzinfo=UTC)))
+    assert read_mark(tmp_path) == mark
+    (tmp_path / MARK).write_bytes(content)
+    assert read_mark(tmp_path) is None

@@ -27,9 +27,10 @@ def test_purge_removes_what_only_forgotten_revisions_had(repository: Repository,
     first, second = histories
     assert purge(repository).files == 0
     before = chunk_files(repository)
-    forget(repository, first.id)
+    forget(repository, [first.id])
     size = sum(path.stat().st_size for path in before)
-    purged = purge(repository)
+    assert purge(repository).files == 0, "it is in the trash"
+    purged = purge(repository, everything=True)
 
     assert purged.files == len(before) - 1 == 3
     assert purged.bytes == size - sum(path.stat().st_size for path in chunk_files(repository))
@@ -61,7 +62,7 @@ def test_nothing_is_purged_while_a_map_can_not_be_read(repository: Repository, h
     with pytest.raises(DamageError, match=f"nothing is purged.*'backy forget -r {first.id}' first"):
         purge(repository)
     assert chunk_files(repository) == before
-    forget(repository, first.id)
+    forget(repository, [first.id])
     assert purge(repository).files == 3
     assert repository.records.history() == [second]
 

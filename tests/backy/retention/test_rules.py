@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,13 +9,12 @@ from hypothesis import strategies as st
 
 from backy.repository.config import ScheduledTag
 from backy.repository.revision import Revision, Trust, Wrong
-from backy.retention.rules import Expiry, Hold, Rule, expiries, holds
-from backy.retention.schedule import Schedule, next_ideal
+from backy.retention.rules import Expiry, expiries
+from backy.retention.schedule import Schedule
 from tests.revisions import make_revision
 
 DAY = timedelta(days=1)
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-SHIFT = timedelta(seconds=100)
 DOUBTS = {
     Trust.TRUSTED: {},
     Trust.DISTRUSTED: {"distrusted": True},
@@ -25,14 +25,13 @@ DOUBTFUL = {Trust.DISTRUSTED, Trust.WRONG}
 DAILY: Schedule = {"daily": ScheduledTag(DAY, 5)}
 
 
-def made(*revisions: tuple[float, str] | tuple[float, str, Trust]) -> list[Revision]:
-    """A history of revisions, each its age in days, its tags, and what is thought of it."""
-    history = [
-        make_revision(
-            f"revision-{number}", NOW - age * DAY, tags.split(), **DOUBTS[trust[0] if trust else Trust.TRUSTED]
-        )
-        for number, (age, tags, *trust) in enumerate(revisions)
-    ]
+def made(*revisions: tuple[Any, ...]) -> list[Revision]:
+    """A history of revisions: age in days, tags, what is thought of it, and days since it was pinned."""
+    history = []
+    for number, (age, tags, *others) in enumerate(revisions):
+        trust, pinned = (*others, *(Trust.TRUSTED, None)[len(others) :])
+        state = DOUBTS[trust] | {"pinned": None if pinned is None else NOW - min(pinned, age) * DAY}
+        history.append(make_revision(f"revision-{number}", NOW - age * DAY, tags.split(), **state))
     return sorted(history, key=lambda revision: revision.timestamp)
 
 
@@ -103,36 +102,10 @@ def test_no_revisions_no_expiry() -> None:
     assert expiries(DAILY, [], NOW) == []
 
 
-def test_why_says_until_when_a_revision_is_kept() -> None:
-    schedule = DAILY | {"weekly": ScheduledTag(7 * DAY, 2)}
-    history = made((30, "former"), (6, "daily weekly"), (2, "daily former manual:x"), (1, "daily"), (0, "daily"))
-    run = next_ideal(DAY, SHIFT, NOW)
-
-    assert holds(schedule, SHIFT, history, history[2], NOW) == [
-        Hold("daily", Rule.COUNT, max(NOW + 3 * DAY, run + 2 * DAY)),
-        Hold("former", Rule.FORMER, NOW + 12 * DAY),
-        Hold("manual:x", Rule.MANUAL, None),
-    ]
-    assert holds(schedule, SHIFT, history, history[0], NOW) == []
-    crowded = made(*((hours / 24, "daily") for hours in range(10)))
-    assert holds(DAILY, SHIFT, crowded, crowded[0], NOW) == [Hold("daily", Rule.WINDOW, crowded[0].timestamp + 5 * DAY)]
-    lonely = made((100, "former"))
-    assert holds(DAILY, SHIFT, lonely, lonely[0], NOW) == [Hold(None, Rule.NEWEST, None)]
-
-
-def test_what_is_kept_beyond_the_end_of_the_calendar_is_kept_for_ever() -> None:
-    for schedule in ({"daily": ScheduledTag(3650 * DAY, 100_000)}, {"daily": ScheduledTag(30 * DAY, 100_000)}):
-        history = made((1000, "former"), (900, "daily"), (0, "daily"))
-
-        assert expiries(schedule, history, NOW) == []
-        assert holds(schedule, SHIFT, history, history[0], NOW) == [Hold("former", Rule.FORMER, None)]
-        assert holds(schedule, SHIFT, history, history[1], NOW) == [Hold("daily", Rule.COUNT, None)]
-
-
-tags = st.sets(st.sampled_from(["daily", "weekly", "former", "manual:x"])).map(" ".join)
-histories = st.lists(st.tuples(st.floats(0, 400), tags, st.sampled_from(list(Trust))), max_size=30).map(
-    lambda revisions: made(*revisions)
-)
+tags = st.sets(st.sampled_from(["daily", "weekly", "former", "manual:x", "pinned:x"])).map(" ".join)
+histories = st.lists(
+    st.tuples(st.floats(0, 400), tags, st.sampled_from(list(Trust)), st.none() | st.floats(0, 400)), max_size=30
+).map(lambda revisions: made(*revisions))
 schedules = st.fixed_dictionaries(
     {
         "daily": st.builds(ScheduledTag, st.just(DAY), st.integers(1, 8)),
@@ -145,7 +118,8 @@ def literally(schedule: Schedule, history: list[Revision], revision: Revision, t
     """Whether a tag is kept, said once more in the words of the documentation."""
     longest = max(one.interval * one.keep for one in schedule.values())
     if tag not in schedule:
-        return tag.startswith("manual:") or NOW - revision.timestamp <= longest
+        since = revision.state.pinned if tag.startswith("pinned:") and revision.state.pinned else revision.timestamp
+        return tag.startswith("manual:") or NOW - since <= longest
     behind = history[history.index(revision) + 1 :]
     enough = sum(tag in one.tags and one.trust not in DOUBTFUL for one in behind) >= schedule[tag].keep
     old = NOW - revision.timestamp > schedule[tag].keep * schedule[tag].interval
@@ -165,12 +139,3 @@ def test_exactly_what_the_rule_says_is_kept(schedule: Schedule, history: list[Re
             expected.append(revision.changed(tags=kept))
     assert after(schedule, history) == expected
     assert after(schedule, expected) == expected
-
-
-@given(schedules, histories)
-def test_a_revision_has_a_reason_exactly_as_long_as_it_is_kept(schedule: Schedule, history: list[Revision]) -> None:
-    left = {revision.id: revision for revision in after(schedule, history)}
-    for revision in history:
-        reasons = holds(schedule, SHIFT, history, revision, NOW)
-        assert bool(reasons) == (revision.id in left)
-        assert all(reason.until is None or reason.until >= NOW for reason in reasons)

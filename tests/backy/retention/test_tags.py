@@ -8,20 +8,20 @@ import pytest
 from backy.backup.backup import Backup
 from backy.config import Duration
 from backy.errors import RepositoryBusyError, RevisionNotFoundError, UnknownTagError
-from backy.repository.config import JobConfig, PluginSection, ScheduledTag
+from backy.repository.config import JobConfig, ScheduledTag, SourceSection
 from backy.repository.repository import Repository
 from backy.retention.tags import add_tags, check_tags, remove_tags, retag, set_tags
-from backy.system.locking import BACKUP_LOCK, exclusive
+from backy.system.locking import BACKUP_LOCK, RECORDS_LOCK, exclusive
 
 DAILY = {"daily": ScheduledTag(Duration(days=1), 7)}
 
 
 def config(**keys: object) -> JobConfig:
-    return JobConfig(format=3, source=PluginSection.named("file"), **keys)
+    return JobConfig(format=3, source=SourceSection.named("file"), **keys)
 
 
 def test_tags_of_the_schedule_and_those_given_by_hand_are_known() -> None:
-    check_tags(config(schedule=DAILY), ["daily", "manual:dayly", "manual:"])
+    check_tags(config(schedule=DAILY), ["daily", "manual:dayly", "manual:0"])
 
 
 def test_another_tag_is_refused_with_what_may_be_meant() -> None:
@@ -33,6 +33,13 @@ def test_another_tag_is_refused_with_what_may_be_meant() -> None:
         check_tags(config(schedule=DAILY), ["manual:a", "manual"])
     with pytest.raises(UnknownTagError, match=r"unknown tag 'x'; the schedule has: daily\. 'manual:x' never expires"):
         check_tags(config(schedule=DAILY), ["x"])
+
+
+@pytest.mark.parametrize("tag", ["", "a,b", "manual:", "0", "last"])
+@pytest.mark.parametrize("schedule", [None, DAILY])
+def test_what_can_be_no_tag_is_none_with_or_without_a_schedule(tag: str, schedule: object) -> None:
+    with pytest.raises(UnknownTagError, match="can be no tag"):
+        check_tags(config(schedule=schedule), [tag])
 
 
 @pytest.mark.parametrize("schedule", [None, {}])
@@ -92,9 +99,28 @@ def test_a_tag_that_a_revision_does_not_have_is_not_removed(stored: Repository) 
 
 
 @pytest.mark.parametrize("change", [set_tags, add_tags, remove_tags])
-def test_no_tags_change_while_a_backup_runs(stored: Repository, change) -> None:
+def test_no_tags_change_while_others_change_records(stored: Repository, change) -> None:
     before = stored.records.history()
 
-    with exclusive(stored.directory, BACKUP_LOCK), pytest.raises(RepositoryBusyError):
+    with exclusive(stored.directory, RECORDS_LOCK), pytest.raises(RepositoryBusyError):
         change(stored, "0", ["daily"])
     assert stored.records.history() == before
+
+
+def test_no_change_of_a_state_loses_another_one(stored: Repository) -> None:
+    """Who looked at a revision before others changed it, as a backup does at its begin, takes nothing back."""
+    seen = stored.records.history()[-1]
+    add_tags(Repository.open(stored.directory), "0", ["manual:x"])
+    changed = stored.records.change(seen, distrusted=True)
+    assert (changed.tags, changed.state.distrusted) == (tuple(sorted({*seen.tags, "manual:x"})), True)
+    assert stored.records.history()[-1] == changed
+    stored.remove(seen.id)
+    with pytest.raises(RevisionNotFoundError, match="was forgotten meanwhile"):
+        stored.records.change(seen, distrusted=False)
+
+
+@pytest.mark.parametrize("change", [set_tags, add_tags])
+def test_tags_change_while_a_backup_runs(stored: Repository, change) -> None:
+    with exclusive(stored.directory, BACKUP_LOCK):
+        assert "manual:x" in change(stored, "0", ["manual:x"]).tags
+        assert "manual:x" not in remove_tags(stored, "0", ["manual:x"]).tags

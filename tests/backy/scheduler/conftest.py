@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,8 +23,8 @@ import msgspec
 import pytest
 import yaml
 
-from backy.scheduler.console.control import Reply, ask
 from backy.scheduler.monitoring.status import JobStatus, PoolStatus, Status, read
+from backy.scheduler.process.asking import SOCKET, Reply, ask
 
 BACKY = Path(sys.executable).with_name("backy")
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -53,13 +57,34 @@ def _eventually() -> Callable[[Callable[[], Any]], Any]:
     return eventually
 
 
+class Manager:
+    """What systemd is to the scheduler: a socket that is always read, as a full one loses what comes next."""
+
+    def __init__(self) -> None:
+        self.address = f"@backy-{os.getpid()}-{time.monotonic_ns()}"
+        self.heard: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.address.replace("@", "\0"))
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while message := self._socket.recv(4096):
+            self.heard.put(message.decode())
+
+    def close(self) -> None:
+        self._socket.sendto(b"", self.address.replace("@", "\0"))
+        self._thread.join()
+        self._socket.close()
+
+
 @dataclass
 class Running:
     """A configuration and the scheduler that has it."""
 
     folder: Path
     content: dict[str, Any]
-    manager: socket.socket
+    manager: Manager
     process: subprocess.Popen[bytes] | None = None
     told: list[str] = field(default_factory=list)
     """What systemd would have been told."""
@@ -88,12 +113,12 @@ class Running:
         }
         return image
 
-    def plugin(self, name: str, code: str) -> None:
-        """Install an event plugin for the scheduler and its children."""
+    def plugin(self, name: str, code: str, kind: str = "hooks") -> None:
+        """Install a plugin for the scheduler and its children."""
         metadata = self.folder / f"site/{name}-1.0.dist-info"
         metadata.mkdir(parents=True)
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (metadata / "entry_points.txt").write_text(f"[backy.hooks]\n{name} = {name}\n")
+        (metadata / "entry_points.txt").write_text(f"[backy.{kind}]\n{name} = {name}\n")
         (self.folder / f"site/{name}.py").write_text(dedent(code))
 
     def hold(self) -> None:
@@ -108,13 +133,17 @@ class Running:
     def write(self) -> None:
         self.configuration.write_text(yaml.safe_dump(self.content, sort_keys=False))
 
-    def start(self, *options: str, wait: bool = True) -> None:
+    def start(self, *options: str, wait: bool = True, closed: str = "") -> None:
+        """Start the scheduler; `closed` has redirections of a shell that close descriptors."""
         self.write()
-        address = self.manager.getsockname().replace(b"\0", b"@")
-        environment = {**os.environ, "NOTIFY_SOCKET": address.decode(), "TZ": "UTC"}
+        environment = {**os.environ, "NOTIFY_SOCKET": self.manager.address, "TZ": "UTC"}
         environment["PYTHONPATH"] = str(self.folder / "site")
+        # a scheduler that starts looks at each plugin: those that are not needed here take more time than most tests
+        ours = [metadata.name.partition("-")[0] for metadata in self.folder.glob("site/*.dist-info")]
+        environment["BACKY_PLUGINS"] = ",".join(["backy-sources-file", *ours])
         command = [BACKY, *options, "-l", self.log, "scheduler", "-c", self.configuration]
-        self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        shell = ["sh", "-c", f'exec "$@" {closed}', "sh"] if closed else []
+        self.process = subprocess.Popen([*shell, *command], env=environment, stderr=subprocess.PIPE)
         if wait:
             self.wait_for("READY=1")
 
@@ -124,11 +153,11 @@ class Running:
         def is_told() -> bool:
             assert self.process
             assert self.process.poll() is None, self.log.read_text()
-            try:
-                self.told.append(self.manager.recv(4096).decode())
-            except BlockingIOError:
-                return False
-            return self.told[-1].startswith(message)
+            while not self.manager.heard.empty():
+                self.told.append(self.manager.heard.get())
+                if self.told[-1].startswith(message):
+                    return True
+            return False
 
         eventually(is_told)
 
@@ -187,9 +216,7 @@ def scheduler(tmp_path: Path) -> Iterator[Running]:
         "schedules": {"default": {"daily": {"interval": "3650d", "keep": 3}}},
         "jobs": {},
     }
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(f"\0backy-{os.getpid()}-{time.monotonic_ns()}")
-        manager.setblocking(False)
+    with closing(Manager()) as manager:
         running = Running(tmp_path, content, manager)
         yield running
     (tmp_path / "hold").unlink(missing_ok=True)
@@ -198,6 +225,25 @@ def scheduler(tmp_path: Path) -> Iterator[Running]:
 
 
 @pytest.fixture
+def answering() -> Iterator[Callable[[Path], None]]:
+    """Let something answer at the socket in a base directory, as `answering(base)`."""
+    with ExitStack() as stack:
+
+        def serve(base: Path) -> None:
+            server = stack.enter_context(socketserver.ThreadingUnixStreamServer(str(base / SOCKET), _Answer))
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+            stack.callback(server.shutdown)
+
+        yield serve
+
+
+class _Answer(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        self.rfile.readline()
+        self.wfile.write(b'{"ok": true, "text": ""}\n')
+
+
+@pytest.fixture(scope="session")
 def status() -> Callable[..., Status]:
     """Make up a status of jobs and what is different with them, as `status({"vm1": {"failures": 3}})`."""
 
@@ -206,12 +252,16 @@ def status() -> Callable[..., Status]:
             "job": name,
             "sla": "TOO OLD" if keys.get("sla_overdue") else "OK",
             "sla_overdue": 0.0,
+            "late_from": MIDNIGHT - timedelta(seconds=keys["sla_overdue"])
+            if keys.get("sla_overdue")
+            else MIDNIGHT + timedelta(days=1.5),
             "status": "waiting for deadline",
             "since": MIDNIGHT,
             "running_since": None,
             "interval": 86400.0,
             "revisions": 1,
             "last_time": MIDNIGHT,
+            "compared_since": MIDNIGHT,
             "last_tags": ("daily",),
             "last_duration": 12.3,
             "next_time": MIDNIGHT + timedelta(days=1),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backy.errors import ExitCode
-from backy.repository.config import JobConfig, PluginSection
+from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.revision import utc_now
 from backy.repository.sealed import FORMAT
@@ -31,10 +34,23 @@ def test_a_job_is_run_when_it_is_told_to(scheduler, eventually: Eventually) -> N
     assert (done.last_tags, done.failures, done.error, done.revisions) == (("daily",), 0, None, 1)
     assert scheduler.revisions("vm1") == 1
     log = (scheduler.base / "vm1/backy.log").read_text()
-    for command in ("backup -- daily", "expire", "purge"):
+    for command in ("backup --configure -- daily", "expire", "purge"):
         assert f"-b {scheduler.base}/vm1 -l {scheduler.base}/vm1/backy.log {command}\n" in log
     assert eventually(lambda: scheduler.status().jobs[0].revisions == 1)
     assert "vm1: backing up as daily" in scheduler.log.read_text()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_scheduler_with_closed_descriptors_works_and_logs(scheduler, closed: str) -> None:
+    scheduler.job("vm1")
+    scheduler.start(closed=closed)
+    scheduler.ask("run", "vm1")
+    assert scheduler.done("vm1").failures == 0
+    assert scheduler.stop() == 0
+    log, told = scheduler.log.read_text(), (scheduler.base / "vm1/backy.log").read_text()
+    assert "vm1: backing up as daily" in log
+    assert [text.endswith("INFO done\n") for text in (log, told)] == [True, True]
+    assert "Traceback" not in log + told
 
 
 def test_jobs_run_when_they_are_due(scheduler, eventually: Eventually) -> None:
@@ -122,7 +138,7 @@ def make_due(scheduler, name: str) -> None:
     scheduler.content["schedules"]["default"] = {"daily": {"interval": "1d", "keep": 3}}
     config = JobConfig(
         format=FORMAT,
-        source=PluginSection({"type": "file", "filename": str(image)}),
+        source=SourceSection({"type": "file", "filename": str(image)}),
         created=utc_now() - timedelta(days=3),
     )
     Repository.initialize(scheduler.base / name, config)
@@ -135,7 +151,7 @@ def test_a_scheduler_that_is_killed_leaves_a_backup_that_the_next_one_notices(
     scheduler.hold()
     scheduler.start()
     (child,) = eventually(scheduler.children)
-    eventually(lambda: "backup -- daily" in (scheduler.base / "vm1/backy.log").read_text())
+    eventually(lambda: " -- daily" in (scheduler.base / "vm1/backy.log").read_text())
     scheduler.process.kill()
     scheduler.process.communicate()
     assert scheduler.children() == [child]
@@ -244,7 +260,8 @@ def test_the_callback_is_told_of_each_backup(scheduler, eventually: Eventually) 
     eventually((scheduler.folder / "vm1.json").exists)
     (revision,) = json.loads((scheduler.folder / "vm1.json").read_text())["revisions"]
     assert revision["tags"] == ["daily"]
-    eventually(lambda: f"vm1: {callback} ended with exit code 3" in scheduler.log.read_text())
+    told = f"vm1: backup-completed-callback {callback}: it ended with exit code 3"
+    eventually(lambda: told in scheduler.log.read_text())
     assert scheduler.done("vm1").failures == 0
 
 
@@ -319,6 +336,28 @@ DRIVES = """
     def backy_console_commands():
         yield ConsoleCommand("drives", "Count drives.", lambda words: f"{words[0]} drives")
 """
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/fuse").exists(), reason="NOT TESTED: FUSE needs root here")
+def test_a_repository_on_a_disk_that_hangs_stops_neither_the_others_nor_the_end(scheduler) -> None:
+    # a file system that nobody answers for any more, as of an NFS server that is gone
+    scheduler.job("dead")
+    scheduler.job("live")
+    mountpoint = scheduler.base / "dead"
+    mountpoint.mkdir()
+    command = [sys.executable, "-m", "tests.hanging", str(mountpoint)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout
+            assert server.stdout.readline() == b"mounted\n"
+            server.send_signal(signal.SIGSTOP)
+            scheduler.start()
+            scheduler.ask("run", "live")
+            assert scheduler.done("live").revisions == 1
+            assert scheduler.stop() == 0
+        finally:
+            server.send_signal(signal.SIGCONT)
+            subprocess.run(["umount", "-l", mountpoint], check=True)
 
 
 def test_metrics_are_written_where_they_are_wanted(scheduler, eventually: Eventually) -> None:

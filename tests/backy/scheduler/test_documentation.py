@@ -12,17 +12,22 @@ from typing import Any
 import msgspec
 import pytest
 
+from backy.repository.journal.lines import Head
 from backy.scheduler.console import telnet as console
 from backy.scheduler.console.commands import COMMANDS
 from backy.scheduler.jobs.agenda import Phase
 from backy.scheduler.jobs.scanner import ROUND
-from backy.scheduler.monitoring.check import MOST_LINES, State, judge
-from backy.scheduler.monitoring.metrics import JOB_METRICS, POOL_METRICS, render
-from backy.scheduler.monitoring.status import JobStatus, PoolStatus, Status, age_allowed
+from backy.scheduler.monitoring.check import MOST_LINES, PUT_OFF, State
+from backy.scheduler.monitoring.metrics import HEADS, JOB_METRICS, POOL_METRICS, render
+from backy.scheduler.monitoring.status import DiskStatus, JobStatus, PoolStatus, Status, age_allowed
+from tests.judging import judge
 
 DOCS = Path(__file__).parents[3] / "docs"
 REFERENCE = DOCS / "reference"
 EXAMPLES = DOCS / "examples"
+
+
+DISK = DiskStatus(place="/srv", size=9, free=1, growth=2, low_since=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def table(page: str, heading: str) -> dict[str, list[str]]:
@@ -45,7 +50,9 @@ def type_of(schema: dict[str, Any]) -> str:
     return words.get(schema.get("type", ""), "object")
 
 
-@pytest.mark.parametrize(("heading", "struct"), [("The object", Status), ("pools", PoolStatus), ("jobs", JobStatus)])
+@pytest.mark.parametrize(
+    ("heading", "struct"), [("The object", Status), ("pools", PoolStatus), ("jobs", JobStatus), ("disk", DiskStatus)]
+)
 def test_every_member_of_the_status_file_is_explained_with_its_type(heading: str, struct: type[msgspec.Struct]) -> None:
     members = msgspec.json.schema(struct)["$defs"][struct.__name__]["properties"]
     documented = table("scheduler-status.md", heading)
@@ -60,16 +67,17 @@ def test_every_status_is_explained() -> None:
 
 
 def test_every_metric_is_explained(status) -> None:
-    text = render(status({"vm1": {}}))
+    sizes = dict.fromkeys(("image", "changed", "stored", "occupied", "max_size"), 1)
+    text = render(status({"vm1": {**sizes, "head": Head("id", 1, "ab")}}, disk=DISK))
     written = set(re.findall(r"^(\w+)", text, re.MULTILINE))
     documented = {name: heading for heading in ("Scheduler", "Pools", "Jobs") for name in table("metrics.md", heading)}
     assert set(documented) == written
-    assert {name for name, heading in documented.items() if heading == "Jobs"} == set(JOB_METRICS)
+    assert {name for name, heading in documented.items() if heading == "Jobs"} == {*JOB_METRICS, HEADS}
     assert {name for name, heading in documented.items() if heading == "Pools"} == set(POOL_METRICS)
 
 
 def test_every_figure_of_the_check_is_explained(status) -> None:
-    figures = re.findall(r"(\w+)=", judge(status({}), age_allowed(30)).performance)
+    figures = re.findall(r"(\w+)=", judge(status({}, disk=DISK, copies=("copy",)), age_allowed(30)).performance)
     assert list(table("check.md", "Performance data")) == figures
 
 
@@ -88,17 +96,26 @@ def test_every_warning_of_the_check_is_explained(status) -> None:
         "consistency": "crash",
         "unfrozen": True,
         "distrusted": 2,
+        "wrong": 2,
         "ahead": ("a1",),
         "waiting": 2,
+        "pinned": ("'pinned:shrunk' holds revision a1 of 2026-01-01",),
         "unreadable": 2,
-        "unfinished": True,
+        "failing_since": datetime(2026, 1, 1, tzinfo=UTC),
+        "put_off_since": datetime(2026, 1, 1, tzinfo=UTC) - PUT_OFF,
         "running_since": datetime(2026, 1, 1, tzinfo=UTC),
         "interval": 60.0,
-        "error": "'backy expire' failed after the backup: why",
+        "occupied": 99,
+        "max_size": 100,
+        "error": "'backy expire' failed: why",
     }
-    problems = ("the console can not listen at 1 port 2: why", "vm1: the repository can not be looked at: why")
-    found = status({"vm1": everything}, configuration_error="why", problems=problems, plugins=("why",))
-    verdict = judge(found, age_allowed(30))
+    problems = (
+        "the console can not listen at 1 port 2: why",
+        "vm1: the repository can not be looked at: why",
+        "vm1: since 2026-01-01 00:00:00 UTC: hook 'x' failed in backy_job_finished: why",
+    )
+    found = status({"vm1": everything}, configuration_error="why", problems=problems, plugins=("why",), disk=DISK)
+    verdict = judge(found, age_allowed(30), "no scheduler answers at /srv/backy/.socket: why; does one run?")
     patterns = [re.escape(text).replace(r"\.\.\.", ".*") for text in table("check.md", "Warnings")]
     assert verdict.state is State.WARNING
     assert [line for line in verdict.details if not any(re.match(pattern, line) for pattern in patterns)] == []
@@ -119,7 +136,7 @@ def test_the_limits_of_the_console_are_those_that_are_told() -> None:
     assert f"nothing for {console.SILENCE.seconds // 60} minutes" in page
     assert f"more than {console.SLOWNESS.seconds} seconds" in page
     assert f"more than {console.LONGEST_LINE} bytes" in page
-    assert f"{console.MOST_CLIENTS} clients at most" in page
+    assert f"can be {console.MOST_CLIENTS} clients" in page
 
 
 def test_where_the_page_of_the_scheduler_has_figures_they_are_right() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,20 +16,27 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from backy.errors import BackyError
+from backy.plugins.events import Events
+from backy.repository.config import dump_job
+from backy.repository.repository import Repository
 from backy.repository.revision import utc_now
+from backy.retention.forget import forget
+from backy.retention.purge import purge
 from backy.scheduler.configuration.configuration import load
 from backy.scheduler.daemon import Daemon
 from backy.scheduler.jobs import runner
 from backy.scheduler.jobs.agenda import Phase
 from backy.scheduler.jobs.ledger import Job
-from backy.scheduler.monitoring import reporter
-from backy.scheduler.monitoring.status import known_before, read
+from backy.scheduler.monitoring import announcer, reporter
+from backy.scheduler.monitoring.status import DiskStatus, left_before, read
 from backy.scheduler.process import children
 from backy.scheduler.process.base_directory import BaseDirectory, SchedulerRunningError
 from backy.scheduler.process.systemd import Notifier
+from backy.system.locking import BACKUP_LOCK, exclusive
 
 Scenario = Callable[[Daemon], Awaitable[Any]]
 
@@ -44,7 +53,7 @@ def inside(scheduler) -> Callable[..., None]:
         async def schedule() -> None:
             with BaseDirectory.held(configuration.settings.base_dir) as base:
                 daemon = Daemon(configuration, base, backy, Notifier(None, timedelta(seconds=1)), clock)
-                work = asyncio.create_task(daemon.run(known_before(configuration.settings.status_path)))
+                work = asyncio.create_task(daemon.run(left_before(configuration.settings.status_path)))
                 try:
                     await until(lambda: known(daemon))
                     await scenario(daemon)
@@ -113,7 +122,7 @@ def test_a_tag_that_looks_like_an_option_is_a_tag(scheduler, inside) -> None:
     inside(scenario)
 
 
-def test_failures_of_every_kind(scheduler, inside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_of_every_kind(scheduler, inside, caplog: pytest.LogCaptureFixture) -> None:
     program = scheduler.folder / "program"
     program.write_text(
         "#!/bin/sh\nwhile [ $# -gt 1 ] && [ $1 != backup ]; do last=$1; shift; done\n"
@@ -169,16 +178,62 @@ def test_a_source_that_hangs_holds_up_nobody_for_good(scheduler, inside) -> None
     inside(scenario, program)
 
 
-def test_a_plugin_that_hangs_when_it_is_loaded_holds_up_nobody_for_good(scheduler, inside) -> None:
-    scheduler.job("vm1", standstill=1)
-    scheduler.job("vm2")
+UNFIT_SOURCE = """
+    import os, time
+    from backy.hookspecs import hookimpl
+
+    @hookimpl
+    def backy_source(config):
+        time.sleep(1000) if config["do"] == "hang" else os._exit(7)
+
+    @hookimpl
+    def backy_source_config(argument):
+        return {}
+"""
+
+
+def test_a_source_that_is_unfit_when_it_is_made_harms_neither_the_scheduler_nor_others(scheduler, inside) -> None:
+    program = scheduler.folder / "program"
+    backy = Path(sys.executable).with_name("backy")
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={scheduler.folder}/site exec {backy} "$@"\n')
+    program.chmod(0o700)
+    scheduler.plugin("unfit", UNFIT_SOURCE, "sources")
+    scheduler.job("vm1", source={"type": "unfit", "do": "hang"}, standstill=2)
+    scheduler.job("vm2", source={"type": "unfit", "do": "exit"})
+    scheduler.job("vm3")
 
     async def scenario(daemon: Daemon) -> None:
-        prepare = daemon._runner.prepare
-        daemon._runner.prepare = lambda job: threading.Event().wait() if job.name == "vm1" else prepare(job)
-        job = await run(daemon, "vm1")
-        assert job.error == "loading the job's plugins (source 'file', storage 'chunked') took longer than 0:00:01"
-        assert (await run(daemon, "vm2")).error is None
+        before = threading.enumerate()
+        daemon.trigger(["vm1"])
+        jobs = daemon.ledger.jobs
+        assert (await run(daemon, "vm2")).error == f"exit code 7; {scheduler.base}/vm2/backy.log may tell more"
+        assert (await run(daemon, "vm3")).error is None
+        await until(lambda: jobs["vm1"].error)
+        assert jobs["vm1"].error == "nothing was read or stored for 0:00:02, so the backup was ended"
+        assert not [thread for thread in threading.enumerate() if thread not in before and not idle(thread)]
+        assert not scheduler.children()
+
+    inside(scenario, program)
+
+
+def idle(thread: threading.Thread) -> bool:
+    """Tell whether a thread waits for work, as those of a pool do."""
+    return thread.name.startswith(("announcer", "asyncio", "scanner"))
+
+
+def test_a_repository_that_somebody_changes_gets_its_configuration_later(scheduler, inside, caplog) -> None:
+    scheduler.job("vm1")
+
+    async def scenario(daemon: Daemon) -> None:
+        assert (await run(daemon, "vm1")).error is None
+        vm1 = Repository.open(scheduler.base / "vm1")
+        (vm1.directory / "config").write_bytes(dump_job(msgspec.structs.replace(vm1.config, expire=False)))
+        with exclusive(vm1.directory, BACKUP_LOCK):
+            assert (await run(daemon, "vm1")).entry.failures == 0
+        assert "is busy: another backy command holds .backup" in caplog.text
+        assert not Repository.open(vm1.directory).config.expire
+        assert (await run(daemon, "vm1")).error is None
+        assert Repository.open(vm1.directory).config.expire
 
     inside(scenario)
 
@@ -191,13 +246,94 @@ def test_what_fails_after_a_backup_does_not_make_it_bad(scheduler, inside) -> No
         with (scheduler.base / "vm1/.purge").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
             job = await run(daemon, "vm1")
-        assert job.error.startswith("'backy purge' failed after the backup: ")
-        assert (job.entry.failures, job.summary.revisions) == (0, 2)
+        # somebody reads: this is no failure, but is told if it lasts
+        assert (job.error, job.failing_since) == (None, None)
+        assert (since := job.put_off_since)
         daemon._runner.callback = scheduler.folder / "missing"
+        with (scheduler.base / "vm1/.purge").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            job = await run(daemon, "vm1")
+        assert job.error == f"backup-completed-callback {scheduler.folder}/missing: No such file or directory"
+        assert job.put_off_since == since
+        assert (since := job.failing_since)
+        daemon._runner.callback = scheduler.folder / "fails"
+        daemon._runner.callback.write_text("#!/bin/sh\nexit 3\n")
+        daemon._runner.callback.chmod(0o700)
+        oldest = min((scheduler.base / "vm1").glob("*.map"), key=lambda path: path.stat().st_mtime)
+        sound = oldest.read_bytes()
+        oldest.chmod(0o600)
+        oldest.write_bytes(b"damaged")
         job = await run(daemon, "vm1")
-        assert job.error.startswith("what follows a backup failed: [Errno 2]")
+        both = r"'backy purge' failed: .*; backup-completed-callback .* ended with exit code 3"
+        assert re.fullmatch(both, job.error)
+        assert (job.failing_since, job.put_off_since, job.entry.failures) == (since, None, 0)
+        oldest.write_bytes(sound)
+        daemon._runner.callback = None
+        job = await run(daemon, "vm1")
+        assert (job.error, job.failing_since) == (None, None)
 
     inside(scenario)
+
+
+FAILING_HOOK = """
+    from backy.hookspecs import hookimpl
+
+    @hookimpl
+    def backy_purge_finished(job):
+        raise OSError("no network")
+"""
+
+
+def test_a_hook_that_fails_is_told_until_it_works(scheduler, inside) -> None:
+    scheduler.job("vm1")
+    program = scheduler.folder / "program"
+    backy = Path(sys.executable).with_name("backy")
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={scheduler.folder}/site exec {backy} "$@"\n')
+    program.chmod(0o700)
+    scheduler.plugin("caller", FAILING_HOOK)
+
+    async def scenario(daemon: Daemon) -> None:
+        for _ in range(2):
+            job = await run(daemon, "vm1")
+            assert job.error == "hook 'caller' failed in backy_purge_finished: OSError: no network"
+        assert (job.entry.failures, job.unfinished, job.summary.revisions) == (0, True, 2)
+        plugin = scheduler.folder / "site/caller.py"
+        plugin.write_text(plugin.read_text().replace('raise OSError("no network")', "pass"))
+        job = await run(daemon, "vm1")
+        assert (job.error, job.failing_since) == (None, None)
+
+    inside(scenario, program)
+
+
+HANGING_HOOK = """
+    import time
+    from backy.hookspecs import hookimpl
+
+    @hookimpl
+    def backy_job_finished():
+        time.sleep(600)
+"""
+
+
+def test_a_hook_that_hangs_delays_no_job_and_not_the_end(scheduler, inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(announcer, "PATIENCE", timedelta())
+    installed = Events.installed
+    monkeypatch.setattr(Events, "installed", lambda sections: installed(sections, 2))
+    monkeypatch.syspath_prepend(scheduler.folder / "site")
+    scheduler.plugin("hanging", HANGING_HOOK)
+    scheduler.job("vm1")
+    daemons = []
+
+    async def scenario(daemon: Daemon) -> None:
+        daemons.append(daemon)
+        for number in (1, 2):
+            job = await run(daemon, "vm1")
+            assert (job.error, job.summary.revisions) == (None, number)
+
+    inside(scenario)
+    daemons[0]._announcer._thread.join()
+    (problem,) = daemons[0]._announcer.problems(["vm1"])
+    assert "ended after 2 seconds, its limit" in problem
 
 
 def test_what_follows_a_backup_has_a_time_limit_too(scheduler, inside, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,12 +346,35 @@ def test_what_follows_a_backup_has_a_time_limit_too(scheduler, inside, monkeypat
 
     async def scenario(daemon: Daemon) -> None:
         job = await run(daemon, "vm1")
-        assert job.error == "what follows a backup took longer than 0:00:02 and was ended"
+        assert job.error == f"backup-completed-callback {callback}: it took longer than 0:00:02 and was ended"
 
     inside(scenario)
 
 
-def test_the_clock_is_set_back_after_a_backup(scheduler, inside, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def doubts(scheduler, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[list[str]]]:
+    """What a hook plugin was told of a clock that is not right, as place and text."""
+    path = scheduler.folder / "doubts"
+    scheduler.plugin("doubts", DOUBTS.format(path=str(path)))
+    monkeypatch.syspath_prepend(scheduler.folder / "site")
+    return lambda: [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+DOUBTS = """
+    import json
+    from datetime import datetime
+    from backy.hookspecs import hookimpl
+    @hookimpl
+    def backy_clock_suspect(place, since, text):
+        assert isinstance(since, datetime)
+        with open({path!r}, "a") as stream:
+            stream.write(json.dumps([place, text]) + "\\n")
+"""
+
+
+def test_hook_backy_clock_suspect_is_told_when_the_clock_is_set_back_after_a_backup(
+    scheduler, inside, doubts: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
     scheduler.content["schedules"]["default"] = {"often": {"interval": "10d", "keep": 3}}
     scheduler.job("vm1")
     ahead = timedelta()
@@ -231,6 +390,7 @@ def test_the_clock_is_set_back_after_a_backup(scheduler, inside, caplog: pytest.
         assert job.entry.past.newest is None
         assert job.entry.due.time < daemon._clock() + timedelta(days=10)
         assert daemon.status().jobs[0].ahead == (first,)
+        await until(doubts)
         ahead = timedelta()
         daemon._wake.set()
         await until(lambda: not job.entry.past.ahead)
@@ -238,11 +398,14 @@ def test_the_clock_is_set_back_after_a_backup(scheduler, inside, caplog: pytest.
     inside(scenario, clock=lambda: utc_now() - ahead)
     assert "the clock was set back by 60 days" in caplog.text
     assert "the clock was set forward by 60 days" in caplog.text
-    assert "vm1: the schedule does not count 1 revision ahead of the clock" in caplog.text
+    place, text = doubts()[0]
+    assert place == str(scheduler.base / "vm1")
+    assert text.startswith("vm1: the schedule does not count 1 revision ahead of the clock, the latest of which is ")
+    assert text in caplog.messages
 
 
-def test_a_scheduler_that_starts_before_its_newest_revision_waits_for_the_clock(
-    scheduler, inside, caplog: pytest.LogCaptureFixture
+def test_hook_backy_clock_suspect_is_told_by_a_scheduler_that_waits_for_the_clock_at_its_start(
+    scheduler, inside, doubts: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     scheduler.job("vm1")
     behind = timedelta()
@@ -258,6 +421,7 @@ def test_a_scheduler_that_starts_before_its_newest_revision_waits_for_the_clock(
         daemon.trigger(["vm1"])
         await until(lambda: "vm1: the clock is before the newest revision" in caplog.text)
         assert (job.task, job.summary.revisions) == (None, 1)
+        await until(lambda: any("nothing is started for" in text for _, text in doubts()))
         behind = timedelta()
         await until(lambda: job.summary.revisions == 2)
         assert not daemon._waits_for_clock()
@@ -266,6 +430,38 @@ def test_a_scheduler_that_starts_before_its_newest_revision_waits_for_the_clock(
     behind = timedelta(days=20000)
     inside(again, clock=lambda: utc_now() - behind)
     assert caplog.text.count("the clock is before the newest revision") == 1
+
+
+def test_hook_backy_journal_broken_is_told_once(
+    scheduler, inside, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler.job("vm1")
+    told: list[tuple[str, str]] = []
+
+    async def scenario(daemon: Daemon) -> None:
+        monkeypatch.setattr(daemon._announcer, "tell", lambda hook, _, **told_of: told.append((hook, str(told_of))))
+        job = await run(daemon, "vm1")
+        assert daemon.status().jobs[0].head
+        newest = job.newest
+        (scheduler.base / "vm1" / f"{newest}.rev").unlink()
+        for _ in range(2):
+            await daemon._scanner.look_again(job)
+        text = f"revision {newest} is gone, and nothing in the journal removed it"
+        assert daemon.status().jobs[0].tampering == (text,)
+        assert [one for one in told if one[0] == "backy_journal_broken"] == [
+            ("backy_journal_broken", str({"text": text}))
+        ]
+        assert caplog.text.count(text) == 1
+        await until(lambda: read(scheduler.base / "status").jobs[0].tampering)
+
+    async def again(daemon: Daemon) -> None:
+        (job,) = daemon.ledger.jobs.values()
+        assert await daemon._scanner.look_again(job)
+        assert daemon.status().jobs[0].tampering
+        assert caplog.text.count("nothing in the journal removed it") == 1
+
+    inside(scenario)
+    inside(again)
 
 
 def test_a_reload_and_its_errors(scheduler, inside, caplog: pytest.LogCaptureFixture) -> None:
@@ -290,6 +486,12 @@ def test_a_reload_and_its_errors(scheduler, inside, caplog: pytest.LogCaptureFix
         with pytest.raises(BackyError, match="restart it to change that"):
             await daemon.reload()
         assert daemon.status().configuration_error
+        # at once, for those who ask as soon as they are told
+        assert "base-dir" in read(scheduler.base / "status").configuration_error
+        scheduler.content["global"]["base-dir"] = str(scheduler.base)
+        scheduler.write()
+        await daemon.reload()
+        assert read(scheduler.base / "status").configuration_error is None
         scheduler.configuration.write_text("nonsense: [")
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: "nonsense" in caplog.text or "not YAML" in caplog.text)
@@ -353,3 +555,62 @@ def test_the_grace_of_a_child_is_shorter_than_systemd_s_patience() -> None:
     unit = (Path(__file__).parents[3] / "docs/examples/backy.service").read_text()
     assert "TimeoutStopSec=90s" in unit
     assert timedelta(seconds=90) > children.GRACE * 2
+
+
+def test_hook_backy_space_low_plugins_are_told_once_that_the_disk_will_be_full(
+    scheduler, inside, monkeypatch, caplog
+) -> None:
+    """Also if a scheduler is started again meanwhile."""
+    scheduler.content["global"]["status-interval"] = 1
+    free = [10, 5, 4, 3, 9, 9, 4]
+    monkeypatch.setattr("backy.scheduler.daemon.look", lambda place: disk(place, free.pop(0) if free else 4))
+    monkeypatch.setattr(Daemon, "_interval", lambda _: timedelta(seconds=0.01))
+    told: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(
+        announcer.Announcer, "tell", lambda _, hook, place, **keys: told.append((hook, {"place": place, **keys}))
+    )
+
+    async def scenario(daemon: Daemon) -> None:
+        await until(lambda: not free)
+        await until(lambda: len(told) == 2)
+        await daemon._reporter.write()
+
+    inside(scenario)
+    assert [hook for hook, _ in told] == ["backy_space_low"] * 2
+    assert told[0][1]["place"] == scheduler.base
+    assert told[0][1]["text"].startswith(f"{scheduler.base}: 4 Bytes left on the disk of 20 Bytes")
+    assert left_before(scheduler.base / "status").disk.low_since == told[1][1]["since"]
+
+
+def disk(place: Path, free: int) -> DiskStatus:
+    return DiskStatus(place=str(place), size=20, free=free, growth=0)
+
+
+def test_a_job_whose_repository_is_too_large_stops_alone(scheduler, inside) -> None:
+    image = scheduler.job("vm1", reserve=0, **{"max-size": "1M"})
+    scheduler.job("vm2")
+
+    async def scenario(daemon: Daemon) -> None:
+        for expected in (
+            None,
+            None,
+            r"the repository takes 1\.\d MiB, and max-size is 1\.0 MiB: 'backy forget', then 'backy purge --trash'",
+        ):
+            image.write_bytes(os.urandom(600_000))
+            job = await run(daemon, "vm1")
+            assert job.error is expected or re.fullmatch(expected, job.error)
+        repository = Repository.open(scheduler.base / "vm1")
+        assert len(repository.records.history()) == 2
+        assert (await run(daemon, "vm2")).error is None
+        rows = {row.job: row for row in daemon.status().jobs}
+        assert (rows["vm1"].max_size, rows["vm1"].image, rows["vm1"].changed) == (2**20, 600_000, 600_000)
+        assert 600_000 < rows["vm1"].stored < 601_000
+        assert 1_200_000 < rows["vm1"].occupied < 1_500_000  # with the space that the journal has ahead
+        assert rows["vm2"].max_size is None
+
+        forget(repository, ["1"], events=Events())
+        purge(repository, Events(), everything=True)
+        job = await run(daemon, "vm1")
+        assert (job.error, job.entry.failures) == (None, 0)
+
+    inside(scenario)

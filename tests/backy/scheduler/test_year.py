@@ -22,8 +22,9 @@ import pytest
 from backy.repository.config import ScheduledTag
 from backy.repository.revision import Revision
 from backy.retention.rules import expiries
-from backy.retention.schedule import Past, Schedule, overdue
+from backy.retention.schedule import Schedule
 from backy.scheduler.jobs.agenda import Agenda, Entry, Outcome, Pool
+from backy.scheduler.jobs.due import Past, overdue
 from tests.revisions import make_revision
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

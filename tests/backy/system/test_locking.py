@@ -4,6 +4,9 @@ import logging
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,12 +62,13 @@ def test_a_process_that_dies_lets_go(tmp_path: Path) -> None:
         pass
 
 
-def test_a_shared_lock_is_waited_for_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [shared, partial(exclusive, wait=True)], ids=["shared", "alone"])
+def test_who_waits_for_a_lock_says_so(tmp_path: Path, held: Callable[..., AbstractContextManager[None]]) -> None:
     log, handler, got = logging.getLogger("backy.system.locking"), Waiting(), threading.Event()
     log.addHandler(handler)
 
     def read() -> None:
-        with shared(tmp_path, BACKUP_LOCK):
+        with held(tmp_path, BACKUP_LOCK):
             got.set()
 
     reader = threading.Thread(target=read)

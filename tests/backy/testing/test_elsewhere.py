@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from backy.api import ChunkDamageError, Held, Purged, Stored
 from backy.repository.repository import Repository
 from backy.testing.crashes import Content, Crash, Names, blobs_after
 from backy.testing.laboratory import BrokenPromiseError, Laboratory
+from backy.testing.memory import MemoryBlobs
 from backy.testing.recording import IncompleteRecordingError
 from backy.testing.storage_contract import StorageContract, _damaged, _Stored, _torn
 from backy.testing.trials import ACTIONS, failing_calls, power_losses, prepare
@@ -75,10 +77,11 @@ class Bucket:
         return Purged(len(dead), 0)
 
 
-class Memory(dict[str, bytes]):
+class Memory(MemoryBlobs):
     """What is kept elsewhere, and the buffer of a storage, which a power loss empties."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.buffer: dict[str, bytes] = {}
 
     def clear(self) -> None:
@@ -111,7 +114,8 @@ def laboratory(tmp_path: Path, clock, monkeypatch: pytest.MonkeyPatch):
     def make(kind: type[Bucket]) -> Laboratory:
         blobs = Memory()
         monkeypatch.setattr(Repository, "_make_storage", lambda _self, _section: kind(blobs))
-        made = Laboratory(tmp_path / "laboratory", clock, {"type": "bucket"}, blobs=blobs)
+        number = len(list(tmp_path.iterdir()))
+        made = Laboratory(tmp_path / f"laboratory {number}", clock, {"type": "bucket"}, blobs=blobs)
         prepare(made)
         return made
 
@@ -123,8 +127,31 @@ def test_a_sound_bucket_passes(laboratory, action: str) -> None:
     assert power_losses(laboratory(Bucket), action, 12)
 
 
-def test_calls_may_fail_beside_a_bucket(laboratory) -> None:
-    assert failing_calls(laboratory(Bucket), "backup", 4, lasting=False)
+@pytest.mark.parametrize("action", ACTIONS)
+def test_any_change_of_a_bucket_may_fail(laboratory, action: str) -> None:
+    made = laboratory(Bucket)
+    before = len(made.blobs)
+    calls = made.record(lambda: ACTIONS[action](made)).calls
+    assert calls.count("put") >= abs(len(made.blobs) - before)
+    assert failing_calls(laboratory(Bucket), action, 6, lasting=False)
+
+
+def test_a_change_can_fail_or_do_something() -> None:
+    blobs, done = MemoryBlobs(), []
+    blobs["a"] = b"1"
+    blobs.fail(2, errno.ENOSPC)
+    blobs["b"] = b"2"
+    with pytest.raises(OSError, match="No space left"):
+        blobs["b"] = b"3"
+    assert blobs == {"a": b"1", "b": b"2"}
+    blobs.at(1, lambda: done.append(dict(blobs)))
+    blobs.at(1, lambda: done.append(dict(blobs)), after=True)
+    del blobs["a"]
+    assert done == [{"a": b"1", "b": b"2"}, {"b": b"2"}]
+    assert blobs.changes == 4
+    blobs.fail(1)
+    blobs.calm()
+    assert blobs.pop("b") == b"2"
 
 
 def test_what_was_not_sent_before_the_record_is_lost(laboratory) -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from backy.api import PAGE_SIZE, ChunkDamageError, Extent, Report, Snapshot, chunk_count
-from backy.storage.chunked import purge, writer
-from backy.storage.chunked.writer import ChunkWriter
+from backy.api import PAGE_SIZE, ChunkDamageError, Coverage, Extent, Report, Snapshot, chunk_count
+from backy.comparing import compare_all
 from backy.testing.laboratory import BrokenPromiseError, Laboratory
 from backy.testing.memory import MemoryImage
+from backy.testing.pytest_plugin import CRASHES
 from backy.testing.source_contract import SourceContract, SourceUnderTest
-from backy.testing.storage_contract import STATES, StorageContract, StorageUnderTest, _Stored
+from backy.testing.storage_contract import StorageContract, StorageUnderTest, _Stored
 from backy.testing.trials import power_losses, prepare
-from backy.testing.verifier_contract import CONTENT, VerifierContract
+from backy.testing.verifier_contract import CONTENT, LATELY, LONG_AGO, VerifierContract
+from backy_storages_chunked import purge, writer
+from backy_storages_chunked.writer import ChunkWriter
 
 
 class Changed:
@@ -64,6 +66,8 @@ def rename_before_fsync(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(writer, "os", Changed(os, fsync=lambda descriptor: None, rename=rename))
     patch.setattr(ChunkWriter, "commit", late)
+    # most storages write anew what nobody relies on, and so may replace a file that is the base of others
+    patch.setattr(ChunkWriter, "_is_left", lambda *_: False)
 
 
 class Everything:
@@ -74,7 +78,9 @@ class Everything:
 def relying_on_all_that_is_stored(patch: pytest.MonkeyPatch) -> None:
     make = ChunkWriter.__init__
     patch.setattr(
-        ChunkWriter, "__init__", lambda self, files, codec, way, _: make(self, files, codec, way, Everything())
+        ChunkWriter,
+        "__init__",
+        lambda self, files, codec, way, _, notes: make(self, files, codec, way, Everything(), notes),
     )
 
 
@@ -97,7 +103,7 @@ def purge_that_forgets_bases(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def laboratory(tmp_path: Path, clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Laboratory]:
     """Make what the contract tries crashes on, with an option `durability`."""
-    for module in ("repository.live", "backup.backup"):
+    for module in ("testing.laboratory", "backup.backup", "conversion.convert"):
         monkeypatch.setattr(f"backy.{module}.boot_id", lambda: "one boot")
 
     def make(durability: str) -> Laboratory:
@@ -125,13 +131,13 @@ def test_crashes_show_it(laboratory, monkeypatch, mutant: Callable, durability: 
     prepared = laboratory(durability)
     mutant(monkeypatch)
     with pytest.raises(BrokenPromiseError):
-        power_losses(prepared, action, STATES)
+        power_losses(prepared, action, CRASHES)
 
 
 @pytest.mark.parametrize("durability", ["file", "filesystem"])
 @pytest.mark.parametrize("action", ["backup", "backup after a failed one", "forget and purge"])
-def test_crashes_show_nothing_without_a_mutant(laboratory, durability: str, action: str) -> None:
-    assert power_losses(laboratory(durability), action, STATES)
+def test_crashes_show_nothing_without_a_mutant(laboratory, rounds, durability: str, action: str) -> None:
+    assert power_losses(laboratory(durability), action, rounds(1, CRASHES))
 
 
 @pytest.fixture
@@ -200,15 +206,50 @@ def test_a_source_that_hides_none() -> None:
 class Swallowing:
     """A verifier that takes a chunk that can not be read for a sound one."""
 
-    def verify(self, snapshot, image, mismatch, progress) -> Report:
+    def verify(self, snapshot, image, mismatch, progress, coverage) -> Report:
         with suppress(ChunkDamageError):
             image.pread(0, snapshot.size)
-        return Report("swallowing", 0, chunk_count(snapshot.size))
+        return Report("swallowing", ())
 
 
 def test_a_verifier_that_swallows_damage() -> None:
     with pytest.raises(AssertionError):
         VerifierContract().test_damage_is_told_apart_from_a_difference(Swallowing(), CONTENT)
+
+
+class Misreporting:
+    """A verifier that compares all, and reports something else."""
+
+    def __init__(self, reported: Callable[[range, Coverage], Collection[int]]) -> None:
+        self._reported = reported
+
+    def verify(self, snapshot, image, mismatch, progress, coverage) -> Report:
+        everything = range(chunk_count(snapshot.size))
+        compare_all(snapshot, image, everything, mismatch, progress)
+        return Report("misreporting", self._reported(everything, coverage))
+
+
+@pytest.mark.parametrize(
+    "reported",
+    [
+        lambda everything, _: everything[1:],
+        lambda everything, _: [*everything, 0],
+        lambda everything, _: range(len(everything) + 1),
+        lambda everything, coverage: [*coverage.due(5), *everything],
+        lambda everything, coverage: everything[coverage.compared[-1] :],
+    ],
+    ids=["too few", "one twice", "one that is not there", "those that are due twice", "what was compared before"],
+)
+def test_a_verifier_that_reports_other_chunks_than_it_compares(reported: Callable) -> None:
+    with pytest.raises(AssertionError):
+        examine(Misreporting(reported))
+
+
+def examine(verifier: Misreporting) -> None:
+    contract = VerifierContract()
+    contract.test_every_chunk_that_differs_and_is_looked_at_is_a_mismatch(verifier, CONTENT)
+    for coverage in (LATELY, LONG_AGO):
+        contract.test_what_is_reported_was_compared_whatever_was_compared_before(verifier, coverage)
 
 
 HANGING = """
@@ -231,7 +272,7 @@ class TestHanging(VerifierContract):
     def verifier(self):
         return self
 
-    def verify(self, snapshot, image, mismatch, progress):
+    def verify(self, snapshot, image, mismatch, progress, coverage):
         # as a library does that waits for a thread which waits for it
         with ThreadPoolExecutor(1) as pool:
             pool.submit(threading.Event().wait).result()

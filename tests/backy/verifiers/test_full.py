@@ -1,11 +1,20 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
-from backy.api import CHUNK_SIZE, ChunkDamageError, ConfigError, Extent, Mismatch, SourceError
+from backy.api import (
+    CHUNK_SIZE,
+    ChunkDamageError,
+    ConfigError,
+    Coverage,
+    Extent,
+    Mismatch,
+    SourceError,
+    chunk_count,
+)
 from backy.comparing import chunks_with_data, data_chunks
 from backy.verifiers.full import FullVerifier, backy_verifier
 
@@ -41,12 +50,23 @@ class Memory:
         return self.content[offset : offset + length]
 
 
-def verify(snapshot: Memory, image: Memory) -> tuple[list[Mismatch], list[int], int, int]:
+def verify(snapshot: Memory, image: Memory, compared: Sequence[int] = ()) -> tuple[list[Mismatch], list[int], int, int]:
     found: list[Mismatch] = []
     progress: list[int] = []
-    report = FullVerifier().verify(snapshot, image, found.append, progress.append)
+    coverage = Coverage(1, compared or [0] * chunk_count(snapshot.size))
+    report = FullVerifier().verify(snapshot, image, found.append, progress.append, coverage)
     assert report.verifier == "full"
-    return found, progress, report.checked, report.total
+    return found, progress, len(report.compared), chunk_count(snapshot.size)
+
+
+def test_what_was_compared_for_this_revision_is_not_read_again() -> None:
+    snapshot, image = Memory(b"x" * SIZE), Memory(b"x" * SIZE)
+    compared = [0] * chunk_count(SIZE)
+    compared[1] = 1
+    found, _, checked, total = verify(snapshot, image, compared)
+    assert (found, checked, 1 in snapshot.read + image.read, set(image.read) == {*range(total)} - {1}) == (
+        *([], total, False, True),
+    )
 
 
 def test_equal_images_are_verified_in_full() -> None:
@@ -109,5 +129,5 @@ def test_an_empty_image_is_verified() -> None:
 
 def test_it_has_no_options() -> None:
     assert isinstance(backy_verifier(config={"type": "full"}), FullVerifier)
-    with pytest.raises(ConfigError, match=r"config.verifier: object contains unknown field `sample`"):
+    with pytest.raises(ConfigError, match=r"config.verifier.sample: unknown key"):
         backy_verifier(config={"type": "full", "sample": 3})

@@ -6,7 +6,6 @@ and do not outlive it.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import shutil
@@ -20,12 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from backy.debian import MissingModuleError
+from backy_sources_ceph.connection import bindings
+
 MONITOR_PORT = 3300
 PATIENCE = 60
 """Seconds to wait for the cluster. Nothing takes more than a few."""
 
 _PROGRAMS = ("ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "setpriv")
-_BINDINGS = ("rados", "rbd")
 _CONFIGURATION = """\
 [global]
 fsid = {fsid}
@@ -101,8 +102,13 @@ caps osd = "allow *"
 def missing() -> str | None:
     """Return a text that names the programs and modules that are missing for a cluster; None if all are there."""
     absent = [f"program {name}" for name in _PROGRAMS if not shutil.which(name)]
-    absent += [f"Python module {name}" for name in _BINDINGS if not importlib.util.find_spec(name)]
-    return f"there is no {', no '.join(absent)}" if absent else None
+    if absent:
+        return f"there is no {', no '.join(absent)}"
+    try:
+        bindings()
+    except MissingModuleError as error:
+        return str(error)
+    return None
 
 
 class ClusterError(Exception):
@@ -198,8 +204,7 @@ class Cluster:
     @contextmanager
     def connected(self) -> Iterator[Any]:
         """Connect as the administrator and yield the `rados.Rados`."""
-        import rados
-
+        rados, _ = bindings()
         # Ceph's defaults would wait for ever for a daemon that a test has killed.
         limits = {"client_mount_timeout": str(PATIENCE)}
         connection = rados.Rados(conffile=str(self.configuration), conf=limits)

@@ -105,6 +105,7 @@ PLAIN = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteu
 def test_a_repository_that_may_not_be_written_is_one_line(repository: Repository, tree, command: list[str]) -> None:
     directory = repository.directory / "new" if command[0] == "init" else repository.directory
     call = [*PLAIN, sys.executable, "-c", "from backy.cli.main import main; main()", "-b", directory, *command]
+    (repository.directory / BACKUP_LOCK).unlink()
     repository.directory.chmod(0o555)
     before = tree(repository.directory)
     done = subprocess.run(call, capture_output=True, text=True, check=False)

@@ -30,7 +30,7 @@ def distrusted(days: Repository) -> Callable[[], list[str]]:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ([], ["day1", "day2", "day3"]),
+        (["--all"], ["day1", "day2", "day3"]),
         (["-r", "day2"], ["day2"]),
         (["--from", "2027-05-02"], ["day2", "day3"]),
         (["--until", "2027-05-02"], ["day1", "day2"]),
@@ -54,6 +54,17 @@ def test_a_day_and_a_revision_do_not_go_together(backy, days: Repository, distru
     assert distrusted() == []
 
 
+@pytest.mark.parametrize("options", [[], ["--all", "-r", "0"], ["--all", "--from", "2027-05-01"]])
+def test_all_revisions_are_distrusted_only_if_that_is_said(
+    backy, days: Repository, distrusted: Callable, options: list[str]
+) -> None:
+    done = backy("-b", days.directory, "distrust", *options)
+
+    assert done.code == 2
+    assert "name revisions by --revision, --from or --until, or all of them by --all alone" in done.err
+    assert distrusted() == []
+
+
 def test_a_day_that_is_none_is_refused(backy, days: Repository) -> None:
     assert backy("-b", days.directory, "distrust", "--from", "yesterday").code == 2
 
@@ -68,5 +79,5 @@ def test_a_revision_that_was_looked_at_is_doubted_as_a_whole_again(backy, days: 
 
 def test_no_record_changes_while_a_backup_runs(backy, days: Repository, distrusted: Callable) -> None:
     with exclusive(days.directory, BACKUP_LOCK):
-        assert backy("-b", days.directory, "distrust").code == 75
+        assert backy("-b", days.directory, "distrust", "--all").code == 75
     assert distrusted() == []

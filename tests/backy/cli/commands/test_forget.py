@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from backy.repository.repository import Repository
-from backy.system.locking import BACKUP_LOCK, exclusive
+from backy.system.locking import RECORDS_LOCK, exclusive
 
 
 def test_forget_removes_one_revision_and_says_which(backy, repository: Repository) -> None:
@@ -14,7 +14,32 @@ def test_forget_removes_one_revision_and_says_which(backy, repository: Repositor
 
     assert (done.code, done.out, done.err) == (0, f"Forgot {old.id}\n", "")
     assert repository.records.history() == [new]
-    assert not list(repository.directory.glob(f"{old.id}*"))
+    done = backy("-b", repository.directory, "undelete", old.id[:8])
+    assert (done.code, done.out) == (0, f"{old.id} is back, with the tags manual:undeleted, old\n")
+    assert [revision.id for revision in repository.records.history()] == [old.id, new.id]
+
+
+def test_the_last_good_revision_needs_a_reason(backy, repository: Repository) -> None:
+    vm = repository.directory
+    backy("-b", vm, "backup", "daily")
+    done = backy("-b", vm, "forget", "-r", "0")
+    text = "Error: then no good revision is left; '--force --reason TEXT' does it all the same\n"
+    assert (done.code, done.out, done.err) == (1, "", text)
+    for reason in ([], ["--reason", " "]):
+        assert backy("-b", vm, "forget", "-r", "0", "--force", *reason).code == 2
+    assert len(repository.records.history()) == 1
+    assert backy("-b", vm, "forget", "-r", "0", "--force", "--reason", "the VM is gone").code == 0
+    assert [line.note for line, _ in repository.records.journal.read() if line and line.act == "forget"] == [
+        "the VM is gone"
+    ] * 2
+
+
+def test_a_loop_of_forget_ends_early(backy, repository: Repository) -> None:
+    for _ in range(9):
+        backy("-b", repository.directory, "backup", "daily")
+    codes = [backy("-b", repository.directory, "forget", "-r", "0").code for _ in range(9)]
+    assert codes == [0] * 3 + [1] * 6
+    assert len(repository.records.history()) == 6
 
 
 @pytest.mark.parametrize(("specification", "error"), [("1", "no revision 1"), ("nope", "no revision 'nope'")])
@@ -46,6 +71,6 @@ def test_a_damaged_revision_is_forgotten_by_its_full_id(backy, repository: Repos
     assert not list(repository.directory.glob(f"{identity}*"))
 
 
-def test_forget_ends_with_75_while_a_backup_runs(backy, repository: Repository) -> None:
-    with exclusive(repository.directory, BACKUP_LOCK):
+def test_forget_ends_with_75_while_records_change(backy, repository: Repository) -> None:
+    with exclusive(repository.directory, RECORDS_LOCK):
         assert backy("-b", repository.directory, "forget", "-r", "0").code == 75

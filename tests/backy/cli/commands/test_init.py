@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -49,6 +50,76 @@ def test_init_prints_the_next_steps(
     assert {path.name for path in directory.iterdir() if "reflink" in path.name} == set()
 
 
+SOURCES = """
+    from contextlib import contextmanager
+    from backy.api import SourceBusyError, SourceError
+    from backy.hookspecs import hookimpl
+    class Snapshot:
+        size = 0
+        def extents(self): return []
+        def changes(self): return None
+        def pread(self, length, offset): return b""
+    class Source:
+        verifier = "full"
+        def __init__(self, how): self.how = how
+        def retain(self, revision_ids): raise AssertionError("there may be revisions elsewhere")
+        @contextmanager
+        def snapshot(self, revision_id, parent):
+            if self.how == "gone": raise SourceError("no such machine")
+            if self.how == "busy": raise SourceBusyError("another backup")
+            if self.how == "odd": raise KeyError("hat")
+            try:
+                yield Snapshot()
+            except BaseException:
+                raise
+            else:
+                raise AssertionError("no revision is complete, so nothing is to be kept for one")
+    @hookimpl
+    def backy_source(config): return Source(config["how"])
+    @hookimpl
+    def backy_source_config(argument): return {"how": argument}
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "warned"),
+    [
+        ("there", None),
+        ("busy", None),
+        ("gone", "WARNING: nothing can be backed up as it is: no such machine"),
+        (
+            "odd",
+            "WARNING: nothing can be backed up as it is: source 'machine' of acme 1.0 is broken: .*KeyError: 'hat'",
+        ),
+    ],
+)
+def test_a_source_that_can_not_be_opened_is_warned_of(
+    backy, distribution, tmp_path: Path, how: str, warned: str | None
+) -> None:
+    distribution("acme", {"backy.sources": ["machine"]}, SOURCES)
+    done = backy("-b", tmp_path / "vm", "init", "machine", how)
+    assert (done.code, done.out.splitlines()[0]) == (0, f"Made a repository in {tmp_path}/vm")
+    assert re.fullmatch(f"{warned}\n" if warned else "", done.err)
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "pipe", "dangling link", "unreadable below"])
+def test_an_image_that_can_not_be_opened_is_warned_of(backy, tmp_path: Path, kind: str) -> None:
+    image = tmp_path / "vm.img"
+    if kind == "directory":
+        image.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(image)
+    elif kind == "dangling link":
+        image.symlink_to("nowhere")
+    elif kind == "unreadable below":
+        (tmp_path / "file").touch()
+        image = tmp_path / "file/vm.img"
+    done = backy("-b", tmp_path / "vm", "init", "file", image)
+    assert done.code == 0
+    assert done.err.startswith(f"WARNING: nothing can be backed up as it is: source {image}")
+    assert done.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
@@ -82,7 +153,11 @@ def test_options_become_keys_of_sections(backy, tmp_path: Path, image: Path) -> 
     assert config.schedule["daily"].keep == 7
     assert config.source
     assert config.source.written == {"type": "file", "filename": str(image), "freeze": "keep"}
-    for option, said in [(given[3], "is not of the form"), ("id.x=1", "these do: hooks"), ("storage.x=1", "`x`")]:
+    for option, said in [
+        (given[3], "is not of the form"),
+        ("id.x=1", "these do: hooks"),
+        ("storage.x=1", "storage.x: unknown key"),
+    ]:
         done = backy("-b", tmp_path / "other", "init", "file", image, "-o", option)
         assert done.code != 0
         assert said in done.err
@@ -92,11 +167,11 @@ def test_options_become_keys_of_sections(backy, tmp_path: Path, image: Path) -> 
 WEB = """
     from backy.api import ConfigError
     from backy.hookspecs import hookimpl
-    from backy.storage.chunked import plugin
+    import backy_storages_chunked
 
     @hookimpl
     def backy_storage(config, job):
-        return plugin.backy_storage({"type": "chunked", "compression": config["level"]}, job)
+        return backy_storages_chunked.backy_storage({"type": "chunked", "compression": config["level"]}, job)
 
     @hookimpl
     def backy_storage_config(argument):
@@ -127,7 +202,7 @@ def test_a_repository_without_a_source_is_a_copy(backy, repository: Repository, 
     assert backy("-b", repository.directory, "restore", tmp_path / "out").code == 0
     assert (tmp_path / "out").read_bytes() == image.read_bytes()
     # without a schedule nothing expires, and nothing asks for the source
-    for words in ("expire", "status", "scrub light", "verify", "release", "forget -r 0", "purge"):
+    for words in ("expire", "status", "scrub light", "verify", "release", "forget -r 0 --force --reason test", "purge"):
         done = backy("-b", repository.directory, *words.split())
         assert (done.code, done.err) == (0, ""), words
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import time
 from pathlib import Path
 
 import msgspec
@@ -10,11 +13,27 @@ import pytest
 def test_jobs_without_a_status_file_are_an_error(backy, configuration: Path) -> None:
     result = backy("jobs", "-c", configuration)
     assert result.code == 1
-    assert result.err == f"Error: there is no status file {configuration.parent}/status; 'backy scheduler' writes it\n"
+    assert result.err == f"Error: no status file found at {configuration.parent}/status; 'backy scheduler' writes it\n"
 
 
 def test_jobs_with_a_pattern_that_is_none_are_an_error(backy, configuration: Path, status_file: Path) -> None:
     assert backy("jobs", "-c", configuration, "(").err == "Error: '(' is no regular expression: missing ): (\n"
+
+
+def test_a_list_that_nobody_keeps_up_to_date_says_first_how_old_it_is(
+    backy, configuration: Path, status_file: Path
+) -> None:
+    """And the jobs are judged as of now: nobody has backed them up since."""
+    os.utime(status_file, (time.time() - 290,) * 2)  # too new for `backy check` to be critical
+    said = backy("jobs", "-c", configuration)
+    first, *others = said.out.splitlines()
+    doubt = rf"as of .*, 0:04:5\d ago: no scheduler answers at {configuration.parent}/\.socket: .*; does one run\?"
+    assert re.fullmatch(doubt, first)
+    assert sum("TOO OLD" in line for line in others) == 2
+
+    said = backy("jobs", "-c", configuration, "--json")
+    assert re.fullmatch(f"WARNING: {doubt}\n", said.err)
+    assert [job["sla"] for job in json.loads(said.out)] == ["TOO OLD", "TOO OLD"]
 
 
 def test_jobs_are_listed_and_chosen(backy, configuration: Path, status_file: Path) -> None:
@@ -31,7 +50,7 @@ def status_file(configuration: Path) -> Path:
         "last_time": None, "last_tags": [], "last_duration": None, "next_time": None, "next_tags": [], "failures": 1,
         "error": "why", "manual_tags": [], "quarantine_reports": 0, "distrusted": 0, "unreadable": 0,
         "verification": None, "partly_verified": False, "consistency": None, "unfrozen": False,
-        "unfinished": False, "running_since": None, "interval": 86400.0,
+        "unfinished": False, "running_since": None, "interval": 86400.0, "late_from": "2026-01-02T12:00:00Z",
     }  # fmt: skip
     general = {
         "version": "3", "pid": 1, "started": job["since"], "written": job["since"], "interval": 30, "configuration": "",

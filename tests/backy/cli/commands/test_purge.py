@@ -9,8 +9,9 @@ from backy.system.locking import PURGE_LOCK, shared
 def test_purge_says_what_it_freed(backy, repository: Repository, image: Path) -> None:
     assert backy("-b", repository.directory, "purge").out == "Purged: 0 files, 0 Bytes\n"
     backy("-b", repository.directory, "backup", "old")
-    backy("-b", repository.directory, "forget", "-r", "old")
-    done = backy("-b", repository.directory, "purge")
+    backy("-b", repository.directory, "forget", "-r", "old", "--force", "--reason", "a test")
+    assert backy("-b", repository.directory, "purge").out == "Purged: 0 files, 0 Bytes\n"
+    done = backy("-b", repository.directory, "purge", "--trash")
 
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("Purged: 3 files, 8.0 MiB")
@@ -34,5 +35,5 @@ def test_purge_refuses_while_a_map_is_damaged(backy, repository: Repository, tre
     done = backy("-b", repository.directory, "purge")
 
     assert (done.code, done.err.count("\n")) == (1, 1)
-    assert f"nothing is purged, for its chunks are not known: 'backy forget -r {path.stem}' first" in done.err
+    assert f"nothing is purged, as its chunks are not known: 'backy forget -r {path.stem}' first" in done.err
     assert tree(repository.directory / "chunks") == before

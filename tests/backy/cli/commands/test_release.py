@@ -103,7 +103,12 @@ def test_release_leaves_nothing_behind_and_harms_no_revision(backy, keeping, kep
 
     assert (done.code, done.out, done.err) == (0, "Released\n", "")
     assert names(kept) == set()
-    assert tree(keeping.directory) == before
+    after = tree(keeping.directory)
+    assert {name for name in after if after[name] != before.get(name)} == {"journal"}
+    assert before.keys() == after.keys()
+    written = [(line.act, line.step, line.revision) for line, _ in keeping.records.journal.read()[-2:] if line]
+    assert written == [("release", "intended", None), ("release", "done", None)]
+    assert backy("-b", keeping.directory, "audit").code == 0
     assert backy("-b", keeping.directory, "backup", "after all").code == 0
 
 
@@ -112,6 +117,12 @@ def test_release_says_if_the_source_is_out_of_reach(backy, keeping, kept) -> Non
     done = backy("-b", keeping.directory, "release")
 
     assert (done.code, done.out, done.err) == (1, "", "Error: nobody answers\n")
+    # nobody knows how much of it came about
+    assert backy("-b", keeping.directory, "audit").code == 0
+    assert backy("-b", keeping.directory, "tags", "add", "-r", "0", "manual:x").code == 0
+    assert backy("-b", keeping.directory, "audit").code == 0
+    written = [(line.act, line.step) for line, _ in keeping.records.journal.read()[-4:] if line]
+    assert written == [("release", "intended"), ("release", "dropped"), ("tags", "intended"), ("tags", "done")]
 
 
 def test_release_ends_with_75_while_a_backup_runs(backy, keeping) -> None:
@@ -130,4 +141,4 @@ def test_a_source_that_never_keeps_anything_is_asked_nothing(
 
     done = backy("-b", directory, "release")
     assert (done.code, done.out) == (0, "The source 'old' keeps nothing\n")
-    assert backy("-b", directory, "forget", "-r", "0").err == ""
+    assert backy("-b", directory, "forget", "-r", "0", "--force", "--reason", "test").err == ""

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import builtins
 import errno
-import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,15 +180,14 @@ def test_a_read_error_advises_nobody_to_give_a_revision_up(
     backy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     """The disk may be well again behind another cable."""
-    opened = open
+    opened = os.open
 
-    def fail(path: object, *arguments: object, **keywords: object) -> object:
+    def fail(path: Any, *arguments: Any, **keywords: Any) -> int:
         if str(path).endswith(suffix):
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         return opened(path, *arguments, **keywords)
 
-    monkeypatch.setattr(builtins, "open", fail)
-    monkeypatch.setattr(io, "open", fail)
+    monkeypatch.setattr(os, "open", fail)
     done = backy("-b", tmp_path / "vm", "restore", tmp_path / "out")
 
     assert (done.code, done.out) == (1, "")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -29,6 +30,20 @@ def test_a_sound_machine_passes_and_nothing_is_left(backy, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_fails_on_purpose_is_not_logged(backy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noisy(*_arguments: object, **_more: object) -> int:
+        logging.getLogger("backy").error("what follows a backup failed: [Errno 5]")
+        return 1
+
+    monkeypatch.setattr("backy.testing.trials.power_losses", noisy)
+    monkeypatch.setattr("backy.testing.trials.failing_calls", noisy)
+    result = backy("selftest", "--on", tmp_path)
+    assert (result.code, result.err) == (0, "")
+    # only of the trials, and unless somebody wants to see it
+    assert logging.root.manager.disable == 0
+    assert "[Errno 5]" in backy("-v", "selftest", "--on", tmp_path).err
+
+
 def test_a_broken_promise_is_told(backy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*_arguments: object, **_more: object) -> int:
         raise BrokenPromiseError("power loss after 7 calls: a complete revision is lost")
@@ -47,7 +62,7 @@ def test_a_broken_promise_is_told(backy, tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_file_system_that_loses_what_was_synced_is_found_out(
     backy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backy.storage.chunked.writer.sync_file_system", lambda _descriptor: None)
+    monkeypatch.setattr("backy_storages_chunked.writer.sync_file_system", lambda _descriptor: None)
     result = backy("selftest", "--on", tmp_path, "--count", 40)
 
     assert result.code == 1

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from backy.answers.occupied import occupied
 from backy.backup.backup import Backup
 from backy.repository.repository import Repository
-from backy.repository.revision import Wrong
-from backy.repository.running import Running, begin
+from backy.repository.revision import Birth, Wrong
+from backy.repository.running import begin
 from backy.testing.memory import MemoryRepository
+from backy.text.phrases import size
 from backy_sources_file.source import OpenFile
 
 
@@ -29,11 +31,11 @@ def test_status_lists_the_oldest_first(backy, repository: Repository) -> None:
     assert "| old" in lines[0]
     assert "| daily,new" in lines[1]
     assert "verified" in lines[0]
-    assert "2 revisions containing 12.0 MiB data (estimated)" in done.out
+    assert f"2 revisions in a repository of {size(occupied(repository.directory))}" in done.out
 
 
 def test_status_of_nothing_is_an_empty_table(backy, repository: Repository) -> None:
-    assert "0 revisions containing 0 Bytes data" in backy("-b", repository.directory, "status").out
+    assert "0 revisions in a repository of " in backy("-b", repository.directory, "status").out
 
 
 @pytest.mark.parametrize("tag", ["[/bold]", "[red]x", ":smile:", "manual:before"])
@@ -56,7 +58,12 @@ def test_status_for_scripts_is_json(backy, repository: Repository) -> None:
 
 
 def test_a_backup_that_runs_is_told_and_is_no_revision(backy, repository: Repository) -> None:
-    begin(repository.directory, Running(id="unfinished", seq=1, timestamp=datetime.now(UTC), tags=("daily",)))
+    begin(
+        repository.directory,
+        Birth(
+            id="unfinished", seq=1, timestamp=datetime.now(UTC), trusted_time=datetime.now(UTC), birth_tags=("daily",)
+        ),
+    )
 
     shown = backy("-b", repository.directory, "status").out
     assert "unfinished is being made, or its backup was interrupted\n" in shown
@@ -72,6 +79,8 @@ def test_what_the_image_is_like_is_told(
     backy, repository: Repository, monkeypatch, consistency: str, shown: str
 ) -> None:
     unfrozen = "not frozen" in shown
+    repository.config.source.written["torn"] = "accept"
+    repository.write_config(repository.config)
     monkeypatch.setattr(OpenFile, "consistency", property(lambda _: consistency, lambda *_: None), raising=False)
     monkeypatch.setattr(OpenFile, "unfrozen", unfrozen, raising=False)
     backy("-b", repository.directory, "backup", "daily")

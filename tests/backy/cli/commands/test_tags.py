@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from backy.repository.repository import Repository
-from backy.system.locking import BACKUP_LOCK, exclusive
+from backy.system.locking import BACKUP_LOCK, RECORDS_LOCK, exclusive
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,8 @@ def test_what_can_not_be_changed_is_one_line_and_nothing_is(
     assert scheduled.records.history() == before
 
 
-def test_tags_are_not_changed_during_a_backup(backy, scheduled: Repository) -> None:
+def test_tags_are_changed_beside_a_backup_and_not_while_records_change(backy, scheduled: Repository) -> None:
     with exclusive(scheduled.directory, BACKUP_LOCK):
+        assert backy("-b", scheduled.directory, "tags", "add", "daily", "-r", "0").code == 0
+    with exclusive(scheduled.directory, RECORDS_LOCK):
         assert backy("-b", scheduled.directory, "tags", "add", "daily", "-r", "0").code == 75

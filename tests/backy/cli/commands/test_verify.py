@@ -35,7 +35,7 @@ def test_one_revision_is_verified_whatever_is_thought_of_it(backy, stored: Repos
 def test_damage_is_exit_code_1_and_all_revisions_are_judged(backy, stored: Repository) -> None:
     old, new = stored.records.history()
     next(stored.directory.glob("chunks/*/*.zst")).unlink()
-    backy("-b", stored.directory, "distrust")
+    backy("-b", stored.directory, "distrust", "--all")
     done = backy("-b", stored.directory, "verify")
 
     assert done.code == 1
@@ -48,7 +48,7 @@ def test_damage_is_exit_code_1_and_all_revisions_are_judged(backy, stored: Repos
 
 def test_a_damaged_map_keeps_no_other_revision_from_being_verified(backy, stored: Repository) -> None:
     old, new = stored.records.history()
-    backy("-b", stored.directory, "distrust")
+    backy("-b", stored.directory, "distrust", "--all")
     stored.records.map_path(old.id).unlink()
     done = backy("-b", stored.directory, "verify")
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from backy.repository.repository import Repository
+from backy.repository.revision import Wrong
 
 DATE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
@@ -40,8 +41,16 @@ def test_the_last_revision_of_all_is_kept_without_a_tag(backy, scheduled: Reposi
 
     assert done.out.splitlines()[0].endswith("tags: none")
     assert done.out.splitlines()[1:] == [
-        "kept for ever: the newest revision that is not distrusted is never removed by the schedule"
+        "kept for ever: the newest revision that is not in doubt is never removed by the schedule"
     ]
+
+
+def test_a_doubt_is_told(backy, scheduled: Repository) -> None:
+    revision = scheduled.records.select("2")
+    scheduled.records.write_state(revision.changed(wrong=Wrong((4,), revision.timestamp)))
+    done = backy("-b", scheduled.directory, "why", "-r", "2")
+
+    assert f"revision {revision.id} is wrong in 1 chunk: the source had other content, so it does not" in done.out
 
 
 @pytest.mark.parametrize(

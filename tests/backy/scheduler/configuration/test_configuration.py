@@ -169,7 +169,7 @@ MISTAKES = {
     "a list": ("[1]", "line 1: expected keys and values, got [1]"),
     "no YAML": ("jobs: [", "line 2: not YAML: did not find expected node content"),
     "a tab": ("jobs:\n\tweb1: x", "line 2: not YAML: found character that cannot start any token"),
-    "control character": ("\x01: 1", "line 1: not YAML: unacceptable character #x0001"),
+    "control character": ("a: ü\n\n\x01: 1", "line 3: not YAML: unacceptable character #x0001"),
     "not UTF-8": (b"\xff\xff: 1", "line 1: not YAML: unacceptable character #x00ff"),
     "two documents": (f"{SMALL}---\n{SMALL}", "line 8: not YAML: but found another document"),
     "python object": (f"{SMALL}x: !!python/name:os.system ''", "line 8: not YAML: could not determine a constructor"),
@@ -198,7 +198,7 @@ GLOBAL_MISTAKES = {
     "peers: {}": "global.peers: unknown key; backup servers of an unreleased backy 2.6 do not know each other here",
     "base-dir: backy": "global.base-dir: 'backy' is no absolute path",
     "base-dir: 3": "global.base-dir: expected a path, got 3",
-    "worker-limit: 0": "global.worker-limit: expected a whole number >= 1, got 0",
+    "worker-limit: 0": "global.worker-limit: expected a whole number of at least 1, got 0",
     "worker-limit: 1.5": "global.worker-limit: expected a whole number, got 1.5",
     "worker-limit: two": "global.worker-limit: expected a whole number, got 'two'",
     "worker-limit: '3,'": "global.worker-limit: expected a whole number, got '3,'; the comma at its end belongs to the",
@@ -206,10 +206,10 @@ GLOBAL_MISTAKES = {
     "status-interval: often": "global.status-interval: 'often' is no duration; write a number and s, m, h",
     "status-interval: 0.5": "global.status-interval: expected a duration such as '30m', or seconds, got 0.5",
     "status-interval: yes": "global.status-interval: expected a duration such as '30m', or seconds, got True",
-    "telnet-addrs: 3": "global.telnet-addrs: expected text or a list, got 3",
+    "telnet-addrs: 3": "global.telnet-addrs: expected text or a list, got a number; text of digits needs quotes",
     "telnet-addrs: [1]": "global.telnet-addrs: expected text, got [1]",
-    "telnet-port: 65536": "global.telnet-port: expected a whole number <= 65535, got 65536",
-    "telnet-port: 0": "global.telnet-port: expected a whole number >= 1, got 0",
+    "telnet-port: 65536": "global.telnet-port: expected a whole number of at most 65535, got 65536",
+    "telnet-port: 0": "global.telnet-port: expected a whole number of at least 1, got 0",
     "backup-completed-callback: notify me": "global.backup-completed-callback: 'notify me' is no absolute path",
     "storage: {compression: 3}": "global.storage: the key 'type' is missing; it names the plugin, as in 'type: file'",
     "verifier: 3": "global.verifier: expected text or keys and values, got 3",
@@ -231,9 +231,9 @@ TAG_MISTAKES = {
     "{interval: 3651d, keep: 7}": "an interval is at least a second and at most 3650 days",
     "{interval: 999999999w, keep: 7}": "interval: '999999999w' is too long",
     "{interval: , keep: 7}": "interval: expected a duration such as '30m', or seconds, got nothing",
-    "{interval: 1d, keep: 0}": "keep: expected a whole number >= 1, got 0",
-    "{interval: 1d, keep: -7}": "keep: expected a whole number >= 1, got -7",
-    "{interval: 1d, keep: 100001}": "keep: expected a whole number <= 100000, got 100001",
+    "{interval: 1d, keep: 0}": "keep: expected a whole number of at least 1, got 0",
+    "{interval: 1d, keep: -7}": "keep: expected a whole number of at least 1, got -7",
+    "{interval: 1d, keep: 100001}": "keep: expected a whole number of at most 100000, got 100001",
     "{interval: 1d, keep: 010}": "keep: expected a whole number, got '010'",
     "{interval: 1d, keep: seven}": "keep: expected a whole number, got 'seven'",
     "{interval: 1d, keep: '7,'}": "keep: expected a whole number, got '7,'; the comma at its end belongs to the value",
@@ -242,7 +242,7 @@ JOB_MISTAKES = {
     "{schedule: default}": "the key 'source' is missing",
     "{source: {type: x}}": "the key 'schedule' is missing",
     "web": "expected keys and values, got 'web'",
-    "{type: file, filename: /x, schedule: default}": "type: unknown key; there are: source, schedule, keep, storage,",
+    "{type: file, filename: /x, schedule: default}": "type: unknown key; there are: source, disks, schedule, moment,",
     "{source: /x, schedule: default}": "source: expected keys and values, got '/x'",
     "{source: {filename: /x}, schedule: default}": "source: the key 'type' is missing; it names the plugin",
     "{source: {type: x, backend: cowfile}, schedule: default}": "source.backend: write 'storage: chunked' or 'storage:",
@@ -251,7 +251,7 @@ JOB_MISTAKES = {
     "{source: {type: x}, schedule: {daily: 1}}": "schedule: expected text, got {'daily': 1}",
     "{source: {type: x}, schedule: no}": "schedule: expected text, got False; to YAML yes, no, on and off are no words",
     "{source: {type: x}, schedule: default, keep: {dayly: 1}}": "keep.dayly: unknown key; did you mean 'daily'? there",
-    "{source: {type: x}, schedule: default, keep: {daily: 0}}": "keep: expected a whole number >= 1, got {'daily': 0}",
+    "{source: {type: x}, schedule: default, keep: {daily: 0}}": "keep: expected a whole number of at least 1, got {",
     "{source: {type: x}, schedule: default, storage: 3}": "storage: expected text or keys and values, got 3",
     "{source: {type: x}, schedule: default, time-limit: x}": "time-limit: 'x' is no duration",
 }
@@ -271,11 +271,14 @@ NAME_MISTAKES = {
     "status": "is the name of the status file; call the job otherwise, or set global.status-file",
 }
 TAG_NAME_MISTAKES = {
-    "manual:daily": "tags that begin with 'manual:' are given by hand, by no schedule",
-    "'a,b'": "a tag has no comma, no control character, and no blank at its ends",
-    "''": "a tag has no comma, no control character, and no blank at its ends",
-    "' a'": "a tag has no comma, no control character, and no blank at its ends",
-    '"a\\n"': "a tag has no comma, no control character, and no blank at its ends",
+    "manual:daily": "no schedule gives tags that begin with 'manual:' or 'pinned:'",
+    "pinned:shrunk": "no schedule gives tags that begin with 'manual:' or 'pinned:'",
+    "'a,b'": "'a,b' can be no tag: a tag has no comma, no control character, and no blank at its ends",
+    "''": "'' can be no tag: a tag has no comma, no control character, and no blank at its ends",
+    "' a'": "' a' can be no tag: a tag has no comma, no control character, and no blank at its ends",
+    '"a\\n"': "'a\\n' can be no tag: a tag has no comma, no control character, and no blank at its ends",
+    "7": "'7' can be no tag: '-r 7' means the revision of that number",
+    "last": "'last' can be no tag: '-r last' means the revision of that place",
 }
 
 
@@ -326,9 +329,9 @@ def test_a_tag_that_is_none_is_told(problems, name: str) -> None:
 
 
 def test_a_missing_file_and_one_that_may_not_be_read_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"none\.conf, line 1: can not be read: No such file or directory"):
+    with pytest.raises(ConfigurationError, match=r"none\.conf: can not be read: No such file or directory"):
         load(tmp_path / "none.conf")
-    with pytest.raises(ConfigurationError, match="line 1: can not be read: Is a directory"):
+    with pytest.raises(ConfigurationError, match=": can not be read: it is no regular file"):
         load(tmp_path)
 
 

@@ -91,7 +91,7 @@ def test_mistakes_elsewhere_do_not_matter(tmp_path: Path, content: str, base: st
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (None, "backy.conf, line 1: can not be read: No such file"),
+        (None, "backy.conf: can not be read: No such file"),
         ("\njobs: [this, is: not {YAML", "backy.conf, line 2: not YAML: "),
         ("global: {base-dir: *nowhere}", "backy.conf, line 1: not YAML: found undefined alias"),
         ("global:\n  expire: 7\n  base-dir: x", "backy.conf, line 3: global.base-dir: 'x' is no absolute path$"),

@@ -8,6 +8,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -15,12 +16,11 @@ import pytest
 
 from backy.api import ConsoleCommand
 from backy.errors import BackyError
-from backy.plugins.events import Events
 from backy.scheduler.configuration.configuration import Configuration, Global
 from backy.scheduler.console import access as module
 from backy.scheduler.console.access import Access
-from backy.scheduler.console.control import SOCKET, Reply, ask
 from backy.scheduler.monitoring.status import Status
+from backy.scheduler.process.asking import SOCKET, Reply, SilentError, ask
 
 
 class Scheduler:
@@ -54,11 +54,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> dict[str, ConsoleCommand]:
     """The commands that plugins offer."""
     commands: dict[str, ConsoleCommand] = {}
 
-    class Offering(Events):
-        def console_commands(self) -> dict[str, ConsoleCommand]:
-            return commands
-
-    monkeypatch.setattr(module, "Events", Offering)
+    monkeypatch.setattr(module, "console_commands", lambda _events: commands)
     return commands
 
 
@@ -163,6 +159,28 @@ def test_what_the_console_changes_is_logged(asked: Callable[..., Reply], caplog:
     assert [record.message for record in caplog.records] == ["console: run db1"]
 
 
+def test_what_the_console_refuses_is_logged_once_a_minute_and_shortened(
+    scheduler: Scheduler, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, offered
+) -> None:
+    async def flood() -> None:
+        access = Access(scheduler)
+        settings = Global(base_dir=tmp_path, telnet_addrs="", telnet_read_only=True)
+        await access.open(Configuration(tmp_path / "backy.conf", settings, {}, {}))
+        for _ in range(1000):
+            with pytest.raises(BackyError):
+                await access.console.answering(["run", *("x" * 50 for _ in range(80))])
+        monkeypatch.setattr(module, "NOTE_INTERVAL", timedelta())
+        with pytest.raises(BackyError):
+            await access.console.answering(["runall"])
+        access.close()
+
+    caplog.set_level(logging.INFO)
+    asyncio.run(flood())
+    first, second = (record.message for record in caplog.records if record.message.startswith("console: "))
+    assert first == f"console: refused: run {'x' * 50} ... (1 command since the last such line)"
+    assert second == "console: refused: runall (1000 commands since the last such line)"
+
+
 def test_help_has_all_commands_also_those_of_plugins(asked: Callable[..., Reply], offered) -> None:
     offered["drives"] = ConsoleCommand("drives", "Show the drives.", lambda words: f"drives {words}", changes=True)
     reply = asked("help")
@@ -242,6 +260,24 @@ def test_a_question_that_is_none_harms_nobody(scheduler: Scheduler, tmp_path: Pa
     answer, reply = asyncio.run(talk())
     assert answer == b"" or not json.loads(answer)["ok"]
     assert reply.ok
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"ok": true, "te', b'{"ok": true'])
+def test_an_answer_that_is_cut_off_is_none(tmp_path: Path, sent: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / SOCKET))
+        listening.listen()
+
+        def answer() -> None:
+            with listening.accept()[0] as connection:
+                connection.recv(1000)
+                connection.sendall(sent)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(SilentError, match="has ended before it answered"):
+            ask(tmp_path, ["status"])
+        thread.join()
 
 
 def test_that_nobody_answers_is_an_error(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from backy.scheduler.console.telnet import Console
 
 IAC, DONT, DO, WONT, WILL, SB, IP, SE = b"\xff", b"\xfe", b"\xfd", b"\xfc", b"\xfb", b"\xfa", b"\xf4", b"\xf0"
 GREETING = b"backy 3.0.0\r\nReady.\r\nbacky> "
+RELEASED = threading.Event()
 REFUSED = b"Too many clients.\r\n"
 
 
@@ -31,6 +32,8 @@ async def answering(words: Sequence[str]) -> str:
         return "x" * int(words[1])
     if words[0] == "fail":
         raise BackyError("this has failed")
+    while words[0] == "wait" and not RELEASED.is_set():
+        await asyncio.sleep(0.01)
     if words[0] == "break":
         raise ValueError("on purpose")
     return "\n".join(words)
@@ -253,12 +256,47 @@ def test_half_open_connections_take_no_place_for_ever(
     assert server.works()
 
 
+def test_those_who_are_silent_lock_out_nobody(server: Server) -> None:
+    with ExitStack() as open_ones:
+        silent = [open_ones.enter_context(server.connect()) for _ in range(module.MOST_CLIENTS)]
+        assert all(greeted(client) for client in silent)
+        silent[0].sendall(b"one\n")
+        assert silent[0].recv(100)
+        assert server.works()
+        # the one that was silent for longest went, and nobody else
+        with suppress(ConnectionError):
+            assert end(silent[1]) == b""
+        for client in (silent[0], *silent[2:4]):
+            client.sendall(b"quit\n")
+            assert end(client).endswith(b"Goodbye.\r\n")
+
+
+@pytest.mark.parametrize("line", [b"GET / HTTP/1.1", b"POST /run/db1 HTTP/1.0", b"PRI * HTTP/2.0", b"run db1 HTTP/1.1"])
+def test_a_line_of_http_ends_the_connection(server: Server, line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Sequence[str]] = []
+
+    async def note(words: Sequence[str]) -> str:
+        asked.append(words)
+        return ""
+
+    monkeypatch.setattr(server.console, "answering", note)
+    with server.connect() as connection:
+        # what follows may be chosen by a page that a browser shows
+        connection.sendall(line + b"\r\nrunall\r\nHost: localhost\r\n\r\nrunall\r\n")
+        assert end(connection) == GREETING
+    assert asked == []
+
+
 def test_there_is_an_end_of_clients(server: Server, rounds, eventually: Callable) -> None:
     with ExitStack() as open_ones:
         clients = [open_ones.enter_context(server.connect()) for _ in range(module.MOST_CLIENTS)]
         assert all(greeted(client) for client in clients)
+        for client in clients:
+            client.sendall(b"wait\n")
+        eventually(lambda: all(client.silent_since is None for client in server.console.clients))
         others = [open_ones.enter_context(server.connect()) for _ in range(rounds(100, 1000 - module.MOST_CLIENTS))]
         assert {end(other) for other in others} == {REFUSED}
+        RELEASED.set()
     eventually(lambda: not server.console.clients)
     assert server.works()
 

@@ -5,17 +5,24 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from backy.backup.convert import Conversion
 from backy.config import Duration
-from backy.errors import ConfigError, PluginError, RepositoryError, StorageError
-from backy.repository.config import ScheduledTag
+from backy.conversion.convert import Conversion
+from backy.errors import ConfigError, PluginError, RepositoryBusyError, RepositoryError, StorageError
+from backy.groups.backup import backup
+from backy.groups.group import Group
+from backy.repository.config import ScheduledTag, StorageSection
 from backy.repository.repository import Repository
 from backy.retention.forget import forget
 from backy.retention.purge import purge
 from backy.scheduler.configuration.configuration import Configuration, load
-from backy.scheduler.jobs.repositories import configure
+from backy.scheduler.jobs.repositories import configure, pending
+from backy.scheduler.jobs.summary import stamp, summarize
+from backy.system.locking import BACKUP_LOCK, exclusive
+
+NOW = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -41,7 +48,9 @@ def written(base: Path, image: Path) -> Callable[..., Configuration]:
 
 
 def made(configuration: Configuration) -> Repository:
-    return configure(configuration, configuration.jobs["vm"])
+    """Do what the scheduler does, and then the backup that it starts."""
+    directory, content = pending(configuration, configuration.jobs["vm"])
+    return Repository.open(directory) if content is None else configure(directory, content)
 
 
 def test_a_new_job_gets_a_repository_that_commands_can_use(written, base: Path, image: Path, backy) -> None:
@@ -86,6 +95,33 @@ def test_a_changed_entry_is_written_and_the_rest_stays(written, base: Path, tmp_
     assert (second.schedule["daily"].keep, second.schedule["weekly"].keep) == (3, 4)
     assert Repository.open(base / "vm").config == second
     assert made(written("expire: false")).config.expire is False
+
+
+def test_nobody_writes_a_config_that_another_command_may_change(written, base: Path) -> None:
+    made(written())
+    before = (base / "vm/config").read_bytes()
+    with exclusive(base / "vm", BACKUP_LOCK):
+        assert made(written()), "nothing is to be written"
+        with pytest.raises(RepositoryBusyError):
+            made(written("verifier: none"))
+    assert (base / "vm/config").read_bytes() == before
+    made(written("verifier: none"))
+    assert (base / "vm/config").read_bytes() != before
+
+
+def test_what_a_conversion_wrote_meanwhile_is_not_undone(written, base: Path, monkeypatch) -> None:
+    """It ends after `config` was read, and before the lock is taken."""
+    vm = made(written()).directory
+    opened = Repository.open(vm)
+    Conversion(Repository.open(vm), "chunked", {"name": "second"}).run()
+    emptied = Repository.open(vm).config
+    Repository.open(vm).change_storage(StorageSection({"type": "chunked", "name": "third"}))
+
+    opened.configure(msgspec.structs.replace(opened.config, storage=emptied.storage, expire=False))
+
+    found = Repository.open(vm).config
+    assert (found.storage, found.expire) == (emptied.storage, False)
+    assert [section.folder for section in found.earlier_storages] == ["third"], "and not the one that is gone"
 
 
 def test_a_missing_base_directory_is_not_made(written, base: Path) -> None:
@@ -172,10 +208,10 @@ def test_the_last_chunked_revision_leaves_nothing_after_a_change_to_cow(written,
         {"type": "chunked", "compression": 3}
     ]
     assert backy("-b", vm, "backup", "daily").code == 0
-    forget(repository, repository.records.history()[0].id)
+    forget(repository, [repository.records.history()[0].id], "a test", force=True)
     assert list(vm.glob("chunks/??/*"))
 
-    assert purge(repository).files > 0
+    assert purge(repository, everything=True).files > 0
     assert not list(vm.glob("chunks/??/*"))
     Conversion(made(written("storage: cow")), "cow").run()
     assert not (vm / "chunks").exists()
@@ -187,14 +223,15 @@ def test_a_conversion_that_backy_conf_turns_back_leaves_no_copy(written, reflink
     repository = made(written())
     assert backy("-b", vm, "backup", "daily").code == 0
     (revision,) = repository.records.history()
-    monkeypatch.setattr(Conversion, "_check", interrupted)
+    monkeypatch.setattr(Conversion, "_read", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Conversion(repository, "cow").run()
     assert (vm / revision.id).exists()
 
     repository = made(written())
     assert [section.type for section in repository.config.storages] == ["chunked", "cow"]
-    forget(repository, revision.id)
+    forget(repository, [revision.id], "a test", force=True)
+    purge(repository, everything=True)
     assert not (vm / revision.id).exists()
 
 
@@ -205,8 +242,11 @@ def interrupted(*_: object) -> None:
 @pytest.mark.parametrize(
     ("job", "error"),
     [
-        ("storage: {type: chunked, compression: 99}", "config.storage.compression: expected `int` <= 19"),
-        ("verifier: {type: sample, percent: 0}", "config.verifier.percent: expected `float` > 0.0"),
+        (
+            "storage: {type: chunked, compression: 99}",
+            "config.storage.compression: expected a whole number of at most 19, got 99",
+        ),
+        ("verifier: {type: sample, percent: 0}", "config.verifier.percent: expected a number above 0.0, got 0"),
         ("verifier: smaple", "no verifier 'smaple'; did you mean 'sample'?"),
     ],
 )
@@ -221,10 +261,61 @@ def test_what_plugins_refuse_is_not_written(written, base: Path, tree, job: str,
 
 def test_a_job_is_known_since_its_repository_was_made(written, base: Path) -> None:
     repository = made(written())
-    assert repository.since == repository.config.created
+    assert summarize(base / "vm", NOW, NOW).past.since == repository.config.created
 
     text = "".join(line for line in (base / "vm/config").read_text().splitlines(True) if "created" not in line)
     (base / "vm/config").unlink()
     (base / "vm/config").write_text(text)
     os.utime(base / "vm/config", (1_000_000_000, 1_000_000_000))
-    assert Repository.open(base / "vm").since == datetime.fromtimestamp(1_000_000_000, UTC)
+    assert summarize(base / "vm", NOW, NOW).past.since == datetime.fromtimestamp(1_000_000_000, UTC)
+
+
+def test_a_job_with_disks_becomes_a_group_that_is_looked_at_as_one(written, base: Path, image: Path) -> None:
+    path = base.parent / "backy.conf"
+    disk = f"{{source: {{type: file, filename: {image}}}}}"
+    path.write_text(
+        f"global: {{base-dir: {base}}}\n"
+        "schedules: {default: {daily: {interval: 86400, keep: 7}}}\n"
+        f"jobs: {{vm: {{disks: {{root: {disk}, data: {disk}}}, schedule: default}}}}\n"
+    )
+    configuration = load(path)
+    directory, content = pending(configuration, configuration.jobs["vm"])
+    assert content is not None
+    group = configure(directory, content)
+    assert isinstance(group, Group)
+    assert pending(configuration, configuration.jobs["vm"]) == (directory, None)
+    assert summarize(directory, NOW, NOW).revisions == 0
+    made = backup(group, ("daily",))
+    found = summarize(directory, NOW, NOW)
+    assert (found.revisions, found.newest and found.newest.id, found.audited.tampering) == (1, made.id, ())
+    before = stamp(directory)
+    backup(group, ("daily",))
+    assert stamp(directory) != before
+    # not by one of its disks
+    (directory / f"data/{made.id}.rev").unlink()
+    found = summarize(directory, NOW, NOW)
+    assert found.revisions == 1
+    assert [text.partition(" ")[0] for text in found.audited.tampering] == ["data:"]
+
+
+def test_the_repository_of_one_image_becomes_no_group(written, base: Path, image: Path) -> None:
+    directory = made(written()).directory
+    disks = f"disks: {{root: {{source: {{type: file, filename: {image}}}}}}}"
+    with pytest.raises(RepositoryError, match="is the repository of one image"):
+        configure(directory, f"{{format: 3, {disks}}}".encode())
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ("", "'source' is missing"),
+        ("disks: {},", "'source' is missing"),
+        ("source: {type: file, filename: /x}, disks: {root: {source: {type: file}}},", "not both"),
+        ("disks: {config: {source: {type: file}}},", "backy itself uses the name"),
+    ],
+)
+def test_a_job_has_one_image_or_disks(base: Path, keys: str, why: str) -> None:
+    path = base.parent / "backy.conf"
+    path.write_text(f"schedules: {{d: {{daily: {{interval: 1d, keep: 7}}}}}}\njobs: {{vm: {{{keys} schedule: d}}}}\n")
+    with pytest.raises(ConfigError, match=why):
+        load(path)

@@ -4,6 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from backy.scheduler.monitoring.metrics import JOB_METRICS, render
+from backy.scheduler.monitoring.status import DiskStatus
 
 
 def parsed(text: str) -> dict[str, dict[tuple[str, ...], float]]:
@@ -32,4 +33,11 @@ def test_prometheus_reads_what_is_written(status) -> None:
 
 
 def test_every_metric_of_jobs_is_there(status) -> None:
-    assert set(parsed(render(status({"vm1": {}})))) >= set(JOB_METRICS)
+    sizes = {"image": 1, "changed": 2, "stored": 3, "occupied": 4, "max_size": 5}
+    disk = DiskStatus(place="/srv", size=6, free=7, growth=8)
+    found = parsed(render(status({"vm1": sizes}, disk=disk)))
+
+    assert set(found) >= set(JOB_METRICS)
+    names = ("image", "last_changed", "last_stored", "repository", "max")
+    assert [found[f"backy_job_{name}_bytes"] for name in names] == [{("vm1",): number} for number in range(1, 6)]
+    assert [found[f"backy_disk_{name}_bytes"][()] for name in ("size", "free", "growth")] == [6, 7, 8]

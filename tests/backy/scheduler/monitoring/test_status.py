@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from backy.errors import BackyError
-from backy.scheduler.monitoring.status import Status, age_allowed, known_before, read, write
+from backy.scheduler.monitoring.status import Status, age_allowed, left_before, read, write
 
 
 def test_a_status_is_read_as_it_was_written_by_json_and_by_yaml(status, tmp_path: Path) -> None:
@@ -42,14 +42,14 @@ def test_another_file_is_no_status(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "status").write_bytes(content)
     with pytest.raises(BackyError, match="is no status file of this version"):
         read(tmp_path / "status")
-    assert known_before(tmp_path / "status") == {}
+    assert left_before(tmp_path / "status") is None
 
 
-def test_what_was_known_before_is_known_by_the_names_of_jobs(status, tmp_path: Path) -> None:
+def test_what_an_earlier_scheduler_left_is_known(status, tmp_path: Path) -> None:
     found: Status = status({"vm1": {}, "vm2": {}})
     write(tmp_path / "status", msgspec.json.encode(found))
-    assert known_before(tmp_path / "status") == {"vm1": found.jobs[0], "vm2": found.jobs[1]}
-    assert known_before(tmp_path / "nothing") == {}
+    assert left_before(tmp_path / "status") == found
+    assert left_before(tmp_path / "nothing") is None
 
 
 def test_a_status_may_be_three_intervals_old_and_five_minutes_in_any_case() -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,8 @@ from backy.scheduler.process.children import StandstillError, TimeLimitError, ou
 
 LIMIT = timedelta(seconds=0.2)
 LONG = timedelta(seconds=60)
+PATIENCE = timedelta(days=30)
+"""How long a child may take to end where time passes by itself."""
 
 
 @pytest.fixture
@@ -123,35 +128,120 @@ def test_what_a_child_leaves_behind_when_it_is_ended_ends_too(
     eventually(lambda: not any(map(alive, pids())))
 
 
+def test_a_child_that_is_cancelled_as_it_starts_is_ended_like_any_other(
+    log: Path, pids: Callable[[], list[int]], eventually: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = asyncio.create_subprocess_exec
+
+    async def cancelled() -> None:
+        async def slow(*command: str, **options: Any) -> asyncio.subprocess.Process:
+            process = await start(*command, **options)
+            await lines(log, 1)
+            task.cancel()
+            await asyncio.sleep(0)
+            return process
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", slow)
+        program = f"cd {log.parent}; (sleep 1000 & echo $! >pids); trap 'echo tidied up; exit 1' TERM; echo ready; "
+        task = asyncio.create_task(run(["sh", "-c", program + "while :; do sleep 0.05; done"], log))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert log.read_text().endswith("tidied up\n")
+    eventually(lambda: not any(map(alive, pids())))
+
+
+class StandingLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock a test sets: nothing comes to its limit because the machine is busy."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+
+def standing(log: Path, program: str, scenario: Callable[[StandingLoop, asyncio.Task], Awaitable[None]]) -> int:
+    """Run a program of Python that may stand still for a minute, and a scenario beside it."""
+
+    async def both() -> int:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, StandingLoop)
+        task = asyncio.create_task(run([sys.executable, "-c", program], log, standstill=LONG, grace=PATIENCE))
+        await scenario(loop, task)
+        return await task
+
+    with asyncio.Runner(loop_factory=StandingLoop) as runner:
+        return runner.run(both())
+
+
+async def lines(log: Path, count: int) -> None:
+    """Wait until a child has printed so many lines."""
+
+    def wait() -> None:
+        while not (log.exists() and log.read_text().count("\n") >= count):
+            time.sleep(0.005)
+
+    await asyncio.to_thread(wait)
+
+
+async def pass_time(loop: StandingLoop, task: asyncio.Task) -> None:
+    """Let time pass until a task is done."""
+    while not task.done():
+        loop.now += LONG.total_seconds() / 2
+        await asyncio.to_thread(time.sleep, 0.005)
+
+
 BEATS = """
 import os, time
-from backy.system.progress import beating, heartbeat, quiet
+from backy.cli.heartbeat import beating, heartbeat
+from backy.system.progress import quiet
 pipe = heartbeat()
 assert "BACKY_HEARTBEAT" not in os.environ
 done = beating(quiet, pipe, monotonic=iter(range(0, 1000, 2)).__next__)("backup", 100)
-for _ in range({beats}):
-    time.sleep(0.1)
-    done(1)
+with open({fifo!r}) as told:
+    for line in told:
+        done(1)
+        print("beat", flush=True)
 time.sleep({rest})
 """
 
 
 def test_a_child_that_does_nothing_is_ended(log: Path) -> None:
     with pytest.raises(StandstillError):
-        asyncio.run(run(["sleep", "1000"], log, standstill=LIMIT))
+        standing(log, "import time; time.sleep(1000)", pass_time)
 
 
-def test_progress_puts_off_the_end_and_does_not_prevent_it(log: Path) -> None:
-    program = [sys.executable, "-c", BEATS.format(beats=20, rest=0)]
-    # Longer than its own start takes on a busy machine, and shorter than all of it.
-    assert asyncio.run(run(program, log, standstill=timedelta(seconds=1.9))) == 0
+@pytest.mark.parametrize("rest", [0, 1000])
+def test_progress_puts_off_the_end_and_does_not_prevent_it(log: Path, rest: int) -> None:
+    fifo = log.parent / "fifo"
+    os.mkfifo(fifo)
 
-    hanging = [sys.executable, "-c", BEATS.format(beats=1, rest=1000)]
-    with pytest.raises(StandstillError):
-        asyncio.run(run(hanging, log, standstill=timedelta(seconds=1)))
+    async def beats(loop: StandingLoop, task: asyncio.Task) -> None:
+        with await asyncio.to_thread(fifo.open, "w") as stream:
+            for number in range(1, 20):
+                print(number, file=stream, flush=True)
+                # the beat is in the pipe before the line is in the log
+                await lines(log, number)
+                loop.now += LONG.total_seconds() * 0.9
+                assert not task.done()
+        if rest:
+            await pass_time(loop, task)
+
+    program = BEATS.format(fifo=str(fifo), rest=rest)
+    if rest:
+        with pytest.raises(StandstillError):
+            standing(log, program, beats)
+    else:
+        assert standing(log, program, beats) == 0
 
 
 def test_a_child_that_has_closed_its_pipe_is_watched_still(log: Path) -> None:
-    closing = "import os, time; os.close(int(os.environ['BACKY_HEARTBEAT'])); time.sleep(1000)"
+    closing = "import os, time; os.close(int(os.environ['BACKY_HEARTBEAT'])); print(flush=True); time.sleep(1000)"
+
+    async def closed(loop: StandingLoop, task: asyncio.Task) -> None:
+        await lines(log, 1)
+        await pass_time(loop, task)
+
     with pytest.raises(StandstillError):
-        asyncio.run(run([sys.executable, "-c", closing], log, standstill=timedelta(seconds=1)))
+        standing(log, closing, closed)

@@ -1,24 +1,20 @@
-"""A server of objects on loopback, which can fail, or kill its client, at any request that changes something."""
+"""A server of objects on loopback, whose changes can fail, or kill its client: see `MemoryBlobs`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
+
+from backy.testing.memory import MemoryBlobs
 
 
 class ObjectServer:
     """Objects in memory, by name; `blobs` can be changed at any time."""
 
     def __init__(self) -> None:
-        self.blobs: dict[str, bytes] = {}
-        self.changes = 0
-        """How many requests came that change something."""
-        self.at: tuple[int, bool] | None = None
-        """Call `act` at this change, before (false) or after it was made."""
-        self.act: Callable[[], object] = lambda: None
+        self.blobs = MemoryBlobs()
         self.lock = Lock()
         server = self
 
@@ -68,13 +64,10 @@ class ObjectServer:
             return 200, json.dumps(found).encode()
         if method in {"GET", "HEAD"}:
             return (200, self.blobs[name]) if name in self.blobs else (404, b"")
-        self.changes += 1
-        if self.at == (self.changes, False) and self.act() is not None:
+        try:
+            return self.changed(method, name, body, once=once), b""
+        except OSError:
             return 500, b""
-        status = self.changed(method, name, body, once=once)
-        if self.at == (self.changes, True):
-            self.act()
-        return status, b""
 
     def changed(self, method: str, name: str, body: bytes, *, once: bool) -> int:
         if method == "DELETE":

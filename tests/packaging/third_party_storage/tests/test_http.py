@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import re
 import shutil
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import commands
 import pytest
 from objectserver import ObjectServer
 
+from backy.reading import open_repository
 from backy.testing.storage_contract import StorageContract, StorageUnderTest
 
 MIB = 2**20
 CANARY = "canary-that-sings"
-BACKY = [sys.executable, "-c", "from backy.cli.main import main; main()"]
 ROUNDS = int(os.environ.get("ROUNDS", "20"))
 """How many of the steps are interrupted; 0 for all."""
 
@@ -44,6 +46,34 @@ class TestHttpStorage(StorageContract):
         return StorageUnderTest({"type": "http", "address": server.address}, tmp_path / "jobs", blobs=server.blobs)
 
 
+class Running(NamedTuple):
+    """A command in a process of its own, and what it prints."""
+
+    process: multiprocessing.process.BaseProcess
+    printed: Path
+
+    def wait(self) -> tuple[int | None, str]:
+        """Return its exit code and what it printed."""
+        self.process.join()
+        text = self.printed.read_text()
+        self.printed.unlink()
+        return self.process.exitcode, text
+
+
+# Loads backy once: most commands take less time than that.
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload(["commands"])
+
+
+def start(*words: str) -> Running:
+    """Start a command of backy."""
+    descriptor, printed = tempfile.mkstemp()
+    os.close(descriptor)
+    process = _FORKING.Process(target=commands.run, args=(words, printed))
+    process.start()
+    return Running(process, Path(printed))
+
+
 class Machine:
     """A directory whose revisions are known, and the commands that are run in it."""
 
@@ -54,15 +84,13 @@ class Machine:
         self.image = folder / f"{CANARY}.img"
         self.content: dict[str, bytes] = {}
 
-    def start(self, *words: object) -> subprocess.Popen[str]:
-        command = [*BACKY, "-b", str(self.directory), *map(str, words)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def start(self, *words: object) -> Running:
+        return start("-b", str(self.directory), *map(str, words))
 
     def run(self, *words: object, code: int = 0) -> str:
-        with self.start(*words) as process:
-            out, err = process.communicate()
-        assert process.returncode == code, (words, out, err)
-        return out + err
+        ended, printed = self.start(*words).wait()
+        assert ended == code, (words, printed)
+        return printed
 
     def init(self) -> None:
         self.write(0)
@@ -89,20 +117,28 @@ class Machine:
         self.content[new] = self.image.read_bytes()
 
     def ids(self) -> set[str]:
-        return {path.stem for path in self.directory.glob("*.rev") if not path.is_symlink()}
+        return {revision.id for revision in open_repository(self.directory).revisions()}
 
     def rebuild(self) -> None:
         """Make the directory anew."""
         shutil.rmtree(self.directory)
         self.run("init", "--from", f"http:{self.server.address}", "-o", f"storage.token={CANARY}")
 
+    def restore(self, revision_id: str) -> bytes:
+        target = self.folder / "restored"
+        target.unlink(missing_ok=True)
+        self.run("restore", "-r", revision_id, target)
+        return target.read_bytes()
+
+    def read(self, revision_id: str) -> bytes:
+        """Do as `restore` without a process of its own, of which there would be hundreds."""
+        with open_repository(self.directory).image(revision_id) as image:
+            return image.pread(0, image.size)
+
     def check(self) -> None:
         """Restore every revision that is there, and compare it."""
         for revision_id in self.ids():
-            target = self.folder / "restored"
-            target.unlink(missing_ok=True)
-            self.run("restore", "-r", revision_id, target)
-            restored = target.read_bytes()
+            restored = self.read(revision_id) if ROUNDS else self.restore(revision_id)
             # A backup that was interrupted after its record has the newest content.
             assert restored == self.content.get(revision_id, self.image.read_bytes()), revision_id
         for name, blob in self.server.blobs.items():
@@ -123,15 +159,14 @@ def test_a_lost_directory_is_made_anew(machine: Machine) -> None:
     machine.run("tags", "set", "-r", "0", "manual:kept")
     machine.run("distrust", "-r", "1")
     before = machine.ids()
-    names = {
-        path.name: path.read_bytes() for path in machine.directory.glob("[!.]*.[rsm]*") if path.name != "restore.py"
-    }
+    names = {path.name: path.read_bytes() for path in machine.directory.glob("[!.]*.[rsm]*") if path.suffix != ".py"}
     machine.rebuild()
 
     assert machine.ids() == before
     for name, content in names.items():
         assert (machine.directory / name).read_bytes() == content
     machine.check()
+    assert {machine.restore(one) for one in before} == set(machine.content.values())
     assert "add a section to its 'config'" in machine.run("backup", "daily", code=1)
     with (machine.directory / "config").open("a") as config:
         config.write(f"source: {{type: file, filename: '{machine.image}'}}\n")
@@ -144,15 +179,13 @@ def test_a_lost_directory_is_made_anew(machine: Machine) -> None:
 
 
 def test_a_server_that_fails_loses_nothing(machine: Machine) -> None:
-    machine.server.act = lambda: True
     codes = []
     for number in range(1, 8):
         machine.write(number + 10)
         before = machine.ids()
-        machine.server.at = (machine.server.changes + number, False)
-        with machine.start("backup", "daily") as process:
-            codes.append(process.wait())
-        machine.server.at = None
+        machine.server.blobs.fail(number)
+        codes.append(machine.start("backup", "daily").wait()[0])
+        machine.server.blobs.calm()
         for new in machine.ids() - before:
             machine.content[new] = machine.image.read_bytes()
     # A chunk that can not be stored fails the backup; a record is published by the next command.
@@ -244,23 +277,29 @@ class Steps:
     def put_back(self) -> None:
         shutil.rmtree(self.machine.directory, ignore_errors=True)
         shutil.copytree(self.before, self.machine.directory, symlinks=True)
-        self.machine.server.blobs = dict(self.blobs)
-        self.machine.server.changes, self.machine.server.at = 0, None
+        self.machine.server.blobs.calm()
+        self.machine.server.blobs.clear()
+        self.machine.server.blobs.update(self.blobs)
 
     def run(self, action: str, at: tuple[int, bool] | None = None) -> int:
         """Run an action, killed at a step; return the number of its steps."""
         self.put_back()
-        server = self.machine.server
-        server.at = at
+        blobs = self.machine.server.blobs
+        before, started = blobs.changes, []
+
+        def kill() -> None:
+            started[-1].process.kill()
+
+        if at:
+            blobs.at(at[0], kill, after=at[1])
         for words in ACTIONS[action]:
-            with self.machine.start(*words) as process:
-                server.act = process.kill
-                process.communicate()
-            if process.returncode:
+            started.append(self.machine.start(*words))
+            code, _ = started[-1].wait()
+            if code:
                 break
-        assert (process.returncode == 0) == (at is None), at
-        server.at = None
-        return server.changes
+        assert (code == 0) == (at is None), at
+        blobs.calm()
+        return blobs.changes - before
 
 
 def test_killed_at_any_step_leaves_a_whole_set(machine: Machine) -> None:

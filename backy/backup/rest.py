@@ -1,0 +1,47 @@
+"""Whether the writers of a job rest while snapshots of it are taken, and for how long."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from time import monotonic
+
+from backy.api import Moment
+from backy.plugins.discovery import Kind
+from backy.repository.repository import Repository
+
+log = logging.getLogger(__name__)
+
+
+def moment_of(repository: Repository) -> AbstractContextManager[Moment] | None:
+    """Make what brings the writers of a job to rest, if `config` names it; raises ConfigError or PluginError."""
+    section = repository.config.moment
+    return None if section is None else repository.plugin(Kind.MOMENT, section)
+
+
+@dataclass
+class Rest:
+    """The rest of writers during a backup, or a group of them."""
+
+    frozen: bool = False
+    """Whether file systems were frozen when the snapshots were taken."""
+    stall: float | None = None
+    """Seconds that writers rested; None if nothing brought them to rest."""
+
+    @contextmanager
+    def during(self, moment: AbstractContextManager[Moment] | None) -> Iterator[None]:
+        """Enter a moment, if there is one; note what it was like."""
+        if moment is None:
+            yield
+            return
+        begun = monotonic()
+        try:
+            with moment as found:
+                yield
+            # not if it has ended with an error, as when it was too long
+            self.frozen = found.frozen
+        finally:
+            self.stall = round(monotonic() - begun, 3)
+            log.info("writers rested for %.3f s", self.stall)

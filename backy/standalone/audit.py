@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Hold the backy repository that contains this file against its journal, without backy. restore.py does it, too.
+
+usage: python3 audit.py     print what somebody else than backy has changed, a line each; exit code 1 if there is any
+
+Needs Python 3.8 or newer.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple, Optional, Tuple
+
+REPOSITORY = Path(__file__).resolve().parent
+Fact = Tuple[Optional[str], Optional[str]]  # SHA-256 of a record and of a state, None for one that is not there
+MOST = 20  # findings that are printed
+GONE: Fact = (None, None)
+UNREAD = "can not be read: "
+
+
+class Line(NamedTuple):
+    """What is checked of a line of the journal."""
+
+    number: Any
+    before: Any
+    act: Any
+    step: Any
+    revision: str | None
+    fact: Any
+    was: Any
+
+
+def read_line(raw: bytes) -> Line | None:
+    """Return a line; None if it is damaged."""
+    try:
+        found = json.loads(raw.decode())
+        facts = [one and (one["record"], one["state"]) for one in (found["fact"], found["was"])]
+        name = found["revision"] and str(found["revision"])
+        return Line(found["number"], found["before"], found["act"], found["step"], name, *facts)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def read_file(path: Path, limit: int = 2**26) -> bytes:
+    """Return the content of a file: a pipe by its name would never end, and a sparse file claims any length."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+            raise OSError(0, f"it is no regular file, or has more than {limit} bytes")
+        return stream.read()
+
+
+def digest(path: Path) -> str | None:
+    """Return the SHA-256 of a file, None if there is none, or why it can not be read."""
+    try:
+        return hashlib.sha256(read_file(path)).hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        # No file, a folder, a link and a socket: looking again does not help.
+        wrong = problem.errno in (0, errno.EISDIR, errno.ELOOP, errno.ENXIO)
+        return "is no regular file, or too long" if wrong else UNREAD + str(problem.strerror)
+
+
+def facts() -> dict[str, Fact]:
+    """Return what is there of each revision."""
+    paths = [path for path in REPOSITORY.glob("*.rev") if re.fullmatch("[0-9A-Za-z-]{8,64}", path.stem)]
+    return {one.stem: (digest(one), digest(one.with_suffix(".state"))) for one in paths if not one.is_symlink()}
+
+
+def chained(line: Line, number: int, before: str) -> list[str]:
+    """Return how a line breaks the chain."""
+    if line.number != number:
+        return [f"line {number} has the number {line.number}"]
+    return [] if line.before == before else [f"line {number} does not follow the one before it"]
+
+
+def follow(line: Line, pending: Line | None, told: dict[str, list[Fact]]) -> list[str]:
+    """Take in what a line tells of its revision; return how it contradicts the lines before it."""
+    problems = []
+    if pending and (line.step == "intended" or (line.act, line.revision) != (pending.act, pending.revision)):
+        problems.append(f"line {pending.number}: nothing tells whether '{pending.act}' was done")
+    if line.step == "intended":
+        # An act on what somebody had changed must not make it right.
+        was = line.was if line.was and line.fact and line.fact[0] and UNREAD not in f"{line.was}" else None
+        if was and was not in told.get(line.revision or "", [GONE]):
+            problems.append(f"line {line.number}: {line.revision} was not what was written last, before '{line.act}'")
+    elif line.step == "unknown" and line.revision and line.fact:
+        # A file could not be read: what was before may be there, or what was intended.
+        told[line.revision] = [*told.get(line.revision, [GONE]), line.fact]
+    elif line.step == "done" and line.revision and line.fact:
+        told[line.revision] = [line.fact]
+    return problems
+
+
+def findings(raws: list[bytes], found: dict[str, Fact]) -> list[str]:
+    """Return what contradicts a journal, whose lines are chained by hashes: in itself, and in what was found."""
+    told: dict[str, list[Fact]] = {}
+    problems: list[str] = []
+    pending, before = None, ""
+    for number, raw in enumerate(raws, 1):
+        line = read_line(raw)
+        if number == 1 and not (line and line.act == "begin"):
+            problems.append("the journal has no beginning")
+        elif number > 1 and line and line.act == "adopt" and not line.revision:
+            # What a person declared to be right counts from then on.
+            told, problems, pending = {}, [], None
+        if line:
+            problems += chained(line, number, before) + follow(line, pending, told)
+            pending = line if line.step == "intended" else None
+        else:
+            problems.append(f"line {number} is damaged")
+        before = hashlib.sha256(raw).hexdigest()
+    for name in sorted({*told, *found}):
+        there = found.get(name, GONE)
+        was = list(told.get(name, [GONE]))
+        # An act that has no end yet explains what is there, too.
+        if pending and pending.revision == name:
+            was.append(pending.fact or GONE)
+        if there not in was:
+            # What can not be read now is held against what it may be.
+            problems.append(difference(name, next((one for one in was if may_be(there, one)), was[0]), there))
+    return problems
+
+
+def may_be(there: Fact, told: Fact) -> bool:
+    """Return whether what is there is what was told, as far as it could be read."""
+    return all(one == other or (other and (one or "").startswith(UNREAD)) for one, other in zip(there, told))
+
+
+def difference(name: str, told: Fact, there: Fact) -> str:
+    """Return how a revision is not what the journal tells."""
+    if not told[0]:
+        return f"revision {name} is there, and the journal does not know of it"
+    if not there[0]:
+        return f"revision {name} is gone, and nothing in the journal removed it"
+    what, content = (".rev", there[0]) if told[0] != there[0] else (".state", there[1])
+    return f"{name}{what} {content if ' ' in (content or '') else 'is not the one that was written last'}"
+
+
+def audit() -> list[str]:
+    """Return what contradicts the journal of the repository."""
+    path = REPOSITORY / "journal"
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as lock:
+            # A writer holds it as long as records and journal may differ.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            raws = read_file(path, 2**30).split(b"\n")[:-1]
+            return findings(raws, facts()) if raws else ["there is no journal"]
+    except FileNotFoundError:
+        return ["there is no journal"]
+    except OSError as problem:
+        return [f"the journal was not checked: {problem.strerror}"]
+
+
+def main() -> int:
+    """Print what was found."""
+    found = audit()
+    for text in found[:MOST] + [f"and {len(found) - MOST} findings more"] * (len(found) > MOST):
+        print("".join(one if one.isprintable() else ascii(one)[1:-1] for one in text))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

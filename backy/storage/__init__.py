@@ -1,1 +1,0 @@
-"""The storages that come with backy, registered by entry points like anybody's."""

@@ -1,1 +1,0 @@
-"""The storage `cow`: every revision is a raw image that shares unchanged blocks with its parent."""

@@ -1,0 +1,52 @@
+"""Run commands in the appliance, one after the other, as the host asks for them on a virtio-serial port.
+
+Each request and each answer is a line of JSON (`machine.Appliance.run` has the other end). This is the first process of
+the guest, and is run by the host's Python from the host's files.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+READY = {"ready": True}
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Run the command of a request and tell how it ended; of one in the background, its process id."""
+    try:
+        if request["background"]:
+            with Path(request["log"]).open("wb") as log:
+                process = subprocess.Popen(request["command"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603  # whatever a test asks for
+            return {"code": 0, "out": str(process.pid), "err": ""}
+        ended = subprocess.run(request["command"], input=request["input"], capture_output=True, check=False, text=True)  # noqa: S603  # likewise
+    except OSError as error:
+        return {"code": 127, "out": "", "err": str(error)}
+    return {"code": ended.returncode, "out": ended.stdout, "err": ended.stderr}
+
+
+def port(name: str) -> Path:
+    """Return the device of a virtio-serial port."""
+    found = [one for one in Path("/sys/class/virtio-ports").iterdir() if (one / "name").read_text().strip() == name]
+    return Path("/dev") / found[0].name
+
+
+def serve(name: str) -> None:
+    """Answer the requests of a port until the host closes it."""
+    with port(name).open("r+b", buffering=0) as stream:
+        stream.write(json.dumps(READY).encode() + b"\n")
+        line = b""
+        while piece := stream.read(65536):
+            line += piece
+            while b"\n" in line:
+                request, _, line = line.partition(b"\n")
+                reply = memoryview(json.dumps(answer(json.loads(request))).encode() + b"\n")
+                while reply:
+                    reply = reply[stream.write(reply) :]
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

@@ -1,0 +1,124 @@
+"""Makes clones: files that share blocks until one of them is written to. btrfs, XFS and others support this.
+
+Other plugins may use all of it. Descriptors are those of regular files. Calls raise OSError unless something else is
+stated.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from backy.durable import naming
+from backy.errors import StorageError
+
+# Requests of ioctl(2) and flags, from linux/fs.h.
+_FICLONE: Final = 0x40049409
+_GET_FLAGS: Final = 0x80086601
+_SET_FLAGS: Final = 0x40086602
+_NO_COW: Final = 0x00800000
+_GET_ATTRIBUTES: Final = 0x801C581F
+_SET_ATTRIBUTES: Final = 0x401C5820
+_ATTRIBUTES: Final = struct.Struct("=5I8x")
+"""struct fsxattr of linux/fs.h: flags, extent size, number of extents, project, CoW extent size."""
+_HAS_COW_EXTENT_SIZE: Final = 0x00010000
+# Kernels and file systems disagree about the error for a call that they do not have.
+_UNSUPPORTED: Final = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS}
+_PROBE: Final = ".reflink"
+
+
+def clone(source: int, target: int) -> None:
+    """Give the empty file `target` the content of `source`. Both share all blocks.
+
+    `target` gets the attribute NOCOW if `source` has it, and loses it otherwise.
+    """
+    _match_no_cow(source, target)
+    # Otherwise XFS copies 128 KiB around each block that is written to.
+    _copy_single_blocks(target)
+    fcntl.ioctl(target, _FICLONE, source)
+
+
+def is_no_cow(descriptor: int) -> bool:
+    """Return whether a file is written in place though its file system copies on write (chattr +C on btrfs)."""
+    try:
+        return bool(_flags(descriptor) & _NO_COW)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+
+
+def require_clones(folder: Path) -> None:
+    """Check that files in `folder` can share blocks.
+
+    Raises:
+        StorageError: they can not; the text names file systems that support it.
+    """
+    # By trying it: the type of a file system does not tell, XFS for example can be made without.
+    with ExitStack() as cleaning:
+        descriptors = [_temporary(folder / f"{_PROBE}-{name}.tmp", cleaning) for name in ("source", "target")]
+        os.write(descriptors[0], b"backy")
+        with clones_needed(folder):
+            clone(*descriptors)
+
+
+def _temporary(path: Path, cleaning: ExitStack) -> int:
+    """Make an empty file that is removed when `cleaning` ends. Return its descriptor."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    cleaning.callback(path.unlink)
+    cleaning.callback(os.close, descriptor)
+    return descriptor
+
+
+def is_unsupported(error: OSError) -> bool:
+    """Return whether an error of `clone` means that the file system does not support clones."""
+    return error.errno in _UNSUPPORTED
+
+
+@contextmanager
+def clones_needed(folder: Path) -> Iterator[None]:
+    """Raise StorageError if a call of `clone` fails because the file system of `folder` does not support clones."""
+    try:
+        with naming(folder):
+            yield
+    except OSError as error:
+        if not is_unsupported(error):
+            raise
+        raise StorageError(
+            f"{folder} lies on a file system that can not share blocks between files (reflink): btrfs can, and so can "
+            "XFS made with reflink=1, bcachefs and OCFS2"
+        ) from error
+
+
+def _match_no_cow(source: int, target: int) -> None:
+    """Set or clear NOCOW of `target`, as it is for `source`."""
+    # btrfs refuses to clone between files with and without it.
+    wanted = is_no_cow(source)
+    if wanted != is_no_cow(target):
+        flags = _flags(target)
+        fcntl.ioctl(target, _SET_FLAGS, struct.pack("l", flags | _NO_COW if wanted else flags & ~_NO_COW))
+
+
+def _flags(descriptor: int) -> int:
+    """Return the attributes of a file, as lsattr(1) shows them."""
+    flags: int = struct.unpack("l", fcntl.ioctl(descriptor, _GET_FLAGS, bytes(struct.calcsize("l"))))[0]
+    return flags & 0xFFFFFFFF
+
+
+def _copy_single_blocks(target: int) -> None:
+    """Set the CoW extent size of an empty file to one block, if its file system has such a size."""
+    try:
+        attributes = fcntl.ioctl(target, _GET_ATTRIBUTES, bytes(_ATTRIBUTES.size))
+        flags, extent_size, extents, project, _ = _ATTRIBUTES.unpack(attributes)
+        block = os.fstatvfs(target).f_frsize
+        wanted = _ATTRIBUTES.pack(flags | _HAS_COW_EXTENT_SIZE, extent_size, extents, project, block)
+        fcntl.ioctl(target, _SET_ATTRIBUTES, wanted)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise

@@ -1,0 +1,152 @@
+"""What thin_delta and thin_dump tell of the blocks of a thin volume, turned into extents.
+
+Both print XML, for one volume or for two, with numbers that count blocks of the pool. A large volume has millions of
+lines, so nothing here holds more than a few of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Final, Literal, NamedTuple
+from xml.parsers.expat import ExpatError, ParserCreate
+
+from backy.api import Extent
+from backy.extents import joined
+
+_SECTOR: Final = 512
+Kind = Literal["same", "changed", "gone"]
+"""What became of blocks: as in the earlier snapshot, written since then, or discarded since then."""
+_KINDS: Final[dict[str, Kind]] = {
+    "same": "same",
+    "different": "changed",
+    "right_only": "changed",
+    "left_only": "gone",
+    # thin_dump knows one volume only, to which everything is new
+    "single_mapping": "changed",
+    "range_mapping": "changed",
+}
+
+
+class Run(NamedTuple):
+    """Bytes of a volume of which the same is true. Where there is none, nothing is mapped, nor was."""
+
+    start: int
+    end: int
+    kind: Kind
+
+
+def parse_runs(pieces: Iterable[bytes]) -> Iterator[Run]:
+    """Read what thin_delta --verbose or thin_dump printed.
+
+    Raises:
+        ValueError: it is cut off, is something else, or blocks are out of order.
+    """
+    reading = _Reading()
+    # no tree of elements is made, which would be as large as the text
+    parser = ParserCreate()
+    parser.StartElementHandler = reading.begin
+    parser.EndElementHandler = reading.end
+    for piece in chain(pieces, [None]):
+        try:
+            parser.Parse(piece or b"", piece is None)
+        except ExpatError as error:
+            raise ValueError(f"it is cut off or no XML: {error}") from error
+        yield from reading.taken()
+    if not reading.is_complete:
+        raise ValueError("it tells of no volume")
+
+
+class _Reading:
+    """Where the reading of such a text is."""
+
+    def __init__(self) -> None:
+        self.is_complete = False
+        """Whether the end of what was told of a volume has been read."""
+        self._block = 0
+        self._kind: Kind | None = None
+        self._position = 0
+        self._found: list[Run] = []
+
+    def taken(self) -> list[Run]:
+        """Return the runs that were found since the last call."""
+        found, self._found = self._found, []
+        return found
+
+    def begin(self, tag: str, attributes: dict[str, str]) -> None:
+        """Take note of the begin of an element."""
+        if tag == "superblock":
+            self._block = _whole(tag, attributes, "data_block_size") * _SECTOR
+        self._kind = _KINDS.get(tag, self._kind)
+        # of thin_delta, `range` has the numbers if it is told to be verbose, else the kind itself has them
+        key = {"single_mapping": "origin_block", "range_mapping": "origin_begin"}.get(tag, "begin")
+        if key in attributes and (tag == "range" or tag in _KINDS):
+            length = 1 if tag == "single_mapping" else _whole(tag, attributes, "length")
+            self._add(_whole(tag, attributes, key), length)
+
+    def end(self, tag: str) -> None:
+        """Take note of the end of an element."""
+        self.is_complete |= tag in {"diff", "device"}
+
+    def _add(self, block: int, length: int) -> None:
+        if self._kind is None or not self._block:
+            raise ValueError("there are blocks before their kind or size is told")
+        start = block * self._block
+        if start < self._position or not length:
+            raise ValueError(f"{length} blocks at {start} follow what ends at {self._position}")
+        self._position = start + length * self._block
+        self._found.append(Run(start, self._position, self._kind))
+
+
+def _whole(tag: str, attributes: dict[str, str], key: str) -> int:
+    number = attributes.get(key, "")
+    if not (number.isascii() and number.isdecimal()):
+        raise ValueError(f"{tag} has no number {key}")
+    return int(number)
+
+
+class Stretch(NamedTuple):
+    """An extent of a volume, and whether it was changed since the earlier snapshot."""
+
+    extent: Extent
+    changed: bool
+
+
+def stretches(runs: Iterable[Run], size: int, *, holes: bool) -> Iterator[Stretch]:
+    """Yield what is between 0 and `size` without gaps.
+
+    Args:
+        runs: What is known of the blocks.
+        size: Bytes of the volume. Blocks may be mapped beyond it, in part or as a whole.
+        holes: Whether what is not mapped reads as zeroes. It does not if the volume has an external origin.
+    """
+    position = 0
+    for run in runs:
+        start, end = min(run.start, size), min(run.end, size)
+        if start > position:
+            yield Stretch(Extent(position, start - position, data=not holes), changed=False)
+        if end > start:
+            is_data = run.kind != "gone" or not holes
+            yield Stretch(Extent(start, end - start, data=is_data), changed=run.kind != "same")
+        position = max(position, end)
+    if position < size:
+        yield Stretch(Extent(position, size - position, data=not holes), changed=False)
+
+
+def extents(found: Iterable[Stretch]) -> Iterator[Extent]:
+    """Yield data and holes of a volume."""
+    return joined(stretch.extent for stretch in found)
+
+
+def changes(found: Iterable[Stretch], earlier: int) -> Iterator[Extent]:
+    """Yield what differs from a snapshot that had `earlier` bytes. Everything beyond its end does."""
+    return joined(_changes(found, earlier))
+
+
+def _changes(found: Iterable[Stretch], earlier: int) -> Iterator[Extent]:
+    for extent, changed in found:
+        if changed:
+            yield extent
+        elif extent.end > earlier:
+            start = max(extent.offset, earlier)
+            yield Extent(start, extent.end - start, data=extent.data)

@@ -1,0 +1,126 @@
+"""Reads a pool's metadata while the pool is in use.
+
+The kernel keeps one copy of the metadata for such readers. Who wants to read reserves it, and has to release it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+from backy.api import SourceError
+from backy.durable import write_all
+from backy_sources_lvm.programs import COMPARING, run, run_into
+from backy_sources_lvm.volumes import Volume
+
+log = logging.getLogger(__name__)
+FOLDER: Final = Path("/var/lib/backy-lvm")
+"""Has a file for each pool, which is locked while its metadata is reserved, and names what is reserved."""
+
+
+_BEGUN: Final = "reserving"
+"""Is noted before anything is reserved."""
+
+
+class ReservedError(SourceError):
+    """Somebody else has reserved the metadata."""
+
+
+def parse_held(status: str) -> int | None:
+    """Return the block of the reserved copy from what `dmsetup status` tells of a pool; None if there is none.
+
+    Raises:
+        SourceError: the pool can not be used, or this is no pool.
+    """
+    # the transaction, blocks of metadata, blocks of data, and the block in question; a pool that failed has fewer
+    match = re.fullmatch(r"\d+ \d+ thin-pool \d+ \d+/\d+ \d+/\d+ (-|\d+) .*", status.strip())
+    if match is None:
+        raise SourceError(f"the pool can not be used: its status is '{status.strip()}'")
+    return None if match[1] == "-" else int(match[1])
+
+
+def compare(what: str, pool: Volume, output: IO[bytes], thin_ids: tuple[str, ...], folder: Path = FOLDER) -> None:
+    """Write what thin_delta or thin_dump tells to a file.
+
+    Args:
+        what: Begin of messages.
+        pool: The pool.
+        output: The file.
+        thin_ids: One volume of the pool, or an earlier and a later one, to be compared.
+        folder: Where the lock of the pool is.
+
+    Raises:
+        ReservedError: somebody else reads the metadata.
+        SourceError: the metadata can not be read.
+    """
+    if len(thin_ids) == 1:
+        command = ["thin_dump", "--metadata-snap", "--dev-id", thin_ids[0]]
+    else:
+        command = ["thin_delta", "--metadata-snap", "--verbose", "--snap1", thin_ids[0], "--snap2", thin_ids[1]]
+    with _locked(folder / pool.lv_uuid) as mark, _reserved(what, pool, mark):
+        run_into(output, what, *command, f"{pool.lv_dm_path}_tmeta", limit=COMPARING)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Wait until no other backup has reserved the metadata of the pool whose file this is."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    mark = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(mark, fcntl.LOCK_EX)
+        yield mark
+    finally:
+        os.close(mark)
+
+
+@contextmanager
+def _reserved(what: str, pool: Volume, mark: int) -> Iterator[None]:
+    """Reserve the metadata while the context lasts. `mark` keeps what is reserved for the case that this is killed."""
+    device = f"{pool.lv_dm_path}-tpool"
+    held = parse_held(run(what, "dmsetup", "status", device))
+    if held is not None:
+        # The lock is ours, so nobody uses what a killed backup has noted. What it had not noted yet, or had given free
+        # already, may be another program's by now, which then reads.
+        noted = os.pread(mark, 64, 0).decode(errors="replace") in {f"{held}\n", _BEGUN}
+        if not noted or _is_read(what, pool):
+            raise ReservedError(
+                f"{what}: another program has reserved the metadata of the pool {pool.lv_name}; if none runs "
+                f"that does, 'dmsetup message {device} 0 release_metadata_snap' gives it free"
+            )
+        log.info("%s: releasing the metadata of the pool that a backup had reserved that was killed", what)
+        _release(what, device, mark)
+    _note(mark, _BEGUN)
+    try:
+        run(what, "dmsetup", "message", device, "0", "reserve_metadata_snap")
+    except SourceError:
+        _note(mark, "")
+        raise
+    try:
+        _note(mark, f"{parse_held(run(what, 'dmsetup', 'status', device))}\n")
+        yield
+    finally:
+        _release(what, device, mark)
+
+
+def _is_read(what: str, pool: Volume) -> bool:
+    """Tell whether a program has the metadata of a pool open, beside the pool itself."""
+    columns = ("--columns", "--noheadings", "--options", "open")
+    return run(what, "dmsetup", "info", *columns, f"{pool.lv_dm_path}_tmeta").strip() != "1"
+
+
+def _release(what: str, device: str, mark: int) -> None:
+    run(what, "dmsetup", "message", device, "0", "release_metadata_snap")
+    _note(mark, "")
+
+
+def _note(mark: int, text: str) -> None:
+    os.ftruncate(mark, 0)
+    os.lseek(mark, 0, os.SEEK_SET)
+    write_all(mark, text.encode())
+    os.fsync(mark)

@@ -1,0 +1,144 @@
+"""The source: a logical volume, frozen by a snapshot."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from backy.api import Job, Snapshot, SourceError
+from backy_sources_lvm.config import LvmConfig
+from backy_sources_lvm.device import Device, opened
+from backy_sources_lvm.programs import run
+from backy_sources_lvm.space import check_pool, snapshot_bytes
+from backy_sources_lvm.thin import ThinSnapshot, read_metadata
+from backy_sources_lvm.volumes import Volume, snapshot_name, tag, volume, volumes
+
+log = logging.getLogger(__name__)
+
+
+class LvmSource:
+    """A logical volume. Of a thin one, the snapshot of the newest complete revision is kept for the next backup."""
+
+    # the changes of a thin volume are known, and one that is not thin is compared as a whole
+    verifier = "changed"
+
+    def __init__(self, config: LvmConfig, job: Job) -> None:
+        self._config = config
+        self._job = job
+        self._what = f"source {config.specification}"
+
+    @contextmanager
+    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
+        """Freeze the volume by a snapshot; keep that of a thin volume after a complete backup."""
+        origin, all_volumes = volume(self._what, self._config.group, self._config.volume)
+        if not origin.is_thin:
+            parent = None
+        # what a backup that was killed has left must not stand in the way of the space that is needed
+        if self._remove(all_volumes, lambda own: own != parent):
+            origin, all_volumes = volume(self._what, self._config.group, self._config.volume)
+        name = snapshot_name(self._config.volume, revision_id)
+        try:
+            with ExitStack() as stack:
+                if origin.is_thin:
+                    yield self._thin(stack, origin, all_volumes, name, parent)
+                else:
+                    yield self._thick(stack, origin, name)
+        except BaseException:
+            self._clean_up(lambda own: own == revision_id)
+            raise
+        self._clean_up(lambda own: own != revision_id or not origin.is_thin)
+
+    def retain(self, revision_ids: Collection[str]) -> None:
+        """Remove this job's snapshots whose revisions are not in `revision_ids`."""
+        self._remove(volumes(self._what, self._config.group), lambda own: own not in revision_ids)
+
+    def _thin(
+        self, stack: ExitStack, origin: Volume, all_volumes: Mapping[str, Volume], name: str, parent: str | None
+    ) -> ThinSnapshot:
+        """Make a snapshot of a thin volume and open it until `stack` ends."""
+        check_pool(self._what, all_volumes[origin.pool_lv], self._config.pool_limit)
+        # It has no device when no backup runs, so nobody writes to it, and it costs nothing at the next boot.
+        self._make(origin, name, "--activate", "y", "--ignoreactivationskip", "--setactivationskip", "y")
+        stack.callback(self._deactivate, name)
+        made, now = volume(self._what, self._config.group, name)
+        descriptor = stack.enter_context(opened(made.lv_dm_path, self._what))
+        earlier = self._earlier(now, origin.pool_lv, parent)
+        told = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
+        ids = (earlier.thin_id, made.thin_id) if earlier else (made.thin_id,)
+        is_told = read_metadata(self._what, now[origin.pool_lv], told, ids)
+        # without an external origin, the line ends with the number of the volume
+        holes = len(run(self._what, "dmsetup", "table", made.lv_dm_path).split()) == len(
+            ("0", "size", "thin", "pool", "id")
+        )
+        return ThinSnapshot(descriptor, self._what, told.fileno() if is_told else None, earlier, holes=holes)
+
+    def _earlier(self, now: Mapping[str, Volume], pool: str, parent: str | None) -> Volume | None:
+        """Return the snapshot of the parent; None, and a warning, if it is not there or may have been changed."""
+        if parent is None:
+            return None
+        found = next((one for one in now.values() if one.revision_of(self._job.id) == parent), None)
+        if found is None or found.pool_lv != pool:
+            cause = "is missing"
+        elif not found.is_read_only:
+            cause = "can be written to, so it may differ from it"
+        elif found.origin != self._config.volume:
+            # what neither of them has in the pool is said to be the same, but may be of different external origins
+            cause = "is that of another volume"
+        else:
+            return found
+        log.warning("%s is read as a whole: the snapshot of revision %s %s", self._what, parent, cause)
+        return None
+
+    def _thick(self, stack: ExitStack, origin: Volume, name: str) -> Device:
+        """Make a snapshot of a volume that is not thin and open it until `stack` ends."""
+        if not origin.is_active:
+            path = self._config.specification
+            raise SourceError(f"{self._what} is not active, so it has no device; activate it by 'lvchange -ay {path}'")
+        size = snapshot_bytes(self._what, origin, self._config.snapshot_size)
+        self._make(origin, name, "--size", f"{size}b")
+        made, _ = volume(self._what, self._config.group, name)
+        descriptor = stack.enter_context(opened(made.lv_dm_path, self._what))
+        return Device(descriptor, self._what, lambda: self._overflow(name))
+
+    def _overflow(self, name: str) -> str | None:
+        """Return what to do if the snapshot could not take all that was written to the volume; None if it could."""
+        made, _ = volume(self._what, self._config.group, name)
+        if not made.is_overflown:
+            return None
+        return (
+            f"more was written to it during the backup than its snapshot of {made.lv_size} bytes could take; set "
+            "a larger 'snapshot-size' in the section 'source'"
+        )
+
+    def _make(self, origin: Volume, name: str, *options: str) -> None:
+        # LVM writes the tag together with the volume, so no snapshot is ever without its owner
+        owner = ("--addtag", tag(self._job.id))
+        path = f"{self._config.group}/{origin.lv_name}"
+        run(self._what, "lvcreate", "--snapshot", "--permission", "r", "--name", name, *owner, *options, path)
+
+    def _deactivate(self, name: str) -> None:
+        try:
+            run(self._what, "lvchange", "--activate", "n", f"{self._config.group}/{name}")
+        except SourceError as error:
+            log.warning("the snapshot stays active: %s", error)
+
+    def _clean_up(self, unneeded: Callable[[str], bool]) -> None:
+        """Remove the job's snapshots that are `unneeded`. Log a failure and go on."""
+        try:
+            self._remove(volumes(self._what, self._config.group), unneeded)
+        except SourceError as error:
+            # the next backup tries again, and a snapshot too many does not spoil what is complete
+            log.warning("snapshots stay that are not needed any more, until the next backup: %s", error)
+
+    def _remove(self, all_volumes: Mapping[str, Volume], unneeded: Callable[[str], bool]) -> list[str]:
+        """Remove the job's snapshots that are `unneeded`, and return their names. Log those that stay."""
+        own = {one.lv_name: one.revision_of(self._job.id) for one in all_volumes.values()}
+        chosen = [name for name, revision_id in own.items() if revision_id and unneeded(revision_id)]
+        for name in chosen:
+            try:
+                run(self._what, "lvremove", "--yes", f"{self._config.group}/{name}")
+            except SourceError as error:
+                log.warning("the snapshot %s stays: %s", name, error)
+        return chosen

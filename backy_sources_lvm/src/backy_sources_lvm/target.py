@@ -1,0 +1,173 @@
+"""Restores into a logical volume, which is made, or emptied if that is forced."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+
+from backy.api import CHUNK_SIZE, Config, ConfigError, RestoreTarget, SourceError, TargetError
+from backy.config import typed
+from backy.durable import pwrite_all
+from backy_sources_lvm.config import LvmConfig, is_name, parse_specification
+from backy_sources_lvm.programs import run
+from backy_sources_lvm.space import check_pool
+from backy_sources_lvm.volumes import Volume, volume, volumes
+
+log = logging.getLogger(__name__)
+_ZERO: Final = 0x127F  # BLKZEROOUT of linux/fs.h
+_SECTOR: Final = 512
+
+
+class TargetOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Options given with `-o`."""
+
+    pool: str | None = None
+    """Thin pool that a new volume is made in; empty for a volume that is not thin."""
+
+
+class TargetPlan(msgspec.Struct, frozen=True):
+    """The volume to restore to."""
+
+    config: LvmConfig
+    pool: str | None
+    """The pool of a new volume; empty for none, None for that of the volume `like`."""
+    like: str | None
+    """The job's own volume, if it is in the same group."""
+
+    @property
+    def title(self) -> str:
+        """The name of the target in messages."""
+        return f"target {self.config.specification}"
+
+
+def plan_target(argument: str, options: Mapping[str, str], source: Config) -> TargetPlan:
+    """Return the plan for a user's words. The job's own section `source` has the defaults if it is of this type.
+
+    Raises:
+        ConfigError: the name of the volume has the wrong form, or an option is unknown or wrong.
+    """
+    chosen = typed(dict(options), TargetOptions, "option")
+    if chosen.pool and not is_name(chosen.pool):
+        raise ConfigError(f"option.pool: '{chosen.pool}' is no name of a thin pool; write it without its group")
+    group = source.get("group")
+    whole = f"{group}/{argument}" if group and "/" not in argument else argument
+    config = typed({"type": "lvm", **source, **parse_specification(whole)}, LvmConfig, "target")
+    return TargetPlan(config, chosen.pool, source.get("volume") if group == config.group else None)
+
+
+@contextmanager
+def opened_target(target: TargetPlan, size: int, *, force: bool) -> Iterator[RestoreTarget]:
+    """Make the volume and open it. Replace what is in an existing one if `force` is set.
+
+    Raises:
+        TargetError: the volume exists, is in use, or can not be made.
+    """
+    try:
+        found = volumes(target.title, target.config.group)
+        existing = found.get(target.config.volume)
+        if existing is None:
+            is_empty = _make(target, found, size)
+        else:
+            _check(target, existing, found, force=force)
+            _resize(target, existing, size)
+            is_empty = False
+        made, _ = volume(target.title, target.config.group, target.config.volume)
+        descriptor = os.open(made.lv_dm_path, os.O_RDWR | os.O_CLOEXEC | os.O_EXCL)
+    except SourceError as error:
+        raise TargetError(str(error)) from error
+    except OSError as error:
+        raise TargetError(f"{target.title}: {error.strerror}") from error
+    try:
+        opened = VolumeTarget(descriptor, is_empty=is_empty)
+        opened.zero_rest(size)
+        yield opened
+    finally:
+        os.close(descriptor)
+
+
+def _make(target: TargetPlan, found: Mapping[str, Volume], size: int) -> bool:
+    """Make a volume; return whether it reads as zeroes."""
+    like = found.get(target.like or "")
+    pool = target.pool if target.pool is not None else like.pool_lv if like else ""
+    length = f"{max(size, 1)}b"
+    # -W: no question is asked about what an earlier volume has left there
+    options = ("--yes", "--wipesignatures", "n", "--name", target.config.volume)
+    if not pool:
+        run(target.title, "lvcreate", *options, "--zero", "n", "--size", length, target.config.group)
+        return False
+    if pool not in found or not found[pool].is_pool:
+        raise TargetError(f"{target.title}: there is no thin pool {pool} in the volume group {target.config.group}")
+    check_pool(target.title, found[pool], target.config.pool_limit)
+    run(target.title, "lvcreate", *options, "--virtualsize", length, "--thinpool", pool, target.config.group)
+    return True
+
+
+def _check(target: TargetPlan, existing: Volume, found: Mapping[str, Volume], *, force: bool) -> None:
+    """Raise TargetError unless a volume may be overwritten."""
+    if not force:
+        raise TargetError(f"{target.title} exists already; --force replaces what is in it")
+    if existing.is_pool or existing.is_read_only:
+        raise TargetError(f"{target.title} is a pool or read-only, and nothing can be restored to it")
+    if existing.is_open:
+        raise TargetError(f"{target.title} is in use; is it mounted, or does a virtual machine run on it?")
+    snapshots = sorted(one.lv_name for one in found.values() if one.origin == existing.lv_name)
+    if not snapshots:
+        return
+    if not existing.is_thin:
+        raise TargetError(
+            f"{target.title} has snapshots, which would overflow: {', '.join(snapshots)}; remove them first"
+        )
+    log.warning("%s has snapshots, which keep what it had: %s", target.title, ", ".join(snapshots))
+
+
+def _resize(target: TargetPlan, existing: Volume, size: int) -> None:
+    """Make an existing volume active, and large enough for `size` bytes."""
+    path = target.config.specification
+    if not existing.is_active:
+        run(target.title, "lvchange", "--activate", "y", "--ignoreactivationskip", path)
+    if existing.lv_size < size:
+        run(target.title, "lvextend", "--yes", "--size", f"{size}b", path)
+
+
+class VolumeTarget:
+    """An open volume. Several threads may write."""
+
+    def __init__(self, descriptor: int, *, is_empty: bool) -> None:
+        self._descriptor = descriptor
+        self._is_empty = is_empty
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        """Write all of `data`."""
+        pwrite_all(self._descriptor, data, offset)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Fill a range with zeroes. What reads as zeroes already is not written: a thin volume stays thin."""
+        if self._is_empty:
+            return
+        for start in range(offset, offset + length, CHUNK_SIZE):
+            piece = min(offset + length - start, CHUNK_SIZE)
+            if os.pread(self._descriptor, piece, start) != bytes(piece):
+                self._fill(start, piece)
+
+    def zero_rest(self, size: int) -> None:
+        """Fill what is behind an image of `size` bytes: it may have data of another machine."""
+        end = os.lseek(self._descriptor, 0, os.SEEK_END)
+        self.zero(size, end - size)
+
+    def finish(self) -> None:
+        """Make everything durable."""
+        os.fsync(self._descriptor)
+
+    def _fill(self, offset: int, length: int) -> None:
+        # the ioctl takes whole sectors only
+        whole = 0 if offset % _SECTOR else length - length % _SECTOR
+        if whole:
+            fcntl.ioctl(self._descriptor, _ZERO, struct.pack("QQ", offset, whole))
+        pwrite_all(self._descriptor, bytes(length - whole), offset + whole)

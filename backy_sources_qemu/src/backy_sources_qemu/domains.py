@@ -1,0 +1,117 @@
+"""Finds a machine and its disk by libvirt, and sends commands to its QEMU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+from xml.etree import ElementTree as ET
+
+from backy.api import SourceError
+from backy.debian import debian_modules
+from backy_sources_qemu.config import Format, QemuConfig
+from backy_sources_qemu.monitor import Answer, MonitorError, dashed
+
+
+def bindings() -> tuple[Any, Any]:
+    """Return the modules `libvirt` and `libvirt_qemu`; raise MissingModuleError if there are none."""
+    names = ("libvirtmod", "libvirt", "libvirtmod_qemu", "libvirt_qemu")
+    _, libvirt, _, libvirt_qemu = debian_modules("python3-libvirt", *names)
+    return libvirt, libvirt_qemu
+
+
+class Domain(NamedTuple):
+    """What libvirt tells of a disk of a machine."""
+
+    uuid: str
+    is_active: bool
+    alias: str | None
+    """The id of the device in QEMU, if the machine runs."""
+    image: Path | None
+    """The file or the device with the image; None if it is neither."""
+    format: Format | None
+    """Its format, if it is one that can be read while the machine is shut down."""
+
+
+class LibvirtMonitor:
+    """The monitor of a machine of libvirt, which passes commands on."""
+
+    def __init__(self, what: str, handle: Any) -> None:  # noqa: ANN401  # libvirt has no types
+        self._what = what
+        self._handle = handle
+
+    def command(self, name: str, /, *, descriptor: int | None = None, **arguments: object) -> Answer:
+        """Execute one command."""
+        text = json.dumps({"execute": name, "arguments": dashed(arguments)})
+        files = [] if descriptor is None else [descriptor]
+        libvirt, libvirt_qemu = bindings()
+        try:
+            told, _ = libvirt_qemu.qemuMonitorCommandWithFiles(self._handle, text, files, 0)
+        except libvirt.libvirtError as error:
+            raise MonitorError(f"{self._what}: {_reason(error)}") from error
+        answer = json.loads(told)
+        if "error" in answer:
+            raise MonitorError(f"{self._what}: {answer['error'].get('desc')}")
+        return answer["return"]
+
+
+@contextmanager
+def connected(what: str, config: QemuConfig) -> Iterator[tuple[Domain, LibvirtMonitor]]:
+    """Connect to libvirt, and find a disk; raise SourceError if there is none, or libvirt does not answer."""
+    libvirt, _ = bindings()
+    # it would print every error by itself, too
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    connection = None
+    try:
+        try:
+            connection = libvirt.open(config.uri)
+            handle = _handle(libvirt, connection, config.domain or "")
+            text = handle.XMLDesc()
+        except libvirt.libvirtError as error:
+            raise SourceError(f"{what}: {_reason(error)}") from error
+        yield parse(what, text, config.disk or ""), LibvirtMonitor(what, handle)
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _handle(libvirt: Any, connection: Any, name: str) -> Any:  # noqa: ANN401  # libvirt has no types
+    """Return a machine by its name, or by its UUID."""
+    try:
+        return connection.lookupByName(name)
+    except libvirt.libvirtError:
+        try:
+            return connection.lookupByUUIDString(name)
+        except libvirt.libvirtError:
+            pass
+        raise
+
+
+def _reason(error: Any) -> str:  # noqa: ANN401  # libvirt has no types
+    return " ".join(str(error).split())
+
+
+def parse(what: str, text: str, target: str) -> Domain:
+    """Read the XML of a machine; raise SourceError if it has no disk `target`."""
+    root = ET.fromstring(text)  # noqa: S314  # libvirt has made it
+    disks = {
+        found.get("dev"): disk
+        for disk in root.iterfind("devices/disk[@device='disk']")
+        for found in disk.iter("target")
+    }
+    if target not in disks:
+        there = ", ".join(sorted(filter(None, disks))) or "none"
+        raise SourceError(f"{what}: the machine has no disk {target}; it has: {there}")
+    disk = disks[target]
+    source, driver, alias = disk.find("source"), disk.find("driver"), disk.find("alias")
+    path = None if source is None else source.get("file") or source.get("dev")
+    kind = "raw" if driver is None else driver.get("type", "raw")
+    return Domain(
+        uuid=root.findtext("uuid", ""),
+        is_active=root.get("id") is not None,
+        alias=None if alias is None else alias.get("name"),
+        image=Path(path) if path else None,
+        format=cast("Format", kind) if kind in {"raw", "qcow2"} else None,
+    )

@@ -1,0 +1,159 @@
+"""Backs up the image of a machine that is shut down, through qemu-nbd.
+
+qemu-nbd has the locks of QEMU on the image, so no machine can be started with a qcow2 image meanwhile. A machine that
+is started with a raw one, and whatever else writes to an image, is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from backy.api import Consistency, Snapshot, SourceBusyError, SourceError
+from backy_sources_file import WriteWatch
+from backy_sources_qemu import export
+from backy_sources_qemu.bitmaps import Bitmap, base_of, bitmap_name, kept
+from backy_sources_qemu.config import Format
+from backy_sources_qemu.programs import run
+
+log = logging.getLogger(__name__)
+_MAGIC = b"QFI\xfb"
+
+
+class Image(NamedTuple):
+    """An image of a machine that is shut down."""
+
+    what: str
+    path: Path
+    format: Format
+
+    def info(self) -> list[dict[str, Any]]:
+        """Return what qemu-img tells of the image and of those behind it.
+
+        Raises:
+            SourceBusyError: a machine has started.
+            SourceError: the image can not be read.
+        """
+        try:
+            text = self._run("info", "--output=json", "--backing-chain", "-f", self.format, str(self.path))
+        except SourceError as error:
+            if "Failed to get" in str(error):
+                raise SourceBusyError(f"{error}; a machine uses it: 'domain' or 'qmp' let backy reach that") from error
+            raise
+        found: list[dict[str, Any]] = json.loads(text)
+        return found
+
+    def add_bitmap(self, name: str) -> None:
+        """Begin a bitmap, which QEMU goes on with when the machine is started."""
+        self._run("bitmap", "--add", "-f", self.format, str(self.path), name)
+
+    def remove_bitmap(self, name: str) -> None:
+        """Remove a bitmap."""
+        self._run("bitmap", "--remove", "-f", self.format, str(self.path), name)
+
+    def _run(self, *command: str) -> str:
+        return run(self.what, "qemu-img", *command)
+
+
+def image(what: str, path: Path, image_format: Format | None) -> Image:
+    """Return an image; raise SourceError if its format is not told and its name and its content contradict."""
+    if image_format is not None:
+        return Image(what, path, image_format)
+    # a guest writes what it likes to the begin of a raw image, so its content never decides
+    guess: Format = "qcow2" if path.suffix == ".qcow2" else "raw"
+    try:
+        with path.open("rb") as stream:
+            is_qcow2 = stream.read(len(_MAGIC)) == _MAGIC
+    except OSError as error:
+        raise SourceError(f"{what}: {path}: {error.strerror}") from error
+    if is_qcow2 != (guess == "qcow2"):
+        begins = "begins" if is_qcow2 else "does not begin"
+        raise SourceError(f"{what}: {path} {begins} like qcow2; write the key 'format' into the section 'source'")
+    return Image(what, path, guess)
+
+
+@contextmanager
+def opened(image: Image, job_id: str, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
+    """Open an image while its machine is shut down. Its bitmap replaces that of `parent` after a complete backup."""
+    chain = image.info()
+    found = kept(bitmaps(chain[0]), job_id)
+    base = base_of(image.what, found, parent)
+    bitmap = bitmap_name(job_id, revision_id, int(chain[0]["virtual-size"]))
+    # what was not removed when a backup was killed
+    _remove(image, [one.name for one in found if base is None or one.name != base.name])
+    is_kept = _begin(image, chain[0], bitmap)
+    try:
+        with ExitStack() as stack:
+            watches = [stack.enter_context(_watched(image.what, Path(one["filename"]))) for one in chain]
+            command = ["qemu-nbd", "--read-only", "-f", image.format, *([f"--bitmap={base.name}"] if base else [])]
+            connect = export.served_by([*command, str(image.path)])
+            connection = stack.enter_context(export.opened(image.what, connect, base and base.name))
+            yield export.Export(connection, lambda: _worst(watches), base and base.name, base and base.size)
+    except BaseException:
+        if is_kept:
+            with suppress(SourceError):
+                image.remove_bitmap(bitmap)
+        raise
+    _remove(image, [base.name] if base else [])
+
+
+def retain(image: Image, job_id: str, revision_ids: Sequence[str]) -> None:
+    """Remove a job's bitmaps whose revisions are not in `revision_ids`."""
+    found = kept(bitmaps(image.info()[0]), job_id)
+    _remove(image, [one.name for one in found if one.revision_id not in revision_ids])
+
+
+def bitmaps(info: dict[str, Any]) -> list[Bitmap]:
+    """Return the bitmaps that an image has."""
+    fault = "could not be saved, as after a crash of QEMU"
+    data = info.get("format-specific", {}).get("data", {})
+    return [
+        Bitmap(one["name"], fault if "in-use" in one["flags"] else _stopped(one)) for one in data.get("bitmaps", [])
+    ]
+
+
+def _stopped(bitmap: dict[str, Any]) -> str | None:
+    return None if "auto" in bitmap["flags"] else "was stopped by another program"
+
+
+def _begin(image: Image, info: dict[str, Any], bitmap: str) -> bool:
+    """Begin a bitmap; return false, and log why if that is not usual, if the image can not have one."""
+    if image.format != "qcow2" or info.get("format-specific", {}).get("data", {}).get("compat") == "0.10":
+        return False
+    try:
+        image.add_bitmap(bitmap)
+    except SourceError as error:
+        log.warning("the next backup reads everything, as there will be no bitmap: %s", error)
+        return False
+    return True
+
+
+def _remove(image: Image, names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            image.remove_bitmap(name)
+        except SourceError as error:
+            log.warning("the bitmap %s stays until the next backup: %s", name, error)
+
+
+@contextmanager
+def _watched(what: str, path: Path) -> Iterator[WriteWatch]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SourceError(f"{what}: {path}: {error.strerror}") from error
+    try:
+        yield WriteWatch(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _worst(watches: Sequence[WriteWatch]) -> Consistency:
+    """Return what an image is like that consists of several files."""
+    found = {watch.consistency for watch in watches}
+    return next(word for word in ("none", "unknown", "crash") if word in found)

@@ -1,0 +1,82 @@
+"""Backs up a disk of a running machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+
+from backy.api import Snapshot, SourceError
+from backy_sources_qemu import export
+from backy_sources_qemu.bitmaps import Kept, base_of, bitmap_name, kept
+from backy_sources_qemu.config import QemuConfig
+from backy_sources_qemu.machine import Disk, Machine
+from backy_sources_qemu.scratch import Scratch, scratch
+
+log = logging.getLogger(__name__)
+Reach = Callable[[], AbstractContextManager[tuple[Machine, Disk]]]
+"""Connects to the machine, cleans up what an earlier backup has left, and finds the disk."""
+
+
+@contextmanager
+def frozen(reach: Reach, config: QemuConfig, job_id: str, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
+    """Freeze a disk. Its bitmap replaces that of `parent` after a complete backup, and goes if it failed.
+
+    The monitor is used at the begin and at the end, and free for others meanwhile.
+    """
+    what, bitmap = f"source {config.title}", ""
+    try:
+        with ExitStack() as stack:
+            with reach() as (machine, disk):
+                base = base_of(what, kept(disk.bitmaps(), job_id), parent)
+                size = disk.size
+                if base and base.size != size:
+                    log.info("%s had %d bytes and has %d: what it has grown by is read, too", what, base.size, size)
+                bitmap = bitmap_name(job_id, revision_id, size)
+                made = stack.enter_context(scratch(what, config, size))
+                disk.freeze(made, bitmap, base.name if base else None)
+                disk.export(changes=base is not None)
+                connect = export.unix(machine.path, machine.names.export)
+                copy = machine.names.copy if base else None
+                connection = stack.enter_context(export.opened(what, connect, copy))
+            yield FrozenDisk(connection, copy, base, made)
+    except BaseException:
+        # what can not be removed now is removed by the next backup
+        with suppress(SourceError), reach() as (_, disk):
+            disk.remove_bitmaps({one.name for one in kept(disk.bitmaps(), job_id)} & {bitmap})
+        raise
+    try:
+        with reach() as (_, disk):
+            remove_others(what, disk, job_id, {bitmap})
+    except SourceError as error:
+        log.warning("what the backup has made in QEMU stays until the next one: %s", error)
+
+
+def remove_others(what: str, disk: Disk, job_id: str, names: set[str]) -> None:
+    """Remove the job's bitmaps whose names are not in `names`. Log those that stay."""
+    for one in kept(disk.bitmaps(), job_id):
+        if one.name not in names:
+            try:
+                disk.remove_bitmaps([one.name])
+            except SourceError as error:
+                log.warning("the bitmap %s stays until the next backup: %s", one.name, error)
+
+
+class FrozenDisk(export.Export):
+    """The export of a frozen disk, with the bitmap of what has changed since `base`."""
+
+    def __init__(self, connection: export.Connection, bitmap: str | None, base: Kept | None, scratch: Scratch) -> None:
+        super().__init__(connection, lambda: "crash", bitmap, base.size if base else None)
+        self._scratch = scratch
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
+        try:
+            return super().pread(offset, length)
+        except SourceError as error:
+            if self._scratch.is_full():
+                raise SourceError(
+                    f"{error}; what the machine overwrites during a backup has filled {self._scratch.limit} bytes: "
+                    "set a larger 'scratch-limit', or another 'scratch', in the section 'source'"
+                ) from error
+            raise

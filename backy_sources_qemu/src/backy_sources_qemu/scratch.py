@@ -1,0 +1,53 @@
+"""Makes the file for what a machine overwrites during a backup. It has no name, so nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from backy.api import SourceError
+from backy_sources_qemu.config import QemuConfig
+from backy_sources_qemu.programs import run
+
+_LEAST = 2**20
+"""Bytes with which a file of the format qcow2 can be made and used."""
+
+
+class Scratch:
+    """An open qcow2 file. QEMU gets the descriptor and lets it grow up to `limit` bytes."""
+
+    def __init__(self, descriptor: int, limit: int) -> None:
+        self.descriptor = descriptor
+        self.limit = limit
+
+    def is_full(self) -> bool:
+        """Tell whether there is no space left for more, in the file or in its file system."""
+        free = os.fstatvfs(self.descriptor).f_bavail * os.fstatvfs(self.descriptor).f_frsize
+        return min(free, self.limit - os.fstat(self.descriptor).st_blocks * 512) < _LEAST
+
+
+@contextmanager
+def scratch(what: str, config: QemuConfig, size: int) -> Iterator[Scratch]:
+    """Make a file for a disk of `size` bytes that is gone after the context; raise SourceError if that fails."""
+    try:
+        file = tempfile.TemporaryFile(dir=config.scratch)  # noqa: SIM115  # an error in the context is another one
+    except OSError as error:
+        raise SourceError(f"{what}: no file can be made in {config.scratch}: {error.strerror}") from error
+    with file:
+        made = Scratch(file.fileno(), _limit(what, config, size, os.fstatvfs(file.fileno())))
+        path = f"/dev/fd/{made.descriptor}"
+        run(what, "qemu-img", "create", "-q", "-f", "qcow2", path, str(size), descriptors=[made.descriptor])
+        # the node that keeps QEMU below the limit wants a file of this length
+        os.ftruncate(made.descriptor, made.limit)
+        yield made
+
+
+def _limit(what: str, config: QemuConfig, size: int, system: os.statvfs_result) -> int:
+    # with its tables, the file of a disk that is overwritten as a whole is larger than the disk
+    limit = config.scratch_limit or min(size + size // 1000 + 2 * _LEAST, system.f_bavail * system.f_frsize // 2)
+    if limit < _LEAST:
+        raise SourceError(f"{what}: {limit} bytes in {config.scratch} are too few for what is overwritten meanwhile")
+    # QEMU takes whole sectors
+    return limit - limit % 512

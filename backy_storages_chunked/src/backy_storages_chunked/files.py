@@ -1,0 +1,132 @@
+"""The chunk files in `chunks/<first two digits of the id>/`. Their names tell which files a chunk is made of.
+
+<id>.zst                                a full chunk
+<id>.<base id>.delta                    the pages in which a chunk differs from a full one
+<id>.<base id>.<companion id>.delta     likewise, without the pages that the companion, a delta of the same base, has
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from backy.durable import open_regular, read_file, refuse_links
+from backy.errors import ChunkDamageError
+from backy_storages_chunked.codec import LARGEST_FRAME
+
+_NAME = re.compile(r"([0-9a-f]{64})(?:\.zst|\.([0-9a-f]{64})(?:\.([0-9a-f]{64}))?\.delta)")
+
+
+class ChunkFile(NamedTuple):
+    """The parts of a file's name. A full chunk has no base, and few deltas have a companion."""
+
+    chunk_id: bytes
+    base: bytes | None = None
+    companion: bytes | None = None
+
+    @property
+    def made_of(self) -> list[ChunkFile]:
+        """The other files that have to be read for the chunk: the full chunk, then the companion."""
+        base = [] if self.base is None else [ChunkFile(self.base)]
+        return base if self.companion is None else [*base, ChunkFile(self.companion, self.base)]
+
+    @property
+    def kind(self) -> str:
+        """The words for this file in messages about the chunk."""
+        return "the full chunk" if self.base is None else f"the delta on base {self.base.hex()}"
+
+    @property
+    def name(self) -> str:
+        """The file's name in its folder."""
+        ids = [chunk_id.hex() for chunk_id in self if chunk_id is not None]
+        return ".".join(ids) + (".zst" if self.base is None else ".delta")
+
+
+def parse_name(name: str) -> ChunkFile | None:
+    """Return the parts of a file's name; None if it is not the name of a chunk file."""
+    match = _NAME.fullmatch(name)
+    # Ids are left out at the end only, as the fields of ChunkFile with defaults are.
+    return ChunkFile(*(bytes.fromhex(digits) for digits in match.groups() if digits)) if match else None
+
+
+class ChunkFiles:
+    """The folder `chunks` of a repository. Each of its folders is listed once, to remember which deltas it has."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        # On the same file system as the chunks, so that files can be renamed into place.
+        self.temporary = directory / "tmp"
+        self._deltas: dict[int, dict[bytes, list[ChunkFile]]] = {}
+
+    def path(self, file: ChunkFile) -> str:
+        """Return the path of `file`."""
+        return os.path.join(self.directory, f"{file.chunk_id[0]:02x}", file.name)
+
+    def find(self, chunk_id: bytes) -> ChunkFile | None:
+        """Return the file to read a chunk from; None if there is none."""
+        # A full chunk before a delta: a repair stores in full what a damaged delta has.
+        full = ChunkFile(chunk_id)
+        return full if self.exists(full) else next(iter(self.deltas(chunk_id)), None)
+
+    def deltas(self, chunk_id: bytes) -> list[ChunkFile]:
+        """Return the delta files of a chunk that were there when its folder was listed."""
+        number = chunk_id[0]
+        if number not in self._deltas:
+            # Complete before it is published: several threads may get here at the same time.
+            deltas: dict[bytes, list[ChunkFile]] = {}
+            for file in self.folder(number):
+                if file.base is not None:
+                    # More than one only after crashes.
+                    deltas.setdefault(file.chunk_id, []).append(file)
+            self._deltas[number] = deltas
+        return self._deltas[number].get(chunk_id, [])
+
+    def exists(self, file: ChunkFile) -> bool:
+        """Return whether `file` is there."""
+        return os.path.exists(self.path(file))
+
+    def size(self, file: ChunkFile) -> int:
+        """Return the size of a file in bytes.
+
+        Raises:
+            ChunkDamageError: the file is missing or can not be looked at.
+        """
+        try:
+            return os.stat(self.path(file)).st_size
+        except OSError as error:
+            raise ChunkDamageError(file.chunk_id, f"{file.kind}: {error.strerror}") from error
+
+    def drop_cached(self, file: ChunkFile, *, sync: bool) -> None:
+        """Have a file read from the disk the next time; bring it there before if `sync` is true. Raises OSError."""
+        descriptor = open_regular(self.path(file))
+        try:
+            if sync:
+                os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+    def folder(self, number: int) -> Iterator[ChunkFile]:
+        """Yield the chunk files in one of the 256 folders, in no order."""
+        name = f"{number:02x}"
+        refuse_links(self.directory, name)
+        try:
+            names = os.listdir(self.directory / name)
+        except FileNotFoundError:
+            # Folders are made when the first chunk needs them.
+            return
+        yield from filter(None, map(parse_name, names))
+
+    def read(self, file: ChunkFile) -> bytes:
+        """Return the stored content of a file.
+
+        Raises:
+            ChunkDamageError: the file is missing or can not be read.
+        """
+        try:
+            return read_file(self.path(file), LARGEST_FRAME)
+        except OSError as error:
+            raise ChunkDamageError(file.chunk_id, f"{file.kind}: {error.strerror}") from error

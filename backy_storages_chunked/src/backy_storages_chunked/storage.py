@@ -1,0 +1,130 @@
+"""The store: a folder of chunk files with the marker `store`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Container, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from typing import Annotated, Literal
+
+import msgspec
+
+from backy.api import Held, Job, Leftover, Purged
+from backy.durable import sync_folder
+from backy.marker import Marker
+from backy_storages_chunked.codec import NO_COMPRESSION, Codec
+from backy_storages_chunked.files import ChunkFiles
+from backy_storages_chunked.purge import held, purge
+from backy_storages_chunked.reader import ChunkReader
+from backy_storages_chunked.unfinished import NAME, leftover, noted
+from backy_storages_chunked.writer import ChunkWriter, Durability
+
+
+class ChunkedConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The section `storage` of a job's configuration."""
+
+    type: str
+    compression: Annotated[int, msgspec.Meta(ge=1, le=19)] | Literal["none"] = 1
+    """zstd level, 1 to 19, or `none`."""
+    durability: Durability = "filesystem"
+    """What a backup waits for: `none`, one sync of the `filesystem`, or a sync of each `file`."""
+
+
+class ChunkedStorage:
+    """Keeps images as chunks in its folder."""
+
+    raw = False
+    shares_chunks = True
+    restore_hint = "restore.py reads it, with the program 'zstd'"
+
+    def __init__(self, job: Job, config: ChunkedConfig) -> None:
+        self._directory = job.store
+        self._marker = Marker(job.store / "store", "chunks")
+        self._codec = Codec(NO_COMPRESSION if config.compression == "none" else config.compression)
+        self._durability = config.durability
+
+    @property
+    def identity(self) -> str:
+        """The identity in `store`; raises StorageError."""
+        return self._marker.identity
+
+    def initialize(self, identity: str) -> None:
+        """Make the folder and name its format."""
+        self._directory.mkdir(mode=0o750, exist_ok=True)
+        # A store of another version is refused, not overwritten.
+        self._marker.write(identity)
+        sync_folder(self._directory.parent)
+
+    def create(
+        self, revision_id: str, parent: str | None, size: int, reliable: Container[bytes]
+    ) -> AbstractContextManager[ChunkWriter]:
+        """Begin to store a revision."""
+        return self._writer(self._durability, reliable, size)
+
+    @contextmanager
+    def _writer(
+        self, durability: Durability, reliable: Container[bytes], size: int | None = None
+    ) -> Iterator[ChunkWriter]:
+        """Give a writer, and the folder for its unfinished files."""
+        files = self._files()
+        self._clean_up(files)
+        files.temporary.mkdir(mode=0o700)
+        with closing(ChunkWriter(files, self._codec, durability, reliable, size)) as writer:
+            try:
+                yield writer
+            finally:
+                self._clean_up(files)
+
+    @contextmanager
+    def open(self, revision_id: str) -> Iterator[ChunkReader]:
+        """Open the store for reading; `revision_id` is not needed."""
+        yield ChunkReader(self._files(), self._codec)
+
+    def repair(self, revision_id: str, index: int, chunk_id: bytes, data: bytes) -> None:
+        """Store a chunk in full, durably, in place of the damaged one."""
+        # Durable whatever backups wait for, because durable revisions refer to the chunk. In full, because a full chunk
+        # is read before a delta with the same id.
+        with self._writer("file", ()) as writer:
+            writer.write(index, chunk_id, data, None)
+            writer.commit()
+
+    def remove(self, revision_id: str) -> None:
+        """Do nothing: no file here belongs to one revision alone."""
+
+    def held(self, live: Container[bytes]) -> Held:
+        """Count the files that live deltas are made of and that no revision refers to."""
+        return held(self._files(), live)
+
+    def purge(self, live: Container[bytes]) -> Purged:
+        """Remove the chunks that are neither live nor left for the next backup, and unfinished files."""
+        files = self._files()
+        self._clean_up(files)
+        return purge(files, live, noted(self._directory))
+
+    def leftover(self) -> Leftover | None:
+        """Return what a backup stored that did not end."""
+        return leftover(ChunkFiles(self._directory))
+
+    def discard(self) -> None:
+        """Remove the notes about it, so that a purge removes the chunks."""
+        (self._directory / NAME).unlink(missing_ok=True)
+
+    def dispose(self) -> None:
+        """Remove all chunks and their folder."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._directory)
+        sync_folder(self._directory.parent)
+
+    def _files(self) -> ChunkFiles:
+        """Return the chunk files.
+
+        Raises:
+            StorageError: there is no chunk store, or one of another version.
+        """
+        self._marker.identity  # noqa: B018  # raises
+        return ChunkFiles(self._directory)
+
+    def _clean_up(self, files: ChunkFiles) -> None:
+        """Remove unfinished files, also those of a crash."""
+        # Safe, because the repository's locks let only one backup or purge get here at a time.
+        shutil.rmtree(files.temporary, ignore_errors=True)

@@ -1,0 +1,232 @@
+"""Writes chunks: each content once, under its id, first under a temporary name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Container, Sequence
+from typing import Literal, NamedTuple
+
+from backy.api import PAGE_SIZE, Stored, checked
+from backy.direct import DirectWriter, switched
+from backy.durable import READ_ONLY, naming, pwrite_all, sync_file_system, sync_folder
+from backy.errors import MOST_FINDINGS, ChunkDamageError
+from backy.pages import differing_pages, total
+from backy_storages_chunked.codec import Codec, apply_delta, encode_delta, make_delta
+from backy_storages_chunked.files import ChunkFile, ChunkFiles
+from backy_storages_chunked.reader import ChunkReader, blamed_on
+from backy_storages_chunked.unfinished import note, opened
+
+log = logging.getLogger(__name__)
+Durability = Literal["none", "filesystem", "file"]
+
+
+class Base(NamedTuple):
+    """A chunk that a new delta can be made of."""
+
+    file: ChunkFile
+    content: bytes
+    size: int
+    """Bytes of its file."""
+    spent: int
+    """Bytes of the deltas made of it so far, along the chunk's history."""
+
+    def affords(self, frame: bytes) -> bool:
+        """Return whether the deltas of this base, with `frame`, cost no more than the base itself."""
+        return self.spent + len(frame) <= self.size
+
+
+class Previous(NamedTuple):
+    """The parent's chunk at the same index, and the chunks that it is made of."""
+
+    content: bytes
+    base: Base
+    """The full chunk."""
+    companion: Base | None
+    """A delta of the base whose pages a new delta may take over."""
+
+
+class ChunkWriter:
+    """Stores a new revision. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        files: ChunkFiles,
+        codec: Codec,
+        durability: Durability,
+        reliable: Container[bytes],
+        size: int | None = None,
+    ) -> None:
+        """Begin an image of `size` bytes; None for a repair, which stores what it is given."""
+        self._files = files
+        self._codec = codec
+        self._durability = durability
+        self._reliable = reliable
+        self._reader = ChunkReader(files, codec)
+        self._direct = DirectWriter()
+        self._lock = threading.Lock()
+        self._claimed: set[bytes] = set()
+        self._fresh: set[bytes] = set()
+        self._folders: set[str] = set()
+        self._stored = 0
+        self._compared: list[int] = []
+        self._damaged: list[ChunkDamageError] = []
+        # Opened before the first write, because syncfs reports the errors since then.
+        self._root = os.open(files.directory, os.O_RDONLY | os.O_DIRECTORY)
+        self._notes = None if size is None else opened(files.directory, size)
+
+    def close(self) -> None:
+        """Close the store."""
+        for descriptor in filter(None, (self._root, self._notes)):
+            os.close(descriptor)
+
+    def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
+        """Store a chunk unless it is stored already; return how many of its bytes differ from the previous chunk."""
+        # Two threads may have the same content for different indexes: the first one stores it.
+        with self._lock:
+            claimed = chunk_id in self._claimed
+            self._claimed.add(chunk_id)
+        found = None if previous is None else self._previous(previous)
+        # In this order: most of what is new is not stored, or only by this backup. The maps need not be read for it.
+        if chunk_id in self._fresh or not (self._is_stored(chunk_id) and chunk_id in self._reliable):
+            self._fresh.add(chunk_id)
+            if not claimed and not (self._notes and self._is_left(index, chunk_id, data)):
+                self._store_chunk(found, chunk_id, data)
+            if self._notes:
+                note(self._notes, index, chunk_id)
+        return total(differing_pages(data, found.content), len(data)) if found else len(data)
+
+    def zero(self, index: int) -> None:
+        """Do nothing: zero chunks have no files."""
+
+    def commit(self) -> Stored:
+        """Sync what was written, as far as the option `durability` asks for it.
+
+        Raises:
+            OSError: data could not be written.
+        """
+        if self._durability == "filesystem":
+            with naming(self._files.directory):
+                sync_file_system(self._root)
+        elif self._durability == "file":
+            for folder in sorted(self._folders):
+                sync_folder(folder)
+            sync_folder(self._files.directory)
+        durable, damaged = self._durability != "none", tuple(self._damaged)
+        return Stored(self._stored, durable=durable, damaged=damaged, compared=self._compared)
+
+    def _is_stored(self, chunk_id: bytes) -> bool:
+        """Return whether all files of a reliable chunk are there."""
+        # That they are whole is known from when they were written; that nobody removed them is not.
+        file = self._files.find(chunk_id)
+        return file is not None and all(self._files.exists(other) for other in file.made_of)
+
+    def _is_left(self, index: int, chunk_id: bytes, data: bytes) -> bool:
+        """Return whether a backup that did not end has left this chunk, which may be torn; sync it as a new one."""
+        file = self._files.find(chunk_id)
+        parts = [*file.made_of, file] if file else []
+        try:
+            for part in parts:
+                # The cache may have what a failing disk never got, and nobody was told.
+                self._files.drop_cached(part, sync=self._durability == "file")
+            if file is None or self._reader.read(index, chunk_id) != data:
+                return False
+            self._count(self._files.size(file), parts)
+            self._compared.append(index)
+        except (OSError, ChunkDamageError):
+            return False
+        return True
+
+    def _previous(self, chunk_id: bytes) -> Previous | None:
+        """Read the previous chunk; return None if it is damaged."""
+        try:
+            with blamed_on(chunk_id):
+                return self._read_previous(self._reader.locate(chunk_id))
+        except ChunkDamageError as error:
+            # A delta made of damage would be damaged too. The caller stores a full chunk and goes on.
+            log.warning("%s; what changed in it is stored in full", error)
+            with self._lock:
+                self._damaged.append(error if len(self._damaged) < MOST_FINDINGS else error.without_evidence())
+            return None
+
+    def _read_previous(self, file: ChunkFile) -> Previous:
+        """Read a chunk and the chunks that it is made of, all compared with their ids but for the last delta."""
+        full = ChunkFile(file.base or file.chunk_id)
+        base = Base(full, self._reader.full(full.chunk_id), self._files.size(full), 0)
+        content = base.content
+        companion = None
+        # A plain delta can be the companion of the next one, as the companion of this one can be once more.
+        for delta_file in [*file.made_of, file][1:]:
+            delta = self._reader.delta(delta_file)
+            size = self._files.size(delta_file)
+            spent = delta.spent + size
+            content = apply_delta(delta, content)
+            base = base._replace(spent=base.spent + spent)
+            if companion is None:
+                companion = Base(delta_file, checked(delta_file.chunk_id, content), size, 0)
+            else:
+                companion = companion._replace(spent=spent)
+        return Previous(content, base, companion)
+
+    def _store_chunk(self, previous: Previous | None, chunk_id: bytes, data: bytes) -> None:
+        """Store a chunk as a delta if there is a base that affords it, else in full."""
+        there = self._files.find(chunk_id)
+        bases = [base for base in (previous.companion, previous.base) if base is not None] if previous else []
+        # These were read a moment ago and are what their ids say.
+        if there in [base.file for base in bases]:
+            return
+        # Another file with this id may be damaged: a full chunk is stored, which is read before a delta.
+        for base in bases if there is None else []:
+            frame = self._difference(base, data)
+            if frame is not None and all(one.affords(frame) for one in (base, bases[-1])):
+                companion = None if base is bases[-1] else base.file.chunk_id
+                self._store(ChunkFile(chunk_id, bases[-1].file.chunk_id, companion), frame)
+                return
+        self._store(ChunkFile(chunk_id), self._codec.compress(data))
+
+    def _difference(self, base: Base, data: bytes) -> bytes | None:
+        """Return the frame of a delta made of `base`; None if every page differs."""
+        pages = differing_pages(data, base.content)
+        if len(pages) * PAGE_SIZE >= len(data):
+            return None
+        return self._codec.compress(encode_delta(make_delta(data, pages, base.spent)))
+
+    def _write(self, descriptor: int, frame: bytes) -> None:
+        """Write a new file, past the cache if it will be synced."""
+        if self._durability == "none":
+            pwrite_all(descriptor, frame, 0)
+            return
+        with switched(descriptor) as direct:
+            written = self._direct.pwrite(direct, frame, 0)
+        pwrite_all(descriptor, memoryview(frame)[written:], written)
+
+    def _store(self, file: ChunkFile, frame: bytes) -> None:
+        """Write `frame` to a temporary file and rename it to its final name."""
+        path = self._files.path(file)
+        # The existing file may still be a delta's base, so its replacement is fsynced before it takes over.
+        replaces = self._files.find(file.chunk_id) is not None
+        temporary = f"{self._files.temporary}/{threading.get_native_id()}"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, READ_ONLY)
+        try:
+            with naming(path):
+                self._write(descriptor, frame)
+                if self._durability == "file" or replaces:
+                    os.fsync(descriptor)
+                elif self._durability == "filesystem":
+                    # Starts writing to the disk, so that the sync at the end has little left to wait for.
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+        try:
+            os.rename(temporary, path)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
+            os.rename(temporary, path)
+        self._count(len(frame), [file])
+
+    def _count(self, size: int, files: Sequence[ChunkFile]) -> None:
+        """Count what this revision has in files that no other has, and remember their folders."""
+        with self._lock:
+            self._stored += size
+            self._folders.update(os.path.dirname(self._files.path(file)) for file in files)

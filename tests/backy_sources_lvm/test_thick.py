@@ -1,0 +1,83 @@
+"""Volumes that are not thin, and volumes as targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.guest import FOLDER, Guest
+
+WEB1 = f"{FOLDER}/web1"
+OVERFLOW = Path(__file__).with_name("overflow.py")
+MIB = 2**20
+
+
+def test_a_volume_that_is_not_thin_is_read_from_a_snapshot_that_does_not_stay(guest: Guest) -> None:
+    guest.shell("lvcreate -qq -y -L 8M -n web1 vg; head -c 5M /dev/urandom > /dev/vg/web1")
+    guest.backy("-b", WEB1, "init", "lvm", "vg/web1", "-o", "source.snapshot-size=4M")
+    guest.backy("-b", WEB1, "backup", "daily")
+    assert guest.snapshots("vg") == []
+    (only,) = guest.status(WEB1)
+    assert (only["consistency"], only["bytes_read"]) == ("crash", 8 * MIB)
+
+    # more is written meanwhile than the snapshot can take
+    ended = guest.backy(OVERFLOW, "-b", WEB1, "backup", "daily", check=False)
+    assert ended.code == 1
+    assert "more was written to it during the backup than its snapshot of 4194304 bytes could take; set a" in ended.err
+    assert guest.snapshots("vg") == []
+    assert len(guest.status(WEB1)) == 1
+
+    guest.shell("lvchange -an vg/web1")
+    ended = guest.backy("-b", WEB1, "backup", "daily", check=False)
+    assert "web1 is not active, so it has no device; activate it by 'lvchange -ay vg/web1'" in ended.err
+    guest.shell("lvchange -ay vg/web1")
+
+    guest.shell("lvcreate -qq -y -Zn -Wn -l 100%FREE -n rest vg")
+    ended = guest.backy("-b", WEB1, "backup", "daily", check=False)
+    assert (ended.code, ended.err.strip()) == (
+        1,
+        (
+            "Error: source vg/web1: its snapshot needs 4194304 bytes, and the volume group has 0 left; extend the "
+            "group, or set a smaller 'snapshot-size'"
+        ),
+    )
+
+
+def test_a_target_is_made_and_nothing_is_lost_without_force(guest: Guest) -> None:
+    guest.shell(
+        f"lvcreate -qq -L 64M -T vg/pool; head -c 5000000 /dev/urandom > {FOLDER}/image; truncate -s 9M {FOLDER}/image"
+    )
+    guest.backy("-b", WEB1, "init", "file", f"{FOLDER}/image")
+    guest.backy("-b", WEB1, "backup", "daily")
+
+    # not thin, in space that had data: the whole volume, rounded up to an extent, is written or zeroed
+    guest.shell(
+        "lvcreate -qq -y -L 12M -n old vg; tr '\\0' x < /dev/zero | head -c 12M > /dev/vg/old; lvremove -qq -y vg/old"
+    )
+    guest.backy("-b", WEB1, "restore", "lvm:vg/thick")
+    same = f"truncate -s 12M {FOLDER}/image; cmp {FOLDER}/image /dev/vg/"
+    guest.shell(f"{same}thick")
+    guest.backy("-b", WEB1, "restore", "lvm:vg/thin", "-o", "pool=pool")
+    guest.shell(f"{same}thin")
+    assert guest.shell("lvs --noheadings -o pool_lv vg/thin").out.strip() == "pool"
+
+    guest.shell("mkfs.ext4 -q /dev/vg/thin; mkdir /run/mounted; mount /dev/vg/thin /run/mounted")
+    ended = guest.backy("-b", WEB1, "restore", "--force", "lvm:vg/thin", check=False)
+    assert (ended.code, len(ended.err.splitlines()), "is in use; is it mounted" in ended.err) == (1, 1, True)
+    guest.shell("umount /run/mounted; lvcreate -qq -s -n his vg/thin")
+    ended = guest.backy("-b", WEB1, "restore", "--force", "lvm:vg/thin")
+    assert "has snapshots, which keep what it had: his" in ended.err
+    guest.shell(f"{same}thin")
+
+
+def test_what_is_not_mapped_is_read_from_an_external_origin(guest: Guest) -> None:
+    guest.shell(
+        "lvcreate -qq -y -L 8M -n base vg; head -c 8M /dev/urandom > /dev/vg/base; lvcreate -qq -L 64M -T vg/pool; "
+        "lvchange -an vg/base; lvchange -pr vg/base; lvcreate -qq -s --thinpool vg/pool -n web1 vg/base; "
+        "lvchange -ay -K vg/web1; head -c 1M /dev/urandom | dd of=/dev/vg/web1 bs=1M seek=5 status=none"
+    )
+    guest.backy("-b", WEB1, "init", "lvm", "vg/web1")
+    guest.backy("-b", WEB1, "backup", "daily")
+    guest.shell("blkdiscard -o 5242880 -l 1048576 /dev/vg/web1")
+    guest.backy("-b", WEB1, "backup", "daily")
+    guest.backy("-b", WEB1, "restore", f"{FOLDER}/restored")
+    guest.shell(f"cmp {FOLDER}/restored /dev/vg/web1")

@@ -1,0 +1,122 @@
+"""What lvs prints is read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from backy.api import SourceError
+from backy_sources_lvm.metadata import parse_held
+from backy_sources_lvm.programs import reason, run
+from backy_sources_lvm.space import check_pool, snapshot_bytes
+from backy_sources_lvm.volumes import FIELDS, Volume, parse_volumes, snapshot_name
+
+LVS = """
+  {
+      "report": [
+          {
+              "lv": [
+                  {"lv_name":"pool", "lv_uuid":"n1biGz", "lv_attr":"twi-aotz--", "lv_size":"1073741824", "lv_layout":"thin,pool", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-pool", "lv_device_open":"open", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"0.49", "metadata_percent":"11.13", "vg_free":"14910750720", "vg_extent_size":"4194304"},
+                  {"lv_name":"thick", "lv_uuid":"4BBBr6", "lv_attr":"owi-a-s---", "lv_size":"1073741824", "lv_layout":"linear", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-thick", "lv_device_open":"", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"", "metadata_percent":"", "vg_free":"14910750720", "vg_extent_size":"4194304"},
+                  {"lv_name":"thick", "lv_uuid":"4BBBr6", "lv_attr":"owi-a-s---", "lv_size":"1073741824", "lv_layout":"linear", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-thick", "lv_device_open":"", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"", "metadata_percent":"", "vg_free":"14910750720", "vg_extent_size":"4194304"},
+                  {"lv_name":"thick.backy-revision1", "lv_uuid":"fabtVA", "lv_attr":"sri-I-s---", "lv_size":"104857600", "lv_layout":"linear", "lv_tags":"other,backy-job", "lv_dm_path":"/dev/mapper/vg-thick.backy--revision1", "lv_device_open":"", "pool_lv":"", "origin":"thick", "thin_id":"", "data_percent":"100.00", "metadata_percent":"", "vg_free":"14910750720", "vg_extent_size":"4194304"},
+                  {"lv_name":"web1.backy-revision2", "lv_uuid":"aSOFva", "lv_attr":"Vri---tz-k", "lv_size":"107374182400", "lv_layout":"thin,sparse", "lv_tags":"backy-job2", "lv_dm_path":"/dev/mapper/vg-web1.backy--revision2", "lv_device_open":"", "pool_lv":"pool", "origin":"web1", "thin_id":"2", "data_percent":"0.01", "metadata_percent":"", "vg_free":"14910750720", "vg_extent_size":"4194304"}
+              ]
+          }
+      ]
+  }
+"""  # noqa: E501  # as lvs 2.03 prints it
+
+
+def test_volumes_are_read() -> None:
+    found = parse_volumes(LVS)
+    assert list(found) == ["pool", "thick", "thick.backy-revision1", "web1.backy-revision2"]
+    assert [name for name, one in found.items() if one.is_thin] == ["web1.backy-revision2"]
+    assert [name for name, one in found.items() if one.is_pool] == ["pool"]
+    assert [name for name, one in found.items() if one.is_open] == ["pool"]
+    assert [name for name, one in found.items() if one.is_overflown] == ["thick.backy-revision1"]
+    assert [name for name, one in found.items() if one.is_active] == ["pool", "thick", "thick.backy-revision1"]
+    assert [name for name, one in found.items() if one.is_read_only] == [
+        "thick.backy-revision1",
+        "web1.backy-revision2",
+    ]
+    assert (found["thick"].lv_size, found["thick"].vg_free) == (2**30, 14910750720)
+
+
+def test_only_snapshots_with_name_and_tag_are_the_jobs_own() -> None:
+    found = parse_volumes(LVS)
+    assert {name: one.revision_of("job") for name, one in found.items() if one.revision_of("job")} == {
+        "thick.backy-revision1": "revision1"
+    }
+    assert found["web1.backy-revision2"].revision_of("job2") == "revision2"
+    renamed = parse_volumes(LVS.replace("thick.backy-revision1", "mine"))
+    assert renamed["mine"].revision_of("job") is None
+
+
+def test_snapshots_of_volumes_with_long_names_are_known_again() -> None:
+    name = snapshot_name("v" * 127, "a" * 22)
+    assert len(name) <= 127
+    found = parse_volumes(LVS.replace("thick.backy-revision1", name))
+    assert found[name].revision_of("job") == "a" * 22
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"report": 1}', LVS.replace('"vg_free":"14910750720"', '"vg_free":"?"')])
+def test_what_is_something_else_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # msgspec's texts
+        parse_volumes(text)
+
+
+def made(**fields: object) -> Volume:
+    row = {**dict.fromkeys(FIELDS, ""), "lv_name": "pool", "lv_size": "0", "vg_free": "0", "vg_extent_size": "4194304"}
+    text = json.dumps({"report": [{"lv": [{**row, **{name: str(value) for name, value in fields.items()}}]}]})
+    return parse_volumes(text)["pool"]
+
+
+def test_a_pool_that_is_nearly_full_is_refused_with_figures() -> None:
+    check_pool("source vg/web1", made(data_percent="89.99", metadata_percent="10.00"), 90)
+    check_pool("source vg/web1", made(), 90)
+    for data, metadata in (("90.00", "10.00"), ("10.00", "97.31")):
+        with pytest.raises(SourceError, match=f"pool has used {data} % of its data and {metadata} % of its metadata"):
+            check_pool("source vg/web1", made(data_percent=data, metadata_percent=metadata), 90)
+
+
+def test_a_snapshot_gets_a_fifth_of_the_volume_or_what_there_is() -> None:
+    gib = 2**30
+    assert snapshot_bytes("", made(lv_size=10 * gib, vg_free=5 * gib), None) == 2 * gib
+    assert snapshot_bytes("", made(lv_size=10 * gib, vg_free=gib), None) == gib
+    assert snapshot_bytes("", made(lv_size=1, vg_free=gib), None) == 2**22
+    assert snapshot_bytes("", made(lv_size=10 * gib, vg_free=gib), 2**22 + 1) == 2**23
+    with pytest.raises(SourceError, match=r"needs 536870912 bytes, and the volume group has 536870911 left"):
+        snapshot_bytes("", made(lv_size=10 * gib, vg_free=gib // 2 - 1), None)
+    with pytest.raises(SourceError, match=r"needs 2147483648 bytes, and the volume group has 1073741824 left"):
+        snapshot_bytes("", made(lv_size=10 * gib, vg_free=gib), 2 * gib)
+
+
+def test_the_reserved_metadata_of_a_pool_is_read() -> None:
+    begin = "0 2097152 thin-pool 3 115/1024 80/16384"
+    assert parse_held(f"{begin} 45 rw discard_passdown queue_if_no_space - 256 \n") == 45
+    assert parse_held(f"{begin} - rw discard_passdown queue_if_no_space - 256") is None
+    for status in ("0 2097152 thin-pool Fail", "0 2097152 linear ", ""):
+        with pytest.raises(SourceError, match="the pool can not be used: its status is"):
+            parse_held(status)
+
+
+def test_the_cause_of_a_failure_is_one_line() -> None:
+    assert reason('  Volume group "x" not found\n  Cannot process volume group x\n') == "Cannot process volume group x"
+    busy = "device-mapper: message ioctl on vg-pool-tpool  failed: Device or resource busy\nCommand failed.\n"
+    assert reason(busy) == "device-mapper: message ioctl on vg-pool-tpool  failed: Device or resource busy"
+    assert reason("no current metadata snap\nUsage: thin_delta [options] <device or file>\nOptions:\n") == (
+        "no current metadata snap"
+    )
+    reserved = (
+        '  Names including "_tdata" are reserved. Choose another.\n  Run `lvcreate --help\' for more information.\n'
+    )
+    assert reason(reserved) == 'Names including "_tdata" are reserved. Choose another.'
+    with pytest.raises(SourceError, match=r"^source x: sh: exit code 3$"):
+        run("source x", "sh", "-c", "exit 3")
+    with pytest.raises(SourceError, match=r"^source x: sh: two$"):
+        run("source x", "sh", "-c", "echo one; echo two >&2; exit 3")
+    with pytest.raises(SourceError, match=r"^source x: the program no-such is missing; install the package lvm2$"):
+        run("source x", "no-such")
+    assert run("source x", "printenv", "LC_ALL") == "C\n"

@@ -1,0 +1,73 @@
+"""Machines of a real libvirtd, whose QEMU may not open what backy has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backy.api import Job, SourceError
+from backy.config import typed
+from backy_sources_qemu.config import QemuConfig
+from backy_sources_qemu.disks import QemuSource
+from backy_sources_qemu.domains import parse
+from tests.backups import Backups
+from tests.virtual import Libvirt, content_of
+
+MIB = 2**20
+
+
+def source(libvirt: Libvirt, domain: str, disk: str = "vda") -> QemuSource:
+    section = {"type": "qemu", "domain": domain, "disk": disk, "uri": libvirt.uri}
+    return QemuSource(typed(section, QemuConfig, "source"), Job("web7", "job-of-web7", Path("/nowhere")))
+
+
+def test_a_machine_goes_off_and_on(libvirt: Libvirt, folder: Path, image_of: Callable[..., Path]) -> None:
+    path = image_of(folder, "qcow2")
+    libvirt.define("web7", "qcow2", path)
+    backups = Backups(source(libvirt, "web7"), lambda: content_of(path, "qcow2", folder / "content"))
+    backups.run()
+    libvirt.virsh("start", "--paused", "web7")
+    libvirt.write("web7", MIB, os.urandom(512))
+    assert backups.run(lambda: libvirt.write("web7", 0, os.urandom(512))) == 65536
+    with pytest.raises(ZeroDivisionError):
+        backups.run(lambda: 1 // 0)
+    assert libvirt.nodes("web7") == {"libvirt-1-format", "libvirt-1-storage"}
+    libvirt.virsh("destroy", "web7")
+    assert backups.run() == 65536
+    source(libvirt, "web7").retain([])
+    assert b"backy." not in subprocess.run(["qemu-img", "info", path], check=True, capture_output=True).stdout
+
+
+def test_what_is_not_there_is_told_in_one_line(libvirt: Libvirt, folder: Path, image_of: Callable[..., Path]) -> None:
+    libvirt.define("web9", "raw", image_of(folder, "raw"))
+    for domain, disk, words in (
+        ("nobody", "vda", "Domain not found: no domain with matching name 'nobody'"),
+        ("web9", "vdb", "the machine has no disk vdb; it has: vda"),
+    ):
+        with pytest.raises(SourceError, match=words) as told, source(libvirt, domain, disk).snapshot("revision1", None):
+            pass
+        assert len(str(told.value).splitlines()) == 1
+    with pytest.raises(SourceError, match="domain is not running"):
+        libvirt.command("web9", "query-version")
+    with (
+        pytest.raises(SourceError, match=r"Failed to connect socket to '/nowhere/.*': No such file or directory"),
+        source(Libvirt(Path("/nowhere")), "web9").snapshot("revision1", None),
+    ):
+        pass
+
+
+def test_the_disks_of_a_machine_are_found_in_its_xml() -> None:
+    text = """<domain id='3'><uuid>u</uuid><devices>
+        <disk type='file' device='cdrom'><target dev='sda'/></disk>
+        <disk type='block' device='disk'><driver type='raw'/><source dev='/dev/vg/web7'/><target dev='vda'/>
+          <alias name='virtio-disk0'/></disk>
+        <disk type='network' device='disk'><driver type='luks'/><source name='vms/web7'/><target dev='vdb'/></disk>
+        </devices></domain>"""
+    assert parse("web7", text, "vda") == ("u", True, "virtio-disk0", Path("/dev/vg/web7"), "raw")
+    assert parse("web7", text.replace("id='3'", ""), "vdb") == ("u", False, None, None, None)
+    with pytest.raises(SourceError, match="no disk sda; it has: vda, vdb"):
+        parse("web7", text, "sda")

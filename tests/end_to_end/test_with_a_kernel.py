@@ -1,0 +1,88 @@
+"""What only another kernel can show: partitions of images, network block devices, mounted partitions, bad disks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.guest import FOLDER, Guest
+
+REPOSITORY = f"{FOLDER}/repository"
+DISK = f"""
+cd {FOLDER}
+truncate -s 24M image; echo 2048,,L | sfdisk -q image
+mkfs.ext4 -q -E offset=1048576 image 22M
+mkdir -p partition; mount -o loop,offset=1048576 image partition; echo kept > partition/file; umount partition
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(booted: Guest) -> Iterator[Guest]:
+    """A repository with one revision of an image that has a partition."""
+    booted.shell(f"{DISK}")
+    booted.backy("-b", REPOSITORY, "init", "file", f"{FOLDER}/image")
+    booted.backy("-b", REPOSITORY, "backup", "daily")
+    yield booted
+    booted.shell(f"cd /; rm -rf {FOLDER}/*")
+
+
+def test_partitions_of_a_revision_are_mounted(repository: Guest) -> None:
+    shown = repository.shell(f"""
+        cd {FOLDER}; mkdir images; backy -b {REPOSITORY} mount images < /dev/null > log 2>&1
+        partition=$(timeout 60 kpartx -a -r -v images/last | sed 's/add map \\([^ ]*\\) .*/\\1/')
+        mount -o ro,noload /dev/mapper/$partition partition; cat partition/file; umount partition
+        loop=/dev/${{partition%p1}}; timeout 60 kpartx -d $loop >&2; losetup -d $loop
+        backy unmount images >&2
+    """)
+    assert shown.out == "kept\n"
+
+
+def test_the_kernel_reads_a_revision_as_a_network_block_device(repository: Guest) -> None:
+    shown = repository.shell(f"""
+        cd {FOLDER}; backy -b {REPOSITORY} nbd-server --socket {FOLDER}/nbd < /dev/null > served 2>&1 &
+        cd {FOLDER}; timeout 60 sh -c 'while [ ! -S nbd ]; do sleep 0.1; done'
+        timeout 60 nbd-client -unix {FOLDER}/nbd /dev/nbd0 >&2
+        cmp image /dev/nbd0; blockdev --getro /dev/nbd0; timeout 60 nbd-client -d /dev/nbd0 >&2
+        kill $(pidof nbdkit); timeout 60 tail --pid $! -f /dev/null
+    """)
+    assert shown.out == "1\n"
+
+
+def test_a_disk_with_a_mounted_partition_is_no_target(repository: Guest) -> None:
+    disk = repository.appliance.disk("three")
+    repository.shell(f"""
+        echo 2048,40960,L | sfdisk -q --wipe always {disk}; mkfs.ext4 -q -F {disk}1
+        cd {FOLDER}; mkdir -p used; mount {disk}1 used; echo precious > used/file; sync
+    """)
+    ended = repository.backy("-b", REPOSITORY, "restore", disk, check=False)
+    assert (ended.code, "is it mounted" in ended.err, len(ended.err.splitlines())) == (1, True, 1)
+    shown = repository.shell(
+        f"cd {FOLDER}; umount used; mount {disk}1 used; cat used/file; umount used; wipefs -qa {disk} >&2"
+    )
+    assert shown.out == "precious\n"
+
+
+def test_a_disk_that_fails_while_a_backup_is_written_harms_no_revision(repository: Guest) -> None:
+    disk = repository.appliance.disk("three")
+    sound, failing = (f"0 131072 {kind}" for kind in (f"linear {disk} 0", f"flakey {disk} 0 0 60 1 error_writes"))
+    repository.shell(f"""
+        dmsetup create flaky --table '{sound}'
+        mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 /dev/mapper/flaky
+        cd {FOLDER}; mkdir -p bad; mount /dev/mapper/flaky bad; cp image first
+    """)
+    bad = f"{FOLDER}/bad/repository"
+    repository.backy("-b", bad, "init", "file", f"{FOLDER}/image")
+    repository.backy("-b", bad, "backup", "daily")
+    reload = f"dmsetup suspend --noflush --nolockfs flaky; dmsetup load flaky --table '{failing}'; dmsetup resume flaky"
+    repository.shell(f"sync; {reload}; head -c 5M /dev/urandom | dd of={FOLDER}/image bs=1M seek=8 conv=notrunc")
+    ended = repository.backy("-b", bad, "backup", "daily", check=False)
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+    reload = reload.replace(failing, sound)
+    repository.shell(f"cd {FOLDER}; umount bad; {reload}; mount /dev/mapper/flaky bad")
+    assert len(repository.status(bad)) == 1
+    repository.backy("-b", bad, "restore", f"{FOLDER}/again")
+    repository.backy("-b", bad, "backup", "daily")
+    repository.backy("-b", bad, "restore", f"{FOLDER}/now")
+    repository.shell(f"cd {FOLDER}; cmp first again; cmp image now; umount bad; dmsetup remove flaky; mv first image")
