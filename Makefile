@@ -17,6 +17,8 @@ export COVERAGE_FILE := $(CACHE)/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 export RUFF_CACHE_DIR := $(CACHE)/ruff
+# hundreds of processes that tests start find there what is compiled; else each compiles even Python's own modules anew
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := PYTHONPYCACHEPREFIX=$(CACHE)/python .ci/pytest -o cache_dir=$(CACHE)/pytest
 
 # one test process a processor, each with whole files or folders of tests (tests/conftest.py), the longest first
