@@ -15,8 +15,8 @@ from backy.scheduler.configuration.configuration import Configuration, JobEntry
 from backy.scheduler.jobs.agenda import Agenda, Entry, Outcome, Phase, Pool
 from backy.scheduler.jobs.due import GRACE, Past, by_interval, sla, smallest_interval
 from backy.scheduler.jobs.runner import Result
-from backy.scheduler.jobs.summary import NOTHING_KNOWN, Audited, Summary
-from backy.scheduler.monitoring.status import JobStatus, PoolStatus, verdict
+from backy.scheduler.jobs.summary import Audited, Summary
+from backy.scheduler.monitoring.status import Holding, JobStatus, PoolStatus, Remembered, verdict
 
 _IMAGES = attrgetter("source", "disks", "storage")
 """What a running backup of a job relies upon."""
@@ -28,21 +28,9 @@ class Job:
 
     settings: JobEntry
     entry: Entry
-    before: JobStatus | None
-    """Status of the job from an earlier scheduler, shown until the first scan of its repository."""
+    known: Remembered
+    """Begins with what an earlier scheduler knew."""
     summary: Summary | None = None
-    error: str | None = None
-    """Why the last run, or what follows a backup, failed."""
-    unfinished: bool = False
-    """Whether the last backup is done, but something that follows it failed."""
-    failing_since: datetime | None = None
-    """When the first of the runs in a row ended that were no full success."""
-    put_off_since: datetime | None = None
-    """Since when expiry or purge are put off by other commands."""
-    full: bool = False
-    """Whether the last backup failed as a disk is full."""
-    occupied: int | None = None
-    """Bytes that the repository took after the last run."""
     task: asyncio.Task[None] | None = None
     """The current run."""
     row: JobStatus | None = field(default=None, repr=False)
@@ -56,14 +44,12 @@ class Job:
     @property
     def newest(self) -> str | None:
         """The id of the newest revision."""
-        return self.summary.newest.id if self.summary and self.summary.newest else None
+        return self.summary.newest if self.summary else None
 
     @property
     def audited(self) -> Audited:
         """What is known of it by its journal, maybe from an earlier scheduler."""
-        if self.summary:
-            return self.summary.audited
-        return Audited(self.before.head, self.before.tampering) if self.before else NOTHING_KNOWN
+        return self.summary.audited if self.summary else Audited(self.known.head, self.known.tampering)
 
 
 class Changes(NamedTuple):
@@ -104,29 +90,31 @@ class Ledger:
 
     def learn(self, job: Job, summary: Summary, now: datetime) -> None:
         """Record the summary of a job's repository."""
-        failures = job.entry.failures
+        failures, known = job.entry.failures, job.known
         job.summary = summary
-        self.agenda.learn(job.settings.name, summary.past, summary.duration, now)
+        for name in Holding.__struct_fields__:
+            setattr(known, name, getattr(summary, name))
+        self.agenda.learn(job.settings.name, summary.past, summary.last_duration, now)
         if failures and not job.entry.failures:
-            job.error, job.failing_since, job.full = None, None, False  # somebody has made a revision by hand
+            known.error, known.failing_since, known.full = None, None, False  # somebody has made a revision by hand
         job.row = None
 
     def finish(self, job: Job, result: Result, now: datetime) -> None:
         """Record how a run of a job has ended."""
-        past, duration = (job.summary.past, job.summary.duration) if job.summary else (job.entry.past, None)
-        self.agenda.finish(job.entry, result.outcome, past, duration, now)
+        known = job.known
+        self.agenda.finish(job.entry, result.outcome, job.past, known.last_duration, now)
         job.task = job.row = None
-        job.occupied = job.occupied if result.occupied is None else result.occupied
+        known.occupied = known.occupied if result.occupied is None else result.occupied
         if result.outcome is Outcome.BUSY:
             # This says nothing of what failed before, unless the command that was in the way has made a revision.
-            if not (job.entry.failures or job.unfinished):
-                job.error, job.failing_since, job.full = result.error, None, False
+            if not (job.entry.failures or known.unfinished):
+                known.error, known.failing_since, known.full = result.error, None, False
             return
-        job.error, job.full = result.error, result.full
-        job.unfinished = result.outcome is Outcome.DONE and result.error is not None
-        job.failing_since = (job.failing_since or now) if result.error else None
+        known.error, known.full = result.error, result.full
+        known.unfinished = result.outcome is Outcome.DONE and result.error is not None
+        known.failing_since = (known.failing_since or now) if result.error else None
         if result.outcome is Outcome.DONE:
-            job.put_off_since = (job.put_off_since or now) if result.put_off else None
+            known.put_off_since = (known.put_off_since or now) if result.put_off else None
 
     def rows(self, now: datetime) -> Iterator[JobStatus]:
         """Yield the status of every job, sorted by name."""
@@ -156,14 +144,13 @@ class Ledger:
     def _add(self, settings: JobEntry, before: JobStatus | None, now: datetime) -> Job:
         # A restart gives no job more time for its first backup, nor does a clock that was ahead when it became known.
         since = min(before.since, now) if before else now
-        job = Job(settings, self.agenda.add(settings.name, settings.schedule, since), before)
-        if before:
-            # What has failed fails until a run proves the contrary; a restart proves nothing.
-            job.entry.failures, job.error, job.unfinished = before.failures, before.error, before.unfinished
-            job.failing_since, job.put_off_since = before.failing_since, before.put_off_since
-            job.full, job.occupied = before.full, before.occupied
-            job.entry.past = Past(since, before.last_time, {})
-        self.jobs[settings.name] = job
+        name = settings.name
+        known = msgspec.convert(before, Remembered, from_attributes=True) if before else Remembered(job=name)
+        job = self.jobs[name] = Job(settings, self.agenda.add(name, settings.schedule, since), known)
+        # What has failed fails until a run proves the contrary; a restart proves nothing.
+        job.entry.failures = before.failures if before else 0
+        # Without this a restart would show all jobs as if they had no revisions.
+        job.entry.past = Past(since, known.last_time, {})
         return job
 
     def _remove(self, name: str) -> Job:
@@ -172,57 +159,22 @@ class Ledger:
 
 
 def _row(job: Job, now: datetime) -> JobStatus:
-    """Return the status of a job; until its repository was scanned, as it was before."""
-    entry, found = job.entry, job.summary
+    """Return the status of a job; what its repository holds is as before until that was scanned."""
+    entry, past, known = job.entry, job.past, msgspec.structs.asdict(job.known)
+    running = entry.due if entry.phase is Phase.RUNNING else None
     # A run that goes on is no next one.
-    due = entry.due if found and entry.phase is not Phase.RUNNING else None
-    # Without this a restart would show all jobs as if they had no revisions.
-    if found is None and job.before:
-        now_late = verdict(job.before.late_from, now)
-        idle = {"running_since": None, "next_time": None, "next_tags": ()}
-        return msgspec.structs.replace(job.before, status=str(entry), **idle, **now_late)
-    newest, past = found.newest if found else None, job.past
+    upcoming = None if running else entry.due
     late_from = (past.newest or past.since) + sla(job.settings.schedule)
-    verification = newest.verification if newest else None
     return JobStatus(
-        job=entry.name,
+        **(known | {"last_tags": tuple(by_interval(entry.schedule, job.known.last_tags))}),
         **verdict(late_from, now),
         late_from=late_from,
         status=str(entry),
         since=past.since,
-        running_since=entry.due.time if entry.due and entry.phase is Phase.RUNNING else None,
+        running_since=running.time if running else None,
         interval=smallest_interval(entry.schedule).total_seconds(),
-        revisions=found.revisions if found else 0,
-        last_time=past.newest,
-        last_tags=tuple(by_interval(entry.schedule, newest.tags)) if newest else (),
-        last_duration=found.duration if found else None,
-        next_time=due.time if due else None,
-        next_tags=tuple(by_interval(entry.schedule, due.tags)) if due else (),
+        next_time=upcoming.time if upcoming else None,
+        next_tags=tuple(by_interval(entry.schedule, upcoming.tags)) if upcoming else (),
         failures=entry.failures,
-        error=job.error,
-        unfinished=job.unfinished,
-        failing_since=job.failing_since,
-        put_off_since=job.put_off_since,
-        manual_tags=found.manual_tags if found else (),
-        quarantine_reports=found.reports if found else 0,
-        distrusted=found.distrusted if found else 0,
-        wrong=found.wrong if found else 0,
-        unreadable=found.unreadable if found else 0,
-        verification=str(verification) if verification else None,
-        compared_since=newest.compared_since if newest else None,
-        partly_verified=bool(verification and verification.out_of_time),
-        consistency=newest.consistency if newest else None,
-        unfrozen=newest is not None and newest.unfrozen,
-        remarks=verification.remarks if verification else (),
-        ahead=past.ahead,
-        waiting=found.waiting if found else 0,
-        pinned=found.pinned if found else (),
-        image=newest.size if newest else None,
-        changed=newest.statistics.bytes_written if newest else None,
-        stored=newest.statistics.bytes_stored if newest else None,
-        occupied=job.occupied,
         max_size=job.settings.max_size,
-        full=job.full,
-        head=job.audited.head,
-        tampering=job.audited.tampering,
     )

@@ -6,11 +6,11 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from backy.errors import BackyError, ConfigError
 from backy.groups.group import opened, require
@@ -24,6 +24,7 @@ from backy.repository.repository import Repository
 from backy.repository.revision import MANUAL, PINNED, Revision
 from backy.retention.brake import read_mark
 from backy.scheduler.jobs.due import Past, corrected
+from backy.scheduler.monitoring.status import Holding
 from backy.system.clocks import present
 from backy.text.phrases import local_time, size
 
@@ -61,36 +62,14 @@ LONG = 2**20
 NOTHING_KNOWN = Audited()
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(Holding, kw_only=True):
     """What the scheduler needs to know of a repository."""
 
     past: Past
-    newest: Revision | None = None
-    """The newest revision."""
-    revisions: int = 0
-    """Number of revisions."""
-    manual_tags: tuple[str, ...] = ()
-    """Tags that are removed by hand only."""
-    distrusted: int = 0
-    """Number of distrusted revisions."""
-    wrong: int = 0
-    """Number of revisions of which the source hid a change."""
-    unreadable: int = 0
-    """Number of damaged records."""
-    reports: int = 0
-    """Number of reports in the quarantine."""
-    waiting: int = 0
-    """Number of revisions that wait to expire."""
-    pinned: tuple[str, ...] = ()
-    """What pins hold, a line each."""
+    newest: str | None = None
+    """Id of the newest revision."""
     audited: Audited = NOTHING_KNOWN
     stamp: Stamp = (0, 0, 0)
-
-    @property
-    def duration(self) -> float | None:
-        """Duration of the newest backup, in seconds."""
-        return self.newest.statistics.duration if self.newest else None
 
 
 _TICK = 10**7
@@ -145,20 +124,44 @@ def summarize(
         past = replace(past, since=min(_made(directory) or since, now + allowed))
     mark = read_mark(directory)
     return Summary(
+        job=directory.name,
         past=past,
-        newest=revisions[-1] if revisions else None,
+        **(of_newest(revisions[-1]) if revisions else {}),
         revisions=len(revisions),
+        last_time=past.newest,
         manual_tags=tuple(sorted({tag for one in revisions for tag in one.tags if tag.startswith(MANUAL)})),
+        quarantine_reports=sum(map(quarantine.count, disks or [directory])),
         distrusted=sum(revision.state.distrusted for revision in revisions),
         wrong=sum(revision.state.wrong is not None for revision in revisions),
         unreadable=len(damaged),
-        reports=sum(map(quarantine.count, disks or [directory])),
+        ahead=past.ahead,
         waiting=mark.waiting if mark else 0,
         pinned=tuple(_pinned(revisions)),
+        head=audited.head,
+        tampering=audited.tampering,
         audited=audited,
         # one that could not be looked at whole is looked at again
         stamp=before if audited.complete else (0, 0, 0),
     )
+
+
+def of_newest(newest: Revision) -> dict[str, Any]:
+    """Return the members of a summary that are of the newest revision."""
+    verification, statistics = newest.verification, newest.statistics
+    return {
+        "newest": newest.id,
+        "last_tags": newest.tags,
+        "last_duration": statistics.duration,
+        "verification": str(verification) if verification else None,
+        "compared_since": newest.compared_since,
+        "partly_verified": bool(verification and verification.out_of_time),
+        "consistency": newest.consistency,
+        "unfrozen": newest.unfrozen,
+        "remarks": verification.remarks if verification else (),
+        "image": newest.size,
+        "changed": statistics.bytes_written,
+        "stored": statistics.bytes_stored,
+    }
 
 
 def _surveyed(directory: Path) -> tuple[list[Revision], Sequence[BackyError]]:

@@ -25,60 +25,34 @@ READABLE = 0o644
 """Mode of the file. Monitoring may read it: it contains names of jobs and tags, but no data of guests."""
 
 
-class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The status of a job."""
+class Holding(msgspec.Struct, kw_only=True):
+    """What the repository of a job holds."""
 
     job: str
-    sla: str
-    """`OK` or `TOO OLD`, as backy 2 says it."""
-    sla_overdue: float
-    """Seconds by which the job violates its SLA; 0 if it does not. `Status.at` has those of another time."""
-    late_from: datetime
-    """When the job violates its SLA without a new revision, or began to."""
-    status: str
-    since: datetime
-    """When the job was first seen."""
-    running_since: datetime | None
-    """Start of the run that goes on; None if there is none."""
-    interval: float
-    """Shortest interval of the schedule, in seconds."""
-    revisions: int
-    last_time: datetime | None
+    revisions: int = 0
+    last_time: datetime | None = None
     """Start of the newest complete revision that is not ahead of the clock."""
-    last_tags: tuple[str, ...]
-    last_duration: float | None
+    last_tags: tuple[str, ...] = ()
+    last_duration: float | None = None
     """Duration of the newest backup, in seconds."""
-    next_time: datetime | None
-    """Time of the next run; None until the repository was scanned."""
-    next_tags: tuple[str, ...]
-    failures: int
-    """Consecutive failed runs."""
-    error: str | None
-    """Why the last run, or what follows a backup, failed."""
-    unfinished: bool
-    """Whether the last backup is done, but what follows it failed."""
-    failing_since: datetime | None = None
-    """When the first of the runs in a row ended that were no full success; None if the last one was."""
-    put_off_since: datetime | None = None
-    """Since when no expiry or purge could be done, as other commands use the repository; None if the last was."""
-    manual_tags: tuple[str, ...]
+    manual_tags: tuple[str, ...] = ()
     """Tags that are removed by hand only."""
-    quarantine_reports: int
-    distrusted: int
+    quarantine_reports: int = 0
+    distrusted: int = 0
     """Number of distrusted revisions."""
     wrong: int = 0
     """Number of revisions of which the source hid a change."""
-    unreadable: int
+    unreadable: int = 0
     """Number of damaged records."""
-    verification: str | None
+    verification: str | None = None
     """How much of the newest revision was compared with its source."""
     compared_since: datetime | None = None
     """Since when all of the newest revision was compared with the source; None if a part never was."""
-    partly_verified: bool
+    partly_verified: bool = False
     """Whether the verifier ran out of time."""
-    consistency: Consistency | None
+    consistency: Consistency | None = None
     """What the newest revision is like; None without one."""
-    unfrozen: bool
+    unfrozen: bool = False
     """Whether the source of the newest revision tried to bring the writers to rest, and could not."""
     remarks: tuple[str, ...] = ()
     """What verifiers noticed in the newest revision besides differences."""
@@ -94,16 +68,52 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that differ in it from the revision before."""
     stored: int | None = None
     """Bytes of the files that were stored for it."""
-    occupied: int | None = None
-    """Bytes that the repository took after the last run; None before the first one."""
-    max_size: int | None = None
-    """Bytes that it may take."""
-    full: bool = False
-    """Whether the last backup failed as a disk is full."""
     head: Head | None = None
     """The last line of the journal that nothing contradicts."""
     tampering: tuple[str, ...] = ()
     """What contradicts the journal, or what was seen of it before."""
+
+
+class Remembered(Holding, kw_only=True):
+    """What is known of a job, also after a restart: what its repository holds, and how its runs ended."""
+
+    error: str | None = None
+    """Why the last run, or what follows a backup, failed."""
+    unfinished: bool = False
+    """Whether the last backup is done, but what follows it failed."""
+    failing_since: datetime | None = None
+    """When the first of the runs in a row ended that were no full success; None if the last one was."""
+    put_off_since: datetime | None = None
+    """Since when no expiry or purge could be done, as other commands use the repository; None if the last was."""
+    full: bool = False
+    """Whether the last backup failed as a disk is full."""
+    occupied: int | None = None
+    """Bytes that the repository took after the last run; None before the first one."""
+
+
+class JobStatus(Remembered, kw_only=True):
+    """The status of a job."""
+
+    sla: str
+    """`OK` or `TOO OLD`, as backy 2 says it."""
+    sla_overdue: float
+    """Seconds by which the job violates its SLA; 0 if it does not. `Status.at` has those of another time."""
+    late_from: datetime
+    """When the job violates its SLA without a new revision, or began to."""
+    status: str
+    since: datetime
+    """When the job was first seen."""
+    running_since: datetime | None
+    """Start of the run that goes on; None if there is none."""
+    interval: float
+    """Shortest interval of the schedule, in seconds."""
+    next_time: datetime | None
+    """Time of the next run; None until the repository was scanned."""
+    next_tags: tuple[str, ...]
+    failures: int
+    """Consecutive failed runs."""
+    max_size: int | None = None
+    """Bytes that the repository may take."""
 
 
 class PoolStatus(msgspec.Struct, frozen=True):

@@ -103,7 +103,7 @@ def test_a_run_with_all_that_follows(scheduler, inside) -> None:
 
     async def scenario(daemon: Daemon) -> None:
         job = await run(daemon, "vm1")
-        assert (job.error, job.entry.failures, job.summary.revisions) == (None, 0, 1)
+        assert (job.known.error, job.entry.failures, job.summary.revisions) == (None, 0, 1)
         await until(lambda: read(scheduler.base / "status").jobs[0].revisions == 1)
 
     inside(scenario)
@@ -117,7 +117,7 @@ def test_a_tag_that_looks_like_an_option_is_a_tag(scheduler, inside) -> None:
 
     async def scenario(daemon: Daemon) -> None:
         job = await run(daemon, "vm1")
-        assert (job.error, job.summary.revisions) == (None, 1)
+        assert (job.known.error, job.summary.revisions) == (None, 1)
 
     inside(scenario)
 
@@ -147,12 +147,12 @@ def test_failures_of_every_kind(scheduler, inside, caplog: pytest.LogCaptureFixt
             log = scheduler.base / "vm1/backy.log"
             log.unlink(missing_ok=True)
             job = await run(daemon, "vm1")
-            assert (job.error, job.entry.failures) == (error, number)
+            assert (job.known.error, job.entry.failures) == (error, number)
         (scheduler.folder / "how").write_text("busy")
         assert (await run(daemon, "vm1")).entry.failures == len(expected)
         daemon._runner.prepare = lambda _: 1 / 0
         job = await run(daemon, "vm1")
-        assert job.error == "internal error; the log of the scheduler tells more"
+        assert job.known.error == "internal error; the log of the scheduler tells more"
 
     (scheduler.folder / "how").write_text("plugins")
     inside(scenario, program)
@@ -171,8 +171,8 @@ def test_a_source_that_hangs_holds_up_nobody_for_good(scheduler, inside) -> None
         daemon.trigger(["vm1"])
         await until(lambda: daemon.ledger.jobs["vm1"].task)
         daemon.trigger(["vm2"])
-        await until(lambda: daemon.ledger.jobs["vm1"].error)
-        assert daemon.ledger.jobs["vm1"].error == "nothing was read or stored for 0:00:01, so the backup was ended"
+        await until(lambda: daemon.ledger.jobs["vm1"].known.error)
+        assert daemon.ledger.jobs["vm1"].known.error == "nothing was read or stored for 0:00:01, so the backup was ended"
         await until(lambda: daemon.ledger.jobs["vm2"].summary and daemon.ledger.jobs["vm2"].summary.revisions)
 
     inside(scenario, program)
@@ -247,15 +247,15 @@ def test_what_fails_after_a_backup_does_not_make_it_bad(scheduler, inside) -> No
             fcntl.flock(lock, fcntl.LOCK_SH)
             job = await run(daemon, "vm1")
         # somebody reads: this is no failure, but is told if it lasts
-        assert (job.error, job.failing_since) == (None, None)
-        assert (since := job.put_off_since)
+        assert (job.known.error, job.known.failing_since) == (None, None)
+        assert (since := job.known.put_off_since)
         daemon._runner.callback = scheduler.folder / "missing"
         with (scheduler.base / "vm1/.purge").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
             job = await run(daemon, "vm1")
-        assert job.error == f"backup-completed-callback {scheduler.folder}/missing: No such file or directory"
-        assert job.put_off_since == since
-        assert (since := job.failing_since)
+        assert job.known.error == f"backup-completed-callback {scheduler.folder}/missing: No such file or directory"
+        assert job.known.put_off_since == since
+        assert (since := job.known.failing_since)
         daemon._runner.callback = scheduler.folder / "fails"
         daemon._runner.callback.write_text("#!/bin/sh\nexit 3\n")
         daemon._runner.callback.chmod(0o700)
@@ -265,12 +265,12 @@ def test_what_fails_after_a_backup_does_not_make_it_bad(scheduler, inside) -> No
         oldest.write_bytes(b"damaged")
         job = await run(daemon, "vm1")
         both = r"'backy purge' failed: .*; backup-completed-callback .* ended with exit code 3"
-        assert re.fullmatch(both, job.error)
-        assert (job.failing_since, job.put_off_since, job.entry.failures) == (since, None, 0)
+        assert re.fullmatch(both, job.known.error)
+        assert (job.known.failing_since, job.known.put_off_since, job.entry.failures) == (since, None, 0)
         oldest.write_bytes(sound)
         daemon._runner.callback = None
         job = await run(daemon, "vm1")
-        assert (job.error, job.failing_since) == (None, None)
+        assert (job.known.error, job.known.failing_since) == (None, None)
 
     inside(scenario)
 
@@ -295,12 +295,12 @@ def test_a_hook_that_fails_is_told_until_it_works(scheduler, inside) -> None:
     async def scenario(daemon: Daemon) -> None:
         for _ in range(2):
             job = await run(daemon, "vm1")
-            assert job.error == "hook 'caller' failed in backy_purge_finished: OSError: no network"
-        assert (job.entry.failures, job.unfinished, job.summary.revisions) == (0, True, 2)
+            assert job.known.error == "hook 'caller' failed in backy_purge_finished: OSError: no network"
+        assert (job.entry.failures, job.known.unfinished, job.summary.revisions) == (0, True, 2)
         plugin = scheduler.folder / "site/caller.py"
         plugin.write_text(plugin.read_text().replace('raise OSError("no network")', "pass"))
         job = await run(daemon, "vm1")
-        assert (job.error, job.failing_since) == (None, None)
+        assert (job.known.error, job.known.failing_since) == (None, None)
 
     inside(scenario, program)
 
@@ -328,7 +328,7 @@ def test_a_hook_that_hangs_delays_no_job_and_not_the_end(scheduler, inside, monk
         daemons.append(daemon)
         for number in (1, 2):
             job = await run(daemon, "vm1")
-            assert (job.error, job.summary.revisions) == (None, number)
+            assert (job.known.error, job.summary.revisions) == (None, number)
 
     inside(scenario)
     daemons[0]._announcer._thread.join()
@@ -346,7 +346,7 @@ def test_what_follows_a_backup_has_a_time_limit_too(scheduler, inside, monkeypat
 
     async def scenario(daemon: Daemon) -> None:
         job = await run(daemon, "vm1")
-        assert job.error == f"backup-completed-callback {callback}: it took longer than 0:00:02 and was ended"
+        assert job.known.error == f"backup-completed-callback {callback}: it took longer than 0:00:02 and was ended"
 
     inside(scenario)
 
@@ -598,7 +598,7 @@ def test_a_job_whose_repository_is_too_large_stops_alone(scheduler, inside) -> N
         ):
             image.write_bytes(os.urandom(600_000))
             job = await run(daemon, "vm1")
-            assert job.error is expected or re.fullmatch(expected, job.error)
+            assert job.known.error is expected or re.fullmatch(expected, job.known.error)
         repository = Repository.open(scheduler.base / "vm1")
         assert len(repository.records.history()) == 2
         assert (await run(daemon, "vm2")).error is None
@@ -611,6 +611,6 @@ def test_a_job_whose_repository_is_too_large_stops_alone(scheduler, inside) -> N
         forget(repository, ["1"], events=Events())
         purge(repository, Events(), everything=True)
         job = await run(daemon, "vm1")
-        assert (job.error, job.entry.failures) == (None, 0)
+        assert (job.known.error, job.entry.failures) == (None, 0)
 
     inside(scenario)

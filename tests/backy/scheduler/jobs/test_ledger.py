@@ -7,13 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.repository.config import RESERVE, Quarantine, ScheduledTag, SourceSection
+from backy.repository.revision import Revision
 from backy.retention.schedule import next_ideal
 from backy.scheduler.configuration.configuration import JobEntry
 from backy.scheduler.jobs.agenda import Outcome, Phase
 from backy.scheduler.jobs.due import Past
 from backy.scheduler.jobs.ledger import Job, Ledger
 from backy.scheduler.jobs.runner import Result
-from backy.scheduler.jobs.summary import Summary
+from backy.scheduler.jobs.summary import Summary, of_newest
+from backy.scheduler.monitoring.status import Remembered
 from tests.revisions import make_revision
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,8 +31,12 @@ def ledger_of(*names: str, interval: timedelta = DAY) -> Ledger:
         settings = JobEntry(
             name, source, "default", schedule, None, None, True, None, None, None, RESERVE, Quarantine(), 1
         )
-        ledger.jobs[name] = Job(settings, ledger.agenda.add(name, schedule, NOW - 100 * DAY), None)
+        ledger.jobs[name] = Job(settings, ledger.agenda.add(name, schedule, NOW - 100 * DAY), Remembered(job=name))
     return ledger
+
+
+def summary_of(past: Past, newest: Revision, revisions: int = 1) -> Summary:
+    return Summary(job="vm", past=past, revisions=revisions, last_time=past.newest, **of_newest(newest))
 
 
 @pytest.mark.parametrize(("interval", "seconds"), [(DAY, 300), (timedelta(seconds=10), 5), (timedelta(minutes=8), 240)])
@@ -44,9 +50,9 @@ def test_it_waits_for_the_newest_revision_only() -> None:
     job = ledger.jobs["b"]
     early, late = make_revision("early", NOW, ["daily"]), make_revision("late", NOW + 60 * DAY, ["daily"])
     assert ledger.ahead() is None
-    ledger.learn(job, Summary(Past.of([early, late], NOW, NOW), newest=late), NOW)
+    ledger.learn(job, summary_of(Past.of([early, late], NOW, NOW), late), NOW)
     assert ledger.ahead() == "b"
-    ledger.learn(job, Summary(Past.of([late, early], NOW, NOW), newest=early), NOW)
+    ledger.learn(job, summary_of(Past.of([late, early], NOW, NOW), early), NOW)
     assert ledger.ahead() is None
 
 
@@ -58,7 +64,7 @@ def test_the_spread_is_kept_when_the_clock_stays_in_1970_and_when_it_is_set() ->
         for name, job in ledger.jobs.items():
             revision = make_revision(name, made[name], ["daily"])
             past = Past.of([revision], min(NOW - 100 * DAY, now), now)
-            ledger.learn(job, Summary(past, newest=revision), now)
+            ledger.learn(job, summary_of(past, revision), now)
         ledger.agenda.set_clock(now - YEAR_1970, now)
         for job in ledger.jobs.values():
             assert job.entry.due.time == next_ideal(DAY, job.entry.shift, now)
@@ -104,7 +110,7 @@ def test_a_job_is_full_until_a_run_finds_space_or_the_one_in_its_way_makes_a_rev
     ledger.agenda.trigger("vm", now)
     ledger.agenda.start(now)
     made = make_revision("made", now, ["daily"])
-    ledger.learn(job, Summary(Past.of([made], NOW, now), newest=made, revisions=1), now)
+    ledger.learn(job, summary_of(Past.of([made], NOW, now), made, 1), now)
     ledger.finish(job, BUSY, now)
     assert next(ledger.rows(now)).full is False
 
@@ -112,7 +118,7 @@ def test_a_job_is_full_until_a_run_finds_space_or_the_one_in_its_way_makes_a_rev
 def test_a_restart_and_a_scan_prove_nothing_of_what_failed() -> None:
     ledger = ledger_of("vm")
     made = make_revision("made", NOW, ["daily"])
-    summary = Summary(Past.of([made], NOW, NOW), newest=made, revisions=1)
+    summary = summary_of(Past.of([made], NOW, NOW), made, 1)
     ledger.learn(ledger.jobs["vm"], summary, NOW)
     run_once(ledger, FAILED, NOW + HOUR)
     (row,) = ledger.rows(NOW + HOUR)
@@ -127,7 +133,7 @@ def test_a_restart_and_a_scan_prove_nothing_of_what_failed() -> None:
 
     by_hand = make_revision("by-hand", NOW + 3 * HOUR, ["daily"])
     past = Past.of([made, by_hand], NOW, NOW + 3 * HOUR)
-    again.learn(again.jobs["vm"], Summary(past, newest=by_hand, revisions=2), NOW + 3 * HOUR)
+    again.learn(again.jobs["vm"], summary_of(past, by_hand, 2), NOW + 3 * HOUR)
     told = next(again.rows(NOW + 3 * HOUR))
     assert (told.failing_since, told.error, told.failures) == (None, None, 0)
 
@@ -137,14 +143,14 @@ def test_a_row_does_not_contradict_itself_while_its_job_runs() -> None:
     ledger = ledger_of("vm")
     job = ledger.jobs["vm"]
     old = make_revision("old", NOW - 3 * DAY, ["weekly"])
-    ledger.learn(job, Summary(Past.of([old], NOW, NOW), newest=old, revisions=1), NOW)
+    ledger.learn(job, summary_of(Past.of([old], NOW, NOW), old, 1), NOW)
     ledger.agenda.trigger("vm", NOW)
     (entry,) = ledger.agenda.start(NOW)
     (row,) = ledger.rows(NOW + HOUR)
     assert (row.sla, row.status, row.last_time, row.running_since) == ("TOO OLD", "running (fast)", old.timestamp, NOW)
     assert (row.next_time, row.next_tags) == (None, ())
     new = make_revision("new", NOW + HOUR, ["daily"])
-    ledger.learn(job, Summary(Past.of([old, new], NOW, NOW + HOUR), newest=new, revisions=2), NOW + HOUR)
+    ledger.learn(job, summary_of(Past.of([old, new], NOW, NOW + HOUR), new, 2), NOW + HOUR)
     assert entry.past.newest == old.timestamp
     (row,) = ledger.rows(NOW + 2 * HOUR)
     assert (row.sla, row.sla_overdue, row.last_time, row.last_tags) == ("OK", 0, new.timestamp, ("daily",))
@@ -155,10 +161,10 @@ def run_once(ledger: Ledger, result: Result, now: datetime) -> None:
     """Let a run of the only job end at `now` with a new revision if it succeeds."""
     (job,) = ledger.jobs.values()
     if job.entry.phase is Phase.UNKNOWN:
-        ledger.learn(job, Summary(Past(NOW, None, {})), now)
+        ledger.learn(job, Summary(job="vm", past=Past(NOW, None, {})), now)
     ledger.agenda.trigger("vm", now)
     ledger.agenda.start(now)
     if result.outcome is Outcome.DONE:
         made = make_revision(f"made-at-{now:%d-%H}", now, ["daily"])
-        ledger.learn(job, Summary(Past.of([made], NOW, now), newest=made, revisions=1), now)
+        ledger.learn(job, summary_of(Past.of([made], NOW, now), made, 1), now)
     ledger.finish(job, result, now)

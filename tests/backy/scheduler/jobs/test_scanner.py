@@ -27,6 +27,7 @@ from backy.scheduler.jobs.agenda import Agenda
 from backy.scheduler.jobs.ledger import Job
 from backy.scheduler.jobs.scanner import Scanner
 from backy.scheduler.jobs.summary import Audited, Summary, stamp, summarize
+from backy.scheduler.monitoring.status import Remembered
 from tests.unread import fail_to_read
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -39,7 +40,7 @@ SCHEDULE = {"daily": ScheduledTag(timedelta(days=1), 7)}
 def job() -> Callable[[str], Job]:
     def make(name: str) -> Job:
         settings = JobEntry(name, {}, "default", SCHEDULE, {}, None, True, None, None, None, RESERVE, Quarantine(), 1)
-        return Job(settings, Agenda(1).add(name, SCHEDULE, LONG_AGO), None)
+        return Job(settings, Agenda(1).add(name, SCHEDULE, LONG_AGO), Remembered(job=name))
 
     return make
 
@@ -54,10 +55,14 @@ def test_a_repository_in_a_few_words(repository: Repository, clock) -> None:
     quarantine.keep(repository.directory, finding, None, None)
 
     found = summarize(repository.directory, LONG_AGO, NOW)
-    assert found.newest == newest_distrusted
+    assert found.newest == newest_distrusted.id
     assert set(found.past.tags) == {"daily", "weekly", "manual:upgrade"}
-    assert (found.revisions, found.manual_tags, found.duration) == (2, ("manual:upgrade",), newest.statistics.duration)
-    assert (found.distrusted, found.wrong, found.unreadable, found.reports) == (1, 1, 1, 1)
+    assert (found.revisions, found.manual_tags, found.last_duration) == (
+        2,
+        ("manual:upgrade",),
+        newest.statistics.duration,
+    )
+    assert (found.distrusted, found.wrong, found.unreadable, found.quarantine_reports) == (1, 1, 1, 1)
 
 
 def _distrusted(revision):
