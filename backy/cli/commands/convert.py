@@ -49,9 +49,9 @@ def command(directory: Path, storage: str, settings: dict[str, dict[str, Any]]) 
     conversion = Conversion(repository, storage, settings.get("storage", {}))
     job = job_of(repository.directory, DEFAULT_CONFIGURATION)
     # Before hours of work: it would be in vain for all revisions to come.
-    if job and job.storage.folder != conversion.target.folder:
+    if job and job.config.storage.folder != conversion.target.folder:
         text = "the scheduler's configuration has '%s' for job %s: its next run goes back to it; write '%s' there, too"
-        log.warning(text, job.storage.type, job.name, storage)
+        log.warning(text, job.config.storage.type, job.name, storage)
     with steps() as conversion.steps:
         done = conversion.run()
     echo(f"Converted {counted(len(done.revisions), 'revision')} to '{storage}'")

@@ -12,19 +12,20 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from backy.config import Size, convert
-from backy.groups.config import DISKS, Disk, name_problem
+from backy.config import convert
+from backy.groups.config import DISKS, GroupConfig, name_problem
 from backy.plugins.discovery import Kind
 from backy.plugins.events import REQUIRED
 from backy.repository.config import (
+    JobConfig,
     PluginSection,
-    Quarantine,
     ScheduledTag,
     SourceSection,
     StorageSection,
     VerifierSections,
 )
 from backy.repository.revision import MANUAL, PINNED, tag_problem
+from backy.repository.sealed import FORMAT
 from backy.retention.schedule import Schedule
 from backy.scheduler.configuration.document import ConfigurationError, Document, Problem
 from backy.scheduler.configuration.keys import Global, JobKeys, Location
@@ -50,36 +51,16 @@ _JOB_NAME = re.compile(r"\w[\w.@+:-]{0,199}")
 
 @dataclass(frozen=True)
 class JobEntry:
-    """A job with its schedule and its settings, those of `global` included."""
+    """A job with its settings, those of `global` included."""
 
     name: str
     """Also the name of its folder in the base directory."""
-    source: SourceSection | None
-    schedule_name: str
     schedule: Schedule
-    storage: StorageSection
-    verifier: VerifierSections | None
-    expire: bool
-    time_limit: timedelta | None
-    standstill: timedelta | None
-    max_size: int | None
-    reserve: Size
-    quarantine: Quarantine
-    # Not compared: a job whose line has moved is not a changed job, and its running backup goes on.
-    line: int = field(compare=False)
-    """Its line in the configuration, from 1."""
-    moment: PluginSection | None = None
-    disks: Mapping[str, Disk] | None = None
-    """Those of a machine with several, which has no `source`."""
-
-
-@dataclass(frozen=True)
-class HookEntry:
-    """The section of an event plugin below `hooks`."""
-
-    section: dict[str, Any]
-    line: int = field(compare=False)
-    """Its line in the configuration, from 1."""
+    config: JobConfig
+    """What the `config` of its repository has to have, except for what tells that repository from others."""
+    time_limit: timedelta | None = None
+    standstill: timedelta | None = None
+    max_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,13 +71,8 @@ class Configuration:
     settings: Global
     schedules: Mapping[str, Schedule]
     jobs: Mapping[str, JobEntry]
-    hooks: Mapping[str, HookEntry] = field(default_factory=dict)
+    hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The sections of event plugins by the plugins' names."""
-
-    @property
-    def hook_sections(self) -> dict[str, dict[str, Any]]:
-        """The sections of event plugins as they are written."""
-        return {name: entry.section for name, entry in self.hooks.items()}
 
     @property
     def telnet_addresses(self) -> tuple[str, ...]:
@@ -209,6 +185,7 @@ class _Reader:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._checker = Checker(document)
+        self._hooks: dict[str, dict[str, Any]] = {}
         self._tags: Mapping[str, list[str]] = {}
         """The tags of each schedule as they are written."""
 
@@ -230,21 +207,22 @@ class _Reader:
         # All of their tags, also wrong ones: those of which there is a mistake are no unknown ones besides.
         self._tags = {name: list(value) if isinstance(value, dict) else [] for name, value in written.items()}
         schedules = {name: self._schedule(value, ("schedules", name)) for name, value in written.items()}
+        self._hooks = self._hook_sections(sections)
         jobs = {}
         for name, value in self._required(sections, "jobs", "the jobs by their names, or {}").items():
             job = self._job(name, value, settings, schedules)
             if job is not None:
                 jobs[name] = job
-        return Configuration(self._document.path, settings, schedules, jobs, self._hooks(sections))
+        return Configuration(self._document.path, settings, schedules, jobs, self._hooks)
 
-    def _hooks(self, sections: Mapping[str, Any]) -> dict[str, HookEntry]:
+    def _hook_sections(self, sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         found = {}
         for name, value in self._checker.mapping(sections.get("hooks") or {}, ("hooks",)).items():
             # `slack:` without anything below it is None in YAML: a plugin without options that has to be there.
             section = dict(self._checker.mapping({} if value is None else value, ("hooks", name)))
             if not isinstance(section.get(REQUIRED, True), bool):
                 self._checker.report(("hooks", name, REQUIRED), "expected true or false")
-            found[name] = HookEntry(section, self._document.line(("hooks", name)))
+            found[name] = section
         return found
 
     def _global(self, sections: Mapping[str, Any]) -> Global:
@@ -295,27 +273,21 @@ class _Reader:
             self._checker.keys(value["keep"], self._tags[value["schedule"]], (*key, "keep"))
         if entry is None or schedule is None:
             return None
-        limit = settings.time_limit if entry.time_limit is None else entry.time_limit
-        max_size = settings.max_size if entry.max_size is None else entry.max_size
-        return JobEntry(
-            name=name,
-            source=entry.source,
-            disks=entry.disks,
-            schedule_name=entry.schedule,
-            schedule={
-                tag: msgspec.structs.replace(one, keep=entry.keep.get(tag, one.keep)) for tag, one in schedule.items()
-            },
-            moment=entry.moment,
-            storage=entry.storage or settings.storage,
-            verifier=entry.verifier or settings.verifier,
-            expire=settings.expire if entry.expire is None else entry.expire,
-            time_limit=limit or None,
-            standstill=(settings.standstill if entry.standstill is msgspec.UNSET else entry.standstill) or None,
-            max_size=int(max_size) if max_size else None,
-            reserve=settings.reserve if entry.reserve is None else entry.reserve,
-            quarantine=entry.quarantine or settings.quarantine,
-            line=self._document.line(key),
-        )
+        own = msgspec.structs.asdict(entry).items()
+        # A key that is not there is as in `global`. So is null, but for the standstill that it switches off.
+        given = {name: one for name, one in own if one is not (msgspec.UNSET if name == "standstill" else None)}
+        merged = msgspec.structs.asdict(settings) | given
+        tags = {tag: msgspec.structs.replace(one, keep=entry.keep.get(tag, one.keep)) for tag, one in schedule.items()}
+        content = {**merged, "format": FORMAT, "schedule": tags, "hooks": self._hooks or None}
+        kind = GroupConfig if entry.disks else JobConfig
+        try:
+            config = kind(**{name: content[name] for name in kind.__struct_fields__ if name in content})
+        except ValueError:
+            if self._document.problems:
+                return None  # what is wrong with it was reported
+            raise
+        max_size = int(merged["max_size"] or 0) or None
+        return JobEntry(name, tags, config, merged["time_limit"] or None, merged["standstill"] or None, max_size)
 
     def _images(self, job: Mapping[str, Any], key: Key) -> None:
         """Report a job that has no image, a source beside disks, or disks that can not have their names."""

@@ -33,9 +33,9 @@ class PluginCheck:
             for text in self._problems(written):
                 yield Problem(written.line, ".".join(written.key), text)
         configuration = self._found.configuration
-        with Events.installed(configuration.hook_sections) as events:
+        with Events.installed(configuration.hooks) as events:
             for name, text in events.problems():
-                yield Problem(configuration.hooks[name].line, f"hooks.{name}", text)
+                yield Problem(self._found.document.line(("hooks", name)), f"hooks.{name}", text)
 
     def _problems(self, written: Written) -> list[str]:
         loaded = self._load(written.kind, written.section.type)

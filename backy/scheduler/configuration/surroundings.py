@@ -57,20 +57,20 @@ class Surroundings:
         for job in self._found.configuration.jobs.values():
             # A job's own folder may be the mount of another disk.
             folder = next(path for path in (base / job.name, base) if path.is_dir())
-            if (key := (job.storage.type, folder.stat().st_dev)) not in tried:
+            if (key := (job.config.storage.type, folder.stat().st_dev)) not in tried:
                 tried.add(key)
                 yield from self._storage(job, folder)
 
     def _storage(self, job: JobEntry, folder: Path) -> Iterator[str]:
         """Try a storage, and yield why it can not work there."""
         try:
-            try_storage(job.storage.type, folder)
+            try_storage(job.config.storage.type, folder)
         except PermissionError:
-            self.unknown.append(f"whether storage '{job.storage.type}' can work in {folder}")
+            self.unknown.append(f"whether storage '{job.config.storage.type}' can work in {folder}")
         except OSError as error:
             yield f"nothing can be stored in {folder}: {error.strerror}"
         except StorageError as error:
-            yield f"storage '{job.storage.type}', which {job.name} has, can not work in {folder}: {error}"
+            yield f"storage '{job.config.storage.type}', which {job.name} has, can not work in {folder}: {error}"
         except (PluginError, ConfigError):
             pass  # told of the section itself
 

@@ -125,5 +125,5 @@ class Access:
 
 def _offered(configuration: Configuration) -> dict[str, ConsoleCommand]:
     """Return the commands that plugins offer."""
-    with Events.installed(configuration.hook_sections) as events:
+    with Events.installed(configuration.hooks) as events:
         return console_commands(events)

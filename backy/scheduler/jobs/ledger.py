@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -18,8 +17,8 @@ from backy.scheduler.jobs.runner import Result
 from backy.scheduler.jobs.summary import Audited, Summary
 from backy.scheduler.monitoring.status import Holding, JobStatus, PoolStatus, Remembered, verdict
 
-_IMAGES = attrgetter("source", "disks", "storage")
-"""What a running backup of a job relies upon."""
+_IMAGES = ("source", "disks", "storage")
+"""The keys of `config` that a running backup of a job relies upon."""
 
 
 @dataclass(eq=False)
@@ -78,7 +77,7 @@ class Ledger:
         for name, settings in wanted.items():
             job = self.jobs[name]
             # A backup that is running would be of the old source, or in the old storage.
-            if _IMAGES(settings) != _IMAGES(job.settings):
+            if any(getattr(settings.config, key, None) != getattr(job.settings.config, key, None) for key in _IMAGES):
                 ended.append(job)
             if settings.schedule != job.settings.schedule:
                 self.agenda.reschedule(name, settings.schedule, now)

@@ -17,7 +17,6 @@ from backy.groups.config import DISKS, GroupConfig, load_group
 from backy.groups.group import Group
 from backy.repository.config import CONFIG, JobConfig, dump_job, write_job
 from backy.repository.repository import Repository
-from backy.repository.sealed import FORMAT
 from backy.scheduler.configuration.configuration import Configuration, JobEntry
 from backy.system.safeyaml import parse_yaml
 
@@ -38,17 +37,16 @@ def pending(configuration: Configuration, job: JobEntry) -> tuple[Path, bytes | 
             f"there is no folder {configuration.settings.base_dir}: is its disk mounted? A base-dir that is new is to "
             "be made by hand"
         )
-    wanted = _config(configuration, job)
     # Without its parents, and not readable for others: it holds the data of guests.
     directory.mkdir(mode=0o750, exist_ok=True)
-    if isinstance(wanted, GroupConfig):
+    if isinstance(job.config, GroupConfig):
         present_group = load_group(directory / CONFIG)
-        return directory, None if present_group == wanted else dump_job(wanted)
+        return directory, None if present_group == job.config else dump_job(job.config)
     if (directory / CONFIG).exists():
         present = Repository.open(directory).config
-        if present.replaced_by(_kept(present, wanted)) == present:
+        if present.replaced_by(_kept(present, job.config)) == present:
             return directory, None
-    return directory, dump_job(wanted)
+    return directory, dump_job(job.config)
 
 
 log = logging.getLogger(__name__)
@@ -94,21 +92,3 @@ def _configure_group(directory: Path, wanted: GroupConfig) -> Group:
 def _kept(present: JobConfig, wanted: JobConfig) -> JobConfig:
     """Return a configuration with what identifies the repository that has the present one."""
     return msgspec.structs.replace(wanted, format=present.format, id=present.id, created=present.created)
-
-
-def _config(configuration: Configuration, job: JobEntry) -> JobConfig:
-    config = JobConfig(
-        format=FORMAT,
-        source=job.source,
-        storage=job.storage,
-        verifier=job.verifier,
-        moment=job.moment,
-        schedule=dict(job.schedule),
-        expire=job.expire,
-        reserve=job.reserve,
-        quarantine=job.quarantine,
-        longest_outage=configuration.settings.longest_outage,
-        trash=configuration.settings.trash,
-        hooks=configuration.hook_sections or None,
-    )
-    return GroupConfig(**msgspec.structs.asdict(config), disks=dict(job.disks)) if job.disks else config

@@ -172,7 +172,9 @@ def test_a_source_that_hangs_holds_up_nobody_for_good(scheduler, inside) -> None
         await until(lambda: daemon.ledger.jobs["vm1"].task)
         daemon.trigger(["vm2"])
         await until(lambda: daemon.ledger.jobs["vm1"].known.error)
-        assert daemon.ledger.jobs["vm1"].known.error == "nothing was read or stored for 0:00:01, so the backup was ended"
+        assert (
+            daemon.ledger.jobs["vm1"].known.error == "nothing was read or stored for 0:00:01, so the backup was ended"
+        )
         await until(lambda: daemon.ledger.jobs["vm2"].summary and daemon.ledger.jobs["vm2"].summary.revisions)
 
     inside(scenario, program)

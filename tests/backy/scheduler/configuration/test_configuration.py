@@ -56,8 +56,13 @@ def test_what_is_not_written_has_its_default(read) -> None:
     assert (configuration.telnet_addresses, settings.telnet_port) == (("::1", "127.0.0.1"), 6023)
     assert (settings.backup_completed_callback, settings.storage.type, settings.verifier) == (None, "chunked", None)
     job = configuration.jobs["web1"]
-    assert (job.name, job.schedule_name, job.schedule) == ("web1", "default", {"daily": ScheduledTag(timedelta(1), 7)})
-    assert (job.storage.written, job.verifier, job.expire, job.time_limit) == ({"type": "chunked"}, None, True, None)
+    assert (job.name, job.schedule) == ("web1", {"daily": ScheduledTag(timedelta(1), 7)})
+    assert (job.config.storage.written, job.config.verifier, job.config.expire, job.time_limit) == (
+        {"type": "chunked"},
+        None,
+        True,
+        None,
+    )
     assert configuration.repository(job) == Path("/srv/backy/web1")
 
 
@@ -87,19 +92,22 @@ def test_everything_that_is_written_counts(read) -> None:
     assert configuration.settings.backup_completed_callback == Path("/bin/true")
     web1, other = configuration.jobs.values()
     assert web1.schedule == {"daily": ScheduledTag(timedelta(1), 3)}
-    assert (web1.storage.written, web1.verifier.written, web1.expire) == ({"type": "cow"}, {"type": "none"}, False)
+    assert (web1.config.storage.written, web1.config.verifier.written, web1.config.expire) == (
+        {"type": "cow"},
+        {"type": "none"},
+        False,
+    )
     assert web1.time_limit == timedelta(seconds=90)
     assert other.schedule == configuration.schedules["default"] == {"daily": ScheduledTag(timedelta(1), 7)}
-    assert other.storage.written == {"type": "chunked", "compression": 3}
-    assert other.verifier.written == {"type": "sample"}
-    assert (other.expire, other.time_limit) == (True, timedelta(hours=6))
+    assert other.config.storage.written == {"type": "chunked", "compression": 3}
+    assert other.config.verifier.written == {"type": "sample"}
+    assert (other.config.expire, other.time_limit) == (True, timedelta(hours=6))
     assert configuration.repository(other) == Path("/backups/other")
-    assert (web1.line, other.line) == (17, 25)
 
 
 def test_a_job_may_have_several_verifiers(read) -> None:
     (job, *_) = read(f"{SMALL}    verifier: [full, {{type: sample, percent: 5}}]\n").jobs.values()
-    assert job.verifier.written == [{"type": "full"}, {"type": "sample", "percent": 5}]
+    assert job.config.verifier.written == [{"type": "full"}, {"type": "sample", "percent": 5}]
 
 
 @pytest.mark.parametrize("addresses", ["''", "[]", "','"])
@@ -160,7 +168,7 @@ def test_anchors_aliases_and_merges_are_taken(read) -> None:
     text = text.replace("jobs:", "  rare: {weekly: {<<: *tag, interval: 7d}}\njobs:")
     configuration = read(text)
 
-    assert [job.expire for job in configuration.jobs.values()] == [True, False, True]
+    assert [job.config.expire for job in configuration.jobs.values()] == [True, False, True]
     assert configuration.schedules["rare"] == {"weekly": ScheduledTag(timedelta(7), 7)}
 
 

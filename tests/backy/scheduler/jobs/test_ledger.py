@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.repository.config import RESERVE, Quarantine, ScheduledTag, SourceSection
+from backy.repository.config import JobConfig, ScheduledTag, SourceSection
 from backy.repository.revision import Revision
 from backy.retention.schedule import next_ideal
 from backy.scheduler.configuration.configuration import JobEntry
@@ -27,10 +27,7 @@ def ledger_of(*names: str, interval: timedelta = DAY) -> Ledger:
     ledger = Ledger(1)
     for name in names:
         schedule = {"daily": ScheduledTag(interval, 3)}
-        source = SourceSection.named("file")
-        settings = JobEntry(
-            name, source, "default", schedule, None, None, True, None, None, None, RESERVE, Quarantine(), 1
-        )
+        settings = JobEntry(name, schedule, JobConfig(format=3, source=SourceSection.named("file")))
         ledger.jobs[name] = Job(settings, ledger.agenda.add(name, schedule, NOW - 100 * DAY), Remembered(job=name))
     return ledger
 

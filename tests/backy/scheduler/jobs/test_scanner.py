@@ -17,7 +17,7 @@ from backy.backup.backup import Backup
 from backy.errors import RepositoryError
 from backy.integrity import quarantine
 from backy.integrity.quarantine import Finding
-from backy.repository.config import RESERVE, Quarantine, ScheduledTag
+from backy.repository.config import JobConfig, ScheduledTag
 from backy.repository.journal.lines import Fact, Head
 from backy.repository.repository import Repository
 from backy.repository.revision import Wrong
@@ -39,7 +39,7 @@ SCHEDULE = {"daily": ScheduledTag(timedelta(days=1), 7)}
 @pytest.fixture
 def job() -> Callable[[str], Job]:
     def make(name: str) -> Job:
-        settings = JobEntry(name, {}, "default", SCHEDULE, {}, None, True, None, None, None, RESERVE, Quarantine(), 1)
+        settings = JobEntry(name, SCHEDULE, JobConfig(format=3))
         return Job(settings, Agenda(1).add(name, SCHEDULE, LONG_AGO), Remembered(job=name))
 
     return make
