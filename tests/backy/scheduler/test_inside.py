@@ -208,10 +208,10 @@ def test_a_source_that_is_unfit_when_it_is_made_harms_neither_the_scheduler_nor_
         before = threading.enumerate()
         daemon.trigger(["vm1"])
         jobs = daemon.ledger.jobs
-        assert (await run(daemon, "vm2")).error == f"exit code 7; {scheduler.base}/vm2/backy.log may tell more"
-        assert (await run(daemon, "vm3")).error is None
-        await until(lambda: jobs["vm1"].error)
-        assert jobs["vm1"].error == "nothing was read or stored for 0:00:02, so the backup was ended"
+        assert (await run(daemon, "vm2")).known.error == f"exit code 7; {scheduler.base}/vm2/backy.log may tell more"
+        assert (await run(daemon, "vm3")).known.error is None
+        await until(lambda: jobs["vm1"].known.error)
+        assert jobs["vm1"].known.error == "nothing was read or stored for 0:00:02, so the backup was ended"
         assert not [thread for thread in threading.enumerate() if thread not in before and not idle(thread)]
         assert not scheduler.children()
 
@@ -227,14 +227,14 @@ def test_a_repository_that_somebody_changes_gets_its_configuration_later(schedul
     scheduler.job("vm1")
 
     async def scenario(daemon: Daemon) -> None:
-        assert (await run(daemon, "vm1")).error is None
+        assert (await run(daemon, "vm1")).known.error is None
         vm1 = Repository.open(scheduler.base / "vm1")
         (vm1.directory / "config").write_bytes(dump_job(msgspec.structs.replace(vm1.config, expire=False)))
         with exclusive(vm1.directory, BACKUP_LOCK):
             assert (await run(daemon, "vm1")).entry.failures == 0
         assert "is busy: another backy command holds .backup" in caplog.text
         assert not Repository.open(vm1.directory).config.expire
-        assert (await run(daemon, "vm1")).error is None
+        assert (await run(daemon, "vm1")).known.error is None
         assert Repository.open(vm1.directory).config.expire
 
     inside(scenario)
@@ -511,7 +511,7 @@ def test_jobs_are_shown_as_they_were_before_until_they_are_looked_at(scheduler, 
 
     async def again(daemon: Daemon) -> None:
         job = daemon.ledger.jobs["vm1"]
-        job.summary = job.row = None
+        job.summary = job.row = job.entry.due = None
         (row,) = daemon.ledger.rows(daemon._clock())
         assert (row.revisions, row.next_time, row.last_tags) == (1, None, ("daily",))
 
@@ -603,7 +603,7 @@ def test_a_job_whose_repository_is_too_large_stops_alone(scheduler, inside) -> N
             assert job.known.error is expected or re.fullmatch(expected, job.known.error)
         repository = Repository.open(scheduler.base / "vm1")
         assert len(repository.records.history()) == 2
-        assert (await run(daemon, "vm2")).error is None
+        assert (await run(daemon, "vm2")).known.error is None
         rows = {row.job: row for row in daemon.status().jobs}
         assert (rows["vm1"].max_size, rows["vm1"].image, rows["vm1"].changed) == (2**20, 600_000, 600_000)
         assert 600_000 < rows["vm1"].stored < 601_000
