@@ -175,17 +175,7 @@ def allocate_ahead(descriptor: int, length: int) -> None:
 
 def punch_hole(descriptor: int, offset: int, length: int) -> None:
     """Make a range of a file a hole and free its blocks. The length of the file stays."""
-    number = punch(descriptor, offset, length)
-    if number:
-        raise OSError(number, os.strerror(number))
-
-
-def punch(descriptor: int, offset: int, length: int) -> int:
-    """Return the number of the error of fallocate(2); 0 for success. `punch_hole` raises it."""
-    # Python's os module can only allocate.
-    libc = ctypes.CDLL(None, use_errno=True)
-    range_ = ctypes.c_int64(offset), ctypes.c_int64(length)
-    return ctypes.get_errno() if libc.fallocate64(descriptor, _KEEP_SIZE | _PUNCH_HOLE, *range_) else 0
+    c_call("fallocate64", descriptor, _KEEP_SIZE | _PUNCH_HOLE, offset, length)
 
 
 def replace_link(link: Path, target: str) -> None:
@@ -224,13 +214,11 @@ def sync_file_system(descriptor: int) -> None:
     Raises:
         OSError: data could not be written after `descriptor` was opened.
     """
-    number = syncfs(descriptor)
-    if number:
-        raise OSError(number, os.strerror(number))
+    c_call("syncfs", descriptor)
 
 
-def syncfs(descriptor: int) -> int:
-    """Sync a file system and return the number of the error; 0 for success. `sync_file_system` raises it."""
-    # Python's os module does not have this call.
+def c_call(name: str, *arguments: int) -> None:
+    """Call a function of the C library that Python's `os` does not have. Recordings of tests take its place."""
     libc = ctypes.CDLL(None, use_errno=True)
-    return ctypes.get_errno() if libc.syncfs(ctypes.c_int(descriptor)) else 0
+    if getattr(libc, name)(*map(ctypes.c_int64, arguments)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, RestoreTarget
 from backy.direct import DirectWriter, reopened
-from backy.durable import punch, pwrite_all
+from backy.durable import punch_hole, pwrite_all
 from backy.errors import BackyError, ConfigError, PluginError, TargetError
 from backy.repository.repository import Repository
 from backy.restore.overwriting import open_device, open_file
@@ -154,7 +154,11 @@ class _File:
 
     def zero(self, offset: int, length: int) -> None:
         # What is never written of a new file is a hole already. Some file systems can not make one later.
-        if self._kept and punch(self._descriptor, offset, length):
+        if not self._kept:
+            return
+        try:
+            punch_hole(self._descriptor, offset, length)
+        except OSError:
             for start, piece in self._not_zero(offset, length):
                 self.pwrite(bytes(piece), start)
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
-from backy.testing.operations import Change, Enter, Operation, Remove, Rename, Sync, SyncAll, Write, apply_changes
-from backy.testing.tree import Folder, Tree
+from backy.testing.operations import Change, Enter, Operation, Remove, Rename, Sync, Write, apply_changes
+from backy.testing.tree import Tree
 
 # Linux writes back whole pages of its cache.
 PAGE: Final = 4096
@@ -112,26 +112,16 @@ def landmarks(before: Tree, operations: Sequence[Operation]) -> list[int]:
     They are right after a map, a state or a record has its name, right after a file took the place of another one, and
     after all operations.
     """
-    names = {
-        (number, name) for number, node in before.nodes.items() if isinstance(node, Folder) for name in node.entries
-    }
+    names = set(before.names)
     found = []
     for number, operation in enumerate(operations, 1):
         if isinstance(operation, Remove):
-            names.discard((operation.folder, operation.name))
+            names.discard(operation.entry)
         elif isinstance(operation, Enter | Rename):
-            entry = _entry(operation)
-            if entry in names or entry[1].endswith((".map", ".state", ".rev")):
+            if operation.entry in names or operation.entry[1].endswith((".map", ".state", ".rev")):
                 found.append(number)
-            names.add(entry)
+            names.add(operation.entry)
     return [*found, len(operations)]
-
-
-def _entry(operation: Enter | Rename) -> tuple[int, str]:
-    """Return folder and name that a node has after an operation."""
-    if isinstance(operation, Rename):
-        return operation.to_folder, operation.to_name
-    return operation.folder, operation.name
 
 
 def blobs_after(crash: Crash, earlier: Mapping[str, bytes], later: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -159,7 +149,7 @@ def blobs_after(crash: Crash, earlier: Mapping[str, bytes], later: Mapping[str, 
 
 def fingerprint(tree: Tree) -> int:
     """Return a number that equal trees have in common."""
-    return hash(tuple(sorted(tree.listing().items())))
+    return hash(frozenset(tree.listing().items()))
 
 
 class _Disk:
@@ -243,8 +233,8 @@ def _durable(operations: Sequence[Operation]) -> set[int]:
     """Return the positions of the operations that a later sync made durable."""
     durable: set[int] = set()
     for end, sync in enumerate(operations):
-        if isinstance(sync, SyncAll):
-            durable.update(range(end))
-        elif isinstance(sync, Sync):
-            durable.update(index for index in range(end) if sync.number in operations[index].touches)
+        if isinstance(sync, Sync):
+            durable.update(
+                index for index in range(end) if sync.number is None or sync.number in operations[index].touches
+            )
     return durable

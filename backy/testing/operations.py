@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
-from backy.testing.tree import File, Folder, Node, Tree
+from backy.testing.tree import Entry, Node, Tree
 
 
-class Operation(Protocol):
+@dataclass(frozen=True)
+class Operation:
     """A call that changed something or synced it."""
 
     @property
     def touches(self) -> tuple[int, ...]:
         """Numbers of the nodes that it changes. Syncing one of them makes the operation durable."""
+        return ()
 
     def apply(self, tree: Tree) -> None:
         """Apply the operation to `tree`. Leave the tree as it is if it lacks the node or the name."""
 
 
 @dataclass(frozen=True)
-class Enter:
+class Enter(Operation):
     """Name a node: open with O_CREAT, mkdir, symlink, or link."""
 
-    folder: int
-    name: str
+    entry: Entry
     number: int
     node: Node | None = None
     """The new node; None if there is one already, as for link."""
@@ -34,65 +34,60 @@ class Enter:
     @property
     def touches(self) -> tuple[int, ...]:
         """The folder."""
-        return (self.folder,)
+        return (self.entry[0],)
 
     def make(self, tree: Tree) -> None:
         """Make the node without its name."""
-        if self.node is not None and self.number not in tree.nodes:
-            # A folder gets its own dict of entries, because trees must not share what can change.
-            tree.nodes[self.number] = Folder(self.node.mode) if isinstance(self.node, Folder) else self.node
+        if self.node is not None:
+            tree.nodes.setdefault(self.number, self.node)
 
     def apply(self, tree: Tree) -> None:
         """Make the node and name it."""
         self.make(tree)
-        tree.folder(self.folder).entries[self.name] = self.number
+        tree.names[self.entry] = self.number
 
 
 @dataclass(frozen=True)
-class Remove:
+class Remove(Operation):
     """Remove a name: unlink, rmdir."""
 
-    folder: int
-    name: str
+    entry: Entry
 
     @property
     def touches(self) -> tuple[int, ...]:
         """The folder."""
-        return (self.folder,)
+        return (self.entry[0],)
 
     def apply(self, tree: Tree) -> None:
         """Remove the name."""
         # It may not be there: the operation that added it can be lost in a crash that this one survived.
-        tree.folder(self.folder).entries.pop(self.name, None)
+        tree.names.pop(self.entry, None)
 
 
 @dataclass(frozen=True)
-class Rename:
+class Rename(Operation):
     """Rename a node, in place of another one with the new name, in one step."""
 
-    folder: int
-    name: str
-    to_folder: int
-    to_name: str
+    former: Entry
+    entry: Entry
     number: int
 
     @property
     def touches(self) -> tuple[int, ...]:
         """Both folders."""
         # A journal has either both halves or none, so syncing one folder makes both durable.
-        return self.folder, self.to_folder
+        return self.former[0], self.entry[0]
 
     def apply(self, tree: Tree) -> None:
         """Rename the node."""
-        source = tree.folder(self.folder).entries
         # After lost operations the old name may belong to another node, which stays.
-        if source.get(self.name) == self.number:
-            del source[self.name]
-        tree.folder(self.to_folder).entries[self.to_name] = self.number
+        if tree.names.get(self.former) == self.number:
+            del tree.names[self.former]
+        tree.names[self.entry] = self.number
 
 
 @dataclass(frozen=True)
-class Change(ABC):
+class Change(Operation):
     """An operation on the content or the mode of a file."""
 
     number: int
@@ -106,7 +101,6 @@ class Change(ABC):
         """Apply the change."""
         apply_changes(tree, self.number, [self])
 
-    @abstractmethod
     def edit(self, content: bytearray) -> None:
         """Change the content of a file."""
 
@@ -144,41 +138,21 @@ class Chmod(Change):
 
     mode: int
 
-    def edit(self, content: bytearray) -> None:
-        """Leave the content as it is."""
-
 
 def apply_changes(tree: Tree, number: int, changes: Sequence[Change]) -> None:
     """Apply changes of one node in their order."""
-    node = tree.nodes[number]
-    modes = [change.mode for change in changes if isinstance(change, Chmod)]
-    if modes and isinstance(node, File | Folder):
-        node = replace(node, mode=modes[-1])
-    if isinstance(node, File) and len(modes) < len(changes):
-        # Once for all of them: a file is copied to be changed, and an image is large.
-        content = bytearray(node.content)
-        for change in changes:
-            change.edit(content)
-        node = replace(node, content=bytes(content))
-    tree.nodes[number] = node
+    # Once for all of them: a file is copied to be changed, and an image is large.
+    mode, content = tree.nodes[number].mode, bytearray(tree.nodes[number].content)
+    for change in changes:
+        change.edit(content)
+        if isinstance(change, Chmod):
+            mode = stat.S_IFMT(mode) | change.mode
+    tree.nodes[number] = Node(mode, bytes(content))
 
 
 @dataclass(frozen=True)
-class Sync:
-    """Sync a file or a folder: fsync, fdatasync."""
+class Sync(Operation):
+    """Sync a file or a folder, or everything: fsync, fdatasync, syncfs."""
 
-    number: int
-    touches: tuple[int, ...] = ()
-
-    def apply(self, tree: Tree) -> None:
-        """Change nothing."""
-
-
-@dataclass(frozen=True)
-class SyncAll:
-    """Sync the whole file system: syncfs, sync."""
-
-    touches: tuple[int, ...] = ()
-
-    def apply(self, tree: Tree) -> None:
-        """Change nothing."""
+    number: int | None
+    """The node; None for the whole file system."""

@@ -10,29 +10,42 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
-import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final
+from types import ModuleType, SimpleNamespace
+from typing import Any, Final, TypeVar
+from unittest.mock import patch
 
 from backy import durable
 from backy.testing import memory
-from backy.testing.operations import Chmod, Enter, Operation, Remove, Rename, Sync, SyncAll, Truncate, Write
-from backy.testing.tree import File, Folder, Link, Node, Tree, has_room
+from backy.testing.operations import Chmod, Enter, Operation, Remove, Rename, Sync, Truncate, Write
+from backy.testing.tree import Entry, Tree, node_at
 
 Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Blobs = Mapping[str, bytes]
+Concerned = TypeVar("Concerned", int, str)
 # Nothing in backy uses these; a recording refuses them instead of missing them.
 _REFUSED: Final = ("copy_file_range", "mkfifo", "mknod", "posix_fallocate", "pwritev", "sendfile", "writev")
-_OTHERS: Final = ((fcntl, "ioctl"), (durable, "syncfs"), (durable, "punch"), (memory, "changing"))
 _FICLONE: Final = 0x40049409
 # Calls that may need space, and so fail on a full disk.
-_GROWING: Final = {"open", "write", "pwrite", "ftruncate", "truncate", "mkdir", "symlink", "link", "ioctl", "punch"}
+_GROWING: Final = {
+    "open",
+    "write",
+    "pwrite",
+    "ftruncate",
+    "truncate",
+    "mkdir",
+    "symlink",
+    "link",
+    "ioctl",
+    "fallocate64",
+}
 
 
 class IncompleteRecordingError(AssertionError):
@@ -67,36 +80,25 @@ class Recording:
         self._fault = fault
         self._elsewhere = blobs
         self._now = self.before.copy()
-        self._next = len(self.before.nodes)
+        self._numbers = itertools.count(len(self.before.nodes))
         self._open: dict[int, int] = {}
         self._lock = threading.RLock()
-        self._real = SimpleNamespace()
+        others = {name: partial(durable.c_call, name) for name in ("syncfs", "fallocate64")}
+        self._real = SimpleNamespace(**vars(os), **others, ioctl=fcntl.ioctl)
 
-    # replacing functions ----------------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Replace the functions by methods named `_call_` and the name of the function."""
-        for name in [name.removeprefix("_call_") for name in dir(self) if name.startswith("_call_")]:
-            setattr(self._real, name, getattr(os, name))
-            setattr(os, name, getattr(self, f"_call_{name}"))
-        for name in _REFUSED:
-            setattr(self._real, name, getattr(os, name))
-            setattr(os, name, self._refused(name))
-        for module, name in _OTHERS:
-            setattr(self._real, name, getattr(module, name))
-            setattr(module, name, getattr(self, f"_{name}"))
+    def replacements(self) -> Iterator[tuple[ModuleType, str, Callable[..., Any]]]:
+        """Yield the functions to replace, and what takes their place: for `os.NAME` it is called `_call_NAME`."""
+        for name in dir(self):
+            if name.startswith("_call_"):
+                yield os, name.removeprefix("_call_"), getattr(self, name)
+        yield from ((os, name, self._refused(name)) for name in _REFUSED)
+        yield from ((fcntl, "ioctl", self._ioctl), (durable, "c_call", self._c_call))
+        yield memory, "changing", self._changing
 
     def look(self) -> None:
         """Remember what is kept elsewhere now."""
         if self._elsewhere is not None:
             self.blobs.append(dict(self._elsewhere))
-
-    def stop(self) -> None:
-        """Put the functions back."""
-        for module, name in _OTHERS:
-            setattr(module, name, self._real.__dict__.pop(name))
-        for name, function in vars(self._real).items():
-            setattr(os, name, function)
 
     def check(self) -> None:
         """Replay all operations on `before`; raise IncompleteRecordingError if the result is not the directory."""
@@ -120,20 +122,20 @@ class Recording:
     def _call_open(self, path: Name, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         inside = self._path(path, dir_fd)
         if inside is None:
-            return int(self._plain("open", path, flags, mode, dir_fd=dir_fd))
+            return int(self._real.open(path, flags, mode, dir_fd=dir_fd))
         with self._lock:
             if flags & os.O_TMPFILE == os.O_TMPFILE:
                 raise IncompleteRecordingError("O_TMPFILE can not be recorded")
-            existing = self._now.find(inside)
             # Only calls that change something count.
-            if flags & os.O_TRUNC or (flags & os.O_CREAT and existing is None):
+            if flags & os.O_TRUNC or (flags & os.O_CREAT and self._now.find(inside) is None):
                 self._may_fail("open", path)
-            descriptor = int(self._plain("open", path, flags, mode, dir_fd=dir_fd))
+            descriptor = int(self._real.open(path, flags, mode, dir_fd=dir_fd))
             # The kernel knows which file it is, whatever links the path has.
             inside = self._path(f"/proc/self/fd/{descriptor}", None, follow=True)
             number = None if inside is None else self._now.find(inside)
             if inside is not None and number is None and flags & os.O_CREAT:
-                number = self._enter(inside, File(stat.S_IMODE(os.fstat(descriptor).st_mode)))
+                self._note(entered := self._entered(inside))
+                number = entered.number
             elif number is not None and flags & os.O_TRUNC:
                 self._note(Truncate(number, 0))
             if number is not None:
@@ -147,9 +149,9 @@ class Recording:
 
     def _call_write(self, fd: int, data: bytes | memoryview) -> int:
         if fd not in self._open:
-            return int(self._plain("write", fd, data))
+            return int(self._real.write(fd, data))
         with self._lock:
-            self._may_fail("write into allocated space" if has_room(fd, len(data)) else "write")
+            self._may_fail("write into allocated space" if _has_room(fd, len(data)) else "write")
             count: int = self._real.write(fd, data)
             # The position moves with the write, also of a descriptor opened with O_APPEND.
             offset = os.lseek(fd, 0, os.SEEK_CUR) - count
@@ -158,7 +160,7 @@ class Recording:
 
     def _call_pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
         if fd not in self._open:
-            return int(self._plain("pwrite", fd, data, offset))
+            return int(self._real.pwrite(fd, data, offset))
         with self._lock:
             self._may_fail("pwrite")
             count: int = self._real.pwrite(fd, data, offset)
@@ -166,200 +168,141 @@ class Recording:
             return count
 
     def _call_ftruncate(self, fd: int, length: int) -> None:
-        self._on_descriptor("ftruncate", fd, lambda number: Truncate(number, length), length)
+        self._do("ftruncate", self._open.get(fd), lambda number: Truncate(number, length), fd, length)
 
     def _call_fchmod(self, fd: int, mode: int) -> None:
-        self._on_descriptor("fchmod", fd, lambda number: Chmod(number, mode), mode)
+        self._do("fchmod", self._open.get(fd), lambda number: Chmod(number, mode), fd, mode)
 
     def _call_fsync(self, fd: int) -> None:
-        self._on_descriptor("fsync", fd, Sync)
+        self._do("fsync", self._open.get(fd), Sync, fd)
 
     def _call_fdatasync(self, fd: int) -> None:
-        self._on_descriptor("fdatasync", fd, Sync)
+        self._do("fdatasync", self._open.get(fd), Sync, fd)
 
-    def _syncfs(self, descriptor: int) -> int:
-        with self._lock:
-            if descriptor not in self._open:
-                return int(self._real.syncfs(descriptor))
-            failed = self._number_of_error("syncfs") or int(self._real.syncfs(descriptor))
-            if not failed:
-                self._note(SyncAll())
-            return failed
+    def _c_call(self, name: str, descriptor: int, *arguments: int) -> None:
+        def done(number: int) -> Operation:
+            if name == "syncfs":
+                return Sync(None)
+            _, offset, length = arguments
+            # Punching a hole behind the end does not make the file longer.
+            end = min(offset + length, os.fstat(descriptor).st_size)
+            return Write(number, offset, bytes(max(end - offset, 0)))
+
+        self._do(name, self._open.get(descriptor), done, descriptor, *arguments)
 
     def _changing(self) -> None:
         with self._lock:
             self._may_fail("put")
 
     def _ioctl(self, fd: int, request: int, argument: Any = 0, mutable: bool = True) -> Any:  # noqa: ANN401  # any call
-        def written(number: int) -> Write:
+        def cloned(number: int) -> Write:
             return Write(number, 0, os.pread(argument, os.fstat(argument).st_size, 0))
 
-        if request != _FICLONE:
-            return self._plain("ioctl", fd, request, argument, mutable)
-        self._on_descriptor("ioctl", fd, written, request, argument)
-        return 0
-
-    def _punch(self, descriptor: int, offset: int, length: int) -> int:
-        with self._lock:
-            number = self._open.get(descriptor)
-            if number is None:
-                return int(self._real.punch(descriptor, offset, length))
-            failed = self._number_of_error("punch") or int(self._real.punch(descriptor, offset, length))
-            if not failed:
-                # Punching a hole behind the end does not make the file longer.
-                end = min(offset + length, os.fstat(descriptor).st_size)
-                self._note(Write(number, offset, bytes(max(end - offset, 0))))
-            return failed
+        concerned = self._open.get(fd) if request == _FICLONE else None
+        return self._do("ioctl", concerned, cloned, fd, request, argument, mutable)
 
     # calls with names -------------------------------------------------------------------------------------------------
 
     def _call_truncate(self, path: Name | int, length: int) -> None:
-        if isinstance(path, int):
-            self._call_ftruncate(path, length)
-        else:
-            self._on_node("truncate", path, None, lambda number: Truncate(number, length), length)
+        self._do("truncate", self._file(path), lambda number: Truncate(number, length), path, length)
 
-    def _call_chmod(
-        self, path: Name | int, mode: int, *, dir_fd: int | None = None, follow_symlinks: bool = True
-    ) -> None:
-        if isinstance(path, int):
-            self._call_fchmod(path, mode)
-        elif follow_symlinks:
-            self._on_node("chmod", path, dir_fd, lambda number: Chmod(number, mode), mode)
-        else:
-            self._plain("chmod", path, mode, dir_fd=dir_fd, follow_symlinks=False)
+    def _call_chmod(self, path: Name | int, mode: int, *, dir_fd: int | None = None, **keywords: bool) -> None:
+        concerned = self._file(path, dir_fd)
+        self._do("chmod", concerned, lambda number: Chmod(number, mode), path, mode, dir_fd=dir_fd, **keywords)
 
     def _call_mkdir(self, path: Name, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
-        def node() -> Node:
-            return Folder(stat.S_IMODE(os.stat(path, dir_fd=dir_fd).st_mode))
+        self._do("mkdir", self._path(path, dir_fd), self._entered, path, mode, dir_fd=dir_fd)
 
-        self._on_name("mkdir", path, dir_fd, lambda inside: self._enter(inside, node()), mode)
-
-    def _call_symlink(
-        self, src: Name, dst: Name, target_is_directory: bool = False, *, dir_fd: int | None = None
-    ) -> None:
-        inside = self._path(dst, dir_fd)
-        with self._lock:
-            if inside is not None:
-                self._may_fail("symlink", dst)
-            self._plain("symlink", src, dst, dir_fd=dir_fd)
-            if inside is not None:
-                self._enter(inside, Link(os.fsdecode(src)))
+    def _call_symlink(self, src: Name, dst: Name, *_: bool, dir_fd: int | None = None, **_keywords: bool) -> None:
+        self._do("symlink", self._path(dst, dir_fd), self._entered, src, dst, dir_fd=dir_fd)
 
     def _call_unlink(self, path: Name, *, dir_fd: int | None = None) -> None:
-        self._on_name("unlink", path, dir_fd, lambda inside: self._note(Remove(*self._entry(inside))))
+        self._do("unlink", self._path(path, dir_fd), self._removed, path, dir_fd=dir_fd)
 
     _call_remove = _call_unlink
 
     def _call_rmdir(self, path: Name, *, dir_fd: int | None = None) -> None:
-        self._on_name("rmdir", path, dir_fd, lambda inside: self._note(Remove(*self._entry(inside))))
+        self._do("rmdir", self._path(path, dir_fd), self._removed, path, dir_fd=dir_fd)
 
-    def _call_rename(
-        self, src: Name, dst: Name, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
-    ) -> None:
-        source, target = self._both("rename", self._path(src, src_dir_fd), self._path(dst, dst_dir_fd))
-        with self._lock:
-            if target is not None:
-                self._may_fail("rename", src)
-            self._real.rename(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+    def _call_rename(self, src: Name, dst: Name, **folders: int | None) -> None:
+        source, target = self._both("rename", src, dst, folders)
+
+        def renamed(target: str) -> Rename | None:
+            number = self._number(source)
             # rename(2) does nothing if both are names of one file.
-            if target is not None and self._number(source) != self._now.find(target):
-                self._note(Rename(*self._entry(source), *self._entry(target), self._number(source)))
+            same = number == self._now.find(target)
+            return None if same else Rename(self._entry(source), self._entry(target), number)
+
+        self._do("rename", target, renamed, src, dst, **folders)
 
     _call_replace = _call_rename
 
-    def _call_link(
-        self,
-        src: Name,
-        dst: Name,
-        *,
-        src_dir_fd: int | None = None,
-        dst_dir_fd: int | None = None,
-        follow_symlinks: bool = True,
-    ) -> None:
-        source, target = self._both("link", self._path(src, src_dir_fd), self._path(dst, dst_dir_fd))
-        with self._lock:
-            if target is not None:
-                self._may_fail("link", dst)
-            self._real.link(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, follow_symlinks=follow_symlinks)
-            if target is not None:
-                self._note(Enter(*self._entry(target), self._number(source)))
+    def _call_link(self, src: Name, dst: Name, **keywords: int | None) -> None:
+        source, target = self._both("link", src, dst, keywords)
+        self._do("link", target, lambda target: Enter(self._entry(target), self._number(source)), src, dst, **keywords)
 
     # what the calls have in common ------------------------------------------------------------------------------------
 
-    def _plain(self, name: str, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401  # any function at all
-        return getattr(self._real, name)(*arguments, **keywords)
-
-    def _on_descriptor(self, name: str, fd: int, operation: Callable[[int], Operation], *arguments: int) -> None:
+    def _do(
+        self,
+        name: str,
+        concerned: Concerned | None,
+        operation: Callable[[Concerned], Operation | None],
+        *arguments: Any,  # noqa: ANN401  # any function at all
+        **keywords: Any,  # noqa: ANN401  # likewise
+    ) -> Any:  # noqa: ANN401  # likewise
+        """Call a function; if it is `concerned` with a node or a path inside, count it and note the operation."""
+        call = getattr(self._real, name)
+        if concerned is None:
+            return call(*arguments, **keywords)
         with self._lock:
-            number = self._open.get(fd)
-            if number is not None:
-                self._may_fail(name)
-            self._plain(name, fd, *arguments)
-            if number is not None:
-                self._note(operation(number))
+            self._may_fail(name, arguments[0])
+            result = call(*arguments, **keywords)
+            self._note(operation(concerned))
+            return result
 
-    def _on_node(
-        self, name: str, path: Name, dir_fd: int | None, operation: Callable[[int], Operation], argument: int
-    ) -> None:
-        inside = self._path(path, dir_fd, follow=True)
-        keywords = {} if dir_fd is None else {"dir_fd": dir_fd}
-        with self._lock:
-            if inside is not None:
-                self._may_fail(name, path)
-            self._plain(name, path, argument, **keywords)
-            if inside is not None:
-                self._note(operation(self._number(inside)))
-
-    def _on_name(
-        self, name: str, path: Name, dir_fd: int | None, record: Callable[[str], object], *arguments: int
-    ) -> None:
-        inside = self._path(path, dir_fd)
-        with self._lock:
-            if inside is not None:
-                self._may_fail(name, path)
-            self._plain(name, path, *arguments, dir_fd=dir_fd)
-            if inside is not None:
-                record(inside)
-
-    def _both(self, name: str, source: str | None, target: str | None) -> tuple[str, str | None]:
+    def _both(self, name: str, src: Name, dst: Name, folders: Mapping[str, int | None]) -> tuple[str, str | None]:
         """Return two paths that are both inside the directory, or None as the second if both are outside."""
+        source, target = self._path(src, folders.get("src_dir_fd")), self._path(dst, folders.get("dst_dir_fd"))
         if (source is None) != (target is None):
             raise IncompleteRecordingError(f"os.{name} into or out of the directory can not be recorded")
         return source or "", target
 
-    def _may_fail(self, call: str, path: Name | None = None) -> None:
+    def _may_fail(self, call: str, about: Name | int | None = None) -> None:
         """Count a call, and raise the error of the fault if it concerns this call."""
         number = len(self.calls)
         self.calls.append(call)
         fault = self._fault
         if fault and (number >= fault.call and call in _GROWING if fault.lasting else number == fault.call):
-            text = os.strerror(fault.number)
-            raise OSError(fault.number, text) if path is None else OSError(fault.number, text, os.fsdecode(path))
+            error = OSError(fault.number, os.strerror(fault.number))
+            # calls with a descriptor do not know the name
+            if about is not None and not isinstance(about, int):
+                error.filename = os.fsdecode(about)
+            raise error
 
-    def _number_of_error(self, call: str) -> int:
-        """Count a call that returns an error number, and return that of the fault, or 0."""
-        try:
-            self._may_fail(call)
-        except OSError as error:
-            return error.errno or errno.EIO
-        return 0
+    def _note(self, operation: Operation | None) -> None:
+        if operation is not None:
+            operation.apply(self._now)
+            self.operations.append(operation)
+            self.look()
 
-    def _note(self, operation: Operation) -> None:
-        operation.apply(self._now)
-        self.operations.append(operation)
-        self.look()
+    def _entered(self, inside: str) -> Enter:
+        """Return the operation that has just made what is at a path."""
+        return Enter(self._entry(inside), next(self._numbers), node_at(self.directory / inside))
 
-    def _enter(self, inside: str, node: Node) -> int:
-        number = self._next
-        self._next += 1
-        self._note(Enter(*self._entry(inside), number, node))
-        return number
+    def _removed(self, inside: str) -> Remove:
+        return Remove(self._entry(inside))
 
-    def _entry(self, inside: str) -> tuple[int, str]:
-        """Return the number of the folder and the name of a path."""
+    def _entry(self, inside: str) -> Entry:
         folder, _, name = inside.rpartition("/")
         return self._number(folder), name
+
+    def _file(self, path: Name | int, dir_fd: int | None = None) -> int | None:
+        """Return the number of a file that is open as a descriptor or has a path; None if it lies outside."""
+        if isinstance(path, int):
+            return self._open.get(path)
+        inside = self._path(path, dir_fd, follow=True)
+        return None if inside is None else self._now.find(inside)
 
     def _number(self, inside: str) -> int:
         number = self._now.find(inside)
@@ -391,10 +334,19 @@ def record(directory: Path, fault: Fault | None = None, blobs: Blobs | None = No
     # Only one recording can run at a time, because the functions of `os` belong to the whole process.
     recording = Recording(directory, fault, blobs)
     recording.look()
-    recording.start()
     try:
-        yield recording
+        with ExitStack() as replaced:
+            for replacement in recording.replacements():
+                replaced.enter_context(patch.object(*replacement))
+            yield recording
     finally:
-        recording.stop()
         recording.look()
     recording.check()
+
+
+def _has_room(descriptor: int, length: int) -> bool:
+    """Tell whether a file has `length` bytes allocated from the place on where the next write goes."""
+    status = os.fstat(descriptor)
+    appending = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND
+    position = status.st_size if appending else os.lseek(descriptor, 0, os.SEEK_CUR)
+    return position + length <= status.st_blocks * 512

@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = 0
 """The number of the directory itself."""
 
+Entry = tuple[int, str]
+"""The number of a folder, and a name in it."""
 
-# Nodes are frozen, so that copies of a tree can share them; only the entries of folders are copied.
+
+# frozen, so that copies of a tree can share them
 @dataclass(frozen=True)
-class File:
-    """A file with any number of names."""
+class Node:
+    """A file with any number of names, a folder, or a symbolic link."""
 
     mode: int
+    """Type and permissions, as `st_mode` has them."""
     content: bytes = b""
-
-
-@dataclass(frozen=True)
-class Link:
-    """A symbolic link."""
-
-    target: str
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A folder: the numbers of its nodes by name."""
-
-    mode: int
-    entries: dict[str, int] = field(default_factory=dict)
-
-
-Node = File | Link | Folder
+    """What is in a file, or where a link leads."""
 
 
 class Tree:
-    """The nodes of a directory by number. A number is never used for a second node."""
+    """The nodes of a directory by number, and their names. A number is never used for a second node."""
 
-    def __init__(self, mode: int = 0o700) -> None:
-        self.nodes: dict[int, Node] = {ROOT: Folder(mode)}
+    def __init__(self, nodes: dict[int, Node], names: dict[Entry, int]) -> None:
+        self.nodes = nodes
+        self.names = names
 
     @classmethod
     def read(cls, directory: Path) -> Tree:
@@ -53,7 +41,7 @@ class Tree:
         Raises:
             ValueError: it has something that is neither a file nor a folder nor a symbolic link.
         """
-        tree = cls(stat.S_IMODE(directory.stat().st_mode))
+        tree = cls({ROOT: Node(directory.stat().st_mode)}, {})
         tree._read(directory, ROOT, {})
         return tree
 
@@ -61,84 +49,61 @@ class Tree:
         for path in sorted(directory.iterdir()):
             status = path.lstat()
             # Names with one inode are hard links to one node.
-            key = status.st_dev, status.st_ino
-            number = known.setdefault(key, len(self.nodes))
+            number = known.setdefault((status.st_dev, status.st_ino), len(self.nodes))
             if number not in self.nodes:
-                self.nodes[number] = _node(path, status.st_mode)
-            self.folder(folder).entries[path.name] = number
-            if path.is_dir() and not path.is_symlink():
+                self.nodes[number] = node_at(path)
+            self.names[folder, path.name] = number
+            if stat.S_ISDIR(status.st_mode):
                 self._read(path, number, known)
 
     def write(self, directory: Path) -> None:
         """Write the tree to `directory`, which must not exist."""
         written: dict[int, Path] = {}
-        directory.mkdir()
-        folders = [(directory, self.folder(ROOT).mode)]
         for path, number in self.walk():
-            node = self.nodes[number]
-            target = directory / path
+            node, target = self.nodes[number], directory / path
             if number in written:
                 target.hardlink_to(written[number])
-            elif isinstance(node, Link):
-                target.symlink_to(node.target)
-            elif isinstance(node, File):
-                # The mode comes second, because the file may be read-only.
-                target.write_bytes(node.content)
-                target.chmod(node.mode)
-            else:
+            elif stat.S_ISLNK(node.mode):
+                target.symlink_to(os.fsdecode(node.content))
+            elif stat.S_ISDIR(node.mode):
                 target.mkdir()
-                folders.append((target, node.mode))
-            written[number] = target
-        # Last, because some folders are read-only.
-        for folder, mode in folders:
-            folder.chmod(mode)
+            else:
+                target.write_bytes(node.content)
+            written.setdefault(number, target)
+        # Last, because some files and folders are read-only.
+        for number, target in written.items():
+            if not target.is_symlink():
+                target.chmod(stat.S_IMODE(self.nodes[number].mode))
 
     def copy(self) -> Tree:
         """Return a tree that can be changed without changing this one."""
-        tree = Tree()
-        tree.nodes = {
-            number: replace(node, entries=dict(node.entries)) if isinstance(node, Folder) else node
-            for number, node in self.nodes.items()
-        }
-        return tree
-
-    def folder(self, number: int) -> Folder:
-        """Return a node that must be a folder."""
-        node = self.nodes[number]
-        if not isinstance(node, Folder):
-            raise NotADirectoryError(number)
-        return node
+        return Tree(dict(self.nodes), dict(self.names))
 
     def find(self, path: str) -> int | None:
         """Return the number of the node at `path`; None if there is none. The path must not lead through links."""
         number: int | None = ROOT
-        for name in path.split("/") if path else []:
-            node = self.nodes[number] if number is not None else None
-            number = node.entries.get(name) if isinstance(node, Folder) else None
+        for name in path.split("/") if path else ():
+            number = None if number is None else self.names.get((number, name))
         return number
 
-    def walk(self, folder: int = ROOT, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """Yield path and number of all nodes, a folder before its entries."""
-        for name, number in sorted(self.folder(folder).entries.items()):
-            yield prefix + name, number
-            if isinstance(self.nodes[number], Folder):
-                yield from self.walk(number, f"{prefix}{name}/")
+    def walk(self) -> Iterator[tuple[str, int]]:
+        """Yield path and number of all nodes, a folder before its entries, from the directory itself on."""
+        entries = defaultdict[int, list[tuple[str, int]]](list)
+        for (folder, name), number in sorted(self.names.items()):
+            entries[folder].append((name, number))
 
-    def listing(self) -> dict[str, tuple[str, int, bytes]]:
-        """Return all nodes by path, as (first path of the node, mode, content). Equal trees have equal listings."""
+        def below(path: str, number: int) -> Iterator[tuple[str, int]]:
+            yield path, number
+            for name, entry in entries[number]:
+                yield from below(f"{path}/{name}" if path else name, entry)
+
+        return below("", ROOT)
+
+    def listing(self) -> dict[str, tuple[str, Node]]:
+        """Return all nodes by path, as (first path of the node, node). Equal trees have equal listings."""
         # Numbers differ from tree to tree, so hard links are told by the first of their paths.
         first: dict[int, str] = {}
-        found = {"": ("", self.folder(ROOT).mode, b"")}
-        for path, number in self.walk():
-            node = self.nodes[number]
-            first_path = first.setdefault(number, path)
-            if isinstance(node, File):
-                found[path] = first_path, node.mode, node.content
-            elif isinstance(node, Link):
-                found[path] = first_path, stat.S_IFLNK, os.fsencode(node.target)
-            else:
-                found[path] = first_path, stat.S_IFDIR | node.mode, b""
-        return found
+        return {path: (first.setdefault(number, path), self.nodes[number]) for path, number in self.walk()}
 
     def differences(self, other: Tree) -> list[str]:
         """Return the paths at which two trees differ."""
@@ -146,20 +111,14 @@ class Tree:
         return sorted(path for path in mine.keys() | others.keys() if mine.get(path) != others.get(path))
 
 
-def _node(path: Path, mode: int) -> Node:
-    # backy makes no other kinds, and a socket or device can not be written again from plain data.
+def node_at(path: Path) -> Node:
+    """Return the node that has this path."""
+    mode = path.lstat().st_mode
     if stat.S_ISREG(mode):
-        return File(stat.S_IMODE(mode), path.read_bytes())
+        return Node(mode, path.read_bytes())
     if stat.S_ISLNK(mode):
-        return Link(str(path.readlink()))
-    if stat.S_ISDIR(mode):
-        return Folder(stat.S_IMODE(mode))
-    raise ValueError(f"{path} is neither a file nor a folder nor a symbolic link")
-
-
-def has_room(descriptor: int, length: int) -> bool:
-    """Tell whether a file has `length` bytes allocated from the place on where the next write goes."""
-    status = os.fstat(descriptor)
-    appending = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND
-    position = status.st_size if appending else os.lseek(descriptor, 0, os.SEEK_CUR)
-    return position + length <= status.st_blocks * 512
+        return Node(mode, os.fsencode(path.readlink()))
+    # backy makes no other kinds, and a socket or device can not be written again from plain data.
+    if not stat.S_ISDIR(mode):
+        raise ValueError(f"{path} is neither a file nor a folder nor a symbolic link")
+    return Node(mode)

@@ -14,7 +14,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Held, Job, Purged, identify
 from backy.errors import ChunkDamageError, ConfigError, StorageError
-from backy.testing.operations import Enter, Rename, Sync, SyncAll, Write
+from backy.testing.operations import Enter, Rename, Sync, Write
 from backy.testing.recording import Fault, Recording, record
 from backy_storages_chunked import backy_storage
 from backy_storages_chunked.files import ChunkFile, ChunkFiles, parse_name
@@ -477,12 +477,12 @@ def syncs(tmp_path: Path, durability: str) -> tuple[list[str], bool]:
         for seed in (1, 2):
             writer.write(seed, identify(data(seed)), data(seed), None)
         durable = writer.commit().durable
-    names = {operation.number: operation.name for operation in recording.operations if isinstance(operation, Enter)}
+    names = {operation.number: operation.entry[1] for operation in recording.operations if isinstance(operation, Enter)}
     names[recording.before.find("chunks")] = "chunks"
     found = [
-        "everything" if isinstance(operation, SyncAll) else names[operation.number]
+        "everything" if operation.number is None else names[operation.number]
         for operation in recording.operations
-        if isinstance(operation, Sync | SyncAll)
+        if isinstance(operation, Sync)
     ]
     return found, durable
 

@@ -148,7 +148,7 @@ CHANGES: dict[str, Callable[[Repository], object]] = {
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sync nothing: no power is lost here."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr("backy.durable.syncfs", lambda descriptor: 0)
+    monkeypatch.setattr("backy.durable.c_call", lambda *_arguments: None)
 
 
 def model(base: Path, storage: str, trash: Duration) -> Path:

@@ -102,7 +102,10 @@ def test_nothing_remains_of_whatever_was_there(
 def test_a_file_system_without_holes_will_do(
     repository: Repository, revision: Revision, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backy.restore.target.punch", lambda *_arguments: errno.EOPNOTSUPP)
+    def unable(*_arguments: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr("backy.restore.target.punch_hole", unable)
     target = tmp_path / "target"
     target.write_bytes(OLD * CHUNK_SIZE + image.read_bytes()[CHUNK_SIZE : 2 * CHUNK_SIZE] + OLD * CHUNK_SIZE)
 

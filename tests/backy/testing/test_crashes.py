@@ -16,7 +16,7 @@ def outcomes(directory: Path, action) -> list[dict[str, bytes]]:
         action()
     chosen = crashes(recording.operations, mixtures=60, seed=1)
     return [
-        {name: content for name, (_, _, content) in tree.listing().items() if name}
+        {name: node.content for name, (_, node) in tree.listing().items() if name}
         for _, tree in distinct(recording.before, recording.operations, chosen)
     ]
 
