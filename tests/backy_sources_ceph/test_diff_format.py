@@ -13,26 +13,11 @@ from hypothesis import strategies as st
 from backy.api import SourceError
 from backy_sources_ceph.diff_format import Contents, parse
 from backy_sources_ceph.pieces import Piece
+from backy_sources_ceph.reader import Reader
 
 Encode = Callable[..., bytes]
 NAMES = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=9)
 CUT_SHORT = "cut short"
-
-
-class Memory(io.BytesIO):
-    """A stream in memory."""
-
-    name = "x.diff"
-
-    @property
-    def position(self) -> int:
-        return self.tell()
-
-    def skip(self, length: int) -> bool:
-        if self.tell() + length > len(self.getbuffer()):
-            return False
-        self.seek(length, io.SEEK_CUR)
-        return True
 
 
 @st.composite
@@ -68,7 +53,7 @@ def image(encode: Encode, parts: list[list[tuple]], banner: bytes = b"rbd image 
 
 
 def read(stream: bytes) -> Contents:
-    return parse(Memory(stream))
+    return parse(Reader(io.BytesIO(stream), "x.diff"))
 
 
 def read_or_refused(stream: bytes) -> Contents | str:

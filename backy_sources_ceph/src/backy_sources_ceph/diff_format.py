@@ -11,10 +11,10 @@ The parser leaves data where it is and needs 24 bytes of memory for each record.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NoReturn, Protocol
+from typing import Final
 
-from backy.api import SourceError
 from backy_sources_ceph.pieces import ZEROES, Piece, Pieces, overlaid
+from backy_sources_ceph.reader import Reader
 
 DIFFS: Final = {b"rbd diff v1\n": 1, b"rbd diff v2\n": 2}
 IMAGE: Final = b"rbd image v2\n"
@@ -25,24 +25,6 @@ LARGEST_IMAGE: Final = 2**50
 # Far more than Ceph takes, and little enough to read before it is checked.
 LONGEST_NAME: Final = 4096
 """Bytes of the longest name of a snapshot that is accepted."""
-
-
-class Stream(Protocol):
-    """A sequence of bytes that is read from the first to the last."""
-
-    @property
-    def name(self) -> str:
-        """The name of the stream in messages."""
-
-    @property
-    def position(self) -> int:
-        """The number of bytes that were read or skipped."""
-
-    def read(self, length: int) -> bytes:
-        """Read a few bytes; fewer than `length` at the end only."""
-
-    def skip(self, length: int) -> bool:
-        """Pass by any number of bytes; false if the stream has fewer."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +40,12 @@ class Contents:
     pieces: Pieces
 
 
-def parse(stream: Stream) -> Contents:
+def parse(reader: Reader) -> Contents:
     """Read a whole stream.
 
     Raises:
         SourceError: this is no stream, or not a sound one; the text has the position in bytes.
     """
-    reader = _Reader(stream)
     # The line of an image is a byte longer than the lines of diffs.
     start = reader.exactly(len(IMAGE) - 1)
     if start in DIFFS:
@@ -73,12 +54,12 @@ def parse(stream: Stream) -> Contents:
         contents = _image(reader)
     else:
         reader.refuse("is neither a stream of 'rbd export-diff' nor one of 'rbd export --export-format 2'")
-    if stream.read(1):
+    if reader.some(1):
         reader.refuse("goes on behind its end")
     return contents
 
 
-def _image(reader: _Reader) -> Contents:
+def _image(reader: Reader) -> Contents:
     """Read an image behind its first line: skip the metadata and apply the diffs in order."""
     while reader.exactly(1) != b"E":
         reader.leave_out(reader.number(8))
@@ -109,37 +90,10 @@ def _followed(contents: Contents, diff: Contents) -> Contents:
     return Contents(None, diff.name, diff.size, Pieces(overlaid(kept, diff.pieces)))
 
 
-class _Reader:
-    """Reads numbers and names, and refuses streams that are not sound."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-
-    @property
-    def position(self) -> int:
-        return self._stream.position
-
-    def refuse(self, what: str) -> NoReturn:
-        raise SourceError(f"{self._stream.name} {what} (at byte {self._stream.position}); nothing was imported")
-
-    def exactly(self, length: int) -> bytes:
-        data = self._stream.read(length)
-        if len(data) < length:
-            self.refuse("is cut short")
-        return data
-
-    def leave_out(self, length: int) -> None:
-        if not self._stream.skip(length):
-            self.refuse("is cut short")
-
-    def number(self, length: int) -> int:
-        return int.from_bytes(self.exactly(length), "little")
-
-
 class _Diff:
     """Reads a diff behind its first line."""
 
-    def __init__(self, reader: _Reader, version: int) -> None:
+    def __init__(self, reader: Reader, version: int) -> None:
         self._reader = reader
         self._version = version
         self._metadata: dict[bytes, str | int] = {}

@@ -8,66 +8,15 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from backy.api import Extent, Image, Snapshot, SourceError
 from backy_sources_ceph.diff_format import Contents, parse
 from backy_sources_ceph.pieces import ZEROES, Piece, overlaid
+from backy_sources_ceph.reader import Reader
 
 STANDARD_INPUT = 0
-_BLOCK = 2**20
-"""Bytes that are read from a pipe at a time."""
 _BASE = -2
 """The place of a piece that the stream does not have: it is in the image that the stream starts from."""
-
-
-class FileStream:
-    """A stream in a file."""
-
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self.name = name
-        self.position = file.tell()
-        self._file = file
-        self._length = os.fstat(file.fileno()).st_size
-
-    def read(self, length: int) -> bytes:
-        """Read `length` bytes, fewer at the end only."""
-        data = self._file.read(length)
-        self.position += len(data)
-        return data
-
-    def skip(self, length: int) -> bool:
-        """Pass by `length` bytes; false if there are fewer."""
-        if self.position + length > self._length:
-            return False
-        self.position = self._file.seek(self.position + length)
-        return True
-
-
-class PipeStream:
-    """A stream from a pipe. Everything read is also written to the file `kept`."""
-
-    def __init__(self, pipe: BinaryIO, kept: BinaryIO, name: str) -> None:
-        self.name = name
-        self.position = 0
-        self._pipe = pipe
-        self._kept = kept
-
-    def read(self, length: int) -> bytes:
-        """Read `length` bytes, fewer at the end only."""
-        data = self._pipe.read(length)
-        self._kept.write(data)
-        self.position += len(data)
-        return data
-
-    def skip(self, length: int) -> bool:
-        """Pass by `length` bytes; false if there are fewer."""
-        end = self.position + length
-        # A pipe can not be sought in. Reading also keeps the data, which the import needs later.
-        while self.position < end:
-            if not self.read(min(_BLOCK, end - self.position)):
-                return False
-        return True
 
 
 class StreamImport:
@@ -160,10 +109,10 @@ def opened_stream(path: str, folder: Path) -> Iterator[StreamImport]:
             given = stack.enter_context(os.fdopen(descriptor, "rb"))
             # Only a file can be read again later, so anything else is copied on the way.
             if stat.S_ISREG(os.fstat(given.fileno()).st_mode):
-                contents = parse(FileStream(given, name))
+                contents = parse(Reader(given, name))
             else:
                 kept = stack.enter_context(tempfile.TemporaryFile(dir=folder))
-                descriptor, contents = kept.fileno(), parse(PipeStream(given, kept, name))
+                descriptor, contents = kept.fileno(), parse(Reader(given, name, kept))
                 kept.flush()
         except OSError as error:
             raise SourceError(f"{name}: {error.strerror}") from error
