@@ -39,21 +39,14 @@ def test_a_wheel_holds_its_own_package_and_nothing_else(package: str, wheels: di
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_wheel_holds_every_module_of_its_package(package: str, wheels: dict[str, Path]) -> None:
+def test_a_wheel_holds_every_file_of_its_package(package: str, wheels: dict[str, Path]) -> None:
+    """Templates and texts as well, and not only modules."""
     folder = ROOT if package == "backy" else ROOT / package / "src"
     with ZipFile(wheels[package]) as wheel:
-        packed = {name for name in wheel.namelist() if name.endswith(".py")}
+        packed = {name for name in wheel.namelist() if name.startswith(f"{package}/")}
 
-    assert packed == {str(path.relative_to(folder)) for path in (folder / package).rglob("*.py")}
-
-
-def test_the_core_has_the_templates_of_plugins(wheels: dict[str, Path]) -> None:
-    folder = ROOT / "backy/testing/skeleton"
-    with ZipFile(wheels["backy"]) as wheel:
-        packed = {name for name in wheel.namelist() if name.startswith("backy/testing/skeleton/")}
-
-    there = {path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
-    assert packed == {str(path.relative_to(ROOT)) for path in there}
+    there = {path for path in (folder / package).rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert packed == {str(path.relative_to(folder)) for path in there}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -27,76 +27,8 @@ PATIENCE = 60
 """Seconds to wait for the cluster. Nothing takes more than a few."""
 
 _PROGRAMS = ("ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "setpriv")
-_CONFIGURATION = """\
-[global]
-fsid = {fsid}
-mon_host = [v2:{address}:{port}/0]
-keyring = {folder}/keyring
-public_addr = {address}
-cluster_addr = {address}
-ms_bind_msgr1 = false
-run_dir = {folder}
-admin_socket =
-log_file = {folder}/$name.log
-log_to_stderr = false
-crash_dir = {folder}
-setuser_match_path =
-osd_pool_default_size = 1
-osd_pool_default_min_size = 1
-osd_pool_default_pg_num = 8
-osd_pool_default_pgp_num = 8
-osd_pool_default_pg_autoscale_mode = off
-auth_allow_insecure_global_id_reclaim = false
-mon_allow_pool_size_one = true
-mon_allow_pool_delete = true
-mon_max_pg_per_osd = 5000
-mon_data_avail_warn = 2
-mon_data_avail_crit = 1
-# an OSD that is ended on purpose is waited for no longer each time
-mon_osd_adjust_heartbeat_grace = false
-# commands take a tenth of the time
-paxos_propose_interval = 0.05
-
-[mon]
-mon_data = {folder}/mon
-mon_cluster_log_file = {folder}/cluster.log
-
-[osd]
-osd_data = {folder}/osd
-# without it, the OSD does not answer commands either
-admin_socket = {folder}/osd.socket
-osd_objectstore = {store}
-memstore_device_bytes = {size}
-# memstore miscounts what it holds under load, and a "full" OSD lets clients wait for ever: the OSD adds up its objects
-fake_statfs_for_testing = {size}
-bluestore_block_size = {size}
-# clients that died are waited for no longer than this
-osd_client_watch_timeout = 5
-# the least that is accepted
-osd_memory_target = 939524096
-bluestore_cache_autotune = false
-bluestore_cache_size = 134217728
-
-[client]
-err_to_stderr = false
-# a request that nobody answers is an error: the default is to wait for ever
-rados_osd_op_timeout = {patience}
-rados_mon_op_timeout = {patience}
-log_file =
-"""
-_KEYRING = """\
-[mon.]
-key = {key}
-caps mon = "allow *"
-[client.admin]
-key = {key}
-caps mon = "allow *"
-caps osd = "allow *"
-[osd.0]
-key = {key}
-caps mon = "allow profile osd"
-caps osd = "allow *"
-"""
+_TEMPLATES = Path(__file__).parent
+"""The folder of what is filled in for each cluster: the configuration and the keys."""
 
 
 def missing() -> str | None:
@@ -129,9 +61,9 @@ class Cluster:
         self._fsid = str(uuid.uuid4())
         self._address = _free_address()
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        settings = {"fsid": self._fsid, "address": self._address, "port": MONITOR_PORT, "store": store, "size": size}
-        settings["patience"] = PATIENCE
-        self.configuration.write_text(_CONFIGURATION.format(folder=folder, **settings))
+        settings = {"fsid": self._fsid, "address": self._address, "port": MONITOR_PORT, "patience": PATIENCE}
+        template = (_TEMPLATES / "ceph.conf").read_text()
+        self.configuration.write_text(template.format(folder=folder, store=store, size=size, **settings))
 
     @classmethod
     @contextmanager
@@ -151,7 +83,8 @@ class Cluster:
         """Make a monitor and an OSD, and start both."""
         # The monitor comes first, because it gives the OSD its number and key.
         keyring = self._folder / "keyring"
-        keyring.write_text(_KEYRING.format(key=self._run("ceph-authtool", "--gen-print-key").strip()))
+        key = self._run("ceph-authtool", "--gen-print-key").strip()
+        keyring.write_text((_TEMPLATES / "keyring").read_text().format(key=key))
         monmap = self._folder / "monmap"
         address = f"[v2:{self._address}:{MONITOR_PORT}]"
         map_options = ["--create", "--fsid", self._fsid, "--enable-all-features", "--addv", "a", address]
