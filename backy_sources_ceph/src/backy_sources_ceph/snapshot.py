@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +11,6 @@ from backy.api import Consistency, Extent, SourceError
 from backy.extents import joined
 from backy_sources_ceph.config import CephConfig
 from backy_sources_ceph.connection import bindings, failure, reason, reported
-from backy_sources_ceph.extents import filled
 from backy_sources_ceph.read_ahead import ReadAhead
 
 # In windows, reading begins early and lists of changes stay short.
@@ -131,3 +130,16 @@ def opened_snapshot(
             snapshot.close()
     finally:
         handle.close()
+
+
+def filled(extents: Iterable[Extent], start: int, stop: int) -> Iterator[Extent]:
+    """Yield ascending extents, with a hole for each gap between `start` and `stop`."""
+    # Ceph lists what was written or discarded and leaves out the rest.
+    position = start
+    for extent in extents:
+        if extent.offset > position:
+            yield Extent(position, extent.offset - position, data=False)
+        position = max(position, extent.end)
+        yield extent
+    if position < stop:
+        yield Extent(position, stop - position, data=False)
