@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from importlib.metadata import Distribution, EntryPoint, EntryPoints, distributions
+from functools import cache
+from importlib.metadata import Distribution, EntryPoint, EntryPoints, PathDistribution, distributions
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from backy.plugins.broken import BrokenPluginError, blamed
 from backy.plugins.files import PluginFile
 
 CORE_DISTRIBUTION = "backy"
+_Found = tuple[str, str, EntryPoints]
+"""Name, version and entry points of a distribution."""
 SWITCHES = {"BACKY_PLUGINS": False, "BACKY_DISABLED_PLUGINS": True}
 """Environment variables with names of plugins, and whether they switch off those that are named or all others."""
 
@@ -159,28 +162,47 @@ def conflict(candidates: Iterable[Plugin]) -> str:
     return f"claimed by {origins}; uninstall all but one, or put the others into BACKY_DISABLED_PLUGINS"
 
 
-def _readable(failures: list[str]) -> Iterator[tuple[str, str, EntryPoints]]:
+def _readable(failures: list[str]) -> Iterator[_Found]:
     """Yield the distributions that have plugins of backy; add a line to `failures` for each that can not be read."""
     seen = set()
     for distribution in distributions():
         # Whatever is wrong with one distribution, all commands have to work.
         try:
-            # Only the few that name a group of backy are parsed: every command, even `--help`, comes through here.
-            if "backy." not in _entry_points_text(distribution):
-                continue
-            # once: it is parsed anew whenever it is asked for
-            metadata, entry_points = distribution.metadata, distribution.entry_points
-            if not (metadata and metadata["Name"]):
-                raise ValueError("METADATA is missing or has no name")  # noqa: TRY301  # it is one of many faults
+            folder = getattr(distribution, "_path", None)
+            found = _read(folder, _changed(folder)) if isinstance(folder, Path) else _parsed(distribution)
         except Exception as error:  # noqa: BLE001  # parsers of foreign files; the cause is shown
             failures.append(
                 f"the distribution {_folder(distribution)} can not be read: {error or type(error).__name__}"
             )
             continue
         # Of one distribution that is on the path twice, Python imports the first.
-        if (normalized := _normalized(metadata["Name"])) not in seen:
+        if found and (normalized := _normalized(found[0])) not in seen:
             seen.add(normalized)
-            yield metadata["Name"], metadata["Version"] or "(no version)", entry_points
+            yield found
+
+
+def _changed(folder: Path) -> tuple[int, ...]:
+    """Tell when the files that are read of a distribution were changed, or their modes."""
+    paths = (f"{folder}/{name}" for name in ("entry_points.txt", "METADATA", "PKG-INFO"))
+    return tuple(os.stat(one).st_ctime_ns for one in paths if os.path.exists(one))  # noqa: PTH110, PTH116  # a third of the time
+
+
+@cache
+def _read(folder: Path, changed: tuple[int, ...]) -> _Found | None:
+    """Return what `_parsed` does, which takes far longer; a command asks several times, a scheduler always anew."""
+    return _parsed(PathDistribution(folder))
+
+
+def _parsed(distribution: Distribution) -> _Found | None:
+    """Return name, version and entry points of a distribution, or None if it has no plugins of backy."""
+    # Only the few that name a group of backy are parsed: every command, even `--help`, comes through here.
+    if "backy." not in _entry_points_text(distribution):
+        return None
+    # once: it is parsed anew whenever it is asked for
+    metadata = distribution.metadata
+    if not (metadata and metadata["Name"]):
+        raise ValueError("METADATA is missing or has no name")
+    return metadata["Name"], metadata["Version"] or "(no version)", distribution.entry_points
 
 
 def _entry_points_text(distribution: Distribution) -> str:

@@ -4,6 +4,7 @@ import importlib
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,29 @@ def test_a_distribution_that_can_not_be_read_is_named_and_left_out(
     assert "reel" in advertised(Kind.SOURCE)
     (line,) = unreadable()
     assert line.startswith(f"the distribution {folder} can not be read: ")
+
+
+def test_metadata_is_read_once_until_it_changes(
+    distribution: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distribution("acme", {"backy.sources": ["tape"]})
+    path = tmp_path / "site-packages/acme-1.0.dist-info/entry_points.txt"
+    reads = []
+    read_text = PathDistribution.read_text
+    monkeypatch.setattr(
+        PathDistribution, "read_text", lambda self, name: reads.append(self._path) or read_text(self, name)
+    )
+    assert "tape" in advertised(Kind.SOURCE)
+    assert path.parent in reads
+    reads.clear()
+
+    assert "tape" in advertised(Kind.SOURCE)
+    assert reads == []
+
+    path.write_text(path.read_text().replace("tape", "reel"))
+    assert "reel" in advertised(Kind.SOURCE)
+    assert "tape" not in advertised(Kind.SOURCE)
+    assert set(reads) == {path.parent}
 
 
 def test_of_a_distribution_that_is_there_twice_the_first_counts(
