@@ -22,6 +22,7 @@ from enum import Enum, auto
 from typing import Final
 
 from backy.testing.operations import Change, Enter, Operation, Remove, Rename, Sync, Write, apply_changes
+from backy.testing.recording import Recording
 from backy.testing.tree import Tree
 
 # Linux writes back whole pages of its cache.
@@ -69,9 +70,9 @@ class Crash:
     def __str__(self) -> str:
         return f"power loss after {self.after} calls, names {self.names.name}, content {self.content.name}, {self.seed}"
 
-    def tree(self, before: Tree, operations: Sequence[Operation]) -> Tree:
-        """Return the content of the disk afterwards, if `before` was durable when the recording began."""
-        return _Disk(before, operations[: self.after], self).tree()
+    def tree(self, recording: Recording) -> Tree:
+        """Return the content of the disk afterwards, if all was durable when the recording began."""
+        return _Disk(recording.before, recording.operations[: self.after], self).tree()
 
 
 CERTAIN: Final = (
@@ -94,34 +95,38 @@ def crashes(operations: Sequence[Operation], mixtures: int, seed: int) -> list[C
     return found
 
 
-def distinct(before: Tree, operations: Sequence[Operation], chosen: Iterable[Crash]) -> Iterator[tuple[Crash, Tree]]:
-    """Yield crashes with the trees that they leave. Skip a crash that leaves the same as an earlier one."""
+def distinct(recording: Recording, chosen: Iterable[Crash]) -> Iterator[tuple[Crash, Tree, dict[str, bytes]]]:
+    """Yield crashes, what they leave on the disk, and what is kept elsewhere then.
+
+    Skip a crash that leaves the same as an earlier one.
+    """
     # Right after a sync, nearly all crashes leave the same, and each tree costs a whole check.
     seen = set()
     for crash in chosen:
-        tree = crash.tree(before, operations)
-        state = fingerprint(tree)
+        tree = crash.tree(recording)
+        blobs = blobs_after(crash, *recording.blobs[crash.after : crash.after + 2]) if recording.blobs else {}
+        state = hash((frozenset(tree.listing().items()), frozenset(blobs.items())))
         if state not in seen:
             seen.add(state)
-            yield crash, tree
+            yield crash, tree, blobs
 
 
-def landmarks(before: Tree, operations: Sequence[Operation]) -> list[int]:
+def landmarks(recording: Recording) -> list[int]:
     """Return the instants at which most can be lost, as numbers of operations.
 
     They are right after a map, a state or a record has its name, right after a file took the place of another one, and
     after all operations.
     """
-    names = set(before.names)
+    names = set(recording.before.names)
     found = []
-    for number, operation in enumerate(operations, 1):
+    for number, operation in enumerate(recording.operations, 1):
         if isinstance(operation, Remove):
             names.discard(operation.entry)
         elif isinstance(operation, Enter | Rename):
             if operation.entry in names or operation.entry[1].endswith((".map", ".state", ".rev")):
                 found.append(number)
             names.add(operation.entry)
-    return [*found, len(operations)]
+    return [*found, len(recording.operations)]
 
 
 def blobs_after(crash: Crash, earlier: Mapping[str, bytes], later: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -145,11 +150,6 @@ def blobs_after(crash: Crash, earlier: Mapping[str, bytes], later: Mapping[str, 
             torn = crash.content in {Content.CUT, Content.TORN, Content.ANY} and chance.choice([True, False])
             found[name] = content[: len(content) // 2] if torn else content
     return found
-
-
-def fingerprint(tree: Tree) -> int:
-    """Return a number that equal trees have in common."""
-    return hash(frozenset(tree.listing().items()))
 
 
 class _Disk:

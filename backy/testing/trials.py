@@ -18,7 +18,7 @@ from typing import Any, Final
 from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
 from backy.testing.clock import Clock
-from backy.testing.crashes import CERTAIN, Crash, blobs_after, crashes, fingerprint, landmarks
+from backy.testing.crashes import CERTAIN, Crash, crashes, distinct, landmarks
 from backy.testing.laboratory import BrokenPromiseError, Laboratory, patterned
 from backy.testing.recording import Fault, Recording
 from backy.testing.tree import Tree
@@ -79,27 +79,21 @@ def power_losses(laboratory: Laboratory, action: str, count: int) -> int:
     """
     recording = laboratory.record(lambda: ACTIONS[action](laboratory))
     certain, drawn = _chosen(recording, action)
-    seen: set[tuple[int, int]] = set()
-    tried = 0
-    for crash in [*certain, *drawn]:
-        if crash not in certain and tried >= count:
+    checked = tried = 0
+    for crash, tree, blobs in distinct(recording, [*certain, *drawn]):
+        tried += crash not in certain
+        if tried > count:
             break
-        tree = crash.tree(recording.before, recording.operations)
-        blobs = blobs_after(crash, *recording.blobs[crash.after : crash.after + 2]) if recording.blobs else {}
-        # Most crashes leave the same as another one, and each state costs a whole check.
-        state = fingerprint(tree), hash(tuple(sorted(blobs.items())))
-        if state not in seen:
-            seen.add(state)
-            laboratory.put(tree, blobs)
-            _check(laboratory, crash.after, str(crash))
-            tried += crash not in certain
-    return len(seen)
+        laboratory.put(tree, blobs)
+        _check(laboratory, crash.after, str(crash))
+        checked += 1
+    return checked
 
 
 def _chosen(recording: Recording, action: str) -> tuple[dict[Crash, None], list[Crash]]:
     """Return the crashes that are tried in any case, and all crashes in an order by chance."""
     everything = crashes(recording.operations, mixtures=2, seed=1)
-    instants = landmarks(recording.before, recording.operations)
+    instants = landmarks(recording)
     extremes = [crash for crash in everything if (crash.names, crash.content) in CERTAIN]
     certain = dict.fromkeys(crash for crash in extremes if crash.after in instants)
     # Shuffled, so that a small count has crashes from the whole action. The seed makes a failure repeatable.

@@ -17,7 +17,7 @@ def outcomes(directory: Path, action) -> list[dict[str, bytes]]:
     chosen = crashes(recording.operations, mixtures=60, seed=1)
     return [
         {name: node.content for name, (_, node) in tree.listing().items() if name}
-        for _, tree in distinct(recording.before, recording.operations, chosen)
+        for _, tree, _ in distinct(recording, chosen)
     ]
 
 
@@ -99,13 +99,13 @@ def test_after_syncfs_all_is_as_it_was_written(directory: Path) -> None:
         action()
     chosen = [crash for crash in crashes(recording.operations, 60, 1) if crash.after == len(recording.operations)]
     assert len(chosen) > 60
-    assert len(list(distinct(recording.before, recording.operations, chosen))) == 1
+    assert len(list(distinct(recording, chosen))) == 1
 
 
 def test_a_crash_can_be_had_again(directory: Path) -> None:
     with record(directory) as recording:
         write(directory / "new", b"n" * 10 * PAGE)
     for crash in crashes(recording.operations, 5, 1):
-        first, second = (crash.tree(recording.before, recording.operations).listing() for _ in range(2))
+        first, second = (crash.tree(recording).listing() for _ in range(2))
         assert first == second
         assert str(crash.after) in str(crash)
