@@ -30,8 +30,6 @@ from backy.testing.tree import Entry, Tree, node_at
 Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Blobs = Mapping[str, bytes]
 Concerned = TypeVar("Concerned", int, str)
-# Nothing in backy uses these; a recording refuses them instead of missing them.
-_REFUSED: Final = ("copy_file_range", "mkfifo", "mknod", "posix_fallocate", "pwritev", "sendfile", "writev")
 _FICLONE: Final = 0x40049409
 # Calls that may need space, and so fail on a full disk.
 _GROWING: Final = {
@@ -91,7 +89,6 @@ class Recording:
         for name in dir(self):
             if name.startswith("_call_"):
                 yield os, name.removeprefix("_call_"), getattr(self, name)
-        yield from ((os, name, self._refused(name)) for name in _REFUSED)
         yield from ((fcntl, "ioctl", self._ioctl), (durable, "c_call", self._c_call))
         yield memory, "changing", self._changing
 
@@ -108,15 +105,6 @@ class Recording:
         if missed := tree.differences(Tree.read(self.directory)):
             raise IncompleteRecordingError(f"changed by a call that is not recorded: {', '.join(missed)}")
 
-    def _refused(self, name: str) -> Callable[..., Any]:
-        def call(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401  # any function at all
-            concerned = [argument for argument in arguments if isinstance(argument, int) and argument in self._open]
-            if concerned or (name.startswith("mk") and self._path(arguments[0], keywords.get("dir_fd")) is not None):
-                raise IncompleteRecordingError(f"os.{name} can not be recorded")
-            return getattr(self._real, name)(*arguments, **keywords)
-
-        return call
-
     # calls with descriptors -------------------------------------------------------------------------------------------
 
     def _call_open(self, path: Name, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
@@ -124,8 +112,6 @@ class Recording:
         if inside is None:
             return int(self._real.open(path, flags, mode, dir_fd=dir_fd))
         with self._lock:
-            if flags & os.O_TMPFILE == os.O_TMPFILE:
-                raise IncompleteRecordingError("O_TMPFILE can not be recorded")
             # Only calls that change something count.
             if flags & os.O_TRUNC or (flags & os.O_CREAT and self._now.find(inside) is None):
                 self._may_fail("open", path)

@@ -27,10 +27,6 @@ from backy.text.phrases import counted
 SHORT: Final = bytes(range(250)) * 20
 
 
-def _back_up(laboratory: Laboratory) -> None:
-    laboratory.backup()
-
-
 def _back_up_again(laboratory: Laboratory) -> None:
     # What a failed backup leaves was never synced: the next one must not rely on it.
     laboratory.fail()
@@ -42,8 +38,8 @@ def _forget_and_purge(laboratory: Laboratory) -> None:
     laboratory.purge()
 
 
-ACTIONS: Final[dict[str, Callable[[Laboratory], None]]] = {
-    "backup": _back_up,
+ACTIONS: Final[dict[str, Callable[[Laboratory], object]]] = {
+    "backup": Laboratory.backup,
     "backup after a failed one": _back_up_again,
     "forget and purge": _forget_and_purge,
 }

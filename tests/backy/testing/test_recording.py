@@ -101,15 +101,27 @@ def test_a_tree_of_something_else_is_refused(tmp_path: Path) -> None:
         Tree.read(tmp_path)
 
 
+def name_what_had_none(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDWR | os.O_TMPFILE)
+    folder = os.open(directory, os.O_RDONLY)
+    os.link(f"/proc/self/fd/{descriptor}", "named", src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
+
+
+def copy_by_the_kernel(directory: Path) -> None:
+    with (directory / "old/file").open("rb") as source:
+        target = os.open(directory / "copy", os.O_WRONLY | os.O_CREAT)
+        os.copy_file_range(source.fileno(), target, 3)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda directory: (directory / "old/file").open("wb").close(),
-        lambda directory: os.mkfifo(directory / "pipe"),
         lambda directory: (directory / "link").rename(directory.parent / "out"),
-        lambda directory: os.open(directory, os.O_RDWR | os.O_TMPFILE),
+        name_what_had_none,
+        copy_by_the_kernel,
     ],
-    ids=["open", "mkfifo", "rename out", "O_TMPFILE"],
+    ids=["open", "rename out", "O_TMPFILE", "copy_file_range"],
 )
 def test_a_change_that_is_not_recorded_is_loud(directory: Path, change) -> None:
     with pytest.raises(IncompleteRecordingError), record(directory):
