@@ -122,14 +122,18 @@ def test_data_that_is_cut_right_before_its_end_is_looked_for_is_an_error(tmp_pat
     with source(path).snapshot("a", None) as snapshot:
         os.truncate(path, 0)
         with pytest.raises(SourceError, match="shrank"):
-            snapshot._next_hole(0)
+            snapshot._next(os.SEEK_HOLE, 0)
 
 
 def test_what_is_read_after_the_end_of_the_backup_is_an_error(tmp_path: Path) -> None:
     path = blocks(tmp_path / "disk", 0, size=2**20)
     with source(path).snapshot("a", None) as snapshot:
         pass
-    for read in (lambda: snapshot.pread(0, 10), lambda: list(snapshot.extents()), lambda: snapshot._next_hole(0)):
+    for read in (
+        lambda: snapshot.pread(0, 10),
+        lambda: list(snapshot.extents()),
+        lambda: snapshot._next(os.SEEK_HOLE, 0),
+    ):
         with pytest.raises(SourceError, match="Bad file descriptor"):
             read()
 

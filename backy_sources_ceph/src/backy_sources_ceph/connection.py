@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from backy.api import SourceError
@@ -75,11 +75,9 @@ def opened_pool(config: CephConfig, title: str | None = None) -> Iterator[Any]:
             if config.pool not in connection.list_pools():
                 raise SourceError(f"{what}: there is no pool '{config.pool}'")
             pool = connection.open_ioctx(config.pool)
-        try:
+        with closing(pool):
             pool.set_namespace(config.namespace)
             yield pool
-        finally:
-            pool.close()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from backy_sources_ceph.config import CephConfig
@@ -76,7 +76,5 @@ def opened_image(pool: Any, config: CephConfig) -> Iterator[Image]:
     what = f"source {config.specification}"
     with reported(what):
         handle = rbd.Image(pool, config.image)
-    try:
+    with closing(handle):
         yield Image(handle, what)
-    finally:
-        handle.close()

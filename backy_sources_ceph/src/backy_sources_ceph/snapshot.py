@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from backy.api import Consistency, Extent, SourceError
@@ -122,14 +122,8 @@ def opened_snapshot(
     # Not opened as read-only: librbd does not tell a read-only handle that its snapshot was removed.
     with reported(f"{what}: the snapshot {name}"):
         handle = rbd.Image(pool, config.image, snapshot=name)
-    try:
-        snapshot = RbdSnapshot(handle, name, since, check, what)
-        try:
-            yield snapshot
-        finally:
-            snapshot.close()
-    finally:
-        handle.close()
+    with closing(handle), closing(RbdSnapshot(handle, name, since, check, what)) as snapshot:
+        yield snapshot
 
 
 def filled(extents: Iterable[Extent], start: int, stop: int) -> Iterator[Extent]:

@@ -73,17 +73,18 @@ class OpenFile:
         """Yield data and holes as the file system knows them; a block device has data only."""
         position = 0
         while position < self.size:
-            data = self._next_data(position) if self.is_regular else position
+            data = self._next(os.SEEK_DATA, position) if self.is_regular else position
             if data > position:
                 yield Extent(position, data - position, data=False)
             if data == self.size:
                 return
-            position = self._next_hole(data) if self.is_regular else self.size
+            position = self._next(os.SEEK_HOLE, data) if self.is_regular else self.size
             yield Extent(data, position - data, data=True)
 
-    def _next_data(self, position: int) -> int:
+    def _next(self, kind: int, position: int) -> int:
+        """Return where data or a hole begins, from `position` on; the size if there is none."""
         try:
-            return min(os.lseek(self.descriptor, position, os.SEEK_DATA), self.size)
+            return min(os.lseek(self.descriptor, position, kind), self.size)
         except OSError as error:
             # ENXIO: there is no data any more, or the position is beyond the end.
             if error.errno != errno.ENXIO:
@@ -91,14 +92,6 @@ class OpenFile:
         if os.fstat(self.descriptor).st_size < self.size:
             raise self._shrank()
         return self.size
-
-    def _next_hole(self, position: int) -> int:
-        try:
-            return min(os.lseek(self.descriptor, position, os.SEEK_HOLE), self.size)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                raise self._shrank() from error
-            raise SourceError(f"source {self._path}: {error.strerror}") from error
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
