@@ -96,7 +96,7 @@ class Daemon:
         self._watch = ClockWatch(clock)
         self._told_clock = False
         self._reporter = Reporter(self._watched, lambda: self.configuration, self._interval, backy, notifier)
-        self._announcer = Announcer(lambda: self.configuration.hooks, Events.installed, clock)
+        self._announcer = Announcer(lambda: Events.installed(self.configuration.hooks), clock)
         self._sla = SlaWatch({}, self._started)
         self._disk: DiskStatus | None = None
         self._copies: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 
 from backy.retention.schedule import EPOCH, Schedule, spread
-from backy.scheduler.jobs.due import Due, Past, backoff, missed, next_due, sla
+from backy.scheduler.jobs.due import Due, Past, backoff, late_from, missed, next_due
 
 BUSY_RETRY = timedelta(minutes=2)
 """Pause before the next attempt if another command holds the repository."""
@@ -197,7 +197,7 @@ class Agenda:
     def _queue(self, entry: Entry) -> None:
         """Put a job into the queue of its pool."""
         entry.phase = Phase.QUEUED
-        danger = (entry.past.newest or entry.past.since) + sla(entry.schedule)
+        danger = late_from(entry.schedule, entry.past)
         heapq.heappush(self._queues[entry.pool], (not entry.urgent, danger, entry.ticket, entry))
 
     def _fill(self, pool: Pool, now: datetime) -> Iterator[Entry]:

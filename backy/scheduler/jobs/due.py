@@ -138,10 +138,10 @@ def sla(schedule: Schedule) -> timedelta:
     return smallest_interval(schedule) * SLA_FACTOR
 
 
-def overdue(schedule: Schedule, past: Past, now: datetime) -> timedelta:
-    """Return how late a job is by its SLA, zero if it is not."""
+def late_from(schedule: Schedule, past: Past) -> datetime:
+    """Return when a job violates its SLA unless it has a new revision before."""
     # a job without revisions has to succeed within its SLA, too, counted from when it became known
-    return max(now - (past.newest or past.since) - sla(schedule), timedelta())
+    return (past.newest or past.since) + sla(schedule)
 
 
 def by_interval(schedule: Schedule, tags: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ import msgspec
 
 from backy.scheduler.configuration.configuration import Configuration, JobEntry
 from backy.scheduler.jobs.agenda import Agenda, Entry, Outcome, Phase, Pool
-from backy.scheduler.jobs.due import GRACE, Past, by_interval, sla, smallest_interval
+from backy.scheduler.jobs.due import GRACE, Past, by_interval, late_from, smallest_interval
 from backy.scheduler.jobs.runner import Result
 from backy.scheduler.jobs.summary import Audited, Summary
 from backy.scheduler.monitoring.status import Holding, JobStatus, PoolStatus, Remembered, verdict
@@ -163,11 +163,11 @@ def _row(job: Job, now: datetime) -> JobStatus:
     running = entry.due if entry.phase is Phase.RUNNING else None
     # A run that goes on is no next one.
     upcoming = None if running else entry.due
-    late_from = (past.newest or past.since) + sla(job.settings.schedule)
+    late = late_from(entry.schedule, past)
     return JobStatus(
         **(known | {"last_tags": tuple(by_interval(entry.schedule, job.known.last_tags))}),
-        **verdict(late_from, now),
-        late_from=late_from,
+        **verdict(late, now),
+        late_from=late,
         status=str(entry),
         since=past.since,
         running_since=running.time if running else None,

@@ -65,7 +65,6 @@ class Runner:
     prepare: Callable[[JobEntry], tuple[Path, bytes | None]]
     """Returns a job's repository, and a `config` that the backup has to give it first. Called in a thread."""
     callback: Path | None = None
-    grace: timedelta = children.GRACE
 
     async def run(self, job: JobEntry, tags: Sequence[str]) -> Result:
         """Back up a job and, after a success, expire and purge. Cancelling this ends the current command."""
@@ -152,8 +151,8 @@ class Runner:
         status = [*self.backy, "-b", str(repository), "status", "--json"]
         command, logfile = [str(callback), job.name], repository / LOGFILE
         try:
-            _, printed = await children.output_of(status, limit=CALLBACK_LIMIT, grace=self.grace)
-            code = await children.run(command, logfile, limit=CALLBACK_LIMIT, grace=self.grace, given=printed)
+            _, printed = await children.output_of(status, limit=CALLBACK_LIMIT)
+            code = await children.run(command, logfile, limit=CALLBACK_LIMIT, given=printed)
         except TimeLimitError:
             return f"it took longer than {CALLBACK_LIMIT} and was ended"
         except OSError as error:
@@ -172,9 +171,7 @@ class Runner:
         # `-l` has the lines of the log dated; what a crash prints goes to the same file as it is.
         logfile = repository / LOGFILE
         command = [*self.backy, "-b", str(repository), "-l", str(logfile), *arguments]
-        return await children.run(
-            command, logfile, limit=job.time_limit, grace=self.grace, standstill=standstill, given=given
-        )
+        return await children.run(command, logfile, limit=job.time_limit, standstill=standstill, given=given)
 
 
 def _ended(code: int) -> str:

@@ -6,14 +6,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from backy.repository.revision import utc_now
 from backy.scheduler.jobs.due import tolerance
 from backy.scheduler.jobs.ledger import Job
-from backy.scheduler.jobs.summary import NOTHING_KNOWN, Audited, Stamp, Summary, stamp, summarize
+from backy.scheduler.jobs.summary import Stamp, Summary, stamp, summarize
 from backy.scheduler.process.threads import HangingError, aside
 from backy.scheduler.process.waiting import happened
 
@@ -31,28 +31,12 @@ HANGS = timedelta(minutes=5)
 """Time after which a scan counts as one that hangs."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """The scan of one repository. It has copies of its inputs, because it runs in another thread."""
-
-    directory: Path
-    since: datetime
-    known: Stamp | None
-    """Stamp of the last scan; a repository that still has it is not read again."""
-    now: datetime
-    allowed: timedelta
-    """Revisions that began later than `now` by more are ahead of the clock."""
-    earlier: Audited = NOTHING_KNOWN
-    """What was known by the journal before."""
-
-    def __call__(self) -> Summary | Exception | None:
-        """Return the summary of the repository, None if it is unchanged, or the error that prevents the scan."""
-        try:
-            if stamp(self.directory) == self.known:
-                return None
-            return summarize(self.directory, self.since, self.now, self.allowed, self.earlier)
-        except Exception as error:  # noqa: BLE001  # a defect of one repository must not keep the others from being scanned
-            return error
+def look(directory: Path, known: Stamp | None, summarized: Callable[[], Summary]) -> Summary | Exception | None:
+    """Return the summary of a repository, None if it has the stamp `known` still, or the error that prevents it."""
+    try:
+        return None if stamp(directory) == known else summarized()
+    except Exception as error:  # noqa: BLE001  # a defect of one repository must not keep the others from being scanned
+        return error
 
 
 class Scanner:
@@ -122,13 +106,22 @@ class Scanner:
     def _begun(self, job: Job, *, again: bool) -> asyncio.Task[None]:
         """Begin to scan a repository."""
         # What the thread needs is taken from the job here: only the loop may touch it.
-        look = self._look(job, self._clock(), again=again)
-        task = self._going[job.settings.name] = asyncio.get_running_loop().create_task(self._scan(job, look))
+        now, directory, past, allowed = (
+            self._clock(),
+            self._directory(job),
+            job.entry.past,
+            tolerance(job.entry.schedule),
+        )
+        # Time passes and the clock is set: what is ahead of it changes, even if the repository does not.
+        known = job.summary.stamp if job.summary and not again and not past.depends_on(now + allowed) else None
+        summarized = partial(summarize, directory, past.since, now, allowed, job.audited)
+        scan = asyncio.ensure_future(aside(look, directory, known, summarized))
+        task = self._going[job.settings.name] = asyncio.get_running_loop().create_task(self._scan(job, scan))
         task.add_done_callback(lambda _: self._going.pop(job.settings.name))
         return task
 
-    async def _scan(self, job: Job, look: Look) -> None:
-        name, scan = job.settings.name, asyncio.ensure_future(aside(look))
+    async def _scan(self, job: Job, scan: asyncio.Future[Summary | Exception | None]) -> None:
+        name = job.settings.name
         if (await asyncio.wait([scan], timeout=HANGS.total_seconds()))[1]:
             self._note(name, HangingError(HANGS))
         found = await scan
@@ -138,12 +131,6 @@ class Scanner:
         self._problems.pop(name, None)
         if found is not None:
             self._learn(job, found)
-
-    def _look(self, job: Job, now: datetime, *, again: bool) -> Look:
-        past, allowed = job.entry.past, tolerance(job.entry.schedule)
-        # Time passes and the clock is set: what is ahead of it changes, even if the repository does not.
-        known = job.summary.stamp if job.summary and not again and not past.depends_on(now + allowed) else None
-        return Look(self._directory(job), past.since, known, now, allowed, job.audited)
 
     def _note(self, name: str, error: Exception) -> None:
         text = f"{name}: the repository can not be looked at: {error or type(error).__name__}"

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from backy.api import Config, Job
+from backy.api import Job
 from backy.errors import BackyError
 from backy.plugins.contract import ARGUMENTS
 from backy.plugins.events import Events
@@ -28,34 +28,15 @@ PATIENCE = timedelta(seconds=10)
 """How long the end of the scheduler waits for plugins."""
 
 
-class Announcement(NamedTuple):
-    """An event of a job."""
-
-    hook: str
-    directory: Path
-    arguments: Mapping[str, object]
-
-
 class Announcer:
     """Tells plugins in a thread of its own, so that no job waits for them."""
 
-    def __init__(
-        self,
-        sections: Callable[[], Mapping[str, Config]],
-        installed: Callable[..., Events],
-        clock: Callable[[], datetime] = utc_now,
-    ) -> None:
-        """Make an announcer.
-
-        Args:
-            sections: Returns the sections of the plugins that are in force.
-            installed: Makes the `Events` of the installed plugins from the sections.
-            clock: Returns the time.
-        """
+    def __init__(self, events: Callable[[], Events], clock: Callable[[], datetime] = utc_now) -> None:
+        """Make an announcer; `events` makes those of the installed plugins, with the sections that are in force."""
         self._clock = clock
-        self._sections = sections
-        self._installed = installed
-        self._waiting: queue.Queue[Announcement | None] = queue.Queue(MOST_WAITING)
+        self._events = events
+        self._waiting: queue.Queue[tuple[str, Path, Mapping[str, object]] | None] = queue.Queue(MOST_WAITING)
+        """Hooks, directories of jobs, and arguments."""
         self._failures: dict[str, tuple[datetime, str]] = {}
         """By job, what plugins failed in that were told last of it, and since when."""
         # A daemon: a plugin that hangs must not keep the process from ending.
@@ -66,7 +47,7 @@ class Announcer:
         if not self._thread.is_alive():
             self._thread.start()
         try:
-            self._waiting.put_nowait(Announcement(hook, directory, arguments))
+            self._waiting.put_nowait((hook, directory, arguments))
         except queue.Full:
             text = f"no plugin is told of {hook}: too many events wait for them"
             log.warning("%s: %s", directory.name, text)
@@ -88,15 +69,17 @@ class Announcer:
 
     def _work(self) -> None:
         while (first := self._waiting.get()) is not None:
+            hook, directory, arguments = first
             try:
-                with self._installed(self._sections()) as events:
-                    self._send(events, first)
+                with self._events() as events:
+                    where = {"job": _job(directory)} if "job" in ARGUMENTS[hook] else {"place": str(directory)}
+                    events.tell(hook, **where, **arguments)
                 failure = next(iter(events.failures), None)
             except Exception as error:
                 # One event that can not be told must not silence all later ones.
                 log.exception("event plugins can not be told")
-                failure = f"event plugins can not be told of {first.hook}: {error}"
-            self._note(first.directory.name, failure)
+                failure = f"event plugins can not be told of {hook}: {error}"
+            self._note(directory.name, failure)
 
     def _note(self, job: str, failure: str | None) -> None:
         """Remember what failed when plugins were told last of a job, or that nothing did."""
@@ -105,12 +88,6 @@ class Announcer:
         else:
             since, _ = self._failures.get(job, (self._clock(), ""))
             self._failures[job] = since, failure
-
-    @staticmethod
-    def _send(events: Events, announcement: Announcement) -> None:
-        hook, directory, arguments = announcement
-        where = {"job": _job(directory)} if "job" in ARGUMENTS[hook] else {"place": str(directory)}
-        events.tell(hook, **where, **arguments)
 
 
 def _job(directory: Path) -> Job:

@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
 
-from backy.scheduler.monitoring.status import JobStatus, Status
-
-
-class Metric(NamedTuple):
-    """A gauge of each job."""
-
-    help: str
-    value: Callable[[JobStatus], float | None]
-    """Returns None if the job has no such value."""
-
+from backy.scheduler.monitoring.status import Status
 
 JOB_METRICS = {
-    "backy_job_sla_overdue_seconds": Metric("How far the job is behind its SLA.", lambda job: job.sla_overdue),
-    "backy_job_last_backup_timestamp_seconds": Metric(
-        "Start of the newest complete revision.", lambda job: job.last_time.timestamp() if job.last_time else None
-    ),
-    "backy_job_last_backup_duration_seconds": Metric("How long that took.", lambda job: job.last_duration),
-    "backy_job_compared_timestamp_seconds": Metric(
+    "backy_job_sla_overdue_seconds": ("sla_overdue", "How far the job is behind its SLA."),
+    "backy_job_last_backup_timestamp_seconds": ("last_time", "Start of the newest complete revision."),
+    "backy_job_last_backup_duration_seconds": ("last_duration", "How long that took."),
+    "backy_job_compared_timestamp_seconds": (
+        "compared_since",
         "Since when all of the newest revision was compared with the source.",
-        lambda job: job.compared_since.timestamp() if job.compared_since else None,
     ),
-    "backy_job_failures": Metric("Failed runs in a row.", lambda job: job.failures),
-    "backy_job_revisions": Metric("Complete revisions.", lambda job: job.revisions),
-    "backy_job_quarantine_reports": Metric("Reports of damage or differences.", lambda job: job.quarantine_reports),
-    "backy_job_image_bytes": Metric("Size of the image in the newest revision.", lambda job: job.image),
-    "backy_job_last_changed_bytes": Metric("What differs in it from the revision before.", lambda job: job.changed),
-    "backy_job_last_stored_bytes": Metric("What was stored for it.", lambda job: job.stored),
-    "backy_job_repository_bytes": Metric("What the repository took after the last run.", lambda job: job.occupied),
-    "backy_job_max_bytes": Metric("What the repository may take.", lambda job: job.max_size),
-    "backy_job_disk_full": Metric("1 if the last backup failed as a disk is full.", lambda job: int(job.full)),
-    "backy_job_distrusted_revisions": Metric("Revisions that are distrusted.", lambda job: job.distrusted),
-    "backy_job_journal_findings": Metric("What contradicts the journal.", lambda job: len(job.tampering)),
-    "backy_job_wrong_revisions": Metric("Revisions of which the source hid a change.", lambda job: job.wrong),
+    "backy_job_failures": ("failures", "Failed runs in a row."),
+    "backy_job_revisions": ("revisions", "Complete revisions."),
+    "backy_job_quarantine_reports": ("quarantine_reports", "Reports of damage or differences."),
+    "backy_job_image_bytes": ("image", "Size of the image in the newest revision."),
+    "backy_job_last_changed_bytes": ("changed", "What differs in it from the revision before."),
+    "backy_job_last_stored_bytes": ("stored", "What was stored for it."),
+    "backy_job_repository_bytes": ("occupied", "What the repository took after the last run."),
+    "backy_job_max_bytes": ("max_size", "What the repository may take."),
+    "backy_job_disk_full": ("full", "1 if the last backup failed as a disk is full."),
+    "backy_job_distrusted_revisions": ("distrusted", "Revisions that are distrusted."),
+    "backy_job_journal_findings": ("tampering", "What contradicts the journal."),
+    "backy_job_wrong_revisions": ("wrong", "Revisions of which the source hid a change."),
 }
-"""The metrics of each job, with the label `job`."""
-
+"""The metrics of each job, with the label `job`: the member of the job's status, and what it means."""
 
 HEADS = "backy_job_journal_lines"
 """The metric of each job that has the last line of its journal in labels, by which it is a witness."""
@@ -81,11 +70,11 @@ def _lines(status: Status) -> Iterator[str]:
             yield f'{name}{{pool="{pool}"}} {getattr(slots, name.rpartition("_")[2])}'
     # All samples of a metric have to follow its heading, so the loop over the jobs is the inner one.
     labels = [f'{{job="{_escaped(job.job)}"}}' for job in status.jobs]
-    for name, metric in JOB_METRICS.items():
-        yield from _gauge(name, metric.help)
+    for name, (member, text) in JOB_METRICS.items():
+        yield from _gauge(name, text)
         for label, job in zip(labels, status.jobs, strict=True):
-            if (figure := metric.value(job)) is not None:
-                yield f"{name}{label} {figure}"
+            if (value := getattr(job, member)) is not None:
+                yield f"{name}{label} {_figure(value)}"
     yield from _gauge(HEADS, "Lines of the journal, with its id and the hash of the last one.")
     for job in status.jobs:
         if job.head:
@@ -99,6 +88,12 @@ POOL_METRICS = {
     "backy_pool_limit": "Slots.",
 }
 """The metrics of each pool, with the label `pool`."""
+
+
+def _figure(value: Any) -> float:  # noqa: ANN401  # the members of a status have many types
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return len(value) if isinstance(value, tuple) else value + 0  # 1 for True
 
 
 def _gauge(name: str, text: str) -> Iterator[str]:

@@ -35,12 +35,11 @@ class StandstillError(Exception):
     """A child did nothing for too long and was ended."""
 
 
-async def run(  # noqa: PLR0913  # what a child may do is named by each caller
+async def run(
     command: Sequence[str],
     logfile: Path,
     *,
     limit: timedelta | None = None,
-    grace: timedelta = GRACE,
     given: bytes | None = None,
     standstill: timedelta | None = None,
 ) -> int:
@@ -52,7 +51,6 @@ async def run(  # noqa: PLR0913  # what a child may do is named by each caller
         command: Program and arguments.
         logfile: What the command prints is appended to this file.
         limit: Time after which the command is ended, or None.
-        grace: Time between SIGTERM and SIGKILL.
         given: Content of its standard input.
         standstill: Time without any progress after which the command is ended, or None.
 
@@ -67,7 +65,6 @@ async def run(  # noqa: PLR0913  # what a child may do is named by each caller
     try:
         try:
             process = await _start(
-                grace,
                 *command,
                 stdin=DEVNULL if given is None else PIPE,
                 stdout=output,
@@ -81,7 +78,7 @@ async def run(  # noqa: PLR0913  # what a child may do is named by each caller
             os.close(told)
         log.debug("process %d: %s", process.pid, " ".join(command))
         async with _moving(heard, standstill):
-            await _end(process, limit, grace, given)
+            await _end(process, limit, given)
     finally:
         os.close(heard)
     return int(process.returncode or 0)
@@ -113,14 +110,14 @@ async def _moving(heartbeat: int, standstill: timedelta | None) -> AsyncIterator
         raise StandstillError from None
 
 
-async def output_of(command: Sequence[str], *, limit: timedelta, grace: timedelta = GRACE) -> tuple[int, bytes]:
+async def output_of(command: Sequence[str], *, limit: timedelta) -> tuple[int, bytes]:
     """Run a command and return its exit code and its standard output. Raise the same errors as `run`."""
-    process = await _start(grace, *command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True)
-    printed = await _end(process, limit, grace, None)
+    process = await _start(*command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True)
+    printed = await _end(process, limit, None)
     return int(process.returncode or 0), printed
 
 
-async def _start(grace: timedelta, *command: str, **options: Any) -> Process:  # noqa: ANN401  # those of asyncio
+async def _start(*command: str, **options: Any) -> Process:  # noqa: ANN401  # those of asyncio
     """Start a process; if that is cancelled, end it with all that it has started until then."""
     # asyncio would kill the process alone, and give it no time to clean up.
     starting = asyncio.ensure_future(asyncio.create_subprocess_exec(*command, **options))
@@ -128,32 +125,32 @@ async def _start(grace: timedelta, *command: str, **options: Any) -> Process:  #
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
         with contextlib.suppress(OSError):  # it can not be started
-            await _terminate(await starting, grace)
+            await _terminate(await starting)
         raise
 
 
-async def _end(process: Process, limit: timedelta | None, grace: timedelta, given: bytes | None) -> bytes:
+async def _end(process: Process, limit: timedelta | None, given: bytes | None) -> bytes:
     """Wait for the end of a process and return its output; terminate it at the limit or if cancelled."""
     try:
         async with asyncio.timeout(limit.total_seconds() if limit else None):
             printed, _ = await process.communicate(given)
     except TimeoutError:
-        await _terminate(process, grace)
+        await _terminate(process)
         raise TimeLimitError from None
     except asyncio.CancelledError:
-        await _terminate(process, grace)
+        await _terminate(process)
         raise
     return printed or b""
 
 
-async def _terminate(process: Process, grace: timedelta) -> None:
-    """End a process and its group: SIGTERM, then SIGKILL after `grace`."""
+async def _terminate(process: Process) -> None:
+    """End a process and its group: SIGTERM, then SIGKILL after `GRACE`."""
     _signal_group(process, signal.SIGTERM)
     try:
-        async with asyncio.timeout(grace.total_seconds()):
+        async with asyncio.timeout(GRACE.total_seconds()):
             await process.wait()
     except TimeoutError:
-        log.warning("process %d did not end within %s of SIGTERM and is killed", process.pid, grace)
+        log.warning("process %d did not end within %s of SIGTERM and is killed", process.pid, GRACE)
     # Also after a clean end: children of the process may have ignored SIGTERM.
     _signal_group(process, signal.SIGKILL)
     try:

@@ -24,7 +24,7 @@ from backy.repository.revision import Revision
 from backy.retention.rules import expiries
 from backy.retention.schedule import Schedule
 from backy.scheduler.jobs.agenda import Agenda, Entry, Outcome, Pool
-from backy.scheduler.jobs.due import Past, overdue
+from backy.scheduler.jobs.due import Past, late_from
 from tests.revisions import make_revision
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -108,13 +108,13 @@ class Server:
         if self.chance.random() >= FAILING:
             assert entry.due is not None
             outcome = Outcome.DONE
-            if overdue(disk.schedule, disk.past, now):
+            if now > late_from(disk.schedule, disk.past):
                 self.late.append(now)
             disk.succeed(started, now, entry.due.tags)
         agenda.finish(entry, outcome, disk.past, disk.duration, now)
 
     def all_in_time(self, now: datetime) -> bool:
-        return not any(overdue(disk.schedule, disk.past, now) for disk in self.disks.values())
+        return not any(now > late_from(disk.schedule, disk.past) for disk in self.disks.values())
 
     def catching_up(self) -> timedelta:
         """Return how long it takes to back up all jobs once in the slots that there are."""

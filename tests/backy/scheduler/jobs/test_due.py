@@ -17,9 +17,9 @@ from backy.scheduler.jobs.due import (
     backoff,
     by_interval,
     corrected,
+    late_from,
     missed,
     next_due,
-    overdue,
     sla,
     tolerance,
 )
@@ -36,6 +36,10 @@ SHIFT = timedelta(seconds=100)
 intervals = st.integers(1, 3650 * 86400).map(lambda seconds: timedelta(seconds=seconds))
 times = st.integers(0, 10**15).map(lambda number: NOW + timedelta(microseconds=number))
 schedules = st.dictionaries(st.sampled_from("abcde"), st.builds(ScheduledTag, intervals, st.just(1)), min_size=1)
+
+
+def overdue(schedule: Schedule, past: Past, now: datetime) -> timedelta:
+    return max(now - late_from(schedule, past), timedelta())
 
 
 def revision(time: datetime, *tags: str) -> Revision:

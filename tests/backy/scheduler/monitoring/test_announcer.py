@@ -173,7 +173,7 @@ class Failing(Events):
 
 
 def test_one_event_that_can_not_be_told_does_not_silence_the_next(tmp_path: Path) -> None:
-    made = Announcer(dict, lambda _sections: Failing())
+    made = Announcer(Failing)
     made.tell("backy_job_overdue", tmp_path)
     made.tell("backy_job_recovered", tmp_path)
     made.close()
@@ -187,7 +187,7 @@ def test_too_many_events_are_dropped_and_logged(
     monkeypatch.setattr(announcer, "MOST_WAITING", 1)
     monkeypatch.setattr(Announcer, "_work", lambda _self: end.wait())
     end = threading.Event()
-    made = Announcer(dict, lambda _sections: Events())
+    made = Announcer(Events)
     made.tell("backy_job_overdue", tmp_path)
     made.tell("backy_job_recovered", tmp_path)
     end.set()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from backy.scheduler.process import children
 from backy.scheduler.process.children import StandstillError, TimeLimitError, output_of, run
 
 LIMIT = timedelta(seconds=0.2)
@@ -97,14 +98,16 @@ def end(program: str, log: Path, grace: timedelta = LONG) -> None:
     """Run a program and cancel that once it has printed something."""
 
     async def cancelled() -> None:
-        task = asyncio.create_task(run(["sh", "-c", f"cd {log.parent}; {program}"], log, grace=grace))
+        task = asyncio.create_task(run(["sh", "-c", f"cd {log.parent}; {program}"], log))
         while not (log.exists() and log.read_text()):
             await asyncio.sleep(0.01)
         task.cancel()
         await task
 
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(cancelled())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(children, "GRACE", grace)
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(cancelled())
 
 
 def test_a_child_that_is_ended_may_tidy_up(log: Path) -> None:
@@ -167,11 +170,12 @@ def standing(log: Path, program: str, scenario: Callable[[StandingLoop, asyncio.
     async def both() -> int:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, StandingLoop)
-        task = asyncio.create_task(run([sys.executable, "-c", program], log, standstill=LONG, grace=PATIENCE))
+        task = asyncio.create_task(run([sys.executable, "-c", program], log, standstill=LONG))
         await scenario(loop, task)
         return await task
 
-    with asyncio.Runner(loop_factory=StandingLoop) as runner:
+    with pytest.MonkeyPatch.context() as patch, asyncio.Runner(loop_factory=StandingLoop) as runner:
+        patch.setattr(children, "GRACE", PATIENCE)
         return runner.run(both())
 
 
