@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from backy.answers.occupied import occupied
 from backy.cli.output import echo, is_terminal, print_json
 from backy.errors import DamageError
 from backy.groups.group import Group, Together
-from backy.terminal.table import table
+from backy.terminal.table import columns
 from backy.text.phrases import counted, local_time, local_zone, size
 
 
@@ -21,9 +22,18 @@ def print_status(group: Group, *, as_json: bool, trash: bool) -> None:
         print_json({"revisions": [_details(one) for one in shown], "occupied": occupies})
     else:
         zone = local_zone(one.revision.timestamp for one in reversed(shown))
-        headings = [f"Date ({zone})", "ID", "Disks", "Size", "Changed", "Stored", "Consistency", "Trust", "Tags"]
-        rows = [_row(one) for one in shown]
-        echo(table(headings, rows, ["Size", "Changed", "Stored"], round_corners=is_terminal()), lines=True)
+        cells: dict[str, Callable[[Together], str]] = {
+            f"Date ({zone})": lambda one: local_time(one.revision.timestamp),
+            "ID": lambda one: one.id,
+            "Disks": lambda one: ",".join(one.members),
+            "Size": lambda one: size(sum(disk.size for disk in one.members.values())),
+            "Changed": lambda one: size(sum(disk.statistics.bytes_written for disk in one.members.values())),
+            "Stored": lambda one: size(sum(disk.statistics.bytes_stored for disk in one.members.values())),
+            "Consistency": lambda one: one.consistency,
+            "Trust": lambda one: str(one.revision.trust),
+            "Tags": lambda one: ",".join(one.revision.tags),
+        }
+        echo(columns(shown, cells, ["Size", "Changed", "Stored"], round_corners=is_terminal()), lines=True)
         echo(f"{counted(len(shown), 'revision')} of {counted(len(group.names()), 'disk')} in {size(occupies)}")
     problems = [str(error) for error in damaged]
     problems += [f"of {one.id} not all disks are there: {', '.join(one.members)} alone" for one in partial]
@@ -43,18 +53,3 @@ def _details(found: Together) -> dict[str, Any]:
         "stall": revision.stall,
         "trust": revision.trust,
     }
-
-
-def _row(found: Together) -> list[str]:
-    members = found.members.values()
-    return [
-        local_time(found.revision.timestamp),
-        found.id,
-        ",".join(found.members),
-        size(sum(one.size for one in members)),
-        size(sum(one.statistics.bytes_written for one in members)),
-        size(sum(one.statistics.bytes_stored for one in members)),
-        found.consistency,
-        str(found.revision.trust),
-        ",".join(found.revision.tags),
-    ]

@@ -27,8 +27,7 @@ from backy.scheduler.jobs.runner import Result, Runner
 from backy.scheduler.jobs.scanner import Scanner
 from backy.scheduler.jobs.summary import Summary
 from backy.scheduler.monitoring.announcer import Announcer, SlaWatch
-from backy.scheduler.monitoring.copies import copies
-from backy.scheduler.monitoring.disk import judged, look, shortage
+from backy.scheduler.monitoring.disk import copies, judged, look, shortage
 from backy.scheduler.monitoring.reporter import GATHER, Reporter
 from backy.scheduler.monitoring.status import DiskStatus, JobStatus, Status, left_before
 from backy.scheduler.process.base_directory import BaseDirectory

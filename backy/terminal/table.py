@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from backy.terminal.plain import printable
 
+Shown = TypeVar("Shown")
 ROUND = ("╭─┬╮", "│ │", "├─┼┤", "╰─┴╯")
 ASCII = ("+-++", "| |", "+-++", "+-++")
+
+
+def columns(
+    found: Iterable[Shown], shown: Mapping[str, Callable[[Shown], str]], right: Sequence[str], *, round_corners: bool
+) -> str:
+    """Return a table with a row for each of `found`; `shown` has headings, and what makes the cell below them."""
+    rows = [[cell(one) for cell in shown.values()] for one in found]
+    return table(list(shown), rows, right, round_corners=round_corners)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], *, round_corners: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,25 +109,25 @@ def _details(revision: Revision) -> dict[str, Any]:
 
 def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
     """Print the table and the sums below it."""
-    from backy.terminal.table import table
+    from backy.terminal.table import columns
 
     # The newest revision decides: the zone of most readers is today's.
     zone = local_zone(revision.timestamp for revision in reversed(revisions))
-    headings = [
-        f"Date ({zone})",
-        "ID",
-        "Size",
-        "Changed",
-        "Stored",
-        "Durat",
-        "Consistency",
-        "Verification",
-        "Trust",
-        "Tags",
-    ]
+    shown: dict[str, Callable[[Revision], str]] = {
+        f"Date ({zone})": lambda one: local_time(one.timestamp),
+        "ID": lambda one: one.id,
+        "Size": lambda one: size(one.size),
+        "Changed": lambda one: size(one.statistics.bytes_written),
+        "Stored": lambda one: size(one.statistics.bytes_stored),
+        "Durat": lambda one: length_of_time(one.statistics.duration),
+        "Consistency": lambda one: f"{one.consistency}, not frozen" if one.unfrozen else one.consistency,
+        "Verification": _verification,
+        "Trust": _trust,
+        "Tags": lambda one: ",".join(one.tags),
+    }
     right = ["Size", "Changed", "Stored", "Durat"]
     # Plain where it is piped: scripts grep it as they did that of backy 2.
-    echo(table(headings, [_row(revision) for revision in revisions], right, round_corners=is_terminal()), lines=True)
+    echo(columns(revisions, shown, right, round_corners=is_terminal()), lines=True)
     for revision in revisions:
         for remark in revision.verification.remarks if revision.verification else ():
             echo(f"{revision.id} {remark}")
@@ -142,22 +143,6 @@ def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
         echo(f"{size(held.bytes)} in {files}")
     if reports:
         echo(f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
-
-
-def _row(revision: Revision) -> list[str]:
-    statistics = revision.statistics
-    return [
-        local_time(revision.timestamp),
-        revision.id,
-        size(revision.size),
-        size(statistics.bytes_written),
-        size(statistics.bytes_stored),
-        length_of_time(statistics.duration),
-        f"{revision.consistency}, not frozen" if revision.unfrozen else revision.consistency,
-        _verification(revision),
-        _trust(revision),
-        ",".join(revision.tags),
-    ]
 
 
 def _verification(revision: Revision) -> str:

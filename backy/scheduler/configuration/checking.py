@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 from backy.scheduler.configuration.configuration import Configuration, ConfigurationError, examine
-from backy.scheduler.configuration.plugins import PluginCheck
+from backy.scheduler.configuration.plugins import plugin_problems
 from backy.scheduler.configuration.surroundings import Surroundings
 
 
-class Checked(NamedTuple):
-    """A configuration in which nothing wrong was found."""
-
-    configuration: Configuration
-    unknown: tuple[str, ...]
-    """What this user may not look at."""
-
-
-def check(path: Path) -> Checked:
-    """Read the configuration and check all of it, and return it if it is sound.
+def check(path: Path) -> tuple[Configuration, list[str]]:
+    """Read the configuration and check all of it, and return it if it is sound, with what this user may not look at.
 
     Raises:
         ConfigurationError: the file can not be read, or anything in it is wrong; the error has all problems.
@@ -27,7 +18,7 @@ def check(path: Path) -> Checked:
     found = examine(path)
     surroundings = Surroundings(found)
     # Also if there are problems already: users want to see all at once.
-    problems = [*found.document.problems, *PluginCheck(found).problems(), *surroundings.problems()]
+    problems = [*found.document.problems, *plugin_problems(found), *surroundings.problems()]
     if problems:
         raise ConfigurationError(path, problems)
-    return Checked(found.configuration, tuple(surroundings.unknown))
+    return found.configuration, surroundings.unknown

@@ -186,30 +186,26 @@ class _PartLoader(_Loader, yaml.composer.Composer):
         return cast("yaml.Node", self.compose_node(None, 0))
 
     def _sections(self) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-        while not self.check_event(yaml.MappingEndEvent):
+        wanted = False
+        while not wanted and not self.check_event(yaml.MappingEndEvent):
             key = self._node()
             wanted = isinstance(key, yaml.ScalarNode) and key.value in self._wanted
             if wanted or key.tag == _MERGE:
                 yield key, self._node()
             else:
+                self._skipping = True
                 self._skip()
-            if wanted:
-                return
+                self._skipping = False
 
     def _skip(self) -> None:
         """Skip a value, but compose the parts of it that have an anchor."""
-        self._skipping = True
-        depth = 0
-        while True:
-            event = self.peek_event()
-            if not isinstance(event, yaml.AliasEvent) and getattr(event, "anchor", None):
-                self._node()
-            else:
-                self.get_event()
-                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth == 0:
-                break
-        self._skipping = False
+        event = self.peek_event()
+        if not isinstance(event, yaml.AliasEvent) and getattr(event, "anchor", None):
+            self._node()
+        elif isinstance(self.get_event(), yaml.CollectionStartEvent):
+            while not isinstance(self.peek_event(), yaml.CollectionEndEvent):
+                self._skip()
+            self.get_event()
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)

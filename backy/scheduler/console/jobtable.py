@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from backy.scheduler.console.patterns import matcher
 from backy.scheduler.monitoring.status import JobStatus
-from backy.terminal.table import table
+from backy.terminal.table import columns
 from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone
 
 
@@ -22,22 +22,16 @@ def job_table(jobs: Sequence[JobStatus], *, round_corners: bool = False) -> str:
     """Return a table of jobs and their number."""
     # The zone is in the heading: in each line it would cost a column.
     zone = local_zone(job.last_time for job in jobs)
-    headings = ["Job", "SLA", "SLA overdue", "Status", f"Last Backup ({zone})", "Last Tags", "Last Duration"]
-    headings += [f"Next Backup ({zone})", "Next Tags"]
-    right = ["SLA overdue", "Last Duration"]
-    lines = table(headings, [_row(job) for job in jobs], right, round_corners=round_corners)
+    shown: dict[str, Callable[[JobStatus], str]] = {
+        "Job": lambda job: job.job,
+        "SLA": lambda job: job.sla,
+        "SLA overdue": lambda job: length_of_time(job.sla_overdue or None),  # 0 means in time
+        "Status": lambda job: job.status,
+        f"Last Backup ({zone})": lambda job: local_time(job.last_time),
+        "Last Tags": lambda job: ",".join(job.last_tags) or NOTHING,
+        "Last Duration": lambda job: length_of_time(job.last_duration),
+        f"Next Backup ({zone})": lambda job: local_time(job.next_time),
+        "Next Tags": lambda job: ",".join(job.next_tags) or NOTHING,
+    }
+    lines = columns(jobs, shown, ["SLA overdue", "Last Duration"], round_corners=round_corners)
     return f"{lines}\n{counted(len(jobs), 'job')} shown"
-
-
-def _row(job: JobStatus) -> list[str]:
-    return [
-        job.job,
-        job.sla,
-        length_of_time(job.sla_overdue or None),  # 0 means in time
-        job.status,
-        local_time(job.last_time),
-        ",".join(job.last_tags) or NOTHING,
-        length_of_time(job.last_duration),
-        local_time(job.next_time),
-        ",".join(job.next_tags) or NOTHING,
-    ]

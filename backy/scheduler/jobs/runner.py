@@ -90,8 +90,6 @@ class Runner:
             # After `--`, as a tag may begin with a dash.
             words = ["backup", *(["--configure"] if config else []), "--", ",".join(tags)]
             code = await self._backy(job, repository, *words, standstill=job.standstill, given=config)
-        except (BackyError, OSError) as error:
-            return Result(Outcome.FAILED, str(error))
         except TimeLimitError:
             return Result(Outcome.FAILED, f"the backup took longer than {job.time_limit} and was ended")
         except StandstillError:
@@ -184,15 +182,21 @@ def _length(logfile: Path) -> int:
     return logfile.stat().st_size if logfile.exists() else 0
 
 
+def _tail(logfile: Path, length: int, begin: int = 0) -> list[str]:
+    """Return the lines in the last `length` bytes of a log, from its byte `begin` on."""
+    # Only the end: a log may have grown for years.
+    with os.fdopen(open_regular(logfile), "rb") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        # It is shorter if it was rotated meanwhile.
+        stream.seek(max(begin if begin <= end else 0, end - length))
+        return stream.read().decode(errors="replace").splitlines()
+
+
 def _failed_hooks(logfile: Path, begin: int) -> str | None:
     """Return what commands have logged of hooks that failed since the log was `begin` bytes long; None if nothing."""
     # The commands do not fail for it, so that only their logs tell.
     try:
-        with os.fdopen(open_regular(logfile), "rb") as stream:
-            end = stream.seek(0, os.SEEK_END)
-            # It is shorter if it was rotated meanwhile.
-            stream.seek(max(begin if begin <= end else 0, end - _MOST))
-            lines = stream.read().decode(errors="replace").splitlines()
+        lines = _tail(logfile, _MOST, begin)
     except OSError:
         return None
     failed = {found[1]: None for line in lines if (found := _FAILED_HOOK.match(line))}
@@ -212,13 +216,9 @@ def _printed(logfile: Path, code: int) -> str:
     """Return the error that a failed command has printed last."""
     if code < 0:
         return _ended(code)
-    # Only the end: a log may have grown for years.
-    with os.fdopen(open_regular(logfile), "rb") as stream:
-        stream.seek(max(stream.seek(0, os.SEEK_END) - _TAIL, 0))
-        lines = stream.read().decode(errors="replace").splitlines()
     # What a plugin prints without a line break stands before the "Error: " of standard error, but never before the
     # dated line, which comes after a whole line.
-    errors = [found[1] for line in lines if (found := _ERROR.match(line))]
+    errors = [found[1] for line in _tail(logfile, _TAIL) if (found := _ERROR.match(line))]
     cause = errors[-1] if errors else f"exit code {code}; {logfile} may tell more"
     # On a full disk, the last line that could be written may be of another failure.
     full = os.strerror(errno.ENOSPC)

@@ -1,13 +1,17 @@
-"""How full the disk with the base directory is, and how soon it will be."""
+"""What is on the disk with the base directory: how full it is and soon will be, and copies of other machines."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Container
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
+from backy.errors import BackyError
+from backy.repository.config import CONFIG, load_job
 from backy.scheduler.monitoring.status import DiskStatus, Sample
 from backy.text.phrases import size
 
@@ -45,3 +49,22 @@ def shortage(disk: DiskStatus) -> str:
     """Return what is said of a disk that is low."""
     taken = f"of which {size(disk.growth)} more are used than a week ago" if disk.growth else "which is full"
     return f"{disk.place}: {size(disk.free)} left on the disk of {size(disk.size)}, {taken}"
+
+
+def copies(base_dir: Path, jobs: Container[str]) -> tuple[str, ...]:
+    """Return the names of the repositories without a source, sorted, except those of `jobs`; raises OSError.
+
+    No job backs them up: they are copies of other machines.
+    """
+    with os.scandir(base_dir) as entries:
+        names = sorted(
+            entry.name for entry in entries if entry.name not in jobs and entry.is_dir(follow_symlinks=False)
+        )
+    return tuple([name for name in names if _is_copy(base_dir / name)])
+
+
+def _is_copy(directory: Path) -> bool:
+    # what can not be read counts as nothing, and a job would tell of it
+    with suppress(BackyError, OSError):
+        return load_job(directory / CONFIG).source is None
+    return False

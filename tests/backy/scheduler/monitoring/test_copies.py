@@ -9,7 +9,7 @@ from pathlib import Path
 from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
-from backy.scheduler.monitoring.copies import copies
+from backy.scheduler.monitoring.disk import copies
 from backy.scheduler.monitoring.status import Status
 from tests.judging import judge
 
