@@ -10,7 +10,6 @@ from backy.api import Config, ConfigError, Job, RestoreTarget, Snapshot, Source,
 from backy.config import typed
 from backy.hookspecs import hookimpl
 from backy_sources_qemu import domains, image
-from backy_sources_qemu.bitmaps import kept
 from backy_sources_qemu.config import QemuConfig, parse_disk
 from backy_sources_qemu.machine import Disk, Machine, Names
 from backy_sources_qemu.monitor import Monitor, connected
@@ -40,11 +39,10 @@ class QemuSource:
         """Remove this job's bitmaps whose revisions are not in `revision_ids`."""
         with self._found() as found:
             if isinstance(found, image.Image):
-                image.retain(found, self._job.id, [*revision_ids])
+                image.retain(found, self._job.id, revision_ids)
                 return
             with found() as (_, disk):
-                wanted = {one.name for one in kept(disk.bitmaps(), self._job.id) if one.revision_id in revision_ids}
-                remove_others(self._what, disk, self._job.id, wanted)
+                remove_others(disk, self._job.id, revision_ids)
 
     def _snapshot(
         self, found: Reach | image.Image, revision_id: str, parent: str | None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from backy.api import Consistency, Snapshot, SourceBusyError, SourceError
 from backy_sources_file import WriteWatch
 from backy_sources_qemu import export
-from backy_sources_qemu.bitmaps import Bitmap, base_of, bitmap_name, kept
+from backy_sources_qemu.bitmaps import BLOCK, MARK, Bitmap, base_of, bitmap_name, other_than
 from backy_sources_qemu.config import Format
 from backy_sources_qemu.programs import run
+from backy_sources_qemu.scratch import make_marked
 
 log = logging.getLogger(__name__)
 _MAGIC = b"QFI\xfb"
@@ -48,13 +49,38 @@ class Image(NamedTuple):
         found: list[dict[str, Any]] = json.loads(text)
         return found
 
-    def add_bitmap(self, name: str) -> None:
-        """Begin a bitmap, which QEMU goes on with when the machine is started."""
+    def add_bitmap(self, name: str, size: int) -> None:
+        """Begin a bitmap, which QEMU goes on with when the machine is started, with its mark."""
         self._run("bitmap", "--add", "-f", self.format, str(self.path), name)
+        with open(os.memfd_create("mark"), "wb") as made:  # noqa: PTH123  # it has no path
+            make_marked(self.what, made.fileno(), size)
+            marked = ("--merge", MARK, "-b", f"/dev/fd/{made.fileno()}", "-F", "qcow2")
+            words = ("--add", "--disable", "-g", f"{BLOCK}", *marked, "-f", self.format, str(self.path), name + MARK)
+            run(self.what, "qemu-img", "bitmap", *words, descriptors=[made.fileno()])
 
     def remove_bitmap(self, name: str) -> None:
         """Remove a bitmap."""
         self._run("bitmap", "--remove", "-f", self.format, str(self.path), name)
+
+    def bitmaps(self, info: dict[str, Any]) -> list[Bitmap]:
+        """Return the bitmaps that an image has."""
+        found = []
+        for one in _noted(info):
+            name, flags = one["name"], one["flags"]
+            fault = "could not be saved, as after a crash of QEMU" if "in-use" in flags else None
+            # only of marks it is asked, and only a server tells
+            is_empty = name.endswith(MARK) and not fault and not self._is_marked(name)
+            found.append(Bitmap(name, fault, "auto" in flags, is_empty))
+        return found
+
+    def _is_marked(self, bitmap: str) -> bool:
+        with export.opened(self.what, self.server(bitmap), bitmap) as connection:
+            return any(extent.data for extent in export.Export(connection, lambda: "crash", bitmap).changes() or ())
+
+    def server(self, bitmap: str | None) -> Callable[[Any], None]:
+        """Return what starts a server of the image and of a bitmap."""
+        words = [f"--bitmap={bitmap}"] if bitmap else []
+        return export.served_by(["qemu-nbd", "--read-only", "-f", self.format, *words, str(self.path)])
 
     def _run(self, *command: str) -> str:
         return run(self.what, "qemu-img", *command)
@@ -81,52 +107,44 @@ def image(what: str, path: Path, image_format: Format | None) -> Image:
 def opened(image: Image, job_id: str, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
     """Open an image while its machine is shut down. Its bitmap replaces that of `parent` after a complete backup."""
     chain = image.info()
-    found = kept(bitmaps(chain[0]), job_id)
-    base = base_of(image.what, found, parent)
-    bitmap = bitmap_name(job_id, revision_id, int(chain[0]["virtual-size"]))
+    found, size = image.bitmaps(chain[0]), int(chain[0]["virtual-size"])
+    base = base_of(image.what, found, job_id, parent)
+    bitmap = bitmap_name(job_id, revision_id, size)
     # what was not removed when a backup was killed
-    _remove(image, [one.name for one in found if base is None or one.name != base.name])
-    is_kept = _begin(image, chain[0], bitmap)
+    _remove(image, other_than((one.name for one in found), job_id, [parent] if base and parent else []))
+    is_kept = _begin(image, chain[0], bitmap, size)
     try:
         with ExitStack() as stack:
             watches = [stack.enter_context(_watched(image.what, Path(one["filename"]))) for one in chain]
-            command = ["qemu-nbd", "--read-only", "-f", image.format, *([f"--bitmap={base.name}"] if base else [])]
-            connect = export.served_by([*command, str(image.path)])
-            connection = stack.enter_context(export.opened(image.what, connect, base and base.name))
-            yield export.Export(connection, lambda: _worst(watches), base and base.name, base and base.size)
+            connection = stack.enter_context(
+                export.opened(image.what, image.server(base and base.name), base and base.name)
+            )
+            yield export.Export(connection, lambda: _worst(watches), base and base.name, base and base.known)
     except BaseException:
         if is_kept:
             with suppress(SourceError):
+                image.remove_bitmap(bitmap + MARK)
                 image.remove_bitmap(bitmap)
         raise
-    _remove(image, [base.name] if base else [])
+    _remove(image, [base.name, base.name + MARK] if base else [])
 
 
-def retain(image: Image, job_id: str, revision_ids: Sequence[str]) -> None:
+def retain(image: Image, job_id: str, revision_ids: Collection[str]) -> None:
     """Remove a job's bitmaps whose revisions are not in `revision_ids`."""
-    found = kept(bitmaps(image.info()[0]), job_id)
-    _remove(image, [one.name for one in found if one.revision_id not in revision_ids])
+    _remove(image, other_than((one["name"] for one in _noted(image.info()[0])), job_id, revision_ids))
 
 
-def bitmaps(info: dict[str, Any]) -> list[Bitmap]:
-    """Return the bitmaps that an image has."""
-    fault = "could not be saved, as after a crash of QEMU"
-    data = info.get("format-specific", {}).get("data", {})
-    return [
-        Bitmap(one["name"], fault if "in-use" in one["flags"] else _stopped(one)) for one in data.get("bitmaps", [])
-    ]
+def _noted(info: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = info.get("format-specific", {}).get("data", {}).get("bitmaps", [])
+    return found
 
 
-def _stopped(bitmap: dict[str, Any]) -> str | None:
-    return None if "auto" in bitmap["flags"] else "was stopped by another program"
-
-
-def _begin(image: Image, info: dict[str, Any], bitmap: str) -> bool:
+def _begin(image: Image, info: dict[str, Any], bitmap: str, size: int) -> bool:
     """Begin a bitmap; return false, and log why if that is not usual, if the image can not have one."""
     if image.format != "qcow2" or info.get("format-specific", {}).get("data", {}).get("compat") == "0.10":
         return False
     try:
-        image.add_bitmap(bitmap)
+        image.add_bitmap(bitmap, size)
     except SourceError as error:
         log.warning("the next backup reads everything, as there will be no bitmap: %s", error)
         return False

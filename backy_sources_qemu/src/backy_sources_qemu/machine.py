@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from backy.api import SourceBusyError, SourceError
-from backy_sources_qemu.bitmaps import Bitmap
+from backy_sources_qemu.bitmaps import BLOCK, MARK, Bitmap
 from backy_sources_qemu.monitor import Monitor, MonitorError
 from backy_sources_qemu.places import short
 from backy_sources_qemu.scratch import Scratch
@@ -171,7 +171,7 @@ class Disk:
     def bitmaps(self) -> list[Bitmap]:
         """Return its bitmaps."""
         return [
-            Bitmap(bitmap["name"], _fault(bitmap))
+            Bitmap(bitmap["name"], _fault(bitmap), bitmap["recording"], bitmap["count"] == 0)
             for bitmap in self._machine.nodes()[self._node].get("dirty-bitmaps", [])
             if bitmap.get("name")
         ]
@@ -193,6 +193,10 @@ class Disk:
         compat = image["image"].get("format-specific", {}).get("data", {}).get("compat")
         is_kept = image["drv"] == "qcow2" and compat != "0.10"
         self._command("block-dirty-bitmap-add", node=self._node, name=bitmap, persistent=is_kept)
+        mark = {"node": self._node, "name": bitmap + MARK, "persistent": is_kept, "disabled": True}
+        self._command("block-dirty-bitmap-add", **mark, granularity=BLOCK)
+        marked = {"node": self._names.scratch, "name": MARK}
+        self._command("block-dirty-bitmap-merge", node=self._node, target=bitmap + MARK, bitmaps=[marked])
         self._command(
             "blockdev-add",
             driver="copy-before-write",
@@ -245,4 +249,4 @@ def _fault(bitmap: dict[str, Any]) -> str | None:
         return "could not be saved, as after a crash of QEMU"
     if bitmap.get("busy"):
         return "is used by another program"
-    return None if bitmap.get("recording") else "was stopped by another program"
+    return None

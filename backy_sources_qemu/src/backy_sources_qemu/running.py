@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 from backy.api import Snapshot, SourceError
 from backy_sources_qemu import export
-from backy_sources_qemu.bitmaps import Kept, base_of, bitmap_name, kept
+from backy_sources_qemu.bitmaps import MARK, Base, base_of, bitmap_name, other_than
 from backy_sources_qemu.config import QemuConfig
 from backy_sources_qemu.machine import Disk, Machine
 from backy_sources_qemu.scratch import Scratch, scratch
@@ -28,7 +28,7 @@ def frozen(reach: Reach, config: QemuConfig, job_id: str, revision_id: str, pare
     try:
         with ExitStack() as stack:
             with reach() as (machine, disk):
-                base = base_of(what, kept(disk.bitmaps(), job_id), parent)
+                base = base_of(what, disk.bitmaps(), job_id, parent)
                 size = disk.size
                 if base and base.size != size:
                     log.info("%s had %d bytes and has %d: what it has grown by is read, too", what, base.size, size)
@@ -43,30 +43,29 @@ def frozen(reach: Reach, config: QemuConfig, job_id: str, revision_id: str, pare
     except BaseException:
         # what can not be removed now is removed by the next backup
         with suppress(SourceError), reach() as (_, disk):
-            disk.remove_bitmaps({one.name for one in kept(disk.bitmaps(), job_id)} & {bitmap})
+            disk.remove_bitmaps({one.name for one in disk.bitmaps()} & {bitmap, bitmap + MARK})
         raise
     try:
         with reach() as (_, disk):
-            remove_others(what, disk, job_id, {bitmap})
+            remove_others(disk, job_id, [revision_id])
     except SourceError as error:
         log.warning("what the backup has made in QEMU stays until the next one: %s", error)
 
 
-def remove_others(what: str, disk: Disk, job_id: str, names: set[str]) -> None:
-    """Remove the job's bitmaps whose names are not in `names`. Log those that stay."""
-    for one in kept(disk.bitmaps(), job_id):
-        if one.name not in names:
-            try:
-                disk.remove_bitmaps([one.name])
-            except SourceError as error:
-                log.warning("the bitmap %s stays until the next backup: %s", one.name, error)
+def remove_others(disk: Disk, job_id: str, revision_ids: Collection[str]) -> None:
+    """Remove the job's bitmaps that are not of these revisions. Log those that stay."""
+    for name in other_than((one.name for one in disk.bitmaps()), job_id, revision_ids):
+        try:
+            disk.remove_bitmaps([name])
+        except SourceError as error:
+            log.warning("the bitmap %s stays until the next backup: %s", name, error)
 
 
 class FrozenDisk(export.Export):
     """The export of a frozen disk, with the bitmap of what has changed since `base`."""
 
-    def __init__(self, connection: export.Connection, bitmap: str | None, base: Kept | None, scratch: Scratch) -> None:
-        super().__init__(connection, lambda: "crash", bitmap, base.size if base else None)
+    def __init__(self, connection: export.Connection, bitmap: str | None, base: Base | None, scratch: Scratch) -> None:
+        super().__init__(connection, lambda: "crash", bitmap, base.known if base else None)
         self._scratch = scratch
 
     def pread(self, offset: int, length: int) -> bytes:

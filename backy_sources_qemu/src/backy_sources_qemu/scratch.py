@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backy.api import SourceError
+from backy_sources_qemu.bitmaps import BLOCK, MARK
 from backy_sources_qemu.config import QemuConfig
 from backy_sources_qemu.programs import run
 
@@ -37,11 +38,22 @@ def scratch(what: str, config: QemuConfig, size: int) -> Iterator[Scratch]:
         raise SourceError(f"{what}: no file can be made in {config.scratch}: {error.strerror}") from error
     with file:
         made = Scratch(file.fileno(), _limit(what, config, size, os.fstatvfs(file.fileno())))
-        path = f"/dev/fd/{made.descriptor}"
-        run(what, "qemu-img", "create", "-q", "-f", "qcow2", path, str(size), descriptors=[made.descriptor])
+        make_marked(what, made.descriptor, size)
         # the node that keeps QEMU below the limit wants a file of this length
         os.ftruncate(made.descriptor, made.limit)
         yield made
+
+
+def make_marked(what: str, descriptor: int, size: int) -> None:
+    """Make a qcow2 image in an empty file, with a bitmap MARK in which the last block is set."""
+    path = f"/dev/fd/{descriptor}"
+    for command in (
+        ("qemu-img", "create", "-q", "-f", "qcow2", path, f"{size}"),
+        ("qemu-img", "bitmap", "--add", "-g", f"{BLOCK}", "-f", "qcow2", path, MARK),
+        # zeroes take no space
+        ("qemu-io", "-f", "qcow2", "-c", f"write -z {size - 512} 512", path),
+    ):
+        run(what, *command, descriptors=[descriptor])
 
 
 def _limit(what: str, config: QemuConfig, size: int, system: os.statvfs_result) -> int:
