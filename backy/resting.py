@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from select import select
 from typing import Final
 
 from backy.errors import SourceError
@@ -17,9 +18,20 @@ log = logging.getLogger(__name__)
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _SYSTEMD: Final = Path("/run/systemd/system")
 
-_SLEEPER: Final = ("sh", "-c", 'echo; test -n "$(timeout "$0" head -c 1)" || exec "$@" >/dev/null 2>&1')
+_SCOPE: Final = ("systemd-run", "--quiet", "--scope", "--collect")
+"""Runs a program in a control group of its own, with all else that it would have without."""
+_SLEEPER: Final = """
+let_go() { n=10; until timeout -k 1 "$0" "$@" >/dev/null 2>&1 || test $((n -= 1)) = 0; do sleep 1; done; }
+echo
+word=$(timeout "$0" head -c 1); code=$?
+test -n "$word" && exit
+(echo)
+let_go "$@"
+test $code = 124 && test -z "$(timeout "$0" head -c 1)" && let_go "$@"
+"""
 """Runs the arguments after the first one unless it gets a byte within so many seconds; at once if nobody can send one
-any more. Before that it writes a line, so that others know that it is there."""
+any more, and then once more if it has run them at the limit. It tries ten times until they succeed. It writes a line so
+that others know that it is there, and another one before it runs them: in a subshell, which dies if nobody reads it."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +53,15 @@ def resting(before: Sequence[str], after: Sequence[str], limit: timedelta, *, fr
         SourceError: a program fails, or the writers did not rest all the time.
     """
     sleeper = _sleeper(after, limit)
+    assert sleeper.stdin  # noqa: S101  # both are pipes
+    assert sleeper.stdout  # noqa: S101  # likewise
     word, failed = b"", True
     try:
-        _run("before", before, limit)
+        # if backy alone is killed, the sleeper waits for the end of this, which could bring them to rest later
+        _run("before", before, limit, [sleeper.stdin.fileno()])
         yield Rested(frozen)
-        in_time, failed = sleeper.poll() is None, False
+        # the first thing it does at the limit
+        in_time, failed = not select([sleeper.stdout], [], [], 0)[0], False
     finally:
         try:
             _run("after", after, limit)
@@ -58,8 +74,8 @@ def resting(before: Sequence[str], after: Sequence[str], limit: timedelta, *, fr
             log.warning("%s", error)
         finally:
             # without a word, it tries once more what has failed
-            with suppress(OSError, subprocess.TimeoutExpired):
-                sleeper.communicate(word, timeout=limit.total_seconds())
+            with suppress(OSError):
+                sleeper.communicate(word)
     if not in_time:
         raise SourceError(
             f"snapshots took longer than the limit of the moment, {limit.total_seconds():g} s, so the writers did not "
@@ -67,11 +83,16 @@ def resting(before: Sequence[str], after: Sequence[str], limit: timedelta, *, fr
         )
 
 
-def _run(key: str, command: Sequence[str], limit: timedelta) -> None:
+def _run(key: str, command: Sequence[str], limit: timedelta, descriptors: Sequence[int] = ()) -> None:
     """Run a program of the section `moment`; raise SourceError if it fails."""
     try:
         done = subprocess.run(  # noqa: S603  # the operator chose it
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit.total_seconds(), check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=limit.total_seconds(),
+            check=False,
+            pass_fds=descriptors,
         )
     except OSError as error:
         raise SourceError(f"the program '{key}' of the moment can not be run: {error}") from error
@@ -86,16 +107,17 @@ def _run(key: str, command: Sequence[str], limit: timedelta) -> None:
 
 def _sleeper(after: Sequence[str], limit: timedelta) -> subprocess.Popen[bytes]:
     """Start the process that runs `after` if this one does not, and wait until it is there."""
-    by_systemd = ("systemd-run", "--quiet", "--pipe", "--collect") if _SYSTEMD.exists() else ()
-    command = [*by_systemd, *_SLEEPER, f"{limit.total_seconds():g}", *after]
-    sleeper = subprocess.Popen(  # noqa: S603  # likewise
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    )
-    if not (sleeper.stdout and sleeper.stdout.readline()):
-        raise SourceError("nothing can be started that ends the moment if backy is killed, so it does not begin")
-    if not by_systemd and not _freed(sleeper.pid):
-        log.warning("if all of backy's control group is killed, nothing runs the program 'after' of the moment")
-    return sleeper
+    for scope in (_SCOPE, ()) if _SYSTEMD.exists() else ((),):
+        command = [*scope, "sh", "-c", _SLEEPER, f"{limit.total_seconds():g}", *after]
+        sleeper = subprocess.Popen(  # noqa: S603  # likewise
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, bufsize=0
+        )
+        if sleeper.stdout and sleeper.stdout.read(1):
+            if not scope and not _freed(sleeper.pid):
+                log.warning("if all of backy's control group is killed, nothing runs the program 'after' of the moment")
+            return sleeper
+        sleeper.communicate()
+    raise SourceError("nothing can be started that ends the moment if backy is killed, so it does not begin")
 
 
 def _freed(pid: int) -> bool:

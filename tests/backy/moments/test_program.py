@@ -16,8 +16,11 @@ from backy.plugins.loading import call
 
 
 @pytest.fixture
-def begun(backy: Callable[..., Any], tmp_path: Path, image: Path) -> Callable[..., Path]:
+def begun(
+    backy: Callable[..., Any], tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
     """Make a repository whose moment has these keys, as `begun(**keys)`."""
+    monkeypatch.chdir(tmp_path)
 
     def make(**keys: str) -> Path:
         options = [word for key, value in keys.items() for word in ("-o", f"moment.{key}={value}")]
@@ -52,11 +55,14 @@ def test_a_backup_without_a_moment_tells_of_no_stall(backy, tmp_path: Path, imag
     assert [one["stall"] for one in revisions(backy, tmp_path / "vm")] == [None]
 
 
+FAILS_ONCE = "sh -c 'test -e tried || { touch tried; exit 1; }'"
+
+
 @pytest.mark.parametrize(
     ("keys", "why"),
     [
         ({"before": "sh -c 'exit 1'", "after": "/bin/true"}, "'before' of the moment ended with exit code 1"),
-        ({"before": "/bin/true", "after": "sh -c 'exit 1'"}, "'after' of the moment ended with exit code 1"),
+        ({"before": "/bin/true", "after": FAILS_ONCE}, "'after' of the moment ended with exit code 1"),
         ({"before": "sleep 60", "after": "/bin/true", "limit": "1s"}, "'before' of the moment took longer than 1 s"),
     ],
 )
