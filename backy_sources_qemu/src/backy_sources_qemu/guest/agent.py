@@ -1,6 +1,7 @@
-"""Freezes or thaws a guest: python -m backy_sources_qemu.guest.agent freeze|thaw SOCKET.
+"""Freezes or thaws a guest: python -m backy_sources_qemu.guest.agent freeze|thaw socket PATH, or domain NAME [URI].
 
-Talks to QEMU's agent in the guest by the socket of its port. This needs nothing of backy, so that it begins at once.
+Talks to QEMU's agent in the guest by the socket of its port, or has libvirt do it. This needs nothing of backy, so that
+it begins at once.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 from io import BufferedRWPair
 
@@ -15,8 +17,26 @@ TIMEOUT = 60.0
 """Seconds after which the agent counts as gone."""
 
 
-def main(act: str, path: str) -> str | None:
+NOTHING = "froze nothing: no file system that can be frozen is mounted in the guest"
+
+
+def main(act: str, way: str, *place: str) -> str | None:
     """Have the agent do it; return what is wrong, or None."""
+    return _by_libvirt(act, *place) if way == "domain" else _by_socket(act, *place)
+
+
+def _by_libvirt(act: str, domain: str, uri: str = "") -> str | None:
+    words = ["virsh", *(["--connect", uri] if uri else []), f"domfs{act}", "--", domain]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}, check=False)  # noqa: S603  # no shell
+    except OSError as error:
+        return f"virsh can not be run: {error.strerror}; it is in the package libvirt-clients"
+    if done.returncode:
+        return " ".join(done.stderr.split()).removeprefix("error: ")
+    return f"the guest agent of {domain} {NOTHING}" if done.stdout.startswith("Froze 0 ") else None
+
+
+def _by_socket(act: str, path: str) -> str | None:
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(TIMEOUT)
@@ -29,7 +49,9 @@ def main(act: str, path: str) -> str | None:
         return f"the guest agent at {path} does not answer: {error}"
     # a guest in which nothing is frozen has nothing to thaw either, as after the second time
     is_done = "return" in answer and (answer["return"] or act == "thaw")
-    return None if is_done else f"the guest agent at {path} froze nothing: {answer}"
+    if "return" in answer and not is_done:
+        return f"the guest agent at {path} {NOTHING}"
+    return None if is_done else f"the guest agent at {path} does not {act}: {answer}"
 
 
 def _meet(stream: BufferedRWPair) -> None:

@@ -32,11 +32,9 @@ def backy_moment(config: Config) -> AbstractContextManager[Moment]:
         raise ConfigError("config.moment: has either 'domain', a machine of libvirt, or 'socket', the agent's")
     if section.limit <= Duration(0):
         raise ConfigError("config.moment.limit: is the longest time that the guest is frozen, such as 10s")
-    if section.domain is not None:
-        virsh = ["virsh", *(["--connect", section.uri] if section.uri else [])]
-        freeze, thaw = ([*virsh, act, "--", section.domain] for act in ("domfsfreeze", "domfsthaw"))
-    else:
-        # a program of its own, which can run when backy is gone
-        program = [sys.executable, "-m", "backy_sources_qemu.guest.agent"]
-        freeze, thaw = ([*program, act, str(section.socket)] for act in ("freeze", "thaw"))
+    domain = ["domain", section.domain or "", *([section.uri] if section.uri else [])]
+    place = domain if section.domain else ["socket", str(section.socket)]
+    # a program of its own, which can run when backy is gone
+    program = [sys.executable, "-m", "backy_sources_qemu.guest.agent"]
+    freeze, thaw = ([*program, act, *place] for act in ("freeze", "thaw"))
     return resting(freeze, thaw, section.limit, frozen=True)
