@@ -19,7 +19,7 @@ COMMANDS = ("init", "backup", "restore", "status", "forget", "purge", "release",
 MODULES = [
     *("difflib", "json", "stevedore.driver", "stevedore.named", "backy_sources_file", "backy_sources_lvm"),
     *("backy.answers.space", "backy.answers.trial", "backy.backup.backup", "backy.conversion.convert"),
-    *("backy.cli.heartbeat", "backy.cli.progress", "backy.plugins.contract", "backy.plugins.guard"),
+    *("backy.cli.progress", "backy.plugins.contract", "backy.plugins.guard"),
     *("backy.plugins.loading", "backy.making.making", "backy.restore.restore", "backy.retention.forget"),
     *("backy.retention.purge", "backy.scheduler.jobs.repositories", "backy_storages_chunked"),
     *("backy.verifiers.changed", "backy.verifiers.full", "backy_storages_cow"),

@@ -1,14 +1,16 @@
-"""Shows progress bars with rate and remaining time, on a terminal only."""
+"""Shows progress: to people as bars with rate and remaining time, on a terminal only; to a scheduler by a pipe."""
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from backy.api import Progress
-from backy.cli.heartbeat import beating, heartbeat
-from backy.system.progress import Steps, quiet
+from backy.system.progress import HEARTBEAT, Steps, quiet
 
 
 @contextmanager
@@ -46,3 +48,43 @@ def _shown() -> Iterator[Steps]:
             return lambda length: bars.advance(task, length)
 
         yield step
+
+
+def heartbeat() -> int | None:
+    """Return the descriptor of the pipe that a scheduler watches this process by; None if there is no such pipe."""
+    # Taken away, as a program that this one starts has another file under the number.
+    value = os.environ.pop(HEARTBEAT, "")
+    try:
+        is_pipe = stat.S_ISFIFO(os.fstat(int(value)).st_mode)
+    except (ValueError, OSError):
+        return None
+    if not is_pipe:
+        return None
+    os.set_inheritable(int(value), False)
+    os.set_blocking(int(value), False)
+    return int(value)
+
+
+def beating(steps: Steps, descriptor: int, monotonic: Callable[[], float] = time.monotonic) -> Steps:
+    """Return `steps` that also write a byte to `descriptor` when bytes are done, once a second at most."""
+    last = 0.0
+
+    def beat() -> None:
+        nonlocal last
+        # Several threads may be here at once: then there is a byte more, which does not matter.
+        if (now := monotonic()) >= last + 1:
+            last = now
+            with suppress(OSError):  # nobody reads it, or not yet
+                os.write(descriptor, b".")
+
+    def step(name: str, total: int) -> Progress:
+        told = steps(name, total)
+        beat()
+
+        def done(length: int) -> None:
+            told(length)
+            beat()
+
+        return done
+
+    return step

@@ -33,8 +33,7 @@ from backy.scheduler.monitoring.status import DiskStatus, JobStatus, Status, lef
 from backy.scheduler.process.base_directory import BaseDirectory
 from backy.scheduler.process.clock import ClockWatch
 from backy.scheduler.process.systemd import Notifier
-from backy.scheduler.process.threads import aside
-from backy.scheduler.process.waiting import happened
+from backy.scheduler.process.threads import aside, happened
 from backy.text.phrases import counted, local_time
 
 log = logging.getLogger(__name__)

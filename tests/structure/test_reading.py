@@ -17,7 +17,7 @@ OTHERS = {
     # a file whose owner is checked
     "backy/plugins/files.py",
     # a program that the administrator names
-    "backy/scheduler/configuration/surroundings.py",
+    "backy/scheduler/configuration/checking.py",
     # run without backy
     "backy/standalone/audit.py",
     "backy/standalone/restore.py",

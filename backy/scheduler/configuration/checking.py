@@ -1,12 +1,32 @@
-"""Checks all of a configuration, with its plugins and what it needs of the machine."""
+"""Checks all of a configuration, with its plugins and what it needs of the machine, without touching a source."""
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-from backy.scheduler.configuration.configuration import Configuration, ConfigurationError, examine
-from backy.scheduler.configuration.plugins import plugin_problems
-from backy.scheduler.configuration.surroundings import Surroundings
+import msgspec
+import pluggy
+
+from backy.answers.trial import try_storage
+from backy.api import Job
+from backy.errors import BackyError, ConfigError, PluginError, StorageError
+from backy.plugins.discovery import Kind, Plugin
+from backy.plugins.events import Events
+from backy.plugins.loading import chosen, invoke, managed
+from backy.scheduler.configuration.configuration import (
+    Configuration,
+    ConfigurationError,
+    Examined,
+    JobEntry,
+    Problem,
+    Written,
+    examine,
+    global_name,
+)
 
 
 def check(path: Path) -> tuple[Configuration, list[str]]:
@@ -22,3 +42,153 @@ def check(path: Path) -> tuple[Configuration, list[str]]:
     if problems:
         raise ConfigurationError(path, problems)
     return found.configuration, surroundings.unknown
+
+
+def plugin_problems(found: Examined) -> Iterator[Problem]:
+    """Yield the problems of all sections of plugins, in their order, and then those of event plugins."""
+    # Also a failure is remembered: thousands of jobs may name the same broken plugin.
+    loaded = cache(_loaded)
+    for written in found.sections():
+        plugin = loaded(written.kind, written.section.type)
+        for text in [str(plugin)] if isinstance(plugin, PluginError) else _mistakes(*plugin, written, found):
+            yield Problem(written.line, ".".join(written.key), text)
+    with Events.installed(found.configuration.hooks) as events:
+        for name, text in events.problems():
+            yield Problem(found.document.line(("hooks", name)), f"hooks.{name}", text)
+
+
+def _loaded(kind: Kind, name: str) -> tuple[Plugin, pluggy.PluginManager] | PluginError:
+    try:
+        plugin = chosen(kind, name)
+        return plugin, managed(plugin)
+    except PluginError as error:
+        return error
+
+
+def _mistakes(plugin: Plugin, manager: pluggy.PluginManager, written: Written, found: Examined) -> list[str]:
+    """Return what a plugin refuses of its section."""
+    name = written.job or "global"
+    job = Job(name, name, found.configuration.settings.base_dir / name)
+    try:
+        # A plugin checks its section when it is made; that touches no source.
+        invoke(plugin, manager, f"backy_{written.kind.word}", config=written.section.options, job=job)
+    except BackyError as error:
+        # `typed` tells all mistakes of a section in one error.
+        return str(error).removeprefix("config.").split("; config.")
+    return []
+
+
+class Surroundings:
+    """Looks at the base directory, files, programs and addresses that a configuration names."""
+
+    def __init__(self, found: Examined) -> None:
+        self._found = found
+        self._settings = found.configuration.settings
+        self._global = global_name(found.document.content)
+        self.unknown: list[str] = []
+        """What this user may not look at."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield all that is missing, or does not work."""
+        wrong = {problem.key for problem in self._found.document.problems}
+        for name, problems in (
+            ("base-dir", self._base_directory),
+            ("status-file", lambda: _folder_of(self._settings.status_file)),
+            ("metrics-file", lambda: _folder_of(self._settings.metrics_file)),
+            ("backup-completed-callback", lambda: _program(self._settings.backup_completed_callback)),
+            ("telnet-addrs", self._addresses),
+        ):
+            key = f"{self._global}.{name}"
+            # What is wrong is not in the settings, which have a default in its place.
+            try:
+                for text in () if key in wrong else problems():
+                    yield self._problem(key, text)
+            except PermissionError as error:
+                self.unknown.append(f"{key}: {error.filename}")
+        yield from self._same_sources()
+
+    def _problem(self, key: str, text: str) -> Problem:
+        return Problem(self._found.document.line(key.split(".")), key, text)
+
+    def _base_directory(self) -> Iterator[str]:
+        """Yield what is wrong with the base directory, or keeps storages from working in it."""
+        base = self._settings.base_dir
+        if not base.is_dir():
+            yield f"there is no folder {base}: is its disk mounted? A base-dir that is new is to be made by hand"
+            return
+        tried = set()
+        for job in self._found.configuration.jobs.values():
+            # A job's own folder may be the mount of another disk.
+            folder = next(path for path in (base / job.name, base) if path.is_dir())
+            if (key := (job.config.storage.type, folder.stat().st_dev)) not in tried:
+                tried.add(key)
+                yield from self._storage(job, folder)
+
+    def _storage(self, job: JobEntry, folder: Path) -> Iterator[str]:
+        """Try a storage, and yield why it can not work there."""
+        try:
+            try_storage(job.config.storage.type, folder)
+        except PermissionError:
+            self.unknown.append(f"whether storage '{job.config.storage.type}' can work in {folder}")
+        except OSError as error:
+            yield f"nothing can be stored in {folder}: {error.strerror}"
+        except StorageError as error:
+            yield f"storage '{job.config.storage.type}', which {job.name} has, can not work in {folder}: {error}"
+        except (PluginError, ConfigError):
+            pass  # told of the section itself
+
+    def _addresses(self) -> Iterator[str]:
+        """Yield which addresses of the console are none of this machine."""
+        # Not the default: whether a machine has IPv6 is no mistake of the file.
+        for address in self._found.configuration.telnet_addresses if self._is_written("telnet-addrs") else ():
+            try:
+                family, kind, protocol, _, (host, _, *rest) = socket.getaddrinfo(
+                    address, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
+                )[0]
+                with socket.socket(family, kind, protocol) as probe:
+                    # Any free port: the right one is that of the running scheduler.
+                    probe.bind((host, 0, *rest))
+            except socket.gaierror:
+                yield f"'{address}' is no IP address"
+            except OSError as error:
+                yield f"the console can not listen at {address}: {error.strerror}"
+
+    def _is_written(self, name: str) -> bool:
+        content = self._found.document.content
+        settings = content.get(self._global) if isinstance(content, dict) else None
+        return isinstance(settings, dict) and name in settings
+
+    def _same_sources(self) -> Iterator[Problem]:
+        """Yield the jobs whose source another job has already."""
+        first: dict[bytes, str] = {}
+        for written in self._found.sections():
+            if written.kind is Kind.SOURCE:
+                content = msgspec.json.encode(written.section.options, order="deterministic")
+                job = ".".join(written.key)
+                other = first.setdefault(content, job)
+                if other != job:
+                    yield Problem(
+                        written.line, f"{job}.source", f"is the source of {other}, too: its image is backed up twice"
+                    )
+
+
+def _folder_of(path: Path | None) -> Iterator[str]:
+    """Yield what keeps a file from being written at `path`."""
+    if path and not path.parent.is_dir():
+        yield f"there is no folder {path.parent}"
+
+
+def _program(path: Path | None) -> Iterator[str]:
+    """Yield why a program can not be called."""
+    if path is None:
+        return
+    if not path.is_file():
+        yield f"there is no program {path}"
+    elif not os.access(path, os.X_OK):
+        yield f"{path} is not executable"
+    else:
+        with path.open("rb") as stream:
+            line = stream.readline(4096)
+        words = line[2:].split()
+        if line.startswith(b"#!") and (not words or not Path(os.fsdecode(words[0])).is_file()):
+            yield f"{path} names a program that is not there in its first line"

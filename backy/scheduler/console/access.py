@@ -6,21 +6,23 @@ import asyncio
 import logging
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import timedelta
+from functools import partial
 
 from backy.api import ConsoleCommand
-from backy.errors import BackyError
-from backy.plugins.broken import described
+from backy.errors import BackyError, PluginError
 from backy.plugins.events import Events
+from backy.plugins.hosting import Host
 from backy.scheduler.configuration.configuration import Configuration
 from backy.scheduler.console import control
 from backy.scheduler.console.commands import COMMANDS, Answer, Command, Scheduler, execute
-from backy.scheduler.console.offered import console_commands
 from backy.scheduler.console.telnet import Console
 from backy.scheduler.process.threads import HangingError, aside
 from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
+_HOOK = "backy_console_commands"
 PLUGIN_LIMIT = timedelta(seconds=30)
 """How long a plugin's command may take."""
 
@@ -109,15 +111,9 @@ class Access:
         async def run(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
             try:
                 async with self._slots:
-                    text = str(await aside(command.run, list(arguments), limit=PLUGIN_LIMIT))
+                    text = await aside(command.run, list(arguments), limit=PLUGIN_LIMIT)
             except HangingError:
                 raise BackyError(f"'{command.name}' takes too long") from None
-            except BackyError:
-                raise
-            except (Exception, SystemExit) as error:
-                # A defect of a plugin ends its command, and neither the connection nor the scheduler.
-                log.debug("this is where it happened:", exc_info=error)
-                raise BackyError(f"'{command.name}' failed with {described(error)}") from error
             return Answer(text, text)
 
         return Command(run, command.help, "[ARGUMENT]...", changes=command.changes)
@@ -127,3 +123,27 @@ def _offered(configuration: Configuration) -> dict[str, ConsoleCommand]:
     """Return the commands that plugins offer."""
     with Events.installed(configuration.hooks) as events:
         return console_commands(events)
+
+
+def console_commands(events: Events) -> dict[str, ConsoleCommand]:
+    """Return the commands of all plugins by name; the first plugin wins a name that two claim."""
+    commands: dict[str, ConsoleCommand] = {}
+    for host in events.having(_HOOK):
+        answer = host.ask(_HOOK)
+        if answer.failure is not None:
+            log.warning("hook '%s' adds no commands: %s", host.plugin.name, answer.failure)
+        for name, text, changes in answer.returned or ():
+            commands.setdefault(name, ConsoleCommand(name, text, partial(_run, host, name), changes))
+    return commands
+
+
+def _run(host: Host, command: str, words: Sequence[str]) -> str:
+    """Run a command of a plugin."""
+    # A process for each call: a command that never ends must not stand in the way of the next one.
+    with closing(Host(host.plugin, host.limit)) as own:
+        answer = own.ask(_HOOK, words=[command, *words])
+    if answer.refused:
+        raise BackyError(answer.failure)
+    if answer.failure is not None:
+        raise PluginError(f"{host.plugin} failed: {answer.failure}")
+    return str(answer.returned)

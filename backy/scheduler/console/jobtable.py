@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from backy.scheduler.console.patterns import matcher
+from backy.errors import BackyError
 from backy.scheduler.monitoring.status import JobStatus
 from backy.terminal.table import columns
 from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone
+
+LONGEST = 1000
+"""Longest regular expression, in characters."""
 
 
 def selected(jobs: Iterable[JobStatus], pattern: str = "") -> list[JobStatus]:
@@ -35,3 +38,29 @@ def job_table(jobs: Sequence[JobStatus], *, round_corners: bool = False) -> str:
     }
     lines = columns(jobs, shown, ["SLA overdue", "Last Duration"], round_corners=round_corners)
     return f"{lines}\n{counted(len(jobs), 'job')} shown"
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Return a function that tells whether a text contains a match of `pattern`, which may be of an untrusted user.
+
+    It takes a time that is linear in the length of the text. The syntax is that of RE2, which is Python's without
+    backreferences and lookaround.
+
+    Raises:
+        BackyError: `pattern` is not a valid expression.
+    """
+    import re2  # not Python's `re`: that can be kept busy for years by a few characters
+
+    if len(pattern) > LONGEST:
+        raise BackyError(f"a regular expression has at most {LONGEST} characters")
+    # The library would write to standard error by itself.
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        compiled = re2.compile(pattern, options)
+    except UnicodeEncodeError as error:
+        raise BackyError(f"{pattern!r} is no regular expression: it is no Unicode") from error
+    except re2.error as error:
+        cause = error.args[0].decode(errors="replace")
+        raise BackyError(f"{pattern!r} is no regular expression: {cause}") from error
+    return lambda text: compiled.search(text) is not None

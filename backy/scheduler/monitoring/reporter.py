@@ -15,8 +15,7 @@ from backy.scheduler.monitoring import metrics, status
 from backy.scheduler.monitoring.status import Status
 from backy.scheduler.process import children
 from backy.scheduler.process.systemd import Notifier
-from backy.scheduler.process.threads import aside
-from backy.scheduler.process.waiting import happened
+from backy.scheduler.process.threads import aside, happened
 from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
@@ -47,7 +46,6 @@ class Reporter:
         self._backy = backy
         self._notifier = notifier
         self._changed = asyncio.Event()
-        self._plugins_may_have_changed = asyncio.Event()
         self._write_problem: str | None = None
         self._writing = asyncio.Lock()
         self.broken_plugins: tuple[str, ...] = ()
@@ -100,7 +98,6 @@ class Reporter:
         """Search for broken plugins by the command `plugins --check`, until cancelled."""
         # In a process of its own: a plugin may have been changed, or may crash the process that loads it.
         while True:
-            self._plugins_may_have_changed.clear()
             try:
                 command = [*self._backy, "plugins", "--check", "--json"]
                 _, printed = await children.output_of(command, limit=PLUGINS_LIMIT)
@@ -116,7 +113,7 @@ class Reporter:
                     if one["state"] == "failed"
                 )
                 self.report()
-            await happened(self._plugins_may_have_changed, PLUGINS_INTERVAL)
+            await asyncio.sleep(PLUGINS_INTERVAL.total_seconds())
 
     async def _keep_watchdog_calm(self) -> None:
         """Reset the watchdog until cancelled."""

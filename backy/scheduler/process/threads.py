@@ -1,4 +1,7 @@
-"""Calls functions that may hang, as on a network file system, in threads that neither others nor the end wait for."""
+"""Waits no longer than it wants: for events, and for functions that may hang, as on a network file system.
+
+Such a function is called in a thread that neither others nor the end wait for.
+"""
 
 from __future__ import annotations
 
@@ -55,3 +58,13 @@ async def aside(
         return await outcome
     finally:
         outcome.cancel()
+
+
+async def happened(event: asyncio.Event, within: timedelta) -> bool:
+    """Wait until `event` is set or the time is over. Return whether it is set."""
+    # The time limit is no error here: those who wait also want to look around now and then.
+    try:
+        async with asyncio.timeout(within.total_seconds()):
+            return await event.wait()
+    except TimeoutError:
+        return False

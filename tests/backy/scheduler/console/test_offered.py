@@ -8,7 +8,7 @@ import pytest
 
 from backy.errors import BackyError
 from backy.plugins.events import Events
-from backy.scheduler.console.offered import console_commands
+from backy.scheduler.console.access import console_commands
 
 HEAD = "import os\nfrom backy.api import *\nfrom backy.hookspecs import hookimpl\n"
 COMMANDS = (

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from backy.errors import BackyError
-from backy.scheduler.console.patterns import LONGEST, matcher
+from backy.scheduler.console.jobtable import LONGEST, matcher
 
 
 def test_a_pattern_is_found_anywhere_in_a_name() -> None:

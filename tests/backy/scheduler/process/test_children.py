@@ -198,7 +198,7 @@ async def pass_time(loop: StandingLoop, task: asyncio.Task) -> None:
 
 BEATS = """
 import os, time
-from backy.cli.heartbeat import beating, heartbeat
+from backy.cli.progress import beating, heartbeat
 from backy.system.progress import quiet
 pipe = heartbeat()
 assert "BACKY_HEARTBEAT" not in os.environ
