@@ -235,13 +235,12 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
         """Refuse tags that no revision can have, and storages that would share a folder."""
         for problem in filter(None, map(tag_problem, self.schedule or {})):
             raise ValueError(problem)
-        seen: set[str] = set()
-        for section in self.storages:
-            if section.folder in seen:
+        folders = [section.folder for section in self.storages]
+        for folder in folders:
+            if folders.count(folder) > 1:
                 raise ValueError(
-                    f"two storages would share the folder '{section.folder}'; give the new one a 'name' of its own"
+                    f"two storages would share the folder '{folder}'; give the new one a 'name' of its own"
                 )
-            seen.add(section.folder)
 
     @property
     def storages(self) -> tuple[StorageSection, ...]:

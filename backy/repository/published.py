@@ -10,14 +10,14 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 
-from backy.api import ID_PATTERN, RecordKeepingStorage
+from backy.api import RecordKeepingStorage
 from backy.durable import read_file, write_file
 from backy.errors import DamageError, StorageError
 from backy.image.chunkmap import LARGEST_MAP, ChunkMap
 from backy.repository import sealed
 from backy.repository.config import CONFIG, JobConfig, StorageSection, dump_job
 from backy.repository.journal.lines import digest
-from backy.repository.records import MAP, RECORD, STATE, Records
+from backy.repository.records import MAP, RECORD, STATE, Records, ids_in, orphans
 from backy.repository.revision import Record, Revision, State
 from backy.repository.running import last_number, use_number
 from backy.system.safeyaml import parse_yaml
@@ -91,7 +91,7 @@ class Published:
         sound, damaged = self._records.survey(trash=True)
         known = {revision.id: revision for revision in sound}
         unread = {error.revision_id for error in damaged if error.unread}
-        for revision_id in self._ids(RECORD) - unread:
+        for revision_id in self.records() - unread:
             try:
                 if revision_id in known:
                     self._fetch_state(known[revision_id])
@@ -150,7 +150,7 @@ class Published:
 
     def records(self) -> set[str]:
         """Return the ids of the revisions whose records are published."""
-        return self._ids(RECORD)
+        return ids_in(self._there, RECORD)
 
     def _content(self, name: str) -> bytes:
         if name not in self._there:
@@ -186,8 +186,8 @@ class Published:
         # belong to a backup of this moment, if somebody rebuilds the repository of a machine that still works
         if not strict:
             return
-        known = {revision.id for revision in sound} | {error.revision_id for error in damaged} | self._ids(RECORD)
-        for revision_id in (self._ids(MAP) | self._ids(STATE)) - known:
+        known = {revision.id for revision in sound} | {error.revision_id for error in damaged}
+        for revision_id in orphans(self._there) - known:
             self.withdraw(revision_id)
 
     def _push(self, revision: Revision, *, strict: bool) -> None:
@@ -224,9 +224,3 @@ class Published:
     def _withdraw(self, name: str) -> None:
         self._storage.withdraw(name)
         del self._there[name]
-
-    def _ids(self, suffix: str) -> set[str]:
-        """Return the ids of the revisions with a published file of this kind."""
-        ids = {name.removesuffix(suffix) for name in self._there if name.endswith(suffix)}
-        # names that are no ids may lead out of the directory
-        return {revision_id for revision_id in ids if ID_PATTERN.fullmatch(revision_id)}

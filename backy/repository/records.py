@@ -190,7 +190,7 @@ class Records:
         """
         sound: list[Revision] = []
         damaged: list[RecordDamageError] = []
-        for revision_id in self.ids() if names is None else _ids(names, RECORD):
+        for revision_id in self.ids() if names is None else ids_in(names, RECORD):
             try:
                 sound.append(self.read(revision_id))
             except FileNotFoundError:
@@ -202,7 +202,7 @@ class Records:
 
     def ids(self) -> set[str]:
         """Return the ids of all revisions that have a record, sound or not."""
-        return _ids(self._names(), RECORD)
+        return ids_in(self._names(), RECORD)
 
     def _names(self) -> list[str]:
         return names_in(self.directory) if self.directory.exists() else []
@@ -353,16 +353,17 @@ class Records:
         names = self._names()
         # also names that are no ids: who has renamed a map may still need its chunks
         maps = {name.removesuffix(MAP) for name in names if name.endswith(MAP) and not name.startswith(".")}
-        return maps | _ids(names, RECORD)
+        return maps | ids_in(names, RECORD)
 
 
 def orphans(names: Collection[str]) -> set[str]:
     """Return the ids of maps and states without a record, sound or not; `names` are those in the repository."""
     # the record goes first when a revision is removed, and comes last when one is made
-    return (_ids(names, MAP) | _ids(names, STATE)) - _ids(names, RECORD)
+    return (ids_in(names, MAP) | ids_in(names, STATE)) - ids_in(names, RECORD)
 
 
-def _ids(names: Iterable[str], suffix: str) -> set[str]:
+def ids_in(names: Iterable[str], suffix: str) -> set[str]:
+    """Return the ids of the revisions that have a file with this end among `names`."""
     # no ids are the names of files that are being written, of `last.rev`, and of copies that somebody made
     stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
     return set(filter(ID_PATTERN.fullmatch, stems))

@@ -177,14 +177,10 @@ class _Disk:
 
     def _there(self, operation: Operation) -> bool:
         """Decide whether an operation on names is on the disk although it is not durable."""
-        removal = isinstance(operation, Remove)
-        return {
-            Names.ALL: True,
-            Names.NONE: False,
-            Names.REMOVALS: removal,
-            Names.ADDITIONS: not removal,
-            Names.SOME: self._chance.choice([True, False]),
-        }[self._crash.names]
+        if self._crash.names is Names.SOME:
+            return self._chance.choice([True, False])
+        kind = Names.REMOVALS if isinstance(operation, Remove) else Names.ADDITIONS
+        return self._crash.names in {Names.ALL, kind}
 
     def _change(self, tree: Tree, number: int) -> None:
         """Decide the content of one file."""

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from backy.testing.memory import MemoryRepository
     from backy.testing.recording import Recording
 
-_STATUS = pytest.StashKey[int]()
 CRASHES = 12
 CONTRACTS = ("source_contract", "storage_contract", "verifier_contract")
 
@@ -61,17 +60,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the process if a test was left hanging, with the status that pytest has found."""
-    watchdog = sys.modules.get("backy.testing.watchdog")
-    if watchdog is not None:
-        watchdog.leave(config.stash.get(_STATUS, 1))
-
-
-@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Remember the status for `pytest_unconfigure`."""
-    session.config.stash[_STATUS] = int(exitstatus)
+    """End the process last of all if a test was left hanging, with the status that pytest has found."""
+    if watchdog := sys.modules.get("backy.testing.watchdog"):
+        session.config.add_cleanup(lambda: watchdog.leave(int(exitstatus)))
 
 
 @pytest.fixture

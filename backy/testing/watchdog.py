@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Final, TypeVar
 
 import pytest
@@ -21,23 +22,19 @@ def within(seconds: float, function: Callable[[], Result]) -> Result:
     Raises:
         pytest.fail.Exception: it did not end in `seconds`; the text shows where all threads are.
     """
-    results: list[Result] = []
-    errors: list[BaseException] = []
+    ended: Future[Result] = Future()
 
     def run() -> None:
         try:
-            results.append(function())
+            ended.set_result(function())
         except BaseException as error:  # noqa: BLE001  # also what pytest raises to skip or fail a test
-            errors.append(error)
+            ended.set_exception(error)
 
     # No signal interrupts a library that waits for another thread. A daemon can be left behind.
     thread = threading.Thread(target=run, name="test", daemon=True)
     thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if results:
-        return results[0]
+    if wait([ended], seconds).done:
+        return ended.result()
     _HUNG.append(thread)
     pytest.fail(f"it hangs: it did not end in {seconds:g} seconds\n{stacks(thread)}")
 

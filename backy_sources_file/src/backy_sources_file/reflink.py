@@ -11,8 +11,9 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from backy.durable import naming
@@ -30,7 +31,6 @@ _ATTRIBUTES: Final = struct.Struct("=5I8x")
 _HAS_COW_EXTENT_SIZE: Final = 0x00010000
 # Kernels and file systems disagree about the error for a call that they do not have.
 _UNSUPPORTED: Final = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS}
-_PROBE: Final = ".reflink"
 
 
 def clone(source: int, target: int) -> None:
@@ -61,19 +61,10 @@ def require_clones(folder: Path) -> None:
         StorageError: they can not; the text names file systems that support it.
     """
     # By trying it: the type of a file system does not tell, XFS for example can be made without.
-    with ExitStack() as cleaning:
-        descriptors = [_temporary(folder / f"{_PROBE}-{name}.tmp", cleaning) for name in ("source", "target")]
-        os.write(descriptors[0], b"backy")
-        with clones_needed(folder):
-            clone(*descriptors)
-
-
-def _temporary(path: Path, cleaning: ExitStack) -> int:
-    """Make an empty file that is removed when `cleaning` ends. Return its descriptor."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    cleaning.callback(path.unlink)
-    cleaning.callback(os.close, descriptor)
-    return descriptor
+    with clones_needed(folder), TemporaryFile(dir=folder) as source, TemporaryFile(dir=folder) as target:
+        source.write(b"backy")
+        source.flush()
+        clone(source.fileno(), target.fileno())
 
 
 def is_unsupported(error: OSError) -> bool:
