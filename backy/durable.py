@@ -73,16 +73,12 @@ def read_file(path: Path | str, limit: int = SMALL, *, follow: bool = False) -> 
     """Return the content of a regular file of at most `limit` bytes. Opens it as `open_regular` does."""
     descriptor, size = open_sized(path, limit, follow=follow)
     try:
-        content = os.read(descriptor, size)
-        # A network file system may return less.
-        while len(content) < size and (more := os.read(descriptor, size - len(content))):
-            content += more
+        return pread_all(descriptor, size, 0)
     except OSError as error:
         error.filename = os.fspath(path)
         raise
     finally:
         os.close(descriptor)
-    return content
 
 
 def refuse_links(directory: Path, *names: str) -> None:
@@ -144,6 +140,15 @@ def write_all(descriptor: int, content: bytes | bytearray | memoryview) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def pread_all(descriptor: int, length: int, offset: int) -> bytes:
+    """Return `length` bytes at `offset`, fewer at the end of the file only."""
+    # pread(2) may read less: at a signal, before a bad block, above 2 GiB, or on a network file system.
+    content = os.pread(descriptor, length, offset)
+    while len(content) < length and (more := os.pread(descriptor, length - len(content), offset + len(content))):
+        content += more
+    return content
 
 
 def pwrite_all(descriptor: int, content: bytes | bytearray | memoryview, offset: int) -> None:

@@ -163,14 +163,14 @@ def test_a_link_is_followed_if_the_caller_says_so_and_leads_to_a_file(tmp_path: 
 
 def test_a_file_that_returns_less_at_a_time_is_read_as_a_whole(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "file").write_bytes(bytes(range(100)))
-    read = os.read
-    monkeypatch.setattr(os, "read", lambda descriptor, length: read(descriptor, min(length, 7)))
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda descriptor, length, offset: pread(descriptor, min(length, 7), offset))
     assert read_file(tmp_path / "file") == bytes(range(100))
 
 
 def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    monkeypatch.setattr(os, "read", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    monkeypatch.setattr(os, "pread", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
     with pytest.raises(OSError, match="Input/output error") as raised:
         read_file(tmp_path / "file")
     assert raised.value.filename == str(tmp_path / "file")

@@ -50,12 +50,12 @@ class Faults:
         self.calls: list[str] = []
         self._directory, self._number, self._code = directory, number, code
         self._opened: dict[int, str] = {}
-        self._real = {name: getattr(os, name) for name in ("open", "read", "readv", "listdir")}
+        self._real = {name: getattr(os, name) for name in ("open", "pread", "readv", "listdir")}
 
     def __enter__(self) -> list[str]:
         self._patch = pytest.MonkeyPatch()
         self._patch.setattr(os, "open", self._open)
-        self._patch.setattr(os, "read", partial(self._read, "read"))
+        self._patch.setattr(os, "pread", partial(self._read, "pread"))
         self._patch.setattr(os, "readv", partial(self._read, "readv"))
         self._patch.setattr(os, "listdir", self._list)
         return self.calls

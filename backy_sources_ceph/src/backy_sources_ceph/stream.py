@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from backy.api import Extent, Image, Snapshot, SourceError
+from backy.durable import pread_all
 from backy_sources_ceph.diff_format import Contents, parse
 from backy_sources_ceph.pieces import ZEROES, Piece, overlaid
 from backy_sources_ceph.reader import Reader
@@ -78,7 +79,7 @@ class StreamSnapshot:
             return self._base.pread(piece.offset, end - piece.offset).ljust(piece.length, b"\0")
         if piece.place < 0:
             return bytes(piece.length)
-        data = os.pread(self._descriptor, piece.length, piece.place)
+        data = pread_all(self._descriptor, piece.length, piece.place)
         if len(data) < piece.length:
             raise SourceError(f"{self._name} became shorter while it was read")
         return data

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backy.api import Consistency, Extent, SourceError
+from backy.durable import pread_all
 from backy_sources_file.watching import WriteWatch
 
 
@@ -96,15 +97,11 @@ class OpenFile:
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
         try:
-            data = os.pread(self.descriptor, length, offset)
-            # Linux reads 2 GiB at most at a time, and a signal may cut a read short.
-            while len(data) < length:
-                more = os.pread(self.descriptor, length - len(data), offset + len(data))
-                if not more:
-                    raise self._shrank()
-                data += more
+            data = pread_all(self.descriptor, length, offset)
         except OSError as error:
             raise SourceError(f"source {self._path}: {error.strerror} at {offset}") from error
+        if len(data) < length:
+            raise self._shrank()
         return data
 
     def _shrank(self) -> SourceError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from backy.api import CHUNK_SIZE
+from backy.durable import pread_all
 from backy.errors import ChunkDamageError
 
 
@@ -23,7 +24,7 @@ class RawReader:
             ChunkDamageError: the image is missing, or the chunk can not be read.
         """
         try:
-            return read_chunk(self._descriptor(), index)
+            return pread_all(self._descriptor(), CHUNK_SIZE, index * CHUNK_SIZE)
         except OSError as error:
             raise ChunkDamageError(chunk_id, f"image {self._name}: {error.strerror}") from error
 
@@ -46,20 +47,3 @@ class RawReader:
         if isinstance(self._file, OSError):
             raise self._file
         return self._file
-
-
-def read_chunk(descriptor: int, index: int) -> bytes:
-    """Return chunk `index` of an image; less if the image ends in it.
-
-    Raises:
-        OSError: it can not be read.
-    """
-    offset, end = index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE
-    data = os.pread(descriptor, CHUNK_SIZE, offset)
-    while data and offset + len(data) < end:
-        # pread(2) returns a part before a bad block. The next call raises the error.
-        more = os.pread(descriptor, end - offset - len(data), offset + len(data))
-        if not more:
-            break
-        data += more
-    return data

@@ -8,10 +8,9 @@ import threading
 from pathlib import Path
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Stored, checked, chunk_count
-from backy.durable import READ_ONLY, naming, punch_hole, pwrite_all, sync_folder
+from backy.durable import READ_ONLY, naming, pread_all, punch_hole, pwrite_all, sync_folder
 from backy.errors import MOST_FINDINGS, ChunkDamageError
 from backy.pages import differing_pages, pages_with_data, runs, total
-from backy_storages_cow.reader import read_chunk
 
 log = logging.getLogger(__name__)
 _ZEROES = bytes(CHUNK_SIZE)
@@ -71,7 +70,7 @@ class RawWriter:
     def _read_left(self, index: int) -> bytes:
         """Return what a backup that did not end has left of a chunk."""
         try:
-            return read_chunk(self._target, index)
+            return pread_all(self._target, CHUNK_SIZE, index * CHUNK_SIZE)
         except OSError:
             return b""  # All pages are written, and the disk replaces its bad blocks.
 
@@ -87,7 +86,7 @@ class RawWriter:
         """Return the parent's chunk at this index; return nothing if it is damaged."""
         # Compared with its id: unchanged pages stay in the clone, so their damage would become the new revision's.
         try:
-            return checked(previous, read_chunk(parent, index))
+            return checked(previous, pread_all(parent, CHUNK_SIZE, index * CHUNK_SIZE))
         except OSError as error:
             self._note(ChunkDamageError(previous, f"the parent's image: {error.strerror}"))
         except ChunkDamageError as error:
