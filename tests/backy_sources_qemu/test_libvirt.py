@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,37 @@ def test_what_is_not_there_is_told_in_one_line(libvirt: Libvirt, folder: Path, i
     with (
         pytest.raises(SourceError, match=r"Failed to connect socket to '/nowhere/.*': No such file or directory"),
         source(Libvirt(Path("/nowhere")), "web9").snapshot("revision1", None),
+    ):
+        pass
+
+
+SSH = """#!{python}
+import os, socket, threading
+libvirt = socket.socket(socket.AF_UNIX)
+libvirt.connect({path!r})
+def upwards():
+    while data := os.read(0, 65536):
+        libvirt.sendall(data)
+    os._exit(0)
+threading.Thread(target=upwards, daemon=True).start()
+while data := libvirt.recv(65536):
+    os.write(1, data)
+"""
+"""Stands for ssh: the libvirt of another host can not be had."""
+
+
+def test_a_machine_of_another_host_is_refused(libvirt: Libvirt, folder: Path, image_of: Callable[..., Path]) -> None:
+    # this host has a file of the same path as well
+    libvirt.define("web6", "qcow2", image_of(folder, "qcow2"))
+    path = libvirt.uri.partition("socket=")[2]
+    ssh = folder / "ssh"
+    ssh.write_text(SSH.format(python=sys.executable, path=path))
+    ssh.chmod(0o755)
+    far = Libvirt(folder)
+    far.uri = f"qemu+ssh://host7/session?command={ssh}&socket={path}&proxy=netcat"
+    with (
+        pytest.raises(SourceError, match="libvirt is that of host7: run backy there"),
+        source(far, "web6").snapshot("revision1", None),
     ):
         pass
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 from backy.api import SourceError
@@ -67,6 +68,9 @@ def connected(what: str, config: QemuConfig) -> Iterator[tuple[Domain, LibvirtMo
     try:
         try:
             connection = libvirt.open(config.uri)
+            if host := urlsplit(connection.getURI()).hostname:
+                # its images are not those that have the same paths here
+                raise SourceError(f"{what}: libvirt is that of {host}: run backy there, with a 'uri' without a host")
             handle = _handle(libvirt, connection, config.domain or "")
             text = handle.XMLDesc()
         except libvirt.libvirtError as error:
