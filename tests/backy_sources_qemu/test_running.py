@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from backy.api import Extent, Source, SourceBusyError, SourceError
+from backy.api import Extent, Job, Source, SourceBusyError, SourceError
+from backy.config import typed
 from backy_sources_qemu import running
 from backy_sources_qemu.config import QemuConfig
+from backy_sources_qemu.disks import QemuSource
 from backy_sources_qemu.machine import Machine, Names
 from backy_sources_qemu.monitor import SocketMonitor
 from tests.backups import Backups
@@ -160,6 +162,20 @@ def test_a_killed_backup_loses_nothing_and_the_next_one_cleans_up(
         assert machine.command("query-fdsets") == []
     else:
         assert numbers != range(1, COMMANDS), "there are more commands"
+
+
+def test_what_a_killed_backup_of_another_repository_has_left_is_removed(
+    machine: Virtual, backups: Backups, source_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = typed({"type": "qemu", "qmp": str(machine.qmp), "node": "disk"}, QemuConfig, "source")
+    gone = QemuSource(config, Job("gone", "job-that-is-gone", Path("/nowhere")))
+    with gone.snapshot("revision1", None), pytest.raises(SourceBusyError, match="another program backs up"):
+        backups.run()
+    with gone.snapshot("revision2", None), pytest.raises(SourceBusyError, match="another backup of it runs"):
+        gone.snapshot("revision3", None).__enter__()
+    assert killed(gone, None, monkeypatch, 18)
+    assert any("backy-filter" in name for name in machine.nodes())
+    assert backups.run() == 65536
 
 
 def test_several_disks_of_a_machine_can_be_frozen_at_once(

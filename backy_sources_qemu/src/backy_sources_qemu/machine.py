@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from backy.api import SourceBusyError, SourceError
 from backy_sources_qemu.bitmaps import BLOCK, MARK, Bitmap
 from backy_sources_qemu.monitor import Monitor, MonitorError
-from backy_sources_qemu.places import short
+from backy_sources_qemu.places import is_lock, locked, place, short
 from backy_sources_qemu.scratch import Scratch
 
 
@@ -35,7 +35,11 @@ class Names(NamedTuple):
     def of(cls, job_id: str) -> Names:
         """Return the names of a job."""
         # names of nodes have 31 characters at most
-        key = short(job_id)
+        return cls.by_key(short(job_id))
+
+    @classmethod
+    def by_key(cls, key: str) -> Names:
+        """Return the names that end with a key."""
         return cls(*(f"backy-{part}-{key}" for part in ("filter", "scratch", "access", "export", "changes")))
 
 
@@ -76,11 +80,28 @@ class Machine:
         for qdev, root in devices.items():
             is_worked_on = nodes[root]["drv"] in _WORKERS
             if (self._below(root) if is_worked_on else root) == node or (alias and alias in qdev.split("/")):
+                if is_worked_on and self._is_left(root):
+                    self._of(root).clean_up()
+                    return self.disk(node, alias)
                 if is_worked_on:
                     raise SourceBusyError(f"{self._what}: another program backs up, copies or merges the disk")
                 return Disk(self._what, self, root, _path(qdev))
         there = ", ".join(sorted(devices.values())) or "no disks"
         raise SourceError(f"{self._what}: no device of the machine has this disk; block nodes of devices: {there}")
+
+    def _is_left(self, filter_name: str) -> bool:
+        """Tell whether a filter is of a backup that was killed, of another repository, which may never come back."""
+        lock = place(self._what, filter_name)
+        if not is_lock(lock):
+            return False
+        try:
+            with locked(self._what, lock, wait=False):
+                return True
+        except SourceBusyError:
+            return False
+
+    def _of(self, filter_name: str) -> Machine:
+        return Machine(self._what, self._monitor, Names.by_key(filter_name.rpartition("-")[2]), self.path)
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         """Return what QEMU tells of its block nodes, by name."""

@@ -10,7 +10,8 @@ from backy.api import Snapshot, SourceError
 from backy_sources_qemu import export
 from backy_sources_qemu.bitmaps import MARK, Base, base_of, bitmap_name, other_than
 from backy_sources_qemu.config import QemuConfig
-from backy_sources_qemu.machine import Disk, Machine
+from backy_sources_qemu.machine import Disk, Machine, Names
+from backy_sources_qemu.places import locked, place
 from backy_sources_qemu.scratch import Scratch, scratch
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ def frozen(reach: Reach, config: QemuConfig, job_id: str, revision_id: str, pare
     what, bitmap = f"source {config.title}", ""
     try:
         with ExitStack() as stack:
+            # as long as it is held, nobody takes the filter out
+            stack.enter_context(locked(what, place(what, Names.of(job_id).filter), wait=False))
             with reach() as (machine, disk):
                 base = base_of(what, disk.bitmaps(), job_id, parent)
                 size = disk.size
