@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +29,12 @@ def backups(machine: Virtual, source_of: Callable) -> Backups:
 def bitmap(machine: Virtual) -> str:
     (name,) = (name for name in machine.nodes()["disk"] if name.startswith("backy.") and not name.endswith(".mark"))
     return name
+
+
+def bitmaps(machine: Virtual) -> list[dict[str, Any]]:
+    nodes = machine.command("query-named-block-nodes", flat=True)
+    (found,) = (node.get("dirty-bitmaps", []) for node in nodes if node["node-name"] == "disk")
+    return found
 
 
 def remove(machine: Virtual) -> None:
@@ -112,6 +121,31 @@ def test_a_lost_bitmap_costs_one_reading(machine: Virtual, backups: Backups, cap
         assert ("is read in full" in caplog.text) == (expected is not None)
         assert (expected or "") in caplog.text
         assert len([name for name in machine.nodes()["disk"] if name.startswith("backy")]) == 2
+
+
+def test_a_bitmap_that_is_used_costs_one_reading(
+    machine: Virtual, backups: Backups, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket(socket.AF_UNIX) as host:
+        # a migration goes through the bitmaps, and this one never ends
+        host.bind(str(folder / "host"))
+        host.listen()
+        capabilities = [{"capability": "dirty-bitmaps", "state": True}]
+        machine.command("migrate-set-capabilities", capabilities=capabilities)
+        machine.command("migrate-set-parameters", max_bandwidth=1)
+        machine.command("migrate", uri=f"unix:{folder / 'host'}")
+        connection, _ = host.accept()
+        while not any(bitmap["busy"] for bitmap in bitmaps(machine)):
+            pass
+        assert backups.run() is None
+        connection.close()
+    assert "the bitmap since revision revision1 is used by another program" in caplog.text
+    machine.command("migrate_cancel")
+    while any(bitmap["busy"] for bitmap in bitmaps(machine)):
+        pass
+    machine.write(MIB, os.urandom(512))
+    assert backups.run() == 65536
+    assert len(bitmaps(machine)) == 2
 
 
 @pytest.mark.parametrize("image_format", ["qcow2"])
