@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import click
 from backy.errors import ConfigError
 from backy.repository.revision import parse_tags
 from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def tags_of(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -37,17 +40,37 @@ def settings_of(
     from backy.system.safeyaml import parse_yaml
 
     settings: dict[str, dict[str, Any]] = {}
-    for name, equals, text in (option.partition("=") for option in value):
-        section, dot, key = name.partition(".")
-        if not (section and dot and key and equals):
+    for name, text in _pairs(value, "SECTION.KEY=VALUE"):
+        section, _, key = name.partition(".")
+        if not section or not key:
             raise click.BadParameter(f"'{name}' is not of the form SECTION.KEY=VALUE")
-        if key in settings.setdefault(section, {}):
-            raise click.BadParameter(f"'{name}' is given twice")
         try:
-            settings[section][key] = parse_yaml(text, repr(text))
+            settings.setdefault(section, {})[key] = parse_yaml(text, repr(text))
         except ConfigError as error:
             raise click.BadParameter(f"'{name}': {error}") from error
     return settings
+
+
+def options_of(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """Split each NAME=VALUE. Callback of an option; raises as `settings_of`."""
+    return dict(_pairs(value, "NAME=VALUE"))
+
+
+def _pairs(value: tuple[str, ...], form: str) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for name, equals, text in (option.partition("=") for option in value):
+        if not name or not equals:
+            raise click.BadParameter(f"'{name}' is not of the form {form}")
+        if name in seen:
+            # The last one does not win: a restore to the wrong place is worse than an error.
+            raise click.BadParameter(f"'{name}' is given twice")
+        seen.add(name)
+        yield name, text
+
+
+def values_option(*names: str, metavar: str, split: Callable[..., object], text: str) -> Decorator:
+    """Return an option that may be given several times, and gives the command what `split` makes of all values."""
+    return click.option("-o", *names, metavar=metavar, multiple=True, callback=split, help=text)
 
 
 revision_option = click.option(
@@ -64,16 +87,16 @@ tags_argument = click.argument("tags", metavar="TAGS", callback=tags_of)
 
 force_option = click.option("-f", "--force", is_flag=True, help="Take tags that the job's schedule does not have, too.")
 
-configuration_option = click.option(
-    "-c",
-    "--config",
-    "configuration",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=DEFAULT_CONFIGURATION,
-    show_default=True,
-    help="The scheduler's configuration.",
-)
+
+def configuration_of(text: str, default: Path | None = None) -> Decorator:
+    """Return the option that names the scheduler's configuration."""
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return click.option(
+        "-c", "--config", "configuration", metavar="FILE", type=kind, default=default, show_default=True, help=text
+    )
+
+
+configuration_option = configuration_of("The scheduler's configuration.", DEFAULT_CONFIGURATION)
 
 cache_option = click.option(
     "--cache",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from backy.cli.options import settings_of
+from backy.cli.options import settings_of, values_option
 from backy.cli.output import echo
 from backy.text.phrases import counted
 
@@ -24,13 +24,11 @@ from backy.text.phrases import counted
     show_default=True,
     help="How, and where, images are kept.",
 )
-@click.option(
-    "-o",
+@values_option(
     "settings",
     metavar="SECTION.KEY=VALUE",
-    multiple=True,
-    callback=settings_of,
-    help="A key of a section of 'config', such as 'verifier.type=sample'; may be given several times.",
+    split=settings_of,
+    text="A key of a section of 'config', such as 'verifier.type=sample'; may be given several times.",
 )
 @click.pass_obj
 def command(

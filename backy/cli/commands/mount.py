@@ -6,18 +6,13 @@ from pathlib import Path
 
 import click
 
-from backy.cli.options import cache_option
+from backy.cli.options import cache_option, configuration_of
 from backy.cli.output import discard
 
 
 @click.command("mount")
-@click.option(
-    "-c",
-    "--config",
-    "configuration",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Show the repositories of all jobs in this configuration of the scheduler, each in a folder of its own.",
+@configuration_of(
+    "Show the repositories of all jobs in this configuration of the scheduler, each in a folder of its own."
 )
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, until Ctrl-C or SIGTERM.")
 @cache_option

@@ -6,21 +6,8 @@ from pathlib import Path
 
 import click
 
-from backy.cli.options import revision_option
+from backy.cli.options import options_of, revision_option, values_option
 from backy.cli.output import descriptor
-
-
-def _options(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    """Split each NAME=VALUE. Callback of an option."""
-    options: dict[str, str] = {}
-    for name, equals, setting in (option.partition("=") for option in value):
-        if not name or not equals:
-            raise click.BadParameter(f"'{name}' is not of the form NAME=VALUE")
-        if name in options:
-            # The last one does not win: a restore to the wrong place is worse than an error.
-            raise click.BadParameter(f"'{name}' is given twice")
-        options[name] = setting
-    return options
 
 
 @click.command("restore")
@@ -38,14 +25,12 @@ def _options(_context: click.Context, _parameter: click.Parameter, value: tuple[
     "--group", "is_group", is_flag=True, help="Write all disks of a machine to the folder TARGET, as DISK.img."
 )
 @click.option("--force", is_flag=True, help="Replace a file, or what TYPE:ARGUMENT names, if it is there already.")
-@click.option(
-    "-o",
+@values_option(
     "--option",
     "options",
     metavar="NAME=VALUE",
-    multiple=True,
-    callback=_options,
-    help="An option of TYPE:ARGUMENT, such as how it is made or reached; may be given several times.",
+    split=options_of,
+    text="An option of TYPE:ARGUMENT, such as how it is made or reached; may be given several times.",
 )
 # Text, not a path: only the restore knows whether 'ceph-rbd:vms/web1' is a file.
 @click.argument("target", metavar="TARGET")
