@@ -92,7 +92,14 @@ def configuration_of(text: str, default: Path | None = None) -> Decorator:
     """Return the option that names the scheduler's configuration."""
     kind = click.Path(dir_okay=False, path_type=Path)
     return click.option(
-        "-c", "--config", "configuration", metavar="FILE", type=kind, default=default, show_default=True, help=text
+        "-c",
+        "--config",
+        "configuration",
+        metavar="FILE",
+        type=kind,
+        default=default,
+        show_default=bool(default),
+        help=text,
     )
 
 

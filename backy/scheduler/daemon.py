@@ -90,7 +90,7 @@ class Daemon:
         self._wake = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._runner = Runner(backy, self._prepare)
-        self._scanner = Scanner(lambda job: self.configuration.repository(job.settings), self._learn, clock)
+        self._scanner = Scanner(self._learn, clock)
         self._watch = ClockWatch(clock)
         self._told_clock = False
         self._reporter = Reporter(self._watched, lambda: self.configuration, self._interval, backy, notifier)
@@ -190,9 +190,8 @@ class Daemon:
     def _watched(self) -> Status:
         """Return the current status, and tell plugins of jobs that became overdue or keep their SLA again."""
         found = self.status()
-        for change in self._sla.changes(found.jobs, found.written):
-            directory = self.configuration.settings.base_dir / change.job
-            self._announcer.tell(change.hook, directory, since=change.since, text=change.text)
+        for hook, name, since, text in self._sla.changes(found.jobs, found.written):
+            self._announcer.tell(hook, self.ledger.jobs[name].settings.directory, since=since, text=text)
         return found
 
     async def _watch_disk(self) -> None:
@@ -311,7 +310,7 @@ class Daemon:
         """Log that the clock can not be right, as a job shows, and tell plugins."""
         text = f"{name}: {text}"
         log.warning("%s", text)
-        directory = self.configuration.settings.base_dir / name
+        directory = self.ledger.jobs[name].settings.directory
         self._announcer.tell("backy_clock_suspect", directory, since=self._clock(), text=text)
 
     async def _run(self, job: Job) -> None:
@@ -348,7 +347,7 @@ class Daemon:
             log.info("%s: done; next %s", name, upcoming)
         self._announcer.tell(
             "backy_job_finished",
-            self.configuration.repository(job.settings),
+            job.settings.directory,
             outcome=result.outcome.value,
             error=result.error,
             failures=entry.failures,
@@ -369,7 +368,7 @@ class Daemon:
         """Return a job's repository, and the `config` that it has to get. Called in a thread."""
         # Before anything is written: the disk may have been unmounted since the start.
         self._base.check()
-        return pending(self.configuration, job)
+        return pending(job)
 
     def _learn(self, job: Job, summary: Summary) -> None:
         """Record the summary of a repository, unless its job has been removed."""
@@ -381,7 +380,6 @@ class Daemon:
             tampering = summary.audited.tampering
             if tampering and not job.audited.tampering:
                 log.error("%s: %s", job.settings.name, tampering[0])
-                directory = self.configuration.settings.base_dir / job.settings.name
-                self._announcer.tell("backy_journal_broken", directory, text="; ".join(tampering))
+                self._announcer.tell("backy_journal_broken", job.settings.directory, text="; ".join(tampering))
             self.ledger.learn(job, summary, self._clock())
             self._wake.set()

@@ -39,9 +39,8 @@ def command(directory: Path, configuration: Path | None, foreground: bool, cache
         # Imported only here: a mount of one repository needs no YAML.
         from backy.scheduler.configuration.configuration import load
 
-        found = load(configuration)
         # By the names of jobs: a repository that does not exist yet appears after its first backup.
-        tree = Forest({name: found.repository(job) for name, job in found.jobs.items()})
+        tree = Forest({name: job.directory for name, job in load(configuration).jobs.items()})
     if not foreground:
         # libfuse detaches the descriptors that it knows of, and whoever reads a pipe from here waits for all.
         discard()

@@ -76,35 +76,17 @@ def command(directory: Path, as_json: bool, trash: bool) -> None:
 def _details(revision: Revision) -> dict[str, Any]:
     """Return the members of a revision in `--json`; docs/reference/status.md documents them."""
     # Named one by one: a new member of the record becomes public only on purpose.
-    statistics = revision.statistics
     return {
-        "id": revision.id,
-        "seq": revision.seq,
-        "timestamp": revision.timestamp,
-        "tags": revision.tags,
-        "parent": revision.parent,
-        "storage": revision.storage,
-        "size": revision.size,
-        "consistency": revision.consistency,
-        "unfrozen": revision.unfrozen,
-        "shrunk": revision.shrunk,
-        "group": revision.group,
-        "stall": revision.stall,
-        "snapshot": revision.snapshot,
-        "duration": statistics.duration,
-        "bytes_read": statistics.bytes_read,
-        "bytes_written": statistics.bytes_written,
-        "bytes_stored": statistics.bytes_stored,
-        "verification": revision.verification,
-        "verifications": revision.verifications,
-        "compared_since": revision.compared_since,
-        "trust": revision.trust,
-        "damaged": revision.damaged,
-        "wrong": revision.state.wrong,
-        "verified": revision.state.verified,
-        "origin": revision.state.origin,
-        "forgotten": revision.state.forgotten,
+        **_chosen(revision, "id", "seq", "timestamp", "tags", "parent", "storage", "size", "consistency", "unfrozen"),
+        **_chosen(revision, "shrunk", "group", "stall", "snapshot"),
+        **_chosen(revision.statistics, "duration", "bytes_read", "bytes_written", "bytes_stored"),
+        **_chosen(revision, "verification", "verifications", "compared_since", "trust", "damaged"),
+        **_chosen(revision.state, "wrong", "verified", "origin", "forgotten"),
     }
+
+
+def _chosen(found: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in names}
 
 
 def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:

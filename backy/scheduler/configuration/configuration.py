@@ -53,14 +53,19 @@ _JOB_NAME = re.compile(r"\w[\w.@+:-]{0,199}")
 class JobEntry:
     """A job with its settings, those of `global` included."""
 
-    name: str
-    """Also the name of its folder in the base directory."""
+    directory: Path
+    """The folder of its repository in the base directory."""
     schedule: Schedule
     config: JobConfig
     """What the `config` of its repository has to have, except for what tells that repository from others."""
     time_limit: timedelta | None = None
     standstill: timedelta | None = None
     max_size: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the job, and of its folder."""
+        return self.directory.name
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,6 @@ class Configuration:
         found = self.settings.telnet_addrs
         texts = found.split(",") if isinstance(found, str) else found
         return tuple(text.strip() for text in texts if text.strip())
-
-    def repository(self, job: JobEntry) -> Path:
-        """Return the directory of a job's repository."""
-        return self.settings.base_dir / job.name
 
 
 def load(path: Path) -> Configuration:
@@ -287,7 +288,8 @@ class _Reader:
                 return None  # what is wrong with it was reported
             raise
         max_size = int(merged["max_size"] or 0) or None
-        return JobEntry(name, tags, config, merged["time_limit"] or None, merged["standstill"] or None, max_size)
+        directory = settings.base_dir / name
+        return JobEntry(directory, tags, config, merged["time_limit"] or None, merged["standstill"] or None, max_size)
 
     def _images(self, job: Mapping[str, Any], key: Key) -> None:
         """Report a job that has no image, a source beside disks, or disks that can not have their names."""

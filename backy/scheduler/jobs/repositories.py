@@ -17,11 +17,11 @@ from backy.groups.config import DISKS, GroupConfig, load_group
 from backy.groups.group import Group
 from backy.repository.config import CONFIG, JobConfig, dump_job, write_job
 from backy.repository.repository import Repository
-from backy.scheduler.configuration.configuration import Configuration, JobEntry
+from backy.scheduler.configuration.configuration import JobEntry
 from backy.system.safeyaml import parse_yaml
 
 
-def pending(configuration: Configuration, job: JobEntry) -> tuple[Path, bytes | None]:
+def pending(job: JobEntry) -> tuple[Path, bytes | None]:
     """Return the folder of a job's repository, which is made if it is missing, and the `config` to `configure` it with.
 
     That is None if the repository has it already. No plugin is loaded.
@@ -30,13 +30,11 @@ def pending(configuration: Configuration, job: JobEntry) -> tuple[Path, bytes | 
         RepositoryError: the base directory is missing, or the repository has another version.
         ConfigError: the present `config` is wrong.
     """
-    directory = configuration.repository(job)
+    directory, base = job.directory, job.directory.parent
     # The base directory is not created: if its disk is not mounted, backups would fill the one below.
-    if not configuration.settings.base_dir.is_dir():
-        raise RepositoryError(
-            f"there is no folder {configuration.settings.base_dir}: is its disk mounted? A base-dir that is new is to "
-            "be made by hand"
-        )
+    if not base.is_dir():
+        text = f"there is no folder {base}: is its disk mounted? A base-dir that is new is to be made by hand"
+        raise RepositoryError(text)
     # Without its parents, and not readable for others: it holds the data of guests.
     directory.mkdir(mode=0o750, exist_ok=True)
     if isinstance(job.config, GroupConfig):

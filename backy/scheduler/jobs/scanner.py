@@ -41,13 +41,7 @@ def look(directory: Path, known: Stamp | None, summarized: Callable[[], Summary]
 class Scanner:
     """Keeps the summaries of repositories up to date."""
 
-    def __init__(
-        self,
-        directory: Callable[[Job], Path],
-        learn: Callable[[Job, Summary], None],
-        clock: Callable[[], datetime] = utc_now,
-    ) -> None:
-        self._directory = directory
+    def __init__(self, learn: Callable[[Job, Summary], None], clock: Callable[[], datetime] = utc_now) -> None:
         self._learn = learn
         self._clock = clock
         self._going: dict[str, asyncio.Task[None]] = {}
@@ -107,7 +101,7 @@ class Scanner:
         # What the thread needs is taken from the job here: only the loop may touch it.
         now, directory, past, allowed = (
             self._clock(),
-            self._directory(job),
+            job.settings.directory,
             job.entry.past,
             tolerance(job.entry.schedule),
         )

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 from backy.api import Job
 from backy.errors import BackyError
@@ -98,15 +97,6 @@ def _job(directory: Path) -> Job:
         return Job(directory.name, directory.name, directory)
 
 
-class Change(NamedTuple):
-    """A job that became overdue, or keeps its SLA again."""
-
-    hook: str
-    job: str
-    since: datetime
-    text: str
-
-
 class SlaWatch:
     """Remembers which jobs are overdue, so that each change is told once."""
 
@@ -116,12 +106,12 @@ class SlaWatch:
             name: written - timedelta(seconds=job.sla_overdue) for name, job in before.items() if job.sla_overdue
         }
 
-    def changes(self, jobs: Iterable[JobStatus], now: datetime) -> Iterator[Change]:
-        """Yield what has changed since the last call."""
+    def changes(self, jobs: Iterable[JobStatus], now: datetime) -> Iterator[tuple[str, str, datetime, str]]:
+        """Yield what has changed since the last call: hooks, names of jobs, since when, and texts."""
         for job in jobs:
             if job.sla_overdue and job.job not in self._since:
                 since = self._since[job.job] = now - timedelta(seconds=job.sla_overdue)
-                yield Change("backy_job_overdue", job.job, since, f"{late(job)} is not within SLA")
+                yield "backy_job_overdue", job.job, since, f"{late(job)} is not within SLA"
             elif not job.sla_overdue and job.job in self._since:
                 since = self._since.pop(job.job)
-                yield Change("backy_job_recovered", job.job, since, f"{job.job} is within SLA again")
+                yield "backy_job_recovered", job.job, since, f"{job.job} is within SLA again"

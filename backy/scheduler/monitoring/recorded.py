@@ -72,9 +72,8 @@ def job_of(directory: Path, default: Path) -> JobEntry | None:
     for path in paths:
         # Others will tell what is wrong with it.
         with suppress(BackyError):
-            found = load(path)
-            for job in found.jobs.values():
-                if found.repository(job).resolve() == directory:
+            for job in load(path).jobs.values():
+                if job.directory.resolve() == directory:
                     return job
     return None
 

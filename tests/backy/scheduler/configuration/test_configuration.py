@@ -63,7 +63,7 @@ def test_what_is_not_written_has_its_default(read) -> None:
         True,
         None,
     )
-    assert configuration.repository(job) == Path("/srv/backy/web1")
+    assert job.directory == Path("/srv/backy/web1")
 
 
 def test_everything_that_is_written_counts(read) -> None:
@@ -102,7 +102,7 @@ def test_everything_that_is_written_counts(read) -> None:
     assert other.config.storage.written == {"type": "chunked", "compression": 3}
     assert other.config.verifier.written == {"type": "sample"}
     assert (other.config.expire, other.time_limit) == (True, timedelta(hours=6))
-    assert configuration.repository(other) == Path("/backups/other")
+    assert other.directory == Path("/backups/other")
 
 
 def test_a_job_may_have_several_verifiers(read) -> None:

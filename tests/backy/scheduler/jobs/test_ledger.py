@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,7 @@ def ledger_of(*names: str, interval: timedelta = DAY) -> Ledger:
     ledger = Ledger(1)
     for name in names:
         schedule = {"daily": ScheduledTag(interval, 3)}
-        settings = JobEntry(name, schedule, JobConfig(format=3, source=SourceSection.named("file")))
+        settings = JobEntry(Path(name), schedule, JobConfig(format=3, source=SourceSection.named("file")))
         ledger.jobs[name] = Job(settings, ledger.agenda.add(name, schedule, NOW - 100 * DAY), Remembered(job=name))
     return ledger
 

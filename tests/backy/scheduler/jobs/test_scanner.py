@@ -37,9 +37,9 @@ SCHEDULE = {"daily": ScheduledTag(timedelta(days=1), 7)}
 
 
 @pytest.fixture
-def job() -> Callable[[str], Job]:
-    def make(name: str) -> Job:
-        settings = JobEntry(name, SCHEDULE, JobConfig(format=3))
+def job() -> Callable[..., Job]:
+    def make(name: str, directory: Path | None = None) -> Job:
+        settings = JobEntry(directory or Path("/nowhere", name), SCHEDULE, JobConfig(format=3))
         return Job(settings, Agenda(1).add(name, SCHEDULE, LONG_AGO), Remembered(job=name))
 
     return make
@@ -189,13 +189,13 @@ def test_a_repository_that_has_not_changed_is_not_read_again(
         return summarize(directory, since, now, allowed, earlier)
 
     monkeypatch.setattr(module, "summarize", note)
-    vm = job("vm")
+    vm = job("vm", repository.directory)
     # what was made just now is read again in any case
     for path in (repository.directory, repository.directory / "journal"):
         os.utime(path, ns=(0, time_ns() - 10**9))
 
     async def look() -> list[int]:
-        scanner = Scanner(lambda _: repository.directory, lambda one, found: setattr(one, "summary", found))
+        scanner = Scanner(lambda one, found: setattr(one, "summary", found))
         counts = []
         for look in (lambda: scanner.look([vm]), lambda: scanner.look([vm]), lambda: scanner.look_again(vm)):
             await look()
@@ -224,7 +224,7 @@ def test_a_repository_that_can_not_be_looked_at_is_told_once(
 
     async def look() -> None:
         nonlocal broken
-        scanner = Scanner(lambda _: Path("/nowhere"), lambda *_: None)
+        scanner = Scanner(lambda *_: None)
         vm = job("vm")
         await scanner.look([vm])
         await scanner.look([vm])
@@ -252,7 +252,7 @@ def test_a_disk_that_hangs_does_not_stop_the_loop(job, monkeypatch: pytest.Monke
 
     async def run() -> int:
         learned: list[Job] = []
-        scanner = Scanner(lambda _: Path("/nowhere"), lambda one, _: learned.append(one))
+        scanner = Scanner(lambda one, _: learned.append(one))
         jobs = [job(f"vm{number}") for number in range(module.BATCH + 1)]
         scanner.add(jobs)
         task = asyncio.create_task(scanner.run(lambda: jobs, lambda: timedelta(0)))
@@ -285,7 +285,7 @@ def test_a_repository_that_hangs_holds_up_no_other_and_is_told(job, monkeypatch:
 
     async def run() -> None:
         learned: list[str] = []
-        scanner = Scanner(lambda one: Path("/nowhere", one.entry.name), lambda one, _: learned.append(one.entry.name))
+        scanner = Scanner(lambda one, _: learned.append(one.entry.name))
         jobs = [job(f"vm{number}") for number in range(5)]
         await scanner.look(jobs)
         while len(learned) < 4:
@@ -311,7 +311,7 @@ def test_another_scan_that_begins_meanwhile_is_waited_for(job) -> None:
     async def run() -> None:
         vm, learned, lost = job("vm"), [], []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context))
-        scanner = Scanner(lambda one: Path("/nowhere", one.entry.name), lambda _, found: learned.append(found))
+        scanner = Scanner(lambda _, found: learned.append(found))
         # of several that wait for the same scan, each sees one that began later
         assert all(await asyncio.gather(*(scanner.look_again(vm) for _ in range(3))))
         assert (len(learned), lost) == (3, []), "one after the other"
@@ -323,14 +323,14 @@ def test_another_scan_that_begins_meanwhile_is_waited_for(job) -> None:
 def test_what_is_ahead_of_the_clock_is_looked_at_again_when_the_clock_moves(repository: Repository, job) -> None:
     made = Backup(repository, ("daily",), clock=lambda: START).run()
     now = START
-    vm = job("vm")
+    vm = job("vm", repository.directory)
 
     def learn(one: Job, found: Summary) -> None:
         one.summary, one.entry.past = found, found.past
 
     async def look() -> list[tuple[str, ...]]:
         nonlocal now
-        scanner, seen = Scanner(lambda _: repository.directory, learn, lambda: now), []
+        scanner, seen = Scanner(learn, lambda: now), []
         for time in (START, START - timedelta(days=60), START - timedelta(minutes=5)):
             now = time
             await scanner.look([vm])
