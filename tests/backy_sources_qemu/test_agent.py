@@ -145,7 +145,6 @@ def guest(libvirt: Libvirt) -> Iterator[Guest]:
             assert time.monotonic() < end, "the agent does not answer"
             time.sleep(0.1)
         yield made
-        libvirt.virsh("destroy", "agent")
         libvirt.virsh("undefine", "agent")
 
 
@@ -200,7 +199,19 @@ def test_it_writes_again_whatever_becomes_of_backy(
 
 
 def test_a_guest_in_which_nothing_can_be_frozen_is_not_called_frozen(guest: Guest) -> None:
-    """A guest with ZFS alone is one. This is the last test of the guest, as it has no disk afterwards."""
+    """A guest with ZFS alone is one. The guest has no disk afterwards."""
     guest.agent('{"execute":"guest-exec","arguments":{"path":"/bin/busybox","arg":["umount","-l","/data"]}}')
     with pytest.raises(SourceError, match="the guest agent of agent froze nothing: no file system"), guest.moment():
+        pass
+
+
+def test_a_machine_that_is_shut_down_is_at_rest_and_not_frozen(guest: Guest) -> None:
+    guest.libvirt.virsh("destroy", guest.name)
+    with guest.moment() as rest:
+        assert not rest.frozen
+
+
+def test_a_machine_that_is_not_there_is_told_of(libvirt: Libvirt) -> None:
+    nobody = Guest(libvirt, Path("/nowhere"), "nobody")
+    with pytest.raises(SourceError, match="failed to get domain 'nobody'"), nobody.moment():
         pass

@@ -19,21 +19,36 @@ TIMEOUT = 60.0
 
 NOTHING = "froze nothing: no file system that can be frozen is mounted in the guest"
 
+GONE = ("failed to get domain", "domain is not running")
+"""Words of virsh that tell that there is nothing to thaw."""
+
 
 def main(act: str, way: str, *place: str) -> str | None:
     """Have the agent do it; return what is wrong, or None."""
     return _by_libvirt(act, *place) if way == "domain" else _by_socket(act, *place)
 
 
+def is_shut_off(domain: str, uri: str = "") -> bool:
+    """Tell whether libvirt knows that a machine does not run."""
+    return _virsh("domstate", domain, uri)[1] == "shut off"
+
+
 def _by_libvirt(act: str, domain: str, uri: str = "") -> str | None:
-    words = ["virsh", *(["--connect", uri] if uri else []), f"domfs{act}", "--", domain]
+    is_done, told = _virsh(f"domfs{act}", domain, uri)
+    if not is_done:
+        return None if act == "thaw" and any(words in told for words in GONE) else told
+    return f"the guest agent of {domain} {NOTHING}" if told.startswith("Froze 0 ") else None
+
+
+def _virsh(command: str, domain: str, uri: str) -> tuple[bool, str]:
+    """Run a command of virsh; return whether it succeeded, and what it has told."""
+    words = ["virsh", *(["--connect", uri] if uri else []), command, "--", domain]
     try:
         done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}, check=False)  # noqa: S603  # no shell
     except OSError as error:
-        return f"virsh can not be run: {error.strerror}; it is in the package libvirt-clients"
-    if done.returncode:
-        return " ".join(done.stderr.split()).removeprefix("error: ")
-    return f"the guest agent of {domain} {NOTHING}" if done.stdout.startswith("Froze 0 ") else None
+        return False, f"virsh can not be run: {error.strerror}; it is in the package libvirt-clients"
+    told = " ".join((done.stderr if done.returncode else done.stdout).split())
+    return not done.returncode, told.removeprefix("error: ")
 
 
 def _by_socket(act: str, path: str) -> str | None:
