@@ -45,13 +45,10 @@ def write_file(path: Path, content: bytes | bytearray | mmap.mmap, mode: int = R
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
-        try:
-            with naming(path):
-                write_sparse(descriptor, content)
-                os.fchmod(descriptor, mode)
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with closed_at_end(descriptor), naming(path):
+            write_sparse(descriptor, content)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -134,6 +131,15 @@ def naming(path: Path | str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def closed_at_end(descriptor: int) -> Iterator[int]:
+    """Close a descriptor when the context ends."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def write_all(descriptor: int, content: bytes | bytearray | memoryview) -> None:
     """Write all of `content` at the current position."""
     # write(2) may write less: at a signal, at a full disk, or above 2 GiB.
@@ -205,12 +211,8 @@ def sync_file_system_of(folder: Path | str) -> None:
 
 def _sync(folder: Path | str, sync: Callable[[int], None]) -> None:
     """Open `folder`, call `sync` with its descriptor, and name the folder in errors."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with naming(folder):
-            sync(descriptor)
-    finally:
-        os.close(descriptor)
+    with closed_at_end(os.open(folder, os.O_RDONLY | os.O_DIRECTORY)) as descriptor, naming(folder):
+        sync(descriptor)
 
 
 def sync_file_system(descriptor: int) -> None:

@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from backy.durable import write_all
+from backy.durable import closed_at_end, write_all
 from backy.errors import BackyError
 from backy.guest.filesystem import Node
 from backy.guest.guard import GuestError
@@ -40,11 +40,8 @@ class Copy:
         folder, name = (target, node.name) if into else (target.absolute().parent, target.name)
         if into and name == "/":
             raise GuestError("the root has no name: give one that is not there yet")
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with closed_at_end(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as descriptor:
             self._copy(node, descriptor, name, str(folder / name))
-        finally:
-            os.close(descriptor)
         if self.problems:
             raise GuestError(
                 f"{counted(len(self.problems), 'file was', 'files were')} not copied, "
@@ -88,22 +85,20 @@ class Copy:
 
 def _file(node: Node, folder: int, name: str) -> None:
     """Copy a file with its holes, mode and time. Remove it again if it can not be copied as a whole."""
-    descriptor = os.open(name, _NEW, 0o600, dir_fd=folder)
-    try:
-        # Ranges that are not written stay holes.
-        os.ftruncate(descriptor, node.size)
-        for extent in node.extents():
-            if extent.data:
-                for offset, data in node.read(extent):
-                    os.lseek(descriptor, offset, os.SEEK_SET)
-                    write_all(descriptor, data)
-        os.fchmod(descriptor, node.mode & 0o777)
-        os.utime(descriptor, ns=(node.modified, node.modified))
-    except BaseException:
-        os.unlink(name, dir_fd=folder)
-        raise
-    finally:
-        os.close(descriptor)
+    with closed_at_end(os.open(name, _NEW, 0o600, dir_fd=folder)) as descriptor:
+        try:
+            # Ranges that are not written stay holes.
+            os.ftruncate(descriptor, node.size)
+            for extent in node.extents():
+                if extent.data:
+                    for offset, data in node.read(extent):
+                        os.lseek(descriptor, offset, os.SEEK_SET)
+                        write_all(descriptor, data)
+            os.fchmod(descriptor, node.mode & 0o777)
+            os.utime(descriptor, ns=(node.modified, node.modified))
+        except BaseException:
+            os.unlink(name, dir_fd=folder)
+            raise
 
 
 def stream(node: Node, descriptor: int) -> None:

@@ -11,6 +11,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from backy.durable import closed_at_end
+
 _MOST_LINKS: Final = 40
 """Links that the kernel follows in one path (path_resolution(7))."""
 _PROC: Final = Path("/proc")
@@ -57,7 +59,7 @@ def _target(path: Path) -> str | None:
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    try:
+    with closed_at_end(descriptor):
         status = os.fstat(descriptor)
         if not stat.S_ISLNK(status.st_mode):
             return None
@@ -65,8 +67,6 @@ def _target(path: Path) -> str | None:
             text = f"is a symbolic link of user {status.st_uid}; only your own and those of root are followed"
             raise PermissionError(errno.EPERM, text, os.fspath(path))
         target = os.readlink("", dir_fd=descriptor)
-    finally:
-        os.close(descriptor)
     # An open pipe or socket is "pipe:[1234]" there, which is no path.
     return None if not target.startswith("/") and _in_proc(path.parent) else target
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from backy.durable import sync_file_system_of
+from backy.durable import closed_at_end, sync_file_system_of
 
 RESERVE = ".reserve"
 """Name of the file whose space is given up when the disk is full."""
@@ -58,14 +58,11 @@ def _keep(path: Path, size: int) -> None:
         # A program may have copied it as a hole.
         if found.st_size == size <= found.st_blocks * 512:
             return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
+    with closed_at_end(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)) as descriptor:
         # What a command leaves on a full disk may be less, and the next one gets by with that.
         while size and not _allocated(descriptor, size):
             size = size // 2 if size >= 2 * _LEAST else 0
         os.ftruncate(descriptor, size)
-    finally:
-        os.close(descriptor)
 
 
 def _allocated(descriptor: int, size: int) -> bool:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backy.contract.images import ID_PATTERN
-from backy.durable import WrongFileError, allocate_ahead, open_regular, read_file, sync_folder, write_all
+from backy.durable import WrongFileError, allocate_ahead, closed_at_end, open_regular, read_file, sync_folder, write_all
 from backy.errors import UnreadError
 from backy.repository.journal.lines import NO_LINE, UNREAD, Fact, Line, Read, Step, decode, digest, encode
 from backy.repository.journal.replay import BEGIN
@@ -115,8 +115,7 @@ class Journal:
     @contextmanager
     def _opened(self, *, counting: bool = False) -> Iterator[_End]:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self.path, flags, _MODE)
-        try:
+        with closed_at_end(os.open(self.path, flags, _MODE)) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             end = _End(descriptor, self._clock, counting=counting)
             if end.number == 0:
@@ -130,8 +129,6 @@ class Journal:
                     step = Step.UNKNOWN if there.unread else Step.DONE
                 end.append(last.act, step, revision=last.revision, fact=last.fact, note=last.note)
             yield end
-        finally:
-            os.close(descriptor)
 
 
 class _End:

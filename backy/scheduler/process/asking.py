@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from backy.durable import closed_at_end
 from backy.errors import BackyError
 
 SOCKET = ".socket"
@@ -86,8 +87,5 @@ def ask(directory: Path, command: Sequence[str], limit: timedelta | None = None)
 def short(directory: Path) -> Iterator[str]:
     """Yield a short path of a directory."""
     # The address of a socket has 108 bytes at most, and a path can be longer.
-    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closed_at_end(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as descriptor:
         yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)

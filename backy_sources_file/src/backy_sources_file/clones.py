@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from backy.durable import closed_at_end
 from backy_sources_file import reflink
 
 _ATTRIBUTE: Final = "user.backy.clone"
@@ -36,25 +37,19 @@ class Clones:
         Raises:
             OSError: the file system can not make a clone here.
         """
-        descriptor = os.open(self._folder(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
+        with closed_at_end(os.open(self._folder(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)) as descriptor:
             reflink.clone(image, descriptor)
             yield descriptor
-        finally:
-            os.close(descriptor)
 
     def keep(self, descriptor: int, revision_id: str) -> None:
         """Sync a clone, name it after a revision, and remove all other clones of the job."""
         os.setxattr(descriptor, _ATTRIBUTE, _fingerprint(descriptor, revision_id))
         # A name must never lead to a clone that a power loss could still tear.
         os.fsync(descriptor)
-        folder = os.open(self._folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with closed_at_end(os.open(self._folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as folder:
             # Only linkat(2) can follow this link to a file without a name, and Python calls it only with a folder.
             origin = f"/proc/self/fd/{descriptor}"
             os.link(origin, self._name(revision_id), src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
-        finally:
-            os.close(folder)
         self.remove_others([revision_id])
 
     @contextmanager
@@ -67,13 +62,10 @@ class Clones:
         """
         # Others may put a link or a pipe under the name: neither follow the one nor wait for the other.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(self._folder() / self._name(revision_id), flags)
-        try:
+        with closed_at_end(os.open(self._folder() / self._name(revision_id), flags)) as descriptor:
             if not _is_whole(descriptor, revision_id):
                 raise ForeignCloneError
             yield descriptor
-        finally:
-            os.close(descriptor)
 
     def remove_others(self, revisions: Collection[str]) -> None:
         """Remove the clones of all revisions except `revisions`."""

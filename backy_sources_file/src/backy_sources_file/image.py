@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backy.api import Consistency, Extent, SourceError
-from backy.durable import pread_all
+from backy.durable import closed_at_end, pread_all
 from backy_sources_file.watching import WriteWatch
 
 
@@ -26,10 +26,8 @@ def opened(path: Path) -> Iterator[OpenFile]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise SourceError(f"source {path}: {error.strerror}") from error
-    try:
+    with closed_at_end(descriptor):
         yield OpenFile(path, descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class OpenFile:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from backy.durable import open_regular, read_file, refuse_links
+from backy.durable import closed_at_end, open_regular, read_file, refuse_links
 from backy.errors import ChunkDamageError
 from backy_storages_chunked.codec import LARGEST_FRAME
 
@@ -101,13 +101,10 @@ class ChunkFiles:
 
     def drop_cached(self, file: ChunkFile, *, sync: bool) -> None:
         """Have a file read from the disk the next time; bring it there before if `sync` is true. Raises OSError."""
-        descriptor = open_regular(self.path(file))
-        try:
+        with closed_at_end(open_regular(self.path(file))) as descriptor:
             if sync:
                 os.fsync(descriptor)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
 
     def folder(self, number: int) -> Iterator[ChunkFile]:
         """Yield the chunk files in one of the 256 folders, in no order."""

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from backy.api import PAGE_SIZE, Stored, checked
 from backy.direct import DirectWriter, switched
-from backy.durable import READ_ONLY, naming, pwrite_all, sync_file_system, sync_folder
+from backy.durable import READ_ONLY, closed_at_end, naming, pwrite_all, sync_file_system, sync_folder
 from backy.errors import MOST_FINDINGS, ChunkDamageError
 from backy.pages import differing_pages, total
 from backy_storages_chunked.codec import Codec, apply_delta, encode_delta, make_delta
@@ -208,16 +208,13 @@ class ChunkWriter:
         replaces = self._files.find(file.chunk_id) is not None
         temporary = f"{self._files.temporary}/{threading.get_native_id()}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, READ_ONLY)
-        try:
-            with naming(path):
-                self._write(descriptor, frame)
-                if self._durability == "file" or replaces:
-                    os.fsync(descriptor)
-                elif self._durability == "filesystem":
-                    # Starts writing to the disk, so that the sync at the end has little left to wait for.
-                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
+        with closed_at_end(descriptor), naming(path):
+            self._write(descriptor, frame)
+            if self._durability == "file" or replaces:
+                os.fsync(descriptor)
+            elif self._durability == "filesystem":
+                # Starts writing to the disk, so that the sync at the end has little left to wait for.
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         try:
             os.rename(temporary, path)
         except FileNotFoundError:
