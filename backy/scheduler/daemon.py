@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
+from time import monotonic_ns
 from typing import Any, TypeVar
 
 from backy.errors import BackyError
@@ -122,11 +123,11 @@ class Daemon:
                     group.create_task(self._watch_disk()),
                     *(group.create_task(part) for part in self._reporter.parts()),
                 ]
-                self._notifier.ready()
+                self._notifier.tell("READY=1")
                 log.info("scheduling %s of %s", counted(len(self.ledger.jobs), "job"), self.configuration.path)
                 await self._stop.wait()
                 log.info("stopping")
-                self._notifier.stopping()
+                self._notifier.tell("STOPPING=1")
                 for task in work:
                     task.cancel()
         finally:
@@ -215,7 +216,7 @@ class Daemon:
 
     async def _reload(self) -> str:
         async with self._reloading:
-            self._notifier.reloading()
+            self._notifier.tell(f"RELOADING=1\nMONOTONIC_USEC={monotonic_ns() // 1000}")
             try:
                 configuration = await aside(load, self.configuration.path)
                 self._check_new(configuration)
@@ -232,7 +233,7 @@ class Daemon:
             finally:
                 # Before anybody is told that it is done: who asks then shall find the present state.
                 await self._reporter.write()
-                self._notifier.ready()
+                self._notifier.tell("READY=1")
 
     def _check_new(self, configuration: Configuration) -> None:
         """Raise BackyError if a running scheduler can not apply the configuration."""
@@ -246,18 +247,17 @@ class Daemon:
         self.configuration = configuration
         self._loaded = self._clock()
         self._runner.callback = configuration.settings.backup_completed_callback
-        changes = self.ledger.apply(configuration, before, self._loaded)
-        self._scanner.add(changes.added)
-        ended = [job for job in changes.ended if job.task]
+        added, ended = self.ledger.apply(configuration, before, self._loaded)
+        self._scanner.add(added)
         for job in ended:
-            log.warning(
-                "%s: its backup is ended, as the job is gone or has another source or storage", job.settings.name
-            )
+            if job.task:
+                text = "its backup is ended, as the job is gone or has another source or storage"
+                log.warning("%s: %s", job.settings.name, text)
         self._end(ended)
         self._wake.set()
-        removed = sum(job.settings.name not in self.ledger.jobs for job in changes.ended)
+        removed = sum(job.settings.name not in self.ledger.jobs for job in ended)
         gone = counted(removed, "is gone", "are gone")
-        return f"{counted(len(self.ledger.jobs), 'job')}, {len(changes.added)} of them new; {gone}"
+        return f"{counted(len(self.ledger.jobs), 'job')}, {len(added)} of them new; {gone}"
 
     def _keep(self, work: Coroutine[Any, Any, Returned]) -> asyncio.Task[Returned]:
         """Start a task that is awaited before the scheduler stops."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from backy.cli.options import force_option, tags_argument
 from backy.cli.output import echo
-
-if TYPE_CHECKING:
-    from backy.repository.revision import Revision
+from backy.repository.revision import Revision
 
 # Without a default, unlike the shared option: tags decide how long a revision is kept.
 _revision_option = click.option(

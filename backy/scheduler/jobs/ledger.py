@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 import msgspec
 
@@ -51,14 +50,6 @@ class Job:
         return self.summary.audited if self.summary else Audited(self.known.head, self.known.tampering)
 
 
-class Changes(NamedTuple):
-    """What a new configuration changes."""
-
-    added: list[Job]
-    ended: list[Job]
-    """Jobs that were removed, or have another source or storage: their runs must be ended."""
-
-
 class Ledger:
     """All jobs of the configuration in force."""
 
@@ -66,8 +57,15 @@ class Ledger:
         self.agenda = Agenda(worker_limit)
         self.jobs: dict[str, Job] = {}
 
-    def apply(self, configuration: Configuration, before: Mapping[str, JobStatus], now: datetime) -> Changes:
-        """Apply a configuration and return the changes. `before` has what to show of new jobs until their scan."""
+    def apply(
+        self, configuration: Configuration, before: Mapping[str, JobStatus], now: datetime
+    ) -> tuple[list[Job], list[Job]]:
+        """Apply a configuration. `before` has what to show of new jobs until their scan.
+
+        Returns:
+            The jobs that were added, and those whose runs must be ended: they were removed, or have another source or
+            storage.
+        """
         self.agenda.worker_limit = configuration.settings.worker_limit
         wanted = configuration.jobs
         ended = [self._remove(name) for name in self.jobs.keys() - wanted.keys()]
@@ -85,7 +83,7 @@ class Ledger:
                 job.settings, job.row = settings, None
         # Sorted once here, so that no status has to be.
         self.jobs = {name: self.jobs[name] for name in sorted(self.jobs)}
-        return Changes(added, ended)
+        return added, ended
 
     def learn(self, job: Job, summary: Summary, now: datetime) -> None:
         """Record the summary of a job's repository."""

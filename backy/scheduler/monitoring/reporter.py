@@ -69,7 +69,7 @@ class Reporter:
         found = self._current()
         running = sum(pool.running for pool in found.pools.values())
         queued = sum(pool.queued for pool in found.pools.values())
-        self._notifier.status(f"{counted(len(found.jobs), 'job')}, {running} running, {queued} waiting for a slot")
+        self._notifier.tell(f"STATUS={counted(len(found.jobs), 'job')}, {running} running, {queued} waiting for a slot")
         # The status is complete here, as only the loop may look at jobs; encoding and writing it takes long.
         await aside(self._write, self._configuration(), found)
 
@@ -119,5 +119,5 @@ class Reporter:
         """Reset the watchdog until cancelled."""
         # From the loop itself, so that it stops if the loop hangs; twice as often as needed, see sd_notify(3).
         while self._notifier.watchdog:
-            self._notifier.alive()
+            self._notifier.tell("WATCHDOG=1")
             await asyncio.sleep(self._notifier.watchdog.total_seconds() / 2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 from collections.abc import MutableMapping
 from datetime import timedelta
 
@@ -18,7 +17,7 @@ class Notifier:
     def __init__(self, address: str | None, watchdog: timedelta | None = None) -> None:
         self._address = address
         self.watchdog = watchdog
-        """Longest time between two calls of `alive`; None if the manager has no watchdog."""
+        """Longest time between two messages `WATCHDOG=1`; None if the manager has no watchdog."""
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notifier:
@@ -30,27 +29,8 @@ class Notifier:
         watched = microseconds is not None and microseconds.isdecimal() and meant
         return cls(address, timedelta(microseconds=int(microseconds)) if microseconds and watched else None)
 
-    def ready(self) -> None:
-        """Report that the scheduler is ready, at the start or after a reload."""
-        self._send("READY=1")
-
-    def reloading(self) -> None:
-        """Report that the configuration is being reloaded. Call `ready` afterwards."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-
-    def stopping(self) -> None:
-        """Report that the scheduler is stopping."""
-        self._send("STOPPING=1")
-
-    def alive(self) -> None:
-        """Reset the watchdog."""
-        self._send("WATCHDOG=1")
-
-    def status(self, text: str) -> None:
-        """Show a line in `systemctl status`."""
-        self._send(f"STATUS={text}")
-
-    def _send(self, message: str) -> None:
+    def tell(self, message: str) -> None:
+        """Send a message of sd_notify(3), such as `READY=1`."""
         if not self._address:
             return
         address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address

@@ -166,7 +166,7 @@ class Running:
         self.write()
         assert self.process
         self.process.send_signal(signal.SIGHUP)
-        self.wait_for("RELOADING=1")
+        self.wait_for("RELOADING=1\nMONOTONIC_USEC=")
         self.wait_for("READY=1")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
