@@ -22,7 +22,7 @@ def command(configuration: Path) -> None:
     directory and removed. No source is touched.
     """
     from backy.scheduler.configuration.checking import check
-    from backy.scheduler.configuration.configuration import ConfigurationError
+    from backy.scheduler.configuration.document import ConfigurationError
 
     try:
         found, unknown = check(configuration)

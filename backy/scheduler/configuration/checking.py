@@ -17,16 +17,8 @@ from backy.errors import BackyError, ConfigError, PluginError, StorageError
 from backy.plugins.discovery import Kind, Plugin
 from backy.plugins.events import Events
 from backy.plugins.loading import chosen, invoke, managed
-from backy.scheduler.configuration.configuration import (
-    Configuration,
-    ConfigurationError,
-    Examined,
-    JobEntry,
-    Problem,
-    Written,
-    examine,
-    global_name,
-)
+from backy.scheduler.configuration.configuration import Configuration, Examined, JobEntry, Written, examine, global_name
+from backy.scheduler.configuration.document import ConfigurationError, Problem
 
 
 def check(path: Path) -> tuple[Configuration, list[str]]:
@@ -102,13 +94,10 @@ class Surroundings:
             # What is wrong is not in the settings, which have a default in its place.
             try:
                 for text in () if key in wrong else problems():
-                    yield self._problem(key, text)
+                    yield Problem(self._found.document.line(key.split(".")), key, text)
             except PermissionError as error:
                 self.unknown.append(f"{key}: {error.filename}")
         yield from self._same_sources()
-
-    def _problem(self, key: str, text: str) -> Problem:
-        return Problem(self._found.document.line(key.split(".")), key, text)
 
     def _base_directory(self) -> Iterator[str]:
         """Yield what is wrong with the base directory, or keeps storages from working in it."""

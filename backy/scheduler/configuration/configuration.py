@@ -27,22 +27,10 @@ from backy.repository.config import (
 from backy.repository.revision import MANUAL, PINNED, tag_problem
 from backy.repository.sealed import FORMAT
 from backy.retention.schedule import Schedule
-from backy.scheduler.configuration.document import ConfigurationError, Document, Problem
+from backy.scheduler.configuration.document import ConfigurationError, Document
 from backy.scheduler.configuration.keys import Global, JobKeys, Location
 from backy.scheduler.configuration.validation import Checker, Key
 from backy.text.phrases import alternatives
-
-__all__ = [
-    "Configuration",
-    "ConfigurationError",
-    "Global",
-    "JobEntry",
-    "Location",
-    "Problem",
-    "examine",
-    "load",
-    "load_location",
-]
 
 _GLOBAL = ("global", "config")
 """Names of the section `global`. Files of backy 2.2 have the second one."""

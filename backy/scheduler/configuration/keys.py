@@ -9,17 +9,7 @@ import msgspec
 
 from backy.config import Duration, Size
 from backy.groups.config import Disk
-from backy.repository.config import (
-    LONGEST_OUTAGE,
-    MOST_KEPT,
-    RESERVE,
-    TRASH,
-    PluginSection,
-    Quarantine,
-    SourceSection,
-    StorageSection,
-    VerifierSections,
-)
+from backy.repository import config
 
 STATUS = "status"
 """Name of the status file in the base directory."""
@@ -56,15 +46,15 @@ class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, re
     """Path of the metrics for Prometheus, or None: `*.prom` for node_exporter's textfile collector."""
     backup_completed_callback: Path | None = None
     """A program that is called after each backup."""
-    storage: StorageSection = StorageSection.named("chunked")
+    storage: config.StorageSection = config.StorageSection.named("chunked")
     """Storage of the images."""
-    verifier: VerifierSections | None = None
+    verifier: config.VerifierSections | None = None
     """Verifiers of new revisions; None leaves the choice to the source."""
     expire: bool = True
     """Whether revisions expire by the schedule."""
-    trash: Duration = TRASH
+    trash: Duration = config.TRASH
     """How long a revision stays in the trash after it was forgotten or has expired."""
-    longest_outage: Duration = LONGEST_OUTAGE
+    longest_outage: Duration = config.LONGEST_OUTAGE
     """How long the server may be off between two backups: a clock that says more is not believed."""
     time_limit: Duration | None = None
     """Time after which a backup is ended; 0 or None means never."""
@@ -72,32 +62,32 @@ class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, re
     """Time without a byte read or stored after which a backup is ended; 0 or None means never."""
     max_size: Size | None = None
     """Space that a repository may take: from then on its job makes no backups; 0 or None means any."""
-    reserve: Size = RESERVE
+    reserve: Size = config.RESERVE
     """Space in each repository for commands that free some when the disk is full; 0 means none."""
-    quarantine: Quarantine = Quarantine()
+    quarantine: config.Quarantine = config.Quarantine()
     """How much evidence of damage and differences each repository keeps."""
 
 
 class JobKeys(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
     """A job as it is written below `jobs`."""
 
-    source: SourceSection | None = None
+    source: config.SourceSection | None = None
     """The image to back up: `type` names the source, the other keys belong to it."""
     disks: dict[str, Disk] | None = None
     """The images of a machine with several disks, in place of `source`."""
     schedule: str
     """The name of a schedule."""
-    moment: PluginSection | None = None
+    moment: config.PluginSection | None = None
     """What brings the writers to rest while snapshots are taken."""
     # None where `global` has the same key, so that a job without the key can be told from one that repeats the default.
-    keep: dict[str, Annotated[int, msgspec.Meta(ge=1, le=MOST_KEPT)]] = {}
+    keep: dict[str, Annotated[int, msgspec.Meta(ge=1, le=config.MOST_KEPT)]] = {}
     """Numbers of revisions to keep that differ from the schedule's, by tag."""
-    storage: StorageSection | None = None
-    verifier: VerifierSections | None = None
+    storage: config.StorageSection | None = None
+    verifier: config.VerifierSections | None = None
     expire: bool | None = None
     time_limit: Duration | None = None
     standstill: Duration | msgspec.UnsetType | None = msgspec.UNSET
     """None switches it off, which is not the same as a key that is not there."""
     max_size: Size | None = None
     reserve: Size | None = None
-    quarantine: Quarantine | None = None
+    quarantine: config.Quarantine | None = None

@@ -72,7 +72,8 @@ class Console:
                 log.error("%s", problems[-1])  # noqa: TRY400  # the cause says all
                 continue
             self._servers.append(await asyncio.get_running_loop().create_server(lambda: Connection(self), sock=opened))
-            listening.append(_name(opened.getsockname()))
+            host, port, *_ = opened.getsockname()
+            listening.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         self.addresses, self.problems = tuple(listening), tuple(problems)
 
     def drop_idle(self) -> bool:
@@ -247,8 +248,3 @@ def _listening(address: str, port: int) -> socket.socket:
         opened.close()
         raise
     return opened
-
-
-def _name(where: Sequence[Any]) -> str:
-    host, port = where[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

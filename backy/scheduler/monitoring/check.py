@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from datetime import datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
@@ -73,16 +73,12 @@ def judge(found: Recorded) -> Verdict:
         *(line for job in status.jobs for line in _warnings(job, found.now)),
     ]
     tampered = [line for job in status.jobs for line in _tampering(job)]
-    full = [job for job in status.jobs if job.full]
-    critical = [
-        f"{what} {how}"
-        for found, what, how in (
-            (tampered, counted(len(tampered), "job"), "changed by somebody else than backy"),
-            (overdue, counted(len(overdue), "job"), "not within SLA"),
-            (full, counted(len(full), "job"), "not backed up, as the disk is full"),
-        )
-        if found
-    ]
+    worst: dict[str, Sized] = {
+        "changed by somebody else than backy": tampered,
+        "not within SLA": overdue,
+        "not backed up, as the disk is full": [job for job in status.jobs if job.full],
+    }
+    critical = [f"{counted(len(found), 'job')} {how}" for how, found in worst.items() if found]
     within = f"{counted(len(status.jobs), 'job')} within SLA"
     if status.copies:
         within += f" and {counted(len(status.copies), 'copy', 'copies')}"

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backy.scheduler.configuration.checking import check
-from backy.scheduler.configuration.configuration import ConfigurationError
+from backy.scheduler.configuration.document import ConfigurationError
 
 Content = dict[str, Any]
 

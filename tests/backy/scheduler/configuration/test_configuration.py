@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.repository.config import ScheduledTag
-from backy.scheduler.configuration.configuration import Configuration, ConfigurationError, load
+from backy.scheduler.configuration.configuration import Configuration, load
+from backy.scheduler.configuration.document import ConfigurationError
 
 SMALL = """\
 schedules:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from backy.scheduler.configuration import document
-from backy.scheduler.configuration.configuration import ConfigurationError, load, load_location
+from backy.scheduler.configuration.configuration import load, load_location
+from backy.scheduler.configuration.document import ConfigurationError
 
 REST = "schedules: {default: {daily: {interval: 3650d, keep: 3}}}\n"
 JOB = "vm1: {schedule: default, source: {type: file, filename: &place PLACE}}"
