@@ -17,7 +17,7 @@ from backy.config import typed
 from backy_sources_qemu.config import QemuConfig
 from backy_sources_qemu.disks import QemuSource
 from tests.backups import Backups
-from tests.virtual import Virtual
+from tests.virtual import Server, Virtual
 
 MIB = 2**20
 
@@ -95,6 +95,26 @@ def test_what_is_written_past_the_locks_is_noticed(
                 stream.seek(2 * MIB)
                 stream.write(b"torn")
         assert snapshot.consistency == ("none" if written else "crash")
+
+
+def test_what_is_written_to_a_file_of_data_is_noticed(folder: Path) -> None:
+    path = folder / "disk.qcow2"
+    options = f"data_file={folder}/data.raw"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "1M"], check=True)
+    with source(path).snapshot("revision1", None) as snapshot:
+        assert snapshot.consistency == "crash"
+        (folder / "data.raw").write_bytes(b"torn" * 256)
+        assert snapshot.consistency == "none"
+
+
+def test_nobody_knows_of_what_is_elsewhere(folder: Path, serve: Callable[..., Server]) -> None:
+    (folder / "below").write_bytes(b"below" * 1024)
+    below = serve("qemu-nbd", "-r", "-f", "raw", folder / "below")
+    path = folder / "disk.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", below.uri, path], check=True)
+    with source(path).snapshot("revision1", None) as snapshot:
+        assert snapshot.pread(0, 5120) == b"below" * 1024
+        assert snapshot.consistency == "unknown"
 
 
 @pytest.mark.parametrize(

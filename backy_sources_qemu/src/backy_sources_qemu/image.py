@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -115,11 +116,14 @@ def opened(image: Image, job_id: str, revision_id: str, parent: str | None) -> I
     is_kept = _begin(image, chain[0], bitmap, size)
     try:
         with ExitStack() as stack:
-            watches = [stack.enter_context(_watched(image.what, Path(one["filename"]))) for one in chain]
+            files, is_elsewhere = _files(chain)
+            watches = [stack.enter_context(_watched(image.what, path)) for path in files]
             connection = stack.enter_context(
                 export.opened(image.what, image.server(base and base.name), base and base.name)
             )
-            yield export.Export(connection, lambda: _worst(watches), base and base.name, base and base.known)
+            yield export.Export(
+                connection, lambda: _worst(watches, is_elsewhere=is_elsewhere), base and base.name, base and base.known
+            )
     except BaseException:
         if is_kept:
             with suppress(SourceError):
@@ -171,7 +175,16 @@ def _watched(what: str, path: Path) -> Iterator[WriteWatch]:
         os.close(descriptor)
 
 
-def _worst(watches: Sequence[WriteWatch]) -> Consistency:
-    """Return what an image is like that consists of several files."""
-    found = {watch.consistency for watch in watches}
+def _files(chain: Sequence[dict[str, Any]]) -> tuple[list[Path], bool]:
+    """Return the files of an image and of those behind it, and whether there is something that is no file of here."""
+    apart = [one.get("format-specific", {}).get("data", {}).get("data-file") for one in chain]
+    names = [*(one["filename"] for one in chain), *filter(None, apart)]
+    # QEMU names others by their protocol, as in nbd://server
+    files = [Path(name) for name in names if not re.match(r"[a-z0-9+-]+:", name)]
+    return files, len(files) < len(names)
+
+
+def _worst(watches: Sequence[WriteWatch], *, is_elsewhere: bool) -> Consistency:
+    """Return what an image is like that consists of several files, some of which may be out of sight."""
+    found = {watch.consistency for watch in watches} | ({"unknown"} if is_elsewhere else set[str]())
     return next(word for word in ("none", "unknown", "crash") if word in found)

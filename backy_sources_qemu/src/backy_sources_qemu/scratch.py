@@ -51,7 +51,7 @@ def make_marked(what: str, descriptor: int, size: int) -> None:
         ("qemu-img", "create", "-q", "-f", "qcow2", path, f"{size}"),
         ("qemu-img", "bitmap", "--add", "-g", f"{BLOCK}", "-f", "qcow2", path, MARK),
         # zeroes take no space
-        ("qemu-io", "-f", "qcow2", "-c", f"write -z {size - 512} 512", path),
+        ("qemu-io", "-f", "qcow2", "-c", f"write -z {max(size - 512, 0)} {min(size, 512)}", path),
     ):
         run(what, *command, descriptors=[descriptor])
 
