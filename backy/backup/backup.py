@@ -20,7 +20,7 @@ import shortuuid
 from backy.api import LARGEST_IMAGE, FreezingSnapshot, Moment, Report, Snapshot, Source, Statistics, Stored, Verifier
 from backy.backup.consistency import Assessment
 from backy.backup.findings import Findings, recorded
-from backy.backup.rest import Rest, moment_of
+from backy.backup.rest import Rest, Stages, moment_of
 from backy.backup.transfer import Transfer, Transferred, Unhinted
 from backy.durable import names_in, sync_file_system_of
 from backy.errors import BackyError, RepositoryBusyError, SourceBusyError, SourceError, VerificationError, is_full
@@ -73,6 +73,8 @@ class Backup:
     """The group of disks that the new revision belongs to."""
     rest: Rest = field(default_factory=Rest)
     """Whether the writers rest while the snapshot is taken."""
+    revision: Revision = field(init=False)
+    """The new revision, once it is complete."""
 
     def run(self) -> Revision:
         """Make a new revision and return it.
@@ -82,27 +84,31 @@ class Backup:
             VerificationError: the stored image differs from the source; the new revision is removed.
             BackyError, OSError: anything else; the new revision is removed, the older ones are unchanged.
         """
-        self._complete: Revision | None = None
+        list(self.stages())
+        return self.revision
+
+    def stages(self) -> Stages:
+        """Make `revision`; stop when it has begun, with the snapshot, when all is stored and verified, and recorded."""
+        self._complete = False
         self._known: list[Revision] | None = None
         try:
             # The events outermost: their plugins are told when the locks are released.
             with self.events or Events.installed(self.repository.config.hooks) as self._events:
                 try:
                     with self.repository.locked(storing=True, beside=True):
-                        return self._bounded()
+                        yield from self._bounded()
                 except Exception as error:
                     # a busy one is no failure: the same backup may succeed later
-                    if self._complete is None and not isinstance(error, RepositoryBusyError | SourceBusyError):
+                    if not self._complete and not isinstance(error, RepositoryBusyError | SourceBusyError):
                         self._events.tell("backy_backup_failed", job=self.repository.job, error=error_line(error))
                     raise
         except Exception as error:
-            if self._complete is None:
+            if not self._complete:
                 raise
             # whatever follows is no reason to make the backup again
-            log.warning("%s is complete, but what follows a backup failed: %s", self._complete.id, error_line(error))
-            return self._complete
+            log.warning("%s is complete, but what follows a backup failed: %s", self.revision.id, error_line(error))
 
-    def _bounded(self) -> Revision:
+    def _bounded(self) -> Stages:
         """Make a revision; of what backups store that do not end, keep one image for the next one."""
         # one that was killed could not do that itself
         if any(begun(names_in(self.repository.directory))):
@@ -111,11 +117,11 @@ class Backup:
             self._sweep(full=False)
         try:
             with shared(self.repository.directory, PURGE_LOCK):
-                return self._locked()
+                yield from self._locked()
         except SourceBusyError:
             raise  # nothing was stored
         except Exception as error:
-            if self._complete is None:
+            if not self._complete:
                 self._sweep(full=is_full(error))
             raise
 
@@ -129,20 +135,19 @@ class Backup:
         except (BackyError, OSError) as error:
             log.warning("what a backup stored that did not end stays: %s", error)
 
-    def _locked(self) -> Revision:
+    def _locked(self) -> Stages:
         source, moment = self.source or self.repository.source(), None if self.source else moment_of(self.repository)
         # here, so that a wrong section, or a store that is not there, fails before anything begins
         self.repository.require_store()
         self.repository.explain()
         self._events.ask("backy_backup_starting", job=self.repository.job, tags=self.tags)
-        revision = self._make(source, moment)
+        yield from self._make(source, moment)
         # before anybody is told that it is complete
         self.repository.publish_if_possible(again=True)
-        self._events.tell("backy_backup_finished", job=self.repository.job, revision=revision.info)
+        self._events.tell("backy_backup_finished", job=self.repository.job, revision=self.revision.info)
         Judge(self.repository, self.clock, self.steps, self._events).recheck(self._known)
-        return revision
 
-    def _make(self, source: Source, moment: AbstractContextManager[Moment] | None) -> Revision:
+    def _make(self, source: Source, moment: AbstractContextManager[Moment] | None) -> Stages:
         """Make a revision from a snapshot of the source."""
         # at once: a parent that is chosen, but not told of, could be forgotten
         with self.repository.records.recording():
@@ -155,19 +160,23 @@ class Backup:
         seen = Seen.load(self.repository.directory, history, birth.seq)
         try:
             with ExitStack() as stack:
+                yield
                 with self.rest.during(moment):
                     snapshot = stack.enter_context(source.snapshot(birth.id, birth.parent))
+                yield
                 making = _Making(self, self._events, birth, snapshot, seen)
                 made = making.run(self.repository.verifiers(source.verifier), base)
                 del base  # its map takes as much memory as what is saved now
                 self._known = None if making.found_damage else history
+                yield
                 with self.repository.records.recording():
                     self.repository.records.add(made)
-                    self._complete = made
+                    yield
+                    self.revision, self._complete = made, True
                     seen.save(self.repository.directory)
                     self.repository.link_last(made)
         except BaseException as error:
-            if self._complete is None:
+            if not self._complete:
                 with self.repository.records.recording():
                     self.repository.remove(birth.id, "clean up")
                 raise
@@ -177,7 +186,6 @@ class Backup:
         with suppress(OSError, BackyError):
             end(self.repository.directory, birth.id)
             self.repository.storages.discard()
-        return self._complete
 
     def base(self, history: list[Revision]) -> _Base:
         """Return what may be built upon: the reliable revisions in the job's storage."""
@@ -239,9 +247,8 @@ class _Making:
             raise SourceError(f"the image has {snapshot.size} bytes, which is more than {LARGEST_IMAGE}")
         self._size = snapshot.size
         section = backup.repository.config.source
-        self._assessment = Assessment(
-            snapshot, accept_torn=section is not None and section.accepts_torn, frozen=backup.rest.frozen
-        )
+        torn = section is not None and section.accepts_torn
+        self._assessment = Assessment(snapshot, accept_torn=torn, frozen=backup.rest.frozen)
         self._unfrozen = isinstance(snapshot, FreezingSnapshot) and snapshot.unfrozen
         self._snapshot = snapshot if birth.parent else Unhinted(snapshot)
         self._started = backup.clock()

@@ -1,9 +1,9 @@
-"""Whether the writers of a job rest while snapshots of it are taken, and for how long."""
+"""Whether the writers of a job rest while snapshots of it are taken, and for how long; and what else goes together."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -13,6 +13,8 @@ from backy.plugins.discovery import Kind
 from backy.repository.repository import Repository
 
 log = logging.getLogger(__name__)
+Stages = Generator[None, None, None]
+"""A backup that stops on the way, as those of other disks have to get as far; an error thrown into it removes all."""
 
 
 def moment_of(repository: Repository) -> AbstractContextManager[Moment] | None:

@@ -7,8 +7,13 @@ from typing import Any
 
 from backy.answers.occupied import occupied
 from backy.cli.output import echo, is_terminal, print_json
+from backy.durable import names_in
 from backy.errors import DamageError
-from backy.groups.group import Group, Together
+from backy.groups.group import Group
+from backy.groups.together import Together
+from backy.integrity import quarantine
+from backy.repository.revision import Revision
+from backy.repository.running import begun
 from backy.terminal.table import columns
 from backy.text.phrases import counted, local_time, local_zone, size
 
@@ -16,27 +21,35 @@ from backy.text.phrases import counted, local_time, local_zone, size
 def print_status(group: Group, *, as_json: bool, trash: bool) -> None:
     """Print the revisions of all disks together; raise DamageError if some can not be told."""
     whole, partial, damaged = group.survey()
+    disks = [group.directory / name for name in group.names()]
+    reports, running = sum(map(quarantine.count, disks)), sorted(begun(names_in(group.directory)))
     shown = [one for one in whole if one.forgotten == {trash}]
-    occupies = sum(occupied(group.directory / name) for name in group.names())
+    occupies = sum(map(occupied, disks))
     if as_json:
-        print_json({"revisions": [_details(one) for one in shown], "occupied": occupies})
+        revisions = [_details(one) for one in shown]
+        print_json({"revisions": revisions, "occupied": occupies, "reports": reports, "running": running})
     else:
         zone = local_zone(one.revision.timestamp for one in reversed(shown))
-        cells: dict[str, Callable[[Together], str]] = {
-            f"Date ({zone})": lambda one: local_time(one.revision.timestamp),
+        cells: dict[str, Callable[[Revision], str]] = {
+            f"Date ({zone})": lambda one: local_time(one.timestamp),
             "ID": lambda one: one.id,
-            "Disks": lambda one: ",".join(one.members),
-            "Size": lambda one: size(sum(disk.size for disk in one.members.values())),
-            "Changed": lambda one: size(sum(disk.statistics.bytes_written for disk in one.members.values())),
-            "Stored": lambda one: size(sum(disk.statistics.bytes_stored for disk in one.members.values())),
-            "Consistency": lambda one: one.consistency,
-            "Trust": lambda one: str(one.revision.trust),
-            "Tags": lambda one: ",".join(one.revision.tags),
+            "Disks": lambda one: ",".join(one.group.disks if one.group else ()),
+            "Size": lambda one: size(one.size),
+            "Changed": lambda one: size(one.statistics.bytes_written),
+            "Stored": lambda one: size(one.statistics.bytes_stored),
+            "Consistency": lambda one: f"{one.consistency}, not frozen" if one.unfrozen else one.consistency,
+            "Trust": lambda one: str(one.trust),
+            "Tags": lambda one: ",".join(one.tags),
         }
-        echo(columns(shown, cells, ["Size", "Changed", "Stored"], round_corners=is_terminal()), lines=True)
-        echo(f"{counted(len(shown), 'revision')} of {counted(len(group.names()), 'disk')} in {size(occupies)}")
-    problems = [str(error) for error in damaged]
-    problems += [f"of {one.id} not all disks are there: {', '.join(one.members)} alone" for one in partial]
+        rows = [one.revision for one in shown]
+        echo(columns(rows, cells, ["Size", "Changed", "Stored"], round_corners=is_terminal()), lines=True)
+        if reports:
+            echo(f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
+        echo(f"{counted(len(shown), 'revision')} of {counted(len(disks), 'disk')} in {size(occupies)}")
+        for group_id in running:
+            echo(f"{group_id} is being made, or its backup was interrupted")
+    problems = [*map(str, damaged), *(one.lacking for one in partial)]
+    problems += [one.state_problem for found in shown for one in found.members.values() if one.state_problem]
     if problems:
         raise DamageError(f"{group.directory}: {'; '.join(problems)}")
 

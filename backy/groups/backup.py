@@ -1,40 +1,38 @@
 """Backs up all disks of a machine at one instant.
 
-Each backup is begun within the one before, where that waits for its snapshot: so all locks are held, and all is chosen
-that needs time, before the first snapshot is made. The innermost makes all of them. Then the disks are transferred one
-after the other, the last one first.
+The backups of all disks go on stage by stage. First all begin, which takes time; then all snapshots are made, within
+one moment; then the disks are transferred, one after the other. Records are written when all are stored and verified:
+so no source drops what the next backup needs because another disk fails.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 
 import msgspec
 import shortuuid
 
-from backy.api import Moment, Snapshot, Source
+from backy.api import Moment
 from backy.backup.backup import Backup
-from backy.backup.rest import Rest
-from backy.durable import write_file
+from backy.backup.rest import Rest, Stages
 from backy.errors import BackyError
-from backy.groups.changing import clean_up
-from backy.groups.group import Group, Together
+from backy.groups.changing import begin, clean_up
+from backy.groups.group import Group
+from backy.groups.together import Together
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call
 from backy.repository.config import CONFIG
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Group as Disks
-from backy.repository.revision import Revision, utc_now
-from backy.repository.running import end, last_number, running_path, use_number
+from backy.repository.revision import utc_now
+from backy.repository.running import end, last_number, use_number
 from backy.system.progress import Steps, quiet
 
 log = logging.getLogger(__name__)
-_MODE = 0o640
 
 
 def backup(
@@ -49,21 +47,55 @@ def backup(
     with group.alone():
         clean_up(group)
         repositories = {name: _configured(group, name) for name in group.config.disks}
-        disks = Disks(shortuuid.uuid(), tuple(repositories))
-        if len(disks.disks) > 1 and group.config.moment is None:
-            log.warning("nothing brings the machine to rest, so its disks may be of different instants: add a 'moment'")
+        disks, moment, rest = Disks(shortuuid.uuid(), tuple(repositories)), _moment(group), Rest()
+        backups = {
+            name: Backup(one, tags, clock=clock, steps=steps, revision_id=disks.id, group=disks, rest=rest)
+            for name, one in repositories.items()
+        }
         _number(group)
         # durable before the first record: it tells what to remove if the others never come
-        write_file(running_path(group.directory, disks.id), msgspec.json.encode(disks) + b"\n", _MODE)
+        begin(group, disks.id, disks.disks)
         try:
-            made = _Run(group, disks, tags, clock, steps, repositories).all()
+            _run([one.stages() for one in backups.values()], rest.during(moment))
         except BaseException:
             # else the next backup does it
             with suppress(BackyError, OSError):
                 clean_up(group)
             raise
         end(group.directory, disks.id)
-    return Together({name: made[name] for name in disks.disks})
+    return Together({name: one.revision for name, one in backups.items()})
+
+
+def _run(backups: list[Stages], moment: AbstractContextManager[None]) -> None:
+    """Have all backups come to an end, or none."""
+    try:
+        for begun in backups:
+            next(begun)
+        with moment:
+            for frozen in backups:
+                next(frozen)
+        for stored in backups:
+            next(stored)
+        for recorded in backups:
+            next(recorded)
+        for complete in backups:
+            next(complete, None)
+    except BaseException as error:
+        for one in backups:
+            # each removes what it has, and fails as the first one did
+            with suppress(BaseException):
+                one.throw(error)
+        raise
+
+
+def _moment(group: Group) -> AbstractContextManager[Moment] | None:
+    """Make what brings the machine to rest; raises ConfigError or PluginError."""
+    section = group.config.moment
+    if section is None:
+        if len(group.config.disks) > 1:
+            log.warning("nothing brings the machine to rest, so its disks may be of different instants: add a 'moment'")
+        return None
+    return call(Kind.MOMENT, section.type, "backy_moment", config=section.options, job=group.job)  # type: ignore[no-any-return]  # by its kind
 
 
 def _configured(group: Group, name: str) -> Repository:
@@ -84,71 +116,3 @@ def _number(group: Group) -> None:
     greatest = max([*used, *map(last_number, directories)])
     for directory in directories:
         use_number(directory, greatest)
-
-
-@dataclass
-class _Run:
-    """The backups of all disks, each within the one before."""
-
-    group: Group
-    disks: Disks
-    tags: tuple[str, ...]
-    clock: Callable[[], datetime]
-    steps: Steps
-    repositories: dict[str, Repository]
-    moment: AbstractContextManager[Moment] | None = None
-    rest: Rest = field(default_factory=Rest)
-    take: list[Callable[[], None]] = field(default_factory=list)
-    """Make the snapshots of the disks whose backups have begun."""
-    made: dict[str, Revision] = field(default_factory=dict)
-
-    def all(self) -> dict[str, Revision]:
-        """Back up all disks; return their revisions."""
-        section, job = self.group.config.moment, self.group.job
-        if section is not None:
-            self.moment = call(Kind.MOMENT, section.type, "backy_moment", config=section.options, job=job)
-        self.go_on()
-        return self.made
-
-    def go_on(self) -> None:
-        """Begin the next backup; once all have begun, make the snapshots."""
-        if len(self.take) < len(self.disks.disks):
-            name = self.disks.disks[len(self.take)]
-            repository = self.repositories[name]
-            self.made[name] = Backup(
-                repository,
-                self.tags,
-                clock=self.clock,
-                steps=self.steps,
-                source=_Within(repository.source(), self),
-                revision_id=self.disks.id,
-                group=self.disks,
-                rest=self.rest,
-            ).run()
-            return
-        with self.rest.during(self.moment):
-            for take in self.take:
-                take()
-
-
-class _Within:
-    """The source of a disk, whose snapshot is made together with those of the others."""
-
-    def __init__(self, source: Source, run: _Run) -> None:
-        self._source = source
-        self._run = run
-
-    @property
-    def verifier(self) -> str:
-        """Name of the source's verifier."""
-        return self._source.verifier
-
-    @contextmanager
-    def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
-        """Have the other disks begin, and give this one's snapshot once they are done."""
-        taken: list[Snapshot] = []
-        # ended by this disk's own backup, which alone knows whether it succeeds
-        with ExitStack() as stack:
-            self._run.take.append(lambda: taken.append(stack.enter_context(self._source.snapshot(revision_id, parent))))
-            self._run.go_on()
-            yield taken[0]

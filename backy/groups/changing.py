@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from backy.durable import names_in
+import msgspec
+
+from backy.durable import names_in, read_file, write_file
 from backy.groups.group import Group
 from backy.repository.records import Records
 from backy.repository.repository import Repository
+from backy.repository.revision import Group as Disks
 from backy.repository.revision import utc_now
-from backy.repository.running import begun, end
+from backy.repository.running import begun, end, running_path
 from backy.retention.trash import discard
 
 log = logging.getLogger(__name__)
+_MODE = 0o640
 
 
 @contextmanager
@@ -34,8 +38,14 @@ def clean_up(group: Group) -> None:
     What is incomplete for another reason stays: somebody may have moved the folder of a disk.
     """
     for group_id in begun(names_in(group.directory)):
-        if group_id not in {one.id for one in group.survey()[0]}:
-            for name in group.names():
+        disks = _disks(group, group_id)
+        if any(name not in group.names() for name in disks):
+            text = "the backup %s did not end, and now the folder of a disk is missing: what there is of it stays"
+            log.warning(text, group_id)
+            continue
+        # a record counts, sound or not: the backup was complete, and only what tells that it ran was left
+        if not all(Records(group.directory / name).record_path(group_id).exists() for name in disks):
+            for name in disks:
                 _remove(group, name, group_id)
         end(group.directory, group_id)
     for one in group.survey()[0]:
@@ -46,9 +56,23 @@ def clean_up(group: Group) -> None:
                     discard(repository, revision, "forget", utc_now(), "with the other disks")
 
 
+def begin(group: Group, group_id: str, disks: Iterable[str]) -> None:
+    """Write down, durably, that a group is made or removed: if that ends halfway, what there is of it goes."""
+    write_file(
+        running_path(group.directory, group_id), msgspec.json.encode(Disks(group_id, tuple(disks))) + b"\n", _MODE
+    )
+
+
+def _disks(group: Group, group_id: str) -> Sequence[str]:
+    try:
+        return msgspec.json.decode(read_file(running_path(group.directory, group_id)), type=Disks).disks
+    except msgspec.DecodeError:
+        return group.names()
+
+
 def _remove(group: Group, name: str, group_id: str) -> None:
     if Records(group.directory / name).holds(group_id):
-        log.info("removing the revision %s of %s: other disks of the machine have none", group_id, name)
+        log.info("removing the revision %s of %s: other disks have none", group_id, name)
         repository = group.repository(name)
         with repository.locked():
-            repository.remove(group_id, "remove", "the backup of other disks did not end")
+            repository.remove(group_id, "remove", "other disks have none")

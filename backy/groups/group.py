@@ -4,58 +4,23 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from backy.api import Job
 from backy.durable import names_in
-from backy.errors import DamageError, RecordDamageError, RepositoryError
+from backy.errors import ConfigError, DamageError, RecordDamageError, RepositoryError
 from backy.groups.config import GroupConfig, load_group
+from backy.groups.together import Together
 from backy.repository.config import CONFIG
+from backy.repository.journal.journal import JOURNAL
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, select
 from backy.system.locking import BACKUP_LOCK, exclusive
+from backy.text.phrases import local_time
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Together:
-    """The revisions of all disks of a machine of one instant. They have the same id, number and tags."""
-
-    members: dict[str, Revision]
-    """The revisions by the names of the disks, in the order of the group."""
-
-    @property
-    def revision(self) -> Revision:
-        """The revision that stands for all: one that is in doubt if there is one, with the tags of all."""
-        revisions = [*self.members.values()]
-        # a pin of one disk holds all of them
-        tags = tuple(sorted({tag for one in revisions for tag in one.tags}))
-        found = next((one for one in revisions if one.doubtful), revisions[0])
-        return found if found.tags == tags else found.changed(tags=tags)
-
-    @property
-    def id(self) -> str:
-        """The id."""
-        return self.revision.id
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether no disk is missing."""
-        return all(one.group and self.members.keys() >= {*one.group.disks} for one in self.members.values())
-
-    @property
-    def forgotten(self) -> set[bool]:
-        """Whether its revisions are in the trash: both if some are."""
-        return {bool(one.state.forgotten) for one in self.members.values()}
-
-    @property
-    def consistency(self) -> str:
-        """The worst of what its images are like."""
-        found = {one.consistency for one in self.members.values()}
-        return next(word for word in ("none", "unknown", "crash", "guest") if word in found)
 
 
 class Group:
@@ -67,8 +32,12 @@ class Group:
         self.job = Job(directory.name, config.id or directory.name, directory)
 
     def names(self) -> list[str]:
-        """Return the names of all disks that have a repository, also those that the machine has no more."""
-        return sorted(name for name in names_in(self.directory) if (self.directory / name / CONFIG).is_file())
+        """Return the names of all disks that have a repository: those of `config`, and what the machine has no more."""
+        found = sorted(name for name in names_in(self.directory) if (self.directory / name / CONFIG).is_file())
+        return [
+            *filter(found.__contains__, self.config.disks),
+            *(name for name in found if name not in self.config.disks),
+        ]
 
     def repository(self, name: str) -> Repository:
         """Open the repository of a disk; raises as `Repository.open`."""
@@ -78,9 +47,9 @@ class Group:
         return repository
 
     def survey(self) -> tuple[list[Together], list[Together], list[RecordDamageError]]:
-        """Return the groups whose disks are all there, the oldest first, what is there of others, and damage.
+        """Return the groups whose disks are all there, the oldest first, what is in use of others, and damage.
 
-        Those in the trash are with the first ones.
+        Those in the trash are with the first ones. What a backup is still making, or left when it was killed, is none.
         """
         found: dict[str, dict[str, Revision]] = {}
         damaged: list[RecordDamageError] = []
@@ -92,7 +61,7 @@ class Group:
                     found.setdefault(revision.group.id, {})[name] = revision
         every = [_in_order(members) for members in found.values()]
         whole = sorted((one for one in every if one.is_whole), key=lambda one: one.revision.order)
-        return whole, [one for one in every if not one.is_whole], damaged
+        return whole, [one for one in every if not one.is_whole and False in one.forgotten], damaged
 
     def together(self, *, trash: bool = False) -> list[Together]:
         """Return the groups in use, or those in the trash; of both, only those whose disks are all there."""
@@ -107,15 +76,33 @@ class Group:
 
         Raises:
             RevisionNotFoundError: there is none.
-            DamageError: the source had another image, and SPEC is no full id.
+            DamageError: SPEC is no full id, and the source had another image, or what is newer is not whole.
         """
-        groups = self.together()
+        everything, partial, damaged = self.survey()
+        groups = [one for one in everything if one.forgotten == {False}]
+        # 'last', a number or a tag may mean what is not there as a whole
+        if specification not in {one.id for one in groups} and (doubt := self._doubt(groups, partial, damaged)):
+            raise DamageError(doubt)
         chosen = select([one.revision for one in groups], specification)
         if chosen.state.wrong and specification != chosen.id:
             raise DamageError(f"{chosen.doubt}; -r {chosen.id} takes it as it is")
         if chosen.doubtful:
             log.warning("%s", chosen.doubt)
         return next(one for one in groups if one.id == chosen.id)
+
+    def _doubt(self, groups: list[Together], partial: list[Together], damaged: list[RecordDamageError]) -> str | None:
+        """Return why nobody can tell which group is the newest; None if it is the last one of `groups`."""
+        newest = groups[-1].revision if groups else None
+        later = [one for one in partial if newest is None or one.revision.order > newest.order]
+        problem = next((one.lacking for one in later), None)
+        # the order of a damaged record is not known, if no other disk tells it: only a link tells which is the newest
+        lost = [error for error in damaged if error.revision_id not in {one.id for one in partial}]
+        if lost and (
+            newest is None or all(Records(self.directory / name).linked() != newest.id for name in self.names())
+        ):
+            problem = problem or str(lost[0])
+        older = f"-r {newest.id} restores the state of {local_time(newest.timestamp, zone=True)}" if newest else ""
+        return problem and f"{problem}; {older or 'there is no other'}"
 
     def alone(self) -> AbstractContextManager[None]:
         """Return what keeps other commands away that change the group; entering it raises RepositoryBusyError."""
@@ -131,6 +118,8 @@ def opened(directory: Path) -> Group | None:
     """Open the group in `directory`; return None if there is none. Raises ConfigError."""
     directory = directory.absolute()
     config = load_group(directory / CONFIG)
+    if config is not None and (directory / JOURNAL).exists():
+        raise ConfigError(f"{directory} has revisions of one image: give the job with 'disks' another directory")
     return None if config is None else Group(directory, config)
 
 

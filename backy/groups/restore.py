@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from backy.errors import TargetError
-from backy.groups.group import Group, Together
+from backy.groups.group import Group
+from backy.groups.together import Together
 from backy.restore.restore import Restore
 from backy.system.progress import Steps, quiet
 

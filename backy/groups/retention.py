@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from backy.api import Purged
-from backy.errors import ForgettingRefusedError, RevisionNotFoundError
-from backy.groups.changing import locked
-from backy.groups.group import Group, Together
+from backy.errors import BackyError, DamageError, ForgettingRefusedError, RevisionNotFoundError
+from backy.groups.changing import begin, clean_up, locked
+from backy.groups.group import Group
+from backy.groups.together import Together
 from backy.plugins.events import Events
+from backy.repository.records import Records
 from backy.repository.repository import Repository
-from backy.repository.revision import utc_now
+from backy.repository.revision import Revision, utc_now
+from backy.repository.running import end
 from backy.retention.brake import Mark, Plan, plan, read_mark, write_mark
-from backy.retention.forget import LATELY, forgotten, retain, too_much
+from backy.retention.forget import LATELY, forgotten, require_read, retain, too_much
 from backy.retention.purge import purge
 from backy.retention.rules import Expiry
 from backy.retention.tags import retag
 from backy.retention.trash import UNDELETED, discard, may_go
 from backy.system.clocks import present
 
+log = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 
 
@@ -35,28 +41,27 @@ def forget(
 
     Raises:
         RepositoryBusyError: another command uses the group.
-        RevisionNotFoundError: SPEC names none; nothing is forgotten.
+        RevisionNotFoundError: SPEC names none; nothing is forgotten. A full id also names what is left of one.
+        DamageError: SPEC is no full id, and what is newer is not whole; or a state can not be read now.
         RefusedError, PluginError: a plugin holds one back, or can not be asked; nothing is forgotten.
         ForgettingRefusedError: it is too much at a time, and `force` is false.
     """
     with Events.installed(group.config.hooks) as events, locked(group) as repositories:
-        now, chosen = clock(), {}
-        for specification in specifications:
-            found = group.select(specification)
-            chosen[found.id] = found
+        now, chosen = clock(), dict(_chosen(group, specification) for specification in specifications)
+        for members in chosen.values():
+            require_read(members.values(), specifications, force=force)
         # by any of the disks: they are forgotten together, and one of them may be new
         before = max(forgotten(one.records.journal.read(), now - LATELY) for one in repositories.values())
         if not force and (problem := too_much(group.history(), chosen, before)):
             raise ForgettingRefusedError(f"{problem}; '--force --reason TEXT' does it all the same")
-        for found in chosen.values():
-            for name, revision in found.members.items():
+        for members in chosen.values():
+            for name, revision in members.items():
                 told = {"job": repositories[name].job, "revision": revision.info}
                 events.ask("backy_expiring", closed=True, **told, tags=revision.tags)
-        for found in chosen.values():
-            for name, revision in found.members.items():
-                discard(repositories[name], revision, "forget", now, reason)
-                events.tell("backy_revision_removed", job=repositories[name].job, revision=revision.info)
-        _retain(repositories)
+        acting = _Acting(group, repositories, events, now)
+        for group_id, members in chosen.items():
+            acting.discard(group_id, members, "forget", reason)
+        acting.retain()
     return list(chosen)
 
 
@@ -84,17 +89,15 @@ def expire(group: Group, clock: Clock) -> Plan:
         done, waiting = plan(group.config, history, read_mark(group.directory), present(now), allowed)
         if history and group.config.schedule and group.config.expire:
             write_mark(group.directory, Mark(history[-1].seq, waiting))
+        acting = _Acting(group, repositories, events, now)
         for expiry in done:
-            found = groups[expiry.revision.id]
-            for name, revision in found.members.items():
-                if expiry.remaining:
-                    left = tuple(tag for tag in revision.tags if tag in expiry.remaining)
-                    retag(repositories[name], revision, left, "expire")
-                else:
-                    discard(repositories[name], revision, "expire", now)
-                    events.tell("backy_revision_removed", job=repositories[name].job, revision=revision.info)
+            members = groups[expiry.revision.id].members
+            if not expiry.remaining:
+                acting.discard(expiry.revision.id, members, "expire")
+            for name, revision in members.items() if expiry.remaining else ():
+                retag(repositories[name], revision, {*revision.tags} & {*expiry.remaining}, "expire")
         if any(not expiry.remaining for expiry in done):
-            _retain(repositories)
+            acting.retain()
     return Plan(done, waiting)
 
 
@@ -119,11 +122,59 @@ def undelete(group: Group, group_id: str) -> Together:
 
 
 def purge_all(group: Group, *, everything: bool = False) -> Purged:
-    """Purge the repositories of all disks; raises as `purge`."""
-    purged = [purge(group.repository(name), everything=everything) for name in group.names()]
+    """Purge the repositories of all disks, also after one that fails; raises the first error of `purge`."""
+    purged, failed = [], []
+    with group.alone():
+        clean_up(group)
+        for name in group.names():
+            try:
+                purged.append(purge(group.repository(name), everything=everything))
+            except BackyError as error:
+                log.warning("%s is not purged: %s", group.directory / name, error)
+                failed.append(error)
+    if failed:
+        raise failed[0]
     return Purged(sum(one.files for one in purged), sum(one.bytes for one in purged))
 
 
-def _retain(repositories: dict[str, Repository]) -> None:
-    for repository in repositories.values():
-        retain(repository)
+def _chosen(group: Group, specification: str) -> tuple[str, Mapping[str, Revision]]:
+    """Return the id and the revisions of what to forget: by its full id also what is left of a group."""
+    try:
+        found = group.select(specification)
+    except (DamageError, RevisionNotFoundError):
+        whole, partial, _ = group.survey()
+        left = {one.id: one.members for one in partial}
+        held = any(Records(group.directory / name).holds(specification) for name in group.names())
+        if not held or specification in {one.id for one in whole}:
+            raise
+        return specification, left.get(specification, {})
+    return found.id, found.members
+
+
+@dataclass(frozen=True)
+class _Acting:
+    """What removes groups while the locks of all disks are held."""
+
+    group: Group
+    repositories: Mapping[str, Repository]
+    events: Events
+    now: datetime
+
+    def discard(self, group_id: str, members: Mapping[str, Revision], act: str, reason: str | None = None) -> None:
+        """Put all disks of a group into the trash, or remove what the trash can not keep."""
+        if not self.group.config.trash:
+            # no state tells of what is removed: if this ends halfway, the next command removes the rest
+            begin(self.group, group_id, members)
+        for name, repository in self.repositories.items():
+            if revision := members.get(name):
+                discard(repository, revision, act, self.now, reason)
+                self.events.tell("backy_revision_removed", job=repository.job, revision=revision.info)
+            elif repository.records.holds(group_id):
+                # its record is damaged
+                repository.remove(group_id, act, reason)
+        end(self.group.directory, group_id)
+
+    def retain(self) -> None:
+        """Have the sources drop what they keep for removed revisions."""
+        for repository in self.repositories.values():
+            retain(repository)

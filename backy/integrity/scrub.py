@@ -158,7 +158,10 @@ class Scrub:
                     self._suspects.append(item)
                 else:
                     result.bytes += found
-                self._slow_down(result.bytes, begin)
+                # sleeps until the rate allows to have read so much
+                early = result.bytes / self.rate - (self.monotonic() - begin) if self.rate else 0
+                if early > 0:
+                    self.sleep(early)
                 if self.longest is not None and self.monotonic() - begin >= self.longest.total_seconds():
                     return
 
@@ -181,12 +184,6 @@ class Scrub:
             reader.probe(item.index, item.chunk_id)
             return 0
         return len(checked(item.chunk_id, reader.read(item.index, item.chunk_id)))
-
-    def _slow_down(self, done: int, begin: float) -> None:
-        """Sleep until `rate` allows to have read `done` bytes since `begin`."""
-        early = done / self.rate - (self.monotonic() - begin) if self.rate else 0
-        if early > 0:
-            self.sleep(early)
 
     def _conclude(self) -> None:
         """Check the suspects again while no backup runs; keep evidence of those still damaged, and distrust."""

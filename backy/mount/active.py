@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,20 +85,24 @@ def image_path(repository: Repository, revision: Revision) -> Path:
 
 def mounted_path(repository: Repository, revision: Revision) -> Path | None:
     """Return the path of a revision in a mount of root or of this user; None if no such mount has it."""
+    name, machine = repository.directory.name, repository.directory.parent.name
     for mount in _trusted():
-        # Ids are unique, so a file with this name is the right image.
-        for path in (mount.path / revision.id, mount.path / repository.job.name / revision.id):
-            try:
-                if path.is_file():
-                    return path
-            except OSError:
-                continue  # its program was killed, or it is not for us
+        for folder in (mount.path, mount.path / name, mount.path / machine / name):
+            with suppress(OSError):  # its program was killed, or it is not for us
+                if (folder / revision.id).is_file() and _shows(folder, repository, revision):
+                    return folder / revision.id
     # The folder has another name if the job's directory is reached by a symbolic link. Looking into all takes longer.
     for mount in _trusted():
         with suppress(OSError):
-            for path in mount.path.glob(f"*/{revision.id}"):
-                return path
+            for path in chain(mount.path.glob(f"*/{revision.id}"), mount.path.glob(f"*/*/{revision.id}")):
+                if _shows(path.parent, repository, revision):
+                    return path
     return None
+
+
+def _shows(folder: Path, repository: Repository, revision: Revision) -> bool:
+    # ids are unique, but for those of the disks of one machine
+    return not revision.group or (folder / REPOSITORY).readlink() == repository.directory.resolve()
 
 
 def shown_directory(folder: Path) -> Path | None:

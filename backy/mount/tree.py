@@ -133,8 +133,9 @@ class Tree:
             revision = self._repository.records.read(revision_id)
         except (FileNotFoundError, DamageError):
             return None
-        # what is in the trash is not shown, so it is not found either
-        return None if revision.state.forgotten else revision
+        # what is in the trash, or half of a group, is not shown, so it is not found either
+        is_half = revision.group and revision.group.is_half(self._repository.directory.parent)
+        return None if revision.state.forgotten or is_half else revision
 
     def _newest(self, tag: str | None) -> Link | None:
         """Return the link to the newest revision with a tag, or of all; None if it is not known, or wrong."""
@@ -167,30 +168,31 @@ class Single:
 class Forest:
     """Several repositories, each in a folder of its own. A repository that does not exist yet has no folder."""
 
-    def __init__(self, directories: Mapping[str, Path]) -> None:
+    def __init__(self, directories: Mapping[str, Path], tree_of: Callable[[Path], Tree | Forest]) -> None:
         self._directories = directories
-        self._repositories: dict[str, Repository] = {}
+        self._tree_of = tree_of
+        self._trees: dict[str, Tree | Forest] = {}
 
     def find(self, path: list[str]) -> Entry | None:
         """Return the entry at a path; None if there is none."""
         if not path:
             return Folder(lambda: [name for name in self._directories if self._open(name)])
-        repository = self._open(path[0])
-        return None if repository is None else Tree(repository).find(path[1:])
+        found = self._open(path[0])
+        return None if found is None else found.find(path[1:])
 
-    def _open(self, name: str) -> Repository | None:
-        """Open a repository once and keep it; return None if it can not be opened."""
+    def _open(self, name: str) -> Tree | Forest | None:
+        """Open a repository, or those of a machine's disks, once, and keep it; return None if it can not be opened."""
         # Opened once, so that all readers share what is open in it.
         directory = self._directories.get(name)
         if directory is None or not (directory / CONFIG).exists():
             return None
         try:
-            if name not in self._repositories:
-                self._repositories[name] = Repository.open(directory)
+            if name not in self._trees:
+                self._trees[name] = self._tree_of(directory)
         except BackyError as error:
             log.warning("%s is not shown: %s", name, error)
             return None
-        return self._repositories[name]
+        return self._trees[name]
 
 
 def _dated(revision: Revision) -> str:

@@ -186,7 +186,7 @@ class Records:
     def survey(self, names: Iterable[str] | None = None, *, trash: bool = False) -> Survey:
         """Read all records; return the sound ones, the oldest first, and the damage of the others.
 
-        Revisions in the trash are left out, unless `trash` is true. `names` are those in the repository, if known.
+        Half groups are left out, and the trash, unless `trash` is true. `names` are those in the repository, if known.
         """
         sound: list[Revision] = []
         damaged: list[RecordDamageError] = []
@@ -197,7 +197,9 @@ class Records:
                 continue  # forgotten since it was listed
             except RecordDamageError as error:
                 damaged.append(error)
-        seen = (revision for revision in sound if trash or not revision.state.forgotten)
+        machine = self.directory.parent
+        used = [one for one in sound if not (one.group and one.group.is_half(machine))]
+        seen = (one for one in used if trash or not one.state.forgotten)
         return sorted(seen, key=lambda revision: revision.order), damaged
 
     def ids(self) -> set[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -42,6 +43,12 @@ class Group(msgspec.Struct, frozen=True):
 
     id: str
     disks: tuple[str, ...]
+
+    def is_half(self, machine: Path) -> bool:
+        """Tell whether the other disks below `machine` lack the revision, as their backup runs or was killed."""
+        # else the folder of a disk may be missing for another reason
+        begun = (machine / f".{self.id}.running").exists()
+        return begun and not all((machine / disk / f"{self.id}.rev").exists() for disk in self.disks)
 
 
 class Birth(msgspec.Struct, frozen=True, kw_only=True, gc=False):

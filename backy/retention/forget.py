@@ -14,7 +14,7 @@ from backy.repository.records import Survey
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, utc_now
 from backy.repository.running import births
-from backy.retention.trash import discard
+from backy.retention.trash import discard, require_alone
 
 log = logging.getLogger(__name__)
 LATELY = timedelta(days=7)
@@ -62,13 +62,8 @@ def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
                 )
         found = [revision for revision in history if revision.id in chosen]
         for revision in found:
-            _require_alone(repository, revision)
-            # it may be sound on another day, but a disk that is broken for good must not bind anybody for ever
-            if revision.unread and not (force and revision.id in specifications):
-                raise UnreadError(
-                    f"{revision.state_problem}; it may be sound on another day; "
-                    f"'-r {revision.id} --force --reason TEXT' removes it for good"
-                )
+            require_alone(repository, revision, f"forget -r {revision.id}")
+        require_read(found, specifications, force=force)
         before = forgotten(repository.records.journal.read(), now - LATELY)
         if not force and (problem := too_much(history, chosen, before)):
             raise ForgettingRefusedError(f"{problem}; '--force --reason TEXT' does it all the same")
@@ -87,10 +82,15 @@ def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
     return list(chosen)
 
 
-def _require_alone(repository: Repository, revision: Revision) -> None:
-    if revision.group:
-        together = f"backy -b {repository.directory.parent} forget -r {revision.id}"
-        raise ForgettingRefusedError(f"{revision.id} is of one instant with other disks; '{together}' forgets them all")
+def require_read(revisions: Iterable[Revision], specifications: Collection[str], *, force: bool) -> None:
+    """Refuse to forget one whose state can not be read, unless by `force` and its full id; raises UnreadError."""
+    for revision in revisions:
+        # it may be sound on another day, but a disk that is broken for good must not bind anybody for ever
+        if revision.unread and not (force and revision.id in specifications):
+            raise UnreadError(
+                f"{revision.state_problem}; it may be sound on another day; "
+                f"'-r {revision.id} --force --reason TEXT' removes it for good"
+            )
 
 
 def too_much(history: Sequence[Revision], chosen: Collection[str], before: int) -> str | None:

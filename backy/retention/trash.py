@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 
-from backy.errors import DamageError, RevisionNotFoundError
+from backy.errors import DamageError, RepositoryError, RevisionNotFoundError
 from backy.plugins.events import Events, RefusedError
 from backy.repository.clocks import trusted_now
 from backy.repository.repository import Repository
@@ -36,6 +36,16 @@ def discard(repository: Repository, revision: Revision, act: str, now: datetime,
         repository.unlink(revision.id)
     else:
         repository.remove(revision.id, act, note)
+
+
+def require_alone(repository: Repository, revision: Revision, command: str) -> None:
+    """Refuse to change what other disks of a machine have, too; raises RepositoryError with the `command` for all."""
+    machine, group = repository.directory.parent, revision.group
+    for disk in {*group.disks} - {repository.directory.name} if group else ():
+        # a disk that was copied without the others is alone
+        if (machine / disk / f"{revision.id}.rev").exists():
+            way = f"'backy -b {machine} {command}' is for all of them"
+            raise RepositoryError(f"{revision.id} is of one instant with other disks; {way}")
 
 
 def may_go(repository: Repository, events: Events, otherwise: str, expiry: Expiry) -> bool:
@@ -74,6 +84,7 @@ def undelete(
         if len(found) != 1:
             answer = f"{len(found) or 'no'} revisions in the trash answer to '{revision_id}'"
             raise RevisionNotFoundError(f"{answer}; 'backy status --trash' lists them")
+        require_alone(repository, found[0], f"undelete {found[0].id}")
         tags = tuple(sorted({*found[0].tags, UNDELETED}))
         revision = repository.records.change(found[0], "undelete", forgotten=None, tags=tags)
         repository.link_last()

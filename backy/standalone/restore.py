@@ -107,8 +107,7 @@ def read_revision(path: Path) -> dict[str, Any]:
     except (Problem, OSError):  # of which `audit` tells
         lines = []
     wrong = any(b'"act":"doubt"' in line and path.stem.encode() in line for line in lines)
-    chunks = wrong and {"chunks": range(0, revision["size"], CHUNK)}
-    return {**revision, "storage": None, "distrusted": True, "wrong": chunks}
+    return {**revision, "distrusted": True, "wrong": wrong and {"chunks": range(0, revision["size"], CHUNK)}}
 
 
 def read_revisions() -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -120,6 +119,10 @@ def read_revisions() -> tuple[list[dict[str, Any]], dict[str, str]]:
         except (Problem, OSError) as problem:
             damaged[path.stem] = str(problem)
     # The number is the order. The time, always in UTC, is only that of the machine's clock; 01Z comes before 01.5Z.
+    for one in [one for one in sound if (REPOSITORY.parent / f".{one['id']}.running").exists()]:
+        # None is what other disks of the machine lack, as their backup runs or was killed.
+        if not all((REPOSITORY.parent / disk / f"{one['id']}.rev").exists() for disk in one["group"]["disks"]):
+            sound.remove(one)
     return sorted(sound, key=lambda one: (one["seq"], one["timestamp"].rstrip("Z"), one["id"]), reverse=True), damaged
 
 
@@ -137,12 +140,10 @@ def doubt(revisions: list[dict[str, Any]], damaged: dict[str, str]) -> str | Non
 def select(spec: str) -> dict[str, Any]:
     """Return the revision that SPEC names."""
     revisions, damaged = read_revisions()
-    if spec in damaged:
-        raise Problem(damaged[spec])
     named = [revision for revision in revisions if revision["id"] == spec]
     # One in the trash answers to its full id alone. 'last', a number or a tag may mean the damaged one.
     revisions = [revision for revision in revisions if not revision.get("forgotten")]
-    if not named and (problem := doubt(revisions, damaged)):
+    if problem := damaged.get(spec) or (doubt(revisions, damaged) if not named else None):
         raise Problem(problem)
     tagged = [revision for revision in revisions if spec in ("last", "latest") or spec in revision["tags"]]
     found = named or tagged[:1] or [revision for revision in revisions if spec and revision["id"].startswith(spec)]
@@ -172,7 +173,7 @@ def read_map(revision: dict[str, Any]) -> list[str]:
 
 def find_store(revision: dict[str, Any]) -> Path:
     """Return the folder that has the chunks of a revision, or the raw image."""
-    wanted, image, found = revision["storage"], REPOSITORY / revision["id"], []
+    wanted, image, found = revision.get("storage"), REPOSITORY / revision["id"], []
     for path in sorted(REPOSITORY.glob("*/store")):
         kind, identity, *_ = [*read_file(path, PAGE).decode(errors="replace").split("\n"), ""]
         # Of a revision whose state is lost, only the files tell.
@@ -322,8 +323,7 @@ def write_image(pieces: Iterator[tuple[int, int, bytes | None]], stream: BinaryI
             stream.write(bytes(length) if content is None else content)
         elif content is not None:
             for start in range(0, length, 16 * PAGE):
-                part = content[start : start + 16 * PAGE]
-                if part.count(0) < len(part):
+                if (part := content[start : start + 16 * PAGE]).count(0) < len(part):
                     stream.seek(offset + start)
                     stream.write(part)
     stream.flush()

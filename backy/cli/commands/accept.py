@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.disks import each_disk
 from backy.cli.output import echo
 from backy.errors import RevisionNotFoundError
 
@@ -13,6 +14,7 @@ from backy.errors import RevisionNotFoundError
 @click.command("accept")
 @click.option("-r", "--revision", "specification", metavar="SPEC", help="The revision that shrank. Default: all.")
 @click.pass_obj
+@each_disk
 def command(directory: Path, specification: str | None) -> None:
     """Say that an image was meant to shrink, or to lose all data.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.disks import each_disk
 from backy.cli.output import echo, print_json
 from backy.text.phrases import counted
 
@@ -22,6 +23,7 @@ from backy.text.phrases import counted
 @click.option("--adopt", "adopting", is_flag=True, help="Declare that what is there is right from now on.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object, which is a witness for later audits.")
 @click.pass_obj
+@each_disk
 def command(directory: Path, witnesses: tuple[Path, ...], adopting: bool, as_json: bool) -> None:
     """Find out whether somebody else than backy has removed or changed a revision.
 

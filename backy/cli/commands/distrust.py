@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.disks import each_disk
 from backy.cli.output import echo
 from backy.text.phrases import counted
 
@@ -19,6 +20,7 @@ _DATE = click.DateTime(formats=["%Y-%m-%d"])
 @click.option("-u", "--until", "last", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and earlier.")
 @click.option("--all", "everything", is_flag=True, help="Distrust all revisions.")
 @click.pass_obj
+@each_disk
 def command(
     directory: Path, specification: str | None, first: datetime | None, last: datetime | None, everything: bool
 ) -> None:

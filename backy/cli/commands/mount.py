@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.disks import tree_of
 from backy.cli.options import cache_option, configuration_of
 from backy.cli.output import discard
 
@@ -30,17 +31,16 @@ def command(directory: Path, configuration: Path | None, foreground: bool, cache
     """
     from backy.mount.serve import serve
     from backy.mount.tree import Forest, Tree
-    from backy.repository.repository import Repository
 
     tree: Tree | Forest
     if configuration is None:
-        tree = Tree(Repository.open(directory))
+        tree = tree_of(directory)
     else:
         # Imported only here: a mount of one repository needs no YAML.
         from backy.scheduler.configuration.configuration import load
 
         # By the names of jobs: a repository that does not exist yet appears after its first backup.
-        tree = Forest({name: job.directory for name, job in load(configuration).jobs.items()})
+        tree = Forest({name: job.directory for name, job in load(configuration).jobs.items()}, tree_of)
     if not foreground:
         # libfuse detaches the descriptors that it knows of, and whoever reads a pipe from here waits for all.
         discard()

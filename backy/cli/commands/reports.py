@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.disks import each_disk
 from backy.cli.output import echo, print_json
 from backy.text.phrases import counted, local_time
 
@@ -18,6 +19,7 @@ def command() -> None:
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
 @click.pass_obj
+@each_disk
 def list_(directory: Path, as_json: bool) -> None:
     """List the reports."""
     from backy.integrity import quarantine

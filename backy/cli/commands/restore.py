@@ -55,7 +55,7 @@ def command(
     ddrescue's mapfiles, in which '+' is a range that was read and '-' one that was not.
     """
     from backy.cli.progress import steps
-    from backy.groups.group import require
+    from backy.groups.group import opened, require
     from backy.groups.restore import restore
     from backy.repository.repository import Repository
     from backy.restore.restore import STANDARD_OUTPUT, Restore
@@ -66,6 +66,8 @@ def command(
         with steps() as show:
             restore(require(directory), specification, Path(target), force=force, steps=show)
         return
+    if opened(directory):
+        raise click.UsageError("this is a machine with several disks: --group restores all of them to a folder")
     repository = Repository.open(directory)
     with steps() as show:
         chosen = Restore(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backy.cli.disks import each_disk
 from backy.cli.output import echo, print_json
 from backy.errors import DamageError
 from backy.text.phrases import counted
@@ -34,6 +35,7 @@ def _duration(_context: click.Context, _parameter: click.Parameter, value: str |
 @click.option("--max-duration", metavar="TIME", callback=_duration, help="Stop after this time, such as '2h'.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object with the results.")
 @click.pass_obj
+@each_disk
 def command(
     directory: Path,
     mode: str,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.disks import each_disk
 from backy.cli.options import force_option, tags_argument
 from backy.cli.output import echo
 from backy.repository.revision import Revision
@@ -26,6 +27,7 @@ def command() -> None:
 @_revision_option
 @force_option
 @click.pass_obj
+@each_disk
 def set_(directory: Path, tags: tuple[str, ...], specification: str, force: bool) -> None:
     """Replace all tags of a revision by TAGS."""
     from backy.repository.repository import Repository
@@ -39,6 +41,7 @@ def set_(directory: Path, tags: tuple[str, ...], specification: str, force: bool
 @_revision_option
 @force_option
 @click.pass_obj
+@each_disk
 def add(directory: Path, tags: tuple[str, ...], specification: str, force: bool) -> None:
     """Add TAGS to those of a revision."""
     from backy.repository.repository import Repository
@@ -51,6 +54,7 @@ def add(directory: Path, tags: tuple[str, ...], specification: str, force: bool)
 @tags_argument
 @_revision_option
 @click.pass_obj  # no --force: a tag that the schedule does not have may always go
+@each_disk
 def remove(directory: Path, tags: tuple[str, ...], specification: str) -> None:
     """Remove TAGS from a revision. A revision without tags is removed when the job's next revisions expire."""
     from backy.repository.repository import Repository

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backy.cli.disks import each_disk
 from backy.cli.output import echo
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 @click.command("verify")
 @click.option("-r", "--revision", "specification", metavar="SPEC", help="Verify this revision only.")
 @click.pass_obj
+@each_disk
 def command(directory: Path, specification: str | None) -> None:
     """Read all chunks of the distrusted revisions, or of one revision, and compare each with its id.
 

@@ -22,15 +22,22 @@ if TYPE_CHECKING:  # at run time they would cost a command that only shows its h
 def command(directory: Path, specification: str) -> None:
     """Tell why a revision is kept, and until when by the schedule."""
     from backy.answers.reasons import holds
+    from backy.groups.group import Group, opened
     from backy.repository.clocks import trusted_now
     from backy.repository.repository import Repository
     from backy.repository.revision import utc_now
     from backy.retention.schedule import spread
     from backy.system.clocks import present
 
-    repository = Repository.open(directory)
-    revision = repository.records.select(specification)
-    config = repository.config
+    found: Repository | Group = opened(directory) or Repository.open(directory)
+    if isinstance(found, Repository):
+        revision, history = found.records.select(specification), found.records.history()
+        # they expire by the schedule of the machine
+        if revision.group and (machine := opened(found.directory.parent)):
+            found, specification = machine, revision.id
+    if isinstance(found, Group):
+        revision, history = found.select(specification).revision, found.history()
+    config = found.config
     echo(f"{revision.id} of {local_time(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}")
     if revision.doubtful:
         echo(f"{revision.doubt}, so it does not count among the newer ones of others")
@@ -40,9 +47,9 @@ def command(directory: Path, specification: str) -> None:
         echo(f"kept for ever: the repository's {cause}")
         return
     schedule = config.schedule
-    history, now = repository.records.history(), utc_now()
+    now = utc_now()
     trusted = trusted_now(history, present(now), config.allowance)
-    reasons = holds(schedule, spread(repository.job.name, schedule), history, revision, now, trusted)
+    reasons = holds(schedule, spread(found.job.name, schedule), history, revision, now, trusted)
     # Every reason: tags expire one by one, and the last one decides.
     for reason in reasons:
         until = f"until {local_time(reason.until)}" if reason.until else "for ever"

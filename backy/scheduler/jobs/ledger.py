@@ -47,7 +47,10 @@ class Job:
     @property
     def audited(self) -> Audited:
         """What is known of it by its journal, maybe from an earlier scheduler."""
-        return self.summary.audited if self.summary else Audited(self.known.head, self.known.tampering)
+        if self.summary:
+            return self.summary.audited
+        disks = {name: Audited(one.head) for name, one in self.known.disks.items()}
+        return Audited(self.known.head, self.known.tampering, disks=disks)
 
 
 class Ledger:

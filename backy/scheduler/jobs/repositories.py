@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
+import shortuuid
 
 from backy.config import typed
 from backy.errors import RepositoryError
@@ -17,6 +19,7 @@ from backy.groups.config import DISKS, GroupConfig, load_group
 from backy.groups.group import Group
 from backy.repository.config import CONFIG, JobConfig, dump_job, write_job
 from backy.repository.repository import Repository
+from backy.repository.revision import utc_now
 from backy.scheduler.configuration.configuration import JobEntry
 from backy.system.safeyaml import parse_yaml
 
@@ -38,8 +41,8 @@ def pending(job: JobEntry) -> tuple[Path, bytes | None]:
     # Without its parents, and not readable for others: it holds the data of guests.
     directory.mkdir(mode=0o750, exist_ok=True)
     if isinstance(job.config, GroupConfig):
-        present_group = load_group(directory / CONFIG)
-        return directory, None if present_group == job.config else dump_job(job.config)
+        group = load_group(directory / CONFIG)
+        return directory, None if group and group == _kept(group, job.config) else dump_job(job.config)
     if (directory / CONFIG).exists():
         present = Repository.open(directory).config
         if present.replaced_by(_kept(present, job.config)) == present:
@@ -48,6 +51,7 @@ def pending(job: JobEntry) -> tuple[Path, bytes | None]:
 
 
 log = logging.getLogger(__name__)
+_Config = TypeVar("_Config", bound=JobConfig)
 
 
 def configure(directory: Path, content: bytes) -> Repository | Group:
@@ -77,16 +81,19 @@ def configure(directory: Path, content: bytes) -> Repository | Group:
 
 def _configure_group(directory: Path, wanted: GroupConfig) -> Group:
     """Give a group its `config`."""
-    group = Group(directory, wanted)
-    if load_group(directory / CONFIG) is None and (directory / CONFIG).exists():
+    present = load_group(directory / CONFIG)
+    if present is None and (directory / CONFIG).exists():
         raise RepositoryError(
             f"{directory} is the repository of one image: choose another name for a job with 'disks', or move it away"
         )
-    with group.alone():
-        write_job(directory / CONFIG, wanted)
-    return group
+    new = msgspec.structs.replace(wanted, id=shortuuid.uuid(), created=utc_now().replace(microsecond=0))
+    wanted = _kept(present or new, wanted)
+    if wanted != present:
+        with Group(directory, wanted).alone():
+            write_job(directory / CONFIG, wanted)
+    return Group(directory, wanted)
 
 
-def _kept(present: JobConfig, wanted: JobConfig) -> JobConfig:
+def _kept(present: JobConfig, wanted: _Config) -> _Config:
     """Return a configuration with what identifies the repository that has the present one."""
     return msgspec.structs.replace(wanted, format=present.format, id=present.id, created=present.created)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from backy.errors import BackyError, ConfigError
@@ -24,7 +25,7 @@ from backy.repository.repository import Repository
 from backy.repository.revision import MANUAL, PINNED, Revision
 from backy.retention.brake import read_mark
 from backy.scheduler.jobs.due import Past, corrected
-from backy.scheduler.monitoring.status import Holding
+from backy.scheduler.monitoring.status import Holding, Seen
 from backy.system.clocks import present
 from backy.text.phrases import local_time, size
 
@@ -55,6 +56,8 @@ class Audited(NamedTuple):
     """Whether all could be looked at."""
     known: Known | None = None
     """The journal up to `head`, if it is long."""
+    disks: Mapping[str, Audited] = MappingProxyType({})
+    """The same of each disk of a group, by its name."""
 
 
 LONG = 2**20
@@ -114,11 +117,11 @@ def summarize(
     if time.time_ns() - max(before) < _TICK:
         before = (0, 0, 0)  # another change may leave the same times
     disks = _disks(directory)
-    revisions, damaged = _surveyed(directory) if disks else Records(directory).survey()
+    revisions, each, damaged = _surveyed(directory) if disks else _single(directory)
     if damaged and not disks:
         with suppress(ConfigError):
             Repository.open(directory)
-    audited = _audited_together(disks) if disks else _audit(directory, earlier)
+    audited = _audited_together(disks, earlier.disks) if disks else _audit(directory, earlier)
     past = Past.of(revisions, since, now + allowed, corrected(revisions, present(now), allowed))
     if past.newest is None:
         past = replace(past, since=min(_made(directory) or since, now + allowed))
@@ -136,8 +139,9 @@ def summarize(
         unreadable=len(damaged),
         ahead=past.ahead,
         waiting=mark.waiting if mark else 0,
-        pinned=tuple(_pinned(revisions)),
+        pinned=tuple(_pinned(each)),
         head=audited.head,
+        disks={name: Seen(one.head) for name, one in audited.disks.items()},
         tampering=audited.tampering,
         audited=audited,
         # one that could not be looked at whole is looked at again
@@ -164,18 +168,27 @@ def of_newest(newest: Revision) -> dict[str, Any]:
     }
 
 
-def _surveyed(directory: Path) -> tuple[list[Revision], Sequence[BackyError]]:
-    """Return what stands for each group of disks in use, and the damage of records."""
+_Surveyed = tuple[list[Revision], list[Revision], Sequence[BackyError]]
+
+
+def _single(directory: Path) -> _Surveyed:
+    sound, damaged = Records(directory).survey()
+    return sound, sound, damaged
+
+
+def _surveyed(directory: Path) -> _Surveyed:
+    """Return what stands for each group of disks in use, all of their revisions, and the damage of records."""
     whole, _, damaged = require(directory).survey()
-    return [one.revision for one in whole if one.forgotten == {False}], damaged
+    used = [one for one in whole if one.forgotten == {False}]
+    return [one.revision for one in used], [each for one in used for each in one.members.values()], damaged
 
 
-def _audited_together(disks: list[Path]) -> Audited:
-    """Hold each disk of a group against its journal."""
-    each = [(disk.name, _audit(disk, NOTHING_KNOWN)) for disk in disks]
-    problems = tuple(f"{name}: {problem}" for name, one in each for problem in one.tampering)
-    # a witness remembers one journal, so that of a group none is remembered
-    return Audited(None, problems, all(one.complete for _, one in each))
+def _audited_together(disks: list[Path], earlier: Mapping[str, Audited]) -> Audited:
+    """Hold each disk of a group against its journal, and that against what was seen of it before."""
+    each = {disk.name: _audit(disk, earlier.get(disk.name, NOTHING_KNOWN)) for disk in disks}
+    problems = tuple(f"{name}: {problem}" for name, one in each.items() for problem in one.tampering)
+    # of a disk whose folder is gone what was seen is remembered
+    return Audited(None, problems, all(one.complete for one in each.values()), disks={**earlier, **each})
 
 
 def _pinned(revisions: list[Revision]) -> Iterator[str]:
@@ -230,7 +243,7 @@ def _changed(path: Path) -> int:
 
 def _made(directory: Path) -> datetime | None:
     try:
-        made = Repository.open(directory).config.created
+        made = (opened(directory) or Repository.open(directory)).config.created
         return made or datetime.fromtimestamp((directory / CONFIG).stat().st_mtime, UTC)
     except (OSError, BackyError):
         return None

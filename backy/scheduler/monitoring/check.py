@@ -98,9 +98,9 @@ def _tampering(job: JobStatus) -> Iterator[str]:
 
 
 def _head(job: JobStatus) -> Iterator[str]:
-    """Yield the last line of the journal of a job."""
-    if job.head:
-        yield f"{job.job}: journal {job.head.job} {job.head.number} {job.head.hash}"
+    """Yield the last line of the journal of a job, or of each of its disks."""
+    for name, head in job.heads.items():
+        yield f"{name}: journal {head.job} {head.number} {head.hash}"
 
 
 def late(job: JobStatus) -> str:

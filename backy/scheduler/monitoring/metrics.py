@@ -77,9 +77,9 @@ def _lines(status: Status) -> Iterator[str]:
                 yield f"{name}{label} {_figure(value)}"
     yield from _gauge(HEADS, "Lines of the journal, with its id and the hash of the last one.")
     for job in status.jobs:
-        if job.head:
-            about = f'job="{_escaped(job.job)}",journal="{_escaped(job.head.job)}",hash="{job.head.hash}"'
-            yield f"{HEADS}{{{about}}} {job.head.number}"
+        for name, head in job.heads.items():
+            about = f'job="{_escaped(name)}",journal="{_escaped(head.job)}",hash="{head.hash}"'
+            yield f"{HEADS}{{{about}}} {head.number}"
 
 
 POOL_METRICS = {

@@ -70,8 +70,23 @@ class Holding(msgspec.Struct, kw_only=True):
     """Bytes of the files that were stored for it."""
     head: Head | None = None
     """The last line of the journal that nothing contradicts."""
+    disks: dict[str, Seen] = {}
+    """What was seen of the disks of a machine with several, by their names."""
     tampering: tuple[str, ...] = ()
     """What contradicts the journal, or what was seen of it before."""
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        """The heads by the job's name, those of disks by `JOB/DISK`."""
+        found = {self.job: self.head, **{f"{self.job}/{name}": one.head for name, one in self.disks.items()}}
+        return {name: head for name, head in found.items() if head}
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What was seen of one of several disks."""
+
+    head: Head | None
+    """The last line of its journal that nothing contradicts."""
 
 
 class Remembered(Holding, kw_only=True):

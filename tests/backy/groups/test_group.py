@@ -179,13 +179,32 @@ def test_status_tells_of_a_disk_whose_folder_is_gone_and_nothing_goes_for_it(
     assert Records(group.directory / "data").holds(made.id)
 
 
-@pytest.mark.parametrize("command", [["verify"], ["mount", "/mnt"], ["restore", "target"], ["tags", "list"]])
-def test_what_is_for_one_disk_says_so(machine: Callable[..., Group], backy, command: list[str]) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        "find",
+        "nbd-server",
+        "plan restore",
+        "diff 0 1",
+        "release",
+        "convert --storage cow",
+        "reports show x",
+        "files ls /",
+    ],
+)
+def test_what_is_for_one_disk_names_the_disks(machine: Callable[..., Group], backy, command: str) -> None:
     group = machine("root", "data")
-    refused = backy("-b", group.directory, *command)
+    backup(group, ("daily",))
+    refused = backy("-b", group.directory, *command.split())
 
-    assert refused.code != 0
-    assert refused.err.count("\n") <= 4
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    assert f"-b {group.directory}/data, -b {group.directory}/root" in refused.err
+
+
+def test_one_image_for_a_machine_is_no_restore(machine: Callable[..., Group], backy, tmp_path: Path) -> None:
+    refused = backy("-b", machine("root", "data").directory, "restore", tmp_path / "web1.img")
+
+    assert (refused.code, "--group restores all" in refused.err) == (2, True)
 
 
 def test_a_group_has_one_backup_at_a_time(machine: Callable[..., Group]) -> None:

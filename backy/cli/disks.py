@@ -1,0 +1,79 @@
+"""Commands that are for one disk, and work on all disks of a machine as well."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backy.cli.output import echo
+from backy.errors import BackyError, RepositoryError, RevisionNotFoundError
+
+if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
+    from backy.mount.tree import Forest, Tree
+
+log = logging.getLogger(__name__)
+
+
+def tree_of(directory: Path) -> Tree | Forest:
+    """Return what a mount shows of a repository, or of all disks of a machine; raises as `Repository.open`."""
+    from backy.groups.group import opened
+    from backy.mount.tree import Forest, Tree
+    from backy.repository.repository import Repository
+
+    if (group := opened(directory)) is None:
+        return Tree(Repository.open(directory))
+    return Forest({name: group.directory / name for name in group.names()}, tree_of)
+
+
+def each_disk(command: Callable[..., None]) -> Callable[..., None]:
+    """Run a command on each disk if it is called on a machine with several, of which SPEC names all.
+
+    What one disk does not have, but another one has, is no failure. Other errors are raised after the last disk.
+    """
+
+    @wraps(command)
+    def run(directory: Path, **options: Any) -> None:  # noqa: ANN401  # as click calls it
+        # here: a command that only shows its help need not load them
+        from backy.groups.group import opened
+        from backy.retention.tags import check_tags
+
+        if (group := opened(directory)) is None:
+            command(directory, **options)
+            return
+        disks, failed = group.names(), dict[str, BackyError]()
+        if not disks:
+            raise RepositoryError(f"{directory} has no repository of a disk yet; 'backy backup' makes them")
+        if options.get("as_json"):
+            raise click.UsageError(f"--json is for one disk of the machine, as -b {directory}/{disks[0]}")
+        # the schedule is that of the machine
+        if not options.get("force", True):
+            check_tags(group.config, options["tags"])
+        if options.get("specification") is not None:
+            chosen = group.select(options["specification"])
+            options["specification"], disks = chosen.id, [*chosen.members]
+        for name in disks:
+            echo(f"{name}:")
+            try:
+                command(group.directory / name, **options)
+            except BackyError as error:
+                failed[name] = error
+        _end(failed, disks)
+
+    return run
+
+
+def _end(failed: dict[str, BackyError], disks: list[str]) -> None:
+    """Log the errors of disks that count, and end the command for them."""
+    first = failed.get(disks[0])
+    if isinstance(first, RevisionNotFoundError) and all(isinstance(failed.get(name), type(first)) for name in disks):
+        raise first
+    counting = {name: error for name, error in failed.items() if not isinstance(error, RevisionNotFoundError)}
+    for name, error in counting.items():
+        log.error("%s: %s", name, error)
+    if counting:
+        raise click.exceptions.Exit(max(error.exit_code for error in counting.values()))
