@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from backy.api import Consistency, Extent, SourceError
+from backy.durable import closed_at_end
 
 
 class Device:
@@ -57,7 +58,5 @@ def opened(path: str, what: str) -> Iterator[int]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise SourceError(f"{what}: {path}: {error.strerror}") from error
-    try:
+    with closed_at_end(descriptor):
         yield descriptor
-    finally:
-        os.close(descriptor)

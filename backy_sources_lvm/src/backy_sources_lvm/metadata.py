@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from backy.api import SourceError
-from backy.durable import write_all
+from backy.durable import closed_at_end, write_all
 from backy_sources_lvm.programs import COMPARING, run, run_into
 from backy_sources_lvm.volumes import Volume
 
@@ -71,12 +71,9 @@ def compare(what: str, pool: Volume, output: IO[bytes], thin_ids: tuple[str, ...
 def _locked(path: Path) -> Iterator[int]:
     """Wait until no other backup has reserved the metadata of the pool whose file this is."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    mark = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
+    with closed_at_end(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)) as mark:
         fcntl.flock(mark, fcntl.LOCK_EX)
         yield mark
-    finally:
-        os.close(mark)
 
 
 @contextmanager

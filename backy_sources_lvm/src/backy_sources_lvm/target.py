@@ -14,7 +14,7 @@ import msgspec
 
 from backy.api import CHUNK_SIZE, Config, ConfigError, RestoreTarget, SourceError, TargetError
 from backy.config import typed
-from backy.durable import pwrite_all
+from backy.durable import closed_at_end, pwrite_all
 from backy_sources_lvm.config import LvmConfig, is_name, parse_specification
 from backy_sources_lvm.programs import run
 from backy_sources_lvm.space import check_pool
@@ -84,12 +84,10 @@ def opened_target(target: TargetPlan, size: int, *, force: bool) -> Iterator[Res
         raise TargetError(str(error)) from error
     except OSError as error:
         raise TargetError(f"{target.title}: {error.strerror}") from error
-    try:
+    with closed_at_end(descriptor):
         opened = VolumeTarget(descriptor, is_empty=is_empty)
         opened.zero_rest(size)
         yield opened
-    finally:
-        os.close(descriptor)
 
 
 def _make(target: TargetPlan, found: Mapping[str, Volume], size: int) -> bool:

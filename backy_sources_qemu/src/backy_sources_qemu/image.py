@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backy.api import Consistency, Snapshot, SourceBusyError, SourceError
+from backy.durable import closed_at_end
 from backy_sources_file import WriteWatch
 from backy_sources_qemu import export
 from backy_sources_qemu.bitmaps import BLOCK, MARK, Bitmap, base_of, bitmap_name, other_than
@@ -169,10 +170,8 @@ def _watched(what: str, path: Path) -> Iterator[WriteWatch]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise SourceError(f"{what}: {path}: {error.strerror}") from error
-    try:
+    with closed_at_end(descriptor):
         yield WriteWatch(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _files(chain: Sequence[dict[str, Any]]) -> tuple[list[Path], bool]:

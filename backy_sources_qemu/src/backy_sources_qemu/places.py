@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from backy.api import SourceBusyError, SourceError
+from backy.durable import closed_at_end
 
 _RUN: Final = Path("/run")
 
@@ -45,11 +46,9 @@ def is_lock(path: Path) -> bool:
 def locked(what: str, path: Path, *, wait: bool) -> Iterator[None]:
     """Hold the lock of a machine or an image while the context lasts; raise SourceBusyError if it is not to wait."""
     descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
+    with closed_at_end(descriptor):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise SourceBusyError(f"{what}: another backup of it runs") from error
         yield
-    finally:
-        os.close(descriptor)
