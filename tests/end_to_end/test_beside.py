@@ -110,7 +110,7 @@ def scrub(*, deep: bool) -> Callable[[Path], object]:
 
 def look(directory: Path) -> None:
     found = summarize(directory, NOW, utc_now())
-    assert (found.unreadable, found.distrusted, found.reports) == (0, 0, 0)
+    assert (found.unreadable, found.distrusted, found.quarantine_reports) == (0, 0, 0)
 
 
 def back_up_and_purge(repository: Repository) -> None:

@@ -13,15 +13,9 @@ THIRD_PARTY = Path(__file__).parent / "third_party_source"
 
 
 @pytest.fixture(scope="module")
-def core(environment: Callable, wheels: dict[str, Path]):
-    """An environment that has the core alone, its dependencies as it declares them."""
-    return environment(wheels["backy"])
-
-
-@pytest.fixture(scope="module")
 def third_party(environment: Callable, wheels: dict[str, Path]):
     """An environment that has the core, the default storage and somebody else's source."""
-    made = environment(wheels["backy"], wheels["backy_storages_chunked"], "hatchling>=1.21")
+    made = environment(wheels["backy_storages_chunked"], "hatchling>=1.21")
     made.pip("install", "--quiet", "--no-compile", "--no-build-isolation", THIRD_PARTY)
     return made
 
@@ -89,7 +83,7 @@ def test_an_extra_has_all_that_a_first_backup_needs(
 def test_the_default_storage_is_named_where_it_is_missing(
     environment: Callable, wheels: dict[str, Path], tmp_path: Path
 ) -> None:
-    made = environment(wheels["backy"], wheels["backy_sources_file"])
+    made = environment(wheels["backy_sources_file"])
 
     refused = made.backy("-b", tmp_path / "vm", "init", "file", "x")
     assert refused.stderr == "Error: no storage 'chunked'; install backy-storages-chunked, which has it\n"

@@ -13,9 +13,9 @@ OLD = Path(__file__).parent / "contract_1"
 
 
 @pytest.fixture(scope="module")
-def old(environment: Callable, wheels: dict[str, Path]):
+def old(environment: Callable):
     """An environment with the core and plugins of every kind, as they were."""
-    made = environment(wheels["backy"], "hatchling>=1.21")
+    made = environment("hatchling>=1.21")
     made.pip("install", "--quiet", "--no-compile", "--no-build-isolation", OLD)
     return made
 

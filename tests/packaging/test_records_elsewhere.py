@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent / "third_party_storage"
 def test_a_storage_behind_a_server_of_objects(
     environment: Callable, wheels: dict[str, Path], rounds: Callable[[int, int], int], tmp_path: Path
 ) -> None:
-    ours = [wheels[name] for name in ("backy", "backy_sources_file", "backy_storages_chunked")]
+    ours = [wheels[name] for name in ("backy_sources_file", "backy_storages_chunked")]
     made = environment(*ours, "hatchling>=1.21", "pytest>=8.2")
     made.pip("install", "--quiet", "--no-compile", "--no-build-isolation", PACKAGE)
 
