@@ -21,8 +21,9 @@ export RUFF_CACHE_DIR := $(CACHE)/ruff
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := PYTHONPYCACHEPREFIX=$(CACHE)/python .ci/pytest -o cache_dir=$(CACHE)/pytest
 
-# one test process a processor, each with whole files or folders of tests (tests/conftest.py), the longest first
-PARALLEL := -n auto --no-loadscope-reorder
+# one test process more than processors, as each waits for disks, clusters and guests now and then; each has whole files
+# or folders of tests (tests/conftest.py), the longest first
+PARALLEL := -n $(shell expr $$(nproc) + 1) --no-loadscope-reorder
 
 .PHONY: help demo test coverage check docs wheels soak environment demo-packages test-packages clean
 
