@@ -39,7 +39,7 @@ repository
 integrity retention
 restore
 backup
-mount answers conversion making groups
+mount answers conversion making groups scrubbing
 guest
 importing reading
 scheduler/process scheduler/configuration

@@ -1,4 +1,4 @@
-"""Damage: finds it, keeps the evidence, repairs it, and distrusts what it can not repair.
+"""Damage: proves it, keeps the evidence, repairs it, and distrusts what it can not repair.
 
-The use cases are `verify`, `scrub` and `quarantine`; backups and restores import `damage` too.
+The use cases are `verify` and `quarantine`; backups, restores and scrubs import `damage` too.
 """

@@ -30,7 +30,6 @@ from backy.cli.commands import status, why
 from backy.config import Duration
 from backy.conversion.convert import Conversion
 from backy.errors import BackyError, RepositoryBusyError, RevisionNotFoundError
-from backy.integrity.scrub import Scrub
 from backy.integrity.verify import verify_all
 from backy.repository.config import JobConfig, ScheduledTag, SourceSection, StorageSection
 from backy.repository.repository import Repository
@@ -43,6 +42,7 @@ from backy.retention.purge import purge
 from backy.retention.tags import add_tags
 from backy.retention.trash import content
 from backy.scheduler.jobs.summary import summarize
+from backy.scrubbing.scrub import Scrub
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

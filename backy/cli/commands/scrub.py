@@ -15,7 +15,7 @@ from backy.errors import DamageError
 from backy.text.phrases import counted
 
 if TYPE_CHECKING:
-    from backy.integrity.scrub import Scrubbed
+    from backy.scrubbing.scrub import Scrubbed
 
 
 def _duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
@@ -51,9 +51,9 @@ def command(
     distrusted.
     """
     from backy.cli.progress import steps
-    from backy.integrity.scrub import Scrub
     from backy.repository.repository import Repository
     from backy.repository.revision import utc_now
+    from backy.scrubbing.scrub import Scrub
 
     repository = Repository.open(directory)
     only = None if specification is None else repository.records.select(specification)

@@ -20,11 +20,11 @@ from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup.backup import Backup
 from backy.conversion.convert import Conversion
 from backy.errors import DamageError, RepositoryBusyError, StorageError
-from backy.integrity.scrub import Scrub
 from backy.making.making import rebuild_repository
 from backy.repository.config import StorageSection
 from backy.repository.revision import Revision, Trust
 from backy.retention.purge import purge
+from backy.scrubbing.scrub import Scrub
 from backy.system.progress import quiet
 from backy.testing.crashes import crashes, distinct
 from backy.testing.laboratory import KINDS, Laboratory, patterned

@@ -13,12 +13,12 @@ from backy.backup.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError, RevisionNotFoundError
 from backy.integrity import quarantine
 from backy.integrity.damage import chunk_ids, distrusted, repair_or_distrust, whole_again
-from backy.integrity.scrub import Scrub
 from backy.integrity.verify import Judge, Verdict, distrust, verify_all
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust
 from backy.retention.forget import forget
+from backy.scrubbing.scrub import Scrub
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
 from tests.revisions import variant
 

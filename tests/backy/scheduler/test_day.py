@@ -25,7 +25,6 @@ from backy.backup.backup import Backup
 from backy.config import Duration
 from backy.conversion.convert import Conversion
 from backy.errors import BackyError, RepositoryBusyError
-from backy.integrity.scrub import Scrub
 from backy.integrity.verify import verify_all
 from backy.plugins.events import Events
 from backy.repository.config import ScheduledTag
@@ -43,6 +42,7 @@ from backy.scheduler.monitoring.check import State, Verdict, judge
 from backy.scheduler.monitoring.recorded import Recorded
 from backy.scheduler.process.clock import ClockWatch
 from backy.scheduler.process.systemd import Notifier
+from backy.scrubbing.scrub import Scrub
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.testing.memory import MemoryImage, MemoryRepository
 from tests.passing import BEGIN, MINUTE, Loop, Machine, NoThread

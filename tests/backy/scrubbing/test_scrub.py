@@ -13,10 +13,10 @@ import pytest
 from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError
-from backy.integrity.inventory import Inventory, Item
-from backy.integrity.scrub import Scrub, Scrubbed
 from backy.repository.repository import Repository
 from backy.repository.revision import Trust, utc_now
+from backy.scrubbing.inventory import Inventory, Item
+from backy.scrubbing.scrub import Scrub, Scrubbed
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, SCRUB_LOCK, exclusive
 
 
@@ -200,7 +200,7 @@ def test_damage_that_can_not_be_noted_is_told_all_the_same(stored: Repository, m
     def read_only(*arguments: object, **options: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("backy.integrity.scrub.repair_or_distrust", read_only)
+    monkeypatch.setattr("backy.scrubbing.scrub.repair_or_distrust", read_only)
     found = scrub(stored)
 
     assert any(path.stem in problem and "Read-only" in problem for problem in found.problems)

@@ -21,11 +21,11 @@ from backy.api import CHUNK_SIZE, ImageReader, ListedStorage, checked
 from backy.errors import MOST_FINDINGS, ChunkDamageError, StorageError
 from backy.image.stored import attempts
 from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
-from backy.integrity.inventory import Inventory, Item, read_position, write_position
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Revision
 from backy.repository.storages import threads_for
+from backy.scrubbing.inventory import Inventory, Item, read_position, write_position
 from backy.system.locking import PURGE_LOCK, SCRUB_LOCK, exclusive, shared
 from backy.system.progress import Steps, quiet
 from backy.text.phrases import counted
