@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,7 +23,24 @@ partition_option = click.option(
     metavar="NAME",
     help="Where the file system is; needed if there are several. 'backy files partitions' lists them.",
 )
-path_argument = click.argument("path", metavar="PATH")
+
+
+def _of_a_file(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the file that PATH names in a file system of a revision, with the options that choose these."""
+
+    @revision_option
+    @partition_option
+    @click.argument("path", metavar="PATH")
+    @click.pass_obj
+    @wraps(function)
+    def run(directory: Path, /, specification: str, partition: str | None, path: str, **others: Any) -> None:  # noqa: ANN401  # as click calls it
+        from backy.guest.opening import found
+        from backy.repository.repository import Repository
+
+        with found(Repository.open(directory), specification, partition, path) as node:
+            function(node, **others)
+
+    return run
 
 
 @click.group("files")
@@ -49,22 +68,13 @@ def partitions(directory: Path, specification: str) -> None:
 
 
 @command.command("ls")
-@revision_option
-@partition_option
-@path_argument
-@click.pass_obj
-def ls(directory: Path, specification: str, partition: str | None, path: str) -> None:
+@_of_a_file
+def ls(node: Node) -> None:
     """List the files in a folder: mode, size, time, and name."""
-    from backy.guest.opening import found
-    from backy.repository.repository import Repository
-
-    with found(Repository.open(directory), specification, partition, path) as node:
-        if node.kind != stat.S_IFDIR:
-            echo(_line(node))
-            return
-        # Sorted, as file systems give the names in the order of their hashes.
-        for child in sorted(node.children(), key=lambda child: child.name):
-            echo(_line(child))
+    # Sorted, as file systems give the names in the order of their hashes.
+    is_folder = node.kind == stat.S_IFDIR
+    for one in sorted(node.children(), key=lambda child: child.name) if is_folder else [node]:
+        echo(_line(one))
 
 
 def _line(node: Node) -> str:
@@ -80,35 +90,23 @@ def _line(node: Node) -> str:
 
 
 @command.command("cat")
-@revision_option
-@partition_option
-@path_argument
-@click.pass_obj
-def cat(directory: Path, specification: str, partition: str | None, path: str) -> None:
+@_of_a_file
+def cat(node: Node) -> None:
     """Write a file to standard output."""
     from backy.guest.copying import stream
-    from backy.guest.opening import found
-    from backy.repository.repository import Repository
 
-    with found(Repository.open(directory), specification, partition, path) as node:
-        stream(node, descriptor())
+    stream(node, descriptor())
 
 
 @command.command("cp")
-@revision_option
-@partition_option
-@path_argument
+@_of_a_file
 @click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
-@click.pass_obj
-def cp(directory: Path, specification: str, partition: str | None, path: str, target: Path) -> None:
+def cp(node: Node, target: Path) -> None:
     """Copy a file or a whole folder into the folder TARGET, or under the new name TARGET.
 
     Nothing is overwritten. Holes, modes and times are kept; the files belong to you. Links are copied as links and not
     followed. Devices, pipes and sockets are left out.
     """
     from backy.guest.copying import Copy
-    from backy.guest.opening import found
-    from backy.repository.repository import Repository
 
-    with found(Repository.open(directory), specification, partition, path) as node:
-        Copy().to(node, target)
+    Copy().to(node, target)

@@ -168,12 +168,11 @@ def global_name(content: object) -> str:
     return "config" if isinstance(content, dict) and "config" in content else "global"
 
 
-class _Reader:
+class _Reader(Checker):
     """Converts a document to a configuration and reports the problems that it finds."""
 
     def __init__(self, document: Document) -> None:
-        self._document = document
-        self._checker = Checker(document)
+        super().__init__(document)
         self._hooks: dict[str, dict[str, Any]] = {}
         self._tags: Mapping[str, list[str]] = {}
         """The tags of each schedule as they are written."""
@@ -184,13 +183,13 @@ class _Reader:
         sections = self._document.content if isinstance(self._document.content, dict) else {}
         name = next((name for name in _GLOBAL if sections.get(name)), _GLOBAL[0])
         before = len(self._document.problems)
-        found = self._checker.section(sections.get(name) or {}, Location, (name,))
+        found = self.section(sections.get(name) or {}, Location, (name,))
         return found if len(self._document.problems) == before else None
 
     def read(self) -> Configuration:
         """Return the configuration. It must not be used if problems were reported."""
-        sections = self._checker.mapping(self._document.content, ())
-        self._checker.keys(sections, ["global", "hooks", "schedules", "jobs"], (), also=["config"])
+        sections = self.mapping(self._document.content, ())
+        self.keys(sections, ["global", "hooks", "schedules", "jobs"], (), also=["config"])
         settings = self._global(sections)
         written = self._required(sections, "schedules", "at least one schedule")
         # All of their tags, also wrong ones: those of which there is a mistake are no unknown ones besides.
@@ -206,18 +205,18 @@ class _Reader:
 
     def _hook_sections(self, sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         found = {}
-        for name, value in self._checker.mapping(sections.get("hooks") or {}, ("hooks",)).items():
+        for name, value in self.mapping(sections.get("hooks") or {}, ("hooks",)).items():
             # `slack:` without anything below it is None in YAML: a plugin without options that has to be there.
-            section = dict(self._checker.mapping({} if value is None else value, ("hooks", name)))
+            section = dict(self.mapping({} if value is None else value, ("hooks", name)))
             if not isinstance(section.get(REQUIRED, True), bool):
-                self._checker.report(("hooks", name, REQUIRED), "expected true or false")
+                self.report(("hooks", name, REQUIRED), "expected true or false")
             found[name] = section
         return found
 
     def _global(self, sections: Mapping[str, Any]) -> Global:
         name = global_name(sections)
         if {"global", "config"} <= sections.keys():
-            self._checker.report((name,), "is another name of 'global', which is there too; put all into one of them")
+            self.report((name,), "is another name of 'global', which is there too; put all into one of them")
             # Its mistakes, too: both will be one section.
             self._settings(sections["global"], "global")
         return self._settings(sections.get(name), name)
@@ -226,40 +225,40 @@ class _Reader:
         # `global:` without anything below it is None in YAML.
         found = {} if value is None else value
         self._plugins(found, (name,), ["storage", "verifier"])
-        return self._checker.section(found, Global, (name,)) or Global()
+        return self.section(found, Global, (name,)) or Global()
 
     def _required(self, sections: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any]:
         """Return a section that has to be there; `what` tells users the content of a missing one."""
         if name not in sections:
-            self._checker.report((), f"the section '{name}' is missing; it has {what}")
+            self.report((), f"the section '{name}' is missing; it has {what}")
             return {}
-        return self._checker.mapping(sections[name], (name,))
+        return self.mapping(sections[name], (name,))
 
     def _schedule(self, value: object, key: Key) -> Schedule:
         found = {}
-        for name, content in self._checker.mapping(value, key).items():
+        for name, content in self.mapping(value, key).items():
             if name.startswith((MANUAL, PINNED)):
-                self._checker.report((*key, name), f"no schedule gives tags that begin with '{MANUAL}' or '{PINNED}'")
+                self.report((*key, name), f"no schedule gives tags that begin with '{MANUAL}' or '{PINNED}'")
             elif problem := tag_problem(name):
-                self._checker.report((*key, name), problem)
-            tag = self._checker.section(content, ScheduledTag, (*key, name))
+                self.report((*key, name), problem)
+            tag = self.section(content, ScheduledTag, (*key, name))
             if tag is not None:
                 found[name] = tag
         if value == {}:
-            self._checker.report(key, "has no tag; write one as in 'daily: {interval: 1d, keep: 7}'")
+            self.report(key, "has no tag; write one as in 'daily: {interval: 1d, keep: 7}'")
         return found
 
     def _job(self, name: str, value: object, settings: Global, schedules: Mapping[str, Schedule]) -> JobEntry | None:
         key = ("jobs", name)
         self._name(name, settings)
         self._plugins(value, key, ["source", "storage", "verifier"])
-        entry = self._checker.section(value, JobKeys, key)
+        entry = self.section(value, JobKeys, key)
         schedule = self._chosen(value, schedules, key)
         if isinstance(value, dict):
             self._images(value, key)
         if schedule is not None and isinstance(value, dict) and isinstance(value.get("keep"), dict):
             # A misspelt tag would keep revisions longer or shorter than was meant, without a word.
-            self._checker.keys(value["keep"], self._tags[value["schedule"]], (*key, "keep"))
+            self.keys(value["keep"], self._tags[value["schedule"]], (*key, "keep"))
         if entry is None or schedule is None:
             return None
         own = msgspec.structs.asdict(entry).items()
@@ -283,23 +282,23 @@ class _Reader:
         """Report a job that has no image, a source beside disks, or disks that can not have their names."""
         disks = job.get(DISKS)
         if "source" not in job and not disks:
-            self._checker.report(key, "the key 'source' is missing: the image to back up, or 'disks' with several")
+            self.report(key, "the key 'source' is missing: the image to back up, or 'disks' with several")
         if "source" in job and disks is not None:
-            self._checker.report(key, "a job has a 'source' or 'disks', not both")
+            self.report(key, "a job has a 'source' or 'disks', not both")
         for name in disks if isinstance(disks, dict) else ():
             if problem := name_problem(str(name)):
-                self._checker.report((*key, DISKS, name), problem)
+                self.report((*key, DISKS, name), problem)
 
     def _name(self, name: str, settings: Global) -> None:
         """Report a name that no folder in the base directory can have."""
         if not _JOB_NAME.fullmatch(name):
-            self._checker.report(
+            self.report(
                 ("jobs", name),
                 "a job's name is that of its folder: letters, digits and _ . @ + : -, the first a letter, a digit or "
                 "_, 200 at most",
             )
         if settings.base_dir / name == settings.status_path:
-            self._checker.report(
+            self.report(
                 ("jobs", name), "is the name of the status file; call the job otherwise, or set global.status-file"
             )
 
@@ -310,7 +309,7 @@ class _Reader:
         if not isinstance(name, str):
             return None  # reported with the other keys of the job
         if name not in schedules:
-            self._checker.report((*key, "schedule"), f"no schedule '{name}'; {alternatives(name, schedules)}")
+            self.report((*key, "schedule"), f"no schedule '{name}'; {alternatives(name, schedules)}")
         return schedules.get(name)
 
     def _plugins(self, content: object, key: Key, names: list[str]) -> None:
@@ -319,6 +318,6 @@ class _Reader:
         for name in names:
             value = content.get(name) if isinstance(content, dict) else None
             if isinstance(value, dict) and "backend" in value:
-                self._checker.report(
+                self.report(
                     (*key, name, "backend"), "write 'storage: chunked' or 'storage: cow' beside 'source', not in it"
                 )
