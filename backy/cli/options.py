@@ -90,17 +90,8 @@ force_option = click.option("-f", "--force", is_flag=True, help="Take tags that 
 
 def configuration_of(text: str, default: Path | None = None) -> Decorator:
     """Return the option that names the scheduler's configuration."""
-    kind = click.Path(dir_okay=False, path_type=Path)
-    return click.option(
-        "-c",
-        "--config",
-        "configuration",
-        metavar="FILE",
-        type=kind,
-        default=default,
-        show_default=bool(default),
-        help=text,
-    )
+    names, kind = ("-c", "--config", "configuration"), click.Path(dir_okay=False, path_type=Path)
+    return click.option(*names, metavar="FILE", type=kind, default=default, show_default=bool(default), help=text)
 
 
 configuration_option = configuration_of("The scheduler's configuration.", DEFAULT_CONFIGURATION)

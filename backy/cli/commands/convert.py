@@ -57,7 +57,5 @@ def command(directory: Path, storage: str, settings: dict[str, dict[str, Any]]) 
     if done.failed:
         # One cause is enough for a line: most often a bad disk is the cause of all.
         ids, first = ", ".join(done.failed), next(iter(done.failed.values()))
-        raise DamageError(
-            f"{counted(len(done.failed), 'revision is', 'revisions are')} damaged and left alone: {ids}; {first}. "
-            "'backy verify' reads them again; convert again when they are sound"
-        )
+        what = f"{counted(len(done.failed), 'revision is', 'revisions are')} damaged and left alone: {ids}; {first}"
+        raise DamageError(f"{what}. 'backy verify' reads them again; convert again when they are sound")

@@ -50,10 +50,8 @@ def restore(directory: Path, specification: str, as_json: bool) -> None:
     # An error, so that scripts notice before they rely on this restore.
     if found.damaged:
         first = min(found.damaged)
-        raise DamageError(
-            f"{counted(len(found.damaged), 'chunk')} can not be restored, the first is {found.damaged[first]}; 'backy "
-            "restore --salvage FILE' restores the rest"
-        )
+        what = f"{counted(len(found.damaged), 'chunk')} can not be restored, the first is {found.damaged[first]}"
+        raise DamageError(f"{what}; 'backy restore --salvage FILE' restores the rest")
 
 
 def _figures(revision: Revision, found: Forecast) -> dict[str, Any]:

@@ -61,10 +61,8 @@ def command(directory: Path, as_json: bool, trash: bool) -> None:
         _print_table(revisions, held, reports)
         echo(f"{counted(len(revisions), 'revision')} in a repository of {size(occupies)}")
         for found in left:
-            echo(
-                f"{size(found.bytes)} of a backup that did not end; the next one goes on with it, until "
-                f"{local_time(found.since + KEPT, zone=True)}"
-            )
+            until = local_time(found.since + KEPT, zone=True)
+            echo(f"{size(found.bytes)} of a backup that did not end; the next one goes on with it, until {until}")
         for revision_id in running:
             echo(f"{revision_id} is being made, or its backup was interrupted")
     # After the table: one damaged record hides none of the others.
@@ -119,10 +117,8 @@ def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
             echo(f"{revision.id} is torn: its parts are of different times, for the source was written to meanwhile")
     # Only if there is any: most repositories have none, and never will.
     if held.files:
-        files = counted(
-            held.files, "file is held only for what differs from it", "files are held only for what differs from them"
-        )
-        echo(f"{size(held.bytes)} in {files}")
+        one, many = "file is held only for what differs from it", "files are held only for what differs from them"
+        echo(f"{size(held.bytes)} in {counted(held.files, one, many)}")
     if reports:
         echo(f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
 

@@ -156,9 +156,8 @@ class Surroundings:
                 job = ".".join(written.key)
                 other = first.setdefault(content, job)
                 if other != job:
-                    yield Problem(
-                        written.line, f"{job}.source", f"is the source of {other}, too: its image is backed up twice"
-                    )
+                    text = f"is the source of {other}, too: its image is backed up twice"
+                    yield Problem(written.line, f"{job}.source", text)
 
 
 def _folder_of(path: Path | None) -> Iterator[str]:

@@ -250,7 +250,7 @@ class _Reader(Checker):
 
     def _job(self, name: str, value: object, settings: Global, schedules: Mapping[str, Schedule]) -> JobEntry | None:
         key = ("jobs", name)
-        self._name(name, settings)
+        self._name(key, settings)
         self._plugins(value, key, ["source", "storage", "verifier"])
         entry = self.section(value, JobKeys, key)
         schedule = self._chosen(value, schedules, key)
@@ -289,18 +289,13 @@ class _Reader(Checker):
             if problem := name_problem(str(name)):
                 self.report((*key, DISKS, name), problem)
 
-    def _name(self, name: str, settings: Global) -> None:
+    def _name(self, key: Key, settings: Global) -> None:
         """Report a name that no folder in the base directory can have."""
-        if not _JOB_NAME.fullmatch(name):
-            self.report(
-                ("jobs", name),
-                "a job's name is that of its folder: letters, digits and _ . @ + : -, the first a letter, a digit or "
-                "_, 200 at most",
-            )
-        if settings.base_dir / name == settings.status_path:
-            self.report(
-                ("jobs", name), "is the name of the status file; call the job otherwise, or set global.status-file"
-            )
+        if not _JOB_NAME.fullmatch(key[-1]):
+            rule = "letters, digits and _ . @ + : -, the first a letter, a digit or _, 200 at most"
+            self.report(key, f"a job's name is that of its folder: {rule}")
+        if settings.base_dir / key[-1] == settings.status_path:
+            self.report(key, "is the name of the status file; call the job otherwise, or set global.status-file")
 
     def _chosen(self, job: object, schedules: Mapping[str, Schedule], key: Key) -> Schedule | None:
         """Return the schedule that a job names. Report an unknown one and return None."""
@@ -318,6 +313,5 @@ class _Reader(Checker):
         for name in names:
             value = content.get(name) if isinstance(content, dict) else None
             if isinstance(value, dict) and "backend" in value:
-                self.report(
-                    (*key, name, "backend"), "write 'storage: chunked' or 'storage: cow' beside 'source', not in it"
-                )
+                text = "write 'storage: chunked' or 'storage: cow' beside 'source', not in it"
+                self.report((*key, name, "backend"), text)

@@ -140,9 +140,8 @@ class _Loader(LOADER):  # type: ignore[misc]  # whichever of the two there is
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, "a key is not a plain word", key.start_mark)
             if key.value in lines and key.tag != _MERGE:
-                self._problems.append(
-                    Problem(line, _printable(key.value), f"is there already, in line {lines[key.value]}")
-                )
+                text = f"is there already, in line {lines[key.value]}"
+                self._problems.append(Problem(line, _printable(key.value), text))
             lines[key.value] = line
         # Merge keys are resolved only now: a key that overrides a merged one does not exist twice.
         self.flatten_mapping(node)

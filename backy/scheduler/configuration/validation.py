@@ -51,10 +51,8 @@ class Checker:
                 self.report((*key, name) if name else key, f"unknown key; {retired}" if retired else text)
             # Nobody uses it, but what is right has to be checked, too: no mistake may hide another one.
             with suppress(msgspec.ValidationError):
-                sound = (
-                    {name: one for name, one in value.items() if name not in wrong} if isinstance(value, dict) else {}
-                )
-                return convert(sound, wanted)
+                written = value if isinstance(value, dict) else {}
+                return convert({name: one for name, one in written.items() if name not in wrong}, wanted)
             return None
 
     def keys(self, content: Iterable[str], known: Sequence[str], key: Key, also: Sequence[str] = ()) -> None:

@@ -108,9 +108,8 @@ async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
         # A list of all jobs may be ten thousand names long.
         raise CommandError(f"Unknown job {name}; {did_you_mean(name, names)}'jobs' lists all")
     triggered = scheduler.trigger([name])
-    return Answer(
-        f"Triggered immediate run for {name}" if triggered else f"{name} runs already", {"triggered": triggered}
-    )
+    text = f"Triggered immediate run for {name}" if triggered else f"{name} runs already"
+    return Answer(text, {"triggered": triggered})
 
 
 async def _run_all(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:

@@ -72,9 +72,7 @@ class Ledger:
         self.agenda.worker_limit = configuration.settings.worker_limit
         wanted = configuration.jobs
         ended = [self._remove(name) for name in self.jobs.keys() - wanted.keys()]
-        added = [
-            self._add(settings, before.get(name), now) for name, settings in wanted.items() if name not in self.jobs
-        ]
+        added = [self._add(one, before.get(name), now) for name, one in wanted.items() if name not in self.jobs]
         for name, settings in wanted.items():
             job = self.jobs[name]
             # A backup that is running would be of the old source, or in the old storage.

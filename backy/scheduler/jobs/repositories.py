@@ -83,9 +83,8 @@ def _configure_group(directory: Path, wanted: GroupConfig) -> Group:
     """Give a group its `config`."""
     present = load_group(directory / CONFIG)
     if present is None and (directory / CONFIG).exists():
-        raise RepositoryError(
-            f"{directory} is the repository of one image: choose another name for a job with 'disks', or move it away"
-        )
+        text = f"{directory} is the repository of one image"
+        raise RepositoryError(f"{text}: choose another name for a job with 'disks', or move it away")
     new = msgspec.structs.replace(wanted, id=shortuuid.uuid(), created=utc_now().replace(microsecond=0))
     wanted = _kept(present or new, wanted)
     if wanted != present:

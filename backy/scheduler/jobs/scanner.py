@@ -99,12 +99,8 @@ class Scanner:
     def _begun(self, job: Job, *, again: bool) -> asyncio.Task[None]:
         """Begin to scan a repository."""
         # What the thread needs is taken from the job here: only the loop may touch it.
-        now, directory, past, allowed = (
-            self._clock(),
-            job.settings.directory,
-            job.entry.past,
-            tolerance(job.entry.schedule),
-        )
+        directory, past, now = job.settings.directory, job.entry.past, self._clock()
+        allowed = tolerance(job.entry.schedule)
         # Time passes and the clock is set: what is ahead of it changes, even if the repository does not.
         known = job.summary.stamp if job.summary and not again and not past.depends_on(now + allowed) else None
         summarized = partial(summarize, directory, past.since, now, allowed, job.audited)

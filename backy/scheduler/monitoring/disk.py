@@ -57,10 +57,8 @@ def copies(base_dir: Path, jobs: Container[str]) -> tuple[str, ...]:
     No job backs them up: they are copies of other machines.
     """
     with os.scandir(base_dir) as entries:
-        names = sorted(
-            entry.name for entry in entries if entry.name not in jobs and entry.is_dir(follow_symlinks=False)
-        )
-    return tuple([name for name in names if _is_copy(base_dir / name)])
+        names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    return tuple([name for name in names if name not in jobs and _is_copy(base_dir / name)])
 
 
 def _is_copy(directory: Path) -> bool:

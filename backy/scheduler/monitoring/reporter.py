@@ -103,9 +103,8 @@ class Reporter:
                 _, printed = await children.output_of(command, limit=PLUGINS_LIMIT)
                 listed = msgspec.json.decode(printed, type=list[dict[str, str | None]])
             except (OSError, children.TimeLimitError, msgspec.DecodeError) as error:
-                log.warning(
-                    "nobody knows which plugins are broken: %s", error or "'backy plugins --check' takes too long"
-                )
+                cause = error or "'backy plugins --check' takes too long"
+                log.warning("nobody knows which plugins are broken: %s", cause)
             else:
                 self.broken_plugins = tuple(
                     f"{one['kind']} '{one['name']}' of {one['distribution']}: {one['cause']}"

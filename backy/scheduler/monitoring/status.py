@@ -205,9 +205,8 @@ def verdict(late_from: datetime, now: datetime) -> dict[str, Any]:
 
 def _at(job: JobStatus, now: datetime) -> JobStatus:
     # Most jobs are in time, and there may be ten thousand.
-    return (
-        msgspec.structs.replace(job, **verdict(job.late_from, now)) if job.sla_overdue or job.late_from < now else job
-    )
+    is_late = job.sla_overdue or job.late_from < now
+    return msgspec.structs.replace(job, **verdict(job.late_from, now)) if is_late else job
 
 
 def write(path: Path, content: bytes, mode: int = READABLE) -> None:
