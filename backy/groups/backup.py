@@ -8,7 +8,7 @@ so no source drops what the next backup needs because another disk fails.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 
@@ -56,7 +56,7 @@ def backup(
         # durable before the first record: it tells what to remove if the others never come
         begin(group, disks.id, disks.disks)
         try:
-            _run([one.stages() for one in backups.values()], rest.during(moment))
+            _run({name: one.stages() for name, one in backups.items()}, rest.during(moment))
         except BaseException:
             # else the next backup does it
             with suppress(BackyError, OSError):
@@ -66,26 +66,31 @@ def backup(
     return Together({name: one.revision for name, one in backups.items()})
 
 
-def _run(backups: list[Stages], moment: AbstractContextManager[None]) -> None:
+def _run(backups: Mapping[str, Stages], moment: AbstractContextManager[None]) -> None:
     """Have all backups come to an end, or none."""
     try:
-        for begun in backups:
-            next(begun)
+        _go_on(backups)
         with moment:
-            for frozen in backups:
-                next(frozen)
-        for stored in backups:
-            next(stored)
-        for recorded in backups:
-            next(recorded)
-        for complete in backups:
-            next(complete, None)
+            _go_on(backups)  # to the snapshots
+        _go_on(backups)  # all is stored and verified
+        _go_on(backups)  # the records are there
+        _go_on(backups)
     except BaseException as error:
-        for one in backups:
+        for one in backups.values():
             # each removes what it has, and fails as the first one did
             with suppress(BaseException):
                 one.throw(error)
         raise
+
+
+def _go_on(backups: Mapping[str, Stages]) -> None:
+    """Have all backups come to their next stage; the error of one begins with the name of its disk."""
+    for name, one in backups.items():
+        try:
+            next(one, None)
+        except BackyError as error:
+            error.args = (f"{name}: {error}",)
+            raise
 
 
 def _moment(group: Group) -> AbstractContextManager[Moment] | None:
