@@ -44,9 +44,6 @@ KINDS = 4
 class Unfinished(MemoryImage):
     """An image whose last byte can not be read."""
 
-    def __init__(self, image: MemoryImage) -> None:
-        super().__init__(image.content, image.hint)
-
     def pread(self, offset: int, length: int) -> bytes:
         """Return bytes that are not the last ones."""
         if offset + length >= self.size:
@@ -123,7 +120,7 @@ class Laboratory:
     def fail(self) -> None:
         """Begin a revision that fails at the end of the image, after nearly all of it was written."""
         repository = self.open()
-        repository.memory.wrap = Unfinished
+        repository.memory.wrap = lambda image: Unfinished(image.content, image.hint)
         with suppress(SourceError):
             Backup(repository, ("failed",), clock=self.clock).run()
 

@@ -74,11 +74,10 @@ class MemoryRepository(Repository):
     def make(cls, directory: Path, storage: Config | None = None) -> MemoryRepository:
         """Make a repository with the section `storage`, or with the default one."""
         # No plugin has this name: `source` below takes its place.
-        config = JobConfig(format=FORMAT, source=SourceSection.named("memory"), verifier=VerifierSections.named("full"))
-        # Thousands of trials would write it, and none of them waits for a real disk to be full.
-        config.reserve = Size(0)
-        if storage is not None:
-            config.storage = StorageSection(storage)
+        source, verifier = SourceSection.named("memory"), VerifierSections.named("full")
+        section = StorageSection(storage or {"type": "chunked"})
+        # Thousands of trials would write a reserve, and none of them waits for a real disk to be full.
+        config = JobConfig(format=FORMAT, source=source, verifier=verifier, storage=section, reserve=Size(0))
         return cls.initialize(directory, config)
 
     def source(self) -> Source:

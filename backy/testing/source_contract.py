@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -25,6 +25,7 @@ from backy.repository.sealed import FORMAT
 from backy.testing.images import difference
 from backy.testing.watchdog import within
 
+Needed = TypeVar("Needed")
 # As opaque as real ids: a source must not expect an order or a form.
 FIRST, SECOND, THIRD = "firstrevision", "secondrevision", "thirdrevision"
 
@@ -92,10 +93,9 @@ class SourceContract:
 
     def test_a_wrong_argument_is_refused_in_one_line(self, subject: SourceUnderTest) -> None:
         """`backy init` with a wrong SOURCE makes nothing and says which form is right."""
-        if subject.wrong_argument is None:
-            _has_no("SOURCE that is wrong")
+        wrong = _needed(subject.wrong_argument, "SOURCE that is wrong")
         with pytest.raises(ConfigError) as refused:
-            call(Kind.SOURCE, subject.type, "backy_source_config", argument=subject.wrong_argument)
+            call(Kind.SOURCE, subject.type, "backy_source_config", argument=wrong)
         assert len(str(refused.value).splitlines()) == 1
 
     def test_the_source_names_an_installed_verifier(self, source: Source) -> None:
@@ -104,9 +104,7 @@ class SourceContract:
 
     def test_a_source_that_is_gone_is_reported_in_one_line(self, subject: SourceUnderTest, source: Source) -> None:
         """Making the source does not fail; its snapshot raises SourceError."""
-        if subject.remove is None:
-            _has_no("way to go away")
-        subject.remove()
+        _needed(subject.remove, "way to go away")()
         with pytest.raises(SourceError) as missing, source.snapshot(FIRST, None):
             pass
         assert len(str(missing.value).splitlines()) == 1
@@ -154,7 +152,7 @@ class SourceContract:
 
     def test_what_changed_is_told(self, subject: SourceUnderTest, source: Source) -> None:
         """Every difference from the parent revision is in an extent of `changes`, unless that is None."""
-        write = _needed(subject.write, "write to")
+        write = _needed(subject.write, "way to write to it")
         before = _backed_up(subject, source, FIRST, None)
         for offset in _places(len(before)):
             write(offset, b"changed")
@@ -162,7 +160,7 @@ class SourceContract:
 
     def test_what_did_not_change_twice_is_told_as_well(self, subject: SourceUnderTest, source: Source) -> None:
         """Changes are told from the parent revision, also if it is not the first one."""
-        write = _needed(subject.write, "write to")
+        write = _needed(subject.write, "way to write to it")
         _backed_up(subject, source, FIRST, None)
         # Changed before the parent's backup, so it is no change since then; it may be told all the same.
         write(0, b"first")
@@ -181,7 +179,7 @@ class SourceContract:
 
     def test_growing_and_shrinking_are_changes(self, subject: SourceUnderTest, source: Source) -> None:
         """A snapshot has the source's current size. New bytes at the end are changes."""
-        resize = _needed(subject.resize, "resize")
+        resize = _needed(subject.resize, "way to resize it")
         before = _backed_up(subject, source, FIRST, None)
         resize(len(before) + CHUNK_SIZE + 4096)
         grown = self._check_changes(subject, source, before, FIRST)
@@ -190,7 +188,7 @@ class SourceContract:
 
     def test_a_backup_that_failed_is_no_base(self, subject: SourceUnderTest, source: Source) -> None:
         """After a snapshot that was left with an exception, the next one still tells changes from the parent."""
-        write = _needed(subject.write, "write to")
+        write = _needed(subject.write, "way to write to it")
         before = _backed_up(subject, source, FIRST, None)
         write(0, b"changed")
         with pytest.raises(ZeroDivisionError), source.snapshot(SECOND, FIRST):
@@ -199,9 +197,8 @@ class SourceContract:
 
     def test_a_snapshot_stays_what_it_is(self, subject: SourceUnderTest, source: Source) -> None:
         """The snapshot of a frozen source does not change when the source is written to."""
-        write = _needed(subject.write, "write to")
-        if not subject.frozen:
-            _has_no("state that stays while it is read")
+        write = _needed(subject.write, "way to write to it")
+        _needed(subject.frozen or None, "state that stays while it is read")
         content = subject.content()
         with source.snapshot(FIRST, None) as snapshot:
             for offset in _places(len(content)):
@@ -276,16 +273,12 @@ def _backed_up(subject: SourceUnderTest, source: Source, revision_id: str, paren
     return content
 
 
-def _needed(action: Any, what: str) -> Any:  # noqa: ANN401  # any of the subject's actions
-    if action is None:
-        _has_no(f"way to {what} it")
-    return action
-
-
-def _has_no(what: str) -> NoReturn:
-    """Skip a test of something that the source does not have."""
-    # not "NOT TESTED", which CI refuses: nothing that is there is left out
-    pytest.skip(f"nothing to try: this source has no {what}")
+def _needed(value: Needed | None, what: str) -> Needed:
+    """Return what a test needs of the subject; skip the test if the source does not have it."""
+    if value is None:
+        # not "NOT TESTED", which CI refuses: nothing that is there is left out
+        pytest.skip(f"nothing to try: this source has no {what}")
+    return value
 
 
 def _read(image: Image) -> bytes:

@@ -160,12 +160,6 @@ class StorageContract:
         pytest.fail("override the fixture 'subject', which returns a StorageUnderTest")
 
     @pytest.fixture
-    def crashes_to_try(self, request: pytest.FixtureRequest) -> int:
-        """Return how many crashes each test tries by chance, beside those right after a promise."""
-        number: int = request.config.getoption("--backy-crashes")
-        return number
-
-    @pytest.fixture
     def stored(self, subject: StorageUnderTest) -> _Stored:
         """Return an initialized storage."""
         storage = self._made(subject)
@@ -178,6 +172,8 @@ class StorageContract:
         self, subject: StorageUnderTest, backy_clock: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
     ) -> Laboratory:
         """Return a repository with two revisions, one forgotten between them, and an image that has changed."""
+        if not subject.recorded:
+            pytest.skip("NOT TESTED: crashes, for what this storage does can not be recorded")
         # The boot id of this machine must not decide which revisions count as durable.
         for module in ("testing.laboratory", "backup.backup", "conversion.convert"):
             monkeypatch.setattr(f"backy.{module}.boot_id", lambda: "one boot")
@@ -360,22 +356,19 @@ class StorageContract:
     # crashes ----------------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("action", ACTIONS)
-    def test_power_loss(
-        self, subject: StorageUnderTest, laboratory: Laboratory, crashes_to_try: int, action: str
-    ) -> None:
+    def test_power_loss(self, laboratory: Laboratory, pytestconfig: pytest.Config, action: str) -> None:
         """Complete revisions are whole after any power loss, and so is the next one."""
-        self._needs_recording(subject)
-        assert power_losses(laboratory, action, crashes_to_try)
+        assert power_losses(laboratory, action, pytestconfig.getoption("--backy-crashes"))
 
     @pytest.mark.parametrize("action", ACTIONS)
     @pytest.mark.parametrize("lasting", [False, True], ids=["one call fails", "the disk is full"])
     def test_failing_calls(
-        self, subject: StorageUnderTest, laboratory: Laboratory, crashes_to_try: int, action: str, lasting: bool
+        self, laboratory: Laboratory, pytestconfig: pytest.Config, action: str, lasting: bool
     ) -> None:
         """Complete revisions are whole after any call has failed, and so is the next one."""
-        self._needs_recording(subject)
         # Each of them runs the whole action again.
-        assert failing_calls(laboratory, action, max(crashes_to_try // 2, 1), lasting=lasting)
+        count = max(pytestconfig.getoption("--backy-crashes") // 2, 1)
+        assert failing_calls(laboratory, action, count, lasting=lasting)
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -393,8 +386,3 @@ class StorageContract:
             return reader.read(index, chunk_id) != data
         except ChunkDamageError as error:
             return error.chunk_id == chunk_id
-
-    @staticmethod
-    def _needs_recording(subject: StorageUnderTest) -> None:
-        if not subject.recorded:
-            pytest.skip("NOT TESTED: crashes, for what this storage does can not be recorded")
