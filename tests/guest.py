@@ -14,14 +14,11 @@ from typing import Any
 from backy.testing.appliance.machine import Appliance, Ended
 
 HOME = "/run/preloaded"
-SOCKET = f"{HOME}/socket"
 FOLDER = "/run/work"
 """Folder for the files of a test, in memory."""
 SERVER = Path(__file__).with_name("preloaded.py")
-CLIENT = SERVER.with_name("asking.py")
 SETUP = f"""
 mkdir -p {HOME}/lvm {FOLDER} && modprobe -a dm-thin-pool dm-snapshot dm-log-writes dm-flakey loop fuse nbd
-printf '#!/bin/sh\nexec {sys.executable} -IS {CLIENT} {SOCKET} "$@"\n' > {HOME}/backy && chmod +x {HOME}/backy
 cat > {HOME}/lvm/lvm.conf
 """
 LVM = """
@@ -58,10 +55,11 @@ class Guest:
         guest = cls(appliance)
         words = [f"{name}={value}" for name, value in VARIABLES.items()]
         # compiling takes longer than all else there
-        compiled = {"PYTHONPYCACHEPREFIX": str(appliance.folder / "python"), "PYTHONDONTWRITEBYTECODE": ""}
+        cache = os.environ.get("PYTHONPYCACHEPREFIX") or str(appliance.folder / "python")
+        compiled = {"PYTHONPYCACHEPREFIX": cache, "PYTHONDONTWRITEBYTECODE": ""}
         subprocess.run([sys.executable, SERVER], env=os.environ | compiled, check=True)
-        words.append(f"PYTHONPYCACHEPREFIX={appliance.folder / 'python'}")
-        process = appliance.run("env", "-i", *words, sys.executable, SERVER, SOCKET).out.strip()
+        words.append(f"PYTHONPYCACHEPREFIX={cache}")
+        process = appliance.run("env", "-i", *words, sys.executable, SERVER, HOME).out.strip()
         yield guest
         appliance.run("sh", "-c", f"kill {process}; rm -r {HOME} {FOLDER}")
 
@@ -70,10 +68,10 @@ class Guest:
         words = [f"{name}={value}" for name, value in VARIABLES.items()]
         return self.appliance.run("env", "-i", *words, "bash", "-ec", script, check=check, limit=limit)
 
-    def backy(self, *arguments: object, check: bool = True) -> Ended:
+    def backy(self, *arguments: object, check: bool = True, limit: float = 300) -> Ended:
         """Run a command of backy, or a file of Python."""
         words = [f"{name}={value}" for name, value in VARIABLES.items()]
-        return self.appliance.run("env", "-i", *words, "backy", *arguments, check=check)
+        return self.appliance.run("env", "-i", *words, "backy", *arguments, check=check, limit=limit)
 
     def status(self, repository: str) -> list[dict[str, Any]]:
         """Return what `backy status` tells of the revisions of a repository."""

@@ -44,7 +44,7 @@ def test_a_volume_that_is_not_thin_is_read_from_a_snapshot_that_does_not_stay(gu
 
 def test_a_target_is_made_and_nothing_is_lost_without_force(guest: Guest) -> None:
     guest.shell(
-        f"lvcreate -qq -L 64M -T vg/pool; head -c 5000000 /dev/urandom > {FOLDER}/image; truncate -s 9M {FOLDER}/image"
+        f"lvcreate -qq -L 64M -T vg/pool; head -c 8000000 /dev/urandom > {FOLDER}/image; truncate -s 9M {FOLDER}/image"
     )
     guest.backy("-b", WEB1, "init", "file", f"{FOLDER}/image")
     guest.backy("-b", WEB1, "backup", "daily")
@@ -59,6 +59,14 @@ def test_a_target_is_made_and_nothing_is_lost_without_force(guest: Guest) -> Non
     guest.backy("-b", WEB1, "restore", "lvm:vg/thin", "-o", "pool=pool")
     guest.shell(f"{same}thin")
     assert guest.shell("lvs --noheadings -o pool_lv vg/thin").out.strip() == "pool"
+
+    # there is space when it begins, and not for all of it
+    guest.shell("lvcreate -qq -L 8M -T vg/small")
+    ended = guest.backy("-b", WEB1, "restore", "lvm:vg/large", "-o", "pool=small", check=False)
+    assert (ended.code, len(ended.err.splitlines())) == (1, 1)
+    assert "target vg/large: the pool small has used 50.00 % of its data and " in ended.err
+    assert "bytes more might fill it; extend the pool by lvextend, or set 'pool-limit', now 90 %; the" in ended.err
+    assert guest.shell("lvs --noheadings -o data_percent vg/small").out.strip() == "50.00"
 
     guest.shell("mkfs.ext4 -q /dev/vg/thin; mkdir /run/mounted; mount /dev/vg/thin /run/mounted")
     ended = guest.backy("-b", WEB1, "restore", "--force", "lvm:vg/thin", check=False)

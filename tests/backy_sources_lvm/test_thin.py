@@ -13,6 +13,7 @@ from tests.guest import FOLDER, Guest
 MIB = 2**20
 ROUNDS = Path(__file__).with_name("rounds.py")
 WEB1 = f"{FOLDER}/web1"
+LONG = 3600
 LARGE = """
 lvcreate -qq -L {pool}M -T vg/pool && lvcreate -qq -V 100G -T vg/pool -n web1
 head -c 5M /dev/urandom > /dev/vg/web1
@@ -31,8 +32,8 @@ def test_of_a_large_volume_only_what_has_changed_is_read(guest: Guest, rounds: C
     # made here, as random data take the guest long; each chunk is another one
     written = guest.appliance.folder / "changed"
     written.write_bytes(b"".join(patterned(number) for number in range(changed * MIB // CHUNK_SIZE)))
-    guest.shell(f"dd if={written} of=/dev/vg/web1 bs=1M seek=60K conv=fsync status=none")
-    guest.backy("-b", WEB1, "backup", "daily")
+    guest.shell(f"dd if={written} of=/dev/vg/web1 bs=1M seek=60K conv=fsync status=none", limit=LONG)
+    guest.backy("-b", WEB1, "backup", "daily", limit=LONG)
 
     first, second = guest.status(WEB1)
     assert guest.snapshots("vg") == [f"web1.backy-{second['id']}"]
@@ -40,9 +41,9 @@ def test_of_a_large_volume_only_what_has_changed_is_read(guest: Guest, rounds: C
     assert first["bytes_read"] == 12 * MIB
     assert changed * MIB <= second["bytes_read"] <= 1.05 * changed * MIB
 
-    guest.backy("-b", WEB1, "restore", "lvm:copy")
+    guest.backy("-b", WEB1, "restore", "lvm:copy", limit=LONG)
     for begin, length in ((0, 6), (50 * 1024, 4), (60 * 1024, changed + 1)):
-        guest.shell(f"cmp -i {begin}M -n {length}M /dev/vg/web1 /dev/vg/copy")
+        guest.shell(f"cmp -i {begin}M -n {length}M /dev/vg/web1 /dev/vg/copy", limit=LONG)
     used = guest.shell("lvs --noheadings -o data_percent vg/copy vg/web1").out.split()
     assert float(used[0]) <= 1.1 * float(used[1])
     written.unlink()
@@ -53,5 +54,5 @@ def test_every_revision_is_right_whatever_happens_to_the_volume(
 ) -> None:
     guest.shell("lvcreate -qq -L 128M -T vg/pool && lvcreate -qq -V 20M -T vg/pool -n web1")
     number = rounds(2, 30)
-    ended = guest.shell(f"cd {FOLDER}; backy {ROUNDS} {number} {rounds(1, random.randrange(10**6))} 2>&1", limit=3600)
+    ended = guest.shell(f"cd {FOLDER}; backy {ROUNDS} {number} {rounds(1, random.randrange(10**6))} 2>&1", limit=LONG)
     assert len(ended.out.splitlines()) > number

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from backy.api import SourceError
+from backy.api import Job, SourceError
+from backy_sources_lvm.config import LvmConfig
 from backy_sources_lvm.metadata import parse_held
 from backy_sources_lvm.programs import reason, run
-from backy_sources_lvm.space import check_pool, snapshot_bytes
-from backy_sources_lvm.volumes import FIELDS, Volume, parse_volumes, snapshot_name
+from backy_sources_lvm.source import LvmSource
+from backy_sources_lvm.space import bytes_left, check_pool, snapshot_bytes
+from backy_sources_lvm.volumes import FIELDS, Volume, device_path, parse_volumes, snapshot_name
 
 LVS = """
   {
@@ -81,6 +84,14 @@ def test_a_pool_that_is_nearly_full_is_refused_with_figures() -> None:
             check_pool("source vg/web1", made(data_percent=data, metadata_percent=metadata), 90)
 
 
+def test_what_would_fill_a_pool_is_refused_with_figures() -> None:
+    pool = made(lv_size=1000, data_percent="80.00", metadata_percent="10.00")
+    check_pool("target vg/new", pool, 90, 99)
+    assert bytes_left(pool, 90) == 100
+    with pytest.raises(SourceError, match=r"used 80.00 % of its data .*, and 100 bytes more might fill it; extend"):
+        check_pool("target vg/new", pool, 90, 100)
+
+
 def test_a_snapshot_gets_a_fifth_of_the_volume_or_what_there_is() -> None:
     gib = 2**30
     assert snapshot_bytes("", made(lv_size=10 * gib, vg_free=5 * gib), None) == 2 * gib
@@ -91,6 +102,32 @@ def test_a_snapshot_gets_a_fifth_of_the_volume_or_what_there_is() -> None:
         snapshot_bytes("", made(lv_size=10 * gib, vg_free=gib // 2 - 1), None)
     with pytest.raises(SourceError, match=r"needs 2147483648 bytes, and the volume group has 1073741824 left"):
         snapshot_bytes("", made(lv_size=10 * gib, vg_free=gib), 2 * gib)
+
+
+@pytest.mark.parametrize(
+    ("other", "cause"),
+    [
+        (("web1.backy-revision2", "mine"), "is missing"),
+        (('"Vri---tz-k"', '"Vwi---tz-k"'), "can be written to, so it may differ from it"),
+        (('"pool_lv":"pool"', '"pool_lv":"pool2"'), "is missing"),
+        (('"origin":"web1"', '"origin":"web2"'), "is that of another volume"),
+    ],
+)
+def test_only_the_snapshot_of_the_parent_as_it_was_made_is_compared_with(
+    other: tuple[str, str], cause: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = LvmSource(LvmConfig(type="lvm", group="vg", volume="web1"), Job("web1", "job2", Path()))
+    found = source._earlier(parse_volumes(LVS), "pool", "revision2")
+    assert found is not None
+    assert found.lv_name == "web1.backy-revision2"
+    assert source._earlier(parse_volumes(LVS.replace(*other)), "pool", "revision2") is None
+    assert [line.getMessage() for line in caplog.records] == [
+        f"source vg/web1 is read as a whole: the snapshot of revision revision2 {cause}"
+    ]
+
+
+def test_devices_have_the_path_that_lvm_tells() -> None:
+    assert device_path("vg", "thick.backy-revision1") == parse_volumes(LVS)["thick.backy-revision1"].lv_dm_path
 
 
 def test_the_reserved_metadata_of_a_pool_is_read() -> None:

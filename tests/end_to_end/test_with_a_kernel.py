@@ -58,7 +58,8 @@ def test_a_disk_with_a_mounted_partition_is_no_target(repository: Guest) -> None
     ended = repository.backy("-b", REPOSITORY, "restore", disk, check=False)
     assert (ended.code, "is it mounted" in ended.err, len(ended.err.splitlines())) == (1, True, 1)
     shown = repository.shell(
-        f"cd {FOLDER}; umount used; mount {disk}1 used; cat used/file; umount used; wipefs -qa {disk} >&2"
+        f"cd {FOLDER}; umount used; mount {disk}1 used; cat used/file; umount used; sfdisk -q --delete {disk}; "
+        f"wipefs -qa {disk} >&2"
     )
     assert shown.out == "precious\n"
 
@@ -86,3 +87,4 @@ def test_a_disk_that_fails_while_a_backup_is_written_harms_no_revision(repositor
     repository.backy("-b", bad, "backup", "daily")
     repository.backy("-b", bad, "restore", f"{FOLDER}/now")
     repository.shell(f"cd {FOLDER}; cmp first again; cmp image now; umount bad; dmsetup remove flaky; mv first image")
+    repository.shell(f"wipefs -qa {disk}")

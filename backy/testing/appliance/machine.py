@@ -29,6 +29,10 @@ MEMORY = 1024
 """Memory of the guest, MiB."""
 BOOT_LIMITS = {"kvm": 5.0, "tcg,thread=multi": 240.0}
 """Seconds within which the guest answers, by accelerator: a /dev/kvm that can be opened may never run one."""
+LISTEN_LIMIT = 60.0
+"""Seconds within which the daemons listen that hand files to the guest."""
+CPU = "max,-la57,-erms"
+"""Emulation copies one byte at a time where a processor promises that it is fast at that."""
 CHEAP = "norandmaps nokaslr mitigations=off init_on_alloc=0 audit=0 nowatchdog lsm="
 """What the kernel shall not do: an emulated guest has no enemies, and translates a program anew at each new address."""
 PORT = "backy.appliance"
@@ -175,6 +179,7 @@ def _start_guest(  # noqa: PLR0913, PLR0917  # what a guest consists of
     """Start QEMU and the daemons that hand out files; they end with `stack`. Return our end of the port."""
     ours, port = socket.socketpair()
     stack.callback(ours.close)
+    stack.callback(port.close)
     command = _command(work, version, accelerator, port.fileno())
     # the files of this machine do not change meanwhile, those of the shared folder do
     for tag, source, cache in (("root", Path("/"), "always"), ("shared", shared, "none")):
@@ -182,9 +187,11 @@ def _start_guest(  # noqa: PLR0913, PLR0917  # what a guest consists of
         path.unlink(missing_ok=True)
         options = f"source={source},cache={cache},sandbox=chroot"
         daemon = _start(stack, work, DAEMON, f"--socket-path={path}", "-o", options)
+        end = time.monotonic() + LISTEN_LIMIT
         while not path.exists():
-            if daemon.poll() is not None:
-                raise ApplianceError(f"{DAEMON} ends: {(work / 'log').read_text(errors='replace')}")
+            if (ended := daemon.poll() is not None) or time.monotonic() > end:
+                how = "ends" if ended else f"does not listen within {LISTEN_LIMIT:g} s"
+                raise ApplianceError(f"{DAEMON} {how}: {(work / 'log').read_text(errors='replace')}")
             time.sleep(0.01)  # it tells nobody when it listens
         command += ["-chardev", f"socket,id={tag},path={path}", "-device", f"vhost-user-fs-pci,chardev={tag},tag={tag}"]
     for name in disks:
@@ -199,7 +206,7 @@ def _command(work: Path, version: str, accelerator: str, port: int) -> list[str]
     """Return the command that starts QEMU, without file systems and disks."""
     words = f"""
         qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot
-        -machine q35,memory-backend=memory -cpu max,-la57 -accel {accelerator} -m {MEMORY}M
+        -machine q35,memory-backend=memory -cpu {CPU} -accel {accelerator} -m {MEMORY}M
         -object memory-backend-memfd,id=memory,size={MEMORY}M,share=on
         -device virtio-serial-pci -chardev socket,id=port,fd={port} -device virtserialport,chardev=port,name={PORT}
         -chardev socket,id=agent,path={work / "agent"},server=on,wait=off

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from backy.api import Job, Snapshot, SourceError
@@ -13,7 +13,7 @@ from backy_sources_lvm.device import Device, opened
 from backy_sources_lvm.programs import run
 from backy_sources_lvm.space import check_pool, snapshot_bytes
 from backy_sources_lvm.thin import ThinSnapshot, read_metadata
-from backy_sources_lvm.volumes import Volume, snapshot_name, tag, volume, volumes
+from backy_sources_lvm.volumes import Volume, device_path, snapshot_name, tag, volume, volumes
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +46,10 @@ class LvmSource:
                 else:
                     yield self._thick(stack, origin, name)
         except BaseException:
-            self._clean_up(lambda own: own == revision_id)
+            self._clean_up(revision_id)
             raise
-        self._clean_up(lambda own: own != revision_id or not origin.is_thin)
+        # no other backup of the job runs, so only this one has added a snapshot
+        self._drop(self._own(all_volumes) if origin.is_thin else [name])
 
     def retain(self, revision_ids: Collection[str]) -> None:
         """Remove this job's snapshots whose revisions are not in `revision_ids`."""
@@ -62,23 +63,21 @@ class LvmSource:
         # It has no device when no backup runs, so nobody writes to it, and it costs nothing at the next boot.
         self._make(origin, name, "--activate", "y", "--ignoreactivationskip", "--setactivationskip", "y")
         stack.callback(self._deactivate, name)
-        made, now = volume(self._what, self._config.group, name)
-        descriptor = stack.enter_context(opened(made.lv_dm_path, self._what))
-        earlier = self._earlier(now, origin.pool_lv, parent)
+        path = device_path(self._config.group, name)
+        descriptor = stack.enter_context(opened(path, self._what))
+        earlier = self._earlier(all_volumes, origin.pool_lv, parent)
         told = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
-        ids = (earlier.thin_id, made.thin_id) if earlier else (made.thin_id,)
-        is_told = read_metadata(self._what, now[origin.pool_lv], told, ids)
-        # without an external origin, the line ends with the number of the volume
-        holes = len(run(self._what, "dmsetup", "table", made.lv_dm_path).split()) == len(
-            ("0", "size", "thin", "pool", "id")
-        )
-        return ThinSnapshot(descriptor, self._what, told.fileno() if is_told else None, earlier, holes=holes)
+        # "0 <sectors> thin <pool> <number of the volume>", and then the external origin if there is one
+        _, _, _, _, thin_id, *external = run(self._what, "dmsetup", "table", path).split()
+        ids = (earlier.thin_id, thin_id) if earlier else (thin_id,)
+        is_told = read_metadata(self._what, all_volumes[origin.pool_lv], told, ids)
+        return ThinSnapshot(descriptor, self._what, told.fileno() if is_told else None, earlier, holes=not external)
 
-    def _earlier(self, now: Mapping[str, Volume], pool: str, parent: str | None) -> Volume | None:
+    def _earlier(self, all_volumes: Mapping[str, Volume], pool: str, parent: str | None) -> Volume | None:
         """Return the snapshot of the parent; None, and a warning, if it is not there or may have been changed."""
         if parent is None:
             return None
-        found = next((one for one in now.values() if one.revision_of(self._job.id) == parent), None)
+        found = next((one for one in all_volumes.values() if one.revision_of(self._job.id) == parent), None)
         if found is None or found.pool_lv != pool:
             cause = "is missing"
         elif not found.is_read_only:
@@ -98,8 +97,7 @@ class LvmSource:
             raise SourceError(f"{self._what} is not active, so it has no device; activate it by 'lvchange -ay {path}'")
         size = snapshot_bytes(self._what, origin, self._config.snapshot_size)
         self._make(origin, name, "--size", f"{size}b")
-        made, _ = volume(self._what, self._config.group, name)
-        descriptor = stack.enter_context(opened(made.lv_dm_path, self._what))
+        descriptor = stack.enter_context(opened(device_path(self._config.group, name), self._what))
         return Device(descriptor, self._what, lambda: self._overflow(name))
 
     def _overflow(self, name: str) -> str | None:
@@ -124,21 +122,28 @@ class LvmSource:
         except SourceError as error:
             log.warning("the snapshot stays active: %s", error)
 
-    def _clean_up(self, unneeded: Callable[[str], bool]) -> None:
-        """Remove the job's snapshots that are `unneeded`. Log a failure and go on."""
+    def _clean_up(self, revision_id: str) -> None:
+        """Remove the snapshot of a revision if there is one. Log a failure and go on."""
         try:
-            self._remove(volumes(self._what, self._config.group), unneeded)
+            self._remove(volumes(self._what, self._config.group), lambda own: own == revision_id)
         except SourceError as error:
             # the next backup tries again, and a snapshot too many does not spoil what is complete
-            log.warning("snapshots stay that are not needed any more, until the next backup: %s", error)
+            log.warning("a snapshot may stay that is not needed any more, until the next backup: %s", error)
 
-    def _remove(self, all_volumes: Mapping[str, Volume], unneeded: Callable[[str], bool]) -> list[str]:
-        """Remove the job's snapshots that are `unneeded`, and return their names. Log those that stay."""
-        own = {one.lv_name: one.revision_of(self._job.id) for one in all_volumes.values()}
-        chosen = [name for name, revision_id in own.items() if revision_id and unneeded(revision_id)]
-        for name in chosen:
+    def _remove(self, all_volumes: Mapping[str, Volume], unneeded: Callable[[str], bool]) -> bool:
+        """Remove the job's snapshots that are `unneeded`, and return whether there were any. Log those that stay."""
+        chosen = [name for name, revision_id in self._own(all_volumes).items() if unneeded(revision_id)]
+        self._drop(chosen)
+        return bool(chosen)
+
+    def _own(self, all_volumes: Mapping[str, Volume]) -> dict[str, str]:
+        """Return the revisions of the job's snapshots by name."""
+        found = {name: one.revision_of(self._job.id) for name, one in all_volumes.items()}
+        return {name: revision_id for name, revision_id in found.items() if revision_id}
+
+    def _drop(self, names: Iterable[str]) -> None:
+        for name in names:
             try:
                 run(self._what, "lvremove", "--yes", f"{self._config.group}/{name}")
             except SourceError as error:
                 log.warning("the snapshot %s stays: %s", name, error)
-        return chosen

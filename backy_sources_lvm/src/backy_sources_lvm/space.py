@@ -13,16 +13,21 @@ _LEAST: Final = 20
 """With less than this share of the volume, a snapshot is likely to overflow."""
 
 
-def check_pool(what: str, pool: Volume, limit: float) -> None:
-    """Raise SourceError if a thin pool is nearly full, or is known to be broken."""
-    used = [("data", pool.data_percent), ("metadata", pool.metadata_percent)]
+def check_pool(what: str, pool: Volume, limit: float, more: int = 0) -> None:
+    """Raise SourceError if a thin pool is nearly full, or would be with so many bytes `more`."""
+    used = [("data", pool.data_percent, 100 * more / max(pool.lv_size, 1)), ("metadata", pool.metadata_percent, 0)]
     # without an active volume in it, a pool tells no figures
-    figures = " and ".join(f"{percent} % of its {name}" for name, percent in used if percent)
-    if any(percent and float(percent) >= limit for _, percent in used):
+    figures = " and ".join(f"{percent} % of its {name}" for name, percent, _ in used if percent)
+    if any(percent and float(percent) + added >= limit for _, percent, added in used):
         raise SourceError(
-            f"{what}: the pool {pool.lv_name} has used {figures}, and a snapshot might fill it; extend the pool by "
-            f"lvextend, or set 'pool-limit', now {limit:g} %"
+            f"{what}: the pool {pool.lv_name} has used {figures}, and {f'{more} bytes more' if more else 'a snapshot'} "
+            f"might fill it; extend the pool by lvextend, or set 'pool-limit', now {limit:g} %"
         )
+
+
+def bytes_left(pool: Volume, limit: float) -> int:
+    """Return how much may be written to a pool before it is nearly full."""
+    return int(pool.lv_size * (limit - float(pool.data_percent or 0)) / 100)
 
 
 def snapshot_bytes(what: str, origin: Volume, wanted: int | None) -> int:

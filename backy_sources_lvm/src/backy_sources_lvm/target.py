@@ -6,9 +6,10 @@ import fcntl
 import logging
 import os
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Final
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -17,12 +18,17 @@ from backy.config import typed
 from backy.durable import closed_at_end, pwrite_all
 from backy_sources_lvm.config import LvmConfig, is_name, parse_specification
 from backy_sources_lvm.programs import run
-from backy_sources_lvm.space import check_pool
+from backy_sources_lvm.space import bytes_left, check_pool
 from backy_sources_lvm.volumes import Volume, volume, volumes
 
 log = logging.getLogger(__name__)
 _ZERO: Final = 0x127F  # BLKZEROOUT of linux/fs.h
 _SECTOR: Final = 512
+_LOOK: Final = 2**30
+"""Bytes after which the pool of a thin volume is looked at again, or sooner if it is small or fuller."""
+
+Space: TypeAlias = Callable[[int], AbstractContextManager[object]]
+"""Is entered with the length of each write."""
 
 
 class TargetOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -85,7 +91,8 @@ def opened_target(target: TargetPlan, size: int, *, force: bool) -> Iterator[Res
     except OSError as error:
         raise TargetError(f"{target.title}: {error.strerror}") from error
     with closed_at_end(descriptor):
-        opened = VolumeTarget(descriptor, is_empty=is_empty)
+        space: Space = PoolSpace(target, made.pool_lv, descriptor) if made.is_thin else nullcontext
+        opened = VolumeTarget(descriptor, space, is_empty=is_empty)
         opened.zero_rest(size)
         yield opened
 
@@ -134,16 +141,57 @@ def _resize(target: TargetPlan, existing: Volume, size: int) -> None:
         run(target.title, "lvextend", "--yes", "--size", f"{size}b", path)
 
 
+class PoolSpace:
+    """The space of a thin pool while one of its volumes, open as `descriptor`, is written to.
+
+    It is looked at again and again: other volumes fill the pool as well.
+    """
+
+    def __init__(self, target: TargetPlan, pool: str, descriptor: int) -> None:
+        self._target = target
+        self._pool = pool
+        self._descriptor = descriptor
+        self._left = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def __call__(self, length: int) -> Iterator[None]:
+        """Let one thread write `length` bytes.
+
+        Raises:
+            TargetError: the pool would be nearly full then.
+        """
+        with self._lock:
+            if self._left < length:
+                self._left = self._look(length)
+            self._left -= length
+            yield
+
+    def _look(self, length: int) -> int:
+        """Return how much may be written before the next look."""
+        # what is only in memory has no space in the pool yet
+        os.fsync(self._descriptor)
+        title, config = self._target.title, self._target.config
+        try:
+            pool, _ = volume(title, config.group, self._pool)
+            check_pool(title, pool, config.pool_limit, length)
+        except SourceError as error:
+            raise TargetError(f"{error}; the volume is not complete") from error
+        return max(length, min(bytes_left(pool, config.pool_limit) // 2, _LOOK))
+
+
 class VolumeTarget:
     """An open volume. Several threads may write."""
 
-    def __init__(self, descriptor: int, *, is_empty: bool) -> None:
+    def __init__(self, descriptor: int, space: Space, *, is_empty: bool) -> None:
         self._descriptor = descriptor
+        self._space = space
         self._is_empty = is_empty
 
     def pwrite(self, data: bytes, offset: int) -> None:
         """Write all of `data`."""
-        pwrite_all(self._descriptor, data, offset)
+        with self._space(len(data)):
+            pwrite_all(self._descriptor, data, offset)
 
     def zero(self, offset: int, length: int) -> None:
         """Fill a range with zeroes. What reads as zeroes already is not written: a thin volume stays thin."""
@@ -166,6 +214,7 @@ class VolumeTarget:
     def _fill(self, offset: int, length: int) -> None:
         # the ioctl takes whole sectors only
         whole = 0 if offset % _SECTOR else length - length % _SECTOR
-        if whole:
-            fcntl.ioctl(self._descriptor, _ZERO, struct.pack("QQ", offset, whole))
-        pwrite_all(self._descriptor, bytes(length - whole), offset + whole)
+        with self._space(length):
+            if whole:
+                fcntl.ioctl(self._descriptor, _ZERO, struct.pack("QQ", offset, whole))
+            pwrite_all(self._descriptor, bytes(length - whole), offset + whole)

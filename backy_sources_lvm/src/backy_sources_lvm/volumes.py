@@ -97,6 +97,11 @@ def snapshot_name(volume: str, revision_id: str) -> str:
     return f"{volume[:60]}.backy-{revision_id}"
 
 
+def device_path(group: str, name: str) -> str:
+    """Return the path of the device of a volume, as `lv_dm_path` has it."""
+    return "/dev/mapper/" + "-".join(word.replace("-", "--") for word in (group, name))
+
+
 class _Report(msgspec.Struct):
     lv: list[Volume] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ MODULES = ["dm-thin-pool", "dm-snapshot", "dm-log-writes", "dm-flakey", "nbd", "
 def test_commands_of_this_machine_run_in_another_kernel(backy_appliance: Appliance) -> None:
     ended = backy_appliance.run("cat", text="read\n")
     assert (ended.code, ended.out, ended.err) == (0, "read\n", "")
+    assert backy_appliance.run("cat").out == ""
     assert backy_appliance.run("false", check=False).code == 1
     assert backy_appliance.run("no-such-program", check=False).code == 127
     assert "cloud" in backy_appliance.run("uname", "-r").out
@@ -56,3 +58,27 @@ def test_what_does_not_boot_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ApplianceError, match="no-such-accelerator"), Appliance.running(tmp_path / "shared", {}):
         pass
     assert list(tmp_path.glob("*.guest")) == []
+
+
+def test_a_daemon_for_files_that_hangs_is_told_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging = tmp_path / "daemon"
+    hanging.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/process\nkill -STOP $$\n")
+    hanging.chmod(0o755)
+    monkeypatch.setattr("backy.testing.appliance.machine.DAEMON", hanging)
+    monkeypatch.setattr("backy.testing.appliance.machine.LISTEN_LIMIT", 1.0)
+    with (
+        pytest.raises(ApplianceError, match="daemon does not listen within 1 s"),
+        Appliance.running(tmp_path / "shared", {}),
+    ):
+        pass
+    assert not Path("/proc", (tmp_path / "process").read_text().strip()).exists()
+
+
+def test_a_guest_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    ours, others = socket.socketpair()
+    with ours, others, ours.makefile("rb") as answers:
+        silent = Appliance(tmp_path, ours, answers)
+        for _ in range(2):
+            with pytest.raises(ApplianceError, match=r"the guest does not answer \['true'\]"):
+                silent.run("true", limit=0.1)
+        others.close()
