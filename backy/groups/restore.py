@@ -23,6 +23,8 @@ def restore(group: Group, specification: str, target: Path, *, force: bool = Fal
     images = {name: target / f"{name}.img" for name in chosen.members}
     if not force and (there := [path for path in images.values() if path.exists()]):
         raise TargetError(f"{there[0]} is there already; --force replaces it")
+    if group.directory in (target.resolve(), *target.resolve().parents):
+        raise TargetError(f"{target} lies inside of the repositories: restore to another place")
     # the content of guests: nobody else looks into the folder
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, revision in chosen.members.items():

@@ -44,7 +44,7 @@ def pending(job: JobEntry) -> tuple[Path, bytes | None]:
         group = load_group(directory / CONFIG)
         return directory, None if group and group == _kept(group, job.config) else dump_job(job.config)
     if (directory / CONFIG).exists():
-        present = Repository.open(directory).config
+        present = _open(directory).config
         if present.replaced_by(_kept(present, job.config)) == present:
             return directory, None
     return directory, dump_job(job.config)
@@ -70,13 +70,20 @@ def configure(directory: Path, content: bytes) -> Repository | Group:
     wanted = typed(plain, JobConfig, "config")
     if not (directory / CONFIG).exists():
         return Repository.initialize(directory, wanted)
-    repository = Repository.open(directory)
+    repository = _open(directory)
     before = repository.config.storage
     repository.configure(_kept(repository.config, wanted))
     if wanted.storage.folder != before.folder:
         text = "new revisions are kept by '%s' from now on; those in '%s' stay there until 'backy convert' moves them"
         log.warning(text, wanted.storage.type, before.type)
     return repository
+
+
+def _open(directory: Path) -> Repository:
+    if load_group(directory / CONFIG):
+        text = "choose another name for a job with one 'source', or move it away"
+        raise RepositoryError(f"{directory} has disks of one machine: {text}")
+    return Repository.open(directory)
 
 
 def _configure_group(directory: Path, wanted: GroupConfig) -> Group:

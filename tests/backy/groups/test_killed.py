@@ -49,6 +49,9 @@ def test_no_half_group_is_shown(machine: Callable[..., Group], rounds: Callable[
         # the new one as a whole, or not at all
         assert known <= found
         assert len(found - known) <= 1
+        # and of no disk more or less than that
+        for name in group.names():
+            assert {one.id for one in Records(group.directory / name).history()} == found
         known = found
         number += step
     known.add(backup(group, ("daily",)).id)

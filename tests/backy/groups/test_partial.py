@@ -379,3 +379,16 @@ def test_what_stands_for_all_has_the_worst_of_them(machine: Callable[..., Group]
     assert found.size == sum(one.size for one in made.members.values())
     assert found.verification
     assert found.verification.total == sum(one.verification.total for one in made.members.values() if one.verification)
+
+
+@pytest.mark.parametrize("place", ["web1", "web1/new", "web1/root"])
+def test_nothing_is_restored_into_the_repositories(
+    machine: Callable[..., Group], backy, tmp_path: Path, place: str
+) -> None:
+    group = machine("root", "data")
+    backup(group, ("daily",))
+    before = sorted(group.directory.rglob("*"))
+    refused = backy("-b", group.directory, "restore", "--group", tmp_path / place)
+
+    assert (refused.code, "lies inside of the repositories" in refused.err) == (1, True)
+    assert sorted(group.directory.rglob("*")) == before

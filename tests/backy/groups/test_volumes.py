@@ -23,7 +23,7 @@ def test_thin_and_other_volumes_and_a_file_make_a_group(booted: Guest) -> None:
     }
     disks["notes"] = {"source": {"type": "file", "filename": f"{FOLDER}/notes.img"}}
     log = f"{FOLDER}/log"
-    moment = {"type": "program", "before": f"touch {log}", "after": f"rm {log}"}
+    moment = {"type": "program", "before": f"touch {log}", "after": f"rm -f {log}", "limit": "5m"}
     config = dump_yaml({"format": 3, "moment": moment, "disks": disks}).decode()
     booted.shell(f"vgcreate -qq vg {booted.appliance.disk('one')}")
     try:
