@@ -16,6 +16,7 @@ from backy.contract.commands import (
     ConsoleCommand as ConsoleCommand,
 )
 from backy.contract.images import (
+    ATTACHMENT_PATTERN as ATTACHMENT_PATTERN,
     CHUNK_SIZE as CHUNK_SIZE,
     ID_PATTERN as ID_PATTERN,
     LARGEST_IMAGE as LARGEST_IMAGE,
@@ -23,6 +24,7 @@ from backy.contract.images import (
     AssessedSnapshot as AssessedSnapshot,
     Config as Config,
     Consistency as Consistency,
+    DescribedSnapshot as DescribedSnapshot,
     Extent as Extent,
     FreezingSnapshot as FreezingSnapshot,
     Image as Image,

@@ -18,6 +18,7 @@ import msgspec
 import shortuuid
 
 from backy.api import LARGEST_IMAGE, FreezingSnapshot, Moment, Report, Snapshot, Source, Statistics, Stored, Verifier
+from backy.backup.attached import collect
 from backy.backup.consistency import Assessment
 from backy.backup.findings import Findings, recorded
 from backy.backup.rest import Rest, Stages, moment_of
@@ -33,6 +34,7 @@ from backy.integrity.seen import Seen
 from backy.integrity.verify import Judge
 from backy.plugins.broken import error_line
 from backy.plugins.events import Events
+from backy.repository.attachments import write as write_attachments
 from backy.repository.cleanup import clean_up
 from backy.repository.clocks import trusted_now
 from backy.repository.live import LiveChunks, first_sound, reliable
@@ -252,6 +254,8 @@ class _Making:
         self._unfrozen = isinstance(snapshot, FreezingSnapshot) and snapshot.unfrozen
         self._snapshot = snapshot if birth.parent else Unhinted(snapshot)
         self._started = backup.clock()
+        # at once, as they tell of the machine as it is in the image
+        self._attached = collect(snapshot, {} if backup.timestamp else backup.repository.config.attachments)
         self._hinted: Transferred | None = None
         """What was made of the source's changes, which turned out to be too few."""
         self.found_damage = False
@@ -300,6 +304,8 @@ class _Making:
         since = self._seen.note(birth, self._size, compress(range(total), done.seen), compared)
         storage = self._repository.storages.identity
         boot = None if stored.durable else boot_id()
+        if self._attached.problems:
+            reports.append(Report("attachments", (), remarks=self._attached.problems))
         with self._repository.records.recording():
             shrunk = pin_before_shrinking(self._repository, base.history, birth, done.chunks, base.chunks)
         return Revision(
@@ -310,6 +316,7 @@ class _Making:
             unfrozen=self._unfrozen,
             shrunk=shrunk,
             group=self._backup.group,
+            attachments=write_attachments(self._repository.records, birth.id, self._attached.files),
             stall=self._backup.rest.stall,
             snapshot=self._backup.snapshot,
             statistics=statistics,

@@ -31,7 +31,7 @@ def recorded(report: Report, total: int) -> Verification:
         lines.append(f"and {len(report.remarks) - MOST_REMARKS} more remarks")
     remarks = tuple(f"{report.verifier}: {line}" for line in lines)
     for remark in remarks:
-        log.warning("the verifier remarks: %s", remark)
+        log.warning("a remark on the new revision: %s", remark)
     return Verification(report.verifier, len(report.compared), total, report.out_of_time, remarks)
 
 

@@ -24,6 +24,9 @@ PAGE_SIZE: Final = 4096
 ID_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{7,63}")
 """Matches the id of a revision."""
 
+ATTACHMENT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,99}")
+"""Matches the name of an attachment: a file that is kept beside an image."""
+
 Progress = Callable[[int], None]
 """Called with the number of bytes that were done since the last call. May be called from any thread."""
 
@@ -111,6 +114,18 @@ class Snapshot(Image, Protocol):
 
         A hole is a range that reads as zeroes now. The range by which the image has grown is a change. Return None if
         the source can not tell; everything is read then. Every call gives the same answer.
+        """
+
+
+@runtime_checkable
+class DescribedSnapshot(Snapshot, Protocol):
+    """A snapshot that comes with files, such as the description of its machine."""
+
+    def attachments(self) -> Mapping[str, bytes]:
+        """Return the files, 1 MiB at most, by names that `ATTACHMENT_PATTERN` matches; the repository keeps them.
+
+        Raises:
+            BackyError: they can not be had. The backup goes on, and `check` warns of it.
         """
 
 

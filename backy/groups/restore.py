@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from backy.errors import TargetError
+from backy.groups.attachments import of_disks, save
 from backy.groups.group import Group
 from backy.groups.together import Together
 from backy.restore.restore import Restore
@@ -27,6 +28,7 @@ def restore(group: Group, specification: str, target: Path, *, force: bool = Fal
         raise TargetError(f"{target} lies inside of the repositories: restore to another place")
     # the content of guests: nobody else looks into the folder
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    save(of_disks(group.directory, chosen), target, force=force)
     for name, revision in chosen.members.items():
         # an absolute path: a name with a colon would be a place of a source
         path = str(images[name].absolute())

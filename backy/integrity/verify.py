@@ -21,6 +21,7 @@ from backy.integrity.damage import (
     whole_again,
 )
 from backy.plugins.events import Events
+from backy.repository.attachments import problems as attachment_problems
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Revision, utc_now
 from backy.system.progress import Steps, quiet
@@ -100,6 +101,7 @@ def verify_all(
                 tell(Verdict(revision, forgotten=str(error)))
             else:
                 tell(Verdict(judged))
+                problems += attachment_problems(repository.records, judged)
                 if judged.damaged:
                     problems.append(f"revision {judged.id} has {counted(len(judged.damaged), 'damaged chunk')}")
                 # sound, but reading the storage proves nothing of what the source had

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
 
-from backy.api import Config
+from backy.api import ATTACHMENT_PATTERN, Config
 from backy.config import Duration, Size, format_duration, typed, unexpected
 from backy.durable import READ_ONLY, write_file
 from backy.errors import ConfigError, RepositoryError
@@ -26,6 +26,7 @@ _SECRET = re.compile(rb"^[ -]*[\w-]*(token|secret|pass|credential|key)[\w-]*(?<!
 RESERVED = {"README", "config", "in-use", "journal", "last", "mount", "quarantine", "trash"}
 _FOLDERS = {"chunked": "chunks"}
 """The folders of storages that have another name than their type unless their section says so."""
+AttachmentName = Annotated[str, msgspec.Meta(pattern=f"^{ATTACHMENT_PATTERN.pattern}$")]
 _TORN = ("accept", "refuse")
 LONGEST_INTERVAL = Duration(days=3650)
 MOST_KEPT = 100_000
@@ -216,6 +217,8 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     """How fresh revisions are checked, by one verifier or a list of them; None leaves the choice to the source."""
     moment: PluginSection | None = None
     """What brings the writers to rest while snapshots are taken; None if nothing does."""
+    attachments: dict[AttachmentName, str] = {}
+    """What revisions get beside the image: what a program prints, by the name of the file."""
     schedule: dict[str, ScheduledTag] | None = None
     """When each tag is due and how long it is kept, as the scheduler wrote it; None without a scheduler."""
     expire: bool = True

@@ -17,7 +17,7 @@ from backy.image.chunkmap import LARGEST_MAP, ChunkMap
 from backy.repository import sealed
 from backy.repository.config import CONFIG, JobConfig, StorageSection, dump_job
 from backy.repository.journal.lines import digest
-from backy.repository.records import MAP, RECORD, STATE, Records, ids_in, orphans
+from backy.repository.records import ATTACHMENTS, MAP, RECORD, STATE, Records, ids_in, orphans
 from backy.repository.revision import Record, Revision, State
 from backy.repository.running import last_number, use_number
 from backy.system.safeyaml import parse_yaml
@@ -109,6 +109,8 @@ class Published:
         state = self._state(revision_id)
         if chunks:
             write_file(self._records.map_path(revision_id), chunks)
+        if revision_id + ATTACHMENTS in self._there:
+            write_file(self._records.path(revision_id, ATTACHMENTS), self._content(revision_id + ATTACHMENTS))
         self._records.add_files("fetch", revision_id, content, sealed.encode(state) if state else b"")
         log.info("fetched the revision %s, which was missing here", revision_id)
 
@@ -201,6 +203,9 @@ class Published:
                 log.warning("revision %s is not published: %s", revision.id, error)
                 return
             self._publish(paths[0].name, read_file(paths[0], LARGEST_MAP))
+            with suppress(FileNotFoundError):
+                attached = self._records.path(revision.id, ATTACHMENTS)
+                self._publish(attached.name, read_file(attached, sealed.LARGEST))
         if not revision.state_problem:
             self._publish(paths[1].name, read_file(paths[1], sealed.LARGEST))
         self._publish(revision.id + RECORD, read_file(self._records.record_path(revision.id), sealed.LARGEST))
@@ -217,7 +222,7 @@ class Published:
 
     def withdraw(self, revision_id: str) -> None:
         """Remove what is published of a revision, the record first; raises StorageError."""
-        for suffix in (RECORD, STATE, MAP):
+        for suffix in (RECORD, STATE, ATTACHMENTS, MAP):
             if revision_id + suffix in self._there:
                 self._withdraw(revision_id + suffix)
 

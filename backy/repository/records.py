@@ -31,6 +31,7 @@ LAST_RECORD = "last.rev"
 RECORD = ".rev"
 STATE = ".state"
 MAP = ".map"
+ATTACHMENTS = ".attachments"
 """Ends of the names of a revision's files, which begin with its id."""
 
 Survey = tuple[list[Revision], list[RecordDamageError]]
@@ -46,17 +47,21 @@ class Records:
         """What was done to them; every change of a record or a state goes through it."""
         self._recording = False
 
+    def path(self, revision_id: str, suffix: str) -> Path:
+        """Return the path of one of a revision's files."""
+        return self.directory / f"{revision_id}{suffix}"
+
     def record_path(self, revision_id: str) -> Path:
         """Return the path of a revision's record."""
-        return self.directory / f"{revision_id}{RECORD}"
+        return self.path(revision_id, RECORD)
 
     def state_path(self, revision_id: str) -> Path:
         """Return the path of a revision's state."""
-        return self.directory / f"{revision_id}{STATE}"
+        return self.path(revision_id, STATE)
 
     def map_path(self, revision_id: str) -> Path:
         """Return the path of a revision's chunk map."""
-        return self.directory / f"{revision_id}{MAP}"
+        return self.path(revision_id, MAP)
 
     @contextmanager
     def recording(self, *, wait: bool = True) -> Iterator[None]:
@@ -359,9 +364,9 @@ class Records:
 
 
 def orphans(names: Collection[str]) -> set[str]:
-    """Return the ids of maps and states without a record, sound or not; `names` are those in the repository."""
+    """Return the ids of a revision's other files without a record, sound or not; `names` are in the repository."""
     # the record goes first when a revision is removed, and comes last when one is made
-    return (ids_in(names, MAP) | ids_in(names, STATE)) - ids_in(names, RECORD)
+    return set().union(*(ids_in(names, suffix) for suffix in (MAP, STATE, ATTACHMENTS))) - ids_in(names, RECORD)
 
 
 def ids_in(names: Iterable[str], suffix: str) -> set[str]:

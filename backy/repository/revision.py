@@ -106,6 +106,8 @@ class Record(Birth, frozen=True, kw_only=True, gc=False):
     """Seconds that the writers rested while snapshots were taken; None if nothing brought them to rest."""
     snapshot: str | None = None
     """Name of the source's snapshot elsewhere, if the image was imported."""
+    attachments: str | None = None
+    """SHA-256 of `<id>.attachments`, in hexadecimal; None if there are none."""
     statistics: Statistics
     verifications: tuple[Verification, ...]
     """What each verifier reported, in the order of the job."""

@@ -22,6 +22,7 @@ from backy.errors import MOST_FINDINGS, ChunkDamageError, StorageError
 from backy.image.stored import attempts
 from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
 from backy.plugins.events import Events
+from backy.repository.attachments import problems as attachment_problems
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Revision
 from backy.repository.storages import threads_for
@@ -139,6 +140,8 @@ class Scrub:
         sound, damaged = self.repository.records.survey()
         self._result.problems += [str(error) for error in damaged]
         self._result.problems += [revision.state_problem for revision in sound if revision.state_problem]
+        for revision in sound:
+            self._result.problems += attachment_problems(self.repository.records, revision)
         return sound
 
     def _visit(self, inventory: Inventory) -> None:

@@ -129,6 +129,8 @@ def test_every_file_of_a_repository_is_explained(repository: Repository, image: 
     assert backy("-b", raw, "init", "file", image, "--storage", "cow").code == ExitCode.DONE
     assert backy("-b", raw, "backup", "daily").code == ExitCode.DONE
     write_mark(repository.directory, Mark(seq=3))
+    repository.config.attachments = {"name": "hostname"}
+    Backup(repository, ("daily",)).run()
     for unfinished in (repository.directory / "chunks", raw / "cow"):
         (unfinished / "unfinished").touch()
 

@@ -79,6 +79,8 @@ class JobKeys(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     """The name of a schedule."""
     moment: config.PluginSection | None = None
     """What brings the writers to rest while snapshots are taken."""
+    attachments: dict[config.AttachmentName, str] = {}
+    """What revisions get beside the image: what a program prints, by the name of the file."""
     # None where `global` has the same key, so that a job without the key can be told from one that repeats the default.
     keep: dict[str, Annotated[int, msgspec.Meta(ge=1, le=config.MOST_KEPT)]] = {}
     """Numbers of revisions to keep that differ from the schedule's, by tag."""

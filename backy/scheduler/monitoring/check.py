@@ -146,7 +146,7 @@ def _warnings(job: JobStatus, now: datetime) -> Iterator[str]:
         yield f"{job.job}: the newest revision is {job.verification}; {earlier}"
     if job.remarks:
         more = f" and {counted(len(job.remarks) - 1, 'more remark')}" if len(job.remarks) > 1 else ""
-        yield f"{job.job}: a verifier remarks on the newest revision: {job.remarks[0]}{more}"
+        yield f"{job.job}: a remark on the newest revision: {job.remarks[0]}{more}"
     if job.unfrozen:
         yield f"{job.job}: the newest revision is inconsistent: the source could not be brought to rest"
     elif job.consistency == "none":

@@ -57,7 +57,7 @@ def test_a_job_that_does_not_keep_its_sla_is_critical(status, monkeypatch: pytes
         ({"quarantine_reports": 2}, "vm1: 2 reports of damage or differences in quarantine"),
         (
             {"remarks": ("e2fsck: 3 faults", "e2fsck: old", "e2fsck: big")},
-            "vm1: a verifier remarks on the newest revision: e2fsck: 3 faults and 2 more remarks",
+            "vm1: a remark on the newest revision: e2fsck: 3 faults and 2 more remarks",
         ),
         (
             {"partly_verified": True, "verification": "verified partly, 3 of 9 chunks", "compared_since": None},

@@ -1,0 +1,32 @@
+"""`backy attachments`: files that were kept beside an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from backy.cli.options import revision_option
+from backy.cli.output import echo
+
+
+@click.command("attachments")
+@revision_option
+@click.option(
+    "--into", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Write them to the folder DIR."
+)
+@click.option("--force", is_flag=True, help="Replace files that are in DIR already.")
+@click.pass_obj
+def command(directory: Path, specification: str, into: Path | None, force: bool) -> None:
+    """List the files that belong to a revision beside its image: size in bytes, and name.
+
+    The source gives some, such as the description of the machine, and programs that the job names the others. In the
+    directory of a machine with several disks, those of all disks are listed.
+    """
+    from backy.groups.attachments import attachments, save
+
+    files = attachments(directory, specification)
+    if into is not None:
+        save(files, into, force=force)
+    for name, content in files.items():
+        echo(f"{len(content):>8} {name}")
