@@ -9,7 +9,7 @@ import msgspec
 from backy.durable import read_file, write_file
 from backy.errors import DamageError
 from backy.repository.journal.lines import digest
-from backy.repository.records import ATTACHMENTS, Records
+from backy.repository.records import Records
 from backy.repository.revision import Revision
 
 LARGEST = 2**20
@@ -23,7 +23,7 @@ def write(records: Records, revision_id: str, files: dict[str, bytes]) -> str | 
     if not files:
         return None
     content = msgspec.json.encode(files) + b"\n"
-    write_file(records.path(revision_id, ATTACHMENTS), content)
+    write_file(records.attachments_path(revision_id), content)
     return digest(content)
 
 
@@ -31,7 +31,7 @@ def read(records: Records, revision: Revision) -> dict[str, bytes]:
     """Return the attachments of a revision by their names; raises DamageError."""
     if revision.attachments is None:
         return {}
-    path = records.path(revision.id, ATTACHMENTS)
+    path = records.attachments_path(revision.id)
     try:
         content = read_file(path, _LARGEST_FILE)
     except OSError as error:

@@ -110,7 +110,7 @@ class Published:
         if chunks:
             write_file(self._records.map_path(revision_id), chunks)
         if revision_id + ATTACHMENTS in self._there:
-            write_file(self._records.path(revision_id, ATTACHMENTS), self._content(revision_id + ATTACHMENTS))
+            write_file(self._records.attachments_path(revision_id), self._content(revision_id + ATTACHMENTS))
         self._records.add_files("fetch", revision_id, content, sealed.encode(state) if state else b"")
         log.info("fetched the revision %s, which was missing here", revision_id)
 
@@ -204,7 +204,7 @@ class Published:
                 return
             self._publish(paths[0].name, read_file(paths[0], LARGEST_MAP))
             with suppress(FileNotFoundError):
-                attached = self._records.path(revision.id, ATTACHMENTS)
+                attached = self._records.attachments_path(revision.id)
                 self._publish(attached.name, read_file(attached, sealed.LARGEST))
         if not revision.state_problem:
             self._publish(paths[1].name, read_file(paths[1], sealed.LARGEST))

@@ -47,21 +47,21 @@ class Records:
         """What was done to them; every change of a record or a state goes through it."""
         self._recording = False
 
-    def path(self, revision_id: str, suffix: str) -> Path:
-        """Return the path of one of a revision's files."""
-        return self.directory / f"{revision_id}{suffix}"
-
     def record_path(self, revision_id: str) -> Path:
         """Return the path of a revision's record."""
-        return self.path(revision_id, RECORD)
+        return self.directory / f"{revision_id}{RECORD}"
 
     def state_path(self, revision_id: str) -> Path:
         """Return the path of a revision's state."""
-        return self.path(revision_id, STATE)
+        return self.directory / f"{revision_id}{STATE}"
 
     def map_path(self, revision_id: str) -> Path:
         """Return the path of a revision's chunk map."""
-        return self.path(revision_id, MAP)
+        return self.directory / f"{revision_id}{MAP}"
+
+    def attachments_path(self, revision_id: str) -> Path:
+        """Return the path of a revision's attachments."""
+        return self.directory / f"{revision_id}{ATTACHMENTS}"
 
     @contextmanager
     def recording(self, *, wait: bool = True) -> Iterator[None]:

@@ -29,7 +29,7 @@ from backy.repository.config import (
 )
 from backy.repository.links import lead
 from backy.repository.published import Published, reduced
-from backy.repository.records import ATTACHMENTS, MAP, STATE, Records
+from backy.repository.records import Records
 from backy.repository.revision import Revision, utc_now
 from backy.repository.running import end
 from backy.repository.storages import Storages, threads_for
@@ -335,8 +335,8 @@ class Repository:
         self.records.remove(revision_id, act, note)
         for storage in storages:
             storage.remove(revision_id)
-        for suffix in (STATE, ATTACHMENTS, MAP):
-            self.records.path(revision_id, suffix).unlink(missing_ok=True)
+        for path_of in (self.records.state_path, self.records.attachments_path, self.records.map_path):
+            path_of(revision_id).unlink(missing_ok=True)
         end(self.directory, revision_id)
         self.unlink(revision_id)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.api import Job, SourceError
+from backy.api import DescribedSnapshot, Job, SourceError
 from backy.config import typed
 from backy_sources_qemu.config import QemuConfig
 from backy_sources_qemu.disks import QemuSource
@@ -52,6 +52,26 @@ def test_a_machine_goes_off_and_on(libvirt: Libvirt, folder: Path, image_of: Cal
     assert backups.run() == 65536
     source(libvirt, "web7").retain([])
     assert b"backy." not in subprocess.run(["qemu-img", "info", overlay], check=True, capture_output=True).stdout
+
+
+def test_the_description_of_a_machine_comes_with_its_disk(
+    libvirt: Libvirt, folder: Path, image_of: Callable[..., Path]
+) -> None:
+    libvirt.define("web5", "qcow2", image_of(folder, "qcow2"))
+    folder.chmod(0o777)
+    with source(libvirt, "web5").snapshot("revision1", None) as shut_off:
+        assert isinstance(shut_off, DescribedSnapshot)
+        description = shut_off.attachments()["libvirt.xml"]
+    libvirt.virsh("start", "--paused", "web5")
+    with source(libvirt, "web5").snapshot("revision2", "revision1") as running:
+        # what libvirt knows of this run only makes no machine anywhere else
+        assert isinstance(running, DescribedSnapshot)
+        assert running.attachments() == {"libvirt.xml": description}
+    libvirt.virsh("destroy", "web5")
+    libvirt.virsh("undefine", "web5")
+    (folder / "web5.xml").write_bytes(description)
+    libvirt.virsh("define", str(folder / "web5.xml"))
+    assert source(libvirt, "web5")._look()
 
 
 def test_what_is_not_there_is_told_in_one_line(libvirt: Libvirt, folder: Path, image_of: Callable[..., Path]) -> None:

@@ -11,6 +11,7 @@ from backy.config import typed
 from backy.hookspecs import hookimpl
 from backy_sources_qemu import domains, image
 from backy_sources_qemu.config import QemuConfig, parse_disk
+from backy_sources_qemu.export import Export
 from backy_sources_qemu.machine import Disk, Machine, Names
 from backy_sources_qemu.monitor import Monitor, connected
 from backy_sources_qemu.places import locked, place
@@ -28,11 +29,13 @@ class QemuSource:
         self._config = config
         self._job = job
         self._what = f"source {config.title}"
+        self._files: dict[str, bytes] = {}
 
     @contextmanager
     def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         """Freeze the disk of a running machine, or open the image of one that is shut down."""
         with self._found() as found, self._snapshot(found, revision_id, parent) as snapshot:
+            snapshot.files = self._files
             yield snapshot
 
     def retain(self, revision_ids: Collection[str]) -> None:
@@ -46,7 +49,7 @@ class QemuSource:
 
     def _snapshot(
         self, found: Reach | image.Image, revision_id: str, parent: str | None
-    ) -> AbstractContextManager[Snapshot]:
+    ) -> AbstractContextManager[Export]:
         if isinstance(found, image.Image):
             return image.opened(found, self._job.id, revision_id, parent)
         return frozen(found, self._config, self._job.id, revision_id, parent)
@@ -64,7 +67,8 @@ class QemuSource:
     def _look(self) -> Reach | image.Image:
         config = self._config
         if config.domain is not None:
-            with domains.connected(self._what, config) as (domain, _):
+            with domains.connected(self._what, config) as (domain, monitor):
+                self._files = {"libvirt.xml": monitor.description()}
                 if domain.is_active:
                     return self._by_libvirt
                 if domain.image is None or domain.format is None:

@@ -43,6 +43,14 @@ class LibvirtMonitor:
         self._what = what
         self._handle = handle
 
+    def description(self) -> bytes:
+        """Return the XML by which `virsh define` makes the machine again; raise SourceError."""
+        libvirt, _ = bindings()
+        try:
+            return str(self._handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)).encode()
+        except libvirt.libvirtError as error:
+            raise SourceError(f"{self._what}: {_reason(error)}") from error
+
     def command(self, name: str, /, *, descriptor: int | None = None, **arguments: object) -> Answer:
         """Execute one command."""
         text = json.dumps({"execute": name, "arguments": dashed(arguments)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -143,6 +143,8 @@ class Export:
         self._bitmap = None if bitmap is None else BITMAP + bitmap
         self._earlier = earlier
         self.size = connection.size
+        self.files: dict[str, bytes] = {}
+        """What the machine has beside its disks."""
         # asked at first, as a handle tells nothing any more once its connection is lost
         self._has_holes = connection.knows(ALLOCATION)
 
@@ -150,6 +152,10 @@ class Export:
     def consistency(self) -> Consistency:
         """What the image is like."""
         return self._consistency()
+
+    def attachments(self) -> Mapping[str, bytes]:
+        """Return what the machine has beside its disks, by name."""
+        return self.files
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backy.api import Consistency, Snapshot, SourceBusyError, SourceError
+from backy.api import Consistency, SourceBusyError, SourceError
 from backy.durable import closed_at_end
 from backy_sources_file import WriteWatch
 from backy_sources_qemu import export
@@ -106,7 +106,7 @@ def image(what: str, path: Path, image_format: Format | None) -> Image:
 
 
 @contextmanager
-def opened(image: Image, job_id: str, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
+def opened(image: Image, job_id: str, revision_id: str, parent: str | None) -> Iterator[export.Export]:
     """Open an image while its machine is shut down. Its bitmap replaces that of `parent` after a complete backup."""
     chain = image.info()
     found, size = image.bitmaps(chain[0]), int(chain[0]["virtual-size"])

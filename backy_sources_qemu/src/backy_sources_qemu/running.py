@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
-from backy.api import Snapshot, SourceError
+from backy.api import SourceError
 from backy_sources_qemu import export
 from backy_sources_qemu.bitmaps import MARK, Base, base_of, bitmap_name, other_than
 from backy_sources_qemu.config import QemuConfig
@@ -20,7 +20,9 @@ Reach = Callable[[], AbstractContextManager[tuple[Machine, Disk]]]
 
 
 @contextmanager
-def frozen(reach: Reach, config: QemuConfig, job_id: str, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
+def frozen(
+    reach: Reach, config: QemuConfig, job_id: str, revision_id: str, parent: str | None
+) -> Iterator[export.Export]:
     """Freeze a disk. Its bitmap replaces that of `parent` after a complete backup, and goes if it failed.
 
     The monitor is used at the begin and at the end, and free for others meanwhile.
