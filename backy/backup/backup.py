@@ -12,20 +12,19 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain, compress
-from typing import NamedTuple
 
 import msgspec
 import shortuuid
 
 from backy.api import LARGEST_IMAGE, FreezingSnapshot, Moment, Report, Snapshot, Source, Statistics, Stored, Verifier
 from backy.backup.attached import collect
+from backy.backup.base import Base, base_of
 from backy.backup.consistency import Assessment
 from backy.backup.findings import Findings, recorded
 from backy.backup.rest import Rest, Stages, moment_of
 from backy.backup.transfer import Transfer, Transferred, Unhinted
 from backy.durable import names_in, sync_file_system_of
 from backy.errors import BackyError, RepositoryBusyError, SourceBusyError, SourceError, VerificationError, is_full
-from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.integrity import quarantine
 from backy.integrity.damage import chunk_ids, referring, repair_or_distrust, report_damage
@@ -37,7 +36,7 @@ from backy.plugins.events import Events
 from backy.repository.attachments import write as write_attachments
 from backy.repository.cleanup import clean_up
 from backy.repository.clocks import trusted_now
-from backy.repository.live import LiveChunks, first_sound, reliable
+from backy.repository.live import LiveChunks
 from backy.repository.repository import Repository
 from backy.repository.revision import Birth, Group, Revision, State, utc_now
 from backy.repository.running import begin, begun, end, take_number
@@ -155,7 +154,7 @@ class Backup:
         with self.repository.records.recording():
             everything = clean_up(self.repository)
             history = [revision for revision in everything if not revision.state.forgotten]
-            base = self.base(history)
+            base = base_of(self.repository, history)
             # of what was forgotten the numbers are used, too
             number = max((revision.seq for revision in everything), default=0)
             birth = self._begin(history, number, base.parent)
@@ -189,17 +188,6 @@ class Backup:
             end(self.repository.directory, birth.id)
             self.repository.storages.discard()
 
-    def base(self, history: list[Revision]) -> _Base:
-        """Return what may be built upon: the reliable revisions in the job's storage."""
-        for revision in history:
-            if revision.suspect:
-                # until it is read, nobody knows which chunks are damaged, and other revisions may share them
-                log.warning("revision %s is distrusted: this backup is a full one and builds upon nothing", revision.id)
-                return _Base(history, [])
-        storage, boot = self.repository.storages.identity, boot_id()
-        candidates = [revision for revision in history if revision.storage == storage and reliable(revision, boot)]
-        return _Base(history, candidates, *(first_sound(self.repository, reversed(candidates)) or ()))
-
     def _begin(self, history: list[Revision], number: int, parent: Revision | None) -> Birth:
         """Take a number above `number` for the new revision and write down that its backup runs."""
         directory = self.repository.directory
@@ -223,17 +211,6 @@ class Backup:
         )
         begin(directory, birth)
         return birth
-
-
-class _Base(NamedTuple):
-    """What a new revision builds upon."""
-
-    history: list[Revision]
-    candidates: list[Revision]
-    """Revisions whose chunks need not be stored again."""
-    parent: Revision | None = None
-    chunks: ChunkMap | None = None
-    """The map of the parent."""
 
 
 class _Making:
@@ -261,7 +238,7 @@ class _Making:
         self.found_damage = False
         """Whether other revisions were distrusted or repaired."""
 
-    def run(self, verifiers: Sequence[Verifier], base: _Base) -> Revision:
+    def run(self, verifiers: Sequence[Verifier], base: Base) -> Revision:
         """Store and verify the snapshot; return the complete revision, which the caller writes.
 
         The `verifiers` compare what is stored with the snapshot, one after the other.
@@ -277,12 +254,12 @@ class _Making:
         self._snapshot = Unhinted(self._snapshot)
         # chosen again: a revision may be distrusted now
         with self._repository.records.recording():
-            base = self._backup.base(self._repository.records.history())
+            base = base_of(self._repository, self._repository.records.history())
             self._birth = msgspec.structs.replace(self._birth, parent=base.parent.id if base.parent else None)
             begin(self._repository.directory, self._birth)
         return self._made(verifiers, base)
 
-    def _made(self, verifiers: Sequence[Verifier], base: _Base) -> Revision:
+    def _made(self, verifiers: Sequence[Verifier], base: Base) -> Revision:
         done, stored = self._store(base)
         # before all of it is read again in vain
         self._assessment.require_one_instant()
@@ -353,7 +330,7 @@ class _Making:
             told = {"mismatches": mismatches or len(found), "revisions": wrong}
             self._tell("backy_verification_failed", revision_id=self._birth.id, **told)
 
-    def _store(self, base: _Base) -> tuple[Transferred, Stored]:
+    def _store(self, base: Base) -> tuple[Transferred, Stored]:
         size = self._snapshot.size
         live = LiveChunks(self._repository.records, base.candidates)
         wrong = base.parent.state.wrong.chunks if base.parent and base.parent.state.wrong else ()

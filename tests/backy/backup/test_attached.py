@@ -11,10 +11,10 @@ import pytest
 from backy.api import SourceError
 from backy.backup import attached
 from backy.backup.backup import Backup
-from backy.integrity.scrub import Scrub
 from backy.repository.attachments import LARGEST, read
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
+from backy.scrubbing.scrub import Scrub
 from backy.testing.laboratory import Laboratory, patterned
 from backy.testing.memory import MemoryImage, MemoryRepository
 from tests.keeper import install
