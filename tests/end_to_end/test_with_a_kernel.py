@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
+from backy_sources_ceph.testing.cluster import Cluster
 from tests.guest import FOLDER, Guest
 
 REPOSITORY = f"{FOLDER}/repository"
+NETWORK = """
+modprobe -a virtio_net rbd; cd /sys/class/net; for card in e*; do :; done
+ip link set lo up; ip link set $card up; ip address replace 10.0.2.15/24 dev $card
+ip route delete table local local 127.0.0.0/8 dev lo; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
+ip route add {address}/32 via 10.0.2.2 src 10.0.2.15
+"""
+"""Makes the guest reach a loopback address of this machine, where the cluster is, through QEMU."""
 DISK = f"""
 cd {FOLDER}
 truncate -s 24M image; echo 2048,,L | sfdisk -q image
@@ -88,3 +100,22 @@ def test_a_disk_that_fails_while_a_backup_is_written_harms_no_revision(repositor
     repository.backy("-b", bad, "restore", f"{FOLDER}/now")
     repository.shell(f"cd {FOLDER}; cmp first again; cmp image now; umount bad; dmsetup remove flaky; mv first image")
     repository.shell(f"wipefs -qa {disk}")
+
+
+def test_a_revision_is_restored_to_an_image_that_the_kernel_has_mapped(
+    repository: Guest, ceph: Cluster, ceph_pool: str
+) -> None:
+    (address,) = re.findall(r"v2:([\d.]+):", ceph.configuration.read_text())
+    variables = {**os.environ, "CEPH_CONF": str(ceph.configuration)}
+    subprocess.run(["rbd", "create", "--size", "24M", f"{ceph_pool}/disk"], env=variables, check=True)
+    repository.shell(NETWORK.format(address=address))
+    # there is no udev that could make the device
+    options = f"-c {ceph.configuration} -o noudev,ms_mode=crc"
+    device = repository.shell(f"timeout 200 rbd map {options} {ceph_pool}/disk").out.strip()
+    repository.backy("-b", REPOSITORY, "restore", device)
+    told = repository.shell(f"sha256sum < {FOLDER}/image; cmp {FOLDER}/image {device} >&2").out
+    repository.shell(f"timeout 200 rbd unmap -o noudev {device}")
+    exported = subprocess.run(
+        ["rbd", "export", f"{ceph_pool}/disk", "-"], env=variables, check=True, capture_output=True
+    )
+    assert told.split()[0] == hashlib.sha256(exported.stdout).hexdigest()

@@ -211,6 +211,7 @@ def _command(work: Path, version: str, accelerator: str, port: int) -> list[str]
         -device virtio-serial-pci -chardev socket,id=port,fd={port} -device virtserialport,chardev=port,name={PORT}
         -chardev socket,id=agent,path={work / "agent"},server=on,wait=off
         -device virtserialport,chardev=agent,name={AGENT}
+        -netdev user,id=network -device virtio-net-pci,netdev=network
         -kernel /boot/vmlinuz-{version} -append"""
     return [
         *words.split(),
