@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from backy.api import Extent, Job, Source, SourceBusyError, SourceError
+from backy.api import Extent, Job, Snapshot, Source, SourceBusyError, SourceError
 from backy.config import typed
 from backy_sources_qemu import running
 from backy_sources_qemu.config import QemuConfig
 from backy_sources_qemu.disks import QemuSource
 from backy_sources_qemu.machine import Machine, Names
 from backy_sources_qemu.monitor import SocketMonitor
+from backy_sources_qemu.scratch import Scratch
 from tests.backups import Backups
 from tests.virtual import NODES, Virtual, content_of
 
@@ -48,24 +49,31 @@ def test_a_backup_is_of_the_instant_at_which_it_began(machine: Virtual, backups:
 
 
 def test_a_full_scratch_space_fails_the_backup_and_never_the_guest(
-    machine: Virtual, backups: Backups, source_of: Callable
+    machine: Virtual, backups: Backups, source_of: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine.write(0, os.urandom(8 * MIB))
+    machine.write(0, os.urandom(4 * MIB))
     small = source_of(machine, **{"scratch-limit": "2M"})
 
-    def back_up() -> None:
+    def back_up(read: Callable[[Snapshot], object]) -> None:
         with small.snapshot("revision9", backups.last) as snapshot:
             # the guest overwrites more than there is space for
-            machine.write(0, b"guest " * MIB)
-            for offset in range(0, 8 * MIB, MIB):
-                snapshot.pread(offset, MIB)
+            machine.write(0, b"guest " * (MIB // 2))
+            read(snapshot)
 
-    with pytest.raises(SourceError, match=r"has filled 2097152 bytes: set a larger 'scratch-limit'") as full:
-        back_up()
-
-    assert len(str(full.value).splitlines()) == 1
-    assert machine.content()[: 6 * MIB] == b"guest " * MIB
-    assert backups.run() == 8 * MIB
+    reads: list[Callable[[Snapshot], object]] = [
+        lambda snapshot: [snapshot.pread(offset, MIB) for offset in range(0, 4 * MIB, MIB)],
+        lambda snapshot: list(snapshot.extents()),
+    ]
+    for read in reads:
+        with pytest.raises(SourceError, match=r"has filled 2097152 bytes: set a larger 'scratch-limit'") as full:
+            back_up(read)
+        assert len(str(full.value).splitlines()) == 1
+    # as if the copy had failed for another reason
+    monkeypatch.setattr(Scratch, "is_full", lambda _: False)
+    with pytest.raises(SourceError, match="QEMU could not copy what the machine overwrites, or not in time"):
+        back_up(lambda snapshot: list(snapshot.changes() or ()))
+    assert machine.content()[: 3 * MIB] == b"guest " * (MIB // 2)
+    assert backups.run() == 4 * MIB
 
 
 def test_a_snapshot_that_somebody_makes_meanwhile_stays_in_use(machine: Virtual, backups: Backups) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
-from backy.api import SourceError
+from backy.api import Extent, SourceError
 from backy_sources_qemu import export
 from backy_sources_qemu.bitmaps import MARK, Base, base_of, bitmap_name, other_than
 from backy_sources_qemu.config import QemuConfig
@@ -75,12 +75,36 @@ class FrozenDisk(export.Export):
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
-        try:
+        with self._explained():
             return super().pread(offset, length)
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield data and holes; raise SourceError if QEMU does not tell them."""
+        with self._explained():
+            yield from super().extents()
+
+    def changes(self) -> Iterator[Extent] | None:
+        """Return the ranges that have changed; None if they are not known. Reading them may raise SourceError."""
+        found = super().changes()
+        return None if found is None else self._all_of(found)
+
+    def _all_of(self, found: Iterable[Extent]) -> Iterator[Extent]:
+        with self._explained():
+            yield from found
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Tell why QEMU has given up the frozen disk, which it tells as an invalid argument."""
+        try:
+            yield
         except SourceError as error:
             if self._scratch.is_full():
                 raise SourceError(
                     f"{error}; what the machine overwrites during a backup has filled {self._scratch.limit} bytes: "
                     "set a larger 'scratch-limit', or another 'scratch', in the section 'source'"
+                ) from error
+            if "Invalid argument" in str(error):
+                raise SourceError(
+                    f"{error}; QEMU could not copy what the machine overwrites, or not in time"
                 ) from error
             raise
