@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,20 @@ def test_the_cause_of_a_failure_is_one_line() -> None:
     with pytest.raises(SourceError, match=r"^source x: the program no-such is missing; install the package lvm2$"):
         run("source x", "no-such")
     assert run("source x", "printenv", "LC_ALL") == "C\n"
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_a_program_that_takes_too_long_is_left_alone_and_told() -> None:
+    with pytest.raises(SourceError, match=r"^source x: sleep does not end within 0 s, and still runs$"):
+        run("source x", "sleep", "0.2", limit=0.01)
+
+
+def test_a_program_ends_before_this_process_does(tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    with pytest.raises(KeyboardInterrupt):
+        run("source x", "sh", "-c", f"sleep 0.3; touch {tmp_path}/ended")
+    assert (tmp_path / "ended").exists()
