@@ -1,7 +1,5 @@
 """Holds a repository against its journal, and the journal against what witnesses saw of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any

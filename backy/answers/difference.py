@@ -3,8 +3,6 @@
 Ids tell which chunks differ. Only those are read, and compared page by page.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field

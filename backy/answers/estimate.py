@@ -1,7 +1,5 @@
 """Tells what a restore would take: bytes to read and write, time, and chunks that are known to be damaged."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """How much space a repository takes on the disk."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import struct

@@ -1,7 +1,5 @@
 """Why a revision is kept, and until when: what the rules of `backy.retention.rules` mean for it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum

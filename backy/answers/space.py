@@ -1,7 +1,5 @@
 """How much of the space of a repository is taken only as the base of differences."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from backy.api import Held

@@ -1,7 +1,5 @@
 """Tries whether a storage can work in a folder."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

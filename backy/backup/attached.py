@@ -1,7 +1,5 @@
 """Collects the attachments of a new revision: from its source, and from programs of the operator."""
 
-from __future__ import annotations
-
 import shlex
 import subprocess
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ The order makes it safe: chunks are durable before the map that names them, map 
 the revision complete, and the record before the source may drop the snapshot of the parent.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress

@@ -1,7 +1,5 @@
 """What a new revision builds upon: the parent, and the revisions whose chunks it may share."""
 
-from __future__ import annotations
-
 import logging
 from typing import NamedTuple
 

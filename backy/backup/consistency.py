@@ -1,7 +1,5 @@
 """What a backup's image is like: what the snapshot says of it, unless a second read proves otherwise."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import get_args

@@ -1,7 +1,5 @@
 """Handle the mismatches of a fresh revision: keep evidence, repair damage at once."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass, field
 from typing import Final

@@ -1,7 +1,5 @@
 """Whether the writers of a job rest while snapshots of it are taken, and for how long; and what else goes together."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager

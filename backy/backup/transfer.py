@@ -1,7 +1,5 @@
 """Move an image from a snapshot into a storage: read the chunks that may have changed, store those that have."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """How `backy status` shows the disks of one machine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

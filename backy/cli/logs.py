@@ -1,7 +1,5 @@
 """Sends log lines to standard error, or to a file that may be rotated."""
 
-from __future__ import annotations
-
 import logging
 import logging.handlers
 import os

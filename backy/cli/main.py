@@ -1,7 +1,5 @@
 """The program `backy`: its global options, its commands, and how each of them ends."""
 
-from __future__ import annotations
-
 import faulthandler
 import logging
 import os

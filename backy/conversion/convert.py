@@ -7,8 +7,6 @@ interruption the states tell which storage has what, and another conversion cont
 up, every chunk of every revision has been read from the new one.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """Turns the extents of a snapshot into the chunks that a backup has to read."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Reads a stored revision as an image. Every chunk is compared with its id before any of its bytes are returned."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 

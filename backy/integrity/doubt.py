@@ -1,7 +1,5 @@
 """Doubts revisions after a source hid a change, as nobody knows when it began to."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection
 from datetime import datetime

@@ -8,8 +8,6 @@ The name of a damaged chunk's finding is the chunk's id, so that finding the dam
 mismatch's finding is made of the revision's id and the chunk's index. The caller of `keep` holds the lock `.backup`.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Iterable, Iterator

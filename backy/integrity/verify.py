@@ -1,7 +1,5 @@
 """Distrusts stored revisions, reads them, and trusts them again if they are sound."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

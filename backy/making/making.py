@@ -1,7 +1,5 @@
 """Make a repository of what a command line names."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from contextlib import suppress

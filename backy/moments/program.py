@@ -1,7 +1,5 @@
 """The moment `program`: programs of the operator bring the writers to rest, and let them go on."""
 
-from __future__ import annotations
-
 import shlex
 from contextlib import AbstractContextManager
 

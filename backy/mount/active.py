@@ -1,7 +1,5 @@
 """Finds the mounts of backy. The kernel lists them, so backy keeps no record that could become stale."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import suppress

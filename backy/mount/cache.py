@@ -3,8 +3,6 @@
 Its size in bytes is limited. All images share it.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict
 from collections.abc import Callable

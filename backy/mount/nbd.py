@@ -1,7 +1,5 @@
 """Serves one revision over NBD: nbdkit with its plugin `file`, on a mount that is made for it."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import logging

@@ -1,7 +1,5 @@
 """Stored images that are open in a mount: reading any range of them, whether chunks are damaged or purged meanwhile."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import threading

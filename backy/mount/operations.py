@@ -3,8 +3,6 @@
 mfusepy calls the methods from the threads of libfuse.
 """
 
-from __future__ import annotations
-
 import errno
 import itertools
 import logging

@@ -1,7 +1,5 @@
 """Mounts: checks the mountpoint, and answers the kernel until the end of the mount."""
 
-from __future__ import annotations
-
 import logging
 import logging.handlers
 import signal

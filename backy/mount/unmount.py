@@ -1,7 +1,5 @@
 """Unmounts, and names the processes and devices that prevent it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The error for a plugin that can not be used, and one-line descriptions of exceptions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

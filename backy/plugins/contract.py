@@ -1,7 +1,5 @@
 """Checks a plugin's module against the contract, and says of each breach how its author repairs it."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Lists the installed plugins from the metadata of distributions. None is imported before its `load` is called."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Tells event plugins what happens, and asks those that may veto. None of them runs in this process."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain

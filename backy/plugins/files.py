@@ -1,7 +1,5 @@
 """Event plugins that are single files in a folder, without a package. Only their owner may be able to change them."""
 
-from __future__ import annotations
-
 import os
 import stat
 from importlib.metadata import EntryPoint

@@ -4,8 +4,6 @@ A guard has the members of the object behind it. A member may raise a `BackyErro
 what its annotation in the contract says. Anything else becomes an error that names the plugin, the call and the cause.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager

@@ -4,8 +4,6 @@ The plugin may hang, end the process or print to standard output. In here this h
 process and speaks with it in lines of JSON, over a socket whose descriptor is the argument.
 """
 
-from __future__ import annotations
-
 import inspect
 import logging
 import os

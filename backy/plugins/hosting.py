@@ -1,7 +1,5 @@
 """Loads a plugin in a process of its own, `host`, which the plugin may crash, block or fill with text."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -1,7 +1,5 @@
 """Loads the plugin that a job names, or says which plugins there are."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Files that belong to a revision beside its image, such as the description of its machine: `<id>.attachments`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import msgspec

@@ -1,7 +1,5 @@
 """Clean up the leftovers of a killed command, or of a machine that stopped, in a repository."""
 
-from __future__ import annotations
-
 import logging
 
 from backy.durable import TEMPORARY_SUFFIX, names_in

@@ -1,7 +1,5 @@
 """How much time has passed between two backups, as far as no wrong clock can tell."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 

@@ -1,7 +1,5 @@
 """The file `config` of a repository: the source, the storage, the verifier and the schedule of its job."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime, timedelta
 from pathlib import Path

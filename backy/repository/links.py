@@ -1,7 +1,5 @@
 """The links `last.rev` and `last`, which lead to the newest revision."""
 
-from __future__ import annotations
-
 import logging
 import shlex
 from collections.abc import Callable

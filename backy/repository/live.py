@@ -1,7 +1,5 @@
 """Which revisions a new one may build upon, and which chunks it may rely on to be stored."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Container, Iterable

@@ -4,8 +4,6 @@ The order leaves a whole set on both sides after a crash at any time: chunks, ma
 made, and the reverse when it is removed, there before here.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from contextlib import suppress

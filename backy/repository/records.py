@@ -1,7 +1,5 @@
 """The records, states and chunk maps of one directory: its revisions and the chunks of each one."""
 
-from __future__ import annotations
-
 import logging
 import mmap
 import os

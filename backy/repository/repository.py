@@ -1,7 +1,5 @@
 """A repository: the directory with everything of one job, and the plugins that its `config` names."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext

@@ -1,7 +1,5 @@
 """Revisions: the record `<id>.rev`, which never changes, and the state `<id>.state`, which does."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace

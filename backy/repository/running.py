@@ -1,7 +1,5 @@
 """What a repository knows of a backup that runs: the file `.<id>.running`, and the counter `.seq`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path

@@ -4,8 +4,6 @@ The last member `digest` is the SHA-256 of all bytes before the line of that mem
 the files.
 """
 
-from __future__ import annotations
-
 import hashlib
 from functools import cache
 from typing import Protocol, TypeVar

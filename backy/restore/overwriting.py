@@ -1,7 +1,5 @@
 """Opens what a restore overwrites, unless somebody else uses it or owns it."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """Restores one revision, to a target with random access or to a stream."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reads what is left of a damaged revision, and lists what can not be read."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Container, Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ The file `.expired` in the repository has the number of the newest revision at t
 has a greater one. A lost file costs time only: then nothing counts as made since, and one of each tag goes at a time.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime

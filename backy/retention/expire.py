@@ -1,7 +1,5 @@
 """Expire tags by the schedule in a repository's `config`, and remove revisions that have none left."""
 
-from __future__ import annotations
-
 import logging
 from datetime import datetime, timedelta
 from functools import partial

@@ -1,7 +1,5 @@
 """Forget revisions, and the data that a source keeps for revisions outside of the repository."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta

@@ -3,8 +3,6 @@
 An image that is smaller than before, or has only zeroes where it had data, may have been lost before it was backed up.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from contextlib import suppress

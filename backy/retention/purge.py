@@ -1,7 +1,5 @@
 """Free the space of chunks that no revision refers to."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from datetime import timedelta

@@ -14,8 +14,6 @@
 Apply these rules after a successful backup only: while backups fail, nothing expires.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple

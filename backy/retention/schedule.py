@@ -3,8 +3,6 @@
 `backy.scheduler.jobs.due` decides by them when a job is due.
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Check tags against a job's schedule, and change the tags of a revision."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from backy.errors import RevisionNotFoundError, UnknownTagError

@@ -3,8 +3,6 @@
 `<id>.state` says since when. Who looks for revisions does not see them; who frees space or moves data does.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The scheduler. It reads /etc/backy.conf and runs the ordinary commands when they are due."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 DEFAULT_CONFIGURATION = Path("/etc/backy.conf")

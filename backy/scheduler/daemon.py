@@ -1,7 +1,5 @@
 """The process of the scheduler: starts jobs that are due, reloads the configuration, and stops on request."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -1,7 +1,5 @@
 """Lists the stored chunks that a scrub checks, each once, in an order in which a later scrub can continue."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import suppress

@@ -4,8 +4,6 @@ A deep scrub that ends early, because its time is over or it is interrupted, wri
 continues there, so that it begins with the chunks that were checked longest ago.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping

@@ -1,7 +1,5 @@
 """The clocks of a machine: the one that anybody can set, and the one that counts from its start."""
 
-from __future__ import annotations
-
 import time
 from datetime import datetime
 from pathlib import Path

@@ -3,8 +3,6 @@
 In a folder that others may write to, such as /tmp, a name may be a link that one of them has made to a file of ours.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -6,8 +6,6 @@
 .scrub    held alone by a deep scrub of everything; the file tells where the next one continues
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import logging

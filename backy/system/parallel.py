@@ -1,7 +1,5 @@
 """Works on chunks by a small pool of threads. Memory depends on the number of threads, not on the size of the image."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 from collections import deque

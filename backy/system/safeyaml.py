@@ -1,7 +1,5 @@
 """Reads and writes YAML by the safe loader and dumper."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

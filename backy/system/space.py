@@ -1,7 +1,5 @@
 """How much space a disk has left, and a reserve for commands that free some."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator

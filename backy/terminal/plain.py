@@ -1,7 +1,5 @@
 """Texts that control no terminal, whatever is in them: a repository, an image or a client may come from anybody."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tables of text, as wide and as long as their content."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """Phrases that many texts share: near misses, counts, sizes, times and lengths of time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 

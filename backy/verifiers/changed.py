@@ -1,7 +1,5 @@
 """The verifier `changed`: reads what the source says has changed, and all other chunks in turns."""
 
-from __future__ import annotations
-
 import logging
 from typing import Annotated
 

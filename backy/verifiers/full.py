@@ -1,7 +1,5 @@
 """The verifier `full`: reads all of the source and all of the stored image."""
 
-from __future__ import annotations
-
 from backy.api import Config, Coverage, Image, MismatchHandler, Progress, Report, Snapshot, Verifier, chunk_count
 from backy.comparing import chunks_with_data, compare_all
 from backy.config import BareConfig, typed

@@ -1,7 +1,5 @@
 """The verifier `none`: checks nothing, and records that in every revision."""
 
-from __future__ import annotations
-
 from backy.api import Config, Report, Verifier
 from backy.config import BareConfig, typed
 from backy.hookspecs import hookimpl

@@ -1,7 +1,5 @@
 """The verifier `sample`: compares chunks in turns, and randomly chosen ones, for a limited time."""
 
-from __future__ import annotations
-
 import logging
 import math
 import random

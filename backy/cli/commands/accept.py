@@ -1,7 +1,5 @@
 """`backy accept`: say that an image was meant to shrink."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """`backy attachments`: files that were kept beside an image."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

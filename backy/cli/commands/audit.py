@@ -1,7 +1,5 @@
 """`backy audit`: hold the repository against its journal."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

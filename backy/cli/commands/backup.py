@@ -1,7 +1,5 @@
 """`backy backup`: make a revision."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from pathlib import Path

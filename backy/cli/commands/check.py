@@ -1,7 +1,5 @@
 """`backy check`: the state of all jobs, for monitoring."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

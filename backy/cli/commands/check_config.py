@@ -1,7 +1,5 @@
 """`backy check-config`: all problems of the scheduler's configuration."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """`backy client`: commands for the running scheduler."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

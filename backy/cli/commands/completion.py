@@ -1,7 +1,5 @@
 """`backy completion`: the script by which a shell completes commands, options and file names."""
 
-from __future__ import annotations
-
 import click
 from click.shell_completion import get_completion_class
 

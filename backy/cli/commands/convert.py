@@ -1,7 +1,5 @@
 """`backy convert`: move revisions to another storage."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

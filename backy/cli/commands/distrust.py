@@ -1,7 +1,5 @@
 """`backy distrust`: mark revisions whose stored data is in doubt."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from pathlib import Path
 

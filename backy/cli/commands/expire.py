@@ -1,7 +1,5 @@
 """`backy expire`: remove tags and revisions that have expired by the schedule."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

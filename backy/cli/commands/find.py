@@ -1,7 +1,5 @@
 """`backy find`: the path of a revision's raw image."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

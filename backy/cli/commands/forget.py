@@ -1,7 +1,5 @@
 """`backy forget`: put revisions into the trash."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """`backy jobs`: the state of all jobs, from the scheduler's status file."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`backy mount`: show revisions as files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

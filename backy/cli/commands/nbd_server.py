@@ -1,7 +1,5 @@
 """`backy nbd-server`: serve a revision as a network block device."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """`backy plugins`: the installed plugins and their state."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """`backy purge`: free the space of removed revisions."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

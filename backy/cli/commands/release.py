@@ -1,7 +1,5 @@
 """`backy release`: clean up at the source."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """`backy reports`: reports of damage and differences, with evidence."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

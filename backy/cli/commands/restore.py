@@ -1,7 +1,5 @@
 """`backy restore`: write a revision to a file, a device or a place of a source."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

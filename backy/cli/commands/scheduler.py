@@ -1,7 +1,5 @@
 """`backy scheduler`: run all jobs when they are due."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

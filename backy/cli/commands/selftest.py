@@ -1,7 +1,5 @@
 """`backy selftest`: test on this machine that backups survive crashes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

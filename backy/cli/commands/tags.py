@@ -1,7 +1,5 @@
 """`backy tags`: change the tags of a revision."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

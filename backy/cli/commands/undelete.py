@@ -1,7 +1,5 @@
 """`backy undelete`: get a revision back from the trash."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

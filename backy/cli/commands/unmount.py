@@ -1,7 +1,5 @@
 """`backy unmount`: end a mount."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """Checks all of a configuration, with its plugins and what it needs of the machine, without touching a source."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator

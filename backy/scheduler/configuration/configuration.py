@@ -1,7 +1,5 @@
 """Reads the scheduler's configuration, /etc/backy.conf, and reports all its problems at once."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Reads a YAML file, remembers the lines of its keys, and collects its problems."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """The keys of /etc/backy.conf, with their types and defaults."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Converts the content of a document to types and reports each wrong key with its correct form."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Access to a running scheduler: the console and the socket of `backy client`, with the same commands."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import textwrap

@@ -1,7 +1,5 @@
 """The commands of the console and of `backy client`. Each returns a text for people and data for programs."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence

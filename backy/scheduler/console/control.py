@@ -1,7 +1,5 @@
 """The socket of a scheduler in its base directory; `backy.scheduler.process.asking` is the other end."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import socket

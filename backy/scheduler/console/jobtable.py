@@ -1,7 +1,5 @@
 """The table of jobs, for the console, `backy client` and `backy jobs`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 
 from backy.errors import BackyError

@@ -4,8 +4,6 @@ A client may be slow, silent, flooding, half closed or malicious. So there are l
 silence, for the time to receive an answer, and for the number of clients.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import re

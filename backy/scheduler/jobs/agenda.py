@@ -5,8 +5,6 @@ starts what `start` returns, and reports the end of each run to `finish`. The da
 simulation without any. Within a pool the job that violates its service level first runs first.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 from collections.abc import Iterator

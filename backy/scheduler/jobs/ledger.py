@@ -1,7 +1,5 @@
 """The jobs of the scheduler, each with its configuration, its place on the agenda and the summary of its repository."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

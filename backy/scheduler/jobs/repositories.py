@@ -4,8 +4,6 @@ The scheduler compares and a child of it writes, because plugins have to accept 
 ends its process, must not harm the scheduler.
 """
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Runs a job: the ordinary commands `backup`, `expire` and `purge`, one after the other."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

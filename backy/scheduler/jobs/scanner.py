@@ -1,7 +1,5 @@
 """Scans repositories in threads, one after the other, so that the scheduler notices what other commands do to them."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections import deque

@@ -1,7 +1,5 @@
 """Tells event plugins what the scheduler knows: how each run ended, and which jobs do not keep their SLA."""
 
-from __future__ import annotations
-
 import logging
 import queue
 import threading

@@ -1,7 +1,5 @@
 """The verdict of `backy check`: state, summary, performance data and details in the format of Nagios plugins."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sized
 from datetime import datetime, timedelta
 from enum import IntEnum

@@ -1,7 +1,5 @@
 """What is on the disk with the base directory: how full it is and soon will be, and copies of other machines."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Container
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The status in the text format of Prometheus, for node_exporter's textfile collector."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """What is known of a scheduler from outside: its status file, and whether it answers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta

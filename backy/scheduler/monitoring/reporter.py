@@ -1,7 +1,5 @@
 """Reports the status of the scheduler: status file, metrics, systemd."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence

@@ -8,8 +8,6 @@ A connection has one question and one answer, each a JSON object on one line.
 The socket belongs to the owner of the scheduler alone, so every client may do everything.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator, Sequence

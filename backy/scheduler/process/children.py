@@ -1,7 +1,5 @@
 """Runs commands as child processes, each in a session of its own so that it can be ended with all its children."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno

@@ -1,7 +1,5 @@
 """Notices when somebody sets the clock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import datetime, timedelta
 

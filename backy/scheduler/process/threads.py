@@ -3,8 +3,6 @@
 Such a function is called in a thread that neither others nor the end wait for.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress

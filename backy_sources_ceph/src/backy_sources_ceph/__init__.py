@@ -4,8 +4,6 @@ Configuration: `CephConfig`. A source that builds upon this one inherits from `C
 keys of its own it inherits from `CephConfig`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 

@@ -1,7 +1,5 @@
 """The section `source` of a job, and the names of images on the command line."""
 
-from __future__ import annotations
-
 import re
 
 import msgspec

@@ -1,7 +1,5 @@
 """Connects to a Ceph cluster. Every call has a time-out, and every error is one line."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator

@@ -8,8 +8,6 @@ is a sequence of diffs, from one snapshot to the next one and to the current sta
 The parser leaves data where it is and needs 24 bytes of memory for each record.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Makes, lists and removes the snapshots of an image."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager

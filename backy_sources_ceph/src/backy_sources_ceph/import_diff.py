@@ -1,7 +1,5 @@
 """`backy import-diff`: make a revision of a stream that `rbd` made."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

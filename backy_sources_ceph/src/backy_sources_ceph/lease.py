@@ -5,8 +5,6 @@ of a dead server runs out. The object is named by the image's id, which stays th
 holds the owner, and is removed with the lease.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import uuid

@@ -1,7 +1,5 @@
 """Reads ahead: a cluster is fast only if several requests are under way at once."""
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Reads a stream from its first byte to its last, and refuses one that is not sound."""
 
-from __future__ import annotations
-
 import os
 from typing import BinaryIO, Final, NoReturn
 

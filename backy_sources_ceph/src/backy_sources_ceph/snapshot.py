@@ -1,7 +1,5 @@
 """Reads a snapshot of an image for a backup."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager

@@ -1,7 +1,5 @@
 """The source: an image of a Ceph cluster, frozen by a snapshot."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Reads a stream of `rbd` from a file or a pipe as an image that can be imported."""
 
-from __future__ import annotations
-
 import os
 import stat
 import tempfile

@@ -1,7 +1,5 @@
 """Restores into an image of a Ceph cluster: sparse, with many writes at once."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Iterator, Mapping

@@ -4,8 +4,6 @@ Configuration: `filename`, the absolute path of the image or device, and `freeze
 `reflink` are for other plugins as well.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Self
 

@@ -4,8 +4,6 @@ A clone has no name during a backup. The kernel removes it when the process ends
 kept for a revision is named `.backy-<job>@<revision>`. Its attribute `user.backy.clone` shows whether it was changed.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager

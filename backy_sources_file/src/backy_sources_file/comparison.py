@@ -5,8 +5,6 @@ An extent counts as changed if its address does not tell everything: it is compr
 the extent the data begins), inline, or not allocated yet.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Final, Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """Asks the file system for the extents of files: ioctl FS_IOC_FIEMAP, described in linux/fiemap.h."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os

@@ -4,8 +4,6 @@ Other plugins may use all of it. Descriptors are those of regular files. Calls r
 stated.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """The source: freezes the image, keeps a clone for the next backup, and compares with the kept one."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """Watches a file or a block device that is read as it lies there: for sources that can not freeze what they read."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

@@ -3,8 +3,6 @@
 Configuration: `FlyingCircusConfig`, which has the keys of `ceph-rbd` and its own.
 """
 
-from __future__ import annotations
-
 from backy.api import Config, Job, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl

@@ -1,7 +1,5 @@
 """The section `source` of a job, and the token for Consul."""
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path

@@ -4,8 +4,6 @@ A request is the key `snapshot/<uuid4>` with JSON: {"vm": NAME, "snapshot": NAME
 made, in seconds since 1970, so that a request that nobody waits for can be removed.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import uuid

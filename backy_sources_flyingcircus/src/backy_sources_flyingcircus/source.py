@@ -1,7 +1,5 @@
 """The source: an RBD image. The host of its virtual machine freezes the machine and makes the snapshot."""
 
-from __future__ import annotations
-
 import logging
 import time
 

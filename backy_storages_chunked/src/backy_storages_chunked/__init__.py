@@ -1,7 +1,5 @@
 """The storage `chunked`: images as content-addressed chunks. Each content is stored once in a repository."""
 
-from __future__ import annotations
-
 from backy.api import Config, Job, Storage
 from backy.config import typed
 from backy.hookspecs import hookimpl

@@ -14,8 +14,6 @@ To get the chunk, take the base, or the chunk that the companion makes of it. Cu
 length, then lay the pages over. Every frame has a checksum.
 """
 
-from __future__ import annotations
-
 import struct
 import threading
 from collections.abc import Sequence

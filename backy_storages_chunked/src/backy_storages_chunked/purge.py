@@ -1,7 +1,5 @@
 """Removes chunks that no revision refers to: mark and sweep, without clocks and access times."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Container
 

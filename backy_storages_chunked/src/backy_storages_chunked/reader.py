@@ -1,7 +1,5 @@
 """Reads chunks: decompresses a full one, and lays deltas over their base."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """The store: a folder of chunk files with the marker `store`."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress

@@ -5,8 +5,6 @@ other keep one image together, whatever they store. Nothing depends on what it s
 backup relies on it.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Writes chunks: each content once, under its id, first under a temporary name."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

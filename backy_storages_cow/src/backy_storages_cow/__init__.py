@@ -1,7 +1,5 @@
 """The storage `cow`: every revision is a raw image that shares unchanged blocks with its parent."""
 
-from __future__ import annotations
-
 from backy.api import Config, Job, Storage
 from backy.config import BareConfig, typed
 from backy.hookspecs import hookimpl

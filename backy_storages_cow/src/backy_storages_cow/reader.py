@@ -1,7 +1,5 @@
 """Reads chunks of a raw image."""
 
-from __future__ import annotations
-
 import os
 
 from backy.api import CHUNK_SIZE

@@ -1,7 +1,5 @@
 """The storage of raw images: each is a file in the repository."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Container, Iterator

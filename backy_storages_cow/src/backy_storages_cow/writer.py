@@ -1,7 +1,5 @@
 """Writes an image: of each chunk, the pages that differ from those of the parent."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

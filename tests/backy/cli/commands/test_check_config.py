@@ -11,6 +11,7 @@ KEYS = [
     "disks",
     "schedule",
     "moment",
+    "attachments",
     "keep",
     "storage",
     "verifier",
