@@ -40,7 +40,6 @@ integrity retention
 restore
 backup
 mount answers conversion making groups scrubbing
-guest
 importing reading
 scheduler/process scheduler/configuration
 scheduler/monitoring

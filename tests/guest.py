@@ -73,13 +73,6 @@ class Guest:
         words = [f"{name}={value}" for name, value in VARIABLES.items()]
         return self.appliance.run("env", "-i", *words, "backy", *arguments, check=check, limit=limit)
 
-    def init(self, repository: str, volume: str, *options: str) -> None:
-        """Make a repository for vg/VOLUME, which is not tried out: that takes as long as a backup."""
-        source = f"type: lvm\\n  group: vg\\n  volume: {volume}" + "".join(f"\\n  {option}" for option in options)
-        script = f"s|type: file|{source}|; /filename:/d"
-        self.backy("-b", repository, "init", "file", "/dev/null")
-        self.shell(f"cd {repository}; chmod u+w config; sed -i '{script}' config; chmod u-w config")
-
     def status(self, repository: str) -> list[dict[str, Any]]:
         """Return what `backy status` tells of the revisions of a repository."""
         found: list[dict[str, Any]] = json.loads(self.backy("-b", repository, "status", "--json").out)["revisions"]

@@ -52,7 +52,10 @@ class Commands(click.Group):
         """Find the command. An unknown one is a usage error that names the most similar one."""
         name = args[0]
         if name not in _offered(ctx) and not name.startswith("-"):
-            hint = did_you_mean(name, _offered(ctx))
+            from backy.plugins.discovery import ELSEWHERE
+
+            package = ELSEWHERE.get((Kind.COMMAND, name))
+            hint = f"install {package}, which has it; " if package else did_you_mean(name, _offered(ctx))
             ctx.fail(f"No such command '{name}'; {hint}'backy --help' lists all")
         return super().resolve_command(ctx, args)
 

@@ -55,6 +55,7 @@ ELSEWHERE: Final = {
     (Kind.SOURCE, "flyingcircus"): "backy-sources-flyingcircus",
     (Kind.STORAGE, "chunked"): "backy-storages-chunked",
     (Kind.STORAGE, "cow"): "backy-storages-cow",
+    (Kind.COMMAND, "files"): "backy-files",
 }
 """Plugins of backy's own that are distributions beside this one."""
 

@@ -127,6 +127,7 @@ def kill_at_every_call() -> None:
 
 def two_at_once() -> None:
     """Back up two volumes of one pool, the second one when the first has reserved the metadata."""
+    assert ended(backy("-b", "web2", "init", "lvm", "vg/web2")) == 0
     shell("head -c 64K /dev/urandom | dd of=/dev/vg/web2 bs=64K seek=9 status=none")
     first = begun(after_each(wait_for_another))
     end = time.monotonic() + PATIENCE

@@ -17,8 +17,7 @@ def test_after_any_end_of_a_backup_one_snapshot_stays(guest: Guest, rounds: Call
         lvcreate -qq -L 128M -T vg/p-o; lvcreate -qq -V 8M -T vg/p-o -n web--1_data
         lvcreate -qq -V 8M -T vg/p-o -n web2
     """)
-    guest.init(f"{FOLDER}/web1", "web--1_data")
-    guest.init(f"{FOLDER}/web2", "web2")
+    guest.backy("-b", f"{FOLDER}/web1", "init", "lvm", "vg/web--1_data")
     every = rounds(0, 1)
     ended = guest.shell(f"cd {FOLDER}; backy {FAULTS} {'every' * every} 2>&1", limit=3600)
     killed = [line.split()[2] for line in ended.out.splitlines() if line.startswith("killed after ")]

@@ -13,7 +13,7 @@ MIB = 2**20
 
 def test_a_volume_that_is_not_thin_is_read_from_a_snapshot_that_does_not_stay(guest: Guest) -> None:
     guest.shell("lvcreate -qq -y -L 8M -n web1 vg; head -c 5M /dev/urandom > /dev/vg/web1")
-    guest.init(WEB1, "web1", "snapshot-size: 4M")
+    guest.backy("-b", WEB1, "init", "lvm", "vg/web1", "-o", "source.snapshot-size=4M")
     guest.backy("-b", WEB1, "backup", "daily")
     assert guest.snapshots("vg") == []
     (only,) = guest.status(WEB1)
@@ -83,7 +83,7 @@ def test_what_is_not_mapped_is_read_from_an_external_origin(guest: Guest) -> Non
         "lvchange -an vg/base; lvchange -pr vg/base; lvcreate -qq -s --thinpool vg/pool -n web1 vg/base; "
         "lvchange -ay -K vg/web1; head -c 1M /dev/urandom | dd of=/dev/vg/web1 bs=1M seek=5 status=none"
     )
-    guest.init(WEB1, "web1")
+    guest.backy("-b", WEB1, "init", "lvm", "vg/web1")
     guest.backy("-b", WEB1, "backup", "daily")
     guest.shell("blkdiscard -o 5242880 -l 1048576 /dev/vg/web1")
     guest.backy("-b", WEB1, "backup", "daily")

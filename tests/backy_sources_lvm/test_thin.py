@@ -6,8 +6,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from backy.api import CHUNK_SIZE, identify
-from backy.image.chunkmap import ChunkMap
+from backy.api import CHUNK_SIZE
 from backy.testing.laboratory import patterned
 from tests.guest import FOLDER, Guest
 
@@ -41,16 +40,9 @@ def test_of_a_large_volume_only_what_has_changed_is_read(guest: Guest, rounds: C
     assert (first["size"], first["consistency"]) == (100 * 2**30, "crash")
     assert first["bytes_read"] == 12 * MIB
     assert changed * MIB <= second["bytes_read"] <= 1.05 * changed * MIB
-    guest.shell(f"cp {WEB1}/{second['id']}.map {guest.appliance.folder}/map")
-    chunks = ChunkMap.decode(bytearray((guest.appliance.folder / "map").read_bytes()))
-    begin, end = (mib * MIB // CHUNK_SIZE for mib in (60 * 1024, 60 * 1024 + changed))
-    assert [chunks[index] for index in range(begin, end)] == [
-        identify(patterned(number)) for number in range(end - begin)
-    ]
 
-    # the whole of it takes as long as all else: in a soak
-    guest.backy("-b", WEB1, "restore", "-r", rounds(1, 0), "lvm:copy", limit=LONG)
-    for begin, length in ((0, 6), (50 * 1024, 4), (60 * 1024, rounds(0, changed + 1))):
+    guest.backy("-b", WEB1, "restore", "lvm:copy", limit=LONG)
+    for begin, length in ((0, 6), (50 * 1024, 4), (60 * 1024, changed + 1)):
         guest.shell(f"cmp -i {begin}M -n {length}M /dev/vg/web1 /dev/vg/copy", limit=LONG)
     used = guest.shell("lvs --noheadings -o data_percent vg/copy vg/web1").out.split()
     assert float(used[0]) <= 1.1 * float(used[1])

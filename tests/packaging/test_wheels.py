@@ -18,6 +18,7 @@ PACKAGES = (
     "backy_sources_flyingcircus",
     "backy_storages_chunked",
     "backy_storages_cow",
+    "backy_files",
 )
 
 
@@ -87,7 +88,7 @@ def test_extras_install_the_plugins() -> None:
     assert [extras[name] for name in ("file", "ceph", "lvm", "qemu", "flyingcircus")] == [
         [one, chunked] for one in sources
     ]
-    assert (extras["cow"], extras["all"]) == ([cow], [*sources, chunked, cow])
+    assert (extras["cow"], extras["all"]) == ([cow], [*sources, chunked, cow, "backy-files>=3,<4"])
     assert chunked in extras["testing"]
 
 

@@ -70,6 +70,7 @@ def test_there_are_clients_of_every_kind():
         "backy_sources_flyingcircus",
         "backy_storages_chunked",
         "backy_storages_cow",
+        "backy_files",
         "docs",
         "tests",
     }

@@ -33,7 +33,7 @@ def test_no_room_is_listed_that_is_not_there(structure):
 
 
 def test_no_core_room_uses_what_serves_people(structure):
-    served = {"mount", "answers", "conversion", "guest", "scheduler", "cli", "terminal", "testing"}
+    served = {"mount", "answers", "conversion", "scheduler", "cli", "terminal", "testing"}
     core = {room(module.name) for module in structure.modules if is_core(module.path)}
     reached = {(above, below) for above, below in structure.arrows if above in core and below.split("/")[0] in served}
     assert reached <= LATE_NAMES
