@@ -1,7 +1,5 @@
 """The attachments of a revision, or of a machine with several disks, and copies of them in a folder."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

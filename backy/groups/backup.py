@@ -5,8 +5,6 @@ one moment; then the disks are transferred, one after the other. Records are wri
 so no source drops what the next backup needs because another disk fails.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress

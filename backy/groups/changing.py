@@ -1,7 +1,5 @@
 """Changes a group: the locks of all disks, and what others left halfway."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager

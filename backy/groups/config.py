@@ -1,7 +1,5 @@
 """The file `config` of a group: what `config` of a repository has, with `disks` in place of the source."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Final

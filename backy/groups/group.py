@@ -1,7 +1,5 @@
 """A group: the repositories of the disks of one machine, and which of their revisions belong together."""
 
-from __future__ import annotations
-
 import logging
 from contextlib import AbstractContextManager
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Restores all disks of a machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from backy.errors import TargetError

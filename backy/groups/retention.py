@@ -1,7 +1,5 @@
 """Forgets, expires and purges the disks of a machine together."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

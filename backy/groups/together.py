@@ -1,7 +1,5 @@
 """The revisions of all disks of a machine of one instant."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

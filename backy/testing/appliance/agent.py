@@ -4,8 +4,6 @@ Each request and each answer is a line of JSON (`machine.Appliance.run` has the 
 the guest, and is run by the host's Python from the host's files.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What the appliance starts with: busybox, the modules that lead to this machine's files, and a script."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Iterable

@@ -6,8 +6,6 @@ begins later than its name says. And a disk that is made smaller loses the mark,
 which QEMU notes nothing.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Collection, Iterable

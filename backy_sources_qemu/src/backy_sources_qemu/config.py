@@ -1,7 +1,5 @@
 """The sections `source` of jobs, and how disks are named on the command line."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Final, Literal

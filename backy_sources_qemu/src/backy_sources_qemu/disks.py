@@ -1,7 +1,5 @@
 """The plugin `qemu`: disks of QEMU's machines, running or shut down. Configuration: `QemuConfig` of `config`."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Finds a machine and its disk by libvirt, and sends commands to its QEMU."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ qemu-nbd has the locks of QEMU on the image, so no machine can be started with a
 is started with a raw one, and whatever else writes to an image, is noticed.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

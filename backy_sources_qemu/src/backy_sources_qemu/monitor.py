@@ -1,7 +1,5 @@
 """Sends commands of QMP, QEMU's machine protocol, to a running machine by its socket."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The plugin `nbd`: exports of any NBD server. Configuration: `NbdConfig` of the module `config`."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager

@@ -1,7 +1,5 @@
 """Has a lock and a socket for each machine, in a folder that nobody else may look into."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import stat

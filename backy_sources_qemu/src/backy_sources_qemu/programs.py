@@ -1,7 +1,5 @@
 """Calls the programs of QEMU. Every error is one line."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Sequence

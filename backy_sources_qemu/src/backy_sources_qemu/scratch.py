@@ -1,7 +1,5 @@
 """Makes the file for what a machine overwrites during a backup. It has no name, so nothing is left of it."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator

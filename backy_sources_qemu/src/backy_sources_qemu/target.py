@@ -1,7 +1,5 @@
 """Restores to a new qcow2 file, and to an export of an NBD server."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -4,8 +4,6 @@ Talks to QEMU's agent in the guest by the socket of its port, or has libvirt do 
 it begins at once.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """The moment `guest-agent`: what the entry point names. QEMU's agent in a guest freezes its file systems."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Iterator
