@@ -94,6 +94,15 @@ def looked_at(process: subprocess.Popen[bytes]) -> tuple[set[int], set[Path]]:
     return children, folders
 
 
+def test_guestfish_is_a_shell_for_a_file_system(directory: Path) -> None:
+    command = [*BACKY, "-b", str(directory), "files", "shell", "-p", "1"]
+    words = "cat /folder/file\n-touch /new\n!id -u\n"
+    done = subprocess.run(command, input=words, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout.split()) == (0, ["content", READER])
+    assert "touch: open: /new: Read-only file system" in done.stderr
+
+
 def test_what_is_encrypted_needs_its_key(tmp_path: Path) -> None:
     plain = make(tmp_path / "plain", 32, "mkfs.ext4", "-q", fill=lambda top: (top / "secret").write_text("kept"))
     secret = ["--object", "secret,id=key,data=right", "-o", "key-secret=key,iter-time=10"]

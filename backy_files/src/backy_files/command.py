@@ -161,6 +161,17 @@ def diff(opened: Opened, partition: str | None, old: str, new: str) -> None:
     _fail(errors)
 
 
+@command.command("shell")
+@click.option("-r", "--revision", metavar="SPEC", default="latest", show_default=True, help=_REVISION)
+@click.option("-p", "--partition", metavar="NAME", help=_PARTITION)
+@click.pass_context
+def open_shell(context: click.Context, revision: str, partition: str | None) -> None:
+    """Open guestfish on a revision, read-only, with a file system mounted that it shows as '/'."""
+    from backy_files.guest import shell
+
+    context.exit(shell(context.obj, revision, partition))
+
+
 def _line(entry: Entry) -> str:
     try:
         time = datetime.fromtimestamp(float(entry.modified)).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -7,12 +7,14 @@ import os
 import re
 import shlex
 import string
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from backy_files.sandbox import GuestError, sandbox
+from backy_files.sandbox import GuestError, confined, sandbox
 from backy_files.session import Session
 
 _WHOLE: Final = "disk"
@@ -195,6 +197,18 @@ def opened(directory: Path, *descriptors: int, revision: str, key_file: Path | N
     """Start a virtual machine with the disk of a revision; scripts get the descriptors, too."""
     with sandbox(directory, revision) as box, Session(box, *descriptors) as session:
         yield Guest(session, key_file)
+
+
+def shell(directory: Path, revision: str, partition: str | None) -> int:
+    """Run guestfish as a shell, with a file system mounted; return its exit code."""
+    with sandbox(directory, revision) as box:
+        if partition is None:
+            with Session(box) as session:
+                partition = Guest(session).chosen(None).name
+        command = confined("guestfish", *box.drive, "-m", device(partition), group=box.group)
+        # Not 1, which leads to standard error.
+        where: dict[str, Any] = {"cwd": box.work, "stdout": sys.stdout}
+        return subprocess.run(command, check=False, env=box.environment(), **where).returncode  # noqa: S603
 
 
 def device(name: str) -> str:
