@@ -59,7 +59,7 @@ APART = ("tests/docs/test_pages.py::",)
 """Files whose tests share nothing, and of which some take a minute."""
 FEW_CRASHES = 4
 """How many crashes by chance tests of the contract of storages try in a quick run."""
-LONG = ("tests/docs/test_pages.py", "tests/crash/", "tests/end_to_end/")
+LONG = ("tests/docs/test_pages.py", "tests/crash/", "tests/end_to_end/", "tests/backy_files/")
 """What takes half a minute or more without sharing anything."""
 
 

@@ -38,6 +38,13 @@ def test_the_core_alone_refuses_a_source_in_one_line(core, tmp_path: Path) -> No
     assert not (tmp_path / "vm").exists()
 
 
+def test_the_core_alone_says_who_has_a_command(core) -> None:
+    result = core.backy("files", "ls", "/")
+
+    assert result.returncode == 2
+    assert "No such command 'files'; install backy-files, which has it" in result.stderr
+
+
 def test_the_core_alone_has_no_source_to_import(core) -> None:
     command = [core.python, "-c", "import backy_sources_file"]
 
