@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -92,6 +93,28 @@ def looked_at(process: subprocess.Popen[bytes]) -> tuple[set[int], set[Path]]:
     folders = {Path(name) for name in re.findall(r"/tmp/backy-(?:files|nbd)-\w+", words)}
     assert len(folders) == 2
     return children, folders
+
+
+def test_what_changed_is_told(tmp_path: Path) -> None:
+    def before(top: Path) -> None:
+        for name in ("kept", "gone", "grown", "same size"):
+            (top / name).write_text(name)
+
+    directory = backed_up(make(tmp_path / "disk", 32, "mkfs.ext4", "-q", fill=before), tmp_path / "vm")
+    (tmp_path / "disk.top").rename(tmp_path / "mounted")
+    run("mount", "-o", "loop", tmp_path / "disk", tmp_path / "mounted")
+    try:
+        (tmp_path / "mounted/new").write_text("new")
+        (tmp_path / "mounted/gone").unlink()
+        (tmp_path / "mounted/grown").write_text("longer than before")
+        times = (tmp_path / "mounted/same size").stat()
+        (tmp_path / "mounted/same size").write_text("SAME SIZE")
+        os.utime(tmp_path / "mounted/same size", ns=(times.st_atime_ns, times.st_mtime_ns))
+    finally:
+        run("umount", tmp_path / "mounted")
+    subprocess.run([*BACKY, "-b", str(directory), "backup", "again"], check=True, capture_output=True)
+
+    assert backy(directory, "diff", "test", "again").stdout == "- /gone\n! /grown\n+ /new\n! /same size\n"
 
 
 def test_guestfish_is_a_shell_for_a_file_system(directory: Path) -> None:
