@@ -69,13 +69,8 @@ def write_if_different(path: Path, content: bytes, mode: int) -> None:
 def read_file(path: Path | str, limit: int = SMALL, *, follow: bool = False) -> bytes:
     """Return the content of a regular file of at most `limit` bytes. Opens it as `open_regular` does."""
     descriptor, size = open_sized(path, limit, follow=follow)
-    try:
+    with closed_at_end(descriptor), naming(path):
         return pread_all(descriptor, size, 0)
-    except OSError as error:
-        error.filename = os.fspath(path)
-        raise
-    finally:
-        os.close(descriptor)
 
 
 def refuse_links(directory: Path, *names: str) -> None:

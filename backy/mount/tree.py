@@ -66,16 +66,25 @@ class Tree:
     def find(self, path: list[str]) -> Entry | None:
         """Return the entry at a path; None if there is none."""
         # Ids of revisions have at least 8 characters, so none is `last`, `by-tag` or `by-date`.
+        found: Entry | None = None
         match path:
             case []:
-                return Folder(self._root)
-            case ["by-date", *rest]:
-                return self._by_date(rest)
-            case ["by-tag", *rest]:
-                return self._by_tag(rest)
+                found = Folder(self._root)
+            case ["by-date"]:
+                found = Folder(lambda: [_dated(revision) for revision in self._history()])
+            case ["by-date", name]:
+                found = self._dated_link(name, None)
+            case ["by-tag"]:
+                found = Folder(self._tags)
+            case ["by-tag", tag]:
+                found = Folder(lambda: self._tagged(tag)) if tag in self._tags() else None
+            case ["by-tag", tag, "last"]:
+                found = self._newest(tag)
+            case ["by-tag", tag, name]:
+                found = self._dated_link(name, tag)
             case [name]:
-                return self._named(name)
-        return None
+                found = self._named(name)
+        return found
 
     def _named(self, name: str) -> Entry | None:
         if name == LAST:
@@ -85,26 +94,6 @@ class Tree:
             return Link(str(self._repository.directory.resolve()))
         revision = self._revision(name)
         return None if revision is None else ImageFile(self._repository, revision)
-
-    def _by_date(self, path: list[str]) -> Entry | None:
-        match path:
-            case []:
-                return Folder(lambda: [_dated(revision) for revision in self._history()])
-            case [name]:
-                return self._dated_link(name, None)
-        return None
-
-    def _by_tag(self, path: list[str]) -> Entry | None:
-        match path:
-            case []:
-                return Folder(self._tags)
-            case [tag]:
-                return Folder(lambda: self._tagged(tag)) if tag in self._tags() else None
-            case [tag, "last"]:
-                return self._newest(tag)
-            case [tag, name]:
-                return self._dated_link(name, tag)
-        return None
 
     def _root(self) -> list[str]:
         history = self._history()

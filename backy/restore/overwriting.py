@@ -5,9 +5,12 @@ import fcntl
 import os
 import stat
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from backy.durable import closed_at_end
 from backy.errors import TargetError
 from backy.system.links import is_trusted, open_followed
 
@@ -16,8 +19,9 @@ _QEMU_LOCKS: Final = struct.Struct("hhqqi4x").pack(fcntl.F_WRLCK, os.SEEK_SET, 1
 """struct flock for the bytes 100 to 203, on which QEMU has locks while it has an image open (block/file-posix.c)."""
 
 
-def open_file(path: Path, *, existing: bool, force: bool) -> int:
-    """Open a regular file for reading and writing, and keep QEMU away from it until it is closed. Make it if missing.
+@contextmanager
+def open_file(path: Path, *, existing: bool, force: bool) -> Iterator[int]:
+    """Open a regular file for reading and writing, and keep QEMU away from it meanwhile. Make it if it is missing.
 
     Args:
         path: The path; symbolic links are followed as `backy.system.links.followed` does.
@@ -33,17 +37,17 @@ def open_file(path: Path, *, existing: bool, force: bool) -> int:
         descriptor = open_followed(path, os.O_RDWR)
     except FileNotFoundError:
         # O_EXCL, because what appears meanwhile is nothing that was looked at.
-        return _locked(path, open_followed(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
-    try:
+        descriptor = open_followed(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        existing = True  # it is our own
+    with closed_at_end(descriptor):
         _check_existing(path, os.fstat(descriptor), existing=existing, force=force)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return _locked(path, descriptor)
+        _lock(path, descriptor)
+        yield descriptor
 
 
-def open_device(path: Path) -> int:
-    """Open a block device that nobody uses for reading and writing, and keep QEMU away from it until it is closed.
+@contextmanager
+def open_device(path: Path) -> Iterator[int]:
+    """Open a block device that nobody uses for reading and writing, and keep QEMU away from it meanwhile.
 
     Raises:
         TargetError: the device can not be opened or is in use, or a symbolic link is of somebody else.
@@ -54,7 +58,9 @@ def open_device(path: Path) -> int:
     except OSError as error:
         hint = "; is it mounted?" if error.errno == errno.EBUSY else ""
         raise TargetError(f"{path}: {error.strerror}{hint}") from error
-    return _locked(path, descriptor)
+    with closed_at_end(descriptor):
+        _lock(path, descriptor)
+        yield descriptor
 
 
 def _refuse_in_dev(path: Path) -> None:
@@ -84,16 +90,14 @@ def _check_existing(path: Path, status: os.stat_result, *, existing: bool, force
         )
 
 
-def _locked(path: Path, descriptor: int) -> int:
-    """Take QEMU's locks on an open file or device. Return `descriptor`, or close it and raise TargetError."""
+def _lock(path: Path, descriptor: int) -> None:
+    """Take QEMU's locks on an open file or device; raise TargetError if somebody else has them."""
     # Looking alone (F_OFD_GETLK) would leave QEMU the time of the restore to open the image.
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _QEMU_LOCKS)
     except OSError as error:
         # Where locks are not supported, QEMU has none either.
         if error.errno in {errno.EAGAIN, errno.EACCES}:
-            os.close(descriptor)
             raise TargetError(
                 f"{path} is in use: a running QEMU has it open, or another restore writes to it; end that first"
             ) from error
-    return descriptor

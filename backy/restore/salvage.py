@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from backy.api import CHUNK_SIZE
-from backy.durable import closed_at_end, naming, pwrite_all
+from backy.durable import naming, pwrite_all
 from backy.errors import BackyError, ConfigError, DamageError
 from backy.image.stored import StoredImage
 from backy.repository.repository import Repository
@@ -61,7 +61,7 @@ def salvaged(
         return
     _check(path, target, repository)
     # An older list is replaced without force: a restore that is resumed goes on with it.
-    with closed_at_end(open_file(path, existing=True, force=force)) as descriptor:
+    with open_file(path, existing=True, force=force) as descriptor:
         # Written before anything is read: an interrupted restore must not leave a list that says more than it knows.
         _replace(descriptor, mapfile(image.size, (), _NOT_TRIED), path)
         found = SalvagedImage(image)

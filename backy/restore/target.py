@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, RestoreTarget
 from backy.direct import DirectWriter, reopened
-from backy.durable import closed_at_end, punch_hole, pwrite_all
+from backy.durable import punch_hole, pwrite_all
 from backy.errors import BackyError, ConfigError, PluginError, TargetError
 from backy.repository.repository import Repository
 from backy.restore.overwriting import open_device, open_file
@@ -97,8 +97,8 @@ def _opened(path: Path, size: int, repository: Path, *, kept: bool, force: bool)
     is_device = path.is_block_device()
     if path.exists() and not path.is_file() and not is_device:
         raise TargetError(f"{path} is neither a file nor a block device; use '-' to write to a pipe")
-    descriptor = open_device(path) if is_device else open_file(path, existing=kept, force=force)
-    with closed_at_end(descriptor), reopened(descriptor) as direct:
+    opened = open_device(path) if is_device else open_file(path, existing=kept, force=force)
+    with opened as descriptor, reopened(descriptor) as direct:
         if is_device:
             _check_capacity(path, descriptor, size)
             yield _Device(descriptor, direct, kept=kept)

@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from backy.errors import DamageError, RepositoryError, RevisionNotFoundError
 from backy.plugins.events import Events, RefusedError
 from backy.repository.clocks import trusted_now
 from backy.repository.repository import Repository
-from backy.repository.revision import MANUAL, Revision, State, utc_now
+from backy.repository.revision import MANUAL, Revision, State
 from backy.retention.rules import Expiry
 from backy.system.clocks import present
 
@@ -66,9 +66,7 @@ def content(repository: Repository) -> list[Revision]:
     return [revision for revision in repository.records.history(trash=True) if revision.state.forgotten]
 
 
-def undelete(
-    repository: Repository, revision_id: str, clock: Callable[[], datetime] = utc_now, events: Events | None = None
-) -> Revision:
+def undelete(repository: Repository, revision_id: str, events: Events | None = None) -> Revision:
     """Get a revision back from the trash; return it as it is now.
 
     It gets the tag `manual:undeleted`, which nothing expires. `events` has the plugins; None stands for the installed.

@@ -119,15 +119,15 @@ def test_a_list_of_what_was_salvaged_replaces_no_image_of_a_running_qemu(
 
 
 def test_no_qemu_opens_what_is_being_restored(tmp_path: Path) -> None:
-    descriptor = open_file(tmp_path / "new.img", existing=False, force=False)
-    os.truncate(tmp_path / "new.img", MIB)
     write = ["qemu-io", "-f", "raw", "-c", "write 0 4096", tmp_path / "new.img"]
-    try:
+    with open_file(tmp_path / "new.img", existing=False, force=False):
+        os.truncate(tmp_path / "new.img", MIB)
         refused = subprocess.run(write, check=False, capture_output=True, text=True)
-        with pytest.raises(TargetError, match="or another restore writes to it"):
-            open_file(tmp_path / "new.img", existing=True, force=True)
-    finally:
-        os.close(descriptor)
+        with (
+            pytest.raises(TargetError, match="or another restore writes to it"),
+            open_file(tmp_path / "new.img", existing=True, force=True),
+        ):
+            pass
 
     assert "lock" in refused.stderr
     assert (tmp_path / "new.img").stat().st_blocks == 0
@@ -211,11 +211,12 @@ def test_a_link_of_somebody_else_to_a_device_is_not_followed(
 ) -> None:
     (tmp_path / "disk").write_bytes(bytes(MIB))
     (tmp_path / "link").symlink_to(loop_device(tmp_path / "disk"))
-    os.close(open_device(tmp_path / "link"))
+    with open_device(tmp_path / "link"):
+        pass
     os.lchown(tmp_path / "link", SOMEBODY, SOMEBODY)
 
-    with pytest.raises(TargetError, match=f"is a symbolic link of user {SOMEBODY}"):
-        open_device(tmp_path / "link")
+    with pytest.raises(TargetError, match=f"is a symbolic link of user {SOMEBODY}"), open_device(tmp_path / "link"):
+        pass
 
 
 @AS_ROOT
@@ -242,7 +243,7 @@ def test_others_than_root_never_replace_a_file_of_somebody_else() -> None:
     """Not even one that they may write to."""
     code = "import os, sys; from pathlib import Path; from backy.restore.overwriting import open_file\n"
     code += f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
-    code += "print(open_file(Path(sys.argv[1]), existing=False, force=True) > 0)"
+    code += "with open_file(Path(sys.argv[1]), existing=False, force=True) as opened: print(opened > 0)"
     # The folders of tests are for their user only.
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -48,7 +48,7 @@ def test_it_comes_back_whole_with_a_tag_that_keeps_it(
     repository: Repository, forgotten: Revision, clock: Clock
 ) -> None:
     purge(repository, Events(), clock)
-    back = trash.undelete(repository, forgotten.id[:10], clock, Events())
+    back = trash.undelete(repository, forgotten.id[:10], Events())
     assert repository.records.history()[0] == back
     # the image got smaller after it, so that it is held for that, too
     assert back.tags == ("daily", "manual:undeleted", "pinned:shrunk")
@@ -115,7 +115,7 @@ def test_tags_that_a_person_removed_take_all_but_the_last_good_one_to_the_trash(
         assert [one.id for one in trash.content(repository)] == [one.id for one in others]
     assert purge(repository, Events(), clock).files == 0
     for revision in others:
-        trash.undelete(repository, revision.id, clock, Events())
+        trash.undelete(repository, revision.id, Events())
     assert len(repository.records.history()) == 9
     acts = [line.act for line, _ in repository.records.journal.read() if line and line.step == "done"]
     assert acts[-25:] == ["tags"] * 9 + ["expire"] * 8 + ["undelete"] * 8
