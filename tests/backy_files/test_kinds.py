@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from backy_files.copying import copy, place
+from backy_files.copying import copy, place, write
 from backy_files.guest import Guest, Volume, opened
+from backy_files.sandbox import GuestError
 from tests.backy_files.conftest import MIB, backed_up, make, run
 
 CONTENT = random.Random(4).randbytes(MIB + 5)
@@ -39,7 +40,12 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
 
 
 @pytest.fixture(scope="module")
-def guest(tmp_path_factory: pytest.TempPathFactory, target) -> Iterator[Guest]:
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("output") / "standard"
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory, target, output: Path) -> Iterator[Guest]:
     folder = tmp_path_factory.mktemp("mbr")
     (folder / "content").write_bytes(CONTENT)
     parts = {
@@ -54,7 +60,9 @@ def guest(tmp_path_factory: pytest.TempPathFactory, target) -> Iterator[Guest]:
     run("sfdisk", "-q", "--no-reread", "--no-tell-kernel", folder / "disk", text="\n".join(lines))
     for start, part in parts.items():
         run("dd", f"if={part}", f"of={folder / 'disk'}", "bs=1M", f"seek={start}", "conv=notrunc,sparse", "status=none")
-    with opened(backed_up(folder / "disk", folder / "vm"), target.descriptor, revision="last") as found:
+    directory = backed_up(folder / "disk", folder / "vm")
+    with output.open("wb") as file, opened(directory, target.descriptor, file.fileno(), revision="last") as found:
+        found.output = file.fileno()
         yield found
 
 
@@ -77,3 +85,12 @@ def test_files_are_those_that_were_written(guest: Guest, target, volume: str, pa
 
     assert copy(guest, path, target, name, preserve=False) == []
     assert (target.parent / name).read_bytes() == CONTENT
+
+
+def test_a_file_is_written_to_standard_output(guest: Guest, output: Path) -> None:
+    guest.mount("6")
+    write(guest, "file", guest.output)
+
+    assert output.read_bytes() == CONTENT
+    with pytest.raises(GuestError, match=r"^/ is no file$"):
+        write(guest, "/", guest.output)

@@ -66,9 +66,9 @@ class Session:
         """
         assert self._process.stdin  # noqa: S101  # for mypy
         line = " ".join([f"-{command[0]}", *map(_quoted, command[1:])])
-        if pipe:  # a file, as a name in it may have the end of a line
+        if pipe:  # a file, as a name in it may have the end of a line; bash, as dash knows no descriptor above 9
             self._pipe.write_bytes(os.fsencode(pipe))
-            line += f" | sh {self._pipe}"
+            line += f" | bash {self._pipe}"
         if len(line) > _LONGEST:
             raise GuestError("a path is too long for guestfish")
         # If the process has ended, its errors tell why.
