@@ -28,7 +28,7 @@ from backy.system.parallel import in_parallel
 from backy_sources_ceph.config import CephConfig
 from backy_sources_ceph.connection import opened_pool
 from backy_sources_ceph.snapshot import opened_snapshot
-from backy_sources_ceph.testing.cluster import Cluster
+from tests.cluster import Cluster
 
 MIB, GIB = 2**20, 2**30
 POOL = "benchmark"

@@ -32,8 +32,8 @@ from backy.repository.sealed import FORMAT
 from backy.testing.appliance.machine import Appliance
 from backy.testing.clock import Clock
 from backy.testing.images import write_image
-from backy_sources_ceph.testing.cluster import Cluster, missing
 from backy_sources_qemu.domains import bindings
+from tests.cluster import Cluster, missing
 from tests.guest import Guest
 from tests.revisions import variant
 from tests.virtual import Libvirt

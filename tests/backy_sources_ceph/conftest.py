@@ -16,7 +16,7 @@ from backy.repository.config import JobConfig, SourceSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.sealed import FORMAT
-from backy_sources_ceph.testing.cluster import Cluster
+from tests.cluster import Cluster
 
 NUMBERS = itertools.count()
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from backy_sources_ceph.testing.cluster import Cluster, ClusterError
+from tests.cluster import Cluster, ClusterError
 
 ABANDONED = """
-from backy_sources_ceph.testing.cluster import Cluster
+from tests.cluster import Cluster
 with Cluster.running() as cluster:
     print(*(daemon.pid for daemon in cluster._daemons.values()), flush=True)
     input()

@@ -16,7 +16,7 @@ from backy.repository.config import JobConfig, SourceSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 from backy_sources_ceph.target import FEATURES, opened_target, plan_target
-from backy_sources_ceph.testing.cluster import Cluster
+from tests.cluster import Cluster
 
 NUMBERS = itertools.count()
 

@@ -18,8 +18,8 @@ import pytest
 from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
-from backy_sources_ceph.testing.cluster import Cluster
 from backy_sources_flyingcircus.source import Clock
+from tests.cluster import Cluster
 
 NUMBERS = itertools.count()
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from backy_sources_ceph.testing.cluster import Cluster
+from tests.cluster import Cluster
 
 HERE = Path(__file__).parent
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from backy_sources_ceph.testing.cluster import Cluster
+from tests.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from backy_sources_ceph.testing.cluster import Cluster
+from tests.cluster import Cluster
 from tests.guest import FOLDER, Guest
 from tests.virtual import Libvirt
 

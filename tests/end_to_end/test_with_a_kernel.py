@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backy_sources_ceph.testing.cluster import Cluster
+from tests.cluster import Cluster
 from tests.guest import FOLDER, Guest
 
 REPOSITORY = f"{FOLDER}/repository"

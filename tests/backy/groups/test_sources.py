@@ -18,7 +18,7 @@ from backy.groups.group import Group, require
 from backy.groups.restore import restore
 from backy.repository.records import Records
 from backy.system.safeyaml import dump_yaml
-from backy_sources_ceph.testing.cluster import Cluster
+from tests.cluster import Cluster
 
 MIB = 2**20
 SIZE = 32 * MIB
