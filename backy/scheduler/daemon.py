@@ -362,8 +362,8 @@ class Daemon:
                 job.task.cancel()
                 job.task = None  # cancelled once only: a second time would cut short its clean end
 
-    def _prepare(self, job: JobEntry) -> tuple[Path, bytes | None]:
-        """Return a job's repository, and the `config` that it has to get. Called in a thread."""
+    def _prepare(self, job: JobEntry) -> bytes | None:
+        """Return the `config` that a job's repository has to get. Called in a thread."""
         # Before anything is written: the disk may have been unmounted since the start.
         self._base.check()
         return pending(job)

@@ -22,8 +22,8 @@ from backy.scheduler.configuration.configuration import JobEntry
 from backy.system.safeyaml import parse_yaml
 
 
-def pending(job: JobEntry) -> tuple[Path, bytes | None]:
-    """Return the folder of a job's repository, which is made if it is missing, and the `config` to `configure` it with.
+def pending(job: JobEntry) -> bytes | None:
+    """Make the folder of a job's repository if it is missing, and return the `config` to `configure` it with.
 
     That is None if the repository has it already. No plugin is loaded.
 
@@ -31,21 +31,20 @@ def pending(job: JobEntry) -> tuple[Path, bytes | None]:
         RepositoryError: the base directory is missing, or the repository has another version.
         ConfigError: the present `config` is wrong.
     """
-    directory, base = job.directory, job.directory.parent
+    base = job.directory.parent
     # The base directory is not created: if its disk is not mounted, backups would fill the one below.
     if not base.is_dir():
         text = f"there is no folder {base}: is its disk mounted? A base-dir that is new is to be made by hand"
         raise RepositoryError(text)
     # Without its parents, and not readable for others: it holds the data of guests.
-    directory.mkdir(mode=0o750, exist_ok=True)
+    job.directory.mkdir(mode=0o750, exist_ok=True)
     if isinstance(job.config, GroupConfig):
-        group = load_group(directory / CONFIG)
-        return directory, None if group and group == _kept(group, job.config) else dump_job(job.config)
-    if (directory / CONFIG).exists():
-        present = _open(directory).config
-        if present.replaced_by(_kept(present, job.config)) == present:
-            return directory, None
-    return directory, dump_job(job.config)
+        group = load_group(job.directory / CONFIG)
+        is_there = group is not None and group == _kept(group, job.config)
+    elif is_there := (job.directory / CONFIG).exists():
+        present = _open(job.directory).config
+        is_there = present.replaced_by(_kept(present, job.config)) == present
+    return None if is_there else dump_job(job.config)
 
 
 log = logging.getLogger(__name__)

@@ -60,72 +60,72 @@ class Runner:
 
     backy: Sequence[str]
     """The command line of the program `backy`, without options."""
-    prepare: Callable[[JobEntry], tuple[Path, bytes | None]]
-    """Returns a job's repository, and a `config` that the backup has to give it first. Called in a thread."""
+    prepare: Callable[[JobEntry], bytes | None]
+    """Makes a job's folder, and returns a `config` that the backup has to give it first. Called in a thread."""
     callback: Path | None = None
 
     async def run(self, job: JobEntry, tags: Sequence[str]) -> Result:
         """Back up a job and, after a success, expire and purge. Cancelling this ends the current command."""
         try:
-            repository, config = await aside(self.prepare, job, limit=job.standstill)
-            begin = await aside(_length, repository / LOGFILE, limit=job.standstill)
-            result = await self._run(job, repository, tags, config)
+            config = await aside(self.prepare, job, limit=job.standstill)
+            begin = await aside(_length, job.directory / LOGFILE, limit=job.standstill)
+            result = await self._run(job, tags, config)
         except (BackyError, OSError) as error:
             return Result(Outcome.FAILED, str(error))
         try:
             # Those of a failed run, too: nobody may have been told of the failure.
-            failed = await aside(_failed_hooks, repository / LOGFILE, begin, limit=job.standstill)
-            takes = await aside(occupied, repository, limit=job.standstill)
+            failed = await aside(_failed_hooks, job.directory / LOGFILE, begin, limit=job.standstill)
+            takes = await aside(occupied, job.directory, limit=job.standstill)
         except (BackyError, OSError) as error:
             failed, takes = str(error), None
         return result._replace(error="; ".join(filter(None, [result.error, failed])) or None, occupied=takes)
 
-    async def _run(self, job: JobEntry, repository: Path, tags: Sequence[str], config: bytes | None) -> Result:
+    async def _run(self, job: JobEntry, tags: Sequence[str], config: bytes | None) -> Result:
         """Run the commands of a job, one after the other."""
-        if problem := await self._too_large(job, repository):
+        if problem := await self._too_large(job):
             return Result(Outcome.FAILED, problem)
         try:
             # After `--`, as a tag may begin with a dash.
             words = ["backup", *(["--configure"] if config else []), "--", ",".join(tags)]
-            code = await self._backy(job, repository, *words, standstill=job.standstill, given=config)
+            code = await self._backy(job, *words, standstill=job.standstill, given=config)
         except TimeLimitError:
             return Result(Outcome.FAILED, f"the backup took longer than {job.time_limit} and was ended")
         except StandstillError:
             return Result(Outcome.FAILED, f"nothing was read or stored for {job.standstill}, so the backup was ended")
         if code != ExitCode.DONE:
             outcome = Outcome.BUSY if code == ExitCode.BUSY else Outcome.FAILED
-            cause = await _cause(job, repository / LOGFILE, code)
+            cause = await _cause(job, job.directory / LOGFILE, code)
             return Result(outcome, cause, full=code == ExitCode.FULL)
-        return await self._follow(job, repository)
+        return await self._follow(job)
 
-    async def _too_large(self, job: JobEntry, repository: Path) -> str | None:
+    async def _too_large(self, job: JobEntry) -> str | None:
         """Return why a job makes no backup as its repository takes too much space; None if it does not."""
-        if not job.max_size or await aside(occupied, repository, limit=job.standstill) < job.max_size:
+        if not job.max_size or await aside(occupied, job.directory, limit=job.standstill) < job.max_size:
             return None
         # Otherwise it would stay too large for ever: revisions expire after a backup.
-        errors, _ = await self._expire_and_purge(job, repository)
-        takes = await aside(occupied, repository, limit=job.standstill)
+        errors, _ = await self._expire_and_purge(job)
+        takes = await aside(occupied, job.directory, limit=job.standstill)
         if takes < job.max_size:
             return None
         text = f"the repository takes {size(takes)}, and max-size is {size(job.max_size)}"
         return "; ".join([f"{text}: 'backy forget', then 'backy purge --trash'", *errors])
 
-    async def _follow(self, job: JobEntry, repository: Path) -> Result:
+    async def _follow(self, job: JobEntry) -> Result:
         """Expire, purge and call the callback."""
         # None of it makes the backup a failure: the job would be backed up again for nothing.
-        errors, put_off = await self._expire_and_purge(job, repository)
+        errors, put_off = await self._expire_and_purge(job)
         # Also then: it has to learn of each backup.
-        if self.callback and (problem := await self._call_back(self.callback, job, repository)):
+        if self.callback and (problem := await self._call_back(self.callback, job)):
             errors.append(f"backup-completed-callback {self.callback}: {problem}")
         return Result(Outcome.DONE, "; ".join(errors) or None, put_off)
 
-    async def _expire_and_purge(self, job: JobEntry, repository: Path) -> tuple[list[str], bool]:
+    async def _expire_and_purge(self, job: JobEntry) -> tuple[list[str], bool]:
         """Expire and purge; return what failed, and whether other commands were in the way."""
         errors: list[str] = []
         put_off = False
         for command in ("expire", "purge"):
             try:
-                code = await self._backy(job, repository, command)
+                code = await self._backy(job, command)
             except (TimeLimitError, OSError) as error:
                 cause = str(error) or f"it took longer than {job.time_limit} and was ended"
             else:
@@ -133,19 +133,19 @@ class Runner:
                 put_off |= code == ExitCode.BUSY
                 if code in {ExitCode.DONE, ExitCode.BUSY}:
                     continue
-                cause = await _cause(job, repository / LOGFILE, code)
+                cause = await _cause(job, job.directory / LOGFILE, code)
             errors.append(f"'backy {command}' failed: {cause}")
             break
         return errors, put_off
 
-    async def _call_back(self, callback: Path, job: JobEntry, repository: Path) -> str | None:
+    async def _call_back(self, callback: Path, job: JobEntry) -> str | None:
         """Run the callback with the job's name as its argument and the repository's status as its input.
 
         Returns:
             What is wrong with it, or None.
         """
-        status = [*self.backy, "-b", str(repository), "status", "--json"]
-        command, logfile = [str(callback), job.name], repository / LOGFILE
+        status = [*self.backy, "-b", str(job.directory), "status", "--json"]
+        command, logfile = [str(callback), job.name], job.directory / LOGFILE
         try:
             _, printed = await children.output_of(status, limit=CALLBACK_LIMIT)
             code = await children.run(command, logfile, limit=CALLBACK_LIMIT, given=printed)
@@ -156,17 +156,12 @@ class Runner:
         return f"it {_ended(code)}" if code else None
 
     async def _backy(
-        self,
-        job: JobEntry,
-        repository: Path,
-        *arguments: str,
-        standstill: timedelta | None = None,
-        given: bytes | None = None,
+        self, job: JobEntry, *arguments: str, standstill: timedelta | None = None, given: bytes | None = None
     ) -> int:
         """Run a command of backy on a job's repository and return its exit code."""
         # `-l` has the lines of the log dated; what a crash prints goes to the same file as it is.
-        logfile = repository / LOGFILE
-        command = [*self.backy, "-b", str(repository), "-l", str(logfile), *arguments]
+        logfile = job.directory / LOGFILE
+        command = [*self.backy, "-b", str(job.directory), "-l", str(logfile), *arguments]
         return await children.run(command, logfile, limit=job.time_limit, standstill=standstill, given=given)
 
 

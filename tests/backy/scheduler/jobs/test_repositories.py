@@ -49,7 +49,7 @@ def written(base: Path, image: Path) -> Callable[..., Configuration]:
 
 def made(configuration: Configuration) -> Repository:
     """Do what the scheduler does, and then the backup that it starts."""
-    directory, content = pending(configuration.jobs["vm"])
+    content, directory = pending(configuration.jobs["vm"]), configuration.jobs["vm"].directory
     return Repository.open(directory) if content is None else configure(directory, content)
 
 
@@ -279,11 +279,11 @@ def test_a_job_with_disks_becomes_a_group_that_is_looked_at_as_one(written, base
         f"jobs: {{vm: {{disks: {{root: {disk}, data: {disk}}}, schedule: default}}}}\n"
     )
     configuration = load(path)
-    directory, content = pending(configuration.jobs["vm"])
+    content, directory = pending(configuration.jobs["vm"]), configuration.jobs["vm"].directory
     assert content is not None
     group = configure(directory, content)
     assert isinstance(group, Group)
-    assert pending(configuration.jobs["vm"]) == (directory, None)
+    assert pending(configuration.jobs["vm"]) is None
     assert summarize(directory, NOW, NOW).revisions == 0
     made = backup(group, ("daily",))
     found = summarize(directory, NOW, NOW)
