@@ -1,10 +1,33 @@
-"""Joins extents. Plugins may use it."""
+"""Joins extents, and asks the file system for those of a file. Plugins may use it."""
 
 from __future__ import annotations
 
+import fcntl
+import struct
 from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
 
 from backy.api import Extent
+
+_FIEMAP: Final = 0xC020660B  # FS_IOC_FIEMAP of linux/fs.h, described in linux/fiemap.h
+_HEADER: Final = struct.Struct("=QQIIII")
+"""struct fiemap: start, length, flags, mapped extents, capacity for extents, reserved."""
+_EXTENT: Final = struct.Struct("=QQQ16xI12x")
+"""struct fiemap_extent: logical offset, physical offset, length, flags."""
+# FIEMAP_FLAG_SYNC: data that is only in memory has no address yet.
+_SYNC: Final = 1
+_CAPACITY: Final = 2048
+"""Extents that one call can return."""
+_END: Final = 2**64 - 1
+
+
+class Mapped(NamedTuple):
+    """An extent of a file and its address on the disk. Ranges without an extent are holes."""
+
+    offset: int
+    length: int
+    physical: int
+    flags: int
 
 
 def joined(extents: Iterable[Extent]) -> Iterator[Extent]:
@@ -20,3 +43,26 @@ def joined(extents: Iterable[Extent]) -> Iterator[Extent]:
         last = extent
     if last is not None:
         yield last
+
+
+def mapped(descriptor: int) -> Iterator[Mapped]:
+    """Yield the extents of a file in order, with those that are allocated beyond its end.
+
+    Raises:
+        OSError: the file system does not tell the extents.
+        ValueError: the file system returned extents that can not be.
+    """
+    start = 0
+    buffer = bytearray(_HEADER.size + _CAPACITY * _EXTENT.size)
+    while True:
+        _HEADER.pack_into(buffer, 0, start, _END - start, _SYNC, 0, _CAPACITY, 0)
+        fcntl.ioctl(descriptor, _FIEMAP, buffer)
+        count = _HEADER.unpack_from(buffer)[3]
+        if not count:
+            return
+        for offset, physical, length, flags in _EXTENT.iter_unpack(buffer[_HEADER.size :][: count * _EXTENT.size]):
+            # Without progress this loop would never end.
+            if offset < start or not length:
+                raise ValueError(f"an extent of {length} bytes at {offset} where one at {start} was asked for")
+            yield Mapped(offset, length, physical, flags)
+            start = offset + length

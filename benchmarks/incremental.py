@@ -18,10 +18,10 @@ from statistics import median
 
 import click
 
+from backy.extents import mapped
 from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
-from backy_sources_file import fiemap
 from benchmarks.measure import Command, Measurement, measure, run
 
 PAGE = 4096
@@ -77,7 +77,7 @@ class Subject:
     def extents(self) -> int:
         """Count the extents of the image."""
         with self._image.open("rb") as stream:
-            return sum(1 for _ in fiemap.extents(stream.fileno()))
+            return sum(1 for _ in mapped(stream.fileno()))
 
     def change(self, pieces: int, within: int, seed: int) -> None:
         """Change 4 MiB in the first `within` MiB, at the same offsets for every size of the image."""

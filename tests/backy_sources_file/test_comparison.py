@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import Extent
-from backy_sources_file.comparison import LAST, MEANINGLESS, SHARED, UNWRITTEN, Mapped, differences
+from backy.extents import Mapped
+from backy_sources_file.comparison import LAST, MEANINGLESS, SHARED, UNWRITTEN, differences
 
 BLOCK = 4096
 ENCODED = 0x8

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from backy import extents
 from backy.api import Extent
+from backy.extents import Mapped
 from backy_sources_file import fiemap, reflink
-from backy_sources_file.comparison import UNWRITTEN, Mapped
+from backy_sources_file.comparison import UNWRITTEN
 
 ABLE = ["btrfs", "xfs"]
 BLOCK = 4096
@@ -30,12 +32,12 @@ def opened(path: Path) -> Iterator[int]:
 
 @pytest.mark.parametrize("kind", ABLE)
 def test_more_extents_than_are_asked_for_at_a_time_are_all_told_in_order(mount, kind) -> None:
-    count = 2 * fiemap._CAPACITY + 3
+    count = 2 * extents._CAPACITY + 3
     with opened(mount(kind) / "file") as descriptor:
         for index in range(count):
             os.pwrite(descriptor, b"x" * BLOCK, 2 * index * BLOCK)
         # XFS allocates more than it was asked for
-        found = [extent for extent in fiemap.extents(descriptor) if not extent.flags & UNWRITTEN]
+        found = [extent for extent in extents.mapped(descriptor) if not extent.flags & UNWRITTEN]
 
     assert [(extent.offset, extent.length) for extent in found] == [(2 * n * BLOCK, BLOCK) for n in range(count)]
     assert len({extent.physical for extent in found}) == count
@@ -47,7 +49,7 @@ def test_what_was_never_written_and_what_lies_beyond_the_end_is_told_as_such(mou
     with opened(path) as descriptor:
         os.pwrite(descriptor, b"x" * BLOCK, 0)
         subprocess.run(["fallocate", "--keep-size", "--offset", "0", "--length", "64KiB", path], check=True)
-        found = list(fiemap.extents(descriptor))
+        found = list(extents.mapped(descriptor))
 
     assert [(extent.offset, extent.length) for extent in found] == [(0, BLOCK), (BLOCK, 15 * BLOCK)]
     assert [extent.flags & UNWRITTEN for extent in found] == [0, UNWRITTEN]
@@ -55,12 +57,12 @@ def test_what_was_never_written_and_what_lies_beyond_the_end_is_told_as_such(mou
 
 def test_an_empty_file_has_no_extents(mount) -> None:
     with opened(mount("xfs") / "file") as descriptor:
-        assert list(fiemap.extents(descriptor)) == []
+        assert list(extents.mapped(descriptor)) == []
 
 
 def test_where_extents_are_not_told_that_is_an_error() -> None:
     with Path("/proc/version").open() as stream, pytest.raises(OSError, match=r"not supported|Inappropriate"):
-        list(fiemap.extents(stream.fileno()))
+        list(extents.mapped(stream.fileno()))
 
 
 @pytest.mark.parametrize(
@@ -68,14 +70,14 @@ def test_where_extents_are_not_told_that_is_an_error() -> None:
 )
 def test_an_answer_that_leads_nowhere_is_an_error(answer, monkeypatch, tmp_path) -> None:
     def ioctl(_descriptor, _number, buffer):
-        fiemap._HEADER.pack_into(buffer, 0, 0, 0, 0, len(answer), 0, 0)
+        extents._HEADER.pack_into(buffer, 0, 0, 0, 0, len(answer), 0, 0)
         for number, extent in enumerate(answer):
             packed = (extent.offset, extent.physical, extent.length, extent.flags)
-            fiemap._EXTENT.pack_into(buffer, fiemap._HEADER.size + number * fiemap._EXTENT.size, *packed)
+            extents._EXTENT.pack_into(buffer, extents._HEADER.size + number * extents._EXTENT.size, *packed)
 
-    monkeypatch.setattr(fiemap.fcntl, "ioctl", ioctl)
+    monkeypatch.setattr(extents.fcntl, "ioctl", ioctl)
     with opened(tmp_path / "file") as descriptor, pytest.raises(ValueError, match="an extent of"):
-        list(fiemap.extents(descriptor))
+        list(extents.mapped(descriptor))
 
 
 @pytest.mark.parametrize("kind", ABLE)

@@ -54,10 +54,6 @@ class Command:
         return sum(not name.startswith("[") for name in names) <= count <= most
 
 
-class CommandError(BackyError):
-    """A command is unknown, incomplete or not allowed."""
-
-
 async def execute(
     commands: Mapping[str, Command], scheduler: Scheduler, words: Sequence[str], *, may_change: bool
 ) -> Answer:
@@ -69,11 +65,11 @@ async def execute(
     name, *arguments = words or [""]
     command = commands.get(name)
     if command is None:
-        raise CommandError(f"no such command '{name}'; {alternatives(name, commands)}")
+        raise BackyError(f"no such command '{name}'; {alternatives(name, commands)}")
     if not command.takes(len(arguments)):
-        raise CommandError(f"write: {name} {command.arguments}".rstrip())
+        raise BackyError(f"write: {name} {command.arguments}".rstrip())
     if command.changes and not may_change:
-        raise CommandError(f"'{name}' is switched off here, as it changes something; 'backy client {name}' does it")
+        raise BackyError(f"'{name}' is switched off here, as it changes something; 'backy client {name}' does it")
     return await command.run(scheduler, arguments)
 
 
@@ -104,7 +100,7 @@ async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
     names = [job.job for job in scheduler.status().jobs]
     if name not in names:
         # A list of all jobs may be ten thousand names long.
-        raise CommandError(f"Unknown job {name}; {did_you_mean(name, names)}'jobs' lists all")
+        raise BackyError(f"Unknown job {name}; {did_you_mean(name, names)}'jobs' lists all")
     triggered = scheduler.trigger([name])
     text = f"Triggered immediate run for {name}" if triggered else f"{name} runs already"
     return Answer(text, {"triggered": triggered})

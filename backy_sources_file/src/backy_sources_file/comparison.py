@@ -6,10 +6,10 @@ the extent the data begins), inline, or not allocated yet.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from backy.api import Extent
-from backy.extents import joined
+from backy.extents import Mapped, joined
 
 LAST: Final = 0x1
 UNWRITTEN: Final = 0x800
@@ -18,15 +18,6 @@ MEANINGLESS: Final = LAST | SHARED
 """Flags of linux/fiemap.h that say nothing about an extent's content."""
 _SECTOR: Final = 512
 """Bytes of the smallest unit that a disk has an address for."""
-
-
-class Mapped(NamedTuple):
-    """An extent of a file and its address on the disk. Ranges without an extent are holes."""
-
-    offset: int
-    length: int
-    physical: int
-    flags: int
 
 
 Content = int | Literal["zeroes", "unknown"]

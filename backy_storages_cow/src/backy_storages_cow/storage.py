@@ -3,12 +3,12 @@
 import os
 import shutil
 from collections.abc import Container, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from backy.api import CHUNK_SIZE, ID_PATTERN, Held, Job, Leftover, Purged
-from backy.durable import READ_ONLY, TEMPORARY_SUFFIX, naming, open_regular, sync_folder
+from backy.durable import READ_ONLY, TEMPORARY_SUFFIX, closed_at_end, naming, open_regular, sync_folder
 from backy.errors import StorageError
 from backy.marker import Marker
 from backy_sources_file.reflink import clone, clones_needed, require_clones
@@ -57,9 +57,9 @@ class CowStorage:
             temporary = path.with_name(f".{revision_id}{TEMPORARY_SUFFIX}")
             temporary.unlink(missing_ok=True)
         with ExitStack() as files:
-            parent_file = None if parent is None else _readable(files, self._path(parent))
+            parent_file = None if parent is None else files.enter_context(_readable(self._path(parent)))
             try:
-                target = _opened(files, temporary, os.O_RDWR | os.O_CREAT)
+                target = files.enter_context(_writable(temporary, os.O_CREAT))
                 # The cache may have what a failing disk never got, and nobody was told.
                 os.posix_fadvise(target, 0, 0, os.POSIX_FADV_DONTNEED)
                 self._begin(parent_file, target, size)
@@ -87,7 +87,7 @@ class CowStorage:
         with ExitStack() as files:
             path = self._path(revision_id)
             try:
-                descriptor: int | OSError = _readable(files, path)
+                descriptor: int | OSError = files.enter_context(_readable(path))
             except OSError as error:
                 # Raised for each chunk: a missing image is damage of its chunks, not an error of the command.
                 descriptor = error
@@ -103,13 +103,13 @@ class CowStorage:
         path = self._path(revision_id)
         with ExitStack() as files, naming(path):
             try:
-                readable = _readable(files, path)
+                readable = files.enter_context(_readable(path))
             except FileNotFoundError:
                 raise StorageError(f"{path} is missing: there is nothing left to repair in it") from None
             # Images are read-only, so that nobody writes to one by mistake.
             os.fchmod(readable, 0o600)
             try:
-                descriptor = _opened(files, path, os.O_RDWR)
+                descriptor = files.enter_context(_writable(path))
                 stored = b""
                 # Without the stored bytes all pages are written, and the disk replaces its bad blocks.
                 with suppress(OSError):
@@ -161,15 +161,11 @@ class CowStorage:
         return self._directory / revision_id
 
 
-def _opened(files: ExitStack, path: Path, flags: int) -> int:
-    """Open a file and close it with `files`. The descriptor is returned."""
-    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    files.callback(os.close, descriptor)
-    return descriptor
+def _writable(path: Path, flags: int = 0) -> AbstractContextManager[int]:
+    """Open a file for reading and writing while the context lasts."""
+    return closed_at_end(os.open(path, os.O_RDWR | flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
 
 
-def _readable(files: ExitStack, path: Path) -> int:
-    """Open a file for reading and close it with `files`. The descriptor is returned."""
-    descriptor = open_regular(path)
-    files.callback(os.close, descriptor)
-    return descriptor
+def _readable(path: Path) -> AbstractContextManager[int]:
+    """Open a file for reading while the context lasts."""
+    return closed_at_end(open_regular(path))
