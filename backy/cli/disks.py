@@ -15,29 +15,37 @@ from backy.errors import BackyError, RepositoryError, RevisionNotFoundError
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
     from backy.mount.tree import Forest, Tree
+    from backy.repository.repository import Repository
 
 log = logging.getLogger(__name__)
+
+
+def repository_of(directory: Path) -> Repository:
+    """Return the repository in a directory; raises as `Repository.open`."""
+    from backy.repository.repository import Repository
+
+    return Repository.open(directory)
 
 
 def tree_of(directory: Path) -> Tree | Forest:
     """Return what a mount shows of a repository, or of all disks of a machine; raises as `Repository.open`."""
     from backy.groups.group import opened
     from backy.mount.tree import Forest, Tree
-    from backy.repository.repository import Repository
 
     if (group := opened(directory)) is None:
-        return Tree(Repository.open(directory))
+        return Tree(repository_of(directory))
     return Forest({name: group.directory / name for name in group.names()}, tree_of)
 
 
 def each_disk(command: Callable[..., None]) -> Callable[..., None]:
-    """Run a command on each disk if it is called on a machine with several, of which SPEC names all.
+    """Give a command the directory; if that is a machine's with several disks, of which SPEC names all, run it on each.
 
     What one disk does not have, but another one has, is no failure. Other errors are raised after the last disk.
     """
 
+    @click.pass_obj
     @wraps(command)
-    def run(directory: Path, **options: Any) -> None:  # noqa: ANN401  # as click calls it
+    def run(directory: Path, /, **options: Any) -> None:  # noqa: ANN401  # as click calls it
         # here: a command that only shows its help need not load them
         from backy.groups.group import opened
         from backy.retention.tags import check_tags

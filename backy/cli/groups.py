@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backy.answers.occupied import occupied
-from backy.cli.output import echo, is_terminal, print_json
+from backy.cli.output import chosen, echo, is_terminal, print_json
 from backy.durable import names_in
 from backy.errors import DamageError
 from backy.groups.group import Group
@@ -56,11 +56,7 @@ def _details(found: Together) -> dict[str, Any]:
     """Return the members of a group in `--json`; docs/reference/status.md documents them."""
     revision = found.revision
     return {
-        "id": revision.id,
-        "seq": revision.seq,
-        "timestamp": revision.timestamp,
-        "tags": revision.tags,
+        **chosen(revision, "id", "seq", "timestamp", "tags"),
         "disks": {name: {"size": one.size, "consistency": one.consistency} for name, one in found.members.items()},
-        "stall": revision.stall,
-        "trust": revision.trust,
+        **chosen(revision, "stall", "trust"),
     }

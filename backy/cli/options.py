@@ -68,9 +68,9 @@ def _pairs(value: tuple[str, ...], form: str) -> Iterator[tuple[str, str]]:
         yield name, text
 
 
-def values_option(*names: str, metavar: str, split: Callable[..., object], text: str) -> Decorator:
-    """Return an option that may be given several times, and gives the command what `split` makes of all values."""
-    return click.option("-o", *names, metavar=metavar, multiple=True, callback=split, help=text)
+def settings_option(form: str, text: str) -> Decorator:
+    """Return the option for keys of a configuration, each of which has the form `form`."""
+    return click.option("-o", "settings", metavar=form, multiple=True, callback=settings_of, help=text)
 
 
 revision_option = click.option(

@@ -131,6 +131,11 @@ def is_terminal() -> bool:
     return data is not None and data.isatty()
 
 
+def chosen(found: object, *names: str) -> dict[str, Any]:
+    """Return some attributes by their names, for `print_json`."""
+    return {name: getattr(found, name) for name in names}
+
+
 def print_json(content: object) -> None:
     """Print `content`, of types that msgspec knows, as indented JSON on standard output."""
     # Imported late: a command that prints a table does not need it.

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import click
 
-from backy.cli.disks import each_disk
+from backy.cli.disks import each_disk, repository_of
 from backy.cli.output import echo
 from backy.errors import RevisionNotFoundError
 
 
 @click.command("accept")
 @click.option("-r", "--revision", "specification", metavar="SPEC", help="The revision that shrank. Default: all.")
-@click.pass_obj
 @each_disk
 def command(directory: Path, specification: str | None) -> None:
     """Say that an image was meant to shrink, or to lose all data.
@@ -19,10 +18,9 @@ def command(directory: Path, specification: str | None) -> None:
     The revision before has the tag 'pinned:shrunk' since then, which keeps it as long as the schedule keeps anything.
     Without the tag the revision expires by the schedule.
     """
-    from backy.repository.repository import Repository
     from backy.retention.pins import accept
 
-    released = accept(Repository.open(directory), specification)
+    released = accept(repository_of(directory), specification)
     for revision in released:
         echo(f"{revision.id} {','.join(revision.tags)}")
     if not released and specification is not None:

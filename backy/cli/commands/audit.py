@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from backy.cli.disks import each_disk
+from backy.cli.disks import each_disk, repository_of
 from backy.cli.output import echo, print_json
 from backy.text.phrases import counted
 
@@ -20,7 +20,6 @@ from backy.text.phrases import counted
 )
 @click.option("--adopt", "adopting", is_flag=True, help="Declare that what is there is right from now on.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object, which is a witness for later audits.")
-@click.pass_obj
 @each_disk
 def command(directory: Path, witnesses: tuple[Path, ...], adopting: bool, as_json: bool) -> None:
     """Find out whether somebody else than backy has removed or changed a revision.
@@ -30,11 +29,10 @@ def command(directory: Path, witnesses: tuple[Path, ...], adopting: bool, as_jso
     """
     from backy.answers.audit import adopt, audit, read_witness
     from backy.errors import TamperingError
-    from backy.repository.repository import Repository
 
     if adopting and witnesses:
         raise click.UsageError("--adopt asks no witness; find out first what the witness says, without it")
-    repository = Repository.open(directory)
+    repository = repository_of(directory)
     heads = [head for path in witnesses for head in read_witness(path)]
     result = adopt(repository) if adopting else audit(repository, heads)
     if as_json:

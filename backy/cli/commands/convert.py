@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from backy.cli.options import settings_of, values_option
+from backy.cli.options import settings_option
 from backy.cli.output import echo
 from backy.errors import DamageError
 from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
@@ -17,11 +17,9 @@ log = logging.getLogger(__name__)
 
 @click.command("convert")
 @click.option("--storage", metavar="NAME", required=True, help="How images are to be kept.")
-@values_option(
-    "settings",
-    metavar="storage.KEY=VALUE",
-    split=settings_of,
-    text="A key of the section 'storage', such as 'storage.name', the folder; may be given several times.",
+@settings_option(
+    "storage.KEY=VALUE",
+    "A key of the section 'storage', such as 'storage.name', the folder; may be given several times.",
 )
 @click.pass_obj
 def command(directory: Path, storage: str, settings: dict[str, dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from backy.cli.disks import each_disk
+from backy.cli.disks import each_disk, repository_of
 from backy.cli.output import echo
 from backy.text.phrases import counted
 
@@ -17,7 +17,6 @@ _DATE = click.DateTime(formats=["%Y-%m-%d"])
 @click.option("-f", "--from", "first", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and later.")
 @click.option("-u", "--until", "last", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and earlier.")
 @click.option("--all", "everything", is_flag=True, help="Distrust all revisions.")
-@click.pass_obj
 @each_disk
 def command(
     directory: Path, specification: str | None, first: datetime | None, last: datetime | None, everything: bool
@@ -28,7 +27,6 @@ def command(
     distrusted revision is verified.
     """
     from backy.integrity.verify import distrust
-    from backy.repository.repository import Repository
 
     if specification is not None and (first or last):
         raise click.UsageError("--revision does not go with --from and --until")
@@ -36,5 +34,5 @@ def command(
     if everything == bool(specification is not None or first or last):
         raise click.UsageError("name revisions by --revision, --from or --until, or all of them by --all alone")
     days = {name: day.date() for name, day in (("first", first), ("last", last)) if day}
-    distrusted = distrust(Repository.open(directory), specification, **days)
+    distrusted = distrust(repository_of(directory), specification, **days)
     echo(f"Distrusted {counted(len(distrusted), 'revision')}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from backy.cli.options import settings_of, values_option
+from backy.cli.options import settings_option
 from backy.cli.output import echo
 from backy.text.phrases import counted
 
@@ -22,11 +22,8 @@ from backy.text.phrases import counted
     show_default=True,
     help="How, and where, images are kept.",
 )
-@values_option(
-    "settings",
-    metavar="SECTION.KEY=VALUE",
-    split=settings_of,
-    text="A key of a section of 'config', such as 'verifier.type=sample'; may be given several times.",
+@settings_option(
+    "SECTION.KEY=VALUE", "A key of a section of 'config', such as 'verifier.type=sample'; may be given several times."
 )
 @click.pass_obj
 def command(

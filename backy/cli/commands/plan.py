@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backy.cli.options import revision_option
-from backy.cli.output import echo, print_json
+from backy.cli.output import chosen, echo, print_json
 from backy.errors import DamageError
 from backy.text.phrases import counted, length_of_time, local_time, size
 
@@ -57,9 +57,7 @@ def restore(directory: Path, specification: str, as_json: bool) -> None:
 def _figures(revision: Revision, found: Forecast) -> dict[str, Any]:
     return {
         "revision": revision.id,
-        "size": found.size,
-        "data": found.data,
-        "stored": found.stored,
+        **chosen(found, "size", "data", "stored"),
         "seconds": found.estimate,
         "damaged": sorted(found.damaged),  # numbers of the chunks
     }

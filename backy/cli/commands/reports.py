@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from backy.cli.disks import each_disk
+from backy.cli.disks import each_disk, repository_of
 from backy.cli.output import echo, print_json
 from backy.text.phrases import counted, local_time
 
@@ -16,14 +16,12 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
-@click.pass_obj
 @each_disk
 def list_(directory: Path, as_json: bool) -> None:
     """List the reports."""
     from backy.integrity import quarantine
-    from backy.repository.repository import Repository
 
-    found = list(quarantine.findings(Repository.open(directory).directory))
+    found = list(quarantine.findings(repository_of(directory).directory))
     if as_json:
         print_json(found)
         return
@@ -43,9 +41,8 @@ def show(directory: Path, name: str, as_json: bool) -> None:
     import msgspec
 
     from backy.integrity import quarantine
-    from backy.repository.repository import Repository
 
-    repository = Repository.open(directory).directory
+    repository = repository_of(directory).directory
     finding = quarantine.find(repository, name)
     if as_json:
         print_json(finding)
@@ -63,11 +60,10 @@ def show(directory: Path, name: str, as_json: bool) -> None:
 def delete(directory: Path, names: tuple[str, ...], everything: bool) -> None:
     """Delete reports and their evidence; this changes no revision."""
     from backy.integrity import quarantine
-    from backy.repository.repository import Repository
 
     # Neither: nothing is deleted by accident. Both: one of them is a mistake.
     if bool(names) == everything:
         raise click.UsageError("name the reports to delete, or give --all")
-    repository = Repository.open(directory).directory
+    repository = repository_of(directory).directory
     deleted = quarantine.delete(repository, None if everything else names)
     echo(f"Deleted {counted(len(deleted), 'report')}")

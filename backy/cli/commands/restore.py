@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from backy.cli.options import options_of, revision_option, values_option
+from backy.cli.options import options_of, revision_option
 from backy.cli.output import descriptor
 
 
@@ -23,12 +23,14 @@ from backy.cli.output import descriptor
     "--group", "is_group", is_flag=True, help="Write all disks of a machine to the folder TARGET, as DISK.img."
 )
 @click.option("--force", is_flag=True, help="Replace a file, or what TYPE:ARGUMENT names, if it is there already.")
-@values_option(
+@click.option(
+    "-o",
     "--option",
     "options",
     metavar="NAME=VALUE",
-    split=options_of,
-    text="An option of TYPE:ARGUMENT, such as how it is made or reached; may be given several times.",
+    multiple=True,
+    callback=options_of,
+    help="An option of TYPE:ARGUMENT, such as how it is made or reached; may be given several times.",
 )
 # Text, not a path: only the restore knows whether 'ceph-rbd:vms/web1' is a file.
 @click.argument("target", metavar="TARGET")

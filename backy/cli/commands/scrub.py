@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backy.cli.disks import each_disk
+from backy.cli.disks import each_disk, repository_of
 from backy.cli.output import echo, print_json
 from backy.errors import DamageError
 from backy.text.phrases import counted
@@ -34,7 +34,6 @@ def _duration(_context: click.Context, _parameter: click.Parameter, value: str |
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="MIB", help="Read so many MiB/s at most.")
 @click.option("--max-duration", metavar="TIME", callback=_duration, help="Stop after this time, such as '2h'.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object with the results.")
-@click.pass_obj
 @each_disk
 def command(
     directory: Path,
@@ -51,11 +50,10 @@ def command(
     distrusted.
     """
     from backy.cli.progress import steps
-    from backy.repository.repository import Repository
     from backy.repository.revision import utc_now
     from backy.scrubbing.scrub import Scrub
 
-    repository = Repository.open(directory)
+    repository = repository_of(directory)
     only = None if specification is None else repository.records.select(specification)
     speed = rate and rate * 2**20  # None, not 0, has no limit: click takes no 0
     with steps() as show:

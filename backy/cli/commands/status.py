@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from backy.api import Held
-from backy.cli.output import echo, is_terminal, print_json
+from backy.cli.output import chosen, echo, is_terminal, print_json
 from backy.errors import DamageError
 from backy.repository.revision import Revision, Trust
 from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone, size
@@ -73,16 +73,12 @@ def _details(revision: Revision) -> dict[str, Any]:
     """Return the members of a revision in `--json`; docs/reference/status.md documents them."""
     # Named one by one: a new member of the record becomes public only on purpose.
     return {
-        **_chosen(revision, "id", "seq", "timestamp", "tags", "parent", "storage", "size", "consistency", "unfrozen"),
-        **_chosen(revision, "shrunk", "group", "stall", "snapshot"),
-        **_chosen(revision.statistics, "duration", "bytes_read", "bytes_written", "bytes_stored"),
-        **_chosen(revision, "verification", "verifications", "compared_since", "trust", "damaged"),
-        **_chosen(revision.state, "wrong", "verified", "origin", "forgotten"),
+        **chosen(revision, "id", "seq", "timestamp", "tags", "parent", "storage", "size", "consistency", "unfrozen"),
+        **chosen(revision, "shrunk", "group", "stall", "snapshot"),
+        **chosen(revision.statistics, "duration", "bytes_read", "bytes_written", "bytes_stored"),
+        **chosen(revision, "verification", "verifications", "compared_since", "trust", "damaged"),
+        **chosen(revision.state, "wrong", "verified", "origin", "forgotten"),
     }
-
-
-def _chosen(found: object, *names: str) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in names}
 
 
 def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:

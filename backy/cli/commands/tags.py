@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from backy.cli.disks import each_disk
+from backy.cli.disks import each_disk, repository_of
 from backy.cli.options import force_option, tags_argument
 from backy.cli.output import echo
 from backy.repository.revision import Revision
@@ -24,41 +24,35 @@ def command() -> None:
 @tags_argument
 @_revision_option
 @force_option
-@click.pass_obj
 @each_disk
 def set_(directory: Path, tags: tuple[str, ...], specification: str, force: bool) -> None:
     """Replace all tags of a revision by TAGS."""
-    from backy.repository.repository import Repository
     from backy.retention.tags import set_tags
 
-    _show(set_tags(Repository.open(directory), specification, tags, force=force))
+    _show(set_tags(repository_of(directory), specification, tags, force=force))
 
 
 @command.command("add")
 @tags_argument
 @_revision_option
 @force_option
-@click.pass_obj
 @each_disk
 def add(directory: Path, tags: tuple[str, ...], specification: str, force: bool) -> None:
     """Add TAGS to those of a revision."""
-    from backy.repository.repository import Repository
     from backy.retention.tags import add_tags
 
-    _show(add_tags(Repository.open(directory), specification, tags, force=force))
+    _show(add_tags(repository_of(directory), specification, tags, force=force))
 
 
 @command.command("remove")
 @tags_argument
 @_revision_option
-@click.pass_obj  # no --force: a tag that the schedule does not have may always go
-@each_disk
+@each_disk  # no --force: a tag that the schedule does not have may always go
 def remove(directory: Path, tags: tuple[str, ...], specification: str) -> None:
     """Remove TAGS from a revision. A revision without tags is removed when the job's next revisions expire."""
-    from backy.repository.repository import Repository
     from backy.retention.tags import remove_tags
 
-    _show(remove_tags(Repository.open(directory), specification, tags))
+    _show(remove_tags(repository_of(directory), specification, tags))
 
 
 def _show(revision: Revision) -> None:

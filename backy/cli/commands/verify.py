@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backy.cli.disks import each_disk
+from backy.cli.disks import each_disk, repository_of
 from backy.cli.output import echo
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 @click.command("verify")
 @click.option("-r", "--revision", "specification", metavar="SPEC", help="Verify this revision only.")
-@click.pass_obj
 @each_disk
 def command(directory: Path, specification: str | None) -> None:
     """Read all chunks of the distrusted revisions, or of one revision, and compare each with its id.
@@ -26,9 +25,8 @@ def command(directory: Path, specification: str | None) -> None:
     """
     from backy.cli.progress import steps
     from backy.integrity.verify import verify_all
-    from backy.repository.repository import Repository
 
-    repository = Repository.open(directory)
+    repository = repository_of(directory)
     with steps() as show:
         found = verify_all(repository, specification, _tell, steps=show)
     # Without a word one could believe that all revisions had been read.

@@ -30,10 +30,6 @@ class Base(NamedTuple):
     spent: int
     """Bytes of the deltas made of it so far, along the chunk's history."""
 
-    def affords(self, frame: bytes) -> bool:
-        """Return whether the deltas of this base, with `frame`, cost no more than the base itself."""
-        return self.spent + len(frame) <= self.size
-
 
 class Previous(NamedTuple):
     """The parent's chunk at the same index, and the chunks that it is made of."""
@@ -177,7 +173,8 @@ class ChunkWriter:
         # Another file with this id may be damaged: a full chunk is stored, which is read before a delta.
         for base in bases if there is None else []:
             frame = self._difference(base, data)
-            if frame is not None and all(one.affords(frame) for one in (base, bases[-1])):
+            # The deltas of a base, with this one, shall cost no more than the base itself.
+            if frame is not None and all(one.spent + len(frame) <= one.size for one in (base, bases[-1])):
                 companion = None if base is bases[-1] else base.file.chunk_id
                 self._store(ChunkFile(chunk_id, bases[-1].file.chunk_id, companion), frame)
                 return
