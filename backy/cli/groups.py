@@ -1,19 +1,17 @@
 """How `backy status` shows the disks of one machine."""
 
-from collections.abc import Callable
 from typing import Any
 
 from backy.answers.occupied import occupied
-from backy.cli.output import chosen, echo, is_terminal, print_json
+from backy.cli.output import chosen, echo, print_json
+from backy.cli.revisions import print_table
 from backy.durable import names_in
 from backy.errors import DamageError
 from backy.groups.group import Group
 from backy.groups.together import Together
 from backy.integrity import quarantine
-from backy.repository.revision import Revision
 from backy.repository.running import begun
-from backy.terminal.table import columns
-from backy.text.phrases import counted, local_time, local_zone, size
+from backy.text.phrases import counted, size
 
 
 def print_status(group: Group, *, as_json: bool, trash: bool) -> None:
@@ -27,20 +25,8 @@ def print_status(group: Group, *, as_json: bool, trash: bool) -> None:
         revisions = [_details(one) for one in shown]
         print_json({"revisions": revisions, "occupied": occupies, "reports": reports, "running": running})
     else:
-        zone = local_zone(one.revision.timestamp for one in reversed(shown))
-        cells: dict[str, Callable[[Revision], str]] = {
-            f"Date ({zone})": lambda one: local_time(one.timestamp),
-            "ID": lambda one: one.id,
-            "Disks": lambda one: ",".join(one.group.disks if one.group else ()),
-            "Size": lambda one: size(one.size),
-            "Changed": lambda one: size(one.statistics.bytes_written),
-            "Stored": lambda one: size(one.statistics.bytes_stored),
-            "Consistency": lambda one: f"{one.consistency}, not frozen" if one.unfrozen else one.consistency,
-            "Trust": lambda one: str(one.trust),
-            "Tags": lambda one: ",".join(one.tags),
-        }
-        rows = [one.revision for one in shown]
-        echo(columns(rows, cells, ["Size", "Changed", "Stored"], round_corners=is_terminal()), lines=True)
+        headings = "ID", "Disks", "Size", "Changed", "Stored", "Consistency", "Trust", "Tags"
+        print_table([one.revision for one in shown], *headings, Trust=lambda one: str(one.trust))
         if reports:
             echo(f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
         echo(f"{counted(len(shown), 'revision')} of {counted(len(disks), 'disk')} in {size(occupies)}")

@@ -1,16 +1,16 @@
 """`backy status`: list the revisions."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from backy.api import Held
-from backy.cli.output import chosen, echo, is_terminal, print_json
+from backy.cli.output import chosen, echo, print_json
+from backy.cli.revisions import print_table
 from backy.errors import DamageError
 from backy.repository.revision import Revision, Trust
-from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone, size
+from backy.text.phrases import NOTHING, counted, local_time, size
 
 
 @click.command("status")
@@ -83,25 +83,8 @@ def _details(revision: Revision) -> dict[str, Any]:
 
 def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
     """Print the table and the sums below it."""
-    from backy.terminal.table import columns
-
-    # The newest revision decides: the zone of most readers is today's.
-    zone = local_zone(revision.timestamp for revision in reversed(revisions))
-    shown: dict[str, Callable[[Revision], str]] = {
-        f"Date ({zone})": lambda one: local_time(one.timestamp),
-        "ID": lambda one: one.id,
-        "Size": lambda one: size(one.size),
-        "Changed": lambda one: size(one.statistics.bytes_written),
-        "Stored": lambda one: size(one.statistics.bytes_stored),
-        "Durat": lambda one: length_of_time(one.statistics.duration),
-        "Consistency": lambda one: f"{one.consistency}, not frozen" if one.unfrozen else one.consistency,
-        "Verification": _verification,
-        "Trust": _trust,
-        "Tags": lambda one: ",".join(one.tags),
-    }
-    right = ["Size", "Changed", "Stored", "Durat"]
-    # Plain where it is piped: scripts grep it as they did that of backy 2.
-    echo(columns(revisions, shown, right, round_corners=is_terminal()), lines=True)
+    headings = "ID", "Size", "Changed", "Stored", "Durat", "Consistency", "Verification", "Trust", "Tags"
+    print_table(revisions, *headings, Verification=_verification, Trust=_trust)
     for revision in revisions:
         for remark in revision.verification.remarks if revision.verification else ():
             echo(f"{revision.id} {remark}")

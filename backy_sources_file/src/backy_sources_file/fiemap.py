@@ -3,7 +3,9 @@
 import hashlib
 import os
 import struct
+from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from backy.api import Extent
@@ -26,28 +28,18 @@ def changes(old: int, new: int) -> list[Extent]:
         OSError: the file system does not tell the extents.
         ValueError: the file system returned extents that can not be.
     """
-    first_look = _Watched(old)
+    before, after = hashlib.blake2b(), hashlib.blake2b()
+    first_look = _noted(old, before)
     found = list(differences(first_look, os.fstat(old).st_size, mapped(new), os.fstat(new).st_size))
     # If the old extents did not move, no address changed its meaning while the new ones were read.
-    if first_look.digest() != _Watched(old).digest():
+    deque(chain(first_look, _noted(old, after)), maxlen=0)
+    if before.digest() != after.digest():
         raise MovedError
     return found
 
 
-class _Watched(Iterator[Mapped]):
-    """The extents of a file, and a digest of them without the flags that have no meaning."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._extents = mapped(descriptor)
-        self._digest = hashlib.blake2b()
-
-    def __next__(self) -> Mapped:
-        extent = next(self._extents)
-        self._digest.update(_SEEN.pack(extent.offset, extent.physical, extent.length, extent.flags & ~MEANINGLESS))
-        return extent
-
-    def digest(self) -> bytes:
-        """Read the remaining extents and return the digest of all."""
-        for _ in self:
-            pass
-        return self._digest.digest()
+def _noted(descriptor: int, digest: hashlib.blake2b) -> Iterator[Mapped]:
+    """Yield the extents of a file, and have a digest of them without the flags that have no meaning."""
+    for extent in mapped(descriptor):
+        digest.update(_SEEN.pack(extent.offset, extent.physical, extent.length, extent.flags & ~MEANINGLESS))
+        yield extent
