@@ -40,7 +40,9 @@ def command(context: click.Context, check: bool, as_json: bool) -> None:
     # click calls the group before its subcommand, too.
     if context.invoked_subcommand is not None:
         return
-    listed = [*_unreadable(), *_lines(list(_installed()), check=check)]
+    # A distribution that can not be read may have plugins.
+    listed = [Listed("distribution", "?", "?", "?", "failed", cause) for cause in unreadable()]
+    listed += _lines(list(_installed()), check=check)
     if as_json:
         print_json(listed)
     else:
@@ -125,12 +127,6 @@ def _installed() -> Iterator[tuple[Plugin, list[Plugin]]]:
     for kind in Kind:
         for claims in advertised(kind).values():
             yield from ((plugin, claims) for plugin in claims if not (plugin.core and kind is Kind.COMMAND))
-
-
-def _unreadable() -> Iterator[Listed]:
-    """Yield a line for each distribution that can not be read, and that may have plugins."""
-    for cause in unreadable():
-        yield Listed("distribution", "?", "?", "?", "failed", cause)
 
 
 def _lines(installed: list[tuple[Plugin, list[Plugin]]], *, check: bool) -> Iterator[Listed]:
