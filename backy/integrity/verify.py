@@ -28,16 +28,6 @@ from backy.text.phrases import counted
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The result of verifying one revision."""
-
-    revision: Revision
-    """The revision as it is now, or as it was if the revision was forgotten meanwhile."""
-    forgotten: str | None = None
-    """The text for operators if the revision was forgotten meanwhile; else None."""
-
-
 def distrust(
     repository: Repository, specification: str | None = None, *, first: date = date.min, last: date = date.max
 ) -> list[Revision]:
@@ -66,14 +56,15 @@ def distrust(
 
 
 def verify_all(
-    repository: Repository, specification: str | None, tell: Callable[[Verdict], None], steps: Steps = quiet
+    repository: Repository, specification: str | None, tell: Callable[[Revision | str], None], steps: Steps = quiet
 ) -> int:
     """Verify one revision, or all that are distrusted, tell hooks of damage, and return how many were read.
 
     Args:
         repository: Has the revisions.
         specification: SPEC of one revision; None for all that are distrusted.
-        tell: Called with each verdict as soon as it is known.
+        tell: Called with each revision as it is now, as soon as it is judged; with a text for operators in place of one
+            that was forgotten meanwhile.
         steps: Called as each revision begins.
 
     Raises:
@@ -96,9 +87,9 @@ def verify_all(
                 # One of many that is gone needs no verdict. The only one that was asked for is missed.
                 if specification is not None:
                     raise
-                tell(Verdict(revision, forgotten=str(error)))
+                tell(str(error))
             else:
-                tell(Verdict(judged))
+                tell(judged)
                 problems += attachment_problems(repository.records, judged)
                 if judged.damaged:
                     problems.append(f"revision {judged.id} has {counted(len(judged.damaged), 'damaged chunk')}")

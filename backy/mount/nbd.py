@@ -84,7 +84,6 @@ def serve(repository: Repository, revision: Revision, server: Server, ready: Cal
         arguments = [*address.options, *kind, "file", f"file={image}"]
         with _Program(folder, arguments, lambda: ready(address.uri)) as nbdkit:
             serve_mount(single, folder / "mount", cache=server.cache, foreground=True, began=nbdkit.begin)
-    nbdkit.check()
 
 
 @contextmanager
@@ -165,21 +164,19 @@ class _Program:
         self._thread.start()
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, kind: object, *_exception: object) -> None:
+        """Wait for nbdkit; raise BackyError if it ended by itself."""
         self._stopping = True
         self._begin.set()
         if self._process is not None:
             self._process.terminate()
         self._thread.join()
+        if self._failure and kind is None:
+            raise BackyError(self._failure)
 
     def begin(self) -> None:
         """Start nbdkit. Call this when the mount is there."""
         self._begin.set()
-
-    def check(self) -> None:
-        """Raise BackyError if nbdkit ended by itself."""
-        if self._failure:
-            raise BackyError(self._failure)
 
     def _run(self) -> None:
         self._begin.wait()

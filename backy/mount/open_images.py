@@ -3,13 +3,15 @@
 import errno
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 
 from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
 from backy.image.chunkmap import ZERO
 from backy.mount.cache import ChunkCache
+from backy.mount.tree import ImageFile
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.system.locking import PURGE_LOCK, shared
@@ -105,8 +107,10 @@ class OpenImage:
 class Handle:
     """One open file. Reads ahead while it is read from front to back."""
 
-    def __init__(self, image: OpenImage) -> None:
+    def __init__(self, file: ImageFile, image: OpenImage, close: Callable[[], None]) -> None:
+        self.file = file
         self.image = image
+        self.close = close
         self._latest = -2  # not -1, for which chunk 0 would be the next: many programs read that one alone
 
     def read(self, offset: int, length: int) -> bytes:
@@ -128,24 +132,23 @@ class OpenImages:
         self._images: dict[tuple[Repository, str], tuple[OpenImage, int]] = {}
         self._lock = threading.Lock()
 
-    @contextmanager
-    def open(self, repository: Repository, revision: Revision) -> Iterator[Handle]:
-        """Open a complete revision.
+    def open(self, file: ImageFile) -> Handle:
+        """Open a complete revision. The caller closes what is returned.
 
         Raises:
             BackyError: its map is damaged, or its storage can not be opened.
         """
-        key = repository, revision.id
+        key = file.repository, file.revision.id
         with self._lock:
             # opened under the lock, or two threads would open the image twice
-            image, users = self._images.get(key) or (OpenImage(repository, revision, self._cache), 0)
+            image, users = self._images.get(key) or (OpenImage(*file, self._cache), 0)
             self._images[key] = image, users + 1
-        try:
-            yield Handle(image)
-        finally:
-            with self._lock:
-                image, users = self._images.pop(key)
-                if users > 1:
-                    self._images[key] = image, users - 1
-                else:
-                    image.close()
+        return Handle(file, image, partial(self._close, key))
+
+    def _close(self, key: tuple[Repository, str]) -> None:
+        with self._lock:
+            image, users = self._images.pop(key)
+            if users > 1:
+                self._images[key] = image, users - 1
+            else:
+                image.close()

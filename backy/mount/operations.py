@@ -9,16 +9,16 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
 from backy.mount.active import read_ahead
 from backy.mount.cache import ChunkCache
 from backy.mount.open_images import Handle, OpenImages
-from backy.mount.tree import Entry, Folder, ImageFile, Link
+from backy.mount.tree import Entry, Folder, Forest, ImageFile, Link, Single, Tree
 
 # Where libfuse 2 is installed as well, mfusepy would take that, which does not pass on SEEK_DATA and SEEK_HOLE.
 os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
@@ -37,21 +37,6 @@ _BLOCK = 512
 """Bytes of a block in st_blocks, independent of st_blksize (stat(2))."""
 
 
-class Names(Protocol):
-    """Resolves paths of the mount."""
-
-    def find(self, path: list[str]) -> Entry | None:
-        """Return the entry for the names from the root downwards; None if there is none."""
-
-
-class _OpenFile(NamedTuple):
-    """An open file, which the kernel knows by a number."""
-
-    file: ImageFile
-    handle: Handle
-    resources: ExitStack
-
-
 class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
     """Answers the kernel. A method raises OSError with the error number for the caller."""
 
@@ -59,7 +44,11 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
     use_ns = True
 
     def __init__(
-        self, names: Names, cache: ChunkCache, mountpoint: Path, began: Callable[[], None] | None = None
+        self,
+        names: Tree | Forest | Single,
+        cache: ChunkCache,
+        mountpoint: Path,
+        began: Callable[[], None] | None = None,
     ) -> None:
         self._names = names
         self._began = began
@@ -67,7 +56,8 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         self._cache = cache
         self._images = OpenImages(cache)
         self._numbers = itertools.count(1)
-        self._handles: dict[int, _OpenFile] = {}
+        self._handles: dict[int, Handle] = {}
+        """The open files, which the kernel knows by numbers."""
         self._data: dict[str, int] = {}
 
     @contextmanager
@@ -77,7 +67,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         Raises:
             BackyError: the map is damaged, or the storage can not be opened.
         """
-        with self._images.open(file.repository, file.revision):
+        with closing(self._images.open(file)):
             self._blocks(file)
             yield
 
@@ -151,30 +141,28 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
                 return number
         raise OSError(errno.EISDIR, path)
 
-    def _opened(self, path: str, file: ImageFile) -> _OpenFile:
-        resources = ExitStack()
+    def _opened(self, path: str, file: ImageFile) -> Handle:
         try:
-            handle = resources.enter_context(self._images.open(file.repository, file.revision))
+            return self._images.open(file)
         except (BackyError, OSError) as error:
             self._find(path)  # if the revision was removed in this instant, this raises ENOENT, which is right
             name = f"{file.repository.job.name}: revision {file.revision.id}"
             log.error("%s can not be opened: %s", name, error)  # noqa: TRY400  # the error's text says all
             raise OSError(errno.EIO, name) from error
-        return _OpenFile(file, handle, resources)
 
     def release(self, path: str, fh: int) -> int:
         """Close a handle."""
-        self._handles.pop(fh).resources.close()
+        self._handles.pop(fh).close()
         return 0
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
         """Read from an image."""
         # Fewer bytes only at the end of the image, because the kernel takes a short answer for the end.
-        return self._handles[fh].handle.read(offset, size)
+        return self._handles[fh].read(offset, size)
 
     def lseek(self, offset: int, whence: int, fh: int) -> int:
         """Return the offset of the next data or hole from `offset` on, in whole chunks."""
-        chunks = self._handles[fh].handle.image.chunks
+        chunks = self._handles[fh].image.chunks
         if not 0 <= offset < chunks.size:
             raise OSError(errno.ENXIO, "behind the end")
         index = offset // CHUNK_SIZE

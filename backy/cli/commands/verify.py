@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from backy.cli.disks import each_disk, repository_of
 from backy.cli.output import echo
-
-if TYPE_CHECKING:
-    from backy.integrity.verify import Verdict
+from backy.repository.revision import Revision
 
 
 @click.command("verify")
@@ -34,9 +31,9 @@ def command(directory: Path, specification: str | None) -> None:
         echo("No revision is distrusted; 'backy verify -r SPEC' reads one all the same")
 
 
-def _tell(verdict: Verdict) -> None:
-    if verdict.forgotten is None:
-        echo(f"{verdict.revision.id} {verdict.revision.trust}")
-    else:
+def _tell(judged: Revision | str) -> None:
+    if isinstance(judged, str):
         # No verdict: another command removed the revision before it was read.
-        click.echo(verdict.forgotten, err=True)
+        click.echo(judged, err=True)
+    else:
+        echo(f"{judged.id} {judged.trust}")

@@ -13,7 +13,7 @@ from backy.backup.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError, RevisionNotFoundError
 from backy.integrity import quarantine
 from backy.integrity.damage import chunk_ids, distrusted, repair_or_distrust, whole_again
-from backy.integrity.verify import Judge, Verdict, distrust, verify_all
+from backy.integrity.verify import Judge, distrust, verify_all
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust
@@ -323,10 +323,10 @@ def test_nothing_is_distrusted_while_a_backup_runs(stored: Repository) -> None:
 def test_without_a_name_the_distrusted_revisions_are_verified_and_no_other(stored: Repository) -> None:
     assert verify_all(stored, None, lambda _: pytest.fail("nothing is distrusted")) == 0
     distrust(stored, "1")
-    told: list[Verdict] = []
+    told: list[Revision | str] = []
 
     assert verify_all(stored, None, told.append) == 1
-    assert told == [Verdict(stored.records.history()[0])]
+    assert told == [stored.records.history()[0]]
     assert states(stored) == [(Trust.VERIFIED, ()), (Trust.TRUSTED, ())]
 
 
@@ -338,34 +338,34 @@ def test_a_revision_that_is_named_is_verified_whatever_is_thought_of_it(stored: 
 def test_all_revisions_are_judged_before_the_damage_of_any_is_raised(stored: Repository) -> None:
     old, new = distrust(stored)
     stored.records.map_path(old.id).unlink()
-    told: list[Verdict] = []
+    told: list[Revision | str] = []
 
     with pytest.raises(DamageError, match=f"{old.id}.map is missing.*; 'backy reports list' tells more$"):
         verify_all(stored, None, told.append)
-    assert [verdict.revision.id for verdict in told] == [new.id]
+    assert [one.id for one in told] == [new.id]
 
 
 def test_every_damaged_revision_is_named(stored: Repository) -> None:
     old, new = distrust(stored)
     chunk_file(stored, 2).unlink()
-    told: list[Verdict] = []
+    told: list[Revision | str] = []
 
     with pytest.raises(DamageError, match=f"revision {old.id} has 2 damaged chunks; revision {new.id} has 2"):
         verify_all(stored, None, told.append)
-    assert [verdict.revision for verdict in told] == stored.records.history()
+    assert told == stored.records.history()
 
 
 def test_one_of_many_that_is_forgotten_meanwhile_is_told_and_no_error(stored: Repository) -> None:
     old, new = distrust(stored)
-    told: list[Verdict] = []
+    told: list[Revision | str] = []
 
-    def tell(verdict: Verdict) -> None:
-        told.append(verdict)
-        if verdict.revision.id == old.id:
+    def tell(judged: Revision | str) -> None:
+        told.append(judged)
+        if len(told) == 1:
             forget(stored, [new.id], "a test", force=True)
 
     assert verify_all(stored, None, tell) == 2
-    assert told[1] == Verdict(new, f"revision {new.id} was forgotten meanwhile")
+    assert told == [stored.records.read(old.id), f"revision {new.id} was forgotten meanwhile"]
 
 
 def test_what_is_removed_between_its_record_and_its_map_is_not_called_damaged(stored: Repository, monkeypatch) -> None:

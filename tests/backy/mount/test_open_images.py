@@ -4,7 +4,7 @@ import errno
 import logging
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from backy.conversion.convert import Conversion
 from backy.errors import DamageError
 from backy.mount.cache import ChunkCache
 from backy.mount.open_images import Handle, OpenImage, OpenImages
+from backy.mount.tree import ImageFile
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.retention.purge import purge
@@ -82,16 +83,20 @@ def test_the_same_chunk_elsewhere_is_not_read_again(opened: OpenImage, loaded: l
     assert loaded == [2]
 
 
-def test_reading_from_front_to_back_reads_ahead(opened: OpenImage, cache: ChunkCache) -> None:
-    handle = Handle(opened)
+def test_reading_from_front_to_back_reads_ahead(
+    repository: Repository, revision: Revision, opened: OpenImage, cache: ChunkCache
+) -> None:
+    handle = Handle(ImageFile(repository, revision), opened, opened.close)
     handle.read(CHUNK_SIZE - 10, 10)
     assert list(cache._chunks) == [opened.chunks[0]]
     handle.read(CHUNK_SIZE, 10)
     assert list(cache._chunks) == [opened.chunks[0], opened.chunks[2]]
 
 
-def test_reading_here_and_there_does_not(opened: OpenImage, cache: ChunkCache) -> None:
-    handle = Handle(opened)
+def test_reading_here_and_there_does_not(
+    repository: Repository, revision: Revision, opened: OpenImage, cache: ChunkCache
+) -> None:
+    handle = Handle(ImageFile(repository, revision), opened, opened.close)
     for index in (4, 2, 0):
         handle.read(index * CHUNK_SIZE, 10)
     assert list(cache._chunks) == [opened.chunks[index] for index in (4, 2, 0)]
@@ -248,8 +253,8 @@ def test_an_image_is_open_once_as_long_as_anybody_needs_it(
     storage = Closing(repository.storage())
     monkeypatch.setattr(repository, "storage", lambda _name: storage)
     images = OpenImages(cache)
-    with images.open(repository, revision) as first:
-        with images.open(repository, revision) as second:
+    with closing(images.open(ImageFile(repository, revision))) as first:
+        with closing(images.open(ImageFile(repository, revision))) as second:
             assert first.image is second.image
             assert storage.open_readers == 1
         assert storage.open_readers == 1
@@ -263,5 +268,5 @@ def test_an_image_with_a_damaged_map_can_not_be_opened(
     repository.records.map_path(revision.id).unlink()
     images = OpenImages(cache)
 
-    with pytest.raises(DamageError, match="is missing"), images.open(repository, revision):
-        pass
+    with pytest.raises(DamageError, match="is missing"):
+        images.open(ImageFile(repository, revision))
