@@ -33,10 +33,8 @@ class Mount(NamedTuple):
 
 def mounts() -> Iterator[Mount]:
     """Yield all mounts of backy, the newest first."""
-    for line in reversed(_MOUNT_INFO.read_text(errors="surrogateescape").splitlines()):
-        mount = parse(line)
-        if mount is not None:
-            yield mount
+    lines = _MOUNT_INFO.read_text(errors="surrogateescape").splitlines()
+    yield from filter(None, map(parse, reversed(lines)))
 
 
 def parse(line: str) -> Mount | None:

@@ -23,32 +23,21 @@ class ChunkCache:
         # Keyed by id, which stands for one content wherever it is stored: revisions and repositories share entries.
         self._chunks: OrderedDict[bytes, Future[bytes]] = OrderedDict()
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-
-    def start(self) -> None:
-        """Start the threads. A program that goes to the background calls this afterwards."""
-        # Not in __init__: threads do not survive a fork.
-        keep_freed_memory()
+        # It starts its threads with the first reads: before, a program may go to the background, where none survives.
         self._pool = ThreadPoolExecutor(processor_count(), thread_name_prefix="backy")
+        keep_freed_memory()
 
     def stop(self) -> None:
         """End the threads and drop the reads that they have not begun."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
 
     def get(self, chunk_id: bytes, read: Callable[[], bytes]) -> Future[bytes]:
-        """Return the future of chunk `chunk_id`; call `read` in a thread unless the chunk is kept or being read.
-
-        Raises:
-            RuntimeError: `start` was not called.
-        """
+        """Return the future of chunk `chunk_id`; call `read` in a thread unless the chunk is kept or being read."""
         with self._lock:
             future = self._chunks.get(chunk_id)
             if future is not None:
                 self._chunks.move_to_end(chunk_id)
                 return future
-            if self._pool is None:
-                raise RuntimeError("the cache is not started")
             future = self._chunks[chunk_id] = self._pool.submit(self._read, chunk_id, read)
         future.add_done_callback(self._account)
         return future

@@ -6,18 +6,25 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from typing import NamedTuple
 
 from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
 from backy.image.chunkmap import ZERO
 from backy.mount.cache import ChunkCache
-from backy.mount.tree import ImageFile
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.system.locking import PURGE_LOCK, shared
 from backy.system.parallel import processor_count
 
 log = logging.getLogger(__name__)
+
+
+class ImageFile(NamedTuple):
+    """The raw image of a revision."""
+
+    repository: Repository
+    revision: Revision
 
 
 class OpenImage:

@@ -17,8 +17,8 @@ from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
 from backy.mount.active import read_ahead
 from backy.mount.cache import ChunkCache
-from backy.mount.open_images import Handle, OpenImages
-from backy.mount.tree import Entry, Folder, Forest, ImageFile, Link, Single, Tree
+from backy.mount.open_images import Handle, ImageFile, OpenImages
+from backy.mount.tree import Entry, Folder, Forest, Link, Single, Tree
 
 # Where libfuse 2 is installed as well, mfusepy would take that, which does not pass on SEEK_DATA and SEEK_HOLE.
 os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
@@ -72,9 +72,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
             yield
 
     def init_with_config(self, connection: Any, config: Any) -> None:  # noqa: ANN401  # structures of ctypes
-        """Start the threads and tell that the mount is there."""
-        # Not earlier: threads would be lost when the program goes into the background.
-        self._cache.start()
+        """Tell that the mount is there."""
         if read_ahead(self._mountpoint, _READ_AHEAD):
             connection.max_readahead = _READ_AHEAD
         if self._began is not None:

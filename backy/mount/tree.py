@@ -23,6 +23,7 @@ from urllib.parse import quote
 from backy.api import ID_PATTERN
 from backy.errors import BackyError, DamageError
 from backy.mount.active import REPOSITORY
+from backy.mount.open_images import ImageFile
 from backy.repository.config import CONFIG
 from backy.repository.records import LAST
 from backy.repository.repository import Repository
@@ -45,13 +46,6 @@ class Link(NamedTuple):
     """A symbolic link."""
 
     target: str
-
-
-class ImageFile(NamedTuple):
-    """The raw image of a revision."""
-
-    repository: Repository
-    revision: Revision
 
 
 Entry = Folder | Link | ImageFile

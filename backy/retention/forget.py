@@ -138,14 +138,10 @@ def release(repository: Repository) -> bool:
         RepositoryBusyError: a backup is running.
         BackyError: the plugin can not be loaded, or its source can not be reached.
     """
-    if repository.config.source is None:
+    if (source := _keeper(repository)) is None:
         return False
-    with repository.locked():
-        source = repository.source()
-        if not isinstance(source, KeepingSource):
-            return False
-        with repository.records.journal.act("release"):
-            source.retain(())
+    with repository.locked(), repository.records.journal.act("release"):
+        source.retain(())
     return True
 
 
@@ -154,12 +150,15 @@ def retain(repository: Repository) -> None:
 
     The caller holds `.backup`.
     """
-    if repository.config.source is None:
-        return
     try:
-        source = repository.source()
-        if isinstance(source, KeepingSource):
+        if (source := _keeper(repository)) is not None:
             source.retain([revision.id for revision in repository.records.history()])
     except Exception as error:  # a plugin may raise anything, and the revision is removed already
         log.warning("what the source keeps for forgotten revisions may still be there: %s", error)
         log.debug("this is where it happened:", exc_info=error)
+
+
+def _keeper(repository: Repository) -> KeepingSource | None:
+    """Return the source of a job if it keeps something for revisions, else None."""
+    source = repository.source() if repository.config.source else None
+    return source if isinstance(source, KeepingSource) else None

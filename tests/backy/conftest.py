@@ -52,6 +52,5 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
 def cache() -> Iterator[ChunkCache]:
     """A cache that holds everything."""
     made = ChunkCache(2**30)
-    made.start()
     yield made
     made.stop()

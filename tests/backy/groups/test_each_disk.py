@@ -12,7 +12,7 @@ from backy.groups.backup import backup
 from backy.groups.group import Group
 from backy.groups.retention import due
 from backy.mount.active import mounted_path
-from backy.mount.tree import ImageFile
+from backy.mount.open_images import ImageFile
 from backy.repository.records import Records
 from backy.testing.clock import Clock
 from tests.revisions import variant

@@ -15,7 +15,6 @@ SIZE = 1000
 @pytest.fixture
 def cache() -> Iterator[ChunkCache]:
     made = ChunkCache(3 * SIZE)
-    made.start()
     yield made
     made.stop()
 
@@ -59,7 +58,6 @@ def test_what_was_not_used_for_longest_is_dropped(cache: ChunkCache) -> None:
 
 def test_nothing_is_kept_without_room(cache: ChunkCache) -> None:
     small = ChunkCache(SIZE - 1)
-    small.start()
     reader = Reader(small)
     for number in [1, 1, 2]:
         assert reader(number) == bytes([number]) * SIZE
@@ -131,7 +129,10 @@ def test_many_readers_get_what_they_ask_for_and_memory_stays_bounded(cache: Chun
     assert cache._size == 3 * SIZE
 
 
-def test_it_has_to_be_started() -> None:
-    with pytest.raises(RuntimeError, match="not started"):
-        ChunkCache(1).get(b"x", lambda: b"data")
-    ChunkCache(1).stop()
+def test_threads_begin_with_the_first_read_as_none_survives_a_fork(cache: ChunkCache) -> None:
+    before = threading.active_count()
+    pool = ChunkCache(1)
+    assert threading.active_count() == before
+    pool.get(b"x", lambda: b"data").result()
+    assert threading.active_count() == before + 1
+    pool.stop()

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from backy.backup.backup import Backup
 from backy.cli.disks import tree_of
-from backy.mount.tree import Entry, Folder, Forest, ImageFile, Link, Tree, tag_folder
+from backy.mount.open_images import ImageFile
+from backy.mount.tree import Entry, Folder, Forest, Link, Tree, tag_folder
 from backy.repository.repository import Repository
 from backy.repository.revision import Birth, Wrong, parse_tags
 from backy.repository.running import begin
