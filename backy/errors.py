@@ -6,7 +6,10 @@ Plugins raise them through `backy.api`.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+from logging import Logger
 
 # Evidence of a chunk is up to 4 MiB, twice for a mismatch, and a few chunks show what has happened.
 MOST_FINDINGS = 16
@@ -145,3 +148,23 @@ class VerificationError(BackyError):
 
 class TargetError(BackyError):
     """A restore target is missing, too small, or can not be written."""
+
+
+@contextmanager
+def raising(kind: type[BackyError], what: str) -> Iterator[None]:
+    """Raise an OSError as an error of this kind, whose text begins with `what`, and a SourceError with its own text."""
+    try:
+        yield
+    except SourceError as error:
+        raise kind(str(error)) from error
+    except OSError as error:
+        raise kind(f"{what}: {error.strerror}") from error
+
+
+@contextmanager
+def warned(log: Logger, what: str) -> Iterator[None]:
+    """Log a SourceError as a warning that begins with `what`, and go on."""
+    try:
+        yield
+    except SourceError as error:
+        log.warning("%s: %s", what, error)

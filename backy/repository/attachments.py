@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import msgspec
 
 from backy.durable import read_file, write_file
-from backy.errors import DamageError
+from backy.errors import DamageError, raising
 from backy.repository.journal.lines import digest
 from backy.repository.records import Records
 from backy.repository.revision import Revision
@@ -30,10 +30,8 @@ def read(records: Records, revision: Revision) -> dict[str, bytes]:
     if revision.attachments is None:
         return {}
     path = records.attachments_path(revision.id)
-    try:
+    with raising(DamageError, f"{path} can not be read"):
         content = read_file(path, _LARGEST_FILE)
-    except OSError as error:
-        raise DamageError(f"{path} can not be read: {error.strerror}") from error
     if digest(content) != revision.attachments:
         raise DamageError(f"{path.name} is damaged: it is not what {revision.id}.rev names")
     return msgspec.json.decode(content, type=dict[str, bytes])

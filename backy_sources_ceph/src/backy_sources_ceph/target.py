@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
-from backy.api import Config, ConfigError, RestoreTarget, SourceError, TargetError
+from backy.api import Config, ConfigError, RestoreTarget, TargetError
 from backy.config import typed
+from backy.errors import raising
 from backy_sources_ceph.config import CephConfig, parse_specification
 from backy_sources_ceph.connection import bindings, opened_pool, reason, reported
 
@@ -180,8 +181,5 @@ class RbdTarget:
 @contextmanager
 def _reported(title: str) -> Iterator[None]:
     """Raise errors of Ceph as TargetError with a text that begins with `title`."""
-    try:
-        with reported(title):
-            yield
-    except SourceError as error:
-        raise TargetError(str(error)) from error
+    with raising(TargetError, title), reported(title):
+        yield

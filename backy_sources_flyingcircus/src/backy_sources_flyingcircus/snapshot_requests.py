@@ -16,6 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from backy.api import SourceError
+from backy.errors import warned
 from backy_sources_ceph import PREFIX
 
 log = logging.getLogger(__name__)
@@ -76,14 +77,11 @@ class SnapshotRequests:
 
     def _remove(self, own: str) -> None:
         """Remove a request, and stale ones for the same virtual machine. Log a failure and go on."""
-        try:
-            with self._reported():
-                self._client.kv.delete(own)
-                for key in self._stale():
-                    log.info("removing the stale request %s", key)
-                    self._client.kv.delete(key)
-        except SourceError as error:
-            log.warning("requests may be left in Consul, until a later backup removes them: %s", error)
+        with warned(log, "requests may be left in Consul, until a later backup removes them"), self._reported():
+            self._client.kv.delete(own)
+            for key in self._stale():
+                log.info("removing the stale request %s", key)
+                self._client.kv.delete(key)
 
     def _stale(self) -> list[str]:
         _, found = self._client.kv.get(FOLDER, recurse=True)

@@ -3,8 +3,6 @@
 Configuration: `LvmConfig` of the module `config`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 

@@ -1,7 +1,5 @@
 """The section `source` of a job, and the names of volumes on the command line."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Final
 

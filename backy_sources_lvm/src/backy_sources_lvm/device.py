@@ -1,13 +1,12 @@
 """Reads the device of a snapshot."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from backy.api import Consistency, Extent, SourceError
 from backy.durable import closed_at_end
+from backy.errors import raising
 
 
 class Device:
@@ -54,9 +53,7 @@ class Device:
 @contextmanager
 def opened(path: str, what: str) -> Iterator[int]:
     """Open a device for reading while the context lasts; raise SourceError if that fails."""
-    try:
+    with raising(SourceError, f"{what}: {path}"):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise SourceError(f"{what}: {path}: {error.strerror}") from error
     with closed_at_end(descriptor):
         yield descriptor

@@ -4,8 +4,6 @@ Both print XML, for one volume or for two, with numbers that count blocks of the
 lines, so nothing here holds more than a few of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Final, Literal, NamedTuple

@@ -3,8 +3,6 @@
 The kernel keeps one copy of the metadata for such readers. Who wants to read reserves it, and has to release it.
 """
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from backy.api import SourceError
-from backy.durable import closed_at_end, write_all
+from backy.durable import closed_at_end, pwrite_all
 from backy_sources_lvm.programs import COMPARING, run, run_into
 from backy_sources_lvm.volumes import Volume
 
@@ -118,6 +116,5 @@ def _release(what: str, device: str, mark: int) -> None:
 
 def _note(mark: int, text: str) -> None:
     os.ftruncate(mark, 0)
-    os.lseek(mark, 0, os.SEEK_SET)
-    write_all(mark, text.encode())
+    pwrite_all(mark, text.encode(), 0)
     os.fsync(mark)

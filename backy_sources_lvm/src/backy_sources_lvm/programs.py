@@ -1,7 +1,5 @@
 """Calls LVM's programs. Every error is one line."""
 
-from __future__ import annotations
-
 import os
 import select
 import subprocess

@@ -1,13 +1,12 @@
 """The source: a logical volume, frozen by a snapshot."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from backy.api import Job, Snapshot, SourceError
+from backy.errors import warned
 from backy_sources_lvm.config import LvmConfig
 from backy_sources_lvm.device import Device, opened
 from backy_sources_lvm.programs import run
@@ -61,7 +60,7 @@ class LvmSource:
         """Make a snapshot of a thin volume and open it until `stack` ends."""
         check_pool(self._what, all_volumes[origin.pool_lv], self._config.pool_limit)
         # It has no device when no backup runs, so nobody writes to it, and it costs nothing at the next boot.
-        self._make(origin, name, "--activate", "y", "--ignoreactivationskip", "--setactivationskip", "y")
+        self._make(name, "--activate", "y", "--ignoreactivationskip", "--setactivationskip", "y")
         stack.callback(self._deactivate, name)
         path = device_path(self._config.group, name)
         descriptor = stack.enter_context(opened(path, self._what))
@@ -96,7 +95,7 @@ class LvmSource:
             path = self._config.specification
             raise SourceError(f"{self._what} is not active, so it has no device; activate it by 'lvchange -ay {path}'")
         size = snapshot_bytes(self._what, origin, self._config.snapshot_size)
-        self._make(origin, name, "--size", f"{size}b")
+        self._make(name, "--size", f"{size}b")
         descriptor = stack.enter_context(opened(device_path(self._config.group, name), self._what))
         return Device(descriptor, self._what, lambda: self._overflow(name))
 
@@ -110,25 +109,21 @@ class LvmSource:
             "a larger 'snapshot-size' in the section 'source'"
         )
 
-    def _make(self, origin: Volume, name: str, *options: str) -> None:
+    def _make(self, name: str, *options: str) -> None:
         # LVM writes the tag together with the volume, so no snapshot is ever without its owner
         owner = ("--addtag", tag(self._job.id))
-        path = f"{self._config.group}/{origin.lv_name}"
-        run(self._what, "lvcreate", "--snapshot", "--permission", "r", "--name", name, *owner, *options, path)
+        words = ("--permission", "r", "--name", name, *owner, *options, self._config.specification)
+        run(self._what, "lvcreate", "--snapshot", *words)
 
     def _deactivate(self, name: str) -> None:
-        try:
+        with warned(log, "the snapshot stays active"):
             run(self._what, "lvchange", "--activate", "n", f"{self._config.group}/{name}")
-        except SourceError as error:
-            log.warning("the snapshot stays active: %s", error)
 
     def _clean_up(self, revision_id: str) -> None:
         """Remove the snapshot of a revision if there is one. Log a failure and go on."""
-        try:
+        # the next backup tries again, and a snapshot too many does not spoil what is complete
+        with warned(log, "a snapshot may stay that is not needed any more, until the next backup"):
             self._remove(volumes(self._what, self._config.group), lambda own: own == revision_id)
-        except SourceError as error:
-            # the next backup tries again, and a snapshot too many does not spoil what is complete
-            log.warning("a snapshot may stay that is not needed any more, until the next backup: %s", error)
 
     def _remove(self, all_volumes: Mapping[str, Volume], unneeded: Callable[[str], bool]) -> bool:
         """Remove the job's snapshots that are `unneeded`, and return whether there were any. Log those that stay."""
@@ -143,7 +138,5 @@ class LvmSource:
 
     def _drop(self, names: Iterable[str]) -> None:
         for name in names:
-            try:
+            with warned(log, f"the snapshot {name} stays"):
                 run(self._what, "lvremove", "--yes", f"{self._config.group}/{name}")
-            except SourceError as error:
-                log.warning("the snapshot %s stays: %s", name, error)

@@ -1,7 +1,5 @@
 """Tells whether there is space for a snapshot. Pools that are full harm the machines whose volumes lie in them."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from backy.api import SourceError

@@ -1,7 +1,5 @@
 """Restores into a logical volume, which is made, or emptied if that is forced."""
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os
@@ -16,6 +14,7 @@ import msgspec
 from backy.api import CHUNK_SIZE, Config, ConfigError, RestoreTarget, SourceError, TargetError
 from backy.config import typed
 from backy.durable import closed_at_end, pwrite_all
+from backy.errors import raising
 from backy_sources_lvm.config import LvmConfig, is_name, parse_specification
 from backy_sources_lvm.programs import run
 from backy_sources_lvm.space import bytes_left, check_pool
@@ -75,7 +74,7 @@ def opened_target(target: TargetPlan, size: int, *, force: bool) -> Iterator[Res
     Raises:
         TargetError: the volume exists, is in use, or can not be made.
     """
-    try:
+    with raising(TargetError, target.title):
         found = volumes(target.title, target.config.group)
         existing = found.get(target.config.volume)
         if existing is None:
@@ -86,14 +85,11 @@ def opened_target(target: TargetPlan, size: int, *, force: bool) -> Iterator[Res
             is_empty = False
         made, _ = volume(target.title, target.config.group, target.config.volume)
         descriptor = os.open(made.lv_dm_path, os.O_RDWR | os.O_CLOEXEC | os.O_EXCL)
-    except SourceError as error:
-        raise TargetError(str(error)) from error
-    except OSError as error:
-        raise TargetError(f"{target.title}: {error.strerror}") from error
     with closed_at_end(descriptor):
         space: Space = PoolSpace(target, made.pool_lv, descriptor) if made.is_thin else nullcontext
         opened = VolumeTarget(descriptor, space, is_empty=is_empty)
-        opened.zero_rest(size)
+        # what is behind the image may be another machine's
+        opened.zero(size, os.lseek(descriptor, 0, os.SEEK_END) - size)
         yield opened
 
 
@@ -201,11 +197,6 @@ class VolumeTarget:
             piece = min(offset + length - start, CHUNK_SIZE)
             if os.pread(self._descriptor, piece, start) != bytes(piece):
                 self._fill(start, piece)
-
-    def zero_rest(self, size: int) -> None:
-        """Fill what is behind an image of `size` bytes: it may have data of another machine."""
-        end = os.lseek(self._descriptor, 0, os.SEEK_END)
-        self.zero(size, end - size)
 
     def finish(self) -> None:
         """Make everything durable."""

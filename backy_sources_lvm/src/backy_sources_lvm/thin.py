@@ -1,7 +1,5 @@
 """Reads a snapshot of a thin volume: only what is mapped, or only what has changed."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator

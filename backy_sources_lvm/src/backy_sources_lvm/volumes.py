@@ -1,7 +1,5 @@
 """What LVM tells of its volumes."""
 
-from __future__ import annotations
-
 import re
 from typing import Final
 
@@ -10,24 +8,6 @@ import msgspec
 from backy.api import ID_PATTERN, SourceError
 from backy_sources_lvm.programs import run
 
-FIELDS: Final = (
-    "lv_name",
-    "lv_uuid",
-    "lv_attr",
-    "lv_size",
-    "lv_layout",
-    "lv_tags",
-    "lv_dm_path",
-    "lv_device_open",
-    "pool_lv",
-    "origin",
-    "thin_id",
-    "data_percent",
-    "metadata_percent",
-    "vg_free",
-    "vg_extent_size",
-)
-"""Columns of lvs(8) that are asked for."""
 _SNAPSHOT: Final = re.compile(rf".+\.backy-({ID_PATTERN.pattern})")
 
 
@@ -84,6 +64,10 @@ class Volume(msgspec.Struct, frozen=True):
         """Return the id of the revision that it is the snapshot for; None if it is no snapshot of the job's."""
         match = _SNAPSHOT.fullmatch(self.lv_name)
         return match[1] if match and tag(job_id) in self.lv_tags.split(",") else None
+
+
+FIELDS: Final = Volume.__struct_fields__
+"""Columns of lvs(8) that are asked for."""
 
 
 def tag(job_id: str) -> str:

@@ -10,11 +10,13 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from backy.api import Consistency, SourceBusyError, SourceError
 from backy.durable import closed_at_end
+from backy.errors import raising, warned
 from backy_sources_file import WriteWatch
 from backy_sources_qemu import export
 from backy_sources_qemu.bitmaps import BLOCK, MARK, Bitmap, base_of, bitmap_name, other_than
@@ -92,11 +94,8 @@ def image(what: str, path: Path, image_format: Format | None) -> Image:
         return Image(what, path, image_format)
     # a guest writes what it likes to the begin of a raw image, so its content never decides
     guess: Format = "qcow2" if path.suffix == ".qcow2" else "raw"
-    try:
-        with path.open("rb") as stream:
-            is_qcow2 = stream.read(len(_MAGIC)) == _MAGIC
-    except OSError as error:
-        raise SourceError(f"{what}: {path}: {error.strerror}") from error
+    with raising(SourceError, f"{what}: {path}"), path.open("rb") as stream:
+        is_qcow2 = stream.read(len(_MAGIC)) == _MAGIC
     if is_qcow2 != (guess == "qcow2"):
         begins = "begins" if is_qcow2 else "does not begin"
         raise SourceError(f"{what}: {path} {begins} like qcow2; write the key 'format' into the section 'source'")
@@ -117,12 +116,10 @@ def opened(image: Image, job_id: str, revision_id: str, parent: str | None) -> I
         with ExitStack() as stack:
             files, is_elsewhere = _files(chain)
             watches = [stack.enter_context(_watched(image.what, path)) for path in files]
-            connection = stack.enter_context(
-                export.opened(image.what, image.server(base and base.name), base and base.name)
-            )
-            yield export.Export(
-                connection, lambda: _worst(watches, is_elsewhere=is_elsewhere), base and base.name, base and base.known
-            )
+            since = base and base.name
+            connection = stack.enter_context(export.opened(image.what, image.server(since), since))
+            consistency = partial(_worst, watches, is_elsewhere=is_elsewhere)
+            yield export.Export(connection, consistency, since, base and base.known)
     except BaseException:
         if is_kept:
             with suppress(SourceError):
@@ -156,18 +153,14 @@ def _begin(image: Image, info: dict[str, Any], bitmap: str, size: int) -> bool:
 
 def _remove(image: Image, names: Sequence[str]) -> None:
     for name in names:
-        try:
+        with warned(log, f"the bitmap {name} stays until the next backup"):
             image.remove_bitmap(name)
-        except SourceError as error:
-            log.warning("the bitmap %s stays until the next backup: %s", name, error)
 
 
 @contextmanager
 def _watched(what: str, path: Path) -> Iterator[WriteWatch]:
-    try:
+    with raising(SourceError, f"{what}: {path}"):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise SourceError(f"{what}: {path}: {error.strerror}") from error
     with closed_at_end(descriptor):
         yield WriteWatch(descriptor)
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from backy.api import SourceBusyError, SourceError
 from backy.durable import closed_at_end
+from backy.errors import raising
 
 _RUN: Final = Path("/run")
 
@@ -20,11 +21,9 @@ def place(what: str, machine: str) -> Path:
     """Return the beginning of paths for a machine or an image; raise SourceError if no folder can be made."""
     user = os.geteuid()
     folder = _RUN / "backy-qemu" if user == 0 else Path(tempfile.gettempdir(), f"backy-qemu-{user}")
-    try:
+    with raising(SourceError, f"{what}: {folder}"):
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
-    except OSError as error:
-        raise SourceError(f"{what}: {folder}: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != user or status.st_mode & 0o077:
         raise SourceError(f"{what}: {folder} has to be a folder of user {user} and closed to others; remove it")
     return folder / short(machine)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backy.api import SourceError
+from backy.errors import raising
 from backy_sources_qemu.bitmaps import BLOCK, MARK
 from backy_sources_qemu.config import QemuConfig
 from backy_sources_qemu.programs import run
@@ -30,10 +31,8 @@ class Scratch:
 @contextmanager
 def scratch(what: str, config: QemuConfig, size: int) -> Iterator[Scratch]:
     """Make a file for a disk of `size` bytes that is gone after the context; raise SourceError if that fails."""
-    try:
+    with raising(SourceError, f"{what}: no file can be made in {config.scratch}"):
         file = tempfile.TemporaryFile(dir=config.scratch)  # noqa: SIM115  # an error in the context is another one
-    except OSError as error:
-        raise SourceError(f"{what}: no file can be made in {config.scratch}: {error.strerror}") from error
     with file:
         made = Scratch(file.fileno(), _limit(what, config, size, os.fstatvfs(file.fileno())))
         make_marked(what, made.descriptor, size)

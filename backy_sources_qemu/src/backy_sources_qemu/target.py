@@ -10,8 +10,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from backy.api import ConfigError, RestoreTarget, SourceError, TargetError
+from backy.api import ConfigError, RestoreTarget, TargetError
 from backy.durable import sync_folder
+from backy.errors import raising
 from backy_sources_qemu import export
 from backy_sources_qemu.programs import run
 
@@ -37,20 +38,20 @@ class ExportTarget:
 
     def pwrite(self, data: bytes, offset: int) -> None:
         """Write all of `data`."""
-        with _as_target():
+        with raising(TargetError, self._connection.what):
             self._connection.write(data, offset)
 
     def zero(self, offset: int, length: int) -> None:
         """Make a range read as zeroes. What is empty stays so."""
         if self._is_empty:
             return
-        with _as_target():
+        with raising(TargetError, self._connection.what):
             for start in range(offset, offset + length, _STEP):
                 self._connection.zero(start, min(_STEP, offset + length - start))
 
     def finish(self) -> None:
         """Make everything durable."""
-        with _as_target():
+        with raising(TargetError, self._connection.what):
             self._connection.flush()
 
 
@@ -63,7 +64,7 @@ def opened_export(uri: str, size: int, *, force: bool) -> Iterator[RestoreTarget
     """
     what = f"target {uri}"
     with ExitStack() as stack:
-        with _as_target():
+        with raising(TargetError, what):
             connection = stack.enter_context(export.opened(what, export.addressed(uri)))
             if connection.handle.is_read_only():
                 raise TargetError(f"{what} is read-only")
@@ -87,21 +88,19 @@ def opened_file(path: Path, size: int, *, force: bool) -> Iterator[RestoreTarget
     """
     what, part = f"target {path}", path.with_name(f"{path.name}.incomplete")
     with ExitStack() as stack:
-        with _named(what):
-            existing = _kept_away(what, path, force=force)
-            if existing is not None:
-                stack.callback(os.close, existing)
+        with raising(TargetError, what):
+            existing = _kept_away(stack, what, path, force=force)
             made = _make(part, existing)
             stack.callback(os.close, made)
         try:
             with ExitStack() as served:
-                with _as_target():
+                with raising(TargetError, what):
                     # QEMU takes whole sectors
                     run(what, "qemu-img", "create", "-q", "-f", "qcow2", str(part), str(-(-size // 512) * 512))
                     server = export.served_by(["qemu-nbd", "-f", "qcow2", str(part)])
                     connection = served.enter_context(export.opened(what, server))
                 yield ExportTarget(connection, is_empty=True)
-            with _named(what):
+            with raising(TargetError, what):
                 os.fsync(made)
                 part.rename(path)
                 sync_folder(path.parent)
@@ -110,17 +109,14 @@ def opened_file(path: Path, size: int, *, force: bool) -> Iterator[RestoreTarget
             raise
 
 
-def _kept_away(what: str, path: Path, *, force: bool) -> int | None:
-    """Open an existing file, and keep QEMU away from it until it is closed; return None if there is none."""
+def _kept_away(stack: ExitStack, what: str, path: Path, *, force: bool) -> int | None:
+    """Open an existing file, and keep QEMU away from it until `stack` ends; return None if there is none."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
-    try:
-        _check_existing(what, descriptor, force=force)
-    except BaseException:
-        os.close(descriptor)
-        raise
+    stack.callback(os.close, descriptor)
+    _check_existing(what, descriptor, force=force)
     return descriptor
 
 
@@ -150,19 +146,3 @@ def _make(part: Path, existing: int | None) -> int:
             os.fchown(made, status.st_uid, status.st_gid)
         os.fchmod(made, stat.S_IMODE(status.st_mode))
     return made
-
-
-@contextmanager
-def _as_target() -> Iterator[None]:
-    try:
-        yield
-    except SourceError as error:
-        raise TargetError(str(error)) from error
-
-
-@contextmanager
-def _named(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TargetError(f"{what}: {error.strerror}") from error
