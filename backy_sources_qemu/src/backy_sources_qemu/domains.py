@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -43,21 +43,15 @@ class LibvirtMonitor:
 
     def description(self) -> bytes:
         """Return the XML by which `virsh define` makes the machine again; raise SourceError."""
-        libvirt, _ = bindings()
-        try:
-            return str(self._handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)).encode()
-        except libvirt.libvirtError as error:
-            raise SourceError(f"{self._what}: {_reason(error)}") from error
+        with _told(self._what, SourceError):
+            return str(self._handle.XMLDesc(bindings()[0].VIR_DOMAIN_XML_INACTIVE)).encode()
 
     def command(self, name: str, /, *, descriptor: int | None = None, **arguments: object) -> Answer:
         """Execute one command."""
         text = json.dumps({"execute": name, "arguments": dashed(arguments)})
         files = [] if descriptor is None else [descriptor]
-        libvirt, libvirt_qemu = bindings()
-        try:
-            told, _ = libvirt_qemu.qemuMonitorCommandWithFiles(self._handle, text, files, 0)
-        except libvirt.libvirtError as error:
-            raise MonitorError(f"{self._what}: {_reason(error)}") from error
+        with _told(self._what, MonitorError):
+            told, _ = bindings()[1].qemuMonitorCommandWithFiles(self._handle, text, files, 0)
         answer = json.loads(told)
         if "error" in answer:
             raise MonitorError(f"{self._what}: {answer['error'].get('desc')}")
@@ -70,21 +64,15 @@ def connected(what: str, config: QemuConfig) -> Iterator[tuple[Domain, LibvirtMo
     libvirt, _ = bindings()
     # it would print every error by itself, too
     libvirt.registerErrorHandler(lambda *_: None, None)
-    connection = None
-    try:
-        try:
-            connection = libvirt.open(config.uri)
+    with ExitStack() as stack:
+        with _told(what, SourceError):
+            connection = stack.enter_context(closing(libvirt.open(config.uri)))
             if host := urlsplit(connection.getURI()).hostname:
                 # its images are not those that have the same paths here
                 raise SourceError(f"{what}: libvirt is that of {host}: run backy there, with a 'uri' without a host")
             handle = _handle(libvirt, connection, config.domain or "")
             text = handle.XMLDesc()
-        except libvirt.libvirtError as error:
-            raise SourceError(f"{what}: {_reason(error)}") from error
         yield parse(what, text, config.disk or ""), LibvirtMonitor(what, handle)
-    finally:
-        if connection is not None:
-            connection.close()
 
 
 def _handle(libvirt: Any, connection: Any, name: str) -> Any:  # noqa: ANN401  # libvirt has no types
@@ -92,15 +80,19 @@ def _handle(libvirt: Any, connection: Any, name: str) -> Any:  # noqa: ANN401  #
     try:
         return connection.lookupByName(name)
     except libvirt.libvirtError:
-        try:
+        with suppress(libvirt.libvirtError):
             return connection.lookupByUUIDString(name)
-        except libvirt.libvirtError:
-            pass
         raise
 
 
-def _reason(error: Any) -> str:  # noqa: ANN401  # libvirt has no types
-    return " ".join(str(error).split())
+@contextmanager
+def _told(what: str, kind: type[SourceError]) -> Iterator[None]:
+    """Turn what libvirt raises into an error of this kind."""
+    libvirt, _ = bindings()
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise kind(f"{what}: {' '.join(str(error).split())}") from error
 
 
 def parse(what: str, text: str, target: str) -> Domain:

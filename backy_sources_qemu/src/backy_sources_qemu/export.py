@@ -1,7 +1,5 @@
 """Reads and writes exports of NBD servers by libnbd."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +27,83 @@ def libnbd() -> Any:  # noqa: ANN401  # it has no types
     return debian_modules("python3-libnbd", "libnbdmod", "nbd")[-1]
 
 
+class Connection:
+    """A connection to an export. Several threads may use it: libnbd lets one after the other."""
+
+    def __init__(self, handle: Any, what: str) -> None:  # noqa: ANN401  # libnbd has no types
+        self.handle = handle
+        self.what = what
+        self.explain: Callable[[str], str] = str
+        """Adds to the text of an error what may have led to it."""
+        self.size = int(handle.get_size())
+        # a server may refuse what is not whole blocks of its own
+        self._block = max(int(handle.get_block_size(libnbd().SIZE_MINIMUM)), 1)
+
+    def knows(self, context: str) -> bool:
+        """Tell whether the server answers for a metadata context."""
+        return bool(self.handle.can_meta_context(context))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes; raise SourceError if they can not be read."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise SourceError(f"{self.what} has {self.size} bytes: there are no {length} at {offset}")
+        start = offset - offset % self._block
+        end = min(-(-(offset + length) // self._block) * self._block, self.size)
+        with _told(self.what, self.explain):
+            pieces = [self.handle.pread(min(_PIECE, end - at), at) for at in range(start, end, _PIECE)]
+        return b"".join(pieces)[offset - start :][:length]
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Write all of `data`; raise SourceError if that fails."""
+        head, tail = offset % self._block, -(offset + len(data)) % self._block
+        if head or tail:
+            data = self.read(offset - head, head) + data + self.read(offset + len(data), tail)
+        with _told(self.what, self.explain):
+            for at in range(0, len(data), _PIECE):
+                self.handle.pwrite(data[at : at + _PIECE], offset - head + at)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range read as zeroes; raise SourceError if that fails."""
+        whole = 0 if offset % self._block else length - length % self._block
+        if whole and self.handle.can_zero():
+            with _told(self.what, self.explain):
+                self.handle.zero(whole, offset)
+        else:
+            whole = 0
+        for at in range(whole, length, _PIECE):
+            self.write(bytes(min(_PIECE, length - at)), offset + at)
+
+    def flush(self) -> None:
+        """Make everything durable; raise SourceError if that fails."""
+        with _told(self.what, self.explain):
+            if self.handle.can_flush():
+                self.handle.flush()
+
+    def status(self, context: str) -> Iterator[tuple[int, int, int]]:
+        """Yield offset, length and flags of ranges, from the first byte to the last."""
+        # a server may answer for less than it was asked for, so the next question begins where the answer ended
+        position = 0
+        while position < self.size:
+            for length, flags in self._status(context, position):
+                inside = min(length, self.size - position)
+                if inside:
+                    yield position, inside, flags
+                position += inside
+
+    def _status(self, context: str, position: int) -> list[tuple[int, int]]:
+        found: list[int] = []
+
+        def note(name: str, _offset: int, entries: list[int], _error: object) -> None:
+            if name == context:
+                found.extend(entries)
+
+        with _told(self.what, self.explain):
+            self.handle.block_status(min(_STEP, self.size - position), position, note)
+        if not any(found[::2]):
+            raise SourceError(f"{self.what}: the NBD server tells nothing of {context} at {position}")
+        return list(zip(found[::2], found[1::2], strict=True))
+
+
 @contextmanager
 def opened(what: str, connect: Callable[[Any], None], bitmap: str | None = None) -> Iterator[Connection]:
     """Connect to an export while the context lasts, as `connect` does that gets a handle of libnbd.
@@ -51,81 +126,6 @@ def opened(what: str, connect: Callable[[Any], None], bitmap: str | None = None)
             handle.shutdown()
         # with its last reference the handle waits for the server, if that was started for this connection
         del handle
-
-
-class Connection:
-    """A connection to an export. Several threads may use it: libnbd lets one after the other."""
-
-    def __init__(self, handle: Any, what: str) -> None:  # noqa: ANN401  # libnbd has no types
-        self.handle = handle
-        self.what = what
-        self.size = int(handle.get_size())
-        # a server may refuse what is not whole blocks of its own
-        self._block = max(int(handle.get_block_size(libnbd().SIZE_MINIMUM)), 1)
-
-    def knows(self, context: str) -> bool:
-        """Tell whether the server answers for a metadata context."""
-        return bool(self.handle.can_meta_context(context))
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes; raise SourceError if they can not be read."""
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise SourceError(f"{self.what} has {self.size} bytes: there are no {length} at {offset}")
-        start = offset - offset % self._block
-        end = min(-(-(offset + length) // self._block) * self._block, self.size)
-        with _told(self.what):
-            pieces = [self.handle.pread(min(_PIECE, end - at), at) for at in range(start, end, _PIECE)]
-        return b"".join(pieces)[offset - start :][:length]
-
-    def write(self, data: bytes, offset: int) -> None:
-        """Write all of `data`; raise SourceError if that fails."""
-        head, tail = offset % self._block, -(offset + len(data)) % self._block
-        if head or tail:
-            data = self.read(offset - head, head) + data + self.read(offset + len(data), tail)
-        with _told(self.what):
-            for at in range(0, len(data), _PIECE):
-                self.handle.pwrite(data[at : at + _PIECE], offset - head + at)
-
-    def zero(self, offset: int, length: int) -> None:
-        """Make a range read as zeroes; raise SourceError if that fails."""
-        whole = 0 if offset % self._block else length - length % self._block
-        if whole and self.handle.can_zero():
-            with _told(self.what):
-                self.handle.zero(whole, offset)
-        else:
-            whole = 0
-        for at in range(whole, length, _PIECE):
-            self.write(bytes(min(_PIECE, length - at)), offset + at)
-
-    def flush(self) -> None:
-        """Make everything durable; raise SourceError if that fails."""
-        with _told(self.what):
-            if self.handle.can_flush():
-                self.handle.flush()
-
-    def status(self, context: str) -> Iterator[tuple[int, int, int]]:
-        """Yield offset, length and flags of ranges, from the first byte to the last."""
-        # a server may answer for less than it was asked for, so the next question begins where the answer ended
-        position = 0
-        while position < self.size:
-            for length, flags in self._status(context, position):
-                inside = min(length, self.size - position)
-                if inside:
-                    yield position, inside, flags
-                position += inside
-
-    def _status(self, context: str, position: int) -> list[tuple[int, int]]:
-        found: list[int] = []
-
-        def note(name: str, _offset: int, entries: list[int], _error: object) -> None:
-            if name == context:
-                found.extend(entries)
-
-        with _told(self.what):
-            self.handle.block_status(min(_STEP, self.size - position), position, note)
-        if not any(found[::2]):
-            raise SourceError(f"{self.what}: the NBD server tells nothing of {context} at {position}")
-        return list(zip(found[::2], found[1::2], strict=True))
 
 
 class Export:
@@ -186,13 +186,13 @@ class Export:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _told(what: str, explain: Callable[[str], str] = str) -> Iterator[None]:
     """Turn what libnbd raises into SourceError."""
     nbd = libnbd()
     try:
         yield
     except nbd.Error as error:
-        raise SourceError(f"{what}: {' '.join(error.string.split())}") from error
+        raise SourceError(explain(f"{what}: {' '.join(error.string.split())}")) from error
 
 
 def addressed(uri: str) -> Callable[[Any], None]:

@@ -85,7 +85,7 @@ class Machine:
                     return self.disk(node, alias)
                 if is_worked_on:
                     raise SourceBusyError(f"{self._what}: another program backs up, copies or merges the disk")
-                return Disk(self._what, self, root, _path(qdev))
+                return Disk(self, root, _path(qdev))
         there = ", ".join(sorted(devices.values())) or "no disks"
         raise SourceError(f"{self._what}: no device of the machine has this disk; block nodes of devices: {there}")
 
@@ -176,8 +176,7 @@ def _path(qdev: str) -> str:
 class Disk:
     """A disk of a running machine: the node `node`, which the device with the QOM path `path` uses."""
 
-    def __init__(self, what: str, machine: Machine, node: str, path: str) -> None:
-        self._what = what
+    def __init__(self, machine: Machine, node: str, path: str) -> None:
         self._machine = machine
         self._command = machine.command
         self._names = machine.names

@@ -1,12 +1,14 @@
 """Backs up a disk of a running machine."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 
-from backy.api import Extent, SourceError
+from backy.api import SourceError
+from backy.errors import warned
 from backy_sources_qemu import export
-from backy_sources_qemu.bitmaps import MARK, Base, base_of, bitmap_name, other_than
+from backy_sources_qemu.bitmaps import MARK, base_of, bitmap_name, other_than
 from backy_sources_qemu.config import QemuConfig
 from backy_sources_qemu.machine import Disk, Machine, Names
 from backy_sources_qemu.places import locked, place
@@ -42,67 +44,31 @@ def frozen(
                 connect = export.unix(machine.path, machine.names.export)
                 copy = machine.names.copy if base else None
                 connection = stack.enter_context(export.opened(what, connect, copy))
-            yield FrozenDisk(connection, copy, base, made)
+                connection.explain = partial(_explained, made)
+            yield export.Export(connection, lambda: "crash", copy, base and base.known)
     except BaseException:
         # what can not be removed now is removed by the next backup
         with suppress(SourceError), reach() as (_, disk):
             disk.remove_bitmaps({one.name for one in disk.bitmaps()} & {bitmap, bitmap + MARK})
         raise
-    try:
-        with reach() as (_, disk):
-            remove_others(disk, job_id, [revision_id])
-    except SourceError as error:
-        log.warning("what the backup has made in QEMU stays until the next one: %s", error)
+    with warned(log, "what the backup has made in QEMU stays until the next one"), reach() as (_, disk):
+        remove_others(disk, job_id, [revision_id])
 
 
 def remove_others(disk: Disk, job_id: str, revision_ids: Collection[str]) -> None:
     """Remove the job's bitmaps that are not of these revisions. Log those that stay."""
     for name in other_than((one.name for one in disk.bitmaps()), job_id, revision_ids):
-        try:
+        with warned(log, f"the bitmap {name} stays until the next backup"):
             disk.remove_bitmaps([name])
-        except SourceError as error:
-            log.warning("the bitmap %s stays until the next backup: %s", name, error)
 
 
-class FrozenDisk(export.Export):
-    """The export of a frozen disk, with the bitmap of what has changed since `base`."""
-
-    def __init__(self, connection: export.Connection, bitmap: str | None, base: Base | None, scratch: Scratch) -> None:
-        super().__init__(connection, lambda: "crash", bitmap, base.known if base else None)
-        self._scratch = scratch
-
-    def pread(self, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
-        with self._explained():
-            return super().pread(offset, length)
-
-    def extents(self) -> Iterator[Extent]:
-        """Yield data and holes; raise SourceError if QEMU does not tell them."""
-        with self._explained():
-            yield from super().extents()
-
-    def changes(self) -> Iterator[Extent] | None:
-        """Return the ranges that have changed; None if they are not known. Reading them may raise SourceError."""
-        found = super().changes()
-        return None if found is None else self._all_of(found)
-
-    def _all_of(self, found: Iterable[Extent]) -> Iterator[Extent]:
-        with self._explained():
-            yield from found
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Tell why QEMU has given up the frozen disk, which it tells as an invalid argument."""
-        try:
-            yield
-        except SourceError as error:
-            if self._scratch.is_full():
-                raise SourceError(
-                    f"{error}; what the machine overwrites during a backup has filled {self._scratch.limit} bytes: "
-                    "set a larger 'scratch-limit', or another 'scratch', in the section 'source'"
-                ) from error
-            if "Invalid argument" in str(error):
-                raise SourceError(
-                    f"{error}; QEMU could not copy what the machine overwrites, or not in time"
-                ) from error
-            raise
+def _explained(made: Scratch, text: str) -> str:
+    """Tell why QEMU has given up the frozen disk, which it tells as an invalid argument."""
+    if made.is_full():
+        return (
+            f"{text}; what the machine overwrites during a backup has filled {made.limit} bytes: "
+            "set a larger 'scratch-limit', or another 'scratch', in the section 'source'"
+        )
+    if "Invalid argument" in text:
+        return f"{text}; QEMU could not copy what the machine overwrites, or not in time"
+    return text
