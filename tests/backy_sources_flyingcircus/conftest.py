@@ -18,7 +18,6 @@ import pytest
 from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
-from backy_sources_flyingcircus.source import Clock
 from tests.cluster import Cluster
 
 NUMBERS = itertools.count()
@@ -136,31 +135,31 @@ def disks(ceph: Cluster, ceph_pool: str) -> Iterator[Callable[..., Disk]]:
         yield make
 
 
-class PassingClock(Clock):
-    """A clock on which time passes by sleeping only; whoever is in `watchers` looks around then."""
+class PassingClock:
+    """In place of `time`: a clock on which time passes by sleeping only; whoever is in `watchers` looks around then."""
 
     def __init__(self) -> None:
-        self.time = time.time()
+        self.now = time.time()
         self.watchers: list[Callable[[float], None]] = []
         self.slept: list[float] = []
 
-    def now(self) -> float:
-        return self.time
+    def time(self) -> float:
+        return self.now
 
-    elapsed = now
+    monotonic = time
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
-        self.time += seconds
+        self.now += seconds
         for watcher in self.watchers:
-            watcher(self.time)
+            watcher(self.now)
 
 
 @pytest.fixture
 def passing(monkeypatch: pytest.MonkeyPatch) -> PassingClock:
     """The clock of every source of the test."""
     clock = PassingClock()
-    monkeypatch.setattr("backy_sources_flyingcircus.source.Clock", lambda: clock)
+    monkeypatch.setattr("backy_sources_flyingcircus.source.time", clock)
     return clock
 
 

@@ -198,7 +198,7 @@ def test_a_slow_answer_is_given_up(
 
 def test_requests_that_somebody_left_are_removed_and_all_others_are_not(machine: Callable, consul, passing) -> None:
     disk, repository, _ = machine()
-    now = int(passing.time)
+    now = int(passing.now)
     ours = json.dumps({"vm": "web1", "snapshot": "backy-gone"}).encode()
     kept = {
         "snapshot/other-machine": (json.dumps({"vm": "web2", "snapshot": "backy-x"}).encode(), 0),

@@ -3,7 +3,7 @@
 import logging
 import time
 
-from backy.api import Consistency, Job, SourceError
+from backy.api import Consistency, SourceError
 from backy_sources_ceph import CephSource, Image
 from backy_sources_flyingcircus.config import FlyingCircusConfig, warn_if_open_to_all
 from backy_sources_flyingcircus.snapshot_requests import SnapshotRequests
@@ -16,31 +16,11 @@ WAIT = 2
 """Seconds between two looks."""
 
 
-class Clock:
-    """The time. Tests replace it, so that they need not wait."""
-
-    def now(self) -> float:
-        """Return seconds since 1970."""
-        return time.time()
-
-    def elapsed(self) -> float:
-        """Return seconds by a clock that nobody can set."""
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        """Wait so many seconds."""
-        time.sleep(seconds)
-
-
 class FlyingCircusSource(CephSource):
     """An image as that of `ceph-rbd`, with snapshots made by the virtual machine's host."""
 
     config: FlyingCircusConfig
     freezes = True
-
-    def __init__(self, config: FlyingCircusConfig, job: Job, clock: Clock | None = None) -> None:
-        super().__init__(config, job)
-        self._clock = clock or Clock()
 
     def freeze(self, image: Image, name: str) -> Consistency:
         """Ask the host for the snapshot `name`. If it makes none, make it here while the machine runs.
@@ -54,7 +34,7 @@ class FlyingCircusSource(CephSource):
         if config.consul_acl_token:
             warn_if_open_to_all(self.job.directory / "config")
         try:
-            requests = SnapshotRequests(config.vm, config.consul, config.token(), self._clock.now)
+            requests = SnapshotRequests(config.vm, config.consul, config.token(), time.time)
             with requests.asking(name):
                 if self._appears(image, name):
                     return "guest"
@@ -76,10 +56,10 @@ class FlyingCircusSource(CephSource):
 
     def _appears(self, image: Image, name: str) -> bool:
         """Wait for a snapshot; return whether it appeared before the time was out."""
-        deadline = self._clock.elapsed() + self.config.snapshot_timeout.total_seconds()
+        deadline = time.monotonic() + self.config.snapshot_timeout.total_seconds()
         wait = FIRST_WAIT
-        while (left := deadline - self._clock.elapsed()) > 0:
-            self._clock.sleep(min(wait, left))
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(wait, left))
             if name in image.snapshots():
                 return True
             wait = WAIT
