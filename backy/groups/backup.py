@@ -17,7 +17,7 @@ from backy.api import Moment
 from backy.backup.backup import Backup
 from backy.backup.rest import Rest, Stages
 from backy.errors import BackyError
-from backy.groups.changing import begin, clean_up
+from backy.groups.changing import clean_up
 from backy.groups.group import Group
 from backy.groups.together import Together
 from backy.plugins.discovery import Kind
@@ -27,7 +27,7 @@ from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Group as Disks
 from backy.repository.revision import utc_now
-from backy.repository.running import end, last_number, use_number
+from backy.repository.running import begin, end, last_number, use_number
 from backy.system.progress import Steps, quiet
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def backup(
         }
         _number(group)
         # durable before the first record: it tells what to remove if the others never come
-        begin(group, disks.id, disks.disks)
+        begin(group.directory, disks)
         try:
             _run({name: one.stages() for name, one in backups.items()}, rest.during(moment))
         except BaseException:

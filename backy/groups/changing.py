@@ -1,12 +1,12 @@
 """Changes a group: the locks of all disks, and what others left halfway."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import msgspec
 
-from backy.durable import names_in, read_file, write_file
+from backy.durable import names_in, read_file
 from backy.groups.group import Group
 from backy.repository.records import Records
 from backy.repository.repository import Repository
@@ -16,7 +16,6 @@ from backy.repository.running import begun, end, running_path
 from backy.retention.trash import discard
 
 log = logging.getLogger(__name__)
-_MODE = 0o640
 
 
 @contextmanager
@@ -52,13 +51,6 @@ def clean_up(group: Group) -> None:
                 repository = group.repository(name)
                 with repository.locked():
                     discard(repository, revision, "forget", utc_now(), "with the other disks")
-
-
-def begin(group: Group, group_id: str, disks: Iterable[str]) -> None:
-    """Write down, durably, that a group is made or removed: if that ends halfway, what there is of it goes."""
-    write_file(
-        running_path(group.directory, group_id), msgspec.json.encode(Disks(group_id, tuple(disks))) + b"\n", _MODE
-    )
 
 
 def _disks(group: Group, group_id: str) -> Sequence[str]:

@@ -7,14 +7,15 @@ from datetime import datetime
 
 from backy.api import Purged
 from backy.errors import BackyError, DamageError, ForgettingRefusedError, RevisionNotFoundError
-from backy.groups.changing import begin, clean_up, locked
+from backy.groups.changing import clean_up, locked
 from backy.groups.group import Group
 from backy.groups.together import Together
 from backy.plugins.events import Events
 from backy.repository.records import Records
 from backy.repository.repository import Repository
+from backy.repository.revision import Group as Disks
 from backy.repository.revision import Revision, utc_now
-from backy.repository.running import end
+from backy.repository.running import begin, end
 from backy.retention.brake import Mark, Plan, plan, read_mark, write_mark
 from backy.retention.forget import LATELY, forgotten, require_read, retain, too_much
 from backy.retention.purge import purge
@@ -162,7 +163,7 @@ class _Acting:
         """Put all disks of a group into the trash, or remove what the trash can not keep."""
         if not self.group.config.trash:
             # no state tells of what is removed: if this ends halfway, the next command removes the rest
-            begin(self.group, group_id, members)
+            begin(self.group.directory, Disks(group_id, tuple(members)))
         for name, repository in self.repositories.items():
             if revision := members.get(name):
                 discard(repository, revision, act, self.now, reason)
