@@ -7,6 +7,7 @@ the guest, and is run by the host's Python from the host's files.
 import json
 import subprocess
 import sys
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
                 process = subprocess.Popen(request["command"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603  # whatever a test asks for
             return {"code": 0, "out": str(process.pid), "err": ""}
         # without a text, a command must not wait for what somebody types on the console
-        text = request["input"] or ""
-        ended = subprocess.run(request["command"], input=text, capture_output=True, check=False, text=True)  # noqa: S603  # likewise
+        ended = subprocess.run(request["command"], input=request["input"], capture_output=True, check=False, text=True)  # noqa: S603  # likewise
     except OSError as error:
         return {"code": 127, "out": "", "err": str(error)}
     return {"code": ended.returncode, "out": ended.stdout, "err": ended.stderr}
@@ -38,14 +38,10 @@ def serve(name: str) -> None:
     """Answer the requests of a port until the host closes it."""
     with port(name).open("r+b", buffering=0) as stream:
         stream.write(json.dumps(READY).encode() + b"\n")
-        line = b""
-        while piece := stream.read(65536):
-            line += piece
-            while b"\n" in line:
-                request, _, line = line.partition(b"\n")
-                reply = memoryview(json.dumps(answer(json.loads(request))).encode() + b"\n")
-                while reply:
-                    reply = reply[stream.write(reply) :]
+        for line in BufferedReader(stream):
+            reply = memoryview(json.dumps(answer(json.loads(line))).encode() + b"\n")
+            while reply:
+                reply = reply[stream.write(reply) :]
 
 
 if __name__ == "__main__":

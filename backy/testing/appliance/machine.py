@@ -5,8 +5,6 @@ machine runs in it, backy with its plugins as well, and nothing that it does to 
 seen here. It boots Debian's cloud kernel, by KVM where a guest really boots by it, and by emulation elsewhere.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -19,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 from backy.testing.appliance import agent, initramfs
 
@@ -81,7 +79,7 @@ class Appliance:
 
     @classmethod
     @contextmanager
-    def running(cls, folder: Path, disks: Mapping[str, int]) -> Iterator[Appliance]:
+    def running(cls, folder: Path, disks: Mapping[str, int]) -> Iterator[Self]:
         """Boot a guest, which ends with the context.
 
         Args:
@@ -113,7 +111,7 @@ class Appliance:
         found = self.run("sh", "-c", 'grep -lx "$0" /sys/block/vd*/serial', name).out
         return f"/dev/{Path(found.strip()).parent.name}"
 
-    def run(self, *command: object, text: str | None = None, check: bool = True, limit: float = 300) -> Ended:
+    def run(self, *command: object, text: str = "", check: bool = True, limit: float = 300) -> Ended:
         """Run a command in the guest.
 
         Args:
@@ -126,28 +124,25 @@ class Appliance:
             AssertionError: it failed, and `check` is true.
             ApplianceError: the guest does not answer.
         """
-        words = [str(word) for word in command]
-        ended = self._ask(limit, {"command": words, "input": text, "background": False})
-        assert ended.code == 0 or not check, (words, ended)  # noqa: S101  # for tests
-        return ended
+        return self._ask(command, limit, check=check, input=text, background=False)
 
     def start(self, *command: object, log: Path) -> int:
         """Start a command in the guest that goes on in the background, printing to a file; return its process id."""
-        words = [str(word) for word in command]
-        ended = self._ask(60, {"command": words, "log": str(log), "background": True})
-        assert ended.code == 0, (words, ended)  # noqa: S101  # for tests
-        return int(ended.out)
+        return int(self._ask(command, 60, log=str(log), background=True).out)
 
-    def _ask(self, limit: float, request: dict[str, Any]) -> Ended:
+    def _ask(self, command: tuple[object, ...], limit: float, *, check: bool = True, **request: object) -> Ended:
+        words = [str(word) for word in command]
         self._connection.settimeout(limit)
         try:
-            self._connection.sendall(json.dumps(request).encode() + b"\n")
+            self._connection.sendall(json.dumps({"command": words, **request}).encode() + b"\n")
             line = self._answers.readline()
         except OSError as error:
-            raise ApplianceError(f"the guest does not answer {request['command']}: {error}") from error
+            raise ApplianceError(f"the guest does not answer {words}: {error}") from error
         if not line:
-            raise ApplianceError(f"the guest has ended in {request['command']}")
-        return Ended(**json.loads(line))
+            raise ApplianceError(f"the guest has ended in {words}")
+        ended = Ended(**json.loads(line))
+        assert ended.code == 0 or not check, (words, ended)  # noqa: S101  # for tests
+        return ended
 
 
 @contextmanager
@@ -212,15 +207,8 @@ def _command(work: Path, version: str, accelerator: str, port: int) -> list[str]
         -chardev socket,id=agent,path={work / "agent"},server=on,wait=off
         -device virtserialport,chardev=agent,name={AGENT}
         -netdev user,id=network -device virtio-net-pci,netdev=network
-        -kernel /boot/vmlinuz-{version} -append"""
-    return [
-        *words.split(),
-        f"console=ttyS0 panic=-1 quiet {CHEAP}",
-        "-initrd",
-        str(work / "initramfs"),
-        "-serial",
-        f"file:{work / 'console'}",
-    ]
+        -kernel /boot/vmlinuz-{version} -initrd {work / "initramfs"} -serial file:{work / "console"}"""
+    return [*words.split(), "-append", f"console=ttyS0 panic=-1 quiet {CHEAP}"]
 
 
 def _start(
