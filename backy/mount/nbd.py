@@ -155,34 +155,30 @@ class _Program:
         pid_file = ["--pidfile", str(folder / "pid")]
         self._command = ["nbdkit", "--foreground", "--exit-with-parent", *pid_file, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
-        self._begin = threading.Event()
         self._stopping = False
         self._failure = ""
         self._thread = threading.Thread(target=self._run, name="nbdkit")
 
     def __enter__(self) -> Self:
-        # Before the threads of libfuse: those block the signals that end nbdkit, and nbdkit would inherit that.
-        self._thread.start()
         return self
 
     def __exit__(self, kind: object, *_exception: object) -> None:
         """Wait for nbdkit; raise BackyError if it ended by itself."""
         self._stopping = True
-        self._begin.set()
         if self._process is not None:
             self._process.terminate()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         if self._failure and kind is None:
             raise BackyError(self._failure)
 
     def begin(self) -> None:
         """Start nbdkit. Call this when the mount is there."""
-        self._begin.set()
+        self._thread.start()
 
     def _run(self) -> None:
-        self._begin.wait()
-        if self._stopping:
-            return
+        # Threads of libfuse block the signals that end nbdkit, and it would inherit that.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         try:
             failure = self._serve()
         except OSError as error:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -356,8 +356,7 @@ class Repository:
         with shared(self.directory, PURGE_LOCK), self.open_image(self.records.current(revision)) as image:
             yield image
 
-    @contextmanager
-    def open_image(self, revision: Revision, chunks: ChunkMap | None = None) -> Iterator[StoredImage]:
+    def open_image(self, revision: Revision, chunks: ChunkMap | None = None) -> AbstractContextManager[StoredImage]:
         """Open a revision for reading in the storage that its state names; the caller holds `.purge`.
 
         Args:
@@ -371,8 +370,7 @@ class Repository:
         """
         if chunks is None:
             chunks = self.records.read_map(revision)
-        with self.open_stored(revision.id, chunks, revision.storage) as image:
-            yield image
+        return self.open_stored(revision.id, chunks, revision.storage)
 
     @contextmanager
     def open_stored(self, revision_id: str, chunks: ChunkMap, storage: str | None = None) -> Iterator[StoredImage]:
