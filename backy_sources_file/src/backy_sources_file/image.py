@@ -11,6 +11,7 @@ from pathlib import Path
 
 from backy.api import Consistency, Extent, SourceError
 from backy.durable import closed_at_end, pread_all
+from backy.errors import raising
 from backy_sources_file.watching import WriteWatch
 
 
@@ -21,11 +22,9 @@ def opened(path: Path) -> Iterator[OpenFile]:
     Raises:
         SourceError: it can not be opened, or is neither a file nor a block device.
     """
-    try:
+    with raising(SourceError, f"source {path}"):
         # O_NONBLOCK: opening a pipe by mistake must not wait for somebody who writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise SourceError(f"source {path}: {error.strerror}") from error
     with closed_at_end(descriptor):
         yield OpenFile(path, descriptor)
 

@@ -81,7 +81,7 @@ class Machine:
             is_worked_on = nodes[root]["drv"] in _WORKERS
             if (self._below(root) if is_worked_on else root) == node or (alias and alias in qdev.split("/")):
                 if is_worked_on and self._is_left(root):
-                    self._of(root).clean_up()
+                    Machine(self._what, self._monitor, Names.by_key(root.rpartition("-")[2]), self.path).clean_up()
                     return self.disk(node, alias)
                 if is_worked_on:
                     raise SourceBusyError(f"{self._what}: another program backs up, copies or merges the disk")
@@ -99,9 +99,6 @@ class Machine:
                 return True
         except SourceBusyError:
             return False
-
-    def _of(self, filter_name: str) -> Machine:
-        return Machine(self._what, self._monitor, Names.by_key(filter_name.rpartition("-")[2]), self.path)
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         """Return what QEMU tells of its block nodes, by name."""
