@@ -89,7 +89,8 @@ def test_a_machine_is_made_once_and_late_since_then(jobs: Callable, tmp_path: Pa
     disks = ", ".join(
         f"{name}: {{source: {{type: file, filename: {tmp_path}/{name}.img}}}}" for name in ("root", "data")
     )
-    directory, content = pending(jobs(f"disks: {{{disks}}}").jobs["web1"])
+    job = jobs(f"disks: {{{disks}}}").jobs["web1"]
+    content, directory = pending(job), job.directory
     assert content
     configure(directory, content)
     made = require(directory).config
@@ -99,8 +100,8 @@ def test_a_machine_is_made_once_and_late_since_then(jobs: Callable, tmp_path: Pa
     assert datetime.now(UTC) - made.created < timedelta(minutes=10)
     # a scheduler that is started again every day must not find a job in time that never had a backup
     assert summarize(directory, NOW, NOW).past.since == made.created
-    assert pending(jobs(f"disks: {{{disks}}}").jobs["web1"]) == (directory, None)
-    _, changed = pending(jobs(f"expire: false, disks: {{{disks}}}").jobs["web1"])
+    assert pending(jobs(f"disks: {{{disks}}}").jobs["web1"]) is None
+    changed = pending(jobs(f"expire: false, disks: {{{disks}}}").jobs["web1"])
     assert changed
     configure(directory, changed)
     assert (require(directory).config.id, require(directory).config.created) == (made.id, made.created)
@@ -113,14 +114,15 @@ def test_a_job_of_one_image_and_a_machine_do_not_become_each_other(
 ) -> None:
     source = f"source: {{type: file, filename: {tmp_path}/root.img}}"
     images = {"one": source, "several": f"disks: {{root: {{{source}}}}}"}
-    directory, content = pending(jobs(images[order[0]]).jobs["web1"])
+    job = jobs(images[order[0]]).jobs["web1"]
+    content, directory = pending(job), job.directory
     assert content
     configure(directory, content)
     assert backy("-b", directory, "backup", "daily").code == 0
     before = (directory / "config").read_bytes()
 
     def change() -> None:
-        directory, content = pending(jobs(images[order[1]]).jobs["web1"])
+        content = pending(jobs(images[order[1]]).jobs["web1"])
         configure(directory, content or b"")
 
     with pytest.raises(RepositoryError, match="choose another name for a job with"):
