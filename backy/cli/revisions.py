@@ -1,7 +1,5 @@
 """The table of revisions, of one disk or of all disks of a machine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Final
 

@@ -1,7 +1,5 @@
 """A clock for tests, so that no test waits for time to pass."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 

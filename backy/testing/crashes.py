@@ -13,8 +13,6 @@ The model allows everything that ext4 (in any of its data modes) and XFS do, and
 - Durable data is whole. The disk returns the bytes that were written to it.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Image files with known content, and the difference of two contents."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

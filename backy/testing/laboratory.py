@@ -5,8 +5,6 @@ or, while a command runs, either. `check` reads back each revision that must be 
 backup, and looks for files that should not have been left behind.
 """
 
-from __future__ import annotations
-
 import random
 import shutil
 from collections.abc import Callable, Mapping, MutableMapping

@@ -1,7 +1,5 @@
 """Operations on a directory, one class for each. All of them can be applied to a `Tree`."""
 
-from __future__ import annotations
-
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ all operations in memory and compares the result with the directory, so that a c
 A clone is recorded as a write of all its content, a hole as a write of zeroes.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import itertools

@@ -1,7 +1,5 @@
 """Tests that every source must pass. Authors of plugins subclass `SourceContract`, and pytest runs the tests."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor

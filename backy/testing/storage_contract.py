@@ -1,7 +1,5 @@
 """Tests that every storage must pass. Authors of plugins subclass `StorageContract`, and pytest runs the tests."""
 
-from __future__ import annotations
-
 import random
 import shutil
 from collections.abc import Callable, Iterator, MutableMapping

@@ -3,8 +3,6 @@
 A killed process is no kind of its own: it leaves the same as a power loss that loses nothing, which is tried too.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import random

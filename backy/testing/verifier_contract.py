@@ -1,7 +1,5 @@
 """Tests that every verifier must pass. Authors of plugins subclass `VerifierContract`, and pytest runs the tests."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Runs tests of plugins with a time limit, so that a plugin that hangs is a failed test and not an endless run."""
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

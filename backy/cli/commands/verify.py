@@ -1,7 +1,5 @@
 """`backy verify`: check all chunks of distrusted revisions."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

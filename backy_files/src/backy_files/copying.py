@@ -1,7 +1,5 @@
 """Gets files out of a guest by GNU tar on both sides, which knows holes. It has no rights but on one new folder."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """A guest's disk as Linux sees it: where file systems are, and what is in them."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

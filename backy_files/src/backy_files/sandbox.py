@@ -1,7 +1,5 @@
 """Runs libguestfs and its QEMU with no more rights than they need, and lets nothing of them outlive the command."""
 
-from __future__ import annotations
-
 import logging
 import os
 import platform

@@ -1,7 +1,5 @@
 """Talks with guestfish: commands by its standard input, and what they print."""
 
-from __future__ import annotations
-
 import base64
 import os
 import re
