@@ -22,13 +22,14 @@ DISTRIBUTIONS = {
     "backy-sources-qemu",
     "backy-sources-flyingcircus",
     "backy-files",
+    "backy-upgrade",
 }
 INTRODUCTION = """\
 # Commands
 
 This page is made from the help of the commands, which `backy --help` and `backy COMMAND --help` print. `import-diff`
-comes with `backy-sources-ceph`, and `files` with `backy-files`. Other distributions may add commands; `backy --help`
-has those too.
+comes with `backy-sources-ceph`, `files` with `backy-files`, and `upgrade` with `backy-upgrade`. Other distributions may
+add commands; `backy --help` has those too.
 
 All commands end with one of the [exit codes](exit-codes.md). What a command is asked for goes to standard output;
 warnings, progress and the one line that says why it failed go to standard error.

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain, compress
+from typing import Any
 
 import msgspec
 import shortuuid
@@ -68,6 +69,8 @@ class Backup:
     """Id of the new revision; None for a random one."""
     timestamp: datetime | None = None
     """When the image was taken, if that was not now."""
+    state: Callable[[], dict[str, Any]] = dict
+    """Returns further members of the new revision's state, when all of the image was read."""
     group: Group | None = None
     """The group of disks that the new revision belongs to."""
     rest: Rest = field(default_factory=Rest)
@@ -278,11 +281,12 @@ class _Making:
         compared = chain.from_iterable(report.compared for report in reports)
         since = self._seen.note(birth, self._size, compress(range(total), done.seen), compared)
         storage = self._repository.storages.identity
-        boot = None if stored.durable else boot_id()
+        boot, known = None if stored.durable else boot_id(), self._backup.state()
+        history = [] if self._backup.timestamp else base.history  # what shrank in the past is no news
         if self._attached.problems:
             reports.append(Report("attachments", (), remarks=self._attached.problems))
         with self._repository.records.recording():
-            shrunk = pin_before_shrinking(self._repository, base.history, birth, done.chunks, base.chunks)
+            shrunk = pin_before_shrinking(self._repository, history, birth, done.chunks, base.chunks)
         return Revision(
             **msgspec.structs.asdict(birth),
             size=self._size,
@@ -297,7 +301,7 @@ class _Making:
             statistics=statistics,
             verifications=tuple(recorded(report, total) for report in reports),
             compared_since=since,
-            state=State(id=birth.id, tags=birth.birth_tags, storage=storage, unsynced_boot=boot),
+            state=State(id=birth.id, tags=birth.birth_tags, storage=storage, unsynced_boot=boot, **known),
         )
 
     def _settle(self, damaged: set[bytes], donor: StoredImage | None = None) -> None:

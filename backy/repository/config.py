@@ -297,7 +297,7 @@ def load_job(path: Path) -> JobConfig:
         # before the keys are checked: a wrong version is the reason why they differ
         version = content.get("format")
         if version is None and content.keys() & {"type", "source", "source-type"}:
-            advice = "this version can not read it yet; restore it with the backy that made it"
+            advice = f"install backy-upgrade, and 'backy -b {path.parent} upgrade' moves all its revisions to backy 3"
             raise RepositoryError(f"{path.parent} is a repository of backy 2: {advice}")
         if isinstance(version, int) and version != FORMAT:
             raise RepositoryError(f"{path} has format {version}; this version of backy reads {FORMAT}")

@@ -321,6 +321,25 @@ def test_snapshots_of_others_stay(disks, repositories, backup, caplog: pytest.Lo
     assert "monday" not in caplog.text
 
 
+def test_the_snapshot_that_backy_2_made_for_an_upgraded_revision_is_taken_over(
+    disks, repositories, backup, stored, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = disks(6 * CHUNK_SIZE)
+    disk.write(0, noise(2 * CHUNK_SIZE))
+    repository = repositories(disk)
+    first = backup(repository)
+    with disk.opened() as image:
+        image.metadata_remove(f"backy-{first.id}")  # which is all that backy 2 did otherwise
+    disk.write(3 * CHUNK_SIZE, noise(MIB))
+
+    second = backup(repository)
+
+    assert second.statistics.bytes_read == CHUNK_SIZE
+    assert stored(repository, second) == disk.exported(second)
+    assert disk.snapshots() == list(disk.metadata()) == [f"backy-{second.id}"]
+    assert "unknown owner" not in caplog.text
+
+
 def test_what_an_interrupted_backup_left_goes_at_the_next_one(disks, repositories, backup) -> None:
     disk = disks(2 * CHUNK_SIZE)
     disk.write(0, noise(MIB))

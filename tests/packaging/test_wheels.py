@@ -19,6 +19,7 @@ PACKAGES = (
     "backy_storages_chunked",
     "backy_storages_cow",
     "backy_files",
+    "backy_upgrade",
 )
 
 
@@ -88,7 +89,10 @@ def test_extras_install_the_plugins() -> None:
     assert [extras[name] for name in ("file", "ceph", "lvm", "qemu", "flyingcircus")] == [
         [one, chunked] for one in sources
     ]
-    assert (extras["cow"], extras["all"]) == ([cow], [*sources, chunked, cow, "backy-files>=3,<4"])
+    assert (extras["cow"], extras["all"]) == (
+        [cow],
+        [*sources, chunked, cow, "backy-files>=3,<4", "backy-upgrade>=3,<4"],
+    )
     assert chunked in extras["testing"]
 
 

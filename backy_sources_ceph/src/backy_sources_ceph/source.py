@@ -81,8 +81,11 @@ class CephSource:
         with opened_image(pool, self.config) as image:
             claims = image.claims()
             for other in image.snapshots():
+                # backy 2 noted no owner; but it made this one for a revision that this job has.
+                if other == parent and other not in claims:
+                    image.claim(other, Owner.of(self.job))
                 # Without a claim, it may be another server's: only a person can tell.
-                if other.startswith(PREFIX) and other not in claims:
+                elif other.startswith(PREFIX) and other not in claims:
                     log.warning(
                         "%s has the snapshot %s of unknown owner, perhaps of backy 2; 'rbd snap rm' removes it",
                         self.config.specification,

@@ -169,7 +169,7 @@ def test_a_wrong_configuration_names_the_key_in_one_line(load, text: str, error:
     ids=["2.2", "2.5", "2.0 betas"],
 )
 def test_a_repository_of_backy_2_is_recognised(load, text: str) -> None:
-    with pytest.raises(RepositoryError, match=r"is a repository of backy 2: .* restore it with the backy that made it"):
+    with pytest.raises(RepositoryError, match=r"is a repository of backy 2: install backy-upgrade, and .* upgrade"):
         load(text)
 
 

@@ -1,0 +1,117 @@
+"""The directory during an upgrade: what is where, which names are those of backy 2, and how they change places.
+
+Old files are never written, only linked and unlinked. `backy-2/` has links to all of them, so that backy 2 works there
+at any time. The new repository is made in `backy-3/NAME/`. When it is complete, `backy-3/` is renamed to
+`backy-3.done/`, and its names move to the top, `config` last.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from backy.durable import names_in, sync_file_system_of, sync_folder
+from backy.errors import BackyError, RepositoryBusyError
+from backy_upgrade.records import CONFIG, is_old
+
+LOCKS = (".backup", ".purge")
+"""Locks of backy 2, and of backy 3."""
+_OURS = {*LOCKS, ".purge_pending", "chunks", CONFIG, "quarantine"}
+_OLD = ".old"
+
+
+class Places:
+    """Where things are in the directory of a repository."""
+
+    def __init__(self, directory: Path) -> None:
+        self.top = directory.absolute()
+        self.farm = self.top / "backy-2"
+        self.making = self.top / "backy-3"
+        self.done = self.top / "backy-3.done"
+
+    @property
+    def new(self) -> Path:
+        """The new repository while it is made. It has the name that users and plugins know."""
+        return self._inside(self.making)
+
+    def _inside(self, folder: Path) -> Path:
+        # the directory may have had another name when this began
+        names = [name for name in names_in(folder) if name != _OLD] if folder.is_dir() else []
+        return folder / (names[0] if names else self.top.name)
+
+    @property
+    def is_old(self) -> bool:
+        """Whether there is something to upgrade, or to go on with; raises BackyError or OSError if nobody can tell."""
+        try:
+            return self.done.exists() or is_old(self.top)
+        except (FileNotFoundError, NotADirectoryError):
+            raise BackyError(f"{self.top} is no repository: it has no file 'config'") from None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep backy 2 away: no backup and no purge runs meanwhile.
+
+        Raises:
+            RepositoryBusyError: one runs now.
+        """
+        with ExitStack() as held:
+            for name, kind in zip(LOCKS, (fcntl.LOCK_EX, fcntl.LOCK_SH), strict=True):
+                lock = os.open(self.top / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+                held.callback(os.close, lock)
+                try:
+                    fcntl.flock(lock, kind | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise RepositoryBusyError(f"{self.top} is busy: another backy holds {name}; try later") from None
+            yield
+
+    def link(self) -> None:
+        """Make `backy-2/` have links to all that backy 2 has here, and nothing else."""
+        names = names_in(self.top)
+        known = _OURS | {name.removesuffix(".rev") for name in names if name.endswith(".rev")}
+        stems = {name: name.removesuffix(".rev").removesuffix(".old") for name in names}
+        old = [name for name in names if stems[name] in known or name.startswith("backy.log")]
+        if self.farm.exists():
+            shutil.rmtree(self.farm)  # of an earlier try: backy 2 may have gone on since
+        _link(self.top, self.farm, old)
+        sync_file_system_of(self.top)
+
+    def switch(self) -> None:
+        """Let the new repository, which is complete, take the place of the old one."""
+        if self.making.exists():
+            self.making.rename(self.done)
+            sync_folder(self.top)
+        new, old = self._inside(self.done), self.done / _OLD
+        # afterwards it is one of backy 3, and only what is left has to go
+        if (new / CONFIG).exists():
+            old.mkdir(exist_ok=True)
+            for name in set(names_in(self.farm)) - {*LOCKS, CONFIG}:
+                # each once: what has the name later is new
+                if os.path.lexists(self.top / name) and not os.path.lexists(old / name):
+                    (self.top / name).rename(old / name)
+            for name in set(names_in(new)) - {*LOCKS, CONFIG}:
+                (new / name).rename(self.top / name)
+            sync_folder(self.top)
+            (new / CONFIG).rename(self.top / CONFIG)
+            sync_folder(self.top)
+        shutil.rmtree(self.done)
+
+    def finish(self) -> None:
+        """Remove what backy 2 had."""
+        if self.making.exists() or self.done.exists() or is_old(self.top):
+            raise BackyError(f"{self.top} is not upgraded yet: 'backy upgrade' goes on with it")
+        if not self.farm.exists():
+            raise BackyError(f"{self.top} has no folder {self.farm.name}: nothing is left to remove")
+        shutil.rmtree(self.farm)
+
+
+def _link(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Link the `names` of a folder into a new one, with all that is below."""
+    target.mkdir()
+    for name in names:
+        here = source / name
+        if here.is_dir() and not here.is_symlink():
+            _link(here, target / name, names_in(here))
+        else:
+            os.link(here, target / name, follow_symlinks=False)

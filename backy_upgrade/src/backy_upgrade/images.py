@@ -1,0 +1,181 @@
+"""Images of backy 2: chunks that LZO compressed, and raw files. What of them is lost reads as zeroes, and is told."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import mmh3
+import msgspec
+from lzallright import LZOCompressor, LZOError
+
+from backy.api import CHUNK_SIZE, LARGEST_IMAGE, Extent, Image, chunk_count
+from backy.durable import open_regular, read_file
+from backy.errors import DamageError
+from backy.extents import joined
+from backy_upgrade.records import OldRevision
+
+ID = 16
+"""Bytes of the id of a chunk."""
+ZEROES = bytes.fromhex("c72b4ba82d1f51b71c8a18195ad33fc8")
+"""The id of a whole chunk of zeroes."""
+LOST = bytes(ID)
+"""Stands for a chunk that the map does not have. It is the id of nothing at all, which no chunk is."""
+_HEAD = 5
+_LARGEST = CHUNK_SIZE + CHUNK_SIZE // 16 + 64 + _HEAD
+"""Bytes that no compressed chunk exceeds."""
+_LARGEST_MAP = 1 << 30
+
+
+class _Map(msgspec.Struct):
+    mapping: dict[str, str]
+    size: int
+
+
+class OldImage:
+    """An image of backy 2, as an image to import."""
+
+    name = None
+    """No snapshot is named here: the revision's id does it."""
+    base: str | None = None
+    before = b""
+    """The ids of the chunks of the image that `base` names."""
+    ids = b""
+    """The ids of its own chunks; none of a raw image."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.damaged: set[int] = set()
+        """Indexes of the chunks of which something could not be read."""
+
+    def snapshot(self, base: Image | None) -> Self:
+        """Return this image."""
+        return self
+
+    def changes(self) -> Iterator[Extent] | None:
+        """Yield the chunks whose ids differ from those of the image before; None if there is none to compare with."""
+        if self.base is None:
+            return None
+        indexes = range(chunk_count(self.size))
+        return joined(self._extent(i) for i in indexes if self.chunk_id(i) != self.before[i * ID : (i + 1) * ID])
+
+    def chunk_id(self, index: int) -> bytes:
+        """Return the id of a chunk."""
+        return self.ids[index * ID : (index + 1) * ID]
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield data and holes: chunks of zeroes are some."""
+        return joined(map(self._extent, range(chunk_count(self.size))))
+
+    def _extent(self, index: int) -> Extent:
+        offset = index * CHUNK_SIZE
+        return Extent(offset, min(CHUNK_SIZE, self.size - offset), data=self.chunk_id(index) != ZEROES)
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return bytes; zeroes for what can not be read, whose chunks are `damaged` then."""
+        end, pieces = offset + length, []
+        while offset < end:
+            index, begin = divmod(offset, CHUNK_SIZE)
+            stop = min(CHUNK_SIZE, begin + end - offset)
+            try:
+                pieces.append(self._read(index, begin, stop))
+            except (DamageError, OSError):
+                self.damaged.add(index)
+                pieces.append(bytes(stop - begin))
+            offset += stop - begin
+        return b"".join(pieces)
+
+    def _read(self, index: int, begin: int, stop: int) -> bytes:
+        """Return a part of a chunk."""
+        raise NotImplementedError
+
+
+class ChunkedImage(OldImage):
+    """An image of which a map tells the chunks."""
+
+    def __init__(self, store: Path, path: Path) -> None:
+        try:
+            content = msgspec.json.decode(read_file(path, _LARGEST_MAP), type=_Map)
+            ids = (content.mapping.get(str(index)) for index in range(chunk_count(min(content.size, LARGEST_IMAGE))))
+            # one piece of memory: an image may have millions of them
+            self.ids = b"".join(bytes.fromhex(text).ljust(ID, b"\0")[:ID] if text else LOST for text in ids)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise DamageError(f"{path} is no chunk map: {error}") from error
+        if not 0 <= content.size <= LARGEST_IMAGE:
+            raise DamageError(f"{path} tells of {content.size} bytes")
+        super().__init__(content.size)
+        self._store = store
+
+    def path(self, chunk_id: bytes) -> Path:
+        """Return the file of a chunk: in one level of folders or in two, as until 2.3."""
+        name = f"{chunk_id.hex()}.chunk.lzo"
+        path = self._store / name[:2] / name
+        return path if path.exists() else self._store / name[:2] / name[2:4] / name
+
+    def _read(self, index: int, begin: int, stop: int) -> bytes:
+        chunk_id = self.chunk_id(index)
+        if chunk_id == ZEROES:
+            return bytes(stop - begin)
+        content = read_file(self.path(chunk_id), _LARGEST)
+        length = int.from_bytes(content[1:_HEAD], "big")
+        # where an image has shrunk, its last chunk may be longer still
+        if content[:1] not in {b"\xf0", b"\xf1"} or not stop <= length <= CHUNK_SIZE:
+            raise DamageError("this is no such chunk")
+        try:
+            data = LZOCompressor.decompress(content[_HEAD:], length)
+        except LZOError as error:
+            raise DamageError(f"a chunk can not be decompressed: {error}") from error
+        if len(data) != length or identify(data) != chunk_id:
+            raise DamageError(f"chunk {index} has other content than its id says")
+        return data[begin:stop]
+
+
+def identify(data: bytes) -> bytes:
+    """Return the id that backy 2 gives to a chunk."""
+    return mmh3.hash_bytes(data, 0, True)  # for processors of 64 bits
+
+
+class RawImage(OldImage):
+    """An image that is a file."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(os.fstat(descriptor).st_size)
+        self._descriptor = descriptor
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield data and holes, as the file system tells them."""
+        position, data = 0, False
+        while position < self.size:
+            try:
+                end = os.lseek(self._descriptor, position, os.SEEK_HOLE if data else os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                end = self.size  # behind the last data
+            if end > position:
+                yield Extent(position, end - position, data=data)
+            position, data = end, not data
+
+    def _read(self, index: int, begin: int, stop: int) -> bytes:
+        data = os.pread(self._descriptor, stop - begin, index * CHUNK_SIZE + begin)
+        if len(data) != stop - begin:
+            raise DamageError(f"chunk {index} is cut short")
+        return data
+
+
+@contextmanager
+def opened(directory: Path, revision: OldRevision) -> Iterator[ChunkedImage | RawImage]:
+    """Open the image of a revision; raises DamageError or OSError if nothing of it can be read."""
+    path = directory / revision.id
+    if revision.chunked:
+        yield ChunkedImage(directory / "chunks", path)
+        return
+    # what backy 2 was about to convert still lies there
+    aside = path.with_name(f"{path.name}.old")
+    descriptor = open_regular(aside if aside.exists() else path)
+    try:
+        yield RawImage(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,155 @@
+"""What the real backy 2.2 and 2.5.3 made is upgraded with all that they knew of it."""
+
+import fcntl
+import os
+from datetime import UTC, datetime
+
+import pytest
+import yaml
+
+from backy.reading import open_repository
+from tests.backy_upgrade.conftest import files_of, sums_of
+
+NAMES = ["chunked", "cowfile", "chunked-2.2", "cowfile-2.2"]
+
+
+def facts(directory) -> list[tuple]:
+    """Return what the records of backy 2 tell, the oldest first."""
+    records = [yaml.safe_load(path.read_text()) for path in directory.glob("*.rev") if not path.is_symlink()]
+    return sorted((one["timestamp"].astimezone(UTC), one["uuid"], tuple(sorted(one["tags"]))) for one in records)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_revision_is_there_with_its_image(name, real, backy):
+    found = real(name)
+    known, files = facts(found.directory), files_of(found.directory)
+
+    done = backy("-b", found.directory, "upgrade")
+
+    assert (done.code, done.out) == (0, f"{name}: 3 revisions are upgraded\n"), done.err
+    revisions = open_repository(found.directory).revisions()
+    assert [(one.timestamp, one.id, one.tags) for one in revisions] == known
+    assert [one.trust for one in revisions] == ["trusted"] * 3
+    assert sums_of(found.directory) == found.sums
+    # nothing was written to an old file, and nothing else of it is left
+    assert files_of(found.directory / "backy-2") == files
+    assert backy("-b", found.directory, "audit").code == 0
+    assert not [path for path in found.directory.iterdir() if path.name.startswith("backy-3")]
+
+
+def test_the_configuration_is_kept(real, backy):
+    found = real("chunked")
+
+    backy("-b", found.directory, "upgrade")
+
+    config = yaml.safe_load((found.directory / "config").read_text())
+    assert config["source"] == {"type": "file", "filename": "/srv/images/a.img"}
+    assert config["schedule"] == {"daily": {"interval": "1d", "keep": 7}, "weekly": {"interval": "1w", "keep": 4}}
+    assert config["storage"] == {"type": "chunked"}
+
+
+def test_the_next_backup_builds_upon_what_was_upgraded(real, backy, tmp_path):
+    found = real("chunked-2.2")
+    (tmp_path / "vm.img").write_bytes(b"content" * 1_000_000)
+    config = found.directory / "config"
+    config.chmod(0o640)
+    config.write_text(config.read_text().replace("/srv/images", str(tmp_path)))
+    backy("-b", found.directory, "upgrade")
+
+    done = backy("-b", found.directory, "backup", "daily")
+
+    assert done.code == 0, done.err
+    made = open_repository(found.directory).revisions()[-1]
+    assert (made.parent, made.seq) == ("YeqX6C5siViEZuoHTmaBnJ", 4)
+
+
+def test_going_back_is_a_rename(real, backy):
+    found = real("cowfile-2.2")
+    before = files_of(found.directory)
+    backy("-b", found.directory, "upgrade")
+
+    found.directory.rename(aside := found.directory.with_name("aside"))
+    (aside / "backy-2").rename(found.directory)
+
+    assert files_of(found.directory) == before
+    assert (found.directory / "last").readlink().name == "mHk2pux5ZToHHqjmucMRzC"
+    # and forward again
+    assert backy("-b", found.directory, "upgrade").code == 0
+    assert sums_of(found.directory) == found.sums
+
+
+def test_old_files_go_when_the_upgrade_is_finished(real, backy):
+    found = real("cowfile")
+    early = backy("-b", found.directory, "upgrade", "--finish")
+    assert (early.code, early.err.count("\n")) == (1, 1)
+    assert "is not upgraded yet" in early.err
+    backy("-b", found.directory, "upgrade")
+
+    done = backy("-b", found.directory, "upgrade", "--finish")
+
+    assert (done.code, done.err) == (0, "")
+    assert not (found.directory / "backy-2").exists()
+    assert sums_of(found.directory) == found.sums
+    assert "nothing is left" in backy("-b", found.directory, "upgrade", "--finish").err
+
+
+def test_an_upgraded_repository_is_left_alone(real, backy):
+    found = real("cowfile")
+    backy("-b", found.directory, "upgrade")
+    before = files_of(found.directory)
+
+    done = backy("-b", found.directory, "upgrade")
+
+    assert (done.code, done.out) == (0, "cowfile is a repository of backy 3\n")
+    assert files_of(found.directory) == before
+
+
+@pytest.mark.parametrize("name", [".backup", ".purge"])
+def test_nothing_is_done_while_backy_2_works(name, real, backy):
+    found = real("chunked")
+    before = files_of(found.directory)
+    lock = os.open(found.directory / name, os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    done = backy("-b", found.directory, "upgrade")
+
+    os.close(lock)
+    assert done.code == 75
+    assert f"holds {name}; try later" in done.err
+    assert files_of(found.directory) == before
+
+
+def test_backy_2_does_nothing_meanwhile(real, backy, monkeypatch):
+    """Its locks are held while revisions are imported, in the directory and in the farm."""
+    found = real("chunked")
+    busy = []
+    from backy_upgrade import upgrade
+
+    def watched(*arguments):
+        for folder in (found.directory, found.directory / "backy-2"):
+            lock = os.open(folder / ".backup", os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                busy.append(folder.name)
+            os.close(lock)
+        return imported(*arguments)
+
+    imported = upgrade.import_image
+    monkeypatch.setattr(upgrade, "import_image", watched)
+
+    assert backy("-b", found.directory, "upgrade").code == 0
+    assert busy == ["chunked", "backy-2"] * 3
+
+
+def test_a_directory_without_a_repository_is_told(tmp_path, backy):
+    done = backy("-b", tmp_path / "missing", "upgrade")
+
+    assert (done.code, done.err) == (1, f"Error: {tmp_path}/missing is no repository: it has no file 'config'\n")
+
+
+def test_times_are_those_of_the_records():
+    from backy_upgrade.records import _time
+
+    moment = datetime(2015, 8, 1, 20, 0, tzinfo=UTC)
+    assert _time(datetime(2015, 8, 1, 20, 0)) == _time(moment) == _time(1438459200.0) == moment  # noqa: DTZ001
