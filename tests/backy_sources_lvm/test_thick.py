@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tests.guest import FOLDER, Guest
@@ -64,9 +65,12 @@ def test_a_target_is_made_and_nothing_is_lost_without_force(guest: Guest) -> Non
     guest.shell("lvcreate -qq -L 8M -T vg/small")
     ended = guest.backy("-b", WEB1, "restore", "lvm:vg/large", "-o", "pool=small", check=False)
     assert (ended.code, len(ended.err.splitlines())) == (1, 1)
-    assert "target vg/large: the pool small has used 50.00 % of its data and " in ended.err
+    # how much of the first half is written when it looks again depends on which thread is first
+    told = re.search(r"^Error: target vg/large: the pool small has used (\d+\.\d\d) % of its data and ", ended.err)
+    assert told
+    assert float(told[1]) <= 50
     assert "bytes more might fill it; extend the pool by lvextend, or set 'pool-limit', now 90 %; the" in ended.err
-    assert guest.shell("lvs --noheadings -o data_percent vg/small").out.strip() == "50.00"
+    assert float(guest.shell("lvs --noheadings -o data_percent vg/small").out) <= 50
 
     guest.shell("mkfs.ext4 -q /dev/vg/thin; mkdir /run/mounted; mount /dev/vg/thin /run/mounted")
     ended = guest.backy("-b", WEB1, "restore", "--force", "lvm:vg/thin", check=False)

@@ -455,8 +455,8 @@ def test_no_defect_in_an_old_revision_fails_a_complete_backup(
 def test_more_damage_than_evidence_is_kept_of_is_counted(
     call: Callable, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("damage", "scrub"):
-        monkeypatch.setattr(f"backy.integrity.{module}.MOST_FINDINGS", 1)
+    for module in ("backy.integrity.damage", "backy.scrubbing.scrub"):
+        monkeypatch.setattr(f"{module}.MOST_FINDINGS", 1)
     damage(repository, CASES["old"], "swap")
 
     done = call("scrub", "deep", "--json")
