@@ -28,6 +28,12 @@ from backy.text.phrases import did_you_mean
 log = logging.getLogger(__name__)
 COMPLETION = "_BACKY_COMPLETE"
 """Environment variable by which a shell asks for completions of a command line."""
+FORMER = {
+    "--yaml": "'--json' has all details, and can be read as YAML, too",
+    "--uuid": "'--id' prints the id",
+    "-H": "it is '--host'",
+}
+"""Options of backy 2, and what is there in their place."""
 
 
 class Commands(click.Group):
@@ -192,6 +198,8 @@ def _run(arguments: list[str] | None) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and error.option_name in FORMER:
+            error = click.UsageError(f"No such option '{error.option_name}': {FORMER[error.option_name]}", error.ctx)
         usage = StringIO()
         error.show(usage)
         click.echo(printable(usage.getvalue(), lines=True), err=True, nl=False)

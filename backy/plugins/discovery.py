@@ -56,6 +56,7 @@ ELSEWHERE: Final = {
     (Kind.STORAGE, "chunked"): "backy-storages-chunked",
     (Kind.STORAGE, "cow"): "backy-storages-cow",
     (Kind.COMMAND, "files"): "backy-files",
+    (Kind.COMMAND, "upgrade"): "backy-upgrade",
 }
 """Plugins of backy's own that are distributions beside this one."""
 

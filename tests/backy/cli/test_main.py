@@ -109,6 +109,28 @@ def test_an_unknown_command_points_to_a_near_one(backy: Callable) -> None:
     assert backy("--xyzzy").code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["status", "--yaml"], "No such option '--yaml': '--json' has all details, and can be read as YAML, too"),
+        (["find", "--uuid"], "No such option '--uuid': '--id' prints the id"),
+        (["nbd-server", "-H", "::1"], "No such option '-H': it is '--host'"),
+    ],
+)
+def test_what_backy_2_had_is_named_as_it_is_now(words: list[str], told: str, backy: Callable) -> None:
+    result = backy(*words)
+
+    assert result.code == 2
+    assert result.err.endswith(f"Error: {told}\n")
+
+
+def test_who_has_no_command_to_upgrade_learns_where_it_is(backy: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = advertised(Kind.COMMAND)
+    monkeypatch.setattr("backy.cli.main.advertised", lambda kind: {**found, "upgrade": []})
+
+    assert "No such command 'upgrade'; install backy-upgrade, which has it; " in backy("upgrade").err
+
+
 def test_shells_can_complete_commands(process: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_BACKY_COMPLETE", "bash_complete")
     monkeypatch.setenv("COMP_WORDS", "backy rest")

@@ -84,6 +84,33 @@ def test_a_job_whose_source_is_unknown_harms_no_other(scheduler, eventually: Eve
     assert "no source 'nosuchsource'" in eventually(lambda: scheduler.jobs()["vm1"].error)
 
 
+@pytest.mark.parametrize("revisions", [0, 1])
+def test_a_repository_of_backy_2_is_left_alone_and_told(
+    revisions: int, scheduler, eventually: Eventually, backy, tree
+) -> None:
+    scheduler.content["schedules"]["default"] = {"often": {"interval": 1, "keep": 2}}
+    scheduler.job("old")
+    scheduler.job("vm2")
+    folder = scheduler.base / "old"
+    folder.mkdir()
+    (folder / "config").write_text("{type: file, filename: /srv/vm.img}\n")
+    for number in range(revisions):
+        record = f"uuid: revision-{number}\ntimestamp: 2026-01-01 00:00:00\nstats: {{duration: 1.5}}\n"
+        (folder / f"revision-{number}.rev").write_text(record)
+    before = tree(folder)
+    scheduler.start()
+    scheduler.ask("runall")
+    eventually(lambda: scheduler.jobs()["vm2"].revisions >= 2)
+    eventually(lambda: "of backy 2" in backy("check", "-c", scheduler.configuration).out)
+
+    checked = backy("check", "-c", scheduler.configuration)
+
+    assert f"{folder} is a repository of backy 2: install backy-upgrade, and 'backy -b {folder} upgrade'" in checked.out
+    assert checked.code in {1, 2}, "a warning, or critical once it is overdue"
+    assert "damaged" not in checked.out
+    assert tree(folder) == before
+
+
 def test_there_is_one_scheduler_for_a_base_directory(scheduler) -> None:
     scheduler.job("vm1")
     scheduler.start()
