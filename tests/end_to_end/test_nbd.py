@@ -24,6 +24,7 @@ from backy.mount.nbd import _folder as server_folder
 from backy.mount.nbd import clean_up
 from backy.repository.repository import Repository
 from backy.retention.purge import purge
+from tests.ports import unused_port
 
 BACKY = Path(sys.executable).parent / "backy"
 MODULES = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk")
@@ -109,7 +110,7 @@ def test_clients_find_the_image_with_its_holes(nbd: Servers, image: Path, tmp_pa
 
 def test_an_image_is_served_on_a_chosen_socket_or_port(nbd: Servers, image: Path, tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    port = 20_000 + os.getpid() % 30_000
+    port = unused_port()
 
     assert nbd("--socket", str(path)) == f"nbd+unix:///?socket={path}"
     assert nbd("--port", str(port)) == f"nbd://127.0.0.1:{port}"
@@ -168,7 +169,7 @@ def test_what_a_killed_server_left_is_cleaned_up_by_the_next(nbd: Servers, revis
         # other tests have servers of their own meanwhile, of which some are dead
         return {one for one in left() if shows(one / revision)}
 
-    running, path = nbd("--port", str(20_001 + os.getpid() % 30_000)), tmp_path / "socket"
+    running, path = nbd("--port", str(unused_port())), tmp_path / "socket"
     others = own()
     nbd("--socket", str(path))
     (dead,) = own() - others

@@ -21,6 +21,7 @@ from backy.repository.repository import Repository
 from backy.repository.revision import utc_now
 from backy.repository.sealed import FORMAT
 from backy.scheduler.jobs.agenda import BUSY_RETRY
+from tests.ports import unused_port
 
 Eventually = Callable[[Callable[[], Any]], Any]
 
@@ -327,9 +328,7 @@ def test_systemd_is_kept_up_to_date(scheduler, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_operators_get_at_it_by_the_client_and_by_telnet(scheduler, eventually: Eventually, backy) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = unused_port()
     scheduler.content["global"] |= {"telnet-addrs": "127.0.0.1", "telnet-port": port, "telnet-read-only": True}
     scheduler.plugin("drives", DRIVES)
     scheduler.job("vm1")
