@@ -33,7 +33,7 @@ def _where(command: Callable[..., Any]) -> Any:  # noqa: ANN401  # a click comma
     @click.option("--key-file", metavar="FILE", type=_FILE, help="A file with the passphrase for LUKS.")
     @click.pass_obj
     @functools.wraps(command)
-    def run(directory: Path, /, revision: str, partition: str | None, key_file: Path | None, **options: Any) -> object:  # noqa: ANN401
+    def run(directory: Path, /, revision: str, partition: str | None, key_file: Path | None, **options: Any) -> object:  # noqa: ANN401  # as click calls it
         from backy_files.guest import opened
 
         return command(functools.partial(opened, directory, revision=revision, key_file=key_file), partition, **options)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backy.api import BackyError
+from backy.api import PAGE_SIZE, BackyError
 from backy.durable import write_if_different
 from backy.reading import open_repository
 
@@ -30,6 +30,8 @@ BUILDER: Final = 65532
 _QEMU: Final = f"qemu-system-{platform.machine()}"
 _SECCOMP: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _LIMITS: Final = ("prlimit", "--core=0", f"--as={8 * 2**30}", f"--fsize={4 * 2**30}", "--nofile=1024", "--")
+_SECTOR: Final = 512
+"""Bytes of a usual sector."""
 _MEMORY: Final = "1280"
 """MiB of the virtual machine. A key of LUKS2 may need 1 GiB."""
 # The server ends, and the folder is removed, when standard input is closed: also if backy is killed.
@@ -89,7 +91,7 @@ class Sandbox:
     def drive(self) -> list[str]:
         """The options of libguestfs' programs for the disk: nothing tells the format by the guest's content."""
         uri = f"nbd://?socket={self.folder}/socket"
-        return ["--ro", "--format=raw", *([f"--blocksize={self.sector}"] if self.sector != 512 else []), "-a", uri]  # noqa: PLR2004
+        return ["--ro", "--format=raw", *([f"--blocksize={self.sector}"] if self.sector > _SECTOR else []), "-a", uri]
 
     def environment(self) -> dict[str, str]:
         """Return the environment of libguestfs' programs."""
@@ -121,7 +123,8 @@ def sandbox(directory: Path, specification: str) -> Iterator[Sandbox]:
     revision = repository.select(specification).id
     with repository.image(revision) as image:
         # A disk whose partition table lies in its second block of 4096 bytes has sectors of that size.
-        sector = 4096 if image.size >= 8192 and image.pread(4096, 8) == b"EFI PART" else 512  # noqa: PLR2004
+        is_large = image.size >= 2 * PAGE_SIZE and image.pread(PAGE_SIZE, 8) == b"EFI PART"
+        sector = PAGE_SIZE if is_large else _SECTOR
     with tempfile.TemporaryDirectory(prefix="backy-files-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         if os.geteuid() == 0:
@@ -205,7 +208,7 @@ def _kvm(cache: Path) -> bool:
         machine += ["-kernel", str(cache / "fixed/kernel"), "-append", "console=ttyS0 panic=-1", "-serial", "stdio"]
         group = device.stat().st_gid if device.exists() else None
         command = ["timeout", "-s", "KILL", "5", *confined(*machine, group=group)]
-        done = subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL)  # noqa: S603
+        done = subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL)  # noqa: S603  # likewise
         boots = b"Linux version" in done.stdout
         if not boots:
             log.warning("KVM does not work here, so guests' files are read by an emulated processor, which is slow")

@@ -40,7 +40,7 @@ class Session:
                 "bufsize": 0,
             }
             where: dict[str, Any] = {"env": sandbox.environment(), "cwd": sandbox.work, "pass_fds": descriptors}
-            self._process = subprocess.Popen(command, **pipes, **where, start_new_session=True)  # noqa: S603
+            self._process = subprocess.Popen(command, **pipes, **where, start_new_session=True)  # noqa: S603  # no shell
 
     def __enter__(self) -> Self:
         try:

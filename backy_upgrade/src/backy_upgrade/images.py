@@ -2,6 +2,7 @@
 
 import errno
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ class _Map(msgspec.Struct):
     size: int
 
 
-class OldImage:
+class OldImage(ABC):
     """An image of backy 2, as an image to import."""
 
     name = None
@@ -87,9 +88,9 @@ class OldImage:
             offset += stop - begin
         return b"".join(pieces)
 
+    @abstractmethod
     def _read(self, index: int, begin: int, stop: int) -> bytes:
         """Return a part of a chunk."""
-        raise NotImplementedError
 
 
 class ChunkedImage(OldImage):
