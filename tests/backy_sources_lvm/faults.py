@@ -15,12 +15,12 @@ from pathlib import Path
 
 from backy.api import SourceError
 from backy.cli.main import main
-from backy_sources_lvm import metadata, programs
-from backy_sources_lvm.device import Device
+from backy_sources_lvm import snapshots, volumes
+from backy_sources_lvm.snapshots import Device
 
 POOL = "vg-p--o-tpool"
 WEB1 = "/dev/vg/web--1_data"
-REAL = programs.run_into
+REAL = volumes.run_into
 PATIENCE = 240
 """Seconds after which what ought to happen counts as never happening."""
 
@@ -68,7 +68,7 @@ def after_each(act: Callable[[int, str], object]) -> Callable[[], None]:
             made.append(" ".join(command))
             act(len(made), made[-1])
 
-        programs.run_into = metadata.run_into = run_into
+        volumes.run_into = snapshots.run_into = run_into
 
     return prepare
 

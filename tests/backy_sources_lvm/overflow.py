@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from backy.cli.main import main
-from backy_sources_lvm.device import Device
+from backy_sources_lvm.snapshots import Device
 
 READ = Device.pread
 WRITE = "dd if=/dev/zero of=/dev/vg/web1 bs=1M count=8 oflag=direct status=none"

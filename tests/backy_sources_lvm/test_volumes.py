@@ -10,11 +10,20 @@ import pytest
 
 from backy.api import Job, SourceError
 from backy_sources_lvm.config import LvmConfig
-from backy_sources_lvm.metadata import parse_held
-from backy_sources_lvm.programs import reason, run
+from backy_sources_lvm.snapshots import parse_held
 from backy_sources_lvm.source import LvmSource
-from backy_sources_lvm.space import bytes_left, check_pool, snapshot_bytes
-from backy_sources_lvm.volumes import FIELDS, Volume, device_path, parse_volumes, snapshot_name
+from backy_sources_lvm.volumes import (
+    FIELDS,
+    Volume,
+    bytes_left,
+    check_pool,
+    device_path,
+    parse_volumes,
+    reason,
+    run,
+    snapshot_bytes,
+    snapshot_name,
+)
 
 LVS = """
   {

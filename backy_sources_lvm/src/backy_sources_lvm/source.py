@@ -8,11 +8,18 @@ from contextlib import ExitStack, contextmanager
 from backy.api import Job, Snapshot, SourceError
 from backy.errors import warned
 from backy_sources_lvm.config import LvmConfig
-from backy_sources_lvm.device import Device, opened
-from backy_sources_lvm.programs import run
-from backy_sources_lvm.space import check_pool, snapshot_bytes
-from backy_sources_lvm.thin import ThinSnapshot, read_metadata
-from backy_sources_lvm.volumes import Volume, device_path, snapshot_name, tag, volume, volumes
+from backy_sources_lvm.snapshots import Device, ThinSnapshot, opened, read_metadata
+from backy_sources_lvm.volumes import (
+    Volume,
+    check_pool,
+    device_path,
+    run,
+    snapshot_bytes,
+    snapshot_name,
+    tag,
+    volume,
+    volumes,
+)
 
 log = logging.getLogger(__name__)
 

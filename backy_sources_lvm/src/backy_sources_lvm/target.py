@@ -16,9 +16,7 @@ from backy.config import typed
 from backy.durable import closed_at_end, pwrite_all
 from backy.errors import raising
 from backy_sources_lvm.config import LvmConfig, is_name, parse_specification
-from backy_sources_lvm.programs import run
-from backy_sources_lvm.space import bytes_left, check_pool
-from backy_sources_lvm.volumes import Volume, volume, volumes
+from backy_sources_lvm.volumes import Volume, bytes_left, check_pool, run, volume, volumes
 
 log = logging.getLogger(__name__)
 _ZERO: Final = 0x127F  # BLKZEROOUT of linux/fs.h

@@ -1,14 +1,88 @@
-"""What LVM tells of its volumes."""
+"""Calls LVM's programs, and has what they tell of volumes and of the space for their snapshots.
 
+Every error is one line. Pools that are full harm the machines whose volumes lie in them.
+"""
+
+import os
 import re
-from typing import Final
+import select
+import subprocess
+import tempfile
+from typing import IO, Final
 
 import msgspec
 
 from backy.api import ID_PATTERN, SourceError
-from backy_sources_lvm.programs import run
+from backy.durable import closed_at_end
 
+TIMEOUT: Final = 600
+"""Seconds that a program of LVM may take."""
+COMPARING: Final = 6 * 3600
+"""Seconds that reading a pool's metadata may take: that of a pool of many TiB has gigabytes."""
+_PACKAGES: Final = {"thin_delta": "thin-provisioning-tools", "thin_dump": "thin-provisioning-tools"}
+_CONCLUSIONS: Final = ("Command failed.", "Run `")
+"""How lines of errors begin that tell no cause."""
+_FOLDERS: Final = "/usr/sbin:/sbin"
+"""Where the programs lie, which the PATH of a service may leave out."""
 _SNAPSHOT: Final = re.compile(rf".+\.backy-({ID_PATTERN.pattern})")
+_SHARE: Final = 5
+"""A snapshot of a volume that is not thin gets so many times less than the volume."""
+_LEAST: Final = 20
+"""With less than this share of the volume, a snapshot is likely to overflow."""
+
+
+def run(what: str, *command: str, limit: float = TIMEOUT) -> str:
+    """Run a program and return what it prints; raise SourceError, which begins with `what`, if it fails."""
+    with tempfile.TemporaryFile() as output:
+        run_into(output, what, *command, limit=limit)
+        output.seek(0)
+        return output.read().decode(errors="replace")
+
+
+def run_into(output: IO[bytes], what: str, *command: str, limit: float = TIMEOUT) -> None:
+    """Run a program that prints to a file; raise SourceError, which begins with `what`, if it fails.
+
+    A program that takes longer than `limit` is left alone, and so is one that runs when this process is told to end:
+    LVM holds writers of a volume back while it makes a snapshot, and would hold them back for ever.
+    """
+    environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', os.defpath)}:{_FOLDERS}"}
+    # files, not pipes: a program must not die of a closed pipe if this process is killed
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(  # noqa: S603  # LVM's programs, and names that were checked
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment, start_new_session=True
+            )
+        except FileNotFoundError:
+            package = _PACKAGES.get(command[0], "lvm2")
+            raise SourceError(f"{what}: the program {command[0]} is missing; install the package {package}") from None
+        code = _ended(process, what, command[0], limit)
+        errors.seek(0)
+        told = errors.read().decode(errors="replace")
+    if code:
+        raise SourceError(f"{what}: {command[0]}: {reason(told) or f'exit code {code}'}")
+
+
+def _ended(process: subprocess.Popen[bytes], what: str, program: str, limit: float) -> int:
+    """Wait for a program and return its exit code."""
+    # Popen's own wait with a limit looks again and again, for up to a twentieth of a second too long
+    with closed_at_end(os.pidfd_open(process.pid)) as descriptor:
+        ending = select.poll()
+        ending.register(descriptor, select.POLLIN)
+        try:
+            has_ended = ending.poll(limit * 1000)
+        except BaseException:
+            # this process shall end, but not before its program: what that has made is removed next
+            process.wait(limit)
+            raise
+    if not has_ended:
+        raise SourceError(f"{what}: {program} does not end within {limit:.0f} s, and still runs")
+    return process.wait()
+
+
+def reason(told: str) -> str:
+    """Return the line of a program's errors that tells the cause: the last one that is no mere conclusion."""
+    lines = [line.strip() for line in told.partition("Usage:")[0].splitlines()]
+    return next((line for line in reversed(lines) if line and not line.startswith(_CONCLUSIONS)), "")
 
 
 class Volume(msgspec.Struct, frozen=True):
@@ -117,3 +191,41 @@ def volume(what: str, group: str, name: str) -> tuple[Volume, dict[str, Volume]]
     if name not in found:
         raise SourceError(f"{what}: there is no volume {name} in the volume group {group}")
     return found[name], found
+
+
+def check_pool(what: str, pool: Volume, limit: float, more: int = 0) -> None:
+    """Raise SourceError if a thin pool is nearly full, or would be with so many bytes `more`."""
+    used = [("data", pool.data_percent, 100 * more / max(pool.lv_size, 1)), ("metadata", pool.metadata_percent, 0)]
+    # without an active volume in it, a pool tells no figures
+    figures = " and ".join(f"{percent} % of its {name}" for name, percent, _ in used if percent)
+    if any(percent and float(percent) + added >= limit for _, percent, added in used):
+        raise SourceError(
+            f"{what}: the pool {pool.lv_name} has used {figures}, and {f'{more} bytes more' if more else 'a snapshot'} "
+            f"might fill it; extend the pool by lvextend, or set 'pool-limit', now {limit:g} %"
+        )
+
+
+def bytes_left(pool: Volume, limit: float) -> int:
+    """Return how much may be written to a pool before it is nearly full."""
+    return int(pool.lv_size * (limit - float(pool.data_percent or 0)) / 100)
+
+
+def snapshot_bytes(what: str, origin: Volume, wanted: int | None) -> int:
+    """Return the size of a snapshot of a volume that is not thin.
+
+    Raises:
+        SourceError: the group has not enough space left for it.
+    """
+    extent, free = origin.vg_extent_size, origin.vg_free
+    least = _rounded(wanted or -(-origin.lv_size // _LEAST), extent)
+    if free < least:
+        raise SourceError(
+            f"{what}: its snapshot needs {least} bytes, and the volume group has {free} left; extend the group, or "
+            "set a smaller 'snapshot-size'"
+        )
+    return least if wanted else min(_rounded(-(-origin.lv_size // _SHARE), extent), free)
+
+
+def _rounded(size: int, extent: int) -> int:
+    """Return `size` as a multiple of an extent, one at least."""
+    return max(1, -(-size // extent)) * extent

@@ -1,0 +1,224 @@
+"""Reads snapshots: of a thin volume only what is mapped, or only what has changed, as the pool's metadata tell.
+
+The kernel keeps one copy of the metadata of a pool in use for such readers. Who wants to read reserves it, and has to
+release it.
+"""
+
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+from backy.api import Consistency, Extent, SourceError
+from backy.durable import closed_at_end, pwrite_all
+from backy.errors import raising
+from backy_sources_lvm import mapping
+from backy_sources_lvm.volumes import COMPARING, Volume, run, run_into
+
+log = logging.getLogger(__name__)
+FOLDER: Final = Path("/var/lib/backy-lvm")
+"""Has a file for each pool, which is locked while its metadata is reserved, and names what is reserved."""
+_BEGUN: Final = "reserving"
+"""Is noted before anything is reserved."""
+_PIECE: Final = 2**16
+
+
+class ReservedError(SourceError):
+    """Somebody else has reserved the metadata."""
+
+
+def parse_held(status: str) -> int | None:
+    """Return the block of the reserved copy from what `dmsetup status` tells of a pool; None if there is none.
+
+    Raises:
+        SourceError: the pool can not be used, or this is no pool.
+    """
+    # the transaction, blocks of metadata, blocks of data, and the block in question; a pool that failed has fewer
+    match = re.fullmatch(r"\d+ \d+ thin-pool \d+ \d+/\d+ \d+/\d+ (-|\d+) .*", status.strip())
+    if match is None:
+        raise SourceError(f"the pool can not be used: its status is '{status.strip()}'")
+    return None if match[1] == "-" else int(match[1])
+
+
+def compare(what: str, pool: Volume, output: IO[bytes], thin_ids: tuple[str, ...], folder: Path = FOLDER) -> None:
+    """Write what thin_delta or thin_dump tells to a file.
+
+    Args:
+        what: Begin of messages.
+        pool: The pool.
+        output: The file.
+        thin_ids: One volume of the pool, or an earlier and a later one, to be compared.
+        folder: Where the lock of the pool is.
+
+    Raises:
+        ReservedError: somebody else reads the metadata.
+        SourceError: the metadata can not be read.
+    """
+    if len(thin_ids) == 1:
+        command = ["thin_dump", "--metadata-snap", "--dev-id", thin_ids[0]]
+    else:
+        command = ["thin_delta", "--metadata-snap", "--verbose", "--snap1", thin_ids[0], "--snap2", thin_ids[1]]
+    with _locked(folder / pool.lv_uuid) as mark, _reserved(what, pool, mark):
+        run_into(output, what, *command, f"{pool.lv_dm_path}_tmeta", limit=COMPARING)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Wait until no other backup has reserved the metadata of the pool whose file this is."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with closed_at_end(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)) as mark:
+        fcntl.flock(mark, fcntl.LOCK_EX)
+        yield mark
+
+
+@contextmanager
+def _reserved(what: str, pool: Volume, mark: int) -> Iterator[None]:
+    """Reserve the metadata while the context lasts. `mark` keeps what is reserved for the case that this is killed."""
+    device = f"{pool.lv_dm_path}-tpool"
+    held = parse_held(run(what, "dmsetup", "status", device))
+    if held is not None:
+        # The lock is ours, so nobody uses what a killed backup has noted. What it had not noted yet, or had given free
+        # already, may be another program's by now, which then reads.
+        noted = os.pread(mark, 64, 0).decode(errors="replace") in {f"{held}\n", _BEGUN}
+        if not noted or _is_read(what, pool):
+            raise ReservedError(
+                f"{what}: another program has reserved the metadata of the pool {pool.lv_name}; if none runs "
+                f"that does, 'dmsetup message {device} 0 release_metadata_snap' gives it free"
+            )
+        log.info("%s: releasing the metadata of the pool that a backup had reserved that was killed", what)
+        _release(what, device, mark)
+    _note(mark, _BEGUN)
+    try:
+        run(what, "dmsetup", "message", device, "0", "reserve_metadata_snap")
+    except SourceError:
+        _note(mark, "")
+        raise
+    try:
+        _note(mark, f"{parse_held(run(what, 'dmsetup', 'status', device))}\n")
+        yield
+    finally:
+        _release(what, device, mark)
+
+
+def _is_read(what: str, pool: Volume) -> bool:
+    """Tell whether a program has the metadata of a pool open, beside the pool itself."""
+    columns = ("--columns", "--noheadings", "--options", "open")
+    return run(what, "dmsetup", "info", *columns, f"{pool.lv_dm_path}_tmeta").strip() != "1"
+
+
+def _release(what: str, device: str, mark: int) -> None:
+    run(what, "dmsetup", "message", device, "0", "release_metadata_snap")
+    _note(mark, "")
+
+
+def _note(mark: int, text: str) -> None:
+    os.ftruncate(mark, 0)
+    pwrite_all(mark, text.encode(), 0)
+    os.fsync(mark)
+
+
+class Device:
+    """An open device whose content does not change. `failed` finds out why it can not be read; None if it can not tell.
+
+    Several threads may read at once.
+    """
+
+    consistency: Consistency = "crash"
+    """What the image is like: LVM holds writes back while it makes a snapshot."""
+
+    def __init__(self, descriptor: int, what: str, failed: Callable[[], str | None]) -> None:
+        self._descriptor = descriptor
+        self._what = what
+        self._failed = failed
+        self.size = os.lseek(descriptor, 0, os.SEEK_END)
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield all of it as data."""
+        if self.size:
+            yield Extent(0, self.size, data=True)
+
+    def changes(self) -> Iterator[Extent] | None:
+        """Return None: the changes are not known."""
+        return None
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
+        if offset + length > self.size:
+            raise SourceError(f"{self._what} has {self.size} bytes: there are no {length} at {offset}")
+        pieces = []
+        try:
+            # a signal may cut a read short, and Linux reads 2 GiB at most at a time
+            while length and (piece := os.pread(self._descriptor, length, offset)):
+                pieces.append(piece)
+                offset, length = offset + len(piece), length - len(piece)
+        except OSError as error:
+            raise SourceError(f"{self._what}: {self._failed() or f'{error.strerror} at {offset}'}") from error
+        if length:
+            raise SourceError(f"{self._what} ends at {offset}, before its end at {self.size}")
+        return b"".join(pieces)
+
+
+@contextmanager
+def opened(path: str, what: str) -> Iterator[int]:
+    """Open a device for reading while the context lasts; raise SourceError if that fails."""
+    with raising(SourceError, f"{what}: {path}"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with closed_at_end(descriptor):
+        yield descriptor
+
+
+class ThinSnapshot(Device):
+    """A snapshot of a thin volume.
+
+    The file `told` has what the pool's metadata tell of it, and of what has changed since the snapshot `earlier`; None
+    if that could not be read. `holes` tells whether what is not mapped reads as zeroes.
+    """
+
+    def __init__(self, descriptor: int, what: str, told: int | None, earlier: Volume | None, *, holes: bool) -> None:
+        super().__init__(descriptor, what, lambda: None)
+        self._told = told
+        self._earlier = earlier
+        self._holes = holes
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield data and holes."""
+        if self._told is None:
+            return super().extents()
+        return mapping.extents(self._stretches(self._told))
+
+    def changes(self) -> Iterator[Extent] | None:
+        """Yield the ranges that differ from the earlier snapshot; None if there is none."""
+        if self._told is None or self._earlier is None:
+            return None
+        return mapping.changes(self._stretches(self._told), self._earlier.lv_size)
+
+    def _stretches(self, told: int) -> Iterator[mapping.Stretch]:
+        return mapping.stretches(mapping.parse_runs(_pieces(told)), self.size, holes=self._holes)
+
+
+def read_metadata(what: str, pool: Volume, told: IO[bytes], thin_ids: tuple[str, ...]) -> bool:
+    """Write what `compare` finds to a file; return false, and log why, if that fails."""
+    try:
+        compare(what, pool, told, thin_ids)
+        # what can not be understood shall be known before a backup has relied on half of it
+        for _ in mapping.parse_runs(_pieces(told.fileno())):
+            pass
+    except ReservedError as error:
+        log.warning("%s; all of it is read", error)
+    except (SourceError, OSError, ValueError) as error:
+        log.warning("%s: all of it is read, for the metadata of its pool can not be: %s", what, error)
+    else:
+        return True
+    return False
+
+
+def _pieces(file: int) -> Iterator[bytes]:
+    """Yield the content of a file. Each call has a position of its own."""
+    position = 0
+    while piece := os.pread(file, _PIECE, position):
+        position += len(piece)
+        yield piece
