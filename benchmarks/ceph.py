@@ -25,8 +25,7 @@ from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.sealed import FORMAT
 from backy.system.parallel import in_parallel
-from backy_sources_ceph.config import CephConfig
-from backy_sources_ceph.connection import opened_pool
+from backy_sources_ceph.connection import CephConfig, opened_pool
 from backy_sources_ceph.snapshot import opened_snapshot
 from tests.cluster import Cluster
 

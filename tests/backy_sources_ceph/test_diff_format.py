@@ -11,9 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import SourceError
-from backy_sources_ceph.diff_format import Contents, parse
-from backy_sources_ceph.pieces import Piece
-from backy_sources_ceph.reader import Reader
+from backy_sources_ceph.diff_format import Contents, Piece, Reader, parse
 
 Encode = Callable[..., bytes]
 NAMES = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=9)

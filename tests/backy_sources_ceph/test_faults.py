@@ -15,7 +15,7 @@ from backy.errors import ExitCode
 from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
-from backy_sources_ceph.lease import PREFIX
+from backy_sources_ceph.image import _LEASES
 from backy_sources_ceph.snapshot import RbdSnapshot
 
 TIMEOUTS = "".join(f"{key} = 3\n" for key in ("client_mount_timeout", "rados_osd_op_timeout", "rados_mon_op_timeout"))
@@ -63,7 +63,7 @@ def test_an_osd_that_dies_during_a_backup(durable_disks, repositories, backup, i
         left = disk.snapshots()
         assert left[0] == f"backy-{first.id}"
         assert len(left) == 2
-        (lease,) = (found.key for found in disk.ioctx.list_objects() if found.key.startswith(PREFIX))
+        (lease,) = (found.key for found in disk.ioctx.list_objects() if found.key.startswith(_LEASES))
         disk.ioctx.remove_object(lease)  # it would run out in a minute
         second = backup(repository)
         assert disk.snapshots() == [f"backy-{second.id}"]

@@ -11,11 +11,10 @@ import pytest
 
 from backy.api import CHUNK_SIZE, Job, SourceBusyError, SourceError
 from backy.errors import ExitCode
-from backy_sources_ceph.lease import PREFIX, Lease, leased
-from backy_sources_ceph.owner import Owner
+from backy_sources_ceph.image import _LEASES, Lease, Owner, leased
 
 ONE, OTHER = Owner("one", "web1", "backup1"), Owner("other", "web1", "backup2")
-OBJECT = PREFIX + "image"
+OBJECT = _LEASES + "image"
 PATIENCE = 60
 
 
@@ -33,7 +32,7 @@ def taken(pool, owner: Owner, seconds: int) -> Lease:
 
 
 def leases(pool) -> list[str]:
-    return [found.key for found in pool.list_objects() if found.key.startswith(PREFIX)]
+    return [found.key for found in pool.list_objects() if found.key.startswith(_LEASES)]
 
 
 def test_an_image_that_another_repository_backs_up_is_busy(disks, repositories, backy, backup) -> None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy_sources_ceph.pieces import ZEROES, Piece, Pieces, overlaid
+from backy_sources_ceph.diff_format import ZEROES, Piece, Pieces, overlaid
 
 SIZE = 40
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import CHUNK_SIZE, Extent, SourceError
-from backy_sources_ceph.read_ahead import DEPTH, ReadAhead
+from backy_sources_ceph.snapshot import DEPTH, ReadAhead
 
 SIZE = 40 * CHUNK_SIZE + 1000
 WHOLE = [Extent(0, SIZE, data=True)]

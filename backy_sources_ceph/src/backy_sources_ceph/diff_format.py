@@ -5,15 +5,25 @@ byte (whether a snapshot is protected), and a line "rbd image diffs v2" before t
 first, each kind at most once and in any order, then data in ascending order. All numbers are little endian. An image
 is a sequence of diffs, from one snapshot to the next one and to the current state.
 
-The parser leaves data where it is and needs 24 bytes of memory for each record.
+The parser leaves data where it is: it maps ascending ranges of the image, the *pieces*, to places in the stream, which
+takes 24 bytes of memory for each.
 """
 
+from __future__ import annotations
+
+import os
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import BinaryIO, Final, NamedTuple, NoReturn
 
-from backy_sources_ceph.pieces import ZEROES, Piece, Pieces, overlaid
-from backy_sources_ceph.reader import Reader
+from backy.api import SourceError
 
+ZEROES: Final = -1
+"""The place of a piece that reads as zeroes."""
+_BLOCK: Final = 2**20
+"""Bytes that are read from a pipe at a time."""
 DIFFS: Final = {b"rbd diff v1\n": 1, b"rbd diff v2\n": 2}
 IMAGE: Final = b"rbd image v2\n"
 IMAGE_DIFFS: Final = b"rbd image diffs v2\n"
@@ -23,6 +33,135 @@ LARGEST_IMAGE: Final = 2**50
 # Far more than Ceph takes, and little enough to read before it is checked.
 LONGEST_NAME: Final = 4096
 """Bytes of the longest name of a snapshot that is accepted."""
+
+
+class Piece(NamedTuple):
+    """A range of an image and the place of its data."""
+
+    offset: int
+    length: int
+    place: int
+    """The byte of the stream where the data begins; negative if the data is not in the stream."""
+
+    @property
+    def end(self) -> int:
+        """The first byte after the piece."""
+        return self.offset + self.length
+
+    def part(self, start: int, end: int) -> Piece:
+        """Return the part from `start` to before `end`, both inside of the piece."""
+        return Piece(start, end - start, self.place if self.place < 0 else self.place + start - self.offset)
+
+
+class Pieces:
+    """Pieces in ascending order without overlaps."""
+
+    def __init__(self, pieces: Iterable[Piece] = ()) -> None:
+        # Arrays instead of a list of tuples, which would take several times the memory.
+        self._offsets = array("q")
+        self._lengths = array("q")
+        self._places = array("q")
+        for piece in pieces:
+            self.append(piece)
+
+    def append(self, piece: Piece) -> None:
+        """Add a piece behind all others."""
+        self._offsets.append(piece.offset)
+        self._lengths.append(piece.length)
+        self._places.append(piece.place)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __iter__(self) -> Iterator[Piece]:
+        return map(Piece, self._offsets, self._lengths, self._places)
+
+    @property
+    def end(self) -> int:
+        """The first byte after the last piece."""
+        return self._offsets[-1] + self._lengths[-1] if self._offsets else 0
+
+    def within(self, start: int, end: int) -> Iterator[Piece]:
+        """Yield the pieces from `start` to before `end`, cut at both."""
+        # The last piece that begins at or before `start` may reach beyond it.
+        for index in range(max(bisect_right(self._offsets, start) - 1, 0), len(self._offsets)):
+            piece = Piece(self._offsets[index], self._lengths[index], self._places[index])
+            if piece.offset >= end:
+                return
+            if piece.end > start:
+                yield piece.part(max(piece.offset, start), min(piece.end, end))
+
+
+def overlaid(lower: Iterable[Piece], upper: Iterable[Piece]) -> Iterator[Piece]:
+    """Yield, in order, all pieces of `upper` and the parts of `lower` that they do not cover."""
+    rest = iter(lower)
+    below = next(rest, None)
+    for above in upper:
+        while below and below.offset < above.offset:
+            yield below.part(below.offset, min(below.end, above.offset))
+            below = below.part(above.offset, below.end) if below.end > above.offset else next(rest, None)
+        # What is left now begins under the upper piece: skip it up to the end of that.
+        while below and below.offset < above.end:
+            below = below.part(above.end, below.end) if below.end > above.end else next(rest, None)
+        yield above
+    while below:
+        yield below
+        below = next(rest, None)
+
+
+class Reader:
+    """A stream in a file, or from a pipe: then everything read is also written to the file `kept`.
+
+    Raises:
+        SourceError: the stream ends too early; the text has the position in bytes.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, kept: BinaryIO | None = None) -> None:
+        self._file = file
+        self._name = name
+        self._kept = kept
+        if kept is None:
+            start = file.tell()
+            self._length = file.seek(0, os.SEEK_END)
+            file.seek(start)
+
+    @property
+    def position(self) -> int:
+        """The number of bytes that were read or left out."""
+        return (self._kept or self._file).tell()
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise SourceError."""
+        raise SourceError(f"{self._name} {what} (at byte {self.position}); nothing was imported")
+
+    def some(self, length: int) -> bytes:
+        """Read a few bytes; fewer than `length` at the end only."""
+        data = self._file.read(length)
+        if self._kept:
+            self._kept.write(data)
+        return data
+
+    def exactly(self, length: int) -> bytes:
+        """Read a few bytes."""
+        data = self.some(length)
+        if len(data) < length:
+            self.refuse("is cut short")
+        return data
+
+    def number(self, length: int) -> int:
+        """Read a number of so many bytes."""
+        return int.from_bytes(self.exactly(length), "little")
+
+    def leave_out(self, length: int) -> None:
+        """Pass by any number of bytes."""
+        if self._kept:
+            # A pipe can not be sought in. Reading also keeps the data, which the import needs later.
+            for start in range(0, length, _BLOCK):
+                self.exactly(min(_BLOCK, length - start))
+        elif self.position + length > self._length:
+            self.refuse("is cut short")
+        else:
+            self._file.seek(length, os.SEEK_CUR)
 
 
 @dataclass(frozen=True)

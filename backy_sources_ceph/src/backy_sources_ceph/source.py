@@ -6,11 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from backy.api import Consistency, Job, Snapshot, SourceError
-from backy_sources_ceph.config import CephConfig
-from backy_sources_ceph.connection import UnreachableError, opened_pool
-from backy_sources_ceph.image import PREFIX, Image, opened_image
-from backy_sources_ceph.lease import Lease, leased
-from backy_sources_ceph.owner import Owner
+from backy_sources_ceph.connection import CephConfig, UnreachableError, opened_pool
+from backy_sources_ceph.image import PREFIX, Image, Lease, Owner, leased, opened_image
 from backy_sources_ceph.snapshot import opened_snapshot
 
 log = logging.getLogger(__name__)

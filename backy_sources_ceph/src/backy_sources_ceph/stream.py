@@ -9,9 +9,7 @@ from pathlib import Path
 
 from backy.api import Extent, Image, Snapshot, SourceError
 from backy.durable import pread_all
-from backy_sources_ceph.diff_format import Contents, parse
-from backy_sources_ceph.pieces import ZEROES, Piece, overlaid
-from backy_sources_ceph.reader import Reader
+from backy_sources_ceph.diff_format import ZEROES, Contents, Piece, Reader, overlaid, parse
 
 STANDARD_INPUT = 0
 _BASE = -2

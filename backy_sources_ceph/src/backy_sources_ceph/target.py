@@ -11,8 +11,7 @@ import msgspec
 from backy.api import Config, ConfigError, RestoreTarget, TargetError
 from backy.config import typed
 from backy.errors import raising
-from backy_sources_ceph.config import CephConfig, parse_specification
-from backy_sources_ceph.connection import bindings, opened_pool, reason, reported
+from backy_sources_ceph.connection import CephConfig, bindings, opened_pool, parse_specification, reason, reported
 
 log = logging.getLogger(__name__)
 FEATURES: Final = {
