@@ -1,12 +1,55 @@
-"""How much of the space of a repository is taken only as the base of differences."""
+"""How much space a repository takes on the disk, and how much of that only as the base of differences."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from backy.api import Held
+from backy.durable import closed_at_end, open_regular
 from backy.errors import StorageError
+from backy.extents import mapped
 from backy.repository.live import LiveChunks
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
+
+
+def occupied(directory: Path) -> int:
+    """Return the bytes that all files below `directory` take on the disk. Blocks that raw images share count once."""
+    size = 0
+    shared: list[tuple[int, int]] = []
+    for folder, _, names, descriptor in os.fwalk(directory):
+        for name in names:
+            try:
+                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # removed since it was listed
+            try:
+                # Only raw images share blocks, and their names are ids. `du` would count each of them in full.
+                if folder == os.fspath(directory) and "." not in name and found.st_blocks:
+                    shared = list(_joined(sorted([*shared, *_blocks(directory / name)])))
+                    continue
+            except (OSError, ValueError):
+                pass  # this file system does not tell, and so it shares no blocks either
+            size += found.st_blocks * 512
+    return size + sum(end - start for start, end in shared)
+
+
+def _blocks(path: Path) -> Iterator[tuple[int, int]]:
+    """Yield where the blocks of a file are on the disk: the first byte of a run of them, and the one after the last."""
+    with closed_at_end(open_regular(path)) as descriptor:
+        for extent in mapped(descriptor):
+            yield extent.physical, extent.physical + extent.length
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Join ranges, given ascending, that touch or overlap."""
+    first = last = 0
+    for start, end in ranges:
+        if start > last:
+            yield first, last
+            first = start
+        last = max(last, end)
+    yield first, last
 
 
 def held_by(repository: Repository, revisions: Sequence[Revision]) -> Held:

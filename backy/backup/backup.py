@@ -27,8 +27,7 @@ from backy.errors import BackyError, RepositoryBusyError, SourceBusyError, Sourc
 from backy.image.stored import StoredImage
 from backy.integrity import quarantine
 from backy.integrity.damage import chunk_ids, referring, repair_or_distrust, report_damage
-from backy.integrity.doubt import doubt
-from backy.integrity.seen import Seen
+from backy.integrity.seen import Seen, doubt
 from backy.integrity.verify import Judge
 from backy.plugins.broken import error_line
 from backy.plugins.events import Events

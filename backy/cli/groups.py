@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from backy.answers.occupied import occupied
+from backy.answers.space import occupied
 from backy.cli.output import chosen, echo, print_json
 from backy.cli.revisions import print_table
 from backy.durable import names_in
 from backy.errors import DamageError
-from backy.groups.group import Group
-from backy.groups.together import Together
+from backy.groups.group import Group, Together
 from backy.integrity import quarantine
 from backy.repository.running import begun
 from backy.text.phrases import counted, size

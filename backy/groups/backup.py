@@ -17,9 +17,8 @@ from backy.api import Moment
 from backy.backup.backup import Backup
 from backy.backup.rest import Rest, Stages
 from backy.errors import BackyError
-from backy.groups.changing import clean_up
-from backy.groups.group import Group
-from backy.groups.together import Together
+from backy.groups.group import Group, Together
+from backy.groups.retention import clean_up
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call
 from backy.repository.config import CONFIG

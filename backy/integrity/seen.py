@@ -1,7 +1,8 @@
 """What backups have seen of the source: when each chunk was read from it last, and when it was compared with it.
 
 The file `.compared` in the repository has the numbers of the revisions, by index. If it is lost, less is known: a doubt
-reaches further back than it has to, and verifiers that take turns begin with all chunks.
+reaches further back than it has to, and verifiers that take turns begin with all chunks. After a source hid a change,
+`doubt` follows from it: nobody knows when the source began to.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import logging
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
 
 from backy.api import LARGEST_IMAGE, Coverage, chunk_count
 from backy.durable import read_file, write_file
-from backy.repository.revision import Birth, Revision
+from backy.repository.journal.replay import DOUBT
+from backy.repository.repository import Repository
+from backy.repository.revision import Birth, Revision, Wrong
+from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
 FILE: Final = ".compared"
@@ -81,3 +85,37 @@ class Seen:
         oldest = min(self.coverage(birth.seq, size).compared, default=0)
         # of a revision that is forgotten, the one before has a time that is right as well
         return next((one.timestamp for one in (birth, *reversed(self._history)) if one.seq <= oldest), None)
+
+
+def doubted(revision: Revision, hidden: Collection[int], seen: Callable[[int], int]) -> tuple[int, ...]:
+    """Return the chunks of a revision that are in doubt: those that it took over by what the source told.
+
+    Args:
+        revision: The revision.
+        hidden: Indexes of the chunks of which the source hid a change.
+        seen: Returns the number of the last revision for which a chunk was read from the source, or compared with it.
+    """
+    return tuple(sorted(one for one in hidden if one < chunk_count(revision.size) and seen(one) < revision.seq))
+
+
+def doubt(
+    repository: Repository, hidden: Collection[int], seen: Callable[[int], int], now: datetime
+) -> tuple[str, ...]:
+    """Call revisions wrong in chunks of which the source hid a change; log and return the ids of those where it is new.
+
+    The caller holds `.backup`. Nothing takes this back: what reads only the storage can not know better.
+    """
+    changed = []
+    # the oldest first: the newest is built upon, so that after a crash in between all of this is found again
+    for revision in repository.records.history(trash=True):
+        known = revision.state.wrong or Wrong((), now)
+        chunks = tuple(sorted({*known.chunks, *doubted(revision, hidden, seen)}))
+        if chunks != known.chunks:
+            repository.records.change(revision, DOUBT, wrong=Wrong(chunks, known.since))
+            changed.append(revision.id)
+    if changed:
+        text = "the source hid a change of %s; wrong, as they took over what they had not read: %s"
+        log.error(text, counted(len(hidden), "chunk"), ", ".join(changed))
+        # a raw image that is the newest one loses its link
+        repository.link_last()
+    return tuple(changed)

@@ -18,11 +18,10 @@ from typing import NamedTuple, Self
 
 from backy.durable import closed_at_end
 from backy.errors import BackyError, TargetError
-from backy.mount.active import mounts
+from backy.mount.active import mounts, unmount
 from backy.mount.open_images import ImageFile
 from backy.mount.serve import serve as serve_mount
 from backy.mount.tree import Single
-from backy.mount.unmount import unmount
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.system.locking import PURGE_LOCK, shared

@@ -16,8 +16,7 @@ from typing import Any
 from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
 from backy.mount.active import read_ahead
-from backy.mount.cache import ChunkCache
-from backy.mount.open_images import Handle, ImageFile, OpenImages
+from backy.mount.open_images import ChunkCache, Handle, ImageFile, OpenImages
 from backy.mount.tree import Entry, Folder, Forest, Link, Single, Tree
 
 # Where libfuse 2 is installed as well, mfusepy would take that, which does not pass on SEEK_DATA and SEEK_HOLE.

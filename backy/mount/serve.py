@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backy.errors import BackyError, TargetError
 from backy.mount.active import SUBTYPE, mounts
-from backy.mount.cache import ChunkCache
+from backy.mount.open_images import ChunkCache
 from backy.mount.tree import Forest, Single, Tree
 from backy.terminal.plain import PlainFormatter
 from backy.text.phrases import counted

@@ -11,7 +11,7 @@ from backy.durable import naming, pwrite_all
 from backy.errors import BackyError, ConfigError, DamageError
 from backy.image.stored import StoredImage
 from backy.repository.repository import Repository
-from backy.restore.overwriting import open_file
+from backy.restore.target import open_file
 from backy.text.phrases import counted
 
 _NOT_TRIED, _READ, _BAD = "?", "+", "-"

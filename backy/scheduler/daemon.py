@@ -18,11 +18,11 @@ from backy.plugins.events import Events
 from backy.repository.revision import utc_now
 from backy.scheduler.configuration.configuration import Configuration, JobEntry, load
 from backy.scheduler.console.access import Access
-from backy.scheduler.jobs.agenda import Outcome
+from backy.scheduler.jobs.agenda import Outcome, Result
 from backy.scheduler.jobs.due import GRACE
 from backy.scheduler.jobs.ledger import Job, Ledger
 from backy.scheduler.jobs.repositories import pending
-from backy.scheduler.jobs.runner import Result, Runner
+from backy.scheduler.jobs.runner import Runner
 from backy.scheduler.jobs.scanner import Scanner
 from backy.scheduler.jobs.summary import Summary
 from backy.scheduler.monitoring.announcer import Announcer, SlaWatch

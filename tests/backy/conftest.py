@@ -11,7 +11,7 @@ from textwrap import dedent
 
 import pytest
 
-from backy.mount.cache import ChunkCache
+from backy.mount.open_images import ChunkCache
 
 NUMBERS = itertools.count()
 

@@ -9,7 +9,6 @@ OTHERS = {
     # files of the kernel
     "backy/system/clocks.py",
     "backy/mount/active.py",
-    "backy/mount/unmount.py",
     # files of backy itself, or that it has just made
     "backy/standalone/explain.py",
     "backy/mount/nbd.py",

@@ -24,8 +24,7 @@ def command(directory: Path, as_json: bool, trash: bool) -> None:
     that took. Data that is kept only as the base of differences counts for no revision and has a line of its own. The
     last line has the space that the repository takes on the disk now.
     """
-    from backy.answers.occupied import occupied
-    from backy.answers.space import held_by
+    from backy.answers.space import held_by, occupied
     from backy.cli.groups import print_status
     from backy.durable import names_in
     from backy.groups.group import opened

@@ -12,7 +12,7 @@ def command(mountpoint: Path) -> None:
 
     While a process or a loop device uses files there, it refuses and names it.
     """
-    from backy.mount.unmount import unmount
+    from backy.mount.active import unmount
 
     # Not checked here for being a folder: a mount whose program was killed is none.
     unmount(mountpoint)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
+from typing import NamedTuple
 
 from backy.retention.schedule import EPOCH, Schedule, spread
 from backy.scheduler.jobs.due import Due, Past, backoff, late_from, missed, next_due
@@ -47,6 +48,20 @@ class Outcome(Enum):
     FAILED = "failed"
     BUSY = "busy"
     """Another command held the repository. This is no failure of the job."""
+
+
+class Result(NamedTuple):
+    """The result of a run."""
+
+    outcome: Outcome
+    error: str | None = None
+    """What failed; set also if the backup is done and only a later step failed."""
+    put_off: bool = False
+    """Whether expiry or purge could not be done, as other commands use the repository."""
+    full: bool = False
+    """Whether the backup failed as a disk is full."""
+    occupied: int | None = None
+    """Bytes that the repository takes afterwards; None if nobody knows."""
 
 
 @dataclass(eq=False)

@@ -8,9 +8,8 @@ from datetime import datetime, timedelta
 import msgspec
 
 from backy.scheduler.configuration.configuration import Configuration, JobEntry
-from backy.scheduler.jobs.agenda import Agenda, Entry, Outcome, Phase, Pool
+from backy.scheduler.jobs.agenda import Agenda, Entry, Outcome, Phase, Pool, Result
 from backy.scheduler.jobs.due import GRACE, Past, by_interval, late_from, smallest_interval
-from backy.scheduler.jobs.runner import Result
 from backy.scheduler.jobs.summary import Audited, Summary
 from backy.scheduler.monitoring.status import Holding, JobStatus, PoolStatus, Remembered, verdict
 

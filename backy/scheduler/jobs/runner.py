@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
 
-from backy.answers.occupied import occupied
+from backy.answers.space import occupied
 from backy.durable import open_regular
 from backy.errors import BackyError, ExitCode
 from backy.plugins.events import HEEDLESS
 from backy.scheduler.configuration.configuration import JobEntry
-from backy.scheduler.jobs.agenda import Outcome
+from backy.scheduler.jobs.agenda import Outcome, Result
 from backy.scheduler.process import children
 from backy.scheduler.process.children import StandstillError, TimeLimitError
 from backy.scheduler.process.threads import aside
@@ -38,20 +37,6 @@ _FAILED_HOOK = re.compile(rf"[-0-9]+ [:0-9]+ \[\d+\] WARNING (.*){HEEDLESS}")
 
 _ERROR = re.compile(r"(?:[-0-9]+ [:0-9]+ \[\d+\] ERROR|Error:) (.*)")
 """An error as the log of a command has it, or as standard error has it if there was no log yet."""
-
-
-class Result(NamedTuple):
-    """The result of a run."""
-
-    outcome: Outcome
-    error: str | None = None
-    """What failed; set also if the backup is done and only a later step failed."""
-    put_off: bool = False
-    """Whether expiry or purge could not be done, as other commands use the repository."""
-    full: bool = False
-    """Whether the backup failed as a disk is full."""
-    occupied: int | None = None
-    """Bytes that the repository takes afterwards; None if nobody knows."""
 
 
 @dataclass

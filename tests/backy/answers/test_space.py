@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.answers.occupied import occupied
-from backy.answers.space import held_by
+from backy.answers.space import held_by, occupied
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Held
 from backy.backup.backup import Backup
 from backy.errors import StorageError

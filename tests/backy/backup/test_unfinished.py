@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.answers.occupied import occupied
+from backy.answers.space import occupied
 from backy.api import CHUNK_SIZE, BackyError, Consistency, SourceError
 from backy.backup.backup import Backup
 from backy.conversion.convert import Conversion

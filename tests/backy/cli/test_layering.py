@@ -14,7 +14,6 @@ MODULES = sorted(Path(cli.__file__).parent.rglob("*.py"))
 FORBIDDEN = {"backy.system.locking", "backy.plugins.events"}
 TOOLS = {
     "asyncio",
-    "backy.mount.cache",
     "backy.mount.open_images",
     "backy.repository.live",
     "backy.scheduler.process",

@@ -12,8 +12,7 @@ from backy.answers.audit import audit
 from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.errors import UnreadError
-from backy.integrity.doubt import doubt, doubted
-from backy.integrity.seen import Seen
+from backy.integrity.seen import Seen, doubt, doubted
 from backy.mount.tree import Tree
 from backy.repository.journal.journal import JOURNAL
 from backy.repository.repository import Repository

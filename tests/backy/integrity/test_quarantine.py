@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backy.answers.occupied import occupied
+from backy.answers.space import occupied
 from backy.backup.backup import Backup
 from backy.config import Duration, Size
 from backy.errors import BackyError, RepositoryBusyError

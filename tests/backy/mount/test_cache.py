@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backy.mount.cache import ChunkCache
+from backy.mount.open_images import ChunkCache
 
 SIZE = 1000
 

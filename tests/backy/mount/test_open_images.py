@@ -13,8 +13,7 @@ from backy.api import CHUNK_SIZE, PAGE_SIZE, ImageReader
 from backy.backup.backup import Backup
 from backy.conversion.convert import Conversion
 from backy.errors import DamageError
-from backy.mount.cache import ChunkCache
-from backy.mount.open_images import Handle, ImageFile, OpenImage, OpenImages
+from backy.mount.open_images import ChunkCache, Handle, ImageFile, OpenImage, OpenImages
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.retention.purge import purge

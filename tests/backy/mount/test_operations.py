@@ -12,8 +12,7 @@ import pytest
 from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.image.chunkmap import ZERO, ChunkMap
-from backy.mount.cache import ChunkCache
-from backy.mount.open_images import ImageFile
+from backy.mount.open_images import ChunkCache, ImageFile
 from backy.mount.operations import Operations
 from backy.mount.tree import Single, Tree
 from backy.repository.repository import Repository

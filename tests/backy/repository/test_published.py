@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backy.errors import RepositoryBusyError, RevisionNotFoundError, StorageError
-from backy.integrity.doubt import doubt
+from backy.integrity.seen import doubt
 from backy.integrity.verify import Judge, distrust
 from backy.making.making import rebuild_repository
 from backy.repository.repository import Repository

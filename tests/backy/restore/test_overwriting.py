@@ -15,8 +15,8 @@ import pytest
 from backy.backup.backup import Backup
 from backy.errors import TargetError
 from backy.repository.repository import Repository
-from backy.restore.overwriting import open_device, open_file
 from backy.restore.restore import Restore
+from backy.restore.target import open_device, open_file
 from backy.system.links import followed
 
 MIB = 2**20
@@ -241,7 +241,7 @@ def test_root_replaces_a_file_of_somebody_else_by_force_only(restore: Callable, 
 @AS_ROOT
 def test_others_than_root_never_replace_a_file_of_somebody_else() -> None:
     """Not even one that they may write to."""
-    code = "import os, sys; from pathlib import Path; from backy.restore.overwriting import open_file\n"
+    code = "import os, sys; from pathlib import Path; from backy.restore.target import open_file\n"
     code += f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
     code += "with open_file(Path(sys.argv[1]), existing=False, force=True) as opened: print(opened > 0)"
     # The folders of tests are for their user only.

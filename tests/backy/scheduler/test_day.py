@@ -35,8 +35,7 @@ from backy.retention.tags import add_tags
 from backy.retention.trash import content, undelete
 from backy.scheduler.configuration.configuration import JobEntry, load
 from backy.scheduler.daemon import Daemon
-from backy.scheduler.jobs.agenda import Outcome
-from backy.scheduler.jobs.runner import Result
+from backy.scheduler.jobs.agenda import Outcome, Result
 from backy.scheduler.jobs.scanner import ROUND
 from backy.scheduler.monitoring.check import State, Verdict, judge
 from backy.scheduler.monitoring.recorded import Recorded

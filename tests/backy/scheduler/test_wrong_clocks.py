@@ -27,8 +27,7 @@ from backy.retention.expire import expire
 from backy.retention.schedule import Schedule
 from backy.scheduler.configuration.configuration import load
 from backy.scheduler.daemon import Daemon
-from backy.scheduler.jobs.agenda import Outcome
-from backy.scheduler.jobs.runner import Result
+from backy.scheduler.jobs.agenda import Outcome, Result
 from backy.scheduler.process.clock import ClockWatch
 from backy.scheduler.process.systemd import Notifier
 from backy.testing.memory import MemoryRepository

@@ -15,8 +15,7 @@ from backy.backup.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError
 from backy.repository.repository import Repository
 from backy.repository.revision import Trust, utc_now
-from backy.scrubbing.inventory import Inventory, Item
-from backy.scrubbing.scrub import Scrub, Scrubbed
+from backy.scrubbing.scrub import Inventory, Item, Scrub, Scrubbed
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, SCRUB_LOCK, exclusive
 
 

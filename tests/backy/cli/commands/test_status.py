@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from backy.answers.occupied import occupied
+from backy.answers.space import occupied
 from backy.backup.backup import Backup
 from backy.repository.repository import Repository
 from backy.repository.revision import Birth, Wrong

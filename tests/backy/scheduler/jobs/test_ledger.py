@@ -11,10 +11,9 @@ from backy.repository.config import JobConfig, ScheduledTag, SourceSection
 from backy.repository.revision import Revision
 from backy.retention.schedule import next_ideal
 from backy.scheduler.configuration.configuration import JobEntry
-from backy.scheduler.jobs.agenda import Outcome, Phase
+from backy.scheduler.jobs.agenda import Outcome, Phase, Result
 from backy.scheduler.jobs.due import Past
 from backy.scheduler.jobs.ledger import Job, Ledger
-from backy.scheduler.jobs.runner import Result
 from backy.scheduler.jobs.summary import Summary, of_newest
 from backy.scheduler.monitoring.status import Remembered
 from tests.revisions import make_revision
