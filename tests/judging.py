@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from backy.scheduler.monitoring import check
-from backy.scheduler.monitoring.recorded import Recorded
+from backy.scheduler.monitoring.check import Recorded
 from backy.scheduler.monitoring.status import Status
 
 FILE = Path("/srv/backy/status")

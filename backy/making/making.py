@@ -1,6 +1,7 @@
-"""Make a repository of what a command line names."""
+"""Makes a repository of what a command line names, and tries whether a storage can work in a folder."""
 
 import logging
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import shortuuid
 
-from backy.api import Config, RecordKeepingStorage
+from backy.api import Config, Job, RecordKeepingStorage, Storage
 from backy.config import typed
 from backy.errors import BackyError, ConfigError, SourceBusyError, StorageError
 from backy.plugins.broken import error_line
@@ -121,3 +122,24 @@ def _configured(plain: dict[str, Any], settings: Settings) -> JobConfig:
             raise ConfigError(f"no section '{section}' takes options; these do: {', '.join(SECTIONS)}")
         plain[section] = {**(plain.get(section) or {}), **keys}
     return typed(plain, JobConfig, "config")
+
+
+def try_storage(name: str, folder: Path) -> None:
+    """Try a storage without options in a temporary folder of `folder`.
+
+    Nothing is tried of one that keeps its data elsewhere.
+
+    Raises:
+        StorageError: it can not work there.
+        PluginError, ConfigError: it is not installed, or wants options.
+        OSError: nothing can be stored there.
+    """
+    with tempfile.TemporaryDirectory(prefix=".check-", dir=folder) as made:
+        job = Job(folder.name, folder.name, Path(made), Path(made) / "store")
+        storage: Storage = call(Kind.STORAGE, name, "backy_storage", config={"type": name}, job=job)
+        # Storages of others may be far away: trying those would make a store there.
+        if name == "chunked" or storage.raw:
+            try:
+                storage.initialize(shortuuid.uuid())
+            except BackyError as error:
+                raise StorageError(str(error).replace(made, str(folder))) from error

@@ -1,4 +1,4 @@
 """Writes an image to where it is wanted.
 
-`restore.Restore` is the use case. `target` opens what is written to, `salvage` reads on after damage.
+`restore.Restore` is the use case. `target` opens what is written to.
 """

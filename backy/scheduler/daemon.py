@@ -25,14 +25,11 @@ from backy.scheduler.jobs.repositories import pending
 from backy.scheduler.jobs.runner import Runner
 from backy.scheduler.jobs.scanner import Scanner
 from backy.scheduler.jobs.summary import Summary
-from backy.scheduler.monitoring.announcer import Announcer, SlaWatch
 from backy.scheduler.monitoring.disk import copies, judged, look, shortage
-from backy.scheduler.monitoring.reporter import GATHER, Reporter
+from backy.scheduler.monitoring.reporter import GATHER, Announcer, Reporter, SlaWatch
 from backy.scheduler.monitoring.status import DiskStatus, JobStatus, Status, left_before
-from backy.scheduler.process.base_directory import BaseDirectory
-from backy.scheduler.process.clock import ClockWatch
-from backy.scheduler.process.systemd import Notifier
-from backy.scheduler.process.threads import aside, happened
+from backy.scheduler.process.children import aside, happened
+from backy.scheduler.process.machine import BaseDirectory, ClockWatch, Notifier
 from backy.text.phrases import counted, local_time
 
 log = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ def command(directory: Path, storage: str, settings: dict[str, dict[str, Any]]) 
     from backy.cli.progress import steps
     from backy.conversion.convert import Conversion
     from backy.repository.repository import Repository
-    from backy.scheduler.monitoring.recorded import job_of
+    from backy.scheduler.monitoring.check import job_of
 
     for section in settings.keys() - {"storage"}:
         raise click.UsageError(f"'-o {section}...' is not of the form storage.KEY=VALUE")

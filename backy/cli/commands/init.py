@@ -66,8 +66,8 @@ def command(
 
 def _works(storage: str, directory: Path) -> bool:
     """Return whether a storage is installed and can work in a directory."""
-    from backy.answers.trial import try_storage
     from backy.errors import BackyError
+    from backy.making.making import try_storage
 
     try:
         try_storage(storage, directory)

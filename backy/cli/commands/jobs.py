@@ -22,7 +22,7 @@ def command(configuration: Path, as_json: bool, pattern: str) -> None:
     scheduler keeps it up to date, the first line tells how old it is; with '--json', a warning does.
     """
     from backy.scheduler.console.jobtable import job_table, selected
-    from backy.scheduler.monitoring.recorded import recorded
+    from backy.scheduler.monitoring.check import recorded
 
     found = recorded(configuration)
     jobs = selected(found.status.jobs, pattern)

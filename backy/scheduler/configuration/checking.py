@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pluggy
 
-from backy.answers.trial import try_storage
 from backy.api import Job
 from backy.errors import BackyError, ConfigError, PluginError, StorageError
+from backy.making.making import try_storage
 from backy.plugins.discovery import Kind, Plugin
 from backy.plugins.events import Events
 from backy.plugins.loading import chosen, invoke, managed

@@ -25,9 +25,8 @@ from backy.repository.config import (
 from backy.repository.revision import MANUAL, PINNED, tag_problem
 from backy.repository.sealed import FORMAT
 from backy.retention.schedule import Schedule
-from backy.scheduler.configuration.document import ConfigurationError, Document
+from backy.scheduler.configuration.document import Checker, ConfigurationError, Document, Key
 from backy.scheduler.configuration.keys import Global, JobKeys, Location
-from backy.scheduler.configuration.validation import Checker, Key
 from backy.text.phrases import alternatives
 
 _GLOBAL = ("global", "config")

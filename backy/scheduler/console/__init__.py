@@ -1,4 +1,4 @@
 """What people tell a running scheduler: the telnet console, `backy client`, and the table of jobs.
 
-The daemon imports `telnet` and `control`, commands import `jobtable`.
+The daemon imports `access`, commands import `jobtable`.
 """

@@ -1,22 +1,29 @@
-"""Access to a running scheduler: the console and the socket of `backy client`, with the same commands."""
+"""Access to a running scheduler: the console and the socket of `backy client`, with the same commands.
+
+The socket is in the base directory; `backy.scheduler.process.asking` is its other end.
+"""
 
 import asyncio
 import logging
+import socket
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
+
+import msgspec
 
 from backy.api import ConsoleCommand
 from backy.errors import BackyError, PluginError
 from backy.plugins.events import Events
 from backy.plugins.hosting import Host
 from backy.scheduler.configuration.configuration import Configuration
-from backy.scheduler.console import control
 from backy.scheduler.console.commands import COMMANDS, Answer, Command, Scheduler, execute
 from backy.scheduler.console.telnet import Console
-from backy.scheduler.process.threads import HangingError, aside
+from backy.scheduler.process.asking import SOCKET, Question, Reply, short
+from backy.scheduler.process.children import HangingError, aside
 from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
@@ -62,7 +69,7 @@ class Access:
         # Later entries win: no plugin can replace a command of backy.
         self._commands = {**added, **COMMANDS, "help": Command(self._help, "List the commands.")}
         if self._server is None:
-            self._server = await control.serve(settings.base_dir, self._answer)
+            self._server = await serve(settings.base_dir, self._answer)
         self._may_change = not settings.telnet_read_only
         wanted = configuration.telnet_addresses, settings.telnet_port
         if self._listens != wanted:
@@ -145,3 +152,58 @@ def _run(host: Host, command: str, words: Sequence[str]) -> str:
     if answer.failure is not None:
         raise PluginError(f"{host.plugin} failed: {answer.failure}")
     return str(answer.returned)
+
+
+LONGEST_QUESTION = 64 * 1024
+"""Longest line of a client, in bytes."""
+PATIENCE = timedelta(seconds=30)
+"""Time limit for receiving a question, and for sending an answer."""
+
+Answering = Callable[[Sequence[str]], Awaitable[Answer]]
+"""Executes the command in some words. Raises BackyError."""
+
+
+async def serve(directory: Path, answering: Answering) -> asyncio.Server:
+    """Start to answer clients at the socket in `directory`."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                question = await reader.readline()
+            reply = await _reply(question, answering)
+            writer.write(msgspec.json.encode(reply) + b"\n")
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                await writer.drain()
+        except (TimeoutError, ValueError, OSError) as error:
+            log.debug("a client has ended: %r", error)
+        finally:
+            writer.close()
+
+    return await asyncio.start_unix_server(talk, sock=_bound(directory), limit=LONGEST_QUESTION)
+
+
+def _bound(directory: Path) -> socket.socket:
+    """Create the socket, replacing an existing one."""
+    # An existing one is a leftover: this scheduler holds the lock of the directory. The new one gets its name only
+    # after its permissions, so that clients find a socket at any time.
+    opened = socket.socket(socket.AF_UNIX)
+    with short(directory) as folder:
+        temporary = Path(folder) / f"{SOCKET}.tmp"
+        temporary.unlink(missing_ok=True)
+        opened.bind(str(temporary))
+        temporary.chmod(0o600)  # before anybody can connect
+        temporary.rename(temporary.with_name(SOCKET))
+    return opened
+
+
+async def _reply(question: bytes, answering: Answering) -> Reply:
+    """Execute the command of a client."""
+    # Shielded: a command that changes something is not to be interrupted because its client has gone.
+    try:
+        words = msgspec.json.decode(question, type=Question).command
+        answer = await asyncio.shield(asyncio.ensure_future(answering(words)))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return Reply(ok=False, text=f"this is no question: {error}")
+    except BackyError as error:
+        return Reply(ok=False, text=str(error))
+    return Reply(ok=True, text=answer.text, data=answer.data)

@@ -16,8 +16,7 @@ from backy.plugins.events import HEEDLESS
 from backy.scheduler.configuration.configuration import JobEntry
 from backy.scheduler.jobs.agenda import Outcome, Result
 from backy.scheduler.process import children
-from backy.scheduler.process.children import StandstillError, TimeLimitError
-from backy.scheduler.process.threads import aside
+from backy.scheduler.process.children import StandstillError, TimeLimitError, aside
 from backy.text.phrases import size
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from backy.repository.revision import utc_now
 from backy.scheduler.jobs.due import tolerance
 from backy.scheduler.jobs.ledger import Job
 from backy.scheduler.jobs.summary import Stamp, Summary, stamp, summarize
-from backy.scheduler.process.threads import HangingError, aside, happened
+from backy.scheduler.process.children import HangingError, aside, happened
 
 log = logging.getLogger(__name__)
 ROUND = timedelta(minutes=10)

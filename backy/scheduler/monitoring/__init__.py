@@ -1,4 +1,4 @@
 """What a scheduler tells others: the status file, metrics, and the judgement of `backy check`.
 
-`status` has the file's types, `reporter` writes it, `check` and `metrics` read it.
+`status` has the file's types, `reporter` writes it and tells plugins, `check` and `metrics` read it.
 """

@@ -1,4 +1,4 @@
-"""The scheduler as a process: its children, its base directory, systemd, and waiting for several things.
+"""The scheduler as a process: its children and threads, its machine, and how it is asked.
 
-Each module stands alone; the daemon and `jobs` import them.
+Each module stands alone; the daemon and the rooms beside this one import them.
 """

@@ -11,7 +11,7 @@ from backy.backup.backup import Backup
 from backy.errors import ConfigError, DamageError
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
-from backy.restore.salvage import mapfile, salvaged
+from backy.restore.restore import mapfile, salvaged
 
 HEAD = "# Mapfile. Created by backy\n# current_pos  current_status  current_pass\n"
 

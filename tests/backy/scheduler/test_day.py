@@ -37,10 +37,8 @@ from backy.scheduler.configuration.configuration import JobEntry, load
 from backy.scheduler.daemon import Daemon
 from backy.scheduler.jobs.agenda import Outcome, Result
 from backy.scheduler.jobs.scanner import ROUND
-from backy.scheduler.monitoring.check import State, Verdict, judge
-from backy.scheduler.monitoring.recorded import Recorded
-from backy.scheduler.process.clock import ClockWatch
-from backy.scheduler.process.systemd import Notifier
+from backy.scheduler.monitoring.check import Recorded, State, Verdict, judge
+from backy.scheduler.process.machine import ClockWatch, Notifier
 from backy.scrubbing.scrub import Scrub
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.testing.memory import MemoryImage, MemoryRepository
@@ -270,7 +268,7 @@ def check(daemon: Daemon, machine: Machine) -> Verdict:
 
 @pytest.fixture
 def site(tmp_path: Path, rounds: Callable, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr("backy.scheduler.process.threads.Thread", NoThread)
+    monkeypatch.setattr("backy.scheduler.process.children.Thread", NoThread)
     monkeypatch.setattr("backy.scheduler.daemon.LONGEST_SLEEP", 5 * MINUTE)
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else tmp_path) as folder:
         made = Site(Path(folder), rounds(10, 200))

@@ -31,11 +31,10 @@ from backy.scheduler.daemon import Daemon
 from backy.scheduler.jobs import runner
 from backy.scheduler.jobs.agenda import Phase
 from backy.scheduler.jobs.ledger import Job
-from backy.scheduler.monitoring import announcer, reporter
+from backy.scheduler.monitoring import reporter
 from backy.scheduler.monitoring.status import DiskStatus, left_before, read
 from backy.scheduler.process import children
-from backy.scheduler.process.base_directory import BaseDirectory, SchedulerRunningError
-from backy.scheduler.process.systemd import Notifier
+from backy.scheduler.process.machine import BaseDirectory, Notifier, SchedulerRunningError
 from backy.system.locking import BACKUP_LOCK, exclusive
 
 Scenario = Callable[[Daemon], Awaitable[Any]]
@@ -318,7 +317,7 @@ HANGING_HOOK = """
 
 
 def test_a_hook_that_hangs_delays_no_job_and_not_the_end(scheduler, inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(announcer, "PATIENCE", timedelta())
+    monkeypatch.setattr(reporter, "PATIENCE", timedelta())
     installed = Events.installed
     monkeypatch.setattr(Events, "installed", lambda sections: installed(sections, 2))
     monkeypatch.syspath_prepend(scheduler.folder / "site")
@@ -569,7 +568,7 @@ def test_hook_backy_space_low_plugins_are_told_once_that_the_disk_will_be_full(
     monkeypatch.setattr(Daemon, "_interval", lambda _: timedelta(seconds=0.01))
     told: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(
-        announcer.Announcer, "tell", lambda _, hook, place, **keys: told.append((hook, {"place": place, **keys}))
+        reporter.Announcer, "tell", lambda _, hook, place, **keys: told.append((hook, {"place": place, **keys}))
     )
 
     async def scenario(daemon: Daemon) -> None:

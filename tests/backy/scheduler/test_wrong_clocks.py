@@ -28,8 +28,7 @@ from backy.retention.schedule import Schedule
 from backy.scheduler.configuration.configuration import load
 from backy.scheduler.daemon import Daemon
 from backy.scheduler.jobs.agenda import Outcome, Result
-from backy.scheduler.process.clock import ClockWatch
-from backy.scheduler.process.systemd import Notifier
+from backy.scheduler.process.machine import ClockWatch, Notifier
 from backy.testing.memory import MemoryRepository
 from tests.passing import BEGIN, MINUTE, Loop, Machine, NoThread
 
@@ -276,7 +275,7 @@ def server(tmp_path: Path, rounds: Callable, monkeypatch: pytest.MonkeyPatch) ->
     """Make servers, one after the other."""
     # a jump is noticed within a minute; nobody needs to look that often if nothing happens
     monkeypatch.setattr("backy.scheduler.daemon.LONGEST_SLEEP", rounds(10, 5) * MINUTE)
-    monkeypatch.setattr("backy.scheduler.process.threads.Thread", NoThread)
+    monkeypatch.setattr("backy.scheduler.process.children.Thread", NoThread)
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else tmp_path) as folder:
 
         def make(schedule: Schedule | None = None) -> Server:

@@ -13,8 +13,8 @@ from textwrap import dedent
 import pytest
 
 from backy.plugins.events import Events
-from backy.scheduler.monitoring import announcer
-from backy.scheduler.monitoring.announcer import Announcer, SlaWatch
+from backy.scheduler.monitoring import reporter
+from backy.scheduler.monitoring.reporter import Announcer, SlaWatch
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -184,7 +184,7 @@ def test_one_event_that_can_not_be_told_does_not_silence_the_next(tmp_path: Path
 def test_too_many_events_are_dropped_and_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(announcer, "MOST_WAITING", 1)
+    monkeypatch.setattr(reporter, "MOST_WAITING", 1)
     monkeypatch.setattr(Announcer, "_work", lambda _self: end.wait())
     end = threading.Event()
     made = Announcer(Events)

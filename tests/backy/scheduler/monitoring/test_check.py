@@ -263,7 +263,7 @@ def test_a_scheduler_that_hangs_is_told_of(status, tmp_path: Path, backy, monkey
     configuration = tmp_path / "backy.conf"
     configuration.write_text(f"global: {{base-dir: {tmp_path}}}")
     write(tmp_path / "status", msgspec.json.encode(status({"vm1": {"late_from": NEVER}})))
-    monkeypatch.setattr("backy.scheduler.monitoring.recorded.PATIENCE", timedelta(seconds=0.1))
+    monkeypatch.setattr("backy.scheduler.monitoring.check.PATIENCE", timedelta(seconds=0.1))
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / ".socket"))
         listening.listen()

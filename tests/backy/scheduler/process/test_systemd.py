@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.scheduler.process.systemd import Notifier
+from backy.scheduler.process.machine import Notifier
 
 
 @pytest.fixture

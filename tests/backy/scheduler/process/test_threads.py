@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from backy.scheduler.process.threads import HangingError, aside
+from backy.scheduler.process.children import HangingError, aside
 
 
 def test_a_function_returns_and_raises_through_its_thread() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from backy.answers.trial import try_storage
 from backy.errors import ConfigError, PluginError, StorageError
+from backy.making.making import try_storage
 
 STORAGE = """
     from pathlib import Path
