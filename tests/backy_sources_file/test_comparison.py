@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backy.api import Extent
 from backy.extents import Mapped
-from backy_sources_file.comparison import LAST, MEANINGLESS, SHARED, UNWRITTEN, differences
+from backy_sources_file.fiemap import LAST, MEANINGLESS, SHARED, UNWRITTEN, differences
 
 BLOCK = 4096
 ENCODED = 0x8

@@ -15,7 +15,7 @@ from backy import extents
 from backy.api import Extent
 from backy.extents import Mapped
 from backy_sources_file import fiemap, reflink
-from backy_sources_file.comparison import UNWRITTEN
+from backy_sources_file.fiemap import UNWRITTEN
 
 ABLE = ["btrfs", "xfs"]
 BLOCK = 4096

@@ -15,7 +15,7 @@ import pytest
 from backy.api import CHUNK_SIZE, Job, Source
 from backy.config import typed
 from backy.debian import MissingModuleError
-from backy_sources_qemu import export, places
+from backy_sources_qemu import export, monitor
 from backy_sources_qemu.config import QemuConfig
 from backy_sources_qemu.disks import QemuSource
 from tests.virtual import NODES, Server, Virtual
@@ -38,7 +38,7 @@ def _what_is_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         export.libnbd()
     except MissingModuleError as error:
         pytest.skip(f"NOT TESTED: sources that need libnbd: {error}")
-    monkeypatch.setattr(places, "_RUN", folder)
+    monkeypatch.setattr(monitor, "_RUN", folder)
 
 
 @pytest.fixture

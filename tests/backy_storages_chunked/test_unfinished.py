@@ -11,7 +11,7 @@ from backy.errors import ChunkDamageError
 from backy.repository.repository import Repository
 from backy.retention.purge import purge
 from backy_storages_chunked.files import ChunkFile, ChunkFiles
-from backy_storages_chunked.unfinished import NAME, leftover
+from backy_storages_chunked.writer import NAME, leftover
 from tests.unread import fail_to_read
 
 

@@ -28,7 +28,7 @@ from backy.repository.sealed import decode, encode
 from backy_storages_chunked import backy_storage
 from backy_storages_chunked.codec import Codec, apply_delta, decode_delta, encode_delta, make_delta
 from backy_storages_chunked.files import parse_name
-from backy_storages_chunked.unfinished import NAME, note, noted, opened
+from backy_storages_chunked.writer import NAME, note, noted, opened
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/format.md").read_text()
 SPACES = b" " * CHUNK_SIZE

@@ -12,8 +12,8 @@ import msgspec
 from backy.api import Config, ConfigError, Job, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl
+from backy_sources_file.image import WriteWatch
 from backy_sources_file.source import FREEZES, FileSource, Freeze
-from backy_sources_file.watching import WriteWatch
 
 
 class Freezing:

@@ -1,19 +1,99 @@
-"""Compares two files by their extents, as the file system tells them."""
+"""Compares two files by their extents, as the file system tells them.
+
+Both files must be frozen. Each then holds on to its blocks, so the same address at the same offset is the same data.
+An extent counts as changed if its address does not tell everything: it is compressed (the address leaves out where in
+the extent the data begins), inline, or not allocated yet.
+"""
 
 import hashlib
 import os
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Final
+from typing import Final, Literal
 
 from backy.api import Extent
-from backy.extents import Mapped, mapped
-from backy_sources_file.comparison import MEANINGLESS, differences
+from backy.extents import Mapped, joined, mapped
 
+LAST: Final = 0x1
+UNWRITTEN: Final = 0x800
+SHARED: Final = 0x2000
+MEANINGLESS: Final = LAST | SHARED
+"""Flags of linux/fiemap.h that say nothing about an extent's content."""
+_SECTOR: Final = 512
+"""Bytes of the smallest unit that a disk has an address for."""
+Content = int | Literal["zeroes", "unknown"]
+"""Content of a stretch of a file. Data is named by its address minus its offset, which a stretch has throughout."""
 _SEEN: Final = struct.Struct("=QQQI")
 """What the digest has of an extent."""
+
+
+def differences(old: Iterable[Mapped], old_size: int, new: Iterable[Mapped], new_size: int) -> Iterator[Extent]:
+    """Yield, in ascending order, the ranges of `new` that may differ from `old`.
+
+    Ranges of `new` that read as zeroes are yielded as holes. Everything beyond the end of `old` differs.
+
+    Raises:
+        ValueError: extents overlap or are out of order.
+    """
+    pieces = _side_by_side(_stretches(old, old_size, new_size), _stretches(new, new_size, new_size), new_size)
+    return joined(_differing(pieces))
+
+
+def _differing(pieces: Iterable[tuple[int, Content, Content]]) -> Iterator[Extent]:
+    start = 0
+    for end, previous, now in pieces:
+        # Two unknown contents may differ, although they compare as equal.
+        if now == "unknown" or previous != now:
+            yield Extent(start, end - start, data=now != "zeroes")
+        start = end
+
+
+def _side_by_side(
+    old: Iterator[tuple[int, Content]], new: Iterator[tuple[int, Content]], end: int
+) -> Iterator[tuple[int, Content, Content]]:
+    """Cut the stretches of both files at every border of either; yield the end of each piece and both contents."""
+    position = old_end = new_end = 0
+    previous: Content = "unknown"
+    now: Content = "unknown"
+    while position < end:
+        if old_end == position:
+            old_end, previous = next(old)
+        if new_end == position:
+            new_end, now = next(new)
+        position = min(old_end, new_end)
+        yield position, previous, now
+
+
+def _stretches(extents: Iterable[Mapped], size: int, end: int) -> Iterator[tuple[int, Content]]:
+    """Yield the end and the content of each stretch of a file of `size` bytes, without gaps up to `end`."""
+    # Whatever `old` has beyond the end of `new` is of no interest.
+    position = 0
+    limit = min(size, end)
+    for extent in extents:
+        if extent.offset < position or extent.length <= 0:
+            raise ValueError(f"an extent of {extent.length} bytes at {extent.offset} follows what ends at {position}")
+        if extent.offset >= limit:
+            break  # a file system may allocate space beyond the end
+        if extent.offset > position:
+            yield extent.offset, "zeroes"
+        position = extent.offset + extent.length
+        yield min(position, limit), _content(extent)
+    if position < limit:
+        yield limit, "zeroes"
+    if limit < end:
+        yield end, "unknown"
+
+
+def _content(extent: Mapped) -> Content:
+    flags = extent.flags & ~MEANINGLESS
+    if flags == UNWRITTEN:
+        return "zeroes"
+    # Any other flag, or an odd address, means that the address does not tell where the data is.
+    if flags or (extent.offset | extent.length | extent.physical) % _SECTOR:
+        return "unknown"
+    return extent.physical - extent.offset
 
 
 class MovedError(Exception):

@@ -8,9 +8,8 @@ from typing import Final, Literal
 
 from backy.api import Extent, Snapshot, SourceError
 from backy_sources_file import fiemap, reflink
-from backy_sources_file.clones import Clones, ForeignCloneError
-from backy_sources_file.image import OpenFile, opened
-from backy_sources_file.watching import WriteWatch
+from backy_sources_file.image import OpenFile, WriteWatch, opened
+from backy_sources_file.reflink import Clones, ForeignCloneError
 
 log = logging.getLogger(__name__)
 Freeze = Literal["off", "during-backup", "keep"]

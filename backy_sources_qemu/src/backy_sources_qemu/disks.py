@@ -11,8 +11,7 @@ from backy_sources_qemu import domains, image
 from backy_sources_qemu.config import QemuConfig, parse_disk
 from backy_sources_qemu.export import Export
 from backy_sources_qemu.machine import Disk, Machine, Names
-from backy_sources_qemu.monitor import Monitor, connected
-from backy_sources_qemu.places import locked, place
+from backy_sources_qemu.monitor import Monitor, connected, locked, place
 from backy_sources_qemu.running import Reach, frozen, remove_others
 from backy_sources_qemu.target import check_options, opened_file
 

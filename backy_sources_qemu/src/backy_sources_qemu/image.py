@@ -21,8 +21,7 @@ from backy_sources_file import WriteWatch
 from backy_sources_qemu import export
 from backy_sources_qemu.bitmaps import BLOCK, MARK, Bitmap, base_of, bitmap_name, other_than
 from backy_sources_qemu.config import Format
-from backy_sources_qemu.programs import run
-from backy_sources_qemu.scratch import make_marked
+from backy_sources_qemu.scratch import make_marked, run
 
 log = logging.getLogger(__name__)
 _MAGIC = b"QFI\xfb"

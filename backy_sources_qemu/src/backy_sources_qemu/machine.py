@@ -17,8 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from backy.api import SourceBusyError, SourceError
 from backy_sources_qemu.bitmaps import BLOCK, MARK, Bitmap
-from backy_sources_qemu.monitor import Monitor, MonitorError
-from backy_sources_qemu.places import is_lock, locked, place, short
+from backy_sources_qemu.monitor import Monitor, MonitorError, is_lock, locked, place, short
 from backy_sources_qemu.scratch import Scratch
 
 

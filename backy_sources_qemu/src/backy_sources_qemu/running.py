@@ -11,7 +11,7 @@ from backy_sources_qemu import export
 from backy_sources_qemu.bitmaps import MARK, base_of, bitmap_name, other_than
 from backy_sources_qemu.config import QemuConfig
 from backy_sources_qemu.machine import Disk, Machine, Names
-from backy_sources_qemu.places import locked, place
+from backy_sources_qemu.monitor import locked, place
 from backy_sources_qemu.scratch import Scratch, scratch
 
 log = logging.getLogger(__name__)

@@ -1,22 +1,52 @@
-"""Makes the file for what a machine overwrites during a backup. It has no name, so nothing is left of it."""
+"""Calls QEMU's programs, and has them make the file for what a machine overwrites during a backup."""
 
 import os
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from backy.api import SourceError
 from backy.errors import raising
 from backy_sources_qemu.bitmaps import BLOCK, MARK
 from backy_sources_qemu.config import QemuConfig
-from backy_sources_qemu.programs import run
 
+TIMEOUT: Final = 120
+"""Seconds that a program may take."""
 _LEAST = 2**20
 """Bytes with which a file of the format qcow2 can be made and used."""
 
 
+def run(what: str, *command: str, descriptors: Sequence[int] = ()) -> str:
+    """Run a program and return what it prints; raise SourceError, which begins with `what`, if it fails."""
+    try:
+        done = subprocess.run(  # noqa: S603  # names that were checked, after options that end with "="
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env={**os.environ, "LC_ALL": "C"},
+            pass_fds=descriptors,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise SourceError(f"{what}: the program {command[0]} is missing; install the package qemu-utils") from None
+    except subprocess.TimeoutExpired:
+        raise SourceError(f"{what}: {command[0]} does not end within {TIMEOUT} s") from None
+    if done.returncode:
+        told = " ".join(done.stderr.split()).removeprefix(f"{command[0]}: ")
+        raise SourceError(f"{what}: {command[0]}: {told or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
 class Scratch:
-    """An open qcow2 file. QEMU gets the descriptor and lets it grow up to `limit` bytes."""
+    """An open qcow2 file without a name, so that nothing is left of it.
+
+    QEMU gets the descriptor and lets it grow up to `limit` bytes.
+    """
 
     def __init__(self, descriptor: int, limit: int) -> None:
         self.descriptor = descriptor

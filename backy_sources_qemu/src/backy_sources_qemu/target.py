@@ -14,7 +14,7 @@ from backy.api import ConfigError, RestoreTarget, TargetError
 from backy.durable import sync_folder
 from backy.errors import raising
 from backy_sources_qemu import export
-from backy_sources_qemu.programs import run
+from backy_sources_qemu.scratch import run
 
 _QEMU_LOCKS: Final = struct.Struct("hhqqi4x").pack(fcntl.F_WRLCK, os.SEEK_SET, 100, 104, 0)
 """struct flock for the bytes on which QEMU has locks while it has an image open (block/file-posix.c)."""

@@ -1,5 +1,9 @@
-"""The store: a folder of chunk files with the marker `store`."""
+"""The store: a folder of chunk files with the marker `store`.
 
+A purge marks and sweeps: it needs no clocks and no access times.
+"""
+
+import os
 import shutil
 from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -11,11 +15,10 @@ from backy.api import Held, Job, Leftover, Purged
 from backy.durable import sync_folder
 from backy.marker import Marker
 from backy_storages_chunked.codec import NO_COMPRESSION, Codec
-from backy_storages_chunked.files import ChunkFiles
-from backy_storages_chunked.purge import held, purge
-from backy_storages_chunked.reader import ChunkReader
-from backy_storages_chunked.unfinished import NAME, leftover, noted
-from backy_storages_chunked.writer import ChunkWriter, Durability
+from backy_storages_chunked.files import ChunkFile, ChunkFiles, ChunkReader
+from backy_storages_chunked.writer import NAME, ChunkWriter, Durability, leftover, noted
+
+FOLDERS = 256
 
 
 class ChunkedConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -126,3 +129,43 @@ class ChunkedStorage:
         """Remove unfinished files, also those of a crash."""
         # Safe, because the repository's locks let only one backup or purge get here at a time.
         shutil.rmtree(files.temporary, ignore_errors=True)
+
+
+def held(files: ChunkFiles, live: Container[bytes]) -> Held:
+    """Count the files that are kept only because live deltas are made of them."""
+    others = [file for file in _ingredients(files, live) if not _needed(file, files, live)]
+    sizes = [files.size(file) for file in others if files.exists(file)]
+    return Held(len(sizes), sum(sizes))
+
+
+def purge(files: ChunkFiles, live: Container[bytes], kept: Container[bytes]) -> Purged:
+    """Remove every chunk file that no chunk in `live` is read from, but for those of chunks in `kept`."""
+    # The names tell what deltas are made of, so no file is read. A crash between removals leaves dead files only.
+    ingredients = _ingredients(files, live)
+    count = size = 0
+    for number in range(FOLDERS):
+        for file in files.folder(number):
+            if not any(_needed(file, files, ids) for ids in (live, kept)) and file not in ingredients:
+                size += files.size(file)
+                os.unlink(files.path(file))
+                count += 1
+    return Purged(count, size)
+
+
+def _ingredients(files: ChunkFiles, live: Container[bytes]) -> set[ChunkFile]:
+    """Return the files that live deltas are made of."""
+    return {
+        ingredient
+        for number in range(FOLDERS)
+        for file in files.folder(number)
+        if file.base is not None and _needed(file, files, live)
+        for ingredient in file.made_of
+    }
+
+
+def _needed(file: ChunkFile, files: ChunkFiles, live: Container[bytes]) -> bool:
+    """Return whether a live chunk is read from this file."""
+    if file.chunk_id not in live:
+        return False
+    # Beside a full chunk, a delta with the same id is not read.
+    return file.base is None or not files.exists(ChunkFile(file.chunk_id))

@@ -12,8 +12,7 @@ from backy.durable import READ_ONLY, TEMPORARY_SUFFIX, closed_at_end, naming, op
 from backy.errors import StorageError
 from backy.marker import Marker
 from backy_sources_file.reflink import clone, clones_needed, require_clones
-from backy_storages_cow.reader import RawReader
-from backy_storages_cow.writer import RawWriter, lay_over
+from backy_storages_cow.images import RawReader, RawWriter, lay_over
 
 
 class CowStorage:

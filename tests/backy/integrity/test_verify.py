@@ -167,7 +167,7 @@ def test_sound_chunks_distrust_nothing(stored: Repository) -> None:
 def test_a_damaged_chunk_is_looked_at_once_for_all_revisions(
     stored: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from backy_storages_chunked.reader import ChunkReader
+    from backy_storages_chunked.files import ChunkReader
 
     bad = stored.records.read_map(stored.records.history()[0])[2]
     chunk_file(stored, 2).unlink()

@@ -20,7 +20,7 @@ from backy.testing.source_contract import SourceContract, SourceUnderTest
 from backy.testing.storage_contract import StorageContract, StorageUnderTest, _Stored
 from backy.testing.trials import power_losses, prepare
 from backy.testing.verifier_contract import CONTENT, LATELY, LONG_AGO, VerifierContract
-from backy_storages_chunked import purge, writer
+from backy_storages_chunked import storage, writer
 from backy_storages_chunked.writer import ChunkWriter
 
 
@@ -97,7 +97,7 @@ def relying_on_what_reads_well_but_was_never_synced(patch: pytest.MonkeyPatch) -
 
 
 def purge_that_forgets_bases(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(purge, "_ingredients", lambda files, live: set())
+    patch.setattr(storage, "_ingredients", lambda files, live: set())
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Writes an image: of each chunk, the pages that differ from those of the parent."""
+"""Reads raw images, and writes them: of each chunk, the pages that differ from those of the parent."""
 
 import logging
 import os
@@ -12,6 +12,46 @@ from backy.pages import differing_pages, pages_with_data, runs, total
 
 log = logging.getLogger(__name__)
 _ZEROES = bytes(CHUNK_SIZE)
+
+
+class RawReader:
+    """Reads chunks by their index. Safe to use from several threads."""
+
+    def __init__(self, name: str, descriptor: int | OSError) -> None:
+        self._name = name
+        self._file = descriptor
+        """Descriptor of the image, or the error if it can not be opened."""
+
+    def read(self, index: int, chunk_id: bytes) -> bytes:
+        """Return a chunk, which the caller compares with the id.
+
+        Raises:
+            ChunkDamageError: the image is missing, or the chunk can not be read.
+        """
+        try:
+            return pread_all(self._descriptor(), CHUNK_SIZE, index * CHUNK_SIZE)
+        except OSError as error:
+            raise ChunkDamageError(chunk_id, f"image {self._name}: {error.strerror}") from error
+
+    def probe(self, index: int, chunk_id: bytes) -> int:
+        """Return the length of a chunk without reading it.
+
+        Raises:
+            ChunkDamageError: the image is missing, or ends before the chunk.
+        """
+        try:
+            size = os.fstat(self._descriptor()).st_size
+        except OSError as error:
+            raise ChunkDamageError(chunk_id, f"image {self._name}: {error.strerror}") from error
+        if size <= index * CHUNK_SIZE:
+            raise ChunkDamageError(chunk_id, f"image {self._name} ends before it, after {size} bytes")
+        return min(size - index * CHUNK_SIZE, CHUNK_SIZE)
+
+    def _descriptor(self) -> int:
+        # Raised here and not where the image is opened, so that each chunk is reported as damaged.
+        if isinstance(self._file, OSError):
+            raise self._file
+        return self._file
 
 
 class RawWriter:
