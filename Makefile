@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # what is needed to run backy and its demonstration, and what else the tests call
 DEMO_PACKAGES := python3 python3-venv e2fsprogs
-TEST_PACKAGES := $(DEMO_PACKAGES) btrfs-progs busybox-static ceph-common ceph-mon ceph-osd cpio fdisk fio fish fuse3 \
-    guestfish kmod kpartx libguestfs-xfs libnbd-bin libvirt-clients libvirt-daemon-system linux-image-cloud-amd64 \
+TEST_PACKAGES := $(DEMO_PACKAGES) btrfs-progs busybox-static ceph-common ceph-mon ceph-osd cpio debootstrap fdisk fio fish \
+    fuse3 guestfish kmod kpartx libguestfs-xfs libnbd-bin libvirt-clients libvirt-daemon-system linux-image-cloud-amd64 \
     logrotate lvm2 man-db nbd-client nbdkit procps python3-libnbd python3-libvirt python3-rados python3-rbd \
     qemu-guest-agent qemu-system-common qemu-system-x86 qemu-utils rsync systemd telnet thin-provisioning-tools \
     util-linux xfsprogs zsh zstd
@@ -26,7 +26,7 @@ PYTEST := PYTHONPYCACHEPREFIX=$(CACHE)/python .ci/pytest -o cache_dir=$(CACHE)/p
 # or folders of tests (tests/conftest.py), the longest first
 PARALLEL := -n $(shell expr $$(nproc) + 1) --no-loadscope-reorder
 
-.PHONY: help demo test coverage check docs wheels soak environment demo-packages test-packages clean
+.PHONY: help demo test coverage check docs wheels deb soak environment demo-packages test-packages clean
 
 help:
 	@echo 'make demo      back up a file system image, change it, and get both states back'
@@ -35,6 +35,7 @@ help:
 	@echo 'make check     check format, style and types only'
 	@echo 'make docs      make HTML pages and man pages in $(VENV)/docs'
 	@echo 'make wheels    make wheels of all distributions in dist/, for pip install --find-links dist'
+	@echo 'make deb       make Debian packages of all distributions in dist/, for apt install ./dist/*.deb'
 	@echo 'make soak      run all tests with as many rounds as it takes to be sure'
 	@echo 'make clean     remove the virtual environment'
 	@echo
@@ -57,10 +58,13 @@ check: environment
 
 docs: environment
 	sphinx-build -W -q -d $(CACHE)/docs -b html docs $(VENV)/docs/html
-	sphinx-build -W -q -d $(CACHE)/docs -b man docs $(VENV)/docs/man
+	python docs/generate_man.py $(VENV)/docs/man
 
 wheels: environment
 	.ci/wheels dist
+
+deb: environment
+	.ci/deb dist
 
 soak: test-packages environment
 	$(PYTEST) --soak --timeout 7200

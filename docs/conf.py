@@ -1,4 +1,4 @@
-"""How Sphinx makes the HTML pages and the man pages: `make docs`."""
+"""How Sphinx makes the HTML pages: `make docs`."""
 
 import builtins
 import re
@@ -31,11 +31,6 @@ html_theme = "furo"
 html_title = f"backy {version}"
 html_copy_source = False
 html_show_sourcelink = False
-
-man_pages = [
-    ("reference/cli", "backy", "back up images of virtual machines and get them back", author, 1),
-    ("reference/backy-conf", "backy.conf", "configuration of the scheduler", author, 5),
-]
 
 
 def setup(app: Sphinx) -> None:

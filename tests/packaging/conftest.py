@@ -33,6 +33,21 @@ def wheels(wheelhouse: Path) -> dict[str, Path]:
     return {wheel.name.partition("-")[0]: wheel for wheel in sorted(wheelhouse.glob("*.whl"))}
 
 
+@pytest.fixture(scope="session")
+def packages(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The packages by name, as `make deb` makes them."""
+    folder = tmp_path_factory.mktemp("debian")
+    subprocess.run([sys.executable, ROOT / "docs/generate_man.py", folder / "man"], check=True)
+    command = [sys.executable, ROOT / "packaging/debian/build.py", wheelhouse, folder / "man", folder / "packages"]
+    subprocess.run(command, check=True)
+    return {path.name.partition("_")[0]: path for path in (folder / "packages").glob("*.deb")}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave what takes minutes, as Debian is installed for it, to a soak."""
+    return True if collection_path.name == "test_clean_debian.py" and not config.getoption("--soak") else None
+
+
 @dataclass
 class Environment:
     """A virtual environment and a folder to run in, which is not the checkout."""

@@ -36,8 +36,17 @@ def test_a_wheel_holds_its_own_package_and_nothing_else(package: str, wheels: di
         names = wheel.namelist()
 
     assert f"{package}/py.typed" in names
-    assert {name.partition("/")[0] for name in names} == {package, f"{package}-3.0.0.dist-info"}
+    of_man = {"backy-3.0.0.data"} if package == "backy" else set()
+    assert {name.partition("/")[0] for name in names} == {package, f"{package}-3.0.0.dist-info"} | of_man
     assert [name for name in names if "__pycache__" in name] == []
+
+
+def test_the_wheel_of_backy_has_man_pages(wheels: dict[str, Path]) -> None:
+    with ZipFile(wheels["backy"]) as wheel:
+        pages = [name for name in wheel.namelist() if ".data/" in name]
+
+    folder = "backy-3.0.0.data/data/share/man"
+    assert {f"{folder}/man1/backy.1", f"{folder}/man1/backy-restore.1", f"{folder}/man5/backy.conf.5"} <= set(pages)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
