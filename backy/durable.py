@@ -34,10 +34,13 @@ class WrongFileError(OSError):
     """What has the name of a file is no regular file, or too long: looking again does not help."""
 
 
-def write_file(path: Path, content: bytes | bytearray | mmap.mmap, mode: int = READ_ONLY) -> None:
-    """Replace the file `path` by one with `content` and `mode`, durably. Long runs of zeroes become holes.
+def write_file(
+    path: Path, content: bytes | bytearray | mmap.mmap, mode: int = READ_ONLY, *, durable: bool = True
+) -> None:
+    """Replace the file `path` by one with `content` and `mode`. Long runs of zeroes become holes.
 
-    A crash at any time leaves the old file or the new one, never a part.
+    An end of the program leaves the old file or the new one, never a part. So does a crash of the machine, unless
+    `durable` is false.
     """
     # Temporary file in the same folder, fsync, rename, fsync of the folder: each step is on the disk before the next.
     # The mode is set by fchmod, because the umask limits the mode of open.
@@ -48,12 +51,14 @@ def write_file(path: Path, content: bytes | bytearray | mmap.mmap, mode: int = R
         with closed_at_end(descriptor), naming(path):
             write_sparse(descriptor, content)
             os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def write_if_different(path: Path, content: bytes, mode: int) -> None:

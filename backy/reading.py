@@ -97,9 +97,9 @@ class StoredRepository:
             BackyError: FUSE or nbdkit is missing, or the revision can not be opened.
         """
         # imported late: whoever reads only needs neither FUSE nor nbdkit
-        from backy.mount.nbd import Server, serve
+        from backy.mount.serve import Server, serve_nbd
 
-        serve(self._repository, self._revision(revision_id), Server(None, writable, _SERVER_CACHE), ready)
+        serve_nbd(self._repository, self._revision(revision_id), Server(None, writable, _SERVER_CACHE), ready)
 
     def _revision(self, revision_id: str) -> Revision:
         # the id comes from outside, and becomes part of a path

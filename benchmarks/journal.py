@@ -20,7 +20,7 @@ from backy.repository.journal.lines import Fact, digest
 from backy.repository.repository import Repository
 from backy.repository.revision import utc_now
 from backy.repository.sealed import FORMAT
-from backy.scheduler.jobs.summary import summarize
+from backy.scheduler.jobs.repositories import summarize
 
 RECORD, STATE = b"a record", b"a state"
 FACT = Fact(digest(RECORD), digest(STATE))

@@ -8,16 +8,7 @@ from datetime import UTC, date
 
 from backy.errors import ChunkDamageError, DamageError, RevisionNotFoundError
 from backy.image.stored import StoredImage
-from backy.integrity import quarantine
-from backy.integrity.damage import (
-    Repairer,
-    chunk_ids,
-    damaged_chunks,
-    distrusted,
-    repair_or_distrust,
-    report_damage,
-    whole_again,
-)
+from backy.integrity import damage, quarantine
 from backy.plugins.events import Events
 from backy.repository.attachments import problems as attachment_problems
 from backy.repository.repository import Repository
@@ -49,7 +40,7 @@ def distrust(
         revisions = records.history(trash=True) if specification is None else [records.select(specification)]
         return [
             # Damage found earlier is dropped: a revision that names damaged chunks counts as checked.
-            distrusted(repository, revision)
+            damage.distrusted(repository, revision)
             for revision in revisions
             if first <= revision.timestamp.astimezone(UTC).date() <= last
         ]
@@ -128,13 +119,13 @@ class Judge:
 
     def _verified(self, revision: Revision, *, again: bool = False) -> Revision:
         with self.repository.image(revision) as image:
-            found = damaged_chunks(image, image.chunks.data(), self.steps("verify", image.size))
+            found = damage.damaged_chunks(image, image.chunks.data(), self.steps("verify", image.size))
             with self.repository.locked(wait=True):
                 current = self.repository.records.current(revision)
                 suspects = {*found, *current.damaged, *_quarantined(self.repository, image)}
                 # A backup may have repaired chunks since they were read, a conversion moved them, a scrub found others.
                 with self.repository.open_image(current, image.chunks) as now:
-                    bad = damaged_chunks(now, sorted(suspects), quiet("", 0))
+                    bad = damage.damaged_chunks(now, sorted(suspects), quiet("", 0))
                 if again or (bad.keys() <= found.keys() and (revision.suspect or not current.suspect)):
                     return self._judge(current, bad)
         # What was doubted meanwhile may not be all that has happened to chunks that were sound when they were read.
@@ -144,12 +135,12 @@ class Judge:
         """Mark a revision that was read as a whole, and all others that share its damage; return it as it is now."""
         if not found:
             log.info("revision %s is verified: all of it is sound", revision.id)
-            return whole_again(self.repository, revision, self.clock())
+            return damage.whole_again(self.repository, revision, self.clock())
         errors = list(found.values())
-        report_damage(self.repository, errors, self.clock)
+        damage.report_damage(self.repository, errors, self.clock)
         # First this one, which is no longer suspect: `repair_or_distrust` leaves suspect revisions to be read.
-        changed = distrusted(self.repository, revision, found)
-        revisions = tuple(repair_or_distrust(self.repository, chunk_ids(errors)))
+        changed = damage.distrusted(self.repository, revision, found)
+        revisions = tuple(damage.repair_or_distrust(self.repository, damage.chunk_ids(errors)))
         if self.events:
             told = {"job": self.repository.job, "revisions": revisions, "chunks": len(errors)}
             self.events.tell("backy_damage_found", **told)
@@ -165,10 +156,10 @@ class Judge:
         # One revision a night, or many suspect ones would keep the next jobs waiting.
         for revision in [revision for revision in doubtful if revision.suspect][-1:]:
             with self._guarded(revision), self.repository.open_image(revision) as image:
-                found = damaged_chunks(image, image.chunks.data(), self.steps("recheck", image.size))
+                found = damage.damaged_chunks(image, image.chunks.data(), self.steps("recheck", image.size))
                 self._judge(revision, found)
                 doubtful = self.repository.records.history()
-        repairer = Repairer(self.repository)
+        repairer = damage.Repairer(self.repository)
         for revision in doubtful:
             if revision.damaged:
                 with self._guarded(revision):
@@ -191,15 +182,15 @@ def _quarantined(repository: Repository, image: StoredImage) -> list[int]:
     return [index for index in image.chunks.data() if image.chunks[index].hex() in names] if names else []
 
 
-def _look_at_damage(repository: Repository, repairer: Repairer, revision: Revision) -> None:
+def _look_at_damage(repository: Repository, repairer: damage.Repairer, revision: Revision) -> None:
     """Trust a revision again if its damaged chunks are sound now; else log what is wrong."""
     chunks = repository.records.read_map(revision)
     bad = repairer.still_damaged(revision, chunks, revision.damaged)
     if not bad:
-        whole_again(repository, revision)
+        damage.whole_again(repository, revision)
         log.warning("revision %s is whole again: what was damaged is stored anew", revision.id)
         return
-    distrusted(repository, revision, bad)
+    damage.distrusted(repository, revision, bad)
     log.warning(
         "revision %s is distrusted: %s damaged, the first is chunk %d (%s); 'backy reports list' tells more",
         revision.id,

@@ -1,16 +1,33 @@
-"""Mounts: checks the mountpoint, and answers the kernel until the end of the mount."""
+"""Shows revisions to others until they are told to end: as a mount, and one of them over NBD.
 
+A mount answers the kernel. The NBD server is nbdkit with its plugin `file`, on a mount that is made for it.
+"""
+
+import errno
+import fcntl
 import logging
 import logging.handlers
+import os
+import shutil
 import signal
-from collections.abc import Callable
-from contextlib import nullcontext
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import NamedTuple, Self
 
+from backy.durable import closed_at_end
 from backy.errors import BackyError, TargetError
-from backy.mount.active import SUBTYPE, mounts
-from backy.mount.open_images import ChunkCache
+from backy.mount.active import SUBTYPE, mounts, unmount
+from backy.mount.open_images import ChunkCache, ImageFile
 from backy.mount.tree import Forest, Single, Tree
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision
+from backy.system.locking import PURGE_LOCK, shared
 from backy.terminal.plain import PlainFormatter
 from backy.text.phrases import counted
 
@@ -90,3 +107,192 @@ def _log_to_system() -> None:
     handler.setFormatter(PlainFormatter("backy[%(process)d]: %(message)s"))
     handler.setLevel(logging.WARNING)
     logging.getLogger().addHandler(handler)
+
+
+_PREFIX = "backy-nbd-"
+PORT = 10809
+"""The port that IANA assigned to NBD."""
+
+
+class Address(NamedTuple):
+    """The address of the server: a Unix socket, or a host and a port."""
+
+    socket: Path | None = None
+    host: str = ""
+    port: int = PORT
+
+    @property
+    def uri(self) -> str:
+        """The URI for clients, as in the NBD project's doc/uri.md."""
+        if self.socket is not None:
+            return f"nbd+unix:///?socket={self.socket}"
+        return f"nbd://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    @property
+    def options(self) -> list[str]:
+        """The options for nbdkit."""
+        if self.socket is not None:
+            return ["--unix", str(self.socket)]
+        return ["--ipaddr", self.host, "--port", str(self.port)]
+
+
+class Server(NamedTuple):
+    """The settings of a server."""
+
+    address: Address | None
+    """The address; None for a socket in a folder of this user only."""
+    writable: bool
+    """Whether clients may write. Writes go to a temporary file of nbdkit and are lost at the end."""
+    cache: int
+    """Bytes of memory for chunks that were read lately."""
+
+
+def serve_nbd(repository: Repository, revision: Revision, server: Server, ready: Callable[[str], None]) -> None:
+    """Serve a revision until SIGTERM or Ctrl-C; call `ready` with the URI when clients can connect.
+
+    Raises:
+        BackyError: FUSE or nbdkit is missing, the address can not be used, or the revision can not be opened.
+    """
+    if shutil.which("nbdkit") is None:
+        raise BackyError("there is no nbdkit; Debian has it in the package 'nbdkit'")
+    clean_up()
+    # A machine may run from the image. The lock prevents that a purge takes its data away after a forget.
+    with _folder() as folder, shared(repository.directory, PURGE_LOCK), _socket(server.address):
+        (folder / "mount").mkdir()
+        single = Single(ImageFile(repository, repository.records.current(revision)))
+        address = server.address or Address(folder / "socket")
+        kind = ["--filter=cow"] if server.writable else ["--readonly"]
+        image = folder / "mount" / revision.id
+        arguments = [*address.options, *kind, "file", f"file={image}"]
+        with _Program(folder, arguments, lambda: ready(address.uri)) as nbdkit:
+            serve(single, folder / "mount", cache=server.cache, foreground=True, began=nbdkit.begin)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Make a folder for this server; whoever finds it later can tell by its lock whether the server runs still."""
+    # the lock ends last, so that nobody takes what is just being removed for what a killed server left
+    with ExitStack() as lock, tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
+        lock.enter_context(_locked(Path(name)))
+        yield Path(name)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; raises BlockingIOError if a server that runs holds it."""
+    with closed_at_end(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def clean_up() -> None:
+    """Unmount and remove what servers of this user have left that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            # Without `mount` another one begins, which does not hold its lock yet. Only the folder is asked: a mount
+            # whose server is dead answers nobody.
+            if folder.lstat().st_uid != os.geteuid() or folder / "mount" not in folder.iterdir():
+                continue
+            with _locked(folder):
+                with suppress(TargetError):
+                    unmount(folder / "mount")
+                shutil.rmtree(folder)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # it runs, or has just ended
+        except OSError as error:
+            log.warning("%s is left of a server that was killed, and can not be removed: %s", folder, error)
+
+
+@contextmanager
+def _socket(address: Address | None) -> Iterator[None]:
+    """Take over the place of a socket that nobody listens at, and remove it at the end.
+
+    Raises:
+        TargetError: somebody listens there, or it is no socket.
+    """
+    path = address.socket if address else None
+    if path is None:
+        yield
+        return
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX) as client:
+            if client.connect_ex(str(path)) != errno.ECONNREFUSED:
+                raise TargetError(f"{path} is in use: another server listens there")
+        path.unlink()
+    elif os.path.lexists(path):
+        raise TargetError(f"{path} is there already, and is no socket")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # nbdkit leaves it
+
+
+class _Program:
+    """nbdkit, started and watched by a thread, because the main thread answers the kernel."""
+
+    def __init__(self, folder: Path, arguments: list[str], ready: Callable[[], None]) -> None:
+        self._folder = folder
+        self._ready = ready
+        pid_file = ["--pidfile", str(folder / "pid")]
+        self._command = ["nbdkit", "--foreground", "--exit-with-parent", *pid_file, *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+        self._failure = ""
+        self._thread = threading.Thread(target=self._run, name="nbdkit")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_exception: object) -> None:
+        """Wait for nbdkit; raise BackyError if it ended by itself."""
+        self._stopping = True
+        if self._process is not None:
+            self._process.terminate()
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._failure and kind is None:
+            raise BackyError(self._failure)
+
+    def begin(self) -> None:
+        """Start nbdkit. Call this when the mount is there."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        # Threads of libfuse block the signals that end nbdkit, and it would inherit that.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        try:
+            failure = self._serve()
+        except OSError as error:
+            failure = f"nbdkit can not be run: {error}"
+        if not self._stopping:
+            self._failure = failure
+            self._end_mount()
+
+    def _serve(self) -> str:
+        """Run nbdkit to its end; return a text that says how it ended."""
+        log = self._folder / "log"
+        with log.open("wb") as output:
+            # A process group of its own: Ctrl-C must reach this process only, which then ends nbdkit. An end of nbdkit
+            # before that would count as a failure.
+            process = subprocess.Popen(  # noqa: S603  # no shell
+                self._command, stdin=subprocess.DEVNULL, stderr=output, process_group=0
+            )
+        self._process = process
+        if self._stopping:
+            process.terminate()  # __exit__ may have seen no process yet
+        # nbdkit writes its pid file when it listens.
+        while process.poll() is None and not (self._folder / "pid").exists():
+            time.sleep(0.01)
+        if process.poll() is None:
+            self._ready()
+        code = process.wait()
+        return f"nbdkit ended with exit code {code}: {' '.join(log.read_text(errors='replace').split())}"
+
+    def _end_mount(self) -> None:
+        """Unmount, so that the main thread goes on. If that fails, send it SIGTERM."""
+        mountpoint = self._folder / "mount"
+        try:
+            unmount(mountpoint)
+        except (BackyError, OSError):
+            if any(mount.path == mountpoint.resolve() for mount in mounts()):
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)

@@ -21,13 +21,11 @@ from backy.scheduler.console.access import Access
 from backy.scheduler.jobs.agenda import Outcome, Result
 from backy.scheduler.jobs.due import GRACE
 from backy.scheduler.jobs.ledger import Job, Ledger
-from backy.scheduler.jobs.repositories import pending
+from backy.scheduler.jobs.repositories import Summary, pending
 from backy.scheduler.jobs.runner import Runner
 from backy.scheduler.jobs.scanner import Scanner
-from backy.scheduler.jobs.summary import Summary
-from backy.scheduler.monitoring.disk import copies, judged, look, shortage
 from backy.scheduler.monitoring.reporter import GATHER, Announcer, Reporter, SlaWatch
-from backy.scheduler.monitoring.status import DiskStatus, JobStatus, Status, left_before
+from backy.scheduler.monitoring.status import DiskStatus, JobStatus, Status, copies, judged, left_before, look, shortage
 from backy.scheduler.process.children import aside, happened
 from backy.scheduler.process.machine import BaseDirectory, ClockWatch, Notifier
 from backy.text.phrases import counted, local_time

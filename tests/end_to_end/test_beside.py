@@ -41,7 +41,7 @@ from backy.retention.forget import forget
 from backy.retention.purge import purge
 from backy.retention.tags import add_tags
 from backy.retention.trash import content
-from backy.scheduler.jobs.summary import summarize
+from backy.scheduler.jobs.repositories import summarize
 from backy.scrubbing.scrub import Scrub
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

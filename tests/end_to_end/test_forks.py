@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from backy.repository.repository import Repository
-from backy.scheduler.jobs.summary import NOTHING_KNOWN, Audited, summarize
+from backy.scheduler.jobs.repositories import NOTHING_KNOWN, Audited, summarize
 
 LONG_AGO, LATER = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 

@@ -20,8 +20,8 @@ import pytest
 from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.mount.active import mounts
-from backy.mount.nbd import _folder as server_folder
-from backy.mount.nbd import clean_up
+from backy.mount.serve import _folder as server_folder
+from backy.mount.serve import clean_up
 from backy.repository.repository import Repository
 from backy.retention.purge import purge
 from tests.ports import unused_port

@@ -13,7 +13,7 @@ import pytest
 from backy.backup.backup import Backup
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
-from backy.scheduler.jobs.summary import summarize
+from backy.scheduler.jobs.repositories import summarize
 from backy.testing.clock import Clock
 from tests.wrong_files import WRONG
 

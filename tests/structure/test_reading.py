@@ -11,7 +11,7 @@ OTHERS = {
     "backy/mount/active.py",
     # files of backy itself, or that it has just made
     "backy/standalone/explain.py",
-    "backy/mount/nbd.py",
+    "backy/mount/serve.py",
     "backy/plugins/discovery.py",
     # a file whose owner is checked
     "backy/plugins/files.py",

@@ -12,7 +12,7 @@ from backy.errors import DamageError
 from backy.text.phrases import counted, size
 
 if TYPE_CHECKING:
-    from backy.answers.difference import Comparison
+    from backy.answers.images import Comparison
 
 
 @click.command("diff")
@@ -27,7 +27,7 @@ def command(directory: Path, as_json: bool, old: str, new: str) -> None:
     KiB are compared, and only chunks that differ are read. Where the images have different sizes, what OLD lacks counts
     as zeroes, and what NEW lacks is not listed.
     """
-    from backy.answers.difference import compare
+    from backy.answers.images import compare
     from backy.cli.progress import steps
     from backy.repository.repository import Repository
 

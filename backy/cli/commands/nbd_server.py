@@ -36,7 +36,7 @@ def command(
     never changed. There is neither a password nor encryption: listen only where everybody who can connect may read the
     disk. Needs FUSE and nbdkit. Nothing is purged meanwhile.
     """
-    from backy.mount.nbd import PORT, Address, Server, serve
+    from backy.mount.serve import PORT, Address, Server, serve_nbd
     from backy.repository.repository import Repository
 
     if socket is not None and (host is not None or port is not None):
@@ -48,4 +48,4 @@ def command(
         address = Address(host=host or "127.0.0.1", port=port or PORT)
     repository = Repository.open(directory)
     revision = repository.records.select_image(specification)
-    serve(repository, revision, Server(address, writable, cache * 2**20), echoing())
+    serve_nbd(repository, revision, Server(address, writable, cache * 2**20), echoing())

@@ -13,7 +13,7 @@ from backy.errors import DamageError
 from backy.text.phrases import counted, length_of_time, local_time, size
 
 if TYPE_CHECKING:
-    from backy.answers.estimate import Forecast
+    from backy.answers.images import Forecast
     from backy.repository.revision import Revision
 
 
@@ -34,7 +34,7 @@ def restore(directory: Path, specification: str, as_json: bool) -> None:
     """
     import time
 
-    from backy.answers.estimate import forecast
+    from backy.answers.images import forecast
     from backy.cli.progress import steps
     from backy.repository.repository import Repository
 

@@ -38,10 +38,11 @@ def plugin_problems(found: Examined) -> Iterator[Problem]:
     """Yield the problems of all sections of plugins, in their order, and then those of event plugins."""
     # Also a failure is remembered: thousands of jobs may name the same broken plugin.
     loaded = cache(_loaded)
-    for written in found.sections():
+    for written in found.sections:
+        line = found.document.line((*written.key, written.kind.word))
         plugin = loaded(written.kind, written.section.type)
         for text in [str(plugin)] if isinstance(plugin, PluginError) else _mistakes(*plugin, written, found):
-            yield Problem(written.line, ".".join(written.key), text)
+            yield Problem(line, ".".join(written.key), text)
     with Events.installed(found.configuration.hooks) as events:
         for name, text in events.problems():
             yield Problem(found.document.line(("hooks", name)), f"hooks.{name}", text)
@@ -57,7 +58,7 @@ def _loaded(kind: Kind, name: str) -> tuple[Plugin, pluggy.PluginManager] | Plug
 
 def _mistakes(plugin: Plugin, manager: pluggy.PluginManager, written: Written, found: Examined) -> list[str]:
     """Return what a plugin refuses of its section."""
-    name = written.job or "global"
+    name = written.key[1] if len(written.key) > 1 else "global"
     job = Job(name, name, found.configuration.settings.base_dir / name)
     try:
         # A plugin checks its section when it is made; that touches no source.
@@ -148,14 +149,14 @@ class Surroundings:
     def _same_sources(self) -> Iterator[Problem]:
         """Yield the jobs whose source another job has already."""
         first: dict[bytes, str] = {}
-        for written in self._found.sections():
+        for written in self._found.sections:
             if written.kind is Kind.SOURCE:
                 content = msgspec.json.encode(written.section.options, order="deterministic")
                 job = ".".join(written.key)
                 other = first.setdefault(content, job)
                 if other != job:
                     text = f"is the source of {other}, too: its image is backed up twice"
-                    yield Problem(written.line, f"{job}.source", text)
+                    yield Problem(self._found.document.line((*written.key, "source")), f"{job}.source", text)
 
 
 def _folder_of(path: Path | None) -> Iterator[str]:

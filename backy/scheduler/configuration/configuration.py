@@ -1,7 +1,7 @@
 """Reads the scheduler's configuration, /etc/backy.conf, and reports all its problems at once."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,14 +14,7 @@ from backy.config import convert
 from backy.groups.config import DISKS, GroupConfig, name_problem
 from backy.plugins.discovery import Kind
 from backy.plugins.events import REQUIRED
-from backy.repository.config import (
-    JobConfig,
-    PluginSection,
-    ScheduledTag,
-    SourceSection,
-    StorageSection,
-    VerifierSections,
-)
+from backy.repository import config
 from backy.repository.revision import MANUAL, PINNED, tag_problem
 from backy.repository.sealed import FORMAT
 from backy.retention.schedule import Schedule
@@ -41,7 +34,7 @@ class JobEntry:
     directory: Path
     """The folder of its repository in the base directory."""
     schedule: Schedule
-    config: JobConfig
+    config: config.JobConfig
     """What the `config` of its repository has to have, except for what tells that repository from others."""
     time_limit: timedelta | None = None
     standstill: timedelta | None = None
@@ -86,14 +79,12 @@ def load(path: Path) -> Configuration:
 
 
 class Written(NamedTuple):
-    """The section of a plugin as it is written in `global` or in a job."""
+    """The section of a plugin as it is written in `global`, in a job or in a disk of one."""
 
     key: Key
     """The path of the section that it is in."""
-    line: int
-    job: str | None
     kind: Kind
-    section: PluginSection
+    section: config.PluginSection
 
 
 class Examined(NamedTuple):
@@ -102,36 +93,15 @@ class Examined(NamedTuple):
     configuration: Configuration
     document: Document
     """The file, with the problems that were found in it."""
-
-    def sections(self) -> Iterator[Written]:
-        """Yield all sections of plugins but those of event plugins, also of jobs that are wrong otherwise."""
-        content = self.document.content if isinstance(self.document.content, dict) else {}
-        for name in _GLOBAL:
-            yield from self._sections((name,), content.get(name), None)
-        jobs = content.get("jobs")
-        for name, value in jobs.items() if isinstance(jobs, dict) else ():
-            yield from self._sections(("jobs", name), value, name)
-            disks = value.get(DISKS) if isinstance(value, dict) else None
-            for disk, section in disks.items() if isinstance(disks, dict) else ():
-                yield from self._sections(("jobs", name, DISKS, disk), section, name)
-
-    def _sections(self, key: Key, value: object, job: str | None) -> Iterator[Written]:
-        for name, (kind, wanted) in _PLUGINS.items():
-            if not isinstance(value, dict) or name not in value:
-                continue
-            # What is no section at all is told already.
-            with suppress(msgspec.ValidationError):
-                found = convert(value[name], wanted)
-                line = self.document.line((*key, name))
-                for section in found.sections if isinstance(found, VerifierSections) else [found]:
-                    yield Written(key, line, job, kind, section)
+    sections: Sequence[Written]
+    """All sections of plugins but those of event plugins, also of jobs that are wrong otherwise."""
 
 
 _PLUGINS: Mapping[str, tuple[Kind, Any]] = {
-    "source": (Kind.SOURCE, SourceSection),
-    "storage": (Kind.STORAGE, StorageSection),
-    "verifier": (Kind.VERIFIER, VerifierSections),
-    "moment": (Kind.MOMENT, PluginSection),
+    "source": (Kind.SOURCE, config.SourceSection),
+    "storage": (Kind.STORAGE, config.StorageSection),
+    "verifier": (Kind.VERIFIER, config.VerifierSections),
+    "moment": (Kind.MOMENT, config.PluginSection),
 }
 
 
@@ -142,7 +112,8 @@ def examine(path: Path) -> Examined:
         ConfigurationError: the file can not be read, or is not YAML.
     """
     document = Document(path)
-    return Examined(_Reader(document).read(), document)
+    reader = _Reader(document)
+    return Examined(reader.read(), document, reader.sections)
 
 
 def load_location(path: Path) -> Location:
@@ -173,6 +144,7 @@ class _Reader(Checker):
         self._hooks: dict[str, dict[str, Any]] = {}
         self._tags: Mapping[str, list[str]] = {}
         """The tags of each schedule as they are written."""
+        self.sections: list[Written] = []
 
     def location(self) -> Location | None:
         """Return the location of the scheduler. Report problems and return None if there are any."""
@@ -221,7 +193,7 @@ class _Reader(Checker):
     def _settings(self, value: object, name: str) -> Global:
         # `global:` without anything below it is None in YAML.
         found = {} if value is None else value
-        self._plugins(found, (name,), ["storage", "verifier"])
+        self._plugins(found, (name,))
         return self.section(found, Global, (name,)) or Global()
 
     def _required(self, sections: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any]:
@@ -238,7 +210,7 @@ class _Reader(Checker):
                 self.report((*key, name), f"no schedule gives tags that begin with '{MANUAL}' or '{PINNED}'")
             elif problem := tag_problem(name):
                 self.report((*key, name), problem)
-            tag = self.section(content, ScheduledTag, (*key, name))
+            tag = self.section(content, config.ScheduledTag, (*key, name))
             if tag is not None:
                 found[name] = tag
         if value == {}:
@@ -248,7 +220,7 @@ class _Reader(Checker):
     def _job(self, name: str, value: object, settings: Global, schedules: Mapping[str, Schedule]) -> JobEntry | None:
         key = ("jobs", name)
         self._name(key, settings)
-        self._plugins(value, key, ["source", "storage", "verifier"])
+        self._plugins(value, key)
         entry = self.section(value, JobKeys, key)
         schedule = self._chosen(value, schedules, key)
         if isinstance(value, dict):
@@ -264,16 +236,16 @@ class _Reader(Checker):
         merged = msgspec.structs.asdict(settings) | given
         tags = {tag: msgspec.structs.replace(one, keep=entry.keep.get(tag, one.keep)) for tag, one in schedule.items()}
         content = {**merged, "format": FORMAT, "schedule": tags, "hooks": self._hooks or None}
-        kind = GroupConfig if entry.disks else JobConfig
+        kind = GroupConfig if entry.disks else config.JobConfig
         try:
-            config = kind(**{name: content[name] for name in kind.__struct_fields__ if name in content})
+            written = kind(**{name: content[name] for name in kind.__struct_fields__ if name in content})
         except ValueError:
             if self._document.problems:
                 return None  # what is wrong with it was reported
             raise
         max_size = int(merged["max_size"] or 0) or None
         directory = settings.base_dir / name
-        return JobEntry(directory, tags, config, merged["time_limit"] or None, merged["standstill"] or None, max_size)
+        return JobEntry(directory, tags, written, merged["time_limit"] or None, merged["standstill"] or None, max_size)
 
     def _images(self, job: Mapping[str, Any], key: Key) -> None:
         """Report a job that has no image, a source beside disks, or disks that can not have their names."""
@@ -282,8 +254,9 @@ class _Reader(Checker):
             self.report(key, "the key 'source' is missing: the image to back up, or 'disks' with several")
         if "source" in job and disks is not None:
             self.report(key, "a job has a 'source' or 'disks', not both")
-        for name in disks if isinstance(disks, dict) else ():
-            if problem := name_problem(str(name)):
+        for name, disk in disks.items() if isinstance(disks, dict) else ():
+            self._plugins(disk, (*key, DISKS, name))
+            if problem := name_problem(name):
                 self.report((*key, DISKS, name), problem)
 
     def _name(self, key: Key, settings: Global) -> None:
@@ -304,11 +277,17 @@ class _Reader(Checker):
             self.report((*key, "schedule"), f"no schedule '{name}'; {alternatives(name, schedules)}")
         return schedules.get(name)
 
-    def _plugins(self, content: object, key: Key, names: list[str]) -> None:
-        """Report the key `backend` in sections of plugins."""
-        # Files of backy 2 have it. The plugins would refuse it, too, but `load` does not ask them.
-        for name in names:
-            value = content.get(name) if isinstance(content, dict) else None
-            if isinstance(value, dict) and "backend" in value:
+    def _plugins(self, content: object, key: Key) -> None:
+        """Note the sections of plugins in a section, and report the key `backend` in that of a source."""
+        for name, (kind, wanted) in _PLUGINS.items():
+            if not isinstance(content, dict) or name not in content:
+                continue
+            # Files of backy 2 have it. The plugin would refuse it, too, but `load` does not ask that.
+            if kind is Kind.SOURCE and isinstance(content[name], dict) and "backend" in content[name]:
                 text = "write 'storage: chunked' or 'storage: cow' beside 'source', not in it"
                 self.report((*key, name, "backend"), text)
+            # What is no section at all is told with the other keys.
+            with suppress(msgspec.ValidationError):
+                found = convert(content[name], wanted)
+                sections = found.sections if isinstance(found, config.VerifierSections) else [found]
+                self.sections += [Written(key, kind, section) for section in sections]

@@ -10,7 +10,7 @@ import msgspec
 from backy.scheduler.configuration.configuration import Configuration, JobEntry
 from backy.scheduler.jobs.agenda import Agenda, Entry, Outcome, Phase, Pool, Result
 from backy.scheduler.jobs.due import GRACE, Past, by_interval, late_from, smallest_interval
-from backy.scheduler.jobs.summary import Audited, Summary
+from backy.scheduler.jobs.repositories import Audited, Summary
 from backy.scheduler.monitoring.status import Holding, JobStatus, PoolStatus, Remembered, verdict
 
 _IMAGES = ("source", "disks", "storage")

@@ -1,25 +1,46 @@
-"""Gives the repositories of jobs their configuration.
+"""The repositories of jobs: gives them their configuration, and sums up what they hold.
 
-The scheduler compares and a child of it writes, because plugins have to accept what is written: one that hangs, or that
-ends its process, must not harm the scheduler.
+The scheduler compares configurations and a child of it writes, because plugins have to accept what is written: one that
+hangs, or that ends its process, must not harm the scheduler. A summary is read again only if a repository has changed.
 """
 
+from __future__ import annotations
+
 import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import shortuuid
 
 from backy.config import typed
-from backy.errors import RepositoryError
+from backy.errors import BackyError, ConfigError, RepositoryError
 from backy.groups.config import DISKS, GroupConfig, load_group
-from backy.groups.group import Group
+from backy.groups.group import Group, opened, require
+from backy.integrity import quarantine
 from backy.repository.config import CONFIG, JobConfig, dump_job, write_job
+from backy.repository.journal.journal import JOURNAL, Journal, facts_of
+from backy.repository.journal.lines import UNREAD, Head, decode
+from backy.repository.journal.replay import History, contradictions, findings, replay
+from backy.repository.records import Records
 from backy.repository.repository import Repository
-from backy.repository.revision import utc_now
+from backy.repository.revision import MANUAL, PINNED, Revision, utc_now
+from backy.retention.brake import read_mark
 from backy.scheduler.configuration.configuration import JobEntry
+from backy.scheduler.jobs.due import Past, corrected
+from backy.scheduler.monitoring.status import Holding, Seen
+from backy.system.clocks import present
 from backy.system.safeyaml import parse_yaml
+from backy.text.phrases import local_time, size
+
+log = logging.getLogger(__name__)
 
 
 def pending(job: JobEntry) -> bytes | None:
@@ -47,7 +68,6 @@ def pending(job: JobEntry) -> bytes | None:
     return None if is_there else dump_job(job.config)
 
 
-log = logging.getLogger(__name__)
 _Config = TypeVar("_Config", bound=JobConfig)
 
 
@@ -100,3 +120,221 @@ def _configure_group(directory: Path, wanted: GroupConfig) -> Group:
 def _kept(present: JobConfig, wanted: _Config) -> _Config:
     """Return a configuration with what identifies the repository that has the present one."""
     return msgspec.structs.replace(wanted, format=present.format, id=present.id, created=present.created)
+
+
+Stamp = tuple[int, int, int]
+"""Times of the last change of a repository, of its quarantine and of its journal, in nanoseconds."""
+
+
+class Known(NamedTuple):
+    """A journal as it was, so that only what follows has to be understood."""
+
+    size: int
+    digest: bytes
+    """SHA-256 of these bytes."""
+    history: History
+    """What they tell."""
+
+
+class Audited(NamedTuple):
+    """What is known of a repository by its journal."""
+
+    head: Head | None = None
+    """The last line that nothing contradicts; None if there is no journal."""
+    tampering: tuple[str, ...] = ()
+    """What contradicts the journal, or what was seen of it before."""
+    complete: bool = True
+    """Whether all could be looked at."""
+    known: Known | None = None
+    """The journal up to `head`, if it is long."""
+    disks: Mapping[str, Audited] = MappingProxyType({})
+    """The same of each disk of a group, by its name."""
+
+
+LONG = 2**20
+"""Bytes from which on it is remembered what a journal tells; of thousands of short ones that would take memory."""
+NOTHING_KNOWN = Audited()
+
+
+class Summary(Holding, kw_only=True):
+    """What the scheduler needs to know of a repository."""
+
+    past: Past
+    newest: str | None = None
+    """Id of the newest revision."""
+    audited: Audited = NOTHING_KNOWN
+    stamp: Stamp = (0, 0, 0)
+
+
+_TICK = 10**7
+"""Nanoseconds; the clock by which folders get their times ticks at least as often."""
+
+
+def stamp(directory: Path) -> Stamp:
+    """Return when a repository was changed, or any of the disks of a group; zeroes if there is none."""
+    # Every change of a record creates, renames or removes a file, which changes the time of its directory.
+    parts = [directory, *_disks(directory)]
+    return (
+        max(map(_changed, parts)),
+        max(_changed(part / quarantine.FOLDER) for part in parts),
+        max(_changed(part / JOURNAL) for part in parts),
+    )
+
+
+def _disks(directory: Path) -> list[Path]:
+    """Return the repositories of the disks of a group; none of another repository."""
+    # every repository has one, and a group has none: the `config` of thousands need not be read
+    if (directory / JOURNAL).exists():
+        return []
+    try:
+        group = opened(directory)
+    except (OSError, BackyError):
+        return []
+    return [directory / name for name in group.names()] if group else []
+
+
+def summarize(
+    directory: Path, since: datetime, now: datetime, allowed: timedelta = timedelta(), earlier: Audited = NOTHING_KNOWN
+) -> Summary:
+    """Read all records of a repository, which may be missing still; `earlier` is what was known by its journal.
+
+    A job without revisions exists since its repository was created, or since `since` if there is none. Revisions that
+    began later than `now` by more than `allowed` are ahead of the clock.
+
+    Raises:
+        RepositoryError: it is a repository of backy 2, whose records are sound and only not ours.
+    """
+    before = stamp(directory)  # first, so that a change during this scan is noticed by the next one
+    if time.time_ns() - max(before) < _TICK:
+        before = (0, 0, 0)  # another change may leave the same times
+    disks = _disks(directory)
+    revisions, each, damaged = _surveyed(directory) if disks else _single(directory)
+    if damaged and not disks:
+        with suppress(ConfigError):
+            Repository.open(directory)
+    audited = _audited_together(disks, earlier.disks) if disks else _audit(directory, earlier)
+    past = Past.of(revisions, since, now + allowed, corrected(revisions, present(now), allowed))
+    if past.newest is None:
+        past = replace(past, since=min(_made(directory) or since, now + allowed))
+    mark = read_mark(directory)
+    return Summary(
+        job=directory.name,
+        past=past,
+        **(of_newest(revisions[-1]) if revisions else {}),
+        revisions=len(revisions),
+        last_time=past.newest,
+        manual_tags=tuple(sorted({tag for one in revisions for tag in one.tags if tag.startswith(MANUAL)})),
+        quarantine_reports=sum(map(quarantine.count, disks or [directory])),
+        distrusted=sum(revision.state.distrusted for revision in revisions),
+        wrong=sum(revision.state.wrong is not None for revision in revisions),
+        unreadable=len(damaged),
+        ahead=past.ahead,
+        waiting=mark.waiting if mark else 0,
+        pinned=tuple(_pinned(each)),
+        head=audited.head,
+        disks={name: Seen(one.head) for name, one in audited.disks.items()},
+        tampering=audited.tampering,
+        audited=audited,
+        # one that could not be looked at whole is looked at again
+        stamp=before if audited.complete else (0, 0, 0),
+    )
+
+
+def of_newest(newest: Revision) -> dict[str, Any]:
+    """Return the members of a summary that are of the newest revision."""
+    verification, statistics = newest.verification, newest.statistics
+    return {
+        "newest": newest.id,
+        "last_tags": newest.tags,
+        "last_duration": statistics.duration,
+        "verification": str(verification) if verification else None,
+        "compared_since": newest.compared_since,
+        "partly_verified": bool(verification and verification.out_of_time),
+        "consistency": newest.consistency,
+        "unfrozen": newest.unfrozen,
+        "remarks": verification.remarks if verification else (),
+        "image": newest.size,
+        "changed": statistics.bytes_written,
+        "stored": statistics.bytes_stored,
+    }
+
+
+_Surveyed = tuple[list[Revision], list[Revision], Sequence[BackyError]]
+
+
+def _single(directory: Path) -> _Surveyed:
+    sound, damaged = Records(directory).survey()
+    return sound, sound, damaged
+
+
+def _surveyed(directory: Path) -> _Surveyed:
+    """Return what stands for each group of disks in use, all of their revisions, and the damage of records."""
+    whole, _, damaged = require(directory).survey()
+    used = [one for one in whole if one.forgotten == {False}]
+    return [one.revision for one in used], [each for one in used for each in one.members.values()], damaged
+
+
+def _audited_together(disks: list[Path], earlier: Mapping[str, Audited]) -> Audited:
+    """Hold each disk of a group against its journal, and that against what was seen of it before."""
+    each = {disk.name: _audit(disk, earlier.get(disk.name, NOTHING_KNOWN)) for disk in disks}
+    problems = tuple(f"{name}: {problem}" for name, one in each.items() for problem in one.tampering)
+    # of a disk whose folder is gone what was seen is remembered
+    return Audited(None, problems, all(one.complete for one in each.values()), disks={**earlier, **each})
+
+
+def _pinned(revisions: list[Revision]) -> Iterator[str]:
+    """Yield what each pin of a repository holds and why, a line each."""
+    after = {one.shrunk.revision: (one.id, one.shrunk.to(one.size)) for one in revisions if one.shrunk}
+    for held, tag in [(one, tag) for one in revisions for tag in one.tags if tag.startswith(PINNED)]:
+        line = f"'{tag}' holds revision {held.id} of {local_time(held.timestamp)}, {size(held.size)}"
+        if held.id in after:
+            later, how = after[held.id]
+            line += f": revision {later} {how}; 'backy accept -r {later}' says that this was meant"
+        yield line
+
+
+def _audit(directory: Path, earlier: Audited) -> Audited:
+    """Hold a repository against its journal, and that against what was seen of it before."""
+    if not (directory / CONFIG).exists():
+        return earlier._replace(complete=True)
+    with Journal(directory).reading(wait=False) as content:
+        found = facts_of(directory)
+    if content is None:  # somebody acts on it at this moment
+        return earlier._replace(complete=False)
+    known, witness = earlier.known, earlier.head
+    # hashed as a whole: a line that somebody has changed since may be anywhere
+    went_on = known is not None and sha256(memoryview(content)[: known.size]).digest() == known.digest
+    lines = decode(content[known.size :] if known and went_on else content)
+    history = replay(lines, known.history if known and went_on else None)
+    if witness and history.adopted and history.adoption != witness.adoption:
+        log.warning("%s: what was there was adopted, in line %d of the journal", directory, history.adopted)
+        witness = None
+    if went_on:
+        # what was seen last is the end of what is known
+        told = [*history.problems, *contradictions(history, found)]
+    else:
+        told = findings(lines, found, [witness] if witness else [], history)
+    # a disk that does not answer is no tampering; what else is wrong is told all the same, of the same revision, too
+    unread = tuple(f"{revision_id}." for revision_id, fact in found.items() if fact.unread)
+    problems = tuple(problem for problem in told if not (problem.startswith(unread) and UNREAD in problem))
+    # what was seen before any trouble is what has to be remembered
+    if problems or unread:
+        return Audited(witness, problems, not unread, known if witness else None)
+    size = content.rfind(b"\n") + 1
+    known = Known(size, sha256(memoryview(content)[:size]).digest(), history) if size >= LONG else None
+    return Audited(history.head, known=known)
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _made(directory: Path) -> datetime | None:
+    try:
+        made = (opened(directory) or Repository.open(directory)).config.created
+        return made or datetime.fromtimestamp((directory / CONFIG).stat().st_mtime, UTC)
+    except (OSError, BackyError):
+        return None

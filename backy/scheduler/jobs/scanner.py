@@ -11,7 +11,7 @@ from pathlib import Path
 from backy.repository.revision import utc_now
 from backy.scheduler.jobs.due import tolerance
 from backy.scheduler.jobs.ledger import Job
-from backy.scheduler.jobs.summary import Stamp, Summary, stamp, summarize
+from backy.scheduler.jobs.repositories import Stamp, Summary, stamp, summarize
 from backy.scheduler.process.children import HangingError, aside, happened
 
 log = logging.getLogger(__name__)

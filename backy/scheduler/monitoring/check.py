@@ -12,8 +12,7 @@ from backy.errors import BackyError
 from backy.repository.revision import utc_now
 from backy.scheduler.configuration.configuration import JobEntry, load, load_location
 from backy.scheduler.configuration.keys import STATUS
-from backy.scheduler.monitoring.disk import shortage
-from backy.scheduler.monitoring.status import JobStatus, Status, age_allowed, read
+from backy.scheduler.monitoring.status import JobStatus, Status, age_allowed, read, shortage
 from backy.scheduler.process.asking import NotAllowedError, SilentError, ask
 from backy.text.phrases import counted, length_of_time, local_time, size
 

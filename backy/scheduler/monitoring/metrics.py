@@ -1,6 +1,6 @@
 """The status in the text format of Prometheus, for node_exporter's textfile collector."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -38,9 +38,16 @@ def render(status: Status) -> str:
     return "".join(f"{line}\n" for line in _lines(status))
 
 
+POOL_METRICS = {
+    "backy_pool_running": "Jobs that run.",
+    "backy_pool_queued": "Jobs that wait for a slot.",
+    "backy_pool_limit": "Slots.",
+}
+"""The metrics of each pool, with the label `pool`."""
+
+
 def _lines(status: Status) -> Iterator[str]:
-    yield from _gauge("backy_scheduler_info", "1, with the version as a label.")
-    yield f'backy_scheduler_info{{version="{_escaped(status.version)}"}} 1'
+    yield from _gauge("backy_scheduler_info", "1, with the version as a label.", [({"version": status.version}, 1)])
     scheduler = {
         "backy_scheduler_start_timestamp_seconds": ("When the scheduler was started.", status.started.timestamp()),
         "backy_scheduler_written_timestamp_seconds": ("When this file was written.", status.written.timestamp()),
@@ -59,44 +66,35 @@ def _lines(status: Status) -> Iterator[str]:
             "backy_disk_growth_bytes": ("What was taken of it within the last week.", status.disk.growth),
         }
     for name, (text, value) in scheduler.items():
-        yield from _gauge(name, text)
-        yield f"{name} {value}"
-    # The last word of a name is the field of `PoolStatus`.
+        yield from _gauge(name, text, [({}, value)])
     for name, text in POOL_METRICS.items():
-        yield from _gauge(name, text)
-        for pool, slots in status.pools.items():
-            yield f'{name}{{pool="{pool}"}} {getattr(slots, name.rpartition("_")[2])}'
-    # All samples of a metric have to follow its heading, so the loop over the jobs is the inner one.
-    labels = [f'{{job="{_escaped(job.job)}"}}' for job in status.jobs]
+        # The last word of a name is the field of `PoolStatus`.
+        field = name.rpartition("_")[2]
+        yield from _gauge(name, text, [({"pool": pool}, getattr(one, field)) for pool, one in status.pools.items()])
     for name, (member, text) in JOB_METRICS.items():
-        yield from _gauge(name, text)
-        for label, job in zip(labels, status.jobs, strict=True):
-            if (value := getattr(job, member)) is not None:
-                yield f"{name}{label} {_figure(value)}"
-    yield from _gauge(HEADS, "Lines of the journal, with its id and the hash of the last one.")
-    for job in status.jobs:
-        for name, head in job.heads.items():
-            about = f'job="{_escaped(name)}",journal="{_escaped(head.job)}",hash="{head.hash}"'
-            yield f"{HEADS}{{{about}}} {head.number}"
+        yield from _gauge(name, text, [({"job": job.job}, getattr(job, member)) for job in status.jobs])
+    heads = [
+        ({"job": name, "journal": head.job, "hash": head.hash}, head.number)
+        for job in status.jobs
+        for name, head in job.heads.items()
+    ]
+    yield from _gauge(HEADS, "Lines of the journal, with its id and the hash of the last one.", heads)
 
 
-POOL_METRICS = {
-    "backy_pool_running": "Jobs that run.",
-    "backy_pool_queued": "Jobs that wait for a slot.",
-    "backy_pool_limit": "Slots.",
-}
-"""The metrics of each pool, with the label `pool`."""
+def _gauge(name: str, text: str, samples: Iterable[tuple[Mapping[str, str], Any]]) -> Iterator[str]:
+    """Yield a metric: its heading, and all samples that have a value, with their labels."""
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} gauge"
+    for labels, value in samples:
+        if value is not None:
+            about = ",".join(f'{label}="{_escaped(one)}"' for label, one in labels.items())
+            yield f"{name}{{{about}}} {_figure(value)}"
 
 
 def _figure(value: Any) -> float:  # noqa: ANN401  # the members of a status have many types
     if isinstance(value, datetime):
         return value.timestamp()
     return len(value) if isinstance(value, tuple) else value + 0  # 1 for True
-
-
-def _gauge(name: str, text: str) -> Iterator[str]:
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} gauge"
 
 
 def _escaped(label: str) -> str:

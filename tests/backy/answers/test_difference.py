@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.answers.difference import compare
+from backy.answers.images import compare
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Extent, identify
 from backy.errors import ChunkDamageError
 from backy.extents import joined

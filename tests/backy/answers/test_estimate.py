@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.answers.estimate import Forecast, forecast
+from backy.answers.images import Forecast, forecast
 from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.repository.repository import Repository

@@ -16,8 +16,7 @@ from backy.groups.backup import backup
 from backy.groups.group import Group, require
 from backy.scheduler.configuration.configuration import Configuration, load
 from backy.scheduler.jobs.ledger import Job
-from backy.scheduler.jobs.repositories import configure, pending
-from backy.scheduler.jobs.summary import summarize
+from backy.scheduler.jobs.repositories import configure, pending, summarize
 from backy.scheduler.monitoring.status import Remembered
 
 NOW = datetime(2200, 1, 1, tzinfo=UTC)

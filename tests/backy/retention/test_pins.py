@@ -26,7 +26,7 @@ from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Shrunk
 from backy.retention.expire import expire
 from backy.retention.pins import SHRUNK, accept
-from backy.scheduler.jobs.summary import summarize
+from backy.scheduler.jobs.repositories import summarize
 from backy.system.locking import BACKUP_LOCK, exclusive
 from backy.testing.clock import Clock
 from backy.testing.images import write_image

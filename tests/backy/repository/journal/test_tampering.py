@@ -16,7 +16,7 @@ import pytest
 from backy.repository.journal.journal import JOURNAL, Journal, fact_of, facts_of
 from backy.repository.journal.lines import NO_LINE, Fact, Head, decode, digest, encode
 from backy.repository.journal.replay import BEGIN, findings, replay
-from backy.scheduler.jobs.summary import NOTHING_KNOWN, Audited, summarize
+from backy.scheduler.jobs.repositories import NOTHING_KNOWN, Audited, summarize
 from backy.standalone import audit
 from tests.wrong_files import WRONG
 
@@ -351,7 +351,7 @@ def look(victim: Victim, earlier: Audited = NOTHING_KNOWN) -> Audited:
 def test_a_scheduler_that_reads_only_what_is_new_finds_the_same(
     attack: Attack, memory: Path, rounds: Callable[[int, int], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backy.scheduler.jobs.summary.LONG", 0)
+    monkeypatch.setattr("backy.scheduler.jobs.repositories.LONG", 0)
     for number in range(rounds(3, 200)):
         chance = random.Random(number)
         victim = prepared(memory / str(number), chance)

@@ -14,7 +14,7 @@ from backy.scheduler.configuration.configuration import JobEntry
 from backy.scheduler.jobs.agenda import Outcome, Phase, Result
 from backy.scheduler.jobs.due import Past
 from backy.scheduler.jobs.ledger import Job, Ledger
-from backy.scheduler.jobs.summary import Summary, of_newest
+from backy.scheduler.jobs.repositories import Summary, of_newest
 from backy.scheduler.monitoring.status import Remembered
 from tests.revisions import make_revision
 

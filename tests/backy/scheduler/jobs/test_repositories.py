@@ -18,8 +18,7 @@ from backy.repository.repository import Repository
 from backy.retention.forget import forget
 from backy.retention.purge import purge
 from backy.scheduler.configuration.configuration import Configuration, load
-from backy.scheduler.jobs.repositories import configure, pending
-from backy.scheduler.jobs.summary import stamp, summarize
+from backy.scheduler.jobs.repositories import configure, pending, stamp, summarize
 from backy.system.locking import BACKUP_LOCK, exclusive
 
 NOW = datetime(2200, 1, 1, tzinfo=UTC)

@@ -9,8 +9,7 @@ from pathlib import Path
 from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
-from backy.scheduler.monitoring.disk import copies
-from backy.scheduler.monitoring.status import Status
+from backy.scheduler.monitoring.status import Status, copies
 from tests.judging import judge
 
 

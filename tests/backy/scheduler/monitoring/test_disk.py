@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.scheduler.monitoring.disk import STEP, WEEK, judged, look, shortage
-from backy.scheduler.monitoring.status import DiskStatus
+from backy.scheduler.monitoring.status import STEP, WEEK, DiskStatus, judged, look, shortage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GiB = 2**30
