@@ -14,7 +14,7 @@ from backy.api import ID_PATTERN, Config, ConfigError, Import, RevisionInfo, Sna
 from backy.backup.backup import Backup
 from backy.backup.transfer import Unhinted
 from backy.config import typed
-from backy.integrity.verify import distrust
+from backy.integrity.damage import distrust
 from backy.repository.config import JobConfig
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Wrong, utc_now

@@ -13,6 +13,7 @@ from backy.system.progress import Steps
 
 _SAMPLE = 32
 """Chunks to read to learn how fast reading is. With two processors it takes a fifth of a second."""
+_ZEROES = bytes(CHUNK_SIZE)
 
 
 @dataclass
@@ -66,9 +67,6 @@ def forecast(image: StoredImage, steps: Steps, monotonic: Callable[[], float]) -
             found.sampled += length
     found.seconds = monotonic() - begin
     return found
-
-
-_ZEROES = bytes(CHUNK_SIZE)
 
 
 @dataclass

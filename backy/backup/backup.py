@@ -26,9 +26,8 @@ from backy.durable import names_in, sync_file_system_of
 from backy.errors import BackyError, RepositoryBusyError, SourceBusyError, SourceError, VerificationError, is_full
 from backy.image.stored import StoredImage
 from backy.integrity import quarantine
-from backy.integrity.damage import chunk_ids, referring, repair_or_distrust, report_damage
+from backy.integrity.damage import Judge, chunk_ids, referring, repair_or_distrust, report_damage
 from backy.integrity.seen import Seen, doubt
-from backy.integrity.verify import Judge
 from backy.plugins.broken import error_line
 from backy.plugins.events import Events
 from backy.repository.attachments import write as write_attachments

@@ -21,6 +21,7 @@ from backy.system.locking import BACKUP_LOCK, exclusive
 from backy.text.phrases import local_time
 
 log = logging.getLogger(__name__)
+_FIGURES = Statistics.__struct_fields__
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,6 @@ class Together:
     def forgotten(self) -> set[bool]:
         """Whether its revisions are in the trash: both if some are."""
         return {bool(one.state.forgotten) for one in self.members.values()}
-
-
-_FIGURES = Statistics.__struct_fields__
 
 
 def _verified(each: Sequence[Verification | None]) -> tuple[Verification, ...]:

@@ -1,4 +1,4 @@
 """Damage: proves it, keeps the evidence, repairs it, and distrusts what it can not repair.
 
-The use cases are `verify` and `quarantine`; backups, restores and scrubs import `damage` too.
+The use cases are in `damage` and `quarantine`; `seen` is for backups.
 """

@@ -17,7 +17,7 @@ from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
 from backy.mount.active import read_ahead
 from backy.mount.open_images import ChunkCache, Handle, ImageFile, OpenImages
-from backy.mount.tree import Entry, Folder, Forest, Link, Single, Tree
+from backy.mount.tree import Entry, Folder, Link, Names
 
 # Where libfuse 2 is installed as well, mfusepy would take that, which does not pass on SEEK_DATA and SEEK_HOLE.
 os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
@@ -43,11 +43,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
     use_ns = True
 
     def __init__(
-        self,
-        names: Tree | Forest | Single,
-        cache: ChunkCache,
-        mountpoint: Path,
-        began: Callable[[], None] | None = None,
+        self, names: Names, cache: ChunkCache, mountpoint: Path, began: Callable[[], None] | None = None
     ) -> None:
         self._names = names
         self._began = began

@@ -24,7 +24,7 @@ from backy.durable import closed_at_end
 from backy.errors import BackyError, TargetError
 from backy.mount.active import SUBTYPE, mounts, unmount
 from backy.mount.open_images import ChunkCache, ImageFile
-from backy.mount.tree import Forest, Single, Tree
+from backy.mount.tree import Names, Single
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.system.locking import PURGE_LOCK, shared
@@ -35,15 +35,13 @@ log = logging.getLogger(__name__)
 _ENDED_BY_SIGNAL = 8
 """The value that fuse_main (fuse.h) returns when a signal ended its loop."""
 _SYSTEM_LOG = Path("/dev/log")
+_PREFIX = "backy-nbd-"
+PORT = 10809
+"""The port that IANA assigned to NBD."""
 
 
 def serve(
-    tree: Tree | Forest | Single,
-    mountpoint: Path,
-    *,
-    cache: int,
-    foreground: bool,
-    began: Callable[[], None] | None = None,
+    tree: Names, mountpoint: Path, *, cache: int, foreground: bool, began: Callable[[], None] | None = None
 ) -> None:
     """Mount `tree` and answer the kernel until the end of the mount. In the background, return at once.
 
@@ -107,11 +105,6 @@ def _log_to_system() -> None:
     handler.setFormatter(PlainFormatter("backy[%(process)d]: %(message)s"))
     handler.setLevel(logging.WARNING)
     logging.getLogger().addHandler(handler)
-
-
-_PREFIX = "backy-nbd-"
-PORT = 10809
-"""The port that IANA assigned to NBD."""
 
 
 class Address(NamedTuple):

@@ -178,6 +178,10 @@ class Forest:
         return self._trees[name]
 
 
+Names = Tree | Forest | Single
+"""What has the names of a mount."""
+
+
 def _dated(revision: Revision) -> str:
     """Return a name that sorts by time and contains the id."""
     # Without colons, because some programs take a name up to a colon for a protocol or a host.

@@ -23,6 +23,8 @@ from backy.text.phrases import counted
 
 _NOT_TRIED, _READ, _BAD = "?", "+", "-"
 """Status of a range, from section "Mapfile structure" of GNU ddrescue's manual."""
+STANDARD_OUTPUT = "-"
+"""The name of a target that is an open descriptor."""
 
 
 class SalvagedImage(StoredImage):
@@ -109,10 +111,6 @@ def mapfile(size: int, damaged: Container[int], other: str) -> str:
         start, end = chunks[0] * CHUNK_SIZE, min((chunks[-1] + 1) * CHUNK_SIZE, size)
         lines.append(f"0x{start:08X}  0x{end - start:08X}  {status}")
     return "\n".join(lines) + "\n"
-
-
-STANDARD_OUTPUT = "-"
-"""The name of a target that is an open descriptor."""
 
 
 @dataclass

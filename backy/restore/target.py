@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _DEV: Final = Path("/dev")
 _QEMU_LOCKS: Final = struct.Struct("hhqqi4x").pack(fcntl.F_WRLCK, os.SEEK_SET, 100, 104, 0)
 """struct flock for the bytes 100 to 203, on which QEMU has locks while it has an image open (block/file-posix.c)."""
+_BLKZEROOUT = 0x127F
+"""ioctl of linux/fs.h: zeroes a range of a block device in the way that is fastest for it."""
 
 
 @contextmanager
@@ -113,10 +115,6 @@ def _lock(path: Path, descriptor: int) -> None:
             ) from error
 
 
-_BLKZEROOUT = 0x127F
-"""ioctl of linux/fs.h: zeroes a range of a block device in the way that is fastest for it."""
-
-
 @runtime_checkable
 class ReadableTarget(RestoreTarget, Protocol):
     """A target whose content can be read before it is replaced."""
@@ -194,7 +192,10 @@ def _opened(path: Path, size: int, repository: Path, *, kept: bool, force: bool)
     opened = open_device(path) if is_device else open_file(path, existing=kept, force=force)
     with opened as descriptor, reopened(descriptor) as direct:
         if is_device:
-            _check_capacity(path, descriptor, size)
+            # stat(2) has no size of block devices.
+            capacity = os.lseek(descriptor, 0, os.SEEK_END)
+            if capacity < size:
+                raise TargetError(f"{path} has {capacity} bytes, the image needs {size}")
             yield _Device(descriptor, direct, kept=kept)
             return
         with _incomplete_on_error(str(path)):
@@ -216,14 +217,6 @@ def _incomplete_on_error(name: str) -> Iterator[None]:
     except BaseException:
         log.error("%s is incomplete", name)  # noqa: TRY400  # an interrupt needs no traceback
         raise
-
-
-def _check_capacity(path: Path, descriptor: int, size: int) -> None:
-    """Raise TargetError if an image of `size` bytes does not fit on a device."""
-    # stat(2) has no size of block devices.
-    capacity = os.lseek(descriptor, 0, os.SEEK_END)
-    if capacity < size:
-        raise TargetError(f"{path} has {capacity} bytes, the image needs {size}")
 
 
 class _File:

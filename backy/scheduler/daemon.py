@@ -5,8 +5,9 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic_ns
@@ -15,15 +16,14 @@ from typing import Any, TypeVar
 from backy.errors import BackyError
 from backy.plugins.discovery import CORE_DISTRIBUTION
 from backy.plugins.events import Events
-from backy.repository.revision import utc_now
+from backy.repository.revision import Clock, utc_now
 from backy.scheduler.configuration.configuration import Configuration, JobEntry, load
 from backy.scheduler.console.access import Access
 from backy.scheduler.jobs.agenda import Outcome, Result
 from backy.scheduler.jobs.due import GRACE
-from backy.scheduler.jobs.ledger import Job, Ledger
+from backy.scheduler.jobs.ledger import Job, Ledger, Scanner
 from backy.scheduler.jobs.repositories import Summary, pending
 from backy.scheduler.jobs.runner import Runner
-from backy.scheduler.jobs.scanner import Scanner
 from backy.scheduler.monitoring.reporter import GATHER, Announcer, Reporter, SlaWatch
 from backy.scheduler.monitoring.status import DiskStatus, JobStatus, Status, copies, judged, left_before, look, shortage
 from backy.scheduler.process.children import aside, happened
@@ -53,42 +53,33 @@ def serve(configuration: Path, backy: Sequence[str]) -> None:
     """
     notifier = Notifier.from_environment()
     found = load(configuration)
-
-    async def schedule(base: BaseDirectory) -> None:
-        # Made in the loop, as its parts belong to the loop that runs when they are made.
-        await Daemon(found, base, backy, notifier).run(left_before(found.settings.status_path))
-
     with BaseDirectory.held(found.settings.base_dir) as base:
-        asyncio.run(schedule(base))
+        asyncio.run(Daemon(found, base, backy, notifier).run(left_before(found.settings.status_path)))
 
 
+@dataclass(eq=False)
 class Daemon:
     """Runs the jobs of a configuration and answers operators."""
 
-    def __init__(
-        self,
-        configuration: Configuration,
-        base: BaseDirectory,
-        backy: Sequence[str],
-        notifier: Notifier,
-        clock: Callable[[], datetime] = utc_now,
-    ) -> None:
-        self.configuration = configuration
-        self.ledger = Ledger(configuration.settings.worker_limit)
-        self._base = base
-        self._notifier = notifier
-        self._clock = clock
-        self._started = self._loaded = clock()
+    configuration: Configuration
+    base: BaseDirectory
+    backy: Sequence[str]
+    notifier: Notifier
+    clock: Clock = utc_now
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.configuration.settings.worker_limit)
+        self._started = self._loaded = self.clock()
         self._error: str | None = None
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
         self._reloading = asyncio.Lock()
-        self._runner = Runner(backy, self._prepare)
-        self._scanner = Scanner(self._learn, clock)
-        self._watch = ClockWatch(clock)
+        self._runner = Runner(self.backy, self._prepare)
+        self._scanner = Scanner(self._learn, self.clock)
+        self._watch = ClockWatch(self.clock)
         self._told_clock = False
-        self._reporter = Reporter(self._watched, lambda: self.configuration, self._interval, backy, notifier)
-        self._announcer = Announcer(lambda: Events.installed(self.configuration.hooks), clock)
+        self._reporter = Reporter(self._watched, lambda: self.configuration, self._interval, self.backy, self.notifier)
+        self._announcer = Announcer(lambda: Events.installed(self.configuration.hooks), self.clock)
         self._sla = SlaWatch({}, self._started)
         self._disk: DiskStatus | None = None
         self._copies: tuple[str, ...] = ()
@@ -116,11 +107,11 @@ class Daemon:
                     group.create_task(self._watch_disk()),
                     *(group.create_task(part) for part in self._reporter.parts()),
                 ]
-                self._notifier.tell("READY=1")
+                self.notifier.tell("READY=1")
                 log.info("scheduling %s of %s", counted(len(self.ledger.jobs), "job"), self.configuration.path)
                 await self._stop.wait()
                 log.info("stopping")
-                self._notifier.tell("STOPPING=1")
+                self.notifier.tell("STOPPING=1")
                 for task in work:
                     task.cancel()
         finally:
@@ -137,7 +128,7 @@ class Daemon:
 
     def status(self) -> Status:
         """Return the current status of scheduler and jobs."""
-        now = self._clock()
+        now = self.clock()
         return Status(
             version=version(CORE_DISTRIBUTION),
             pid=os.getpid(),
@@ -162,7 +153,7 @@ class Daemon:
 
     def trigger(self, names: Iterable[str]) -> int:
         """Queue jobs and return how many of them were not running already."""
-        now = self._clock()
+        now = self.clock()
         started = sum(self.ledger.agenda.trigger(name, now) for name in names)
         self._wake.set()
         return started
@@ -194,7 +185,7 @@ class Daemon:
             base_dir, before = self.configuration.settings.base_dir, self._disk
             with contextlib.suppress(OSError):  # the scanner tells of it
                 self._copies = await aside(copies, base_dir, frozenset(self.ledger.jobs))
-                self._disk = judged(await aside(look, base_dir), before, self._clock())
+                self._disk = judged(await aside(look, base_dir), before, self.clock())
                 if self._disk.low_since and not (before and before.low_since):
                     text = shortage(self._disk)
                     log.warning("%s", text)
@@ -209,7 +200,7 @@ class Daemon:
 
     async def _reload(self) -> str:
         async with self._reloading:
-            self._notifier.tell(f"RELOADING=1\nMONOTONIC_USEC={monotonic_ns() // 1000}")
+            self.notifier.tell(f"RELOADING=1\nMONOTONIC_USEC={monotonic_ns() // 1000}")
             try:
                 configuration = await aside(load, self.configuration.path)
                 self._check_new(configuration)
@@ -226,7 +217,7 @@ class Daemon:
             finally:
                 # Before anybody is told that it is done: who asks then shall find the present state.
                 await self._reporter.write()
-                self._notifier.tell("READY=1")
+                self.notifier.tell("READY=1")
 
     def _check_new(self, configuration: Configuration) -> None:
         """Raise BackyError if a running scheduler can not apply the configuration."""
@@ -238,7 +229,7 @@ class Daemon:
     def _apply(self, configuration: Configuration, before: Mapping[str, JobStatus]) -> str:
         """Put a configuration into force and return a summary of the changes."""
         self.configuration = configuration
-        self._loaded = self._clock()
+        self._loaded = self.clock()
         self._runner.callback = configuration.settings.backup_completed_callback
         added, ended = self.ledger.apply(configuration, before, self._loaded)
         self._scanner.add(added)
@@ -270,7 +261,7 @@ class Daemon:
             if self._waits_for_clock():
                 await happened(self._wake, LOOK_AT_CLOCK)
                 continue
-            now = self._clock()
+            now = self.clock()
             for entry in self.ledger.agenda.start(now):
                 job = self.ledger.jobs[entry.name]
                 job.task = self._keep(self._run(job))
@@ -284,7 +275,7 @@ class Daemon:
             log.warning("the clock was set %s by %s", "back" if jump < timedelta() else "forward", abs(jump))
             # Before anything is started: what is ahead of the clock counts for nothing, and what is not counts again.
             await self._scanner.look([job for job in self.ledger.jobs.values() if job.summary])
-            self.ledger.agenda.set_clock(jump, self._clock())
+            self.ledger.agenda.set_clock(jump, self.clock())
 
     def _waits_for_clock(self) -> bool:
         """Tell whether the clock may be set soon: it is before a job's newest revision, and the scheduler has begun."""
@@ -304,7 +295,7 @@ class Daemon:
         text = f"{name}: {text}"
         log.warning("%s", text)
         directory = self.ledger.jobs[name].settings.directory
-        self._announcer.tell("backy_clock_suspect", directory, since=self._clock(), text=text)
+        self._announcer.tell("backy_clock_suspect", directory, since=self.clock(), text=text)
 
     async def _run(self, job: Job) -> None:
         """Run a job, scan its repository and record the result."""
@@ -330,7 +321,7 @@ class Daemon:
     def _finish(self, job: Job, result: Result) -> None:
         """Record the result of a run, log it and schedule the next one."""
         name, entry = job.settings.name, job.entry
-        self.ledger.finish(job, result, self._clock())
+        self.ledger.finish(job, result, self.clock())
         upcoming = local_time(entry.due.time, zone=True) if entry.due else "never"
         if result.outcome is Outcome.FAILED:
             log.error("%s: failed, %d in a row: %s; next attempt %s", name, entry.failures, result.error, upcoming)
@@ -360,7 +351,7 @@ class Daemon:
     def _prepare(self, job: JobEntry) -> bytes | None:
         """Return the `config` that a job's repository has to get. Called in a thread."""
         # Before anything is written: the disk may have been unmounted since the start.
-        self._base.check()
+        self.base.check()
         return pending(job)
 
     def _learn(self, job: Job, summary: Summary) -> None:
@@ -374,5 +365,5 @@ class Daemon:
             if tampering and not job.audited.tampering:
                 log.error("%s: %s", job.settings.name, tampering[0])
                 self._announcer.tell("backy_journal_broken", job.settings.directory, text="; ".join(tampering))
-            self.ledger.learn(job, summary, self._clock())
+            self.ledger.learn(job, summary, self.clock())
             self._wake.set()

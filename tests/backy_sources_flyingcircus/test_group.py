@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.groups.backup import backup
+from backy.groups.acts import backup
 from backy.groups.group import require
 from backy.groups.restore import restore
 from backy.system.safeyaml import dump_yaml

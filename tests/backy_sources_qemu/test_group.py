@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backy.groups.backup import backup
+from backy.groups.acts import backup
 from backy.groups.group import require
 from backy.groups.restore import restore
 from backy.system.safeyaml import dump_yaml

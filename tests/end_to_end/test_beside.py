@@ -30,7 +30,7 @@ from backy.cli.commands import status, why
 from backy.config import Duration
 from backy.conversion.convert import Conversion
 from backy.errors import BackyError, RepositoryBusyError, RevisionNotFoundError
-from backy.integrity.verify import verify_all
+from backy.integrity.damage import verify_all
 from backy.repository.config import JobConfig, ScheduledTag, SourceSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import utc_now

@@ -444,7 +444,7 @@ def test_no_defect_in_an_old_revision_fails_a_complete_backup(
     call: Callable, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call("distrust", "--all")
-    monkeypatch.setattr("backy.integrity.verify.damaged_chunks", broken)
+    monkeypatch.setattr("backy.integrity.damage.damaged_chunks", broken)
 
     done = call("backup", "daily")
 
@@ -468,7 +468,7 @@ def test_more_damage_than_evidence_is_kept_of_is_counted(
 
 def test_a_revision_forgotten_meanwhile_is_no_damage(repository: Repository) -> None:
     from backy.errors import RevisionNotFoundError
-    from backy.integrity.verify import Judge
+    from backy.integrity.damage import Judge
 
     revision: Revision = repository.records.history()[OLD]
 

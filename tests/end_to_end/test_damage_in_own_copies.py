@@ -17,8 +17,7 @@ import pytest
 from backy.api import CHUNK_SIZE, ChunkDamageError, Held, Job, Purged, Stored, identify
 from backy.backup.backup import Backup
 from backy.integrity import quarantine
-from backy.integrity.damage import distrusted
-from backy.integrity.verify import Judge
+from backy.integrity.damage import Judge, distrusted
 from backy.repository.config import JobConfig, SourceSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust, utc_now

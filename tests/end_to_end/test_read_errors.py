@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backy.backup.backup import Backup
-from backy.integrity.verify import distrust
+from backy.integrity.damage import distrust
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.testing.clock import Clock

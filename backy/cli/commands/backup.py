@@ -26,7 +26,7 @@ def command(directory: Path, tags: tuple[str, ...], force: bool, configure: bool
     """
     from backy.backup.backup import Backup
     from backy.cli.progress import steps
-    from backy.groups.backup import backup
+    from backy.groups.acts import backup
     from backy.groups.group import opened
     from backy.repository.repository import Repository
     from backy.retention.tags import check_tags

@@ -26,7 +26,7 @@ def command(
     While a revision is distrusted, the next backup is a full one and stores everything anew; after each backup one
     distrusted revision is verified.
     """
-    from backy.integrity.verify import distrust
+    from backy.integrity.damage import distrust
 
     if specification is not None and (first or last):
         raise click.UsageError("--revision does not go with --from and --until")

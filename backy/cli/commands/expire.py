@@ -19,7 +19,7 @@ def command(directory: Path, dry_run: bool) -> None:
     that are removed go to the trash, as by 'backy forget', and 'backy purge' frees their space when their term there
     is over.
     """
-    from backy.groups import retention
+    from backy.groups import acts
     from backy.groups.group import opened
     from backy.repository.repository import Repository
     from backy.repository.revision import utc_now
@@ -37,7 +37,7 @@ def command(directory: Path, dry_run: bool) -> None:
     if isinstance(found, Repository):
         done, waiting = due(found, utc_now()) if dry_run else expire(found, utc_now)
     else:
-        done, waiting = retention.due(found, utc_now()) if dry_run else retention.expire(found, utc_now)
+        done, waiting = acts.due(found, utc_now()) if dry_run else acts.expire(found, utc_now)
     for revision, remaining in done:
         what = f"loses {','.join(tag for tag in revision.tags if tag not in remaining)}" if remaining else "is removed"
         echo(f"{revision.id}  {local_time(revision.timestamp)}  {','.join(revision.tags)}: {what}")

@@ -30,7 +30,7 @@ def command(directory: Path, specifications: tuple[str, ...], force: bool, reaso
     'backy undelete' brings them back. 'backy purge' frees the space that only they used when their time in the trash is
     over, 7 days unless the key 'trash' says otherwise. While a backup runs, the revision that it builds upon stays.
     """
-    from backy.groups import retention
+    from backy.groups import acts
     from backy.groups.group import opened
     from backy.repository.repository import Repository
     from backy.retention.forget import forget
@@ -40,7 +40,7 @@ def command(directory: Path, specifications: tuple[str, ...], force: bool, reaso
     if reason and not reason.isprintable():
         raise click.UsageError("--reason has characters that can not be printed")
     if group := opened(directory):
-        gone = retention.forget(group, specifications, reason, force=force)
+        gone = acts.forget(group, specifications, reason, force=force)
     else:
         gone = forget(Repository.open(directory), specifications, reason, force=force)
     for revision_id in gone:

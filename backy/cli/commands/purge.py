@@ -16,8 +16,8 @@ def command(directory: Path, trash: bool) -> None:
 
     What has been in the trash for its time is removed first.
     """
+    from backy.groups.acts import purge_all
     from backy.groups.group import opened
-    from backy.groups.retention import purge_all
     from backy.repository.repository import Repository
     from backy.retention.purge import purge
 

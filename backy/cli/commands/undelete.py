@@ -15,13 +15,13 @@ def command(directory: Path, revision_id: str) -> None:
 
     It gets the tag 'manual:undeleted', so that it does not expire again. 'backy status --trash' shows what is there.
     """
-    from backy.groups import retention
+    from backy.groups import acts
     from backy.groups.group import opened
     from backy.repository.repository import Repository
     from backy.retention.trash import undelete
 
     group = opened(directory)
     revision = (
-        retention.undelete(group, revision_id).revision if group else undelete(Repository.open(directory), revision_id)
+        acts.undelete(group, revision_id).revision if group else undelete(Repository.open(directory), revision_id)
     )
     echo(f"{revision.id} is back, with the tags {', '.join(revision.tags)}")

@@ -19,7 +19,7 @@ def command(directory: Path, specification: str | None) -> None:
     change stays 'wrong', sound as it may be.
     """
     from backy.cli.progress import steps
-    from backy.integrity.verify import verify_all
+    from backy.integrity.damage import verify_all
 
     repository = repository_of(directory)
     with steps() as show:

@@ -18,7 +18,7 @@ from backy.repository import config
 from backy.repository.revision import MANUAL, PINNED, tag_problem
 from backy.repository.sealed import FORMAT
 from backy.retention.schedule import Schedule
-from backy.scheduler.configuration.document import Checker, ConfigurationError, Document, Key
+from backy.scheduler.configuration.document import ConfigurationError, Document, Key
 from backy.scheduler.configuration.keys import Global, JobKeys, Location
 from backy.text.phrases import alternatives
 
@@ -136,11 +136,12 @@ def global_name(content: object) -> str:
     return "config" if isinstance(content, dict) and "config" in content else "global"
 
 
-class _Reader(Checker):
+class _Reader:
     """Converts a document to a configuration and reports the problems that it finds."""
 
     def __init__(self, document: Document) -> None:
-        super().__init__(document)
+        self._document = document
+        self._report = document.report
         self._hooks: dict[str, dict[str, Any]] = {}
         self._tags: Mapping[str, list[str]] = {}
         """The tags of each schedule as they are written."""
@@ -152,13 +153,13 @@ class _Reader(Checker):
         sections = self._document.content if isinstance(self._document.content, dict) else {}
         name = next((name for name in _GLOBAL if sections.get(name)), _GLOBAL[0])
         before = len(self._document.problems)
-        found = self.section(sections.get(name) or {}, Location, (name,))
+        found = self._document.section(sections.get(name) or {}, Location, (name,))
         return found if len(self._document.problems) == before else None
 
     def read(self) -> Configuration:
         """Return the configuration. It must not be used if problems were reported."""
-        sections = self.mapping(self._document.content, ())
-        self.keys(sections, ["global", "hooks", "schedules", "jobs"], (), also=["config"])
+        sections = self._document.mapping(self._document.content, ())
+        self._document.keys(sections, ["global", "hooks", "schedules", "jobs"], (), also=["config"])
         settings = self._global(sections)
         written = self._required(sections, "schedules", "at least one schedule")
         # All of their tags, also wrong ones: those of which there is a mistake are no unknown ones besides.
@@ -174,18 +175,18 @@ class _Reader(Checker):
 
     def _hook_sections(self, sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         found = {}
-        for name, value in self.mapping(sections.get("hooks") or {}, ("hooks",)).items():
+        for name, value in self._document.mapping(sections.get("hooks") or {}, ("hooks",)).items():
             # `slack:` without anything below it is None in YAML: a plugin without options that has to be there.
-            section = dict(self.mapping({} if value is None else value, ("hooks", name)))
+            section = dict(self._document.mapping({} if value is None else value, ("hooks", name)))
             if not isinstance(section.get(REQUIRED, True), bool):
-                self.report(("hooks", name, REQUIRED), "expected true or false")
+                self._report(("hooks", name, REQUIRED), "expected true or false")
             found[name] = section
         return found
 
     def _global(self, sections: Mapping[str, Any]) -> Global:
         name = global_name(sections)
         if {"global", "config"} <= sections.keys():
-            self.report((name,), "is another name of 'global', which is there too; put all into one of them")
+            self._report((name,), "is another name of 'global', which is there too; put all into one of them")
             # Its mistakes, too: both will be one section.
             self._settings(sections["global"], "global")
         return self._settings(sections.get(name), name)
@@ -194,40 +195,40 @@ class _Reader(Checker):
         # `global:` without anything below it is None in YAML.
         found = {} if value is None else value
         self._plugins(found, (name,))
-        return self.section(found, Global, (name,)) or Global()
+        return self._document.section(found, Global, (name,)) or Global()
 
     def _required(self, sections: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any]:
         """Return a section that has to be there; `what` tells users the content of a missing one."""
         if name not in sections:
-            self.report((), f"the section '{name}' is missing; it has {what}")
+            self._report((), f"the section '{name}' is missing; it has {what}")
             return {}
-        return self.mapping(sections[name], (name,))
+        return self._document.mapping(sections[name], (name,))
 
     def _schedule(self, value: object, key: Key) -> Schedule:
         found = {}
-        for name, content in self.mapping(value, key).items():
+        for name, content in self._document.mapping(value, key).items():
             if name.startswith((MANUAL, PINNED)):
-                self.report((*key, name), f"no schedule gives tags that begin with '{MANUAL}' or '{PINNED}'")
+                self._report((*key, name), f"no schedule gives tags that begin with '{MANUAL}' or '{PINNED}'")
             elif problem := tag_problem(name):
-                self.report((*key, name), problem)
-            tag = self.section(content, config.ScheduledTag, (*key, name))
+                self._report((*key, name), problem)
+            tag = self._document.section(content, config.ScheduledTag, (*key, name))
             if tag is not None:
                 found[name] = tag
         if value == {}:
-            self.report(key, "has no tag; write one as in 'daily: {interval: 1d, keep: 7}'")
+            self._report(key, "has no tag; write one as in 'daily: {interval: 1d, keep: 7}'")
         return found
 
     def _job(self, name: str, value: object, settings: Global, schedules: Mapping[str, Schedule]) -> JobEntry | None:
         key = ("jobs", name)
         self._name(key, settings)
         self._plugins(value, key)
-        entry = self.section(value, JobKeys, key)
+        entry = self._document.section(value, JobKeys, key)
         schedule = self._chosen(value, schedules, key)
         if isinstance(value, dict):
             self._images(value, key)
         if schedule is not None and isinstance(value, dict) and isinstance(value.get("keep"), dict):
             # A misspelt tag would keep revisions longer or shorter than was meant, without a word.
-            self.keys(value["keep"], self._tags[value["schedule"]], (*key, "keep"))
+            self._document.keys(value["keep"], self._tags[value["schedule"]], (*key, "keep"))
         if entry is None or schedule is None:
             return None
         own = msgspec.structs.asdict(entry).items()
@@ -251,21 +252,21 @@ class _Reader(Checker):
         """Report a job that has no image, a source beside disks, or disks that can not have their names."""
         disks = job.get(DISKS)
         if "source" not in job and not disks:
-            self.report(key, "the key 'source' is missing: the image to back up, or 'disks' with several")
+            self._report(key, "the key 'source' is missing: the image to back up, or 'disks' with several")
         if "source" in job and disks is not None:
-            self.report(key, "a job has a 'source' or 'disks', not both")
+            self._report(key, "a job has a 'source' or 'disks', not both")
         for name, disk in disks.items() if isinstance(disks, dict) else ():
             self._plugins(disk, (*key, DISKS, name))
             if problem := name_problem(name):
-                self.report((*key, DISKS, name), problem)
+                self._report((*key, DISKS, name), problem)
 
     def _name(self, key: Key, settings: Global) -> None:
         """Report a name that no folder in the base directory can have."""
         if not _JOB_NAME.fullmatch(key[-1]):
             rule = "letters, digits and _ . @ + : -, the first a letter, a digit or _, 200 at most"
-            self.report(key, f"a job's name is that of its folder: {rule}")
+            self._report(key, f"a job's name is that of its folder: {rule}")
         if settings.base_dir / key[-1] == settings.status_path:
-            self.report(key, "is the name of the status file; call the job otherwise, or set global.status-file")
+            self._report(key, "is the name of the status file; call the job otherwise, or set global.status-file")
 
     def _chosen(self, job: object, schedules: Mapping[str, Schedule], key: Key) -> Schedule | None:
         """Return the schedule that a job names. Report an unknown one and return None."""
@@ -274,7 +275,7 @@ class _Reader(Checker):
         if not isinstance(name, str):
             return None  # reported with the other keys of the job
         if name not in schedules:
-            self.report((*key, "schedule"), f"no schedule '{name}'; {alternatives(name, schedules)}")
+            self._report((*key, "schedule"), f"no schedule '{name}'; {alternatives(name, schedules)}")
         return schedules.get(name)
 
     def _plugins(self, content: object, key: Key) -> None:
@@ -285,7 +286,7 @@ class _Reader(Checker):
             # Files of backy 2 have it. The plugin would refuse it, too, but `load` does not ask that.
             if kind is Kind.SOURCE and isinstance(content[name], dict) and "backend" in content[name]:
                 text = "write 'storage: chunked' or 'storage: cow' beside 'source', not in it"
-                self.report((*key, name, "backend"), text)
+                self._report((*key, name, "backend"), text)
             # What is no section at all is told with the other keys.
             with suppress(msgspec.ValidationError):
                 found = convert(content[name], wanted)

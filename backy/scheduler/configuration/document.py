@@ -20,6 +20,15 @@ from backy.text.phrases import alternatives
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
 _MERGE = "tag:yaml.org,2002:merge"
+Section = TypeVar("Section", bound=msgspec.Struct)
+Key = tuple[str, ...]
+"""Path of a value, such as `("jobs", "web1", "schedule")`."""
+
+_RETIRED = {
+    "api": "the HTTP interface of an unreleased backy 2.6 is not there",
+    "peers": "backup servers of an unreleased backy 2.6 do not know each other here",
+}
+"""Keys of other versions of backy, and what happened to them."""
 
 
 class Problem(NamedTuple):
@@ -82,18 +91,14 @@ class Document:
         self._searched: dict[int, dict[str, tuple[int, yaml.Node]]] = {}
         try:
             content = _content(path)
-            loader = _PartLoader(content, self.problems, only) if only else _Loader(content, self.problems)
         except OSError as error:
             raise ConfigurationError(path, [Problem(0, "", f"can not be read: {error.strerror}")]) from error
-        except yaml.YAMLError as error:  # characters that YAML forbids
-            raise ConfigurationError(path, [_not_yaml(error, content)]) from error
         try:
+            loader = _PartLoader(content, self.problems, only) if only else _Loader(content, self.problems)
             self._root: yaml.Node | None = loader.compose()
             self.content: object = None if self._root is None else loader.construct_object(self._root, deep=True)
         except (yaml.YAMLError, RecursionError) as error:  # the second one if values are nested too deep
             raise ConfigurationError(path, [_not_yaml(error, content)]) from error
-        finally:
-            loader.dispose()
 
     def report(self, key: Sequence[str], message: str) -> None:
         """Add a problem of the value at `key`."""
@@ -117,6 +122,37 @@ class Document:
         if id(node) not in self._searched:
             self._searched[id(node)] = {name.value: (name.start_mark.line + 1, value) for name, value in node.value}
         return self._searched[id(node)]
+
+    def mapping(self, value: object, key: Key) -> Mapping[str, Any]:
+        """Return `value` if it is a mapping. Report anything else and return an empty mapping."""
+        if isinstance(value, dict):
+            return value
+        self.report(key, f"expected keys and values, got {shown(value)}")
+        return {}
+
+    def section(self, value: object, wanted: type[Section], key: Key) -> Section | None:
+        """Convert keys and values to `wanted`. Report all mistakes, and return what is left without wrong keys.
+
+        Return None if not enough is left.
+        """
+        try:
+            return convert(value, wanted)
+        except msgspec.ValidationError:
+            wrong = dict(mistakes(value, wanted))
+            for name, text in mistakes(value, wanted):
+                retired = _RETIRED.get(name) if text.startswith("unknown key") else None
+                self.report((*key, name) if name else key, f"unknown key; {retired}" if retired else text)
+            # Nobody uses it, but what is right has to be checked, too: no mistake may hide another one.
+            with suppress(msgspec.ValidationError):
+                written = value if isinstance(value, dict) else {}
+                return convert({name: one for name, one in written.items() if name not in wrong}, wanted)
+            return None
+
+    def keys(self, content: Iterable[str], known: Sequence[str], key: Key, also: Sequence[str] = ()) -> None:
+        """Report keys that are neither in `known` nor in `also`; the latter are accepted but not offered."""
+        for name in content:
+            if name not in known and name not in also:
+                self.report((*key, name), f"unknown key; {_RETIRED.get(name) or alternatives(name, known)}")
 
 
 class _Loader(LOADER):  # type: ignore[misc]  # whichever of the two there is
@@ -223,53 +259,3 @@ def _not_yaml(error: Exception, content: bytes) -> Problem:
     line = mark.line + 1 if mark else 0 if offset is None else content.count(b"\n", 0, offset) + 1
     text = getattr(error, "problem", None) or " ".join(str(error).split())
     return Problem(line, "", f"not YAML: {text}")
-
-
-Section = TypeVar("Section", bound=msgspec.Struct)
-Key = tuple[str, ...]
-"""Path of a value, such as `("jobs", "web1", "schedule")`."""
-
-_RETIRED = {
-    "api": "the HTTP interface of an unreleased backy 2.6 is not there",
-    "peers": "backup servers of an unreleased backy 2.6 do not know each other here",
-}
-"""Keys of other versions of backy, and what happened to them."""
-
-
-class Checker:
-    """Reports the problems of a document."""
-
-    def __init__(self, document: Document) -> None:
-        self._document = document
-        self.report = document.report
-
-    def mapping(self, value: object, key: Key) -> Mapping[str, Any]:
-        """Return `value` if it is a mapping. Report anything else and return an empty mapping."""
-        if isinstance(value, dict):
-            return value
-        self.report(key, f"expected keys and values, got {shown(value)}")
-        return {}
-
-    def section(self, value: object, wanted: type[Section], key: Key) -> Section | None:
-        """Convert keys and values to `wanted`. Report all mistakes, and return what is left without wrong keys.
-
-        Return None if not enough is left.
-        """
-        try:
-            return convert(value, wanted)
-        except msgspec.ValidationError:
-            wrong = dict(mistakes(value, wanted))
-            for name, text in mistakes(value, wanted):
-                retired = _RETIRED.get(name) if text.startswith("unknown key") else None
-                self.report((*key, name) if name else key, f"unknown key; {retired}" if retired else text)
-            # Nobody uses it, but what is right has to be checked, too: no mistake may hide another one.
-            with suppress(msgspec.ValidationError):
-                written = value if isinstance(value, dict) else {}
-                return convert({name: one for name, one in written.items() if name not in wrong}, wanted)
-            return None
-
-    def keys(self, content: Iterable[str], known: Sequence[str], key: Key, also: Sequence[str] = ()) -> None:
-        """Report keys that are neither in `known` nor in `also`; the latter are accepted but not offered."""
-        for name in content:
-            if name not in known and name not in also:
-                self.report((*key, name), f"unknown key; {_RETIRED.get(name) or alternatives(name, known)}")

@@ -1,30 +1,35 @@
-"""Access to a running scheduler: the console and the socket of `backy client`, with the same commands.
+"""Access to a running scheduler: the console and the socket of `backy client`, and the commands of both.
 
-The socket is in the base directory; `backy.scheduler.process.asking` is its other end.
+Each command returns a text for people and data for programs. The socket is in the base directory;
+`backy.scheduler.process.asking` is its other end.
 """
 
 import asyncio
 import logging
 import socket
 import textwrap
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from backy.api import ConsoleCommand
 from backy.errors import BackyError, PluginError
-from backy.plugins.events import Events
+from backy.plugins.events import Events, Sections
 from backy.plugins.hosting import Host
 from backy.scheduler.configuration.configuration import Configuration
-from backy.scheduler.console.commands import COMMANDS, Answer, Command, Scheduler, execute
+from backy.scheduler.console.jobtable import job_table, selected
 from backy.scheduler.console.telnet import Console
+from backy.scheduler.monitoring.status import Status
 from backy.scheduler.process.asking import SOCKET, Question, Reply, short
 from backy.scheduler.process.children import HangingError, aside
-from backy.text.phrases import counted
+from backy.text.phrases import alternatives, counted, did_you_mean
 
 log = logging.getLogger(__name__)
 _HOOK = "backy_console_commands"
@@ -36,6 +41,122 @@ LONGEST_NOTE = 100
 
 NOTE_INTERVAL = timedelta(minutes=1)
 """Time between two lines of the log on refused commands."""
+
+LONGEST_QUESTION = 64 * 1024
+"""Longest line of a client, in bytes."""
+
+PATIENCE = timedelta(seconds=30)
+"""Time limit for receiving a question, and for sending an answer."""
+
+
+class Scheduler(Protocol):
+    """What commands need of a scheduler."""
+
+    def status(self) -> Status:
+        """Return the current status of scheduler and jobs."""
+
+    def trigger(self, names: Iterable[str]) -> int:
+        """Queue jobs and return how many of them were not running already."""
+
+    async def reload(self) -> str:
+        """Reload the configuration and return a summary. Raise BackyError if it is wrong."""
+
+
+class Answer(NamedTuple):
+    """The answer to a command."""
+
+    text: str
+    data: Any = None
+    """Converted to JSON."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the console."""
+
+    run: Callable[[Scheduler, Sequence[str]], Awaitable[Answer]]
+    help: str
+    arguments: str = ""
+    """Names of the arguments; those in brackets are optional."""
+    changes: bool = False
+    """Whether the command changes anything. Such commands can be switched off for the console."""
+
+    def takes(self, count: int) -> bool:
+        """Return whether the command takes `count` arguments."""
+        names = self.arguments.split()
+        # A plugin's command takes any number of arguments, and says itself which.
+        most = float("inf") if self.arguments.endswith("...") else len(names)
+        return sum(not name.startswith("[") for name in names) <= count <= most
+
+
+async def execute(
+    commands: Mapping[str, Command], scheduler: Scheduler, words: Sequence[str], *, may_change: bool
+) -> Answer:
+    """Execute the command that `words` name, with its arguments.
+
+    Raises:
+        BackyError: the command is unknown, not allowed here, or failed.
+    """
+    name, *arguments = words or [""]
+    command = commands.get(name)
+    if command is None:
+        raise BackyError(f"no such command '{name}'; {alternatives(name, commands)}")
+    if not command.takes(len(arguments)):
+        raise BackyError(f"write: {name} {command.arguments}".rstrip())
+    if command.changes and not may_change:
+        raise BackyError(f"'{name}' is switched off here, as it changes something; 'backy client {name}' does it")
+    return await command.run(scheduler, arguments)
+
+
+async def _jobs(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+    jobs = scheduler.status().jobs
+
+    def answer() -> Answer:
+        found = selected(jobs, *arguments)
+        return Answer(job_table(found), msgspec.to_builtins(found))
+
+    # A table of ten thousand jobs takes too long for the loop.
+    return await asyncio.to_thread(answer)
+
+
+async def _status(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+    from backy.terminal.table import table
+
+    status = scheduler.status()
+    counts = Counter(job.status for job in status.jobs)
+    rows = [[name, str(count)] for name, count in sorted(counts.items())]
+    data = msgspec.to_builtins(status)
+    data["jobs"] = dict(counts)  # `jobs` has the details
+    return Answer(table(["Status", "#"], rows, ["#"], round_corners=False), data)
+
+
+async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+    (name,) = arguments
+    names = [job.job for job in scheduler.status().jobs]
+    if name not in names:
+        # A list of all jobs may be ten thousand names long.
+        raise BackyError(f"Unknown job {name}; {did_you_mean(name, names)}'jobs' lists all")
+    triggered = scheduler.trigger([name])
+    text = f"Triggered immediate run for {name}" if triggered else f"{name} runs already"
+    return Answer(text, {"triggered": triggered})
+
+
+async def _run_all(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+    triggered = scheduler.trigger([job.job for job in scheduler.status().jobs])
+    return Answer(f"Triggered immediate run for {counted(triggered, 'job')}", {"triggered": triggered})
+
+
+async def _reload(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+    return Answer(f"Reloaded: {await scheduler.reload()}")
+
+
+COMMANDS: Mapping[str, Command] = {
+    "jobs": Command(_jobs, "List the jobs, or those whose name has a match of a regular expression.", "[REGEX]"),
+    "status": Command(_status, "Count the jobs by state."),
+    "run": Command(_run, "Run a job as soon as there is a slot, regardless of its schedule.", "JOB", changes=True),
+    "runall": Command(_run_all, "Run all jobs as soon as there are slots.", changes=True),
+    "reload": Command(_reload, "Read the configuration again.", changes=True),
+}
 
 
 class Access:
@@ -62,14 +183,15 @@ class Access:
         """
         settings = configuration.settings
         # Loading plugins takes long, and the loop has a watchdog to feed.
-        offered = await aside(_offered, configuration)
+        offered = await aside(console_commands, configuration.hooks)
         added = {name: self._added(command) for name, command in offered.items()}
         for name in added.keys() & COMMANDS.keys():
             log.warning("the console has a command '%s' of its own; that of a plugin is left out", name)
         # Later entries win: no plugin can replace a command of backy.
         self._commands = {**added, **COMMANDS, "help": Command(self._help, "List the commands.")}
         if self._server is None:
-            self._server = await serve(settings.base_dir, self._answer)
+            bound = _bound(settings.base_dir)
+            self._server = await asyncio.start_unix_server(self._talk, sock=bound, limit=LONGEST_QUESTION)
         self._may_change = not settings.telnet_read_only
         wanted = configuration.telnet_addresses, settings.telnet_port
         if self._listens != wanted:
@@ -82,10 +204,33 @@ class Access:
         if self._server:
             self._server.close()
 
-    async def _answer(self, words: Sequence[str]) -> Answer:
-        """Execute a command that came through the socket."""
-        # Only the owner of the scheduler can connect there, and may do everything.
-        return await execute(self._commands, self._scheduler, words, may_change=True)
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one question of a client of the socket."""
+        try:
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                question = await reader.readline()
+            reply = await self._reply(question)
+            writer.write(msgspec.json.encode(reply) + b"\n")
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                await writer.drain()
+        except (TimeoutError, ValueError, OSError) as error:
+            log.debug("a client has ended: %r", error)
+        finally:
+            writer.close()
+
+    async def _reply(self, question: bytes) -> Reply:
+        """Execute the command of a client of the socket."""
+        try:
+            words = msgspec.json.decode(question, type=Question).command
+            # Only the owner of the scheduler can connect there, and may do everything.
+            work = execute(self._commands, self._scheduler, words, may_change=True)
+            # Shielded: a command that changes something is not to be interrupted because its client has gone.
+            answer = await asyncio.shield(asyncio.ensure_future(work))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return Reply(ok=False, text=f"this is no question: {error}")
+        except BackyError as error:
+            return Reply(ok=False, text=str(error))
+        return Reply(ok=True, text=answer.text, data=answer.data)
 
     async def _answer_console(self, words: Sequence[str]) -> str:
         """Execute a command that came through the console, and log it if it changes anything."""
@@ -124,25 +269,20 @@ class Access:
         return Command(run, command.help, "[ARGUMENT]...", changes=command.changes)
 
 
-def _offered(configuration: Configuration) -> dict[str, ConsoleCommand]:
-    """Return the commands that plugins offer."""
-    with Events.installed(configuration.hooks) as events:
-        return console_commands(events)
-
-
-def console_commands(events: Events) -> dict[str, ConsoleCommand]:
+def console_commands(sections: Sections) -> dict[str, ConsoleCommand]:
     """Return the commands of all plugins by name; the first plugin wins a name that two claim."""
     commands: dict[str, ConsoleCommand] = {}
-    for host in events.having(_HOOK):
-        answer = host.ask(_HOOK)
-        if answer.failure is not None:
-            log.warning("hook '%s' adds no commands: %s", host.plugin.name, answer.failure)
-        for name, text, changes in answer.returned or ():
-            commands.setdefault(name, ConsoleCommand(name, text, partial(_run, host, name), changes))
+    with Events.installed(sections) as events:
+        for host in events.having(_HOOK):
+            answer = host.ask(_HOOK)
+            if answer.failure is not None:
+                log.warning("hook '%s' adds no commands: %s", host.plugin.name, answer.failure)
+            for name, text, changes in answer.returned or ():
+                commands.setdefault(name, ConsoleCommand(name, text, partial(_run_hosted, host, name), changes))
     return commands
 
 
-def _run(host: Host, command: str, words: Sequence[str]) -> str:
+def _run_hosted(host: Host, command: str, words: Sequence[str]) -> str:
     """Run a command of a plugin."""
     # A process for each call: a command that never ends must not stand in the way of the next one.
     with closing(Host(host.plugin, host.limit)) as own:
@@ -152,34 +292,6 @@ def _run(host: Host, command: str, words: Sequence[str]) -> str:
     if answer.failure is not None:
         raise PluginError(f"{host.plugin} failed: {answer.failure}")
     return str(answer.returned)
-
-
-LONGEST_QUESTION = 64 * 1024
-"""Longest line of a client, in bytes."""
-PATIENCE = timedelta(seconds=30)
-"""Time limit for receiving a question, and for sending an answer."""
-
-Answering = Callable[[Sequence[str]], Awaitable[Answer]]
-"""Executes the command in some words. Raises BackyError."""
-
-
-async def serve(directory: Path, answering: Answering) -> asyncio.Server:
-    """Start to answer clients at the socket in `directory`."""
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(PATIENCE.total_seconds()):
-                question = await reader.readline()
-            reply = await _reply(question, answering)
-            writer.write(msgspec.json.encode(reply) + b"\n")
-            async with asyncio.timeout(PATIENCE.total_seconds()):
-                await writer.drain()
-        except (TimeoutError, ValueError, OSError) as error:
-            log.debug("a client has ended: %r", error)
-        finally:
-            writer.close()
-
-    return await asyncio.start_unix_server(talk, sock=_bound(directory), limit=LONGEST_QUESTION)
 
 
 def _bound(directory: Path) -> socket.socket:
@@ -194,16 +306,3 @@ def _bound(directory: Path) -> socket.socket:
         temporary.chmod(0o600)  # before anybody can connect
         temporary.rename(temporary.with_name(SOCKET))
     return opened
-
-
-async def _reply(question: bytes, answering: Answering) -> Reply:
-    """Execute the command of a client."""
-    # Shielded: a command that changes something is not to be interrupted because its client has gone.
-    try:
-        words = msgspec.json.decode(question, type=Question).command
-        answer = await asyncio.shield(asyncio.ensure_future(answering(words)))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return Reply(ok=False, text=f"this is no question: {error}")
-    except BackyError as error:
-        return Reply(ok=False, text=str(error))
-    return Reply(ok=True, text=answer.text, data=answer.data)

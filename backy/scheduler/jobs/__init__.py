@@ -1,4 +1,4 @@
 """The jobs of a scheduler: when they run, how they ran, and what their repositories hold.
 
-`agenda` and `ledger` decide, `runner` runs the commands of a job, `scanner` looks at repositories.
+`agenda` decides, `ledger` has all jobs and looks at their repositories, `runner` runs the commands of a job.
 """

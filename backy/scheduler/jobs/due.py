@@ -133,15 +133,10 @@ def smallest_interval(schedule: Schedule) -> timedelta:
     return min(tag.interval for tag in schedule.values())
 
 
-def sla(schedule: Schedule) -> timedelta:
-    """Return the greatest age that the newest complete revision may have."""
-    return smallest_interval(schedule) * SLA_FACTOR
-
-
 def late_from(schedule: Schedule, past: Past) -> datetime:
     """Return when a job violates its SLA unless it has a new revision before."""
     # a job without revisions has to succeed within its SLA, too, counted from when it became known
-    return (past.newest or past.since) + sla(schedule)
+    return (past.newest or past.since) + smallest_interval(schedule) * SLA_FACTOR
 
 
 def by_interval(schedule: Schedule, tags: Iterable[str]) -> list[str]:

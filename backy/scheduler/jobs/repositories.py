@@ -41,6 +41,15 @@ from backy.system.safeyaml import parse_yaml
 from backy.text.phrases import local_time, size
 
 log = logging.getLogger(__name__)
+_Config = TypeVar("_Config", bound=JobConfig)
+Stamp = tuple[int, int, int]
+"""Times of the last change of a repository, of its quarantine and of its journal, in nanoseconds."""
+
+LONG = 2**20
+"""Bytes from which on it is remembered what a journal tells; of thousands of short ones that would take memory."""
+
+_TICK = 10**7
+"""Nanoseconds; the clock by which folders get their times ticks at least as often."""
 
 
 def pending(job: JobEntry) -> bytes | None:
@@ -66,9 +75,6 @@ def pending(job: JobEntry) -> bytes | None:
         present = _open(job.directory).config
         is_there = present.replaced_by(_kept(present, job.config)) == present
     return None if is_there else dump_job(job.config)
-
-
-_Config = TypeVar("_Config", bound=JobConfig)
 
 
 def configure(directory: Path, content: bytes) -> Repository | Group:
@@ -122,10 +128,6 @@ def _kept(present: JobConfig, wanted: _Config) -> _Config:
     return msgspec.structs.replace(wanted, format=present.format, id=present.id, created=present.created)
 
 
-Stamp = tuple[int, int, int]
-"""Times of the last change of a repository, of its quarantine and of its journal, in nanoseconds."""
-
-
 class Known(NamedTuple):
     """A journal as it was, so that only what follows has to be understood."""
 
@@ -151,8 +153,6 @@ class Audited(NamedTuple):
     """The same of each disk of a group, by its name."""
 
 
-LONG = 2**20
-"""Bytes from which on it is remembered what a journal tells; of thousands of short ones that would take memory."""
 NOTHING_KNOWN = Audited()
 
 
@@ -164,10 +164,6 @@ class Summary(Holding, kw_only=True):
     """Id of the newest revision."""
     audited: Audited = NOTHING_KNOWN
     stamp: Stamp = (0, 0, 0)
-
-
-_TICK = 10**7
-"""Nanoseconds; the clock by which folders get their times ticks at least as often."""
 
 
 def stamp(directory: Path) -> Stamp:
@@ -208,7 +204,7 @@ def summarize(
     if time.time_ns() - max(before) < _TICK:
         before = (0, 0, 0)  # another change may leave the same times
     disks = _disks(directory)
-    revisions, each, damaged = _surveyed(directory) if disks else _single(directory)
+    revisions, each, damaged = _surveyed(directory, disks)
     if damaged and not disks:
         with suppress(ConfigError):
             Repository.open(directory)
@@ -259,16 +255,11 @@ def of_newest(newest: Revision) -> dict[str, Any]:
     }
 
 
-_Surveyed = tuple[list[Revision], list[Revision], Sequence[BackyError]]
-
-
-def _single(directory: Path) -> _Surveyed:
-    sound, damaged = Records(directory).survey()
-    return sound, sound, damaged
-
-
-def _surveyed(directory: Path) -> _Surveyed:
-    """Return what stands for each group of disks in use, all of their revisions, and the damage of records."""
+def _surveyed(directory: Path, disks: list[Path]) -> tuple[list[Revision], list[Revision], Sequence[BackyError]]:
+    """Return the revisions in use, of a group what stands for those of all disks, then each of them, and damage."""
+    if not disks:
+        sound, broken = Records(directory).survey()
+        return sound, sound, broken
     whole, _, damaged = require(directory).survey()
     used = [one for one in whole if one.forgotten == {False}]
     return [one.revision for one in used], [each for one in used for each in one.members.values()], damaged

@@ -1,6 +1,6 @@
 """What is known of a scheduler from outside, and the verdict of `backy check` on it in the format of Nagios plugins."""
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from backy.config import format_duration
 from backy.errors import BackyError
-from backy.repository.revision import utc_now
+from backy.repository.revision import Clock, utc_now
 from backy.scheduler.configuration.configuration import JobEntry, load, load_location
 from backy.scheduler.configuration.keys import STATUS
 from backy.scheduler.monitoring.status import JobStatus, Status, age_allowed, read, shortage
@@ -20,6 +20,14 @@ PATIENCE = timedelta(seconds=5)
 """How long a scheduler may take to answer: it has nothing to do that takes as long, and monitoring waits."""
 
 _UNWRITTEN = "no scheduler has written it since"
+PUT_OFF = timedelta(days=7)
+"""How long nobody needs to know that expiry and purge wait: a mount or a restore may take days."""
+
+NEARLY = 0.9
+"""Part of its `max-size` from which on a repository is warned of."""
+
+MOST_LINES = 50
+"""Details of this many jobs are printed; the others are counted."""
 
 
 class Recorded(NamedTuple):
@@ -78,7 +86,7 @@ def job_of(directory: Path, default: Path) -> JobEntry | None:
     return None
 
 
-def recorded(configuration: Path, clock: Callable[[], datetime] = utc_now) -> Recorded:
+def recorded(configuration: Path, clock: Clock = utc_now) -> Recorded:
     """Find and read the status file, and ask the scheduler for a sign of life.
 
     Raises:
@@ -108,16 +116,6 @@ def _silence(base_dir: Path) -> str | None:
     return None
 
 
-PUT_OFF = timedelta(days=7)
-"""How long nobody needs to know that expiry and purge wait: a mount or a restore may take days."""
-
-NEARLY = 0.9
-"""Part of its `max-size` from which on a repository is warned of."""
-
-MOST_LINES = 50
-"""Details of this many jobs are printed; the others are counted."""
-
-
 class State(IntEnum):
     """The states of a check. Each value is an exit code."""
 
@@ -140,7 +138,7 @@ class Verdict(NamedTuple):
         return "\n".join([first, *self.details])
 
 
-def examine(configuration: Path, clock: Callable[[], datetime] = utc_now) -> Verdict:
+def examine(configuration: Path, clock: Clock = utc_now) -> Verdict:
     """Return the verdict on the scheduler of `configuration` and its jobs, as of now."""
     try:
         return judge(recorded(configuration, clock))
@@ -164,7 +162,7 @@ def judge(found: Recorded) -> Verdict:
         *(line for job in status.jobs for line in _failing(job)),
         *(line for job in status.jobs for line in _warnings(job, found.now)),
     ]
-    tampered = [line for job in status.jobs for line in _tampering(job)]
+    tampered = [f"{job.job}: {_first_of(job.tampering, 'finding')}" for job in status.jobs if job.tampering]
     worst: dict[str, Sized] = {
         "changed by somebody else than backy": tampered,
         "not within SLA": overdue,
@@ -177,22 +175,19 @@ def judge(found: Recorded) -> Verdict:
     summary = ", ".join(critical) or (f"{within}, {counted(len(warnings), 'warning')}" if warnings else within)
     # Warnings are printed whatever decides: one may be the cause. The heads of the journals come last, each time: who
     # keeps the output of checks can tell later that a journal was written anew.
-    heads = [line for job in status.jobs for line in _head(job)]
+    heads = [
+        f"{name}: journal {head.job} {head.number} {head.hash}"
+        for job in status.jobs
+        for name, head in job.heads.items()
+    ]
     details = [line for kind in (tampered, [*map(late, overdue)], warnings, heads) for line in _first(kind)]
     state = State.CRITICAL if critical else State.WARNING if warnings else State.OK
     return Verdict(state, summary, performance, tuple(details))
 
 
-def _tampering(job: JobStatus) -> Iterator[str]:
-    """Yield what contradicts the journal of a job."""
-    more = f" and {counted(len(job.tampering) - 1, 'more finding')}" if len(job.tampering) > 1 else ""
-    yield from (f"{job.job}: {finding}{more}" for finding in job.tampering[:1])
-
-
-def _head(job: JobStatus) -> Iterator[str]:
-    """Yield the last line of the journal of a job, or of each of its disks."""
-    for name, head in job.heads.items():
-        yield f"{name}: journal {head.job} {head.number} {head.hash}"
+def _first_of(found: Sequence[str], what: str) -> str:
+    """Return the first of some texts, and how many more there are."""
+    return found[0] + (f" and {counted(len(found) - 1, f'more {what}')}" if len(found) > 1 else "")
 
 
 def late(job: JobStatus) -> str:
@@ -237,8 +232,7 @@ def _warnings(job: JobStatus, now: datetime) -> Iterator[str]:
         earlier = f"all was compared since {since}" if job.compared_since else "a part of it never was"
         yield f"{job.job}: the newest revision is {job.verification}; {earlier}"
     if job.remarks:
-        more = f" and {counted(len(job.remarks) - 1, 'more remark')}" if len(job.remarks) > 1 else ""
-        yield f"{job.job}: a remark on the newest revision: {job.remarks[0]}{more}"
+        yield f"{job.job}: a remark on the newest revision: {_first_of(job.remarks, 'remark')}"
     if job.unfrozen:
         yield f"{job.job}: the newest revision is inconsistent: the source could not be brought to rest"
     elif job.consistency == "none":

@@ -5,6 +5,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Container, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from backy.errors import BackyError
 from backy.plugins.contract import ARGUMENTS
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
-from backy.repository.revision import utc_now
+from backy.repository.revision import Clock, utc_now
 from backy.scheduler.configuration.configuration import Configuration
 from backy.scheduler.monitoring import metrics, status
 from backy.scheduler.monitoring.check import late
@@ -35,28 +36,29 @@ PLUGINS_INTERVAL = timedelta(hours=1)
 
 PLUGINS_LIMIT = timedelta(minutes=2)
 """Time limit of such a search."""
+MOST_WAITING = 10_000
+"""Number of events that wait for plugins at most; further ones are logged and lost."""
+
+PATIENCE = timedelta(seconds=10)
+"""How long the end of the scheduler waits for plugins."""
 
 
+@dataclass(eq=False)
 class Reporter:
     """Writes the status after each change, and at least once per status interval."""
 
-    def __init__(
-        self,
-        current: Callable[[], Status],
-        configuration: Callable[[], Configuration],
-        interval: Callable[[], timedelta],
-        backy: Sequence[str],
-        notifier: Notifier,
-    ) -> None:
-        self._current = current
-        self._configuration = configuration
-        self._interval = interval
-        self._backy = backy
-        self._notifier = notifier
+    current: Callable[[], Status]
+    configuration: Callable[[], Configuration]
+    interval: Callable[[], timedelta]
+    backy: Sequence[str]
+    """The command line of the program `backy`, without options."""
+    notifier: Notifier
+    broken_plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
         self._changed = asyncio.Event()
         self._write_problem: str | None = None
         self._writing = asyncio.Lock()
-        self.broken_plugins: tuple[str, ...] = ()
 
     def report(self) -> None:
         """Request that the status is written soon."""
@@ -74,16 +76,16 @@ class Reporter:
 
     async def _write_current(self) -> None:
         self._changed.clear()
-        found = self._current()
+        found = self.current()
         running = sum(pool.running for pool in found.pools.values())
         queued = sum(pool.queued for pool in found.pools.values())
-        self._notifier.tell(f"STATUS={counted(len(found.jobs), 'job')}, {running} running, {queued} waiting for a slot")
+        self.notifier.tell(f"STATUS={counted(len(found.jobs), 'job')}, {running} running, {queued} waiting for a slot")
         # The status is complete here, as only the loop may look at jobs; encoding and writing it takes long.
-        await aside(self._write, self._configuration(), found)
+        await aside(self._write, self.configuration(), found)
 
     async def _write_status(self) -> None:
         while True:
-            if await happened(self._changed, self._interval()):
+            if await happened(self._changed, self.interval()):
                 await asyncio.sleep(GATHER.total_seconds())
             await self.write()
 
@@ -107,7 +109,7 @@ class Reporter:
         # In a process of its own: a plugin may have been changed, or may crash the process that loads it.
         while True:
             try:
-                command = [*self._backy, "plugins", "--check", "--json"]
+                command = [*self.backy, "plugins", "--check", "--json"]
                 _, printed = await children.output_of(command, limit=PLUGINS_LIMIT)
                 listed = msgspec.json.decode(printed, type=list[dict[str, str | None]])
             except (OSError, children.TimeLimitError, msgspec.DecodeError) as error:
@@ -125,22 +127,15 @@ class Reporter:
     async def _keep_watchdog_calm(self) -> None:
         """Reset the watchdog until cancelled."""
         # From the loop itself, so that it stops if the loop hangs; twice as often as needed, see sd_notify(3).
-        while self._notifier.watchdog:
-            self._notifier.tell("WATCHDOG=1")
-            await asyncio.sleep(self._notifier.watchdog.total_seconds() / 2)
-
-
-MOST_WAITING = 10_000
-"""Number of events that wait for plugins at most; further ones are logged and lost."""
-
-PATIENCE = timedelta(seconds=10)
-"""How long the end of the scheduler waits for plugins."""
+        while self.notifier.watchdog:
+            self.notifier.tell("WATCHDOG=1")
+            await asyncio.sleep(self.notifier.watchdog.total_seconds() / 2)
 
 
 class Announcer:
     """Tells plugins in a thread of its own, so that no job waits for them."""
 
-    def __init__(self, events: Callable[[], Events], clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, events: Callable[[], Events], clock: Clock = utc_now) -> None:
         """Make an announcer; `events` makes those of the installed plugins, with the sections that are in force."""
         self._clock = clock
         self._events = events

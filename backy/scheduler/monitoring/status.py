@@ -29,6 +29,9 @@ LARGEST = 2**28
 """Bytes that no status file exceeds; 10,000 jobs take some 10 MiB."""
 READABLE = 0o644
 """Mode of the file. Monitoring may read it: it contains names of jobs and tags, but no data of guests."""
+WEEK = timedelta(days=7)
+STEP = timedelta(hours=6)
+"""Pause between two samples that are kept."""
 
 
 class Holding(msgspec.Struct, kw_only=True):
@@ -248,11 +251,6 @@ def age_allowed(interval: float) -> timedelta:
     """Return the age of a status file from which on the scheduler counts as dead."""
     # Three intervals: a machine under load may miss one.
     return max(timedelta(minutes=5), timedelta(seconds=3 * interval))
-
-
-WEEK = timedelta(days=7)
-STEP = timedelta(hours=6)
-"""Pause between two samples that are kept."""
 
 
 def look(base_dir: Path) -> DiskStatus:

@@ -19,11 +19,17 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
+from backy.durable import closed_at_end
 from backy.errors import BackyError
 from backy.system.progress import HEARTBEAT
 
 log = logging.getLogger(__name__)
 Returned = TypeVar("Returned")
+GRACE = timedelta(seconds=30)
+"""How long a child may take to clean up after SIGTERM."""
+
+_BEATS = 4096
+"""Bytes read from a heartbeat at once."""
 
 
 class HangingError(BackyError):
@@ -79,13 +85,6 @@ async def happened(event: asyncio.Event, within: timedelta) -> bool:
         return False
 
 
-GRACE = timedelta(seconds=30)
-"""How long a child may take to clean up after SIGTERM."""
-
-_BEATS = 4096
-"""Bytes read from a heartbeat at once."""
-
-
 class TimeLimitError(Exception):
     """A child exceeded its time limit and was ended."""
 
@@ -121,8 +120,8 @@ async def run(
     # Opened again for each command, as it may have been rotated.
     output = await aside(open_log, logfile, limit=standstill)
     heard, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        try:
+    with closed_at_end(heard):
+        with closed_at_end(output), closed_at_end(told):
             process = await _start(
                 *command,
                 stdin=DEVNULL if given is None else PIPE,
@@ -132,14 +131,9 @@ async def run(
                 pass_fds=(told,),
                 env={**os.environ, HEARTBEAT: str(told)},
             )
-        finally:
-            os.close(output)
-            os.close(told)
         log.debug("process %d: %s", process.pid, " ".join(command))
         async with _moving(heard, standstill):
             await _end(process, limit, given)
-    finally:
-        os.close(heard)
     return int(process.returncode or 0)
 
 
@@ -205,18 +199,17 @@ async def _end(process: Process, limit: timedelta | None, given: bytes | None) -
 async def _terminate(process: Process) -> None:
     """End a process and its group: SIGTERM, then SIGKILL after `GRACE`."""
     _signal_group(process, signal.SIGTERM)
-    try:
-        async with asyncio.timeout(GRACE.total_seconds()):
-            await process.wait()
-    except TimeoutError:
+    if not await _ends(process):
         log.warning("process %d did not end within %s of SIGTERM and is killed", process.pid, GRACE)
     # Also after a clean end: children of the process may have ignored SIGTERM.
     _signal_group(process, signal.SIGKILL)
-    try:
-        async with asyncio.timeout(GRACE.total_seconds()):
-            await process.wait()
-    except TimeoutError:
-        log.error("process %d can not be killed, as one that waits for a disk, and is left behind", process.pid)  # noqa: TRY400  # the cause says all
+    if not await _ends(process):
+        log.error("process %d can not be killed, as one that waits for a disk, and is left behind", process.pid)
+
+
+async def _ends(process: Process) -> bool:
+    """Wait for the end of a process, for `GRACE` at most; return whether it has ended."""
+    return bool((await asyncio.wait([asyncio.ensure_future(process.wait())], timeout=GRACE.total_seconds()))[0])
 
 
 def _signal_group(process: Process, number: signal.Signals) -> None:

@@ -11,11 +11,15 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from backy.durable import closed_at_end
 from backy.errors import BackyError, ExitCode
+from backy.repository.revision import Clock
 from backy.system.clocks import boottime
 
 log = logging.getLogger(__name__)
 LOCK = ".lock"
+SMALLEST = timedelta(seconds=1)
+"""Smaller jumps are those of a clock that is being adjusted, and harm nobody."""
 
 
 class SchedulerRunningError(BackyError):
@@ -45,13 +49,12 @@ class BaseDirectory:
             lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         except OSError as error:
             raise BackyError(f"the base directory {path} can not be used: {error.strerror}; is it mounted?") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with closed_at_end(lock):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SchedulerRunningError(f"another scheduler serves {path}") from None
             yield cls(path, lock)
-        except BlockingIOError:
-            raise SchedulerRunningError(f"another scheduler serves {path}") from None
-        finally:
-            os.close(lock)
 
     def check(self) -> None:
         """Check that the path still leads to the locked directory.
@@ -100,14 +103,10 @@ class Notifier:
             log.debug("systemd can not be told %r: %s", message, error)
 
 
-SMALLEST = timedelta(seconds=1)
-"""Smaller jumps are those of a clock that is being adjusted, and harm nobody."""
-
-
 class ClockWatch:
     """Compares the clock that anybody can set with one that nobody can."""
 
-    def __init__(self, clock: Callable[[], datetime], boottime: Callable[[], float] = boottime) -> None:
+    def __init__(self, clock: Clock, boottime: Callable[[], float] = boottime) -> None:
         self._clock = clock
         self._boottime = boottime
         self._began = boottime()

@@ -14,8 +14,8 @@ import pytest
 
 from backy.api import Snapshot, SourceBusyError
 from backy.backup.backup import Backup
+from backy.integrity.damage import Judge
 from backy.integrity.seen import Seen
-from backy.integrity.verify import Judge
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
 

@@ -9,7 +9,7 @@ import pytest
 
 from backy.backup.backup import Backup
 from backy.errors import DamageError
-from backy.groups.backup import backup
+from backy.groups.acts import backup
 from backy.groups.group import Group, Together
 from backy.groups.restore import of_disks, save
 

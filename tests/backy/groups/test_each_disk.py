@@ -8,9 +8,8 @@ from datetime import timedelta
 import pytest
 
 from backy.cli.disks import tree_of
-from backy.groups.backup import backup
+from backy.groups.acts import backup, due
 from backy.groups.group import Group
-from backy.groups.retention import due
 from backy.mount.active import mounted_path
 from backy.mount.open_images import ImageFile
 from backy.repository.records import Records

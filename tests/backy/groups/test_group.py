@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from backy.errors import ForgettingRefusedError, RepositoryBusyError, SourceError
-from backy.groups.backup import backup
+from backy.groups.acts import backup, expire, forget
 from backy.groups.group import Group
-from backy.groups.retention import expire, forget
 from backy.repository.records import Records
 from backy.testing.clock import Clock
 from tests.revisions import variant

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from backy.groups.backup import backup
+from backy.groups.acts import backup
 from backy.groups.group import Group
 from backy.repository.records import Records
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from backy.api import Snapshot
-from backy.groups.backup import backup
+from backy.groups.acts import backup
 from backy.groups.group import Group, require
 from backy.groups.restore import restore
 from backy.system.safeyaml import dump_yaml

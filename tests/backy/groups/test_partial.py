@@ -15,9 +15,8 @@ import pytest
 
 from backy.cli.disks import tree_of
 from backy.errors import BackyError, DamageError, RepositoryError, SourceError, UnreadError
-from backy.groups.backup import backup
+from backy.groups.acts import backup, forget, purge_all
 from backy.groups.group import Group, opened
-from backy.groups.retention import forget, purge_all
 from backy.repository.records import Records
 from backy.repository.running import running_path
 from backy.repository.sealed import encode

@@ -12,7 +12,7 @@ import pytest
 
 from backy.answers.audit import read_witness
 from backy.errors import RepositoryError
-from backy.groups.backup import backup
+from backy.groups.acts import backup
 from backy.groups.group import Group, require
 from backy.scheduler.configuration.configuration import Configuration, load
 from backy.scheduler.jobs.ledger import Job

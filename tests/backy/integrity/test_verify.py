@@ -12,8 +12,7 @@ from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError, RevisionNotFoundError
 from backy.integrity import quarantine
-from backy.integrity.damage import chunk_ids, distrusted, repair_or_distrust, whole_again
-from backy.integrity.verify import Judge, distrust, verify_all
+from backy.integrity.damage import Judge, chunk_ids, distrust, distrusted, repair_or_distrust, verify_all, whole_again
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust

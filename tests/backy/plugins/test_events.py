@@ -19,7 +19,7 @@ from backy.api import CHUNK_SIZE, Mismatch, Purged, Report, SourceError
 from backy.backup.backup import Backup
 from backy.config import Duration
 from backy.errors import BackyError, ChunkDamageError, PluginError, RevisionNotFoundError, VerificationError
-from backy.integrity.verify import Judge, distrust
+from backy.integrity.damage import Judge, distrust
 from backy.plugins.contract import EVENTS
 from backy.plugins.events import Events, RefusedError
 from backy.repository.config import ScheduledTag

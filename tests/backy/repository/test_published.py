@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from backy.errors import RepositoryBusyError, RevisionNotFoundError, StorageError
+from backy.integrity.damage import Judge, distrust
 from backy.integrity.seen import doubt
-from backy.integrity.verify import Judge, distrust
 from backy.making.making import rebuild_repository
 from backy.repository.repository import Repository
 from backy.repository.revision import Trust

@@ -19,7 +19,7 @@ from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.config import Duration
 from backy.errors import RepositoryBusyError
-from backy.integrity.verify import distrust
+from backy.integrity.damage import distrust
 from backy.plugins.events import Events
 from backy.repository.config import ScheduledTag
 from backy.repository.repository import Repository

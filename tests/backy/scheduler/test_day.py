@@ -25,7 +25,7 @@ from backy.backup.backup import Backup
 from backy.config import Duration
 from backy.conversion.convert import Conversion
 from backy.errors import BackyError, RepositoryBusyError
-from backy.integrity.verify import verify_all
+from backy.integrity.damage import verify_all
 from backy.plugins.events import Events
 from backy.repository.config import ScheduledTag
 from backy.retention.expire import expire
@@ -36,7 +36,7 @@ from backy.retention.trash import content, undelete
 from backy.scheduler.configuration.configuration import JobEntry, load
 from backy.scheduler.daemon import Daemon
 from backy.scheduler.jobs.agenda import Outcome, Result
-from backy.scheduler.jobs.scanner import ROUND
+from backy.scheduler.jobs.ledger import ROUND
 from backy.scheduler.monitoring.check import Recorded, State, Verdict, judge
 from backy.scheduler.process.machine import ClockWatch, Notifier
 from backy.scrubbing.scrub import Scrub

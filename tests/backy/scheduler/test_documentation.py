@@ -14,9 +14,9 @@ import pytest
 
 from backy.repository.journal.lines import Head
 from backy.scheduler.console import telnet as console
-from backy.scheduler.console.commands import COMMANDS
+from backy.scheduler.console.access import COMMANDS
 from backy.scheduler.jobs.agenda import Phase
-from backy.scheduler.jobs.scanner import ROUND
+from backy.scheduler.jobs.ledger import ROUND
 from backy.scheduler.monitoring.check import MOST_LINES, PUT_OFF, State
 from backy.scheduler.monitoring.metrics import HEADS, JOB_METRICS, POOL_METRICS, render
 from backy.scheduler.monitoring.status import DiskStatus, JobStatus, PoolStatus, Status, age_allowed

@@ -389,7 +389,7 @@ def test_hook_backy_clock_suspect_is_told_when_the_clock_is_set_back_after_a_bac
         await until(lambda: job.entry.past.ahead)
         assert job.entry.past.ahead == (first,)
         assert job.entry.past.newest is None
-        assert job.entry.due.time < daemon._clock() + timedelta(days=10)
+        assert job.entry.due.time < daemon.clock() + timedelta(days=10)
         assert daemon.status().jobs[0].ahead == (first,)
         await until(doubts)
         ahead = timedelta()
@@ -511,7 +511,7 @@ def test_jobs_are_shown_as_they_were_before_until_they_are_looked_at(scheduler, 
     async def again(daemon: Daemon) -> None:
         job = daemon.ledger.jobs["vm1"]
         job.summary = job.row = job.entry.due = None
-        (row,) = daemon.ledger.rows(daemon._clock())
+        (row,) = daemon.ledger.rows(daemon.clock())
         assert (row.revisions, row.next_time, row.last_tags) == (1, None, ("daily",))
 
     inside(once)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 
 from backy.errors import BackyError
-from backy.plugins.events import Events
 from backy.scheduler.console.access import console_commands
 
 HEAD = "import os\nfrom backy.api import *\nfrom backy.hookspecs import hookimpl\n"
@@ -27,8 +26,7 @@ def refuse(words): raise BackyError("no such drive")
 
 def test_hook_backy_console_commands_run_in_a_process_of_their_own(distribution: Callable[..., str]) -> None:
     distribution("acme", {"backy.hooks": ["x"]}, COMMANDS)
-    with Events.installed() as events:
-        found = console_commands(events)
+    found = console_commands({})
 
     assert found["drives"].run(["a", "b"]) == "a b"
     assert (found["drives"].help, found["drives"].changes, found["fails"].changes) == ("Help.", True, False)
@@ -53,8 +51,7 @@ def test_hook_backy_console_commands_takes_the_first_of_one_name_and_leaves_out_
             name, {"backy.hooks": [name]}, f"{HEAD}@hookimpl\ndef backy_console_commands(): return [{command}]\n"
         )
 
-    with Events.installed() as events:
-        found = console_commands(events)
+    found = console_commands({})
 
     assert {name: command.run([]) for name, command in found.items()} == {"d": "b"}
     assert "hook 'a' adds no commands: TypeError: 'drives' is no ConsoleCommand whose name is a word" in caplog.text

@@ -20,7 +20,6 @@ from backy.scheduler.jobs.due import (
     late_from,
     missed,
     next_due,
-    sla,
     tolerance,
 )
 from tests.revisions import make_revision
@@ -146,7 +145,6 @@ def test_the_wait_after_failures_doubles_up_to_six_hours() -> None:
 
 
 def test_a_job_is_overdue_after_one_and_a_half_of_its_smallest_interval() -> None:
-    assert sla(DEFAULT) == 1.5 * DAY
     assert overdue(DEFAULT, past(monthly=1.5 * DAY), NOW) == timedelta()
     assert overdue(DEFAULT, past(monthly=1.5 * DAY + SHIFT, weekly=3 * DAY), NOW) == SHIFT
 

@@ -11,7 +11,7 @@ import pytest
 from backy.config import Duration
 from backy.conversion.convert import Conversion
 from backy.errors import ConfigError, PluginError, RepositoryBusyError, RepositoryError, StorageError
-from backy.groups.backup import backup
+from backy.groups.acts import backup
 from backy.groups.group import Group
 from backy.repository.config import ScheduledTag, StorageSection
 from backy.repository.repository import Repository

@@ -22,11 +22,10 @@ from backy.repository.journal.lines import Fact, Head
 from backy.repository.repository import Repository
 from backy.repository.revision import Wrong
 from backy.scheduler.configuration.configuration import JobEntry
-from backy.scheduler.jobs import scanner as module
+from backy.scheduler.jobs import ledger as module
 from backy.scheduler.jobs.agenda import Agenda
-from backy.scheduler.jobs.ledger import Job
+from backy.scheduler.jobs.ledger import Job, Scanner
 from backy.scheduler.jobs.repositories import Audited, Summary, stamp, summarize
-from backy.scheduler.jobs.scanner import Scanner
 from backy.scheduler.monitoring.status import Remembered
 from tests.unread import fail_to_read
 
