@@ -87,7 +87,7 @@ def test_old_files_go_when_the_upgrade_is_finished(real, backy):
 
     done = backy("-b", found.directory, "upgrade", "--finish")
 
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.out, done.err) == (0, "cowfile: what backy 2 had is removed\n", "")
     assert not (found.directory / "backy-2").exists()
     assert sums_of(found.directory) == found.sums
     assert "nothing is left" in backy("-b", found.directory, "upgrade", "--finish").err
@@ -115,8 +115,24 @@ def test_nothing_is_done_while_backy_2_works(name, real, backy):
 
     os.close(lock)
     assert done.code == 75
-    assert f"holds {name}; try later" in done.err
+    assert "another backy works there; try later" in done.err
     assert files_of(found.directory) == before
+
+
+def test_a_restore_of_backy_2_is_not_disturbed(real, backy):
+    """It finds its chunks by name, so that names stay until it has ended."""
+    found = real("chunked")
+    lock = os.open(found.directory / ".purge", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+
+    assert backy("-b", found.directory, "upgrade", "--reclaim").code == 75
+    assert not (found.directory / "backy-2").exists()
+    assert backy("-b", found.directory, "upgrade").code == 75
+    assert facts(found.directory) == facts(found.directory / "backy-2") != []
+
+    os.close(lock)
+    assert backy("-b", found.directory, "upgrade").code == 0
+    assert sums_of(found.directory) == found.sums
 
 
 def test_backy_2_does_nothing_meanwhile(real, backy, monkeypatch):
@@ -149,7 +165,7 @@ def test_a_directory_without_a_repository_is_told(tmp_path, backy):
 
 
 def test_times_are_those_of_the_records():
-    from backy_upgrade.records import _time
+    from backy_upgrade.records import time_of
 
     moment = datetime(2015, 8, 1, 20, 0, tzinfo=UTC)
-    assert _time(datetime(2015, 8, 1, 20, 0)) == _time(moment) == _time(1438459200.0) == moment  # noqa: DTZ001
+    assert time_of(datetime(2015, 8, 1, 20, 0)) == time_of(moment) == time_of(1438459200.0) == moment  # noqa: DTZ001

@@ -122,7 +122,7 @@ def test_backups_that_did_not_end_are_left_out_and_told(tmp_path, backy):
 
     assert (done.code, done.out) == (
         0,
-        "vm: 1 revisions are upgraded; left out, as their backups did not end: revision-1\n",
+        "vm: 1 revision is upgraded; left out, as their backups did not end: revision-1\n",
     )
     assert not (old.directory / "revision-1").exists()
     assert (old.directory / "backy-2/revision-1").exists()
@@ -200,8 +200,7 @@ def test_what_can_not_be_read_at_all_is_told_and_kept(content, tmp_path, backy):
 
     assert done.code == 1
     assert done.err.splitlines()[-1] == (
-        "Error: vm: 1 revisions are upgraded; these can not be read, only 'backy-2' has them: "
-        "revision-0, revision-9.rev"
+        "Error: vm: 1 revision is upgraded; these can not be read, only 'backy-2' has them: revision-0, revision-9.rev"
     )
     assert list(images_of(open_repository(old.directory))) == [TWO]
     assert files_of(old.directory / "backy-2") == before
@@ -254,8 +253,10 @@ def test_quarantine_and_logs_stay_with_the_old_files(tmp_path, backy):
     (old.directory / "backy.log").write_text("old\n")
     (old.directory / "notes.txt").write_text("mine\n")
 
-    assert backy("-b", old.directory, "upgrade").code == 0
+    done = backy("-b", old.directory, "upgrade")
 
+    assert done.code == 0
+    assert done.out == "vm: 1 revision is upgraded; 'backy-2/quarantine' keeps its reports: 1\n"
     assert (old.directory / "backy-2/quarantine/abc.report").exists()
     assert (old.directory / "backy-2/backy.log").read_text() == "old\n"
     assert not (old.directory / "backy.log").exists()

@@ -8,11 +8,11 @@ at any time. The new repository is made in `backy-3/NAME/`. When it is complete,
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from backy.durable import names_in, sync_file_system_of, sync_folder
+from backy.durable import closed_at_end, names_in, sync_file_system_of, sync_folder
 from backy.errors import BackyError, RepositoryBusyError
 from backy_upgrade.records import CONFIG, is_old
 
@@ -50,21 +50,25 @@ class Places:
             raise BackyError(f"{self.top} is no repository: it has no file 'config'") from None
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep backy 2 away: no backup and no purge runs meanwhile.
+    def locked(self) -> Iterator[Callable[[], None]]:
+        """Keep backups and purges of backy 2 away. Call the result to keep restores away, too: they open files by name.
 
         Raises:
             RepositoryBusyError: one runs now.
         """
-        with ExitStack() as held:
-            for name, kind in zip(LOCKS, (fcntl.LOCK_EX, fcntl.LOCK_SH), strict=True):
-                lock = os.open(self.top / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-                held.callback(os.close, lock)
-                try:
-                    fcntl.flock(lock, kind | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise RepositoryBusyError(f"{self.top} is busy: another backy holds {name}; try later") from None
-            yield
+        with self._lock_file(".backup") as backup, self._lock_file(".purge") as purge:
+            self._lock(backup, fcntl.LOCK_EX)
+            self._lock(purge, fcntl.LOCK_SH)
+            yield lambda: self._lock(purge, fcntl.LOCK_EX)
+
+    def _lock_file(self, name: str) -> AbstractContextManager[int]:
+        return closed_at_end(os.open(self.top / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o640))
+
+    def _lock(self, lock: int, kind: int) -> None:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RepositoryBusyError(f"{self.top} is busy: another backy works there; try later") from None
 
     def link(self) -> None:
         """Make `backy-2/` have links to all that backy 2 has here, and nothing else."""
@@ -97,13 +101,16 @@ class Places:
             sync_folder(self.top)
         shutil.rmtree(self.done)
 
-    def finish(self) -> None:
-        """Remove what backy 2 had."""
+    def finish(self) -> str:
+        """Remove what backy 2 had, unless something uses the repository; return what was done."""
         if self.making.exists() or self.done.exists() or is_old(self.top):
             raise BackyError(f"{self.top} is not upgraded yet: 'backy upgrade' goes on with it")
         if not self.farm.exists():
             raise BackyError(f"{self.top} has no folder {self.farm.name}: nothing is left to remove")
-        shutil.rmtree(self.farm)
+        with self.locked() as keep_restores_away:
+            keep_restores_away()
+            shutil.rmtree(self.farm)
+        return f"{self.top.name}: what backy 2 had is removed"
 
 
 def _link(source: Path, target: Path, names: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from lzallright import LZOCompressor, LZOError
 
 from backy.api import CHUNK_SIZE, LARGEST_IMAGE, Extent, Image, chunk_count
-from backy.durable import open_regular, read_file
+from backy.durable import closed_at_end, open_regular, read_file
 from backy.errors import DamageError
 from backy.extents import joined
 from backy_upgrade.records import OldRevision
@@ -24,6 +24,7 @@ ZEROES = bytes.fromhex("c72b4ba82d1f51b71c8a18195ad33fc8")
 """The id of a whole chunk of zeroes."""
 LOST = bytes(ID)
 """Stands for a chunk that the map does not have. It is the id of nothing at all, which no chunk is."""
+SUFFIX = ".chunk.lzo"
 _HEAD = 5
 _LARGEST = CHUNK_SIZE + CHUNK_SIZE // 16 + 64 + _HEAD
 """Bytes that no compressed chunk exceeds."""
@@ -67,12 +68,16 @@ class OldImage(ABC):
         return self.ids[index * ID : (index + 1) * ID]
 
     def extents(self) -> Iterator[Extent]:
-        """Yield data and holes: chunks of zeroes are some."""
+        """Yield data and holes, chunk by chunk."""
         return joined(map(self._extent, range(chunk_count(self.size))))
 
     def _extent(self, index: int) -> Extent:
         offset = index * CHUNK_SIZE
-        return Extent(offset, min(CHUNK_SIZE, self.size - offset), data=self.chunk_id(index) != ZEROES)
+        return Extent(offset, min(CHUNK_SIZE, self.size - offset), data=self._has_data(index))
+
+    def _has_data(self, index: int) -> bool:
+        """Tell whether a chunk may have other bytes than zeroes."""
+        return self.chunk_id(index) != ZEROES
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return bytes; zeroes for what can not be read, whose chunks are `damaged` then."""
@@ -109,9 +114,12 @@ class ChunkedImage(OldImage):
         super().__init__(content.size)
         self._store = store
 
-    def path(self, chunk_id: bytes) -> Path:
-        """Return the file of a chunk: in one level of folders or in two, as until 2.3."""
-        name = f"{chunk_id.hex()}.chunk.lzo"
+    def files(self) -> set[str]:
+        """Return the names of all files that have its chunks."""
+        return {f"{self.chunk_id(index).hex()}{SUFFIX}" for index in range(chunk_count(self.size))}
+
+    def path(self, name: str) -> Path:
+        """Return where the file of a chunk is: in one level of folders or in two, as until 2.3."""
         path = self._store / name[:2] / name
         return path if path.exists() else self._store / name[:2] / name[2:4] / name
 
@@ -119,7 +127,7 @@ class ChunkedImage(OldImage):
         chunk_id = self.chunk_id(index)
         if chunk_id == ZEROES:
             return bytes(stop - begin)
-        content = read_file(self.path(chunk_id), _LARGEST)
+        content = read_file(self.path(f"{chunk_id.hex()}{SUFFIX}"), _LARGEST)
         length = int.from_bytes(content[1:_HEAD], "big")
         # where an image has shrunk, its last chunk may be longer still
         if content[:1] not in {b"\xf0", b"\xf1"} or not stop <= length <= CHUNK_SIZE:
@@ -145,19 +153,11 @@ class RawImage(OldImage):
         super().__init__(os.fstat(descriptor).st_size)
         self._descriptor = descriptor
 
-    def extents(self) -> Iterator[Extent]:
-        """Yield data and holes, as the file system tells them."""
-        position, data = 0, False
-        while position < self.size:
-            try:
-                end = os.lseek(self._descriptor, position, os.SEEK_HOLE if data else os.SEEK_DATA)
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise
-                end = self.size  # behind the last data
-            if end > position:
-                yield Extent(position, end - position, data=data)
-            position, data = end, not data
+    def _has_data(self, index: int) -> bool:
+        try:
+            return os.lseek(self._descriptor, index * CHUNK_SIZE, os.SEEK_DATA) < (index + 1) * CHUNK_SIZE
+        except OSError as error:
+            return error.errno != errno.ENXIO  # behind the last data
 
     def _read(self, index: int, begin: int, stop: int) -> bytes:
         data = os.pread(self._descriptor, stop - begin, index * CHUNK_SIZE + begin)
@@ -169,14 +169,16 @@ class RawImage(OldImage):
 @contextmanager
 def opened(directory: Path, revision: OldRevision) -> Iterator[ChunkedImage | RawImage]:
     """Open the image of a revision; raises DamageError or OSError if nothing of it can be read."""
-    path = directory / revision.id
+    path = path_of(directory, revision)
     if revision.chunked:
         yield ChunkedImage(directory / "chunks", path)
         return
-    # what backy 2 was about to convert still lies there
-    aside = path.with_name(f"{path.name}.old")
-    descriptor = open_regular(aside if aside.exists() else path)
-    try:
+    with closed_at_end(open_regular(path)) as descriptor:
         yield RawImage(descriptor)
-    finally:
-        os.close(descriptor)
+
+
+def path_of(directory: Path, revision: OldRevision) -> Path:
+    """Return the file of a revision: its map, or its raw image."""
+    # what backy 2 was about to convert still lies there
+    aside = directory / f"{revision.id}.old"
+    return aside if not revision.chunked and aside.exists() else directory / revision.id

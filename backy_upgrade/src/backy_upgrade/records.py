@@ -1,7 +1,7 @@
 """Reads the records and the configuration of a repository of backy 2."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sized
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,15 @@ from backy.durable import names_in, read_file
 
 log = logging.getLogger(__name__)
 CONFIG = "config"
+LARGEST = 16 * 2**20
+"""Bytes that no record and no configuration exceeds."""
 FOREVER = 100_000
 """How many revisions a tag keeps that never expires."""
+
+
+def counted(revisions: Sized) -> str:
+    """Return how many revisions there are, in words."""
+    return f"{len(revisions)} revision{'' if len(revisions) == 1 else 's'}"
 
 
 class OldRevision(NamedTuple):
@@ -63,10 +70,11 @@ def old_revisions(directory: Path) -> OldRevisions:
 def _revision(content: Mapping[str, Any]) -> OldRevision:
     tags = tuple(sorted({_tag(str(tag)) for tag in content.get("tags") or ()}))
     chunked, trust = content.get("backend_type") == "chunked", content.get("trust") or "trusted"
-    return OldRevision(str(content["uuid"]), _time(content["timestamp"]), tags, trust, chunked)
+    return OldRevision(str(content["uuid"]), time_of(content["timestamp"]), tags, trust, chunked)
 
 
-def _time(value: object) -> datetime:
+def time_of(value: object) -> datetime:
+    """Return a time of backy 2, which is one of UTC unless it says otherwise; raises ValueError if it is none."""
     if isinstance(value, int | float):
         return datetime.fromtimestamp(value, UTC)
     if not isinstance(value, datetime):
@@ -89,7 +97,7 @@ def load(path: Path) -> dict[str, Any]:
         OSError: it can not be read.
     """
     try:
-        content = yaml.safe_load(read_file(path, 16 * 2**20, follow=True))
+        content = yaml.safe_load(read_file(path, LARGEST, follow=True))
     except (yaml.YAMLError, ValueError) as error:
         raise BackyError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -109,11 +117,16 @@ def sections(config: Mapping[str, Any]) -> dict[str, Any]:
     source = config["source"] if isinstance(config.get("source"), dict) else config
     source = {"type": config.get("source-type"), **source}
     kept = {key: value for key, value in source.items() if key not in {"backend", "cow"}}
-    # those of Ceph had other names
-    if kept["type"] in {"ceph", "rbd", "ceph-rbd"}:
-        kept["type"] = "flyingcircus" if "vm" in kept else "ceph-rbd"
+    kept["type"] = source_type(kept["type"], kept)
     schedule = {tag: _scheduled(keys) for tag, keys in (config.get("schedule") or {}).items()}
     return {"source": kept, **({"schedule": schedule} if schedule else {})}
+
+
+def source_type(name: str, keys: Container[str]) -> str:
+    """Return what the type of a source is called now that has these keys."""
+    if name in {"ceph", "rbd", "ceph-rbd"}:
+        return "flyingcircus" if "vm" in keys else "ceph-rbd"
+    return name
 
 
 def _scheduled(keys: Mapping[str, Any]) -> dict[str, Any]:
