@@ -126,7 +126,7 @@ def test_nothing_is_removed_while_nobody_knows_what_is_needed(name, tmp_path, ba
     assert "only 'backy-2' has them" in backy("-b", old.directory, "upgrade").err
 
 
-@pytest.mark.parametrize("options", [["--finish", "--dry-run"], ["--finish", "--reclaim"]])
+@pytest.mark.parametrize("options", [["--finish", "--dry-run"], ["--finish", "--reclaim"], ["--rewrite", "x", "--all"]])
 def test_options_that_do_not_go_together_change_nothing(options, real, backy):
     found = real("cowfile")
     backy("-b", found.directory, "upgrade")

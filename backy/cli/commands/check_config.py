@@ -1,5 +1,6 @@
 """`backy check-config`: all problems of the scheduler's configuration."""
 
+import re
 from pathlib import Path
 
 import click
@@ -8,6 +9,9 @@ from backy.cli.options import configuration_option
 from backy.cli.output import echo
 from backy.errors import ConfigError
 from backy.text.phrases import counted
+
+_FORMER = re.compile(r"source\.(backend|cow)\b|no source '(ceph|rbd)'|\.keep: .*, got 0$|^line \d+: (api|peers):")
+"""Matches problems that files of backy 2 have."""
 
 
 @click.command("check-config")
@@ -27,7 +31,9 @@ def command(configuration: Path) -> None:
     except ConfigurationError as error:
         for problem in error.problems:
             echo(problem.located(configuration))
-        raise ConfigError(f"{configuration} has {counted(len(error.problems), 'problem')}") from error
+        former = any(_FORMER.search(str(problem)) for problem in error.problems)
+        hint = f"; 'backy upgrade --rewrite {configuration}' makes it one of backy 3" if former else ""
+        raise ConfigError(f"{configuration} has {counted(len(error.problems), 'problem')}{hint}") from error
     parts = f"{counted(len(found.jobs), 'job')}, {counted(len(found.schedules), 'schedule')}"
     echo(f"{configuration} is sound: {parts}")
     for what in unknown:

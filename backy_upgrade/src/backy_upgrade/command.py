@@ -14,9 +14,10 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--finish", is_flag=True, help="Remove what backy 2 had, which 'backy-2' has until then.")
 @click.option("--all", "every", is_flag=True, help="All repositories of a scheduler, one after the other.")
 @click.option("-c", "--config", "conf", type=_FILE, default="/etc/backy.conf", show_default=True, help="For '--all'.")
+@click.option("--rewrite", "old", metavar="FILE", type=_FILE, help="Write a scheduler's configuration anew, no more.")
 @click.pass_obj
 def command(  # noqa: PLR0913, PLR0917  # a command's options are its arguments
-    folder: Path, storage: str, dry_run: bool, reclaim: bool, finish: bool, every: bool, conf: Path
+    folder: Path, storage: str, dry_run: bool, reclaim: bool, finish: bool, every: bool, conf: Path, old: Path | None
 ) -> None:
     """Make a repository of backy 2 into one of backy 3, with all its revisions.
 
@@ -29,9 +30,10 @@ def command(  # noqa: PLR0913, PLR0917  # a command's options are its arguments
     """
     # Imported late: `backy --help` must not pay for it.
     from backy_upgrade.farm import Places
+    from backy_upgrade.rewrite import rewrite_file
     from backy_upgrade.upgrade import Upgrade, one_by_one, preview
 
-    if finish and (dry_run or reclaim):
+    if (finish and (dry_run or reclaim)) or (old and (finish or reclaim or every)):
         raise click.UsageError("these options are for different things: give one of them")
 
     def act(places: Places) -> str:
@@ -41,4 +43,7 @@ def command(  # noqa: PLR0913, PLR0917  # a command's options are its arguments
             return f"{places.top.name} is a repository of backy 3"
         return preview(places, storage) if dry_run else Upgrade(places, storage, reclaim).run()
 
-    click.echo(one_by_one(conf, act) if every else act(Places(folder)))
+    if old:
+        click.echo(rewrite_file(old, dry_run=dry_run))
+    else:
+        click.echo(one_by_one(conf, act) if every else act(Places(folder)))

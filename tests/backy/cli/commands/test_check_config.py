@@ -49,6 +49,26 @@ def test_a_sound_configuration_is_counted(backy, conf: Path) -> None:
     assert (done.code, done.out, done.err) == (0, f"{conf} is sound: 2 jobs, 1 schedule\n", "")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "  a: {source: {type: file, filename: /x, backend: cowfile}, schedule: default}\n",
+        "  a: {source: {type: file, filename: /x, cow: true}, schedule: default}\n",
+        "  a: {source: {type: ceph, pool: p, image: i}, schedule: default}\n",
+        "schedules: {default: {daily: {interval: 1d, keep: 0}}}\n",
+        "api: {}\n",
+    ],
+)
+def test_a_file_of_backy_2_gets_a_hint(text, backy, conf: Path) -> None:
+    with conf.open("a") as stream:
+        stream.write(text)
+
+    done = backy("check-config", "-c", conf)
+
+    assert done.code == 1
+    assert done.err.endswith(f"; 'backy upgrade --rewrite {conf}' makes it one of backy 3\n")
+
+
 def test_all_problems_are_told_at_once(backy, conf: Path) -> None:
     add(
         conf,
