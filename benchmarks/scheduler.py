@@ -27,7 +27,7 @@ from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Record, Revision, State, utc_now
 from backy.repository.sealed import FORMAT
-from backy.scheduler.process.asking import ask
+from backy.scheduler.process.base_directory import ask
 from benchmarks.measure import Command, measure
 
 BACKY = Path(sys.executable).with_name("backy")

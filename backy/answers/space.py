@@ -54,21 +54,17 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 def held_by(repository: Repository, revisions: Sequence[Revision]) -> Held:
     """Count what all storages keep only as bases of deltas, while no revision refers to it."""
+    counts = []
     try:
-        return _held_by(repository, revisions)
+        # Only those that have any: one that was chosen by hand has no store before its first backup.
+        for identity in {repository.store_of(revision) for revision in revisions}:
+            storage = repository.storage(identity)
+            own = [revision for revision in revisions if repository.store_of(revision) == identity]
+            counts.append(storage.held(LiveChunks(repository.records, own)))
     except StorageError:
         # A conversion may have moved them since they were read, and have given up the storage that they were in.
         now = repository.records.survey(trash=True)[0]
         if [revision.state for revision in now] == [revision.state for revision in revisions]:
             raise
         return held_by(repository, now)
-
-
-def _held_by(repository: Repository, revisions: Sequence[Revision]) -> Held:
-    counts = []
-    # Only those that have any: one that was chosen by hand has no store before its first backup.
-    for identity in {repository.store_of(revision) for revision in revisions}:
-        storage = repository.storage(identity)
-        own = [revision for revision in revisions if repository.store_of(revision) == identity]
-        counts.append(storage.held(LiveChunks(repository.records, own)))
     return Held(sum(count.files for count in counts), sum(count.bytes for count in counts))

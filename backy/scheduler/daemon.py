@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -20,14 +20,14 @@ from backy.repository.revision import Clock, utc_now
 from backy.scheduler.configuration.configuration import Configuration, JobEntry, load
 from backy.scheduler.console.access import Access
 from backy.scheduler.jobs.agenda import Outcome, Result
-from backy.scheduler.jobs.due import GRACE
+from backy.scheduler.jobs.due import GRACE, ClockWatch
 from backy.scheduler.jobs.ledger import Job, Ledger, Scanner
 from backy.scheduler.jobs.repositories import Summary, pending
 from backy.scheduler.jobs.runner import Runner
-from backy.scheduler.monitoring.reporter import GATHER, Announcer, Reporter, SlaWatch
+from backy.scheduler.monitoring.reporter import GATHER, Announcer, Notifier, Reporter, SlaWatch
 from backy.scheduler.monitoring.status import DiskStatus, JobStatus, Status, copies, judged, left_before, look, shortage
+from backy.scheduler.process.base_directory import held
 from backy.scheduler.process.children import aside, happened
-from backy.scheduler.process.machine import BaseDirectory, ClockWatch, Notifier
 from backy.text.phrases import counted, local_time
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ def serve(configuration: Path, backy: Sequence[str]) -> None:
     """
     notifier = Notifier.from_environment()
     found = load(configuration)
-    with BaseDirectory.held(found.settings.base_dir) as base:
-        asyncio.run(Daemon(found, base, backy, notifier).run(left_before(found.settings.status_path)))
+    with held(found.settings.base_dir) as check:
+        asyncio.run(Daemon(found, check, backy, notifier).run(left_before(found.settings.status_path)))
 
 
 @dataclass(eq=False)
@@ -62,7 +62,8 @@ class Daemon:
     """Runs the jobs of a configuration and answers operators."""
 
     configuration: Configuration
-    base: BaseDirectory
+    check_base: Callable[[], None]
+    """Raises BackyError if the base directory is not the one that it was when the scheduler began."""
     backy: Sequence[str]
     notifier: Notifier
     clock: Clock = utc_now
@@ -351,7 +352,7 @@ class Daemon:
     def _prepare(self, job: JobEntry) -> bytes | None:
         """Return the `config` that a job's repository has to get. Called in a thread."""
         # Before anything is written: the disk may have been unmounted since the start.
-        self.base.check()
+        self.check_base()
         return pending(job)
 
     def _learn(self, job: Job, summary: Summary) -> None:

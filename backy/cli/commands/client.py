@@ -21,7 +21,7 @@ def command(configuration: Path, as_json: bool, words: tuple[str, ...]) -> None:
     configuration again. 'help' lists all commands. Only the owner of the scheduler may do that.
     """
     from backy.scheduler.configuration.configuration import load_location
-    from backy.scheduler.process.asking import ask
+    from backy.scheduler.process.base_directory import ask
 
     reply = ask(load_location(configuration).base_dir, words)
     if not reply.ok:

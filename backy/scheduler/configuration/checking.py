@@ -127,8 +127,11 @@ class Surroundings:
 
     def _addresses(self) -> Iterator[str]:
         """Yield which addresses of the console are none of this machine."""
+        content = self._found.document.content
+        settings = content.get(self._global) if isinstance(content, dict) else None
         # Not the default: whether a machine has IPv6 is no mistake of the file.
-        for address in self._found.configuration.telnet_addresses if self._is_written("telnet-addrs") else ():
+        is_written = isinstance(settings, dict) and "telnet-addrs" in settings
+        for address in self._found.configuration.telnet_addresses if is_written else ():
             try:
                 family, kind, protocol, _, (host, _, *rest) = socket.getaddrinfo(
                     address, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
@@ -140,11 +143,6 @@ class Surroundings:
                 yield f"'{address}' is no IP address"
             except OSError as error:
                 yield f"the console can not listen at {address}: {error.strerror}"
-
-    def _is_written(self, name: str) -> bool:
-        content = self._found.document.content
-        settings = content.get(self._global) if isinstance(content, dict) else None
-        return isinstance(settings, dict) and name in settings
 
     def _same_sources(self) -> Iterator[Problem]:
         """Yield the jobs whose source another job has already."""

@@ -1,7 +1,7 @@
 """Access to a running scheduler: the console and the socket of `backy client`, and the commands of both.
 
 Each command returns a text for people and data for programs. The socket is in the base directory;
-`backy.scheduler.process.asking` is its other end.
+`backy.scheduler.process.base_directory` is its other end.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from backy.scheduler.configuration.configuration import Configuration
 from backy.scheduler.console.jobtable import job_table, selected
 from backy.scheduler.console.telnet import Console
 from backy.scheduler.monitoring.status import Status
-from backy.scheduler.process.asking import SOCKET, Question, Reply, short
+from backy.scheduler.process.base_directory import SOCKET, Question, Reply, short
 from backy.scheduler.process.children import HangingError, aside
 from backy.text.phrases import alternatives, counted, did_you_mean
 

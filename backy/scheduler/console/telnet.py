@@ -230,19 +230,10 @@ _END_OF_LINE = re.compile(rb"\r\n|\r\0|\n|\r")
 
 def _listening(address: str, port: int) -> socket.socket:
     """Open a listening socket."""
-    family, kind, protocol, _, where = socket.getaddrinfo(
-        address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
-    )[0]
-    opened = socket.socket(family, kind, protocol)
-    try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Connections inherit the size of the buffer.
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        if family == socket.AF_INET6:
-            # Or `::` would take the port of 0.0.0.0 as well, and only one of both addresses could be configured.
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        opened.bind(where)
-    except BaseException:
-        opened.close()
-        raise
+    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
+    family, _, _, _, where = found[0]
+    # One of IPv6 is for IPv6 alone, or `::` would take the port of 0.0.0.0 as well.
+    opened = socket.create_server(where, family=family)
+    # Connections inherit the size of the buffer.
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     return opened

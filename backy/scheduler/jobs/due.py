@@ -1,24 +1,27 @@
-"""When a job is due: pure functions of its schedule, its name, its revisions and the time.
+"""When a job is due: functions of its schedule, its name, its revisions and the time, and of clocks that are set.
 
 A tag is missed if no complete revision has it since the start of its latest run. All times are UTC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from backy.repository.revision import Revision
+from backy.repository.revision import Clock, Revision
 from backy.retention.schedule import EPOCH, Schedule, next_ideal
-from backy.system.clocks import Instant
+from backy.system.clocks import Instant, boottime
 
 GRACE = timedelta(minutes=5)
 """A missed tag waits for the next run if that is not further away."""
 
 SLA_FACTOR = 1.5
 """A job is late if its newest revision is older than this many of its smallest intervals."""
+
+SMALLEST = timedelta(seconds=1)
+"""Smaller jumps are those of a clock that is being adjusted, and harm nobody."""
 
 
 @dataclass(frozen=True)
@@ -142,3 +145,28 @@ def late_from(schedule: Schedule, past: Past) -> datetime:
 def by_interval(schedule: Schedule, tags: Iterable[str]) -> list[str]:
     """Sort tags for display: those of the schedule by interval, others before them."""
     return sorted(tags, key=lambda name: (schedule[name].interval if name in schedule else timedelta(), name))
+
+
+class ClockWatch:
+    """Compares the clock that anybody can set with one that nobody can."""
+
+    def __init__(self, clock: Clock, boottime: Callable[[], float] = boottime) -> None:
+        self._clock = clock
+        self._boottime = boottime
+        self._began = boottime()
+        self._offset = self._now()
+
+    @property
+    def watched(self) -> timedelta:
+        """How long the clock has been watched, by the other one."""
+        return timedelta(seconds=self._boottime() - self._began)
+
+    def jump(self) -> timedelta:
+        """Return by how much the clock was set forward since the last call, less than zero if back."""
+        before, self._offset = self._offset, self._now()
+        jump = self._offset - before
+        return timedelta(seconds=round(jump.total_seconds())) if abs(jump) >= SMALLEST else timedelta()
+
+    def _now(self) -> datetime:
+        # the start of the machine by the clock: it changes only if the clock is set
+        return self._clock() - timedelta(seconds=self._boottime())

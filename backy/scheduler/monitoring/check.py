@@ -13,7 +13,7 @@ from backy.repository.revision import Clock, utc_now
 from backy.scheduler.configuration.configuration import JobEntry, load, load_location
 from backy.scheduler.configuration.keys import STATUS
 from backy.scheduler.monitoring.status import JobStatus, Status, age_allowed, read, shortage
-from backy.scheduler.process.asking import NotAllowedError, SilentError, ask
+from backy.scheduler.process.base_directory import NotAllowedError, SilentError, ask
 from backy.text.phrases import counted, length_of_time, local_time, size
 
 PATIENCE = timedelta(seconds=5)
@@ -192,7 +192,10 @@ def _first_of(found: Sequence[str], what: str) -> str:
 
 def late(job: JobStatus) -> str:
     """Return what is said of a job that does not keep its SLA."""
-    return f"{job.job} (last time: {local_time(job.last_time, zone=True)}{_why(job)})"
+    since = f" since {local_time(job.failing_since, zone=True)}" if job.failing_since else ""
+    failures = f"{counted(job.failures, 'failure')}{since}: " if job.failures else ""
+    why = f", {failures}{job.error}" if job.error else ""
+    return f"{job.job} (last time: {local_time(job.last_time, zone=True)}{why})"
 
 
 def _general(status: Status) -> Iterator[str]:
@@ -276,12 +279,6 @@ def _performance(status: Status) -> str:
         **({"copies": len(status.copies)} if status.copies else {}),
     }
     return " ".join(f"{name}={value}" for name, value in figures.items())
-
-
-def _why(job: JobStatus) -> str:
-    since = f" since {local_time(job.failing_since, zone=True)}" if job.failing_since else ""
-    failures = f"{counted(job.failures, 'failure')}{since}: " if job.failures else ""
-    return f", {failures}{job.error}" if job.error else ""
 
 
 def _first(lines: list[str]) -> Iterator[str]:

@@ -1,10 +1,14 @@
 """Tells others what the scheduler knows: by the status file, metrics and systemd, and event plugins."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
+import os
 import queue
+import socket
 import threading
-from collections.abc import Callable, Container, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,7 +28,6 @@ from backy.scheduler.monitoring.check import late
 from backy.scheduler.monitoring.status import JobStatus, Status
 from backy.scheduler.process import children
 from backy.scheduler.process.children import aside, happened
-from backy.scheduler.process.machine import Notifier
 from backy.text.phrases import counted, local_time
 
 log = logging.getLogger(__name__)
@@ -41,6 +44,38 @@ MOST_WAITING = 10_000
 
 PATIENCE = timedelta(seconds=10)
 """How long the end of the scheduler waits for plugins."""
+
+
+class Notifier:
+    """Sends notifications to the service manager that started this process; does nothing if there is none."""
+
+    def __init__(self, address: str | None, watchdog: timedelta | None = None) -> None:
+        self._address = address
+        self.watchdog = watchdog
+        """Longest time between two messages `WATCHDOG=1`; None if the manager has no watchdog."""
+
+    @classmethod
+    def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notifier:
+        """Create a notifier from the variables of systemd and remove them from the environment."""
+        # Children would inherit them, and could report in the name of the scheduler.
+        address = environment.pop("NOTIFY_SOCKET", None)
+        microseconds = environment.pop("WATCHDOG_USEC", None)
+        meant = environment.pop("WATCHDOG_PID", None) in {None, str(os.getpid())}
+        watched = microseconds is not None and microseconds.isdecimal() and meant
+        return cls(address, timedelta(microseconds=int(microseconds)) if microseconds and watched else None)
+
+    def tell(self, message: str) -> None:
+        """Send a message of sd_notify(3), such as `READY=1`."""
+        if not self._address:
+            return
+        address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as connection:
+                connection.connect(address)
+                connection.send(message.encode())
+        except OSError as error:
+            # Backups are more important than telling of them.
+            log.debug("systemd can not be told %r: %s", message, error)
 
 
 @dataclass(eq=False)
@@ -72,16 +107,14 @@ class Reporter:
         """Write the current status."""
         # One at a time: two would take each other's temporary file, and an old state could replace a new one.
         async with self._writing:
-            await self._write_current()
-
-    async def _write_current(self) -> None:
-        self._changed.clear()
-        found = self.current()
-        running = sum(pool.running for pool in found.pools.values())
-        queued = sum(pool.queued for pool in found.pools.values())
-        self.notifier.tell(f"STATUS={counted(len(found.jobs), 'job')}, {running} running, {queued} waiting for a slot")
-        # The status is complete here, as only the loop may look at jobs; encoding and writing it takes long.
-        await aside(self._write, self.configuration(), found)
+            self._changed.clear()
+            found = self.current()
+            running = sum(pool.running for pool in found.pools.values())
+            queued = sum(pool.queued for pool in found.pools.values())
+            slots = f"{running} running, {queued} waiting for a slot"
+            self.notifier.tell(f"STATUS={counted(len(found.jobs), 'job')}, {slots}")
+            # The status is complete here, as only the loop may look at jobs; encoding and writing it takes long.
+            await aside(self._write, self.configuration(), found)
 
     async def _write_status(self) -> None:
         while True:

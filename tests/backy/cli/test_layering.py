@@ -19,7 +19,7 @@ TOOLS = {
     "backy.scheduler.process",
 }
 """Modules and packages from which use cases are built. A command imports none of them."""
-USE_CASES = {"backy.scheduler.process.asking"}
+USE_CASES = {"backy.scheduler.process.base_directory"}
 """Modules in those packages that have whole use cases."""
 
 

@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from backy.scheduler.monitoring.status import JobStatus, PoolStatus, Status, read
-from backy.scheduler.process.asking import SOCKET, Reply, ask
+from backy.scheduler.process.base_directory import SOCKET, Reply, ask
 
 BACKY = Path(sys.executable).with_name("backy")
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -36,9 +36,10 @@ from backy.retention.trash import content, undelete
 from backy.scheduler.configuration.configuration import JobEntry, load
 from backy.scheduler.daemon import Daemon
 from backy.scheduler.jobs.agenda import Outcome, Result
+from backy.scheduler.jobs.due import ClockWatch
 from backy.scheduler.jobs.ledger import ROUND
 from backy.scheduler.monitoring.check import Recorded, State, Verdict, judge
-from backy.scheduler.process.machine import ClockWatch, Notifier
+from backy.scheduler.monitoring.reporter import Notifier
 from backy.scrubbing.scrub import Scrub
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.testing.memory import MemoryImage, MemoryRepository

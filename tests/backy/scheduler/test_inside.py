@@ -32,9 +32,10 @@ from backy.scheduler.jobs import runner
 from backy.scheduler.jobs.agenda import Phase
 from backy.scheduler.jobs.ledger import Job
 from backy.scheduler.monitoring import reporter
+from backy.scheduler.monitoring.reporter import Notifier
 from backy.scheduler.monitoring.status import DiskStatus, left_before, read
 from backy.scheduler.process import children
-from backy.scheduler.process.machine import BaseDirectory, Notifier, SchedulerRunningError
+from backy.scheduler.process.base_directory import SchedulerRunningError, held
 from backy.system.locking import BACKUP_LOCK, exclusive
 
 Scenario = Callable[[Daemon], Awaitable[Any]]
@@ -50,7 +51,7 @@ def inside(scheduler) -> Callable[..., None]:
         backy = [str(program or Path(sys.executable).with_name("backy"))]
 
         async def schedule() -> None:
-            with BaseDirectory.held(configuration.settings.base_dir) as base:
+            with held(configuration.settings.base_dir) as base:
                 daemon = Daemon(configuration, base, backy, Notifier(None, timedelta(seconds=1)), clock)
                 work = asyncio.create_task(daemon.run(left_before(configuration.settings.status_path)))
                 try:
@@ -541,14 +542,14 @@ def test_that_plugins_can_not_be_looked_at_is_told(
 
 
 def test_one_scheduler_holds_a_base_directory(tmp_path: Path) -> None:
-    with BaseDirectory.held(tmp_path) as base:
-        base.check()
-        with pytest.raises(SchedulerRunningError), BaseDirectory.held(tmp_path):
+    with held(tmp_path) as check:
+        check()
+        with pytest.raises(SchedulerRunningError), held(tmp_path):
             pass
         (tmp_path / ".lock").unlink()
         with pytest.raises(BackyError, match="is it mounted"):
-            base.check()
-    with pytest.raises(BackyError, match="is it mounted"), BaseDirectory.held(tmp_path / "missing"):
+            check()
+    with pytest.raises(BackyError, match="is it mounted"), held(tmp_path / "missing"):
         pass
 
 

@@ -28,7 +28,8 @@ from backy.retention.schedule import Schedule
 from backy.scheduler.configuration.configuration import load
 from backy.scheduler.daemon import Daemon
 from backy.scheduler.jobs.agenda import Outcome, Result
-from backy.scheduler.process.machine import ClockWatch, Notifier
+from backy.scheduler.jobs.due import ClockWatch
+from backy.scheduler.monitoring.reporter import Notifier
 from backy.testing.memory import MemoryRepository
 from tests.passing import BEGIN, MINUTE, Loop, Machine, NoThread
 

@@ -21,7 +21,7 @@ from backy.scheduler.configuration.keys import Global
 from backy.scheduler.console import access as module
 from backy.scheduler.console.access import Access
 from backy.scheduler.monitoring.status import Status
-from backy.scheduler.process.asking import SOCKET, Reply, SilentError, ask
+from backy.scheduler.process.base_directory import SOCKET, Reply, SilentError, ask
 
 
 class Scheduler:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from backy.scheduler.process.machine import ClockWatch
+from backy.scheduler.jobs.due import ClockWatch
 
 
 def test_a_clock_that_is_set_is_told_once_and_one_that_runs_is_not() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.scheduler.process.machine import Notifier
+from backy.scheduler.monitoring.reporter import Notifier
 
 
 @pytest.fixture

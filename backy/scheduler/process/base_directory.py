@@ -1,4 +1,4 @@
-"""Asks a running scheduler through the socket in its base directory, as `backy client` and `backy check` do.
+"""The base directory: one scheduler holds it, and is asked at a socket in it, as `backy client` and `backy check` do.
 
 A connection has one question and one answer, each a JSON object on one line.
 
@@ -8,20 +8,61 @@ A connection has one question and one answer, each a JSON object on one line.
 The socket belongs to the owner of the scheduler alone, so every client may do everything.
 """
 
+import fcntl
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from backy.durable import closed_at_end
-from backy.errors import BackyError
+from backy.errors import BackyError, ExitCode
 
+LOCK = ".lock"
 SOCKET = ".socket"
+
+
+class SchedulerRunningError(BackyError):
+    """Another scheduler serves the base directory."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+@contextmanager
+def held(path: Path) -> Iterator[Callable[[], None]]:
+    """Hold a base directory, the one with all repositories; yield what checks that its path still leads there.
+
+    Raises:
+        SchedulerRunningError: another scheduler holds the lock.
+        BackyError: the directory is missing or can not be used; or, by the check, the path leads elsewhere.
+    """
+    # The directory is not created: more likely its disk is not mounted, and backups would fill the one below.
+    try:
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    except OSError as error:
+        raise BackyError(f"the base directory {path} can not be used: {error.strerror}; is it mounted?") from error
+    with closed_at_end(lock):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SchedulerRunningError(f"another scheduler serves {path}") from None
+        yield partial(_check, path, lock)
+
+
+def _check(path: Path, lock: int) -> None:
+    """Raise BackyError unless a path leads to the directory that was locked."""
+    # After the disk was unmounted there is an empty directory of the same name.
+    try:
+        there = os.path.samestat((path / LOCK).stat(), os.fstat(lock))
+    except FileNotFoundError:
+        there = False
+    if not there:
+        raise BackyError(f"{path} is not the directory that it was when the scheduler began; is it mounted?")
 
 
 class Question(msgspec.Struct):
