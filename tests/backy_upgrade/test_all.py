@@ -33,6 +33,7 @@ def test_all_are_upgraded_with_progress_and_a_summary(real, conf, backy):
     *lines, summary = done.out.splitlines()
     assert lines == [f"{name}: 3 revisions are upgraded" for name in NAMES]
     assert summary == "none of 4 repositories failed"
+    assert done.err.startswith("4 repositories: looking how much there is to do\n1 of 4: chunked\n")
     told = [line for line in done.err.splitlines() if " of 4: " in line]
     assert told[0] == "1 of 4: chunked"
     assert [line.endswith(" left") for line in told] == [False, True, True, True]

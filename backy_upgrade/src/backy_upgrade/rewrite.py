@@ -39,8 +39,7 @@ def rewrite_file(path: Path, *, dry_run: bool) -> str:
         raise BackyError(f"{path} is not rewritten, change it by hand: {' '.join(str(error).split())}") from error
     if new == old:
         return f"{path} has nothing that only backy 2 knows"
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), f"{path}", "for backy 3", n=1, lineterm="")
-    click.echo("\n".join(lines))
+    click.echo("\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), f"{path}", "new", n=1, lineterm="")))
     if dry_run:
         return f"{path} stays as it is"
     status, copy = path.stat(), path.with_name(f"{path.name}.backy-2")

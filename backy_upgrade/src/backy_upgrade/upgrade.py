@@ -156,6 +156,7 @@ def one_by_one(configuration: Path, act: Callable[[Places], str]) -> str:
     base = Path(str(settings["base-dir"] if "base-dir" in settings else "/srv/backy"))  # noqa: SIM401  # it may be a text
     every = [Places(base / name) for name in sorted(names_in(base))]
     found = [places for places in every if places.done.exists() or (places.top / CONFIG).exists()]
+    click.echo(f"{len(found)} repositories: looking how much there is to do", err=True)
     # what there is to read tells how long each takes
     sizes = [max(space_of(places.top, "chunked")[0], 1) for places in found]
     started, failed = time.monotonic(), []
