@@ -15,8 +15,8 @@ from backy.errors import ExitCode
 from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
-from backy_sources_ceph.image import _LEASES
 from backy_sources_ceph.snapshot import RbdSnapshot
+from backy_sources_ceph.source import _LEASES
 
 TIMEOUTS = "".join(f"{key} = 3\n" for key in ("client_mount_timeout", "rados_osd_op_timeout", "rados_mon_op_timeout"))
 

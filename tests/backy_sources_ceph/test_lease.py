@@ -11,7 +11,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, Job, SourceBusyError, SourceError
 from backy.errors import ExitCode
-from backy_sources_ceph.image import _LEASES, Lease, Owner, leased
+from backy_sources_ceph.source import _LEASES, Lease, Owner, leased
 
 ONE, OTHER = Owner("one", "web1", "backup1"), Owner("other", "web1", "backup2")
 OBJECT = _LEASES + "image"

@@ -222,7 +222,7 @@ class Lab:
         self.digests[revision.id] = digest(self.clone(revision))
         assert self.stored(revision) == self.digests[revision.id]
         # that an image shrank is no complaint about what the source tells
-        assert [record for record in self._caplog.records if record.name != "backy.retention.pins"] == []
+        assert [record for record in self._caplog.records if record.name != "backy.retention.tags"] == []
         return revision
 
     def clone(self, revision: Revision) -> Path:

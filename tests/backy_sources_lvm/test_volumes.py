@@ -15,13 +15,10 @@ from backy_sources_lvm.source import LvmSource
 from backy_sources_lvm.volumes import (
     FIELDS,
     Volume,
-    bytes_left,
-    check_pool,
     device_path,
     parse_volumes,
     reason,
     run,
-    snapshot_bytes,
     snapshot_name,
 )
 
@@ -87,31 +84,31 @@ def made(**fields: object) -> Volume:
 
 
 def test_a_pool_that_is_nearly_full_is_refused_with_figures() -> None:
-    check_pool("source vg/web1", made(data_percent="89.99", metadata_percent="10.00"), 90)
-    check_pool("source vg/web1", made(), 90)
+    made(data_percent="89.99", metadata_percent="10.00").check_pool("source vg/web1", 90)
+    made().check_pool("source vg/web1", 90)
     for data, metadata in (("90.00", "10.00"), ("10.00", "97.31")):
         with pytest.raises(SourceError, match=f"pool has used {data} % of its data and {metadata} % of its metadata"):
-            check_pool("source vg/web1", made(data_percent=data, metadata_percent=metadata), 90)
+            made(data_percent=data, metadata_percent=metadata).check_pool("source vg/web1", 90)
 
 
 def test_what_would_fill_a_pool_is_refused_with_figures() -> None:
     pool = made(lv_size=1000, data_percent="80.00", metadata_percent="10.00")
-    check_pool("target vg/new", pool, 90, 99)
-    assert bytes_left(pool, 90) == 100
+    pool.check_pool("target vg/new", 90, 99)
+    assert pool.bytes_left(90) == 100
     with pytest.raises(SourceError, match=r"used 80.00 % of its data .*, and 100 bytes more might fill it; extend"):
-        check_pool("target vg/new", pool, 90, 100)
+        pool.check_pool("target vg/new", 90, 100)
 
 
 def test_a_snapshot_gets_a_fifth_of_the_volume_or_what_there_is() -> None:
     gib = 2**30
-    assert snapshot_bytes("", made(lv_size=10 * gib, vg_free=5 * gib), None) == 2 * gib
-    assert snapshot_bytes("", made(lv_size=10 * gib, vg_free=gib), None) == gib
-    assert snapshot_bytes("", made(lv_size=1, vg_free=gib), None) == 2**22
-    assert snapshot_bytes("", made(lv_size=10 * gib, vg_free=gib), 2**22 + 1) == 2**23
+    assert made(lv_size=10 * gib, vg_free=5 * gib).snapshot_bytes("", None) == 2 * gib
+    assert made(lv_size=10 * gib, vg_free=gib).snapshot_bytes("", None) == gib
+    assert made(lv_size=1, vg_free=gib).snapshot_bytes("", None) == 2**22
+    assert made(lv_size=10 * gib, vg_free=gib).snapshot_bytes("", 2**22 + 1) == 2**23
     with pytest.raises(SourceError, match=r"needs 536870912 bytes, and the volume group has 536870911 left"):
-        snapshot_bytes("", made(lv_size=10 * gib, vg_free=gib // 2 - 1), None)
+        made(lv_size=10 * gib, vg_free=gib // 2 - 1).snapshot_bytes("", None)
     with pytest.raises(SourceError, match=r"needs 2147483648 bytes, and the volume group has 1073741824 left"):
-        snapshot_bytes("", made(lv_size=10 * gib, vg_free=gib), 2 * gib)
+        made(lv_size=10 * gib, vg_free=gib).snapshot_bytes("", 2 * gib)
 
 
 @pytest.mark.parametrize(

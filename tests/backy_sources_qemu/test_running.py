@@ -13,12 +13,11 @@ import pytest
 
 from backy.api import Extent, Job, Snapshot, Source, SourceBusyError, SourceError
 from backy.config import typed
-from backy_sources_qemu import running
 from backy_sources_qemu.config import QemuConfig
 from backy_sources_qemu.disks import QemuSource
 from backy_sources_qemu.machine import Machine, Names
 from backy_sources_qemu.monitor import SocketMonitor
-from backy_sources_qemu.scratch import Scratch
+from backy_sources_qemu.scratch import Scratch, scratch
 from tests.backups import Backups
 from tests.virtual import NODES, Virtual, content_of
 
@@ -232,10 +231,10 @@ def test_an_old_qemu_is_refused() -> None:
 
 def test_the_space_for_what_is_overwritten_has_a_limit(tmp_path: Path) -> None:
     config = QemuConfig(type="qemu", image=tmp_path, scratch=tmp_path)
-    with running.scratch("web1", config, 10 * MIB) as made:
+    with scratch("web1", config, 10 * MIB) as made:
         assert 10 * MIB < made.limit < 13 * MIB
         assert list(tmp_path.iterdir()) == []
         assert not made.is_full()
-    with running.scratch("web1", config, 2**41) as made:
+    with scratch("web1", config, 2**41) as made:
         status = os.statvfs(tmp_path)
         assert made.limit < status.f_bavail * status.f_frsize * 0.6

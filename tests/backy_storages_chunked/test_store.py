@@ -14,8 +14,8 @@ import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Held, Job, Purged, identify
 from backy.errors import ChunkDamageError, ConfigError, StorageError
-from backy.testing.operations import Enter, Rename, Sync, Write
 from backy.testing.recording import Fault, Recording, record
+from backy.testing.tree import Enter, Rename, Sync, Write
 from backy_storages_chunked import backy_storage
 from backy_storages_chunked.files import ChunkFile, ChunkFiles, parse_name
 from backy_storages_chunked.storage import ChunkedStorage

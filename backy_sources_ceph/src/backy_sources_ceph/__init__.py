@@ -11,8 +11,7 @@ from backy.api import Config, Job, RestoreTarget, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl
 from backy_sources_ceph.connection import CephConfig, opened_pool, parse_specification, reported
-from backy_sources_ceph.image import PREFIX, Image, opened_image
-from backy_sources_ceph.source import CephSource
+from backy_sources_ceph.source import PREFIX, CephSource, Image, opened_image
 from backy_sources_ceph.target import opened_target, plan_target
 
 

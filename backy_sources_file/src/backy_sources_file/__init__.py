@@ -12,24 +12,22 @@ import msgspec
 from backy.api import Config, ConfigError, Job, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl
-from backy_sources_file.image import WriteWatch
-from backy_sources_file.source import FREEZES, FileSource, Freeze
+from backy_sources_file.source import FREEZES, FileSource, WriteWatch
 
 
-class Freezing:
+class Freezing(str):
     """One of the ways to freeze an image file."""
 
-    def __init__(self, value: Freeze) -> None:
-        self.value = value
+    __slots__ = ()
 
     @classmethod
     def from_plain(cls, value: object) -> Self:
         """Make one of a value of a configuration; raises ValueError."""
-        for known in FREEZES:
-            # YAML reads `off` without quotes as False, so that is taken as well.
-            if value == known or (value is False and known == "off"):
-                return cls(known)
-        raise ValueError(f"{value!r} is none of {', '.join(FREEZES)}")
+        # YAML reads `off` without quotes as False, so that is taken as well.
+        word = "off" if value is False else value
+        if word not in FREEZES:
+            raise ValueError(f"{value!r} is none of {', '.join(FREEZES)}")
+        return cls(word)
 
 
 class FileConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -46,7 +44,7 @@ class FileConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def backy_source(config: Config, job: Job) -> Source:
     """Make the source from its section."""
     section = typed(config, FileConfig, "config.source")
-    return FileSource(section.filename, job.id, section.freeze.value)
+    return FileSource(section.filename, job.id, section.freeze)
 
 
 @hookimpl

@@ -7,8 +7,7 @@ from backy.api import Config, Job, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl
 from backy_sources_ceph import backy_restore_target
-from backy_sources_flyingcircus.config import FlyingCircusConfig, parse_source
-from backy_sources_flyingcircus.source import FlyingCircusSource
+from backy_sources_flyingcircus.source import FlyingCircusConfig, FlyingCircusSource, parse_source
 
 
 @hookimpl

@@ -33,6 +33,3 @@ def backy_restore_target(
     """Restore to a volume, which is made."""
     # The plan is made before any program is called.
     return opened_target(plan_target(argument, options, config), size, force=force)
-
-
-__all__ = ["LvmSource", "backy_restore_target", "backy_source", "backy_source_config"]

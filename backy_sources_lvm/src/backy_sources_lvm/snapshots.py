@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from backy.api import Consistency, Extent, SourceError
-from backy.durable import closed_at_end, pwrite_all
+from backy.durable import closed_at_end, pread_all, pwrite_all
 from backy.errors import raising
 from backy_sources_lvm import mapping
 from backy_sources_lvm.volumes import COMPARING, Volume, run, run_into
@@ -149,17 +149,13 @@ class Device:
         """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
         if offset + length > self.size:
             raise SourceError(f"{self._what} has {self.size} bytes: there are no {length} at {offset}")
-        pieces = []
         try:
-            # a signal may cut a read short, and Linux reads 2 GiB at most at a time
-            while length and (piece := os.pread(self._descriptor, length, offset)):
-                pieces.append(piece)
-                offset, length = offset + len(piece), length - len(piece)
+            data = pread_all(self._descriptor, length, offset)
         except OSError as error:
             raise SourceError(f"{self._what}: {self._failed() or f'{error.strerror} at {offset}'}") from error
-        if length:
-            raise SourceError(f"{self._what} ends at {offset}, before its end at {self.size}")
-        return b"".join(pieces)
+        if len(data) < length:
+            raise SourceError(f"{self._what} ends at {offset + len(data)}, before its end at {self.size}")
+        return data
 
 
 @contextmanager

@@ -9,17 +9,7 @@ from backy.api import Job, Snapshot, SourceError
 from backy.errors import warned
 from backy_sources_lvm.config import LvmConfig
 from backy_sources_lvm.snapshots import Device, ThinSnapshot, opened, read_metadata
-from backy_sources_lvm.volumes import (
-    Volume,
-    check_pool,
-    device_path,
-    run,
-    snapshot_bytes,
-    snapshot_name,
-    tag,
-    volume,
-    volumes,
-)
+from backy_sources_lvm.volumes import Volume, device_path, run, snapshot_name, tag, volume, volumes
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +55,7 @@ class LvmSource:
         self, stack: ExitStack, origin: Volume, all_volumes: Mapping[str, Volume], name: str, parent: str | None
     ) -> ThinSnapshot:
         """Make a snapshot of a thin volume and open it until `stack` ends."""
-        check_pool(self._what, all_volumes[origin.pool_lv], self._config.pool_limit)
+        all_volumes[origin.pool_lv].check_pool(self._what, self._config.pool_limit)
         # It has no device when no backup runs, so nobody writes to it, and it costs nothing at the next boot.
         self._make(name, "--activate", "y", "--ignoreactivationskip", "--setactivationskip", "y")
         stack.callback(self._deactivate, name)
@@ -101,7 +91,7 @@ class LvmSource:
         if not origin.is_active:
             path = self._config.specification
             raise SourceError(f"{self._what} is not active, so it has no device; activate it by 'lvchange -ay {path}'")
-        size = snapshot_bytes(self._what, origin, self._config.snapshot_size)
+        size = origin.snapshot_bytes(self._what, self._config.snapshot_size)
         self._make(name, "--size", f"{size}b")
         descriptor = stack.enter_context(opened(device_path(self._config.group, name), self._what))
         return Device(descriptor, self._what, lambda: self._overflow(name))

@@ -16,7 +16,7 @@ from backy.config import typed
 from backy.durable import closed_at_end, pwrite_all
 from backy.errors import raising
 from backy_sources_lvm.config import LvmConfig, is_name, parse_specification
-from backy_sources_lvm.volumes import Volume, bytes_left, check_pool, run, volume, volumes
+from backy_sources_lvm.volumes import Volume, run, volume, volumes
 
 log = logging.getLogger(__name__)
 _ZERO: Final = 0x127F  # BLKZEROOUT of linux/fs.h
@@ -103,7 +103,7 @@ def _make(target: TargetPlan, found: Mapping[str, Volume], size: int) -> bool:
         return False
     if pool not in found or not found[pool].is_pool:
         raise TargetError(f"{target.title}: there is no thin pool {pool} in the volume group {target.config.group}")
-    check_pool(target.title, found[pool], target.config.pool_limit)
+    found[pool].check_pool(target.title, target.config.pool_limit)
     run(target.title, "lvcreate", *options, "--virtualsize", length, "--thinpool", pool, target.config.group)
     return True
 
@@ -168,10 +168,10 @@ class PoolSpace:
         title, config = self._target.title, self._target.config
         try:
             pool, _ = volume(title, config.group, self._pool)
-            check_pool(title, pool, config.pool_limit, length)
+            pool.check_pool(title, config.pool_limit, length)
         except SourceError as error:
             raise TargetError(f"{error}; the volume is not complete") from error
-        return max(length, min(bytes_left(pool, config.pool_limit) // 2, _LOOK))
+        return max(length, min(pool.bytes_left(config.pool_limit) // 2, _LOOK))
 
 
 class VolumeTarget:

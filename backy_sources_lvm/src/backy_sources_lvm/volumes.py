@@ -139,6 +139,40 @@ class Volume(msgspec.Struct, frozen=True):
         match = _SNAPSHOT.fullmatch(self.lv_name)
         return match[1] if match and tag(job_id) in self.lv_tags.split(",") else None
 
+    def check_pool(self, what: str, limit: float, more: int = 0) -> None:
+        """Raise SourceError if it is a thin pool that is nearly full, or would be with so many bytes `more`."""
+        used = [("data", self.data_percent, 100 * more / max(self.lv_size, 1)), ("metadata", self.metadata_percent, 0)]
+        # without an active volume in it, a pool tells no figures
+        figures = " and ".join(f"{percent} % of its {name}" for name, percent, _ in used if percent)
+        if any(percent and float(percent) + added >= limit for _, percent, added in used):
+            more_than_now = f"{more} bytes more" if more else "a snapshot"
+            raise SourceError(
+                f"{what}: the pool {self.lv_name} has used {figures}, and {more_than_now} might fill it; extend the "
+                f"pool by lvextend, or set 'pool-limit', now {limit:g} %"
+            )
+
+    def bytes_left(self, limit: float) -> int:
+        """Return how much may be written to it before it is a pool that is nearly full."""
+        return int(self.lv_size * (limit - float(self.data_percent or 0)) / 100)
+
+    def snapshot_bytes(self, what: str, wanted: int | None) -> int:
+        """Return the size of a snapshot of it, if it is not thin.
+
+        Raises:
+            SourceError: the group has not enough space left for it.
+        """
+        least = self._rounded(wanted or -(-self.lv_size // _LEAST))
+        if self.vg_free < least:
+            raise SourceError(
+                f"{what}: its snapshot needs {least} bytes, and the volume group has {self.vg_free} left; extend the "
+                "group, or set a smaller 'snapshot-size'"
+            )
+        return least if wanted else min(self._rounded(-(-self.lv_size // _SHARE)), self.vg_free)
+
+    def _rounded(self, size: int) -> int:
+        """Return `size` as a multiple of an extent, one at least."""
+        return max(1, -(-size // self.vg_extent_size)) * self.vg_extent_size
+
 
 FIELDS: Final = Volume.__struct_fields__
 """Columns of lvs(8) that are asked for."""
@@ -191,41 +225,3 @@ def volume(what: str, group: str, name: str) -> tuple[Volume, dict[str, Volume]]
     if name not in found:
         raise SourceError(f"{what}: there is no volume {name} in the volume group {group}")
     return found[name], found
-
-
-def check_pool(what: str, pool: Volume, limit: float, more: int = 0) -> None:
-    """Raise SourceError if a thin pool is nearly full, or would be with so many bytes `more`."""
-    used = [("data", pool.data_percent, 100 * more / max(pool.lv_size, 1)), ("metadata", pool.metadata_percent, 0)]
-    # without an active volume in it, a pool tells no figures
-    figures = " and ".join(f"{percent} % of its {name}" for name, percent, _ in used if percent)
-    if any(percent and float(percent) + added >= limit for _, percent, added in used):
-        raise SourceError(
-            f"{what}: the pool {pool.lv_name} has used {figures}, and {f'{more} bytes more' if more else 'a snapshot'} "
-            f"might fill it; extend the pool by lvextend, or set 'pool-limit', now {limit:g} %"
-        )
-
-
-def bytes_left(pool: Volume, limit: float) -> int:
-    """Return how much may be written to a pool before it is nearly full."""
-    return int(pool.lv_size * (limit - float(pool.data_percent or 0)) / 100)
-
-
-def snapshot_bytes(what: str, origin: Volume, wanted: int | None) -> int:
-    """Return the size of a snapshot of a volume that is not thin.
-
-    Raises:
-        SourceError: the group has not enough space left for it.
-    """
-    extent, free = origin.vg_extent_size, origin.vg_free
-    least = _rounded(wanted or -(-origin.lv_size // _LEAST), extent)
-    if free < least:
-        raise SourceError(
-            f"{what}: its snapshot needs {least} bytes, and the volume group has {free} left; extend the group, or "
-            "set a smaller 'snapshot-size'"
-        )
-    return least if wanted else min(_rounded(-(-origin.lv_size // _SHARE), extent), free)
-
-
-def _rounded(size: int, extent: int) -> int:
-    """Return `size` as a multiple of an extent, one at least."""
-    return max(1, -(-size // extent)) * extent

@@ -9,10 +9,8 @@ from backy.config import typed
 from backy.hookspecs import hookimpl
 from backy_sources_qemu import domains, image
 from backy_sources_qemu.config import QemuConfig, parse_disk
-from backy_sources_qemu.export import Export
-from backy_sources_qemu.machine import Disk, Machine, Names
+from backy_sources_qemu.machine import Disk, Machine, Names, Reach, frozen, remove_others
 from backy_sources_qemu.monitor import Monitor, connected, locked, place
-from backy_sources_qemu.running import Reach, frozen, remove_others
 from backy_sources_qemu.target import check_options, opened_file
 
 
@@ -31,9 +29,14 @@ class QemuSource:
     @contextmanager
     def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         """Freeze the disk of a running machine, or open the image of one that is shut down."""
-        with self._found() as found, self._snapshot(found, revision_id, parent) as snapshot:
-            snapshot.files = self._files
-            yield snapshot
+        with self._found() as found:
+            if isinstance(found, image.Image):
+                snapshot = image.opened(found, self._job.id, revision_id, parent)
+            else:
+                snapshot = frozen(found, self._config, self._job.id, revision_id, parent)
+            with snapshot as opened:
+                opened.files = self._files
+                yield opened
 
     def retain(self, revision_ids: Collection[str]) -> None:
         """Remove this job's bitmaps whose revisions are not in `revision_ids`."""
@@ -43,13 +46,6 @@ class QemuSource:
                 return
             with found() as (_, disk):
                 remove_others(disk, self._job.id, revision_ids)
-
-    def _snapshot(
-        self, found: Reach | image.Image, revision_id: str, parent: str | None
-    ) -> AbstractContextManager[Export]:
-        if isinstance(found, image.Image):
-            return image.opened(found, self._job.id, revision_id, parent)
-        return frozen(found, self._config, self._job.id, revision_id, parent)
 
     @contextmanager
     def _found(self) -> Iterator[Reach | image.Image]:

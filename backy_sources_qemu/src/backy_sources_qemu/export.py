@@ -195,25 +195,17 @@ def _told(what: str, explain: Callable[[str], str] = str) -> Iterator[None]:
         raise SourceError(explain(f"{what}: {' '.join(error.string.split())}")) from error
 
 
-def addressed(uri: str) -> Callable[[Any], None]:
-    """Return what connects to a URI."""
-
-    def connect(handle: Any) -> None:  # noqa: ANN401  # libnbd has no types
-        # whoever writes the configuration may read any file with keys anyway
-        handle.set_uri_allow_local_file(True)
-        handle.connect_uri(uri)
-
-    return connect
+def to_uri(uri: str, handle: Any) -> None:  # noqa: ANN401  # libnbd has no types
+    """Connect to a URI."""
+    # whoever writes the configuration may read any file with keys anyway
+    handle.set_uri_allow_local_file(True)
+    handle.connect_uri(uri)
 
 
-def unix(path: Path, name: str) -> Callable[[Any], None]:
-    """Return what connects to an export of the server that listens on a socket."""
-
-    def connect(handle: Any) -> None:  # noqa: ANN401  # libnbd has no types
-        handle.set_export_name(name)
-        handle.connect_unix(str(path))
-
-    return connect
+def to_socket(path: Path, name: str, handle: Any) -> None:  # noqa: ANN401  # libnbd has no types
+    """Connect to an export of the server that listens on a socket."""
+    handle.set_export_name(name)
+    handle.connect_unix(str(path))
 
 
 def served_by(command: Sequence[str]) -> Callable[[Any], None]:

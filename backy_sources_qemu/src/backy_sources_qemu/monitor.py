@@ -44,11 +44,6 @@ def short(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:12]
 
 
-def is_lock(path: Path) -> bool:
-    """Tell whether somebody has ever held the lock that belongs to a path."""
-    return path.with_suffix(".lock").exists()
-
-
 @contextmanager
 def locked(what: str, path: Path, *, wait: bool) -> Iterator[None]:
     """Hold the lock of a machine or an image while the context lasts; raise SourceBusyError if it is not to wait."""

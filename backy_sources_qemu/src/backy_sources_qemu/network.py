@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 from backy.api import Config, ConfigError, Consistency, Job, RestoreTarget, Snapshot, Source
 from backy.config import typed
@@ -27,7 +28,7 @@ class NbdSource:
         """Connect to the export."""
         what = f"source {self._config.uri}"
         bitmap = (self._config.bitmap or "").replace("{parent}", parent) if parent else None
-        with export.opened(what, export.addressed(self._config.uri), bitmap) as connection:
+        with export.opened(what, partial(export.to_uri, self._config.uri), bitmap) as connection:
             if bitmap and not connection.knows(export.BITMAP + bitmap):
                 log.warning("%s is read in full: its server has no bitmap '%s'", what, bitmap)
                 bitmap = None

@@ -7,6 +7,7 @@ import stat
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -65,7 +66,7 @@ def opened_export(uri: str, size: int, *, force: bool) -> Iterator[RestoreTarget
     what = f"target {uri}"
     with ExitStack() as stack:
         with raising(TargetError, what):
-            connection = stack.enter_context(export.opened(what, export.addressed(uri)))
+            connection = stack.enter_context(export.opened(what, partial(export.to_uri, uri)))
             if connection.handle.is_read_only():
                 raise TargetError(f"{what} is read-only")
             if connection.size < size:

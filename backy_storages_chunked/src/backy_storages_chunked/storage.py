@@ -93,14 +93,27 @@ class ChunkedStorage:
         """Do nothing: no file here belongs to one revision alone."""
 
     def held(self, live: Container[bytes]) -> Held:
-        """Count the files that live deltas are made of and that no revision refers to."""
-        return held(self._files(), live)
+        """Count the files that are kept only because live deltas are made of them: no revision refers to them."""
+        files = self._files()
+        others = [file for file in _ingredients(files, live) if not _needed(file, files, live)]
+        sizes = [files.size(file) for file in others if files.exists(file)]
+        return Held(len(sizes), sum(sizes))
 
     def purge(self, live: Container[bytes]) -> Purged:
         """Remove the chunks that are neither live nor left for the next backup, and unfinished files."""
         files = self._files()
         self._clean_up(files)
-        return purge(files, live, noted(self._directory))
+        kept = noted(self._directory)
+        # The names tell what deltas are made of, so no file is read. A crash between removals leaves dead files only.
+        ingredients = _ingredients(files, live)
+        count = size = 0
+        for number in range(FOLDERS):
+            for file in files.folder(number):
+                if not any(_needed(file, files, ids) for ids in (live, kept)) and file not in ingredients:
+                    size += files.size(file)
+                    os.unlink(files.path(file))
+                    count += 1
+        return Purged(count, size)
 
     def leftover(self) -> Leftover | None:
         """Return what a backup stored that did not end."""
@@ -129,27 +142,6 @@ class ChunkedStorage:
         """Remove unfinished files, also those of a crash."""
         # Safe, because the repository's locks let only one backup or purge get here at a time.
         shutil.rmtree(files.temporary, ignore_errors=True)
-
-
-def held(files: ChunkFiles, live: Container[bytes]) -> Held:
-    """Count the files that are kept only because live deltas are made of them."""
-    others = [file for file in _ingredients(files, live) if not _needed(file, files, live)]
-    sizes = [files.size(file) for file in others if files.exists(file)]
-    return Held(len(sizes), sum(sizes))
-
-
-def purge(files: ChunkFiles, live: Container[bytes], kept: Container[bytes]) -> Purged:
-    """Remove every chunk file that no chunk in `live` is read from, but for those of chunks in `kept`."""
-    # The names tell what deltas are made of, so no file is read. A crash between removals leaves dead files only.
-    ingredients = _ingredients(files, live)
-    count = size = 0
-    for number in range(FOLDERS):
-        for file in files.folder(number):
-            if not any(_needed(file, files, ids) for ids in (live, kept)) and file not in ingredients:
-                size += files.size(file)
-                os.unlink(files.path(file))
-                count += 1
-    return Purged(count, size)
 
 
 def _ingredients(files: ChunkFiles, live: Container[bytes]) -> set[ChunkFile]:
