@@ -12,9 +12,6 @@ chunk with index `n` starts at `n * CHUNK_SIZE`. Its id is the BLAKE3-256 of its
 # ruff: isort: skip_file
 from __future__ import annotations
 
-from backy.contract.commands import (
-    ConsoleCommand as ConsoleCommand,
-)
 from backy.contract.images import (
     ATTACHMENT_PATTERN as ATTACHMENT_PATTERN,
     CHUNK_SIZE as CHUNK_SIZE,
@@ -34,18 +31,24 @@ from backy.contract.images import (
     chunk_count as chunk_count,
     identify as identify,
 )
-from backy.contract.moments import Moment as Moment
+from backy.contract.plugins import (
+    ConsoleCommand as ConsoleCommand,
+    Coverage as Coverage,
+    Import as Import,
+    KeepingSource as KeepingSource,
+    Mismatch as Mismatch,
+    MismatchHandler as MismatchHandler,
+    Moment as Moment,
+    Report as Report,
+    RestoreTarget as RestoreTarget,
+    Source as Source,
+    Verifier as Verifier,
+)
 from backy.contract.revisions import (
     ChunkedImage as ChunkedImage,
     RevisionInfo as RevisionInfo,
     Statistics as Statistics,
     Verification as Verification,
-)
-from backy.contract.sources import (
-    Import as Import,
-    KeepingSource as KeepingSource,
-    RestoreTarget as RestoreTarget,
-    Source as Source,
 )
 from backy.contract.storages import (
     ChoosyStorage as ChoosyStorage,
@@ -63,13 +66,6 @@ from backy.contract.storages import (
     Storage as Storage,
     Stored as Stored,
     checked as checked,
-)
-from backy.contract.verifiers import (
-    Coverage as Coverage,
-    Mismatch as Mismatch,
-    MismatchHandler as MismatchHandler,
-    Report as Report,
-    Verifier as Verifier,
 )
 
 # the errors that concern plugins; they lie below, so that every room can raise them

@@ -17,13 +17,10 @@ from typing import Any, Final
 import pluggy
 
 # not by way of backy.api: the longest chain of imports goes through here
-from backy.contract.commands import ConsoleCommand
 from backy.contract.images import Config, Job
-from backy.contract.moments import Moment
+from backy.contract.plugins import ConsoleCommand, Moment, RestoreTarget, Source, Verifier
 from backy.contract.revisions import RevisionInfo
-from backy.contract.sources import RestoreTarget, Source
 from backy.contract.storages import Purged, Storage
-from backy.contract.verifiers import Verifier
 
 CONTRACT: Final = (1, 0)
 """Version of the contract: `backy.api` and this module. An addition makes a new minor version. A change that breaks a

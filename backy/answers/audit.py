@@ -9,8 +9,7 @@ import msgspec
 from backy.durable import read_file
 from backy.errors import DamageError, WitnessError
 from backy.repository.journal.journal import facts_of
-from backy.repository.journal.lines import Head, decode
-from backy.repository.journal.replay import ADOPT, findings, replay
+from backy.repository.journal.replay import ADOPT, Head, decode, findings, replay
 from backy.repository.repository import Repository
 
 _LONGEST = 2**28

@@ -6,8 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from backy.repository.revision import MANUAL, PINNED, Revision
-from backy.retention.rules import Rules
-from backy.retention.schedule import Schedule, next_ideal
+from backy.retention.rules import Rules, Schedule, next_ideal
 
 
 class Rule(StrEnum):

@@ -17,9 +17,7 @@ import shortuuid
 
 from backy.api import LARGEST_IMAGE, FreezingSnapshot, Moment, Report, Snapshot, Source, Statistics, Stored, Verifier
 from backy.backup.attached import collect
-from backy.backup.base import Base, base_of
-from backy.backup.consistency import Assessment
-from backy.backup.findings import Findings, recorded
+from backy.backup.findings import Assessment, Findings, recorded
 from backy.backup.rest import Rest, Stages, moment_of
 from backy.backup.transfer import Transfer, Transferred, Unhinted
 from backy.durable import names_in, sync_file_system_of
@@ -31,15 +29,14 @@ from backy.integrity.seen import Seen, doubt
 from backy.plugins.broken import error_line
 from backy.plugins.events import Events
 from backy.repository.attachments import write as write_attachments
-from backy.repository.cleanup import clean_up
 from backy.repository.clocks import trusted_now
-from backy.repository.live import LiveChunks
+from backy.repository.live import Base, LiveChunks, base_of, clean_up
 from backy.repository.repository import Repository
 from backy.repository.revision import Birth, Group, Revision, State, utc_now
 from backy.repository.running import begin, begun, end, take_number
 from backy.repository.storages import threads_for
-from backy.retention.pins import pin_before_shrinking
 from backy.retention.purge import leftovers, sweep
+from backy.retention.tags import pin_before_shrinking
 from backy.system.clocks import Instant, boot_id, boottime
 from backy.system.locking import PURGE_LOCK, shared
 from backy.system.progress import Steps, quiet

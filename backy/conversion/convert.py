@@ -21,9 +21,8 @@ from backy.errors import ChunkDamageError, ConfigError, DamageError, RepositoryB
 from backy.image.chunkmap import ZERO, ChunkMap
 from backy.image.stored import StoredImage
 from backy.integrity.damage import chunk_ids, damage_of, damaged_chunks, repair_or_distrust, report_damage
-from backy.repository.cleanup import clean_up
 from backy.repository.config import JobConfig, StorageSection
-from backy.repository.live import LiveChunks, first_sound, reliable
+from backy.repository.live import LiveChunks, clean_up, first_sound, reliable
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Revision, utc_now
 from backy.repository.storages import threads_for

@@ -29,12 +29,10 @@ from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Revision, utc_now
 from backy.repository.revision import Group as Disks
 from backy.repository.running import begin, begun, end, last_number, running_path, use_number
-from backy.retention.brake import Mark, Plan, plan, read_mark, write_mark
 from backy.retention.forget import LATELY, forgotten, require_read, retain, too_much
-from backy.retention.purge import purge
-from backy.retention.rules import Expiry
+from backy.retention.purge import UNDELETED, discard, may_go, purge
+from backy.retention.rules import Expiry, Mark, Plan, plan, read_mark, write_mark
 from backy.retention.tags import retag
-from backy.retention.trash import UNDELETED, discard, may_go
 from backy.system.clocks import present
 from backy.system.progress import Steps, quiet
 
@@ -127,7 +125,14 @@ def _number(group: Group) -> None:
         use_number(directory, greatest)
 
 
-def forget(group: Group, specifications: Sequence[str], reason: str | None = None, *, force: bool = False) -> list[str]:
+def forget(
+    group: Group,
+    specifications: Sequence[str],
+    reason: str | None = None,
+    *,
+    force: bool = False,
+    clock: Clock = utc_now,
+) -> list[str]:
     """Put groups into the trash, all disks of each; return their ids.
 
     Raises:
@@ -138,7 +143,7 @@ def forget(group: Group, specifications: Sequence[str], reason: str | None = Non
         ForgettingRefusedError: it is too much at a time, and `force` is false.
     """
     with Events.installed(group.config.hooks) as events, locked(group) as repositories:
-        now, chosen = utc_now(), dict(_chosen(group, specification) for specification in specifications)
+        now, chosen = clock(), dict(_chosen(group, specification) for specification in specifications)
         for members in chosen.values():
             require_read(members.values(), specifications, force=force)
         # by any of the disks: they are forgotten together, and one of them may be new

@@ -1,8 +1,12 @@
-"""Loads the plugin that a job names, or says which plugins there are."""
+"""Loads the plugin that a job names and checks it against the contract, or says which plugins there are.
 
+Of each breach it says how the plugin's author repairs it.
+"""
+
+import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -11,10 +15,18 @@ import pluggy
 from backy import hookspecs
 from backy.errors import PluginError
 from backy.plugins.broken import BrokenPluginError, blamed
-from backy.plugins.contract import breaches
 from backy.plugins.discovery import ELSEWHERE, Kind, Plugin, advertised, conflict, contenders, unreadable
 from backy.plugins.guard import Call, made
-from backy.text.phrases import did_you_mean
+from backy.text.phrases import alternatives, did_you_mean
+
+ARGUMENTS = {
+    name: tuple(inspect.signature(function).parameters)
+    for name, function in vars(hookspecs).items()
+    if name.startswith("backy_")
+}
+"""The arguments of each hook, by its name."""
+EVENTS = ARGUMENTS.keys() - {name for kind in Kind for name in kind.factories}
+"""The names of the hooks that are no factories."""
 
 
 def call(kind: Kind, name: str, hook: str, **arguments: object) -> Any:  # noqa: ANN401  # the hook says what it is
@@ -143,3 +155,47 @@ def _unknown(kind: Kind, name: str, plugins: Mapping[str, list[Plugin]]) -> str:
     listed = "; ".join(f"{state}: {', '.join(names)}" for state, names in states.items() if names)
     hint = f"{did_you_mean(name, plugins)}{listed}{lost}"
     return f"no {kind.word} '{name}'; {hint}; 'backy plugins --check' tells which are broken"
+
+
+def breaches(kind: Kind, module: object, manager: pluggy.PluginManager) -> Iterator[str]:
+    """Yield how the hooks that `module` registered in `manager` break the contract, the worst first.
+
+    Args:
+        kind: What kind of plugin the module has to be.
+        module: What the plugin's entry point names.
+        manager: A manager without specifications, which has accepted every function that is marked as a hook.
+    """
+    # The version comes first: under another contract all other findings would mislead.
+    major, minor = hookspecs.CONTRACT
+    offered = [f"{major}.{number}" for number in range(minor + 1)]
+    if (wanted := getattr(module, "BACKY_CONTRACT", offered[0])) not in offered:
+        yield f"its BACKY_CONTRACT is {wanted!r}, but this version of backy has {' and '.join(map(repr, offered))}"
+    callers = {caller.name: caller for caller in manager.get_hookcallers(module) or []}
+    allowed = kind.factories or EVENTS
+    for name in sorted(callers):
+        # Also hooks that exist: a storage that implements a source's hook would never be asked for it.
+        if name not in ARGUMENTS:
+            yield f"implements the hook {name}, which does not exist; {alternatives(name, sorted(allowed))}"
+        elif name not in allowed:
+            yield f"implements the hook {name}, which is not one of a {kind.word}"
+        else:
+            yield from _wrong_signatures(name, callers[name].get_hookimpls())
+    for name in kind.required:
+        if name not in callers:
+            unmarked = "; its function of that name is not marked with @hookimpl" if hasattr(module, name) else ""
+            yield f"does not implement the hook {name}{unmarked}"
+    if not callers:
+        yield "implements no hook; are its functions marked with @hookimpl?"
+
+
+def _wrong_signatures(name: str, implementations: list[pluggy.HookImpl]) -> Iterator[str]:
+    for one in implementations:
+        if one.wrapper or one.hookwrapper:
+            yield f"implements the hook {name} as a wrapper, but there is nothing that it could wrap"
+        # pluggy notices none of this at registration: it drops a default silently and fails at the call for the rest.
+        signature = inspect.signature(one.function)
+        parameters = signature.parameters.values()
+        plain = all(found.default is found.empty and found.kind is not found.KEYWORD_ONLY for found in parameters)
+        if not plain or not {*one.argnames} <= {*ARGUMENTS[name]}:
+            arguments = ", ".join(ARGUMENTS[name])
+            yield f"its hook {name} has the arguments {signature}; it is called with ({arguments}), by position"

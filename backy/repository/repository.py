@@ -16,15 +16,7 @@ from backy.errors import BackyError, ConfigError, DamageError, RepositoryBusyErr
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.plugins.discovery import Kind
-from backy.repository.config import (
-    CONFIG,
-    JobConfig,
-    PluginSection,
-    StorageSection,
-    VerifierSections,
-    load_job,
-    write_job,
-)
+from backy.repository.config import CONFIG, JobConfig, PluginSection, StorageSection, load_job, write_job
 from backy.repository.links import lead
 from backy.repository.published import Published, reduced
 from backy.repository.records import Records
@@ -294,8 +286,8 @@ class Repository:
         storage = self.storages.own
         # the storage before the source: a source knows what is likely to differ, a storage what it costs to read
         default = (storage.verifier if isinstance(storage, ChoosyStorage) else None) or default
-        chosen = self.config.verifier or VerifierSections.named(default)
-        return [self.plugin(Kind.VERIFIER, section) for section in chosen.sections]
+        sections = self.config.verifier.sections if self.config.verifier else (PluginSection.named(default),)
+        return [self.plugin(Kind.VERIFIER, section) for section in sections]
 
     def plugin(self, kind: Kind, section: PluginSection, job: Job | None = None) -> Any:  # noqa: ANN401  # the kind decides the type
         """Make the plugin of a section; raises ConfigError or PluginError."""

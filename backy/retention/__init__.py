@@ -1,4 +1,4 @@
 """What is due and what is kept: schedules, rules of retention, and the removal of revisions.
 
-`schedule` and `rules` are pure. The use cases are `expire`, `forget`, `purge` and `tags`.
+`rules` is pure, but for a mark of the last `expire`. The use cases are in `forget`, `purge` and `tags`.
 """

@@ -3,8 +3,6 @@
 The programs are data here: they are copied into repositories, run on CPython 3.8 and later, and import no backy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -19,9 +19,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
-from backy.testing.operations import Change, Enter, Operation, Remove, Rename, Sync, Write, apply_changes
 from backy.testing.recording import Recording
-from backy.testing.tree import Tree
+from backy.testing.tree import Change, Enter, Operation, Remove, Rename, Sync, Tree, Write, apply_changes
 
 # Linux writes back whole pages of its cache.
 PAGE: Final = 4096

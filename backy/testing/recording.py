@@ -22,8 +22,7 @@ from unittest.mock import patch
 
 from backy import durable
 from backy.testing import memory
-from backy.testing.operations import Chmod, Enter, Operation, Remove, Rename, Sync, Truncate, Write
-from backy.testing.tree import Entry, Tree, node_at
+from backy.testing.tree import Chmod, Enter, Entry, Node, Operation, Remove, Rename, Sync, Tree, Truncate, Write
 
 Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Blobs = Mapping[str, bytes]
@@ -272,7 +271,7 @@ class Recording:
 
     def _entered(self, inside: str) -> Enter:
         """Return the operation that has just made what is at a path."""
-        return Enter(self._entry(inside), next(self._numbers), node_at(self.directory / inside))
+        return Enter(self._entry(inside), next(self._numbers), Node.at(self.directory / inside))
 
     def _removed(self, inside: str) -> Remove:
         return Remove(self._entry(inside))

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ import msgspec
 import pytest
 import yaml
 
-from backy.api import CHUNK_SIZE, BackyError, ConfigError, Extent, Image, Job, Snapshot, Source, SourceError
+from backy.api import CHUNK_SIZE, BackyError, ConfigError, Extent, Image, Job, Source, SourceError
 from backy.backup.backup import Backup
 from backy.plugins.discovery import Kind, advertised
 from backy.plugins.events import Events
@@ -21,7 +20,7 @@ from backy.repository.config import JobConfig, SourceSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 from backy.testing.images import difference
-from backy.testing.watchdog import within
+from backy.testing.pytest_plugin import within
 
 Needed = TypeVar("Needed")
 # As opaque as real ids: a source must not expect an order or a form.
@@ -264,9 +263,8 @@ def _made(subject: SourceUnderTest, config: dict[str, Any], folder: Path) -> Sou
 
 def _backed_up(subject: SourceUnderTest, source: Source, revision_id: str, parent: str | None) -> bytes:
     """Read a snapshot as a complete backup does; return the content."""
-    snapshot: AbstractContextManager[Snapshot] = source.snapshot(revision_id, parent)
-    with snapshot as opened:
-        content = _read(opened)
+    with source.snapshot(revision_id, parent) as snapshot:
+        content = _read(snapshot)
     assert not difference(content, subject.content())
     return content
 

@@ -11,27 +11,15 @@ from typing import Any
 
 import pytest
 
-from backy.api import (
-    CHUNK_SIZE,
-    PAGE_SIZE,
-    ConfigError,
-    ImageReader,
-    ImageWriter,
-    Job,
-    ResumingStorage,
-    Storage,
-    StorageError,
-    Stored,
-    identify,
-)
-from backy.errors import ChunkDamageError
+from backy.api import CHUNK_SIZE, PAGE_SIZE, ImageReader, ImageWriter, Job, ResumingStorage, Storage, Stored, identify
+from backy.errors import ChunkDamageError, ConfigError, StorageError
 from backy.image.chunkmap import ZERO
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call, load
 from backy.testing.images import difference
 from backy.testing.laboratory import KINDS, Laboratory, patterned
+from backy.testing.pytest_plugin import within
 from backy.testing.trials import ACTIONS, failing_calls, power_losses, prepare
-from backy.testing.watchdog import within
 
 ONE, TWO, THREE = patterned(0), patterned(100), patterned(200)
 ONE_CHANGED = patterned(0, 7)
@@ -108,32 +96,29 @@ class _Stored:
 
     def spoil(self, change: Callable[[bytes], bytes | None]) -> int:
         """Change the content of all that holds chunks, or remove it where `change` returns None; return the number."""
-        return self._spoil_files(change) + self._spoil_blobs(change)
+        held: dict[Path | str, bytes] = dict((self.blobs or {}).items())
+        held |= {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
+        large = [name for name, content in held.items() if len(content) >= LEAST]
+        for name in large:
+            self._replace(name, change(held[name]))
+        return len(large)
 
-    def _spoil_files(self, change: Callable[[bytes], bytes | None]) -> int:
-        paths = [path for path in self.folder.rglob("*") if path.is_file() and path.stat().st_size >= LEAST]
-        for path in paths:
-            content = change(path.read_bytes())
-            # Storages make their files read-only.
-            mode = path.stat().st_mode
-            path.chmod(0o600)
-            if content is None:
-                path.unlink()
-            else:
-                path.write_bytes(content)
-                path.chmod(mode)
-        return len(paths)
-
-    def _spoil_blobs(self, change: Callable[[bytes], bytes | None]) -> int:
-        blobs = self.blobs if self.blobs is not None else {}
-        names = [name for name, content in blobs.items() if len(content) >= LEAST]
-        for name in names:
-            content = change(blobs[name])
+    def _replace(self, name: Path | str, content: bytes | None) -> None:
+        """Replace the content of a file or a blob; None removes it."""
+        if isinstance(name, str):
+            blobs = self.blobs if self.blobs is not None else {}
             if content is None:
                 del blobs[name]
             else:
                 blobs[name] = content
-        return len(names)
+        elif content is None:
+            name.unlink()
+        else:
+            # Storages make their files read-only.
+            mode = name.stat().st_mode
+            name.chmod(0o600)
+            name.write_bytes(content)
+            name.chmod(mode)
 
 
 def _damaged(content: bytes) -> bytes:

@@ -1,11 +1,11 @@
-"""A directory as plain data: names, contents, modes and links, without times and owners."""
+"""A directory as plain data: names, contents, modes and links, without times and owners; and operations on it."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,19 @@ class Node:
     """Type and permissions, as `st_mode` has them."""
     content: bytes = b""
     """What is in a file, or where a link leads."""
+
+    @classmethod
+    def at(cls, path: Path) -> Node:
+        """Return the node that has this path."""
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode):
+            return cls(mode, path.read_bytes())
+        if stat.S_ISLNK(mode):
+            return cls(mode, os.fsencode(path.readlink()))
+        # backy makes no other kinds, and a socket or device can not be written again from plain data.
+        if not stat.S_ISDIR(mode):
+            raise ValueError(f"{path} is neither a file nor a folder nor a symbolic link")
+        return cls(mode)
 
 
 class Tree:
@@ -51,7 +64,7 @@ class Tree:
             # Names with one inode are hard links to one node.
             number = known.setdefault((status.st_dev, status.st_ino), len(self.nodes))
             if number not in self.nodes:
-                self.nodes[number] = node_at(path)
+                self.nodes[number] = Node.at(path)
             self.names[folder, path.name] = number
             if stat.S_ISDIR(status.st_mode):
                 self._read(path, number, known)
@@ -111,14 +124,150 @@ class Tree:
         return sorted(path for path in mine.keys() | others.keys() if mine.get(path) != others.get(path))
 
 
-def node_at(path: Path) -> Node:
-    """Return the node that has this path."""
-    mode = path.lstat().st_mode
-    if stat.S_ISREG(mode):
-        return Node(mode, path.read_bytes())
-    if stat.S_ISLNK(mode):
-        return Node(mode, os.fsencode(path.readlink()))
-    # backy makes no other kinds, and a socket or device can not be written again from plain data.
-    if not stat.S_ISDIR(mode):
-        raise ValueError(f"{path} is neither a file nor a folder nor a symbolic link")
-    return Node(mode)
+@dataclass(frozen=True)
+class Operation:
+    """A call that changed something or synced it."""
+
+    @property
+    def touches(self) -> tuple[int, ...]:
+        """Numbers of the nodes that it changes. Syncing one of them makes the operation durable."""
+        return ()
+
+    def apply(self, tree: Tree) -> None:
+        """Apply the operation to `tree`. Leave the tree as it is if it lacks the node or the name."""
+
+
+@dataclass(frozen=True)
+class Enter(Operation):
+    """Name a node: open with O_CREAT, mkdir, symlink, or link."""
+
+    entry: Entry
+    number: int
+    node: Node | None = None
+    """The new node; None if there is one already, as for link."""
+
+    @property
+    def touches(self) -> tuple[int, ...]:
+        """The folder."""
+        return (self.entry[0],)
+
+    def make(self, tree: Tree) -> None:
+        """Make the node without its name."""
+        if self.node is not None:
+            tree.nodes.setdefault(self.number, self.node)
+
+    def apply(self, tree: Tree) -> None:
+        """Make the node and name it."""
+        self.make(tree)
+        tree.names[self.entry] = self.number
+
+
+@dataclass(frozen=True)
+class Remove(Operation):
+    """Remove a name: unlink, rmdir."""
+
+    entry: Entry
+
+    @property
+    def touches(self) -> tuple[int, ...]:
+        """The folder."""
+        return (self.entry[0],)
+
+    def apply(self, tree: Tree) -> None:
+        """Remove the name."""
+        # It may not be there: the operation that added it can be lost in a crash that this one survived.
+        tree.names.pop(self.entry, None)
+
+
+@dataclass(frozen=True)
+class Rename(Operation):
+    """Rename a node, in place of another one with the new name, in one step."""
+
+    former: Entry
+    entry: Entry
+    number: int
+
+    @property
+    def touches(self) -> tuple[int, ...]:
+        """Both folders."""
+        # A journal has either both halves or none, so syncing one folder makes both durable.
+        return self.former[0], self.entry[0]
+
+    def apply(self, tree: Tree) -> None:
+        """Rename the node."""
+        # After lost operations the old name may belong to another node, which stays.
+        if tree.names.get(self.former) == self.number:
+            del tree.names[self.former]
+        tree.names[self.entry] = self.number
+
+
+@dataclass(frozen=True)
+class Change(Operation):
+    """An operation on the content or the mode of a file."""
+
+    number: int
+
+    @property
+    def touches(self) -> tuple[int, ...]:
+        """The file."""
+        return (self.number,)
+
+    def apply(self, tree: Tree) -> None:
+        """Apply the change."""
+        apply_changes(tree, self.number, [self])
+
+    def edit(self, content: bytearray) -> None:
+        """Change the content of a file."""
+
+
+@dataclass(frozen=True)
+class Write(Change):
+    """Write into a file."""
+
+    offset: int
+    content: bytes
+
+    def edit(self, content: bytearray) -> None:
+        """Put the content at its offset."""
+        # Writing nothing behind the end does not make a file longer.
+        if self.content:
+            content.extend(bytes(max(self.offset - len(content), 0)))
+            content[self.offset : self.offset + len(self.content)] = self.content
+
+
+@dataclass(frozen=True)
+class Truncate(Change):
+    """Set a file's length."""
+
+    length: int
+
+    def edit(self, content: bytearray) -> None:
+        """Cut the content or fill it up with zeroes."""
+        del content[self.length :]
+        content.extend(bytes(self.length - len(content)))
+
+
+@dataclass(frozen=True)
+class Chmod(Change):
+    """Set the mode of a file or a folder."""
+
+    mode: int
+
+
+def apply_changes(tree: Tree, number: int, changes: Sequence[Change]) -> None:
+    """Apply changes of one node in their order."""
+    # Once for all of them: a file is copied to be changed, and an image is large.
+    mode, content = tree.nodes[number].mode, bytearray(tree.nodes[number].content)
+    for change in changes:
+        change.edit(content)
+        if isinstance(change, Chmod):
+            mode = stat.S_IFMT(mode) | change.mode
+    tree.nodes[number] = Node(mode, bytes(content))
+
+
+@dataclass(frozen=True)
+class Sync(Operation):
+    """Sync a file or a folder, or everything: fsync, fdatasync, syncfs."""
+
+    number: int | None
+    """The node; None for the whole file system."""

@@ -6,21 +6,8 @@ from typing import Any
 
 import pytest
 
-from backy.api import (
-    CHUNK_SIZE,
-    ConfigError,
-    Coverage,
-    Extent,
-    Job,
-    Mismatch,
-    Report,
-    Snapshot,
-    SourceError,
-    Verifier,
-    chunk_count,
-    identify,
-)
-from backy.errors import ChunkDamageError
+from backy.api import CHUNK_SIZE, Coverage, Extent, Job, Mismatch, Report, Snapshot, Verifier, chunk_count, identify
+from backy.errors import ChunkDamageError, ConfigError, SourceError
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.plugins.discovery import Kind
@@ -28,7 +15,7 @@ from backy.plugins.loading import call, load
 from backy.testing.images import difference
 from backy.testing.laboratory import patterned
 from backy.testing.memory import MemoryImage
-from backy.testing.watchdog import within
+from backy.testing.pytest_plugin import within
 
 # Six chunks of data, one of zeroes, and a short last one, which verifiers may treat in a special way.
 CONTENT = b"".join(patterned(100 * number) for number in range(6)) + bytes(CHUNK_SIZE) + b"short" * 1000

@@ -18,7 +18,7 @@ from backy.errors import ExitCode
 from backy.plugins.discovery import Kind, Plugin, advertised
 from backy.repository.config import JobConfig, Quarantine, ScheduledTag, SourceSection
 from backy.repository.repository import Repository
-from backy.retention.brake import Mark, write_mark
+from backy.retention.rules import Mark, write_mark
 from backy_sources_ceph.target import TargetOptions as CephOptions
 from backy_sources_lvm.target import TargetOptions as LvmOptions
 

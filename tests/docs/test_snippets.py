@@ -18,8 +18,8 @@ import pytest
 from backy import api
 from backy.config import typed
 from backy.hookspecs import hookimpl
-from backy.plugins.contract import ARGUMENTS
 from backy.plugins.discovery import Kind
+from backy.plugins.loading import ARGUMENTS
 
 ROOT = Path(__file__).parents[2]
 FACTORIES = {name for kind in Kind for name in kind.factories}

@@ -36,11 +36,9 @@ from backy.repository.repository import Repository
 from backy.repository.revision import utc_now
 from backy.repository.running import births
 from backy.repository.sealed import FORMAT
-from backy.retention.expire import expire
-from backy.retention.forget import forget
-from backy.retention.purge import purge
+from backy.retention.forget import expire, forget
+from backy.retention.purge import content, purge
 from backy.retention.tags import add_tags
-from backy.retention.trash import content
 from backy.scheduler.jobs.repositories import summarize
 from backy.scrubbing.scrub import Scrub
 

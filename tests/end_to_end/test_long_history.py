@@ -12,7 +12,7 @@ import pytest
 from backy.backup.backup import Backup
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
-from backy.retention.expire import expire
+from backy.retention.forget import expire
 from backy.retention.purge import purge
 from backy.testing.clock import Clock
 

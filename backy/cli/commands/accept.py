@@ -18,7 +18,7 @@ def command(directory: Path, specification: str | None) -> None:
     The revision before has the tag 'pinned:shrunk' since then, which keeps it as long as the schedule keeps anything.
     Without the tag the revision expires by the schedule.
     """
-    from backy.retention.pins import accept
+    from backy.retention.tags import accept
 
     released = accept(repository_of(directory), specification)
     for revision in released:

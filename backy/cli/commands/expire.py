@@ -23,7 +23,7 @@ def command(directory: Path, dry_run: bool) -> None:
     from backy.groups.group import opened
     from backy.repository.repository import Repository
     from backy.repository.revision import utc_now
-    from backy.retention.expire import due, expire
+    from backy.retention.forget import due, expire
 
     found = opened(directory) or Repository.open(directory)
     # Said in words: "Removed 0 revisions" would hide that none will ever be.

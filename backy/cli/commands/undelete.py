@@ -18,7 +18,7 @@ def command(directory: Path, revision_id: str) -> None:
     from backy.groups import acts
     from backy.groups.group import opened
     from backy.repository.repository import Repository
-    from backy.retention.trash import undelete
+    from backy.retention.purge import undelete
 
     group = opened(directory)
     revision = (

@@ -13,7 +13,7 @@ from backy.text.phrases import counted, local_time
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
     from backy.answers.reasons import Hold
-    from backy.retention.schedule import Schedule
+    from backy.retention.rules import Schedule
 
 
 @click.command("why")
@@ -26,7 +26,7 @@ def command(directory: Path, specification: str) -> None:
     from backy.repository.clocks import trusted_now
     from backy.repository.repository import Repository
     from backy.repository.revision import utc_now
-    from backy.retention.schedule import spread
+    from backy.retention.rules import spread
     from backy.system.clocks import present
 
     found: Repository | Group = opened(directory) or Repository.open(directory)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
-from backy.retention.schedule import EPOCH, Schedule, spread
+from backy.retention.rules import EPOCH, Schedule, spread
 from backy.scheduler.jobs.due import Due, Past, backoff, late_from, missed, next_due
 
 BUSY_RETRY = timedelta(minutes=2)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from backy.repository.revision import Clock, Revision
-from backy.retention.schedule import EPOCH, Schedule, next_ideal
+from backy.retention.rules import EPOCH, Schedule, next_ideal
 from backy.system.clocks import Instant, boottime
 
 GRACE = timedelta(minutes=5)

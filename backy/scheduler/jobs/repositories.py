@@ -27,12 +27,11 @@ from backy.groups.group import Group, opened, require
 from backy.integrity import quarantine
 from backy.repository.config import CONFIG, JobConfig, dump_job, write_job
 from backy.repository.journal.journal import JOURNAL, Journal, facts_of
-from backy.repository.journal.lines import UNREAD, Head, decode
-from backy.repository.journal.replay import History, contradictions, findings, replay
+from backy.repository.journal.replay import UNREAD, Head, History, contradictions, decode, findings, replay
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import MANUAL, PINNED, Revision, utc_now
-from backy.retention.brake import read_mark
+from backy.retention.rules import read_mark
 from backy.scheduler.configuration.configuration import JobEntry
 from backy.scheduler.jobs.due import Past, corrected
 from backy.scheduler.monitoring.status import Holding, Seen

@@ -1,5 +1,7 @@
 """Tells others what the scheduler knows: by the status file, metrics and systemd, and event plugins."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import os
@@ -10,14 +12,14 @@ from collections.abc import Callable, Container, Coroutine, Iterable, Iterator, 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
 from backy.api import Job
 from backy.errors import BackyError
-from backy.plugins.contract import ARGUMENTS
 from backy.plugins.events import Events
+from backy.plugins.loading import ARGUMENTS
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, utc_now
 from backy.scheduler.configuration.configuration import Configuration
@@ -53,7 +55,7 @@ class Notifier:
         """Longest time between two messages `WATCHDOG=1`; None if the manager has no watchdog."""
 
     @classmethod
-    def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Self:
+    def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notifier:
         """Create a notifier from the variables of systemd and remove them from the environment."""
         # Children would inherit them, and could report in the name of the scheduler.
         address = environment.pop("NOTIFY_SOCKET", None)

@@ -1,7 +1,5 @@
 """Makes the skeleton of a plugin: a small package whose tests pass, for its author to change."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +10,7 @@ from backy.plugins.discovery import Kind, advertised
 _TEMPLATES = Path(__file__).parent
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _DEPENDENCIES = {
-    Kind.SOURCE: ("msgspec>=0.19",),
-    Kind.VERIFIER: ("msgspec>=0.19",),
-    Kind.MOMENT: ("msgspec>=0.19",),
+    **dict.fromkeys((Kind.SOURCE, Kind.VERIFIER, Kind.MOMENT), ("msgspec>=0.19",)),
     Kind.COMMAND: ("click>=8.1.7",),
 }
 """What the templates import beside backy itself."""

@@ -7,8 +7,7 @@ from hypothesis import given
 from backy.answers.reasons import Hold, Rule, holds
 from backy.repository.config import ScheduledTag
 from backy.repository.revision import Revision, Trust
-from backy.retention.rules import expiries
-from backy.retention.schedule import Schedule, next_ideal
+from backy.retention.rules import Schedule, expiries, next_ideal
 from tests.backy.retention.test_rules import DAILY, DAY, NOW, after, histories, made, schedules
 
 SHIFT = timedelta(seconds=100)

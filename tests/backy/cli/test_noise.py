@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backy.backup.backup import Backup
-from backy.plugins.contract import EVENTS
+from backy.plugins.loading import EVENTS
 from backy.repository.repository import Repository
 from backy.repository.revision import FORMAT
 from backy.system.safeyaml import dump_yaml

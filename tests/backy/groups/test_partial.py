@@ -20,7 +20,7 @@ from backy.groups.group import Group, opened
 from backy.repository.records import Records
 from backy.repository.running import running_path
 from backy.repository.sealed import encode
-from backy.retention.trash import undelete
+from backy.retention.purge import undelete
 
 
 def killed_between_records(group: Group, after: int = 1) -> str:
@@ -118,7 +118,7 @@ def test_no_source_drops_what_the_next_backup_needs_because_another_disk_fails(
     from contextlib import contextmanager
 
     from backy_sources_file import FileSource
-    from backy_sources_file.image import OpenFile
+    from backy_sources_file.source import OpenFile
 
     group = machine("root", "data", "more")
     first = backup(group, ("daily",))

@@ -20,16 +20,14 @@ from backy.backup.backup import Backup
 from backy.config import Duration
 from backy.errors import BackyError, ChunkDamageError, PluginError, RevisionNotFoundError, VerificationError
 from backy.integrity.damage import Judge, distrust
-from backy.plugins.contract import EVENTS
 from backy.plugins.events import Events, RefusedError
+from backy.plugins.loading import EVENTS
 from backy.repository.config import ScheduledTag
 from backy.repository.repository import Repository
 from backy.restore.restore import Restore
-from backy.retention.brake import Mark, write_mark
-from backy.retention.expire import expire
-from backy.retention.forget import forget
-from backy.retention.purge import purge
-from backy.retention.trash import undelete
+from backy.retention.forget import expire, forget
+from backy.retention.purge import purge, undelete
+from backy.retention.rules import Mark, write_mark
 from backy.system.locking import BACKUP_LOCK, exclusive
 
 HEAD = "import os, time\nfrom backy.api import *\nfrom backy.hookspecs import hookimpl\n"

@@ -15,9 +15,8 @@ from backy.making.making import rebuild_repository
 from backy.repository.repository import Repository
 from backy.repository.revision import Trust
 from backy.retention.forget import forget
-from backy.retention.purge import purge
+from backy.retention.purge import purge, undelete
 from backy.retention.tags import set_tags
-from backy.retention.trash import undelete
 from backy.system.locking import BACKUP_LOCK, exclusive
 from backy.testing.laboratory import Laboratory, patterned
 from tests.keeper import Keeper, install

@@ -9,10 +9,9 @@ from backy.config import Duration
 from backy.errors import RepositoryBusyError
 from backy.repository.config import ScheduledTag
 from backy.repository.repository import Repository
-from backy.retention import trash
-from backy.retention.brake import MARK, Mark, read_mark, write_mark
-from backy.retention.expire import due, expire
-from backy.retention.rules import Expiry
+from backy.retention import purge as trash
+from backy.retention.forget import due, expire
+from backy.retention.rules import MARK, Expiry, Mark, read_mark, write_mark
 from backy.system.locking import BACKUP_LOCK, exclusive
 
 
@@ -41,7 +40,7 @@ def test_the_source_lets_go_of_what_it_keeps_for_revisions_that_are_gone(
 ) -> None:
     told: list[list[str]] = []
     monkeypatch.setattr(
-        "backy.retention.expire.retain",
+        "backy.retention.forget.retain",
         lambda repository: told.append([one.id for one in repository.records.history()]),
     )
     expire(scheduled, clock)
@@ -126,7 +125,7 @@ def test_what_waits_is_logged_once_a_day(
 def test_what_is_held_back_takes_nobodys_turn(scheduled: Repository, clock, monkeypatch: pytest.MonkeyPatch) -> None:
     oldest, _, weekly, *_ = scheduled.records.history()
     (scheduled.directory / MARK).unlink()  # so that one of each tag goes at a time
-    monkeypatch.setattr("backy.retention.expire.may_go", lambda *given: given[-1].revision.id != oldest.id)
+    monkeypatch.setattr("backy.retention.forget.may_go", lambda *given: given[-1].revision.id != oldest.id)
 
     done, _ = expire(scheduled, clock)
 

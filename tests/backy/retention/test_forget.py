@@ -12,7 +12,7 @@ from backy.repository.repository import Repository
 from backy.repository.revision import Birth
 from backy.repository.running import begin
 from backy.retention.forget import forget, release
-from backy.retention.trash import content
+from backy.retention.purge import content
 from backy.system.locking import BACKUP_LOCK, RECORDS_LOCK, exclusive
 from backy.testing.memory import MemoryRepository, MemorySource
 from tests.unread import fail_to_read

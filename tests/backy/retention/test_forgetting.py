@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.repository.journal.lines import Line, Read, Step
+from backy.repository.journal.replay import Line, Read, Step
 from backy.retention.forget import forgotten, too_much
 from tests.revisions import make_revision
 

@@ -24,8 +24,8 @@ from backy.plugins.events import Events
 from backy.repository.config import ScheduledTag
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Shrunk
-from backy.retention.expire import expire
-from backy.retention.pins import SHRUNK, accept
+from backy.retention.forget import expire
+from backy.retention.tags import SHRUNK, accept
 from backy.scheduler.jobs.repositories import summarize
 from backy.system.locking import BACKUP_LOCK, exclusive
 from backy.testing.clock import Clock

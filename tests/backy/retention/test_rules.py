@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from backy.repository.config import ScheduledTag
 from backy.repository.revision import Revision, Trust, Wrong
-from backy.retention.rules import Expiry, expiries
-from backy.retention.schedule import Schedule
+from backy.retention.rules import Expiry, Schedule, expiries
 from tests.revisions import make_revision
 
 DAY = timedelta(days=1)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.repository.config import ScheduledTag
-from backy.retention.schedule import EPOCH, next_ideal, spread
+from backy.retention.rules import EPOCH, next_ideal, spread
 
 DAY = timedelta(days=1)
 NOW = datetime(2015, 9, 1, 7, 6, 47, tzinfo=UTC)

@@ -19,9 +19,8 @@ from backy.repository.config import ScheduledTag
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, utc_now
-from backy.retention import trash
-from backy.retention.expire import expire
-from backy.retention.forget import forget
+from backy.retention import purge as trash
+from backy.retention.forget import expire, forget
 from backy.retention.purge import purge
 from backy.retention.tags import set_tags
 from backy.testing.clock import Clock

@@ -28,11 +28,9 @@ from backy.errors import BackyError, RepositoryBusyError
 from backy.integrity.damage import verify_all
 from backy.plugins.events import Events
 from backy.repository.config import ScheduledTag
-from backy.retention.expire import expire
-from backy.retention.forget import forget
-from backy.retention.purge import purge
+from backy.retention.forget import expire, forget
+from backy.retention.purge import content, purge, undelete
 from backy.retention.tags import add_tags
-from backy.retention.trash import content, undelete
 from backy.scheduler.configuration.configuration import JobEntry, load
 from backy.scheduler.daemon import Daemon
 from backy.scheduler.jobs.agenda import Outcome, Result

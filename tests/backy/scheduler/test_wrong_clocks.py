@@ -22,9 +22,8 @@ from backy.backup.backup import Backup
 from backy.config import Duration
 from backy.plugins.events import Events
 from backy.repository.config import ScheduledTag
-from backy.retention.brake import read_mark
-from backy.retention.expire import expire
-from backy.retention.schedule import Schedule
+from backy.retention.forget import expire
+from backy.retention.rules import Schedule, read_mark
 from backy.scheduler.configuration.configuration import load
 from backy.scheduler.daemon import Daemon
 from backy.scheduler.jobs.agenda import Outcome, Result

@@ -21,8 +21,7 @@ import pytest
 
 from backy.repository.config import ScheduledTag
 from backy.repository.revision import Revision
-from backy.retention.rules import expiries
-from backy.retention.schedule import Schedule
+from backy.retention.rules import Schedule, expiries
 from backy.scheduler.jobs.agenda import Agenda, Entry, Outcome, Pool
 from backy.scheduler.jobs.due import Past, late_from
 from tests.revisions import make_revision

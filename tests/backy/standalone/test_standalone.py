@@ -37,7 +37,7 @@ from backy.repository.repository import Repository
 from backy.repository.revision import Birth, Revision, Wrong, select
 from backy.repository.running import begin
 from backy.repository.sealed import FORMAT, encode
-from backy.retention.brake import MARK
+from backy.retention.rules import MARK
 from backy.standalone.explain import PROGRAMS
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, RECORDS_LOCK, SCRUB_LOCK
 from backy.system.space import RESERVE

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from backy import durable
-from backy.testing.operations import Sync
 from backy.testing.recording import Fault, IncompleteRecordingError, record
-from backy.testing.tree import Tree
+from backy.testing.tree import Sync, Tree
 from backy_sources_file import reflink
 
 

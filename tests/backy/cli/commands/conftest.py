@@ -11,7 +11,7 @@ import pytest
 from backy.config import Duration
 from backy.repository.config import ScheduledTag
 from backy.repository.repository import Repository
-from backy.retention.brake import Mark, write_mark
+from backy.retention.rules import Mark, write_mark
 
 
 @pytest.fixture

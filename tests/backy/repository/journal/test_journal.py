@@ -8,8 +8,7 @@ import pytest
 
 from backy.errors import UnreadError
 from backy.repository.journal.journal import JOURNAL, Journal, fact_of, facts_of
-from backy.repository.journal.lines import Fact, Step, digest
-from backy.repository.journal.replay import BEGIN, findings, replay
+from backy.repository.journal.replay import BEGIN, Fact, Step, digest, findings, replay
 from backy.standalone import audit
 from tests.unread import fail_to_read
 

@@ -14,8 +14,7 @@ import msgspec
 import pytest
 
 from backy.repository.journal.journal import JOURNAL, Journal, fact_of, facts_of
-from backy.repository.journal.lines import NO_LINE, Fact, Head, decode, digest, encode
-from backy.repository.journal.replay import BEGIN, findings, replay
+from backy.repository.journal.replay import BEGIN, NO_LINE, Fact, Head, decode, digest, encode, findings, replay
 from backy.scheduler.jobs.repositories import NOTHING_KNOWN, Audited, summarize
 from backy.standalone import audit
 from tests.wrong_files import WRONG

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.repository.config import ScheduledTag
-from backy.retention.schedule import next_ideal
+from backy.retention.rules import next_ideal
 from backy.scheduler.jobs.agenda import BUSY_RETRY, Agenda, Entry, Outcome, Phase, Pool
 from backy.scheduler.jobs.due import Past
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from backy.repository.clocks import Instant
 from backy.repository.config import ScheduledTag
 from backy.repository.revision import Revision
-from backy.retention.schedule import EPOCH, Schedule, next_ideal
+from backy.retention.rules import EPOCH, Schedule, next_ideal
 from backy.scheduler.jobs.due import (
     GRACE,
     Due,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from backy.repository.config import JobConfig, ScheduledTag, SourceSection
 from backy.repository.revision import Revision
-from backy.retention.schedule import next_ideal
+from backy.retention.rules import next_ideal
 from backy.scheduler.configuration.configuration import JobEntry
 from backy.scheduler.jobs.agenda import Outcome, Phase, Result
 from backy.scheduler.jobs.due import Past

@@ -18,7 +18,7 @@ from backy.errors import RepositoryError
 from backy.integrity import quarantine
 from backy.integrity.quarantine import Finding
 from backy.repository.config import JobConfig, ScheduledTag
-from backy.repository.journal.lines import Fact, Head
+from backy.repository.journal.replay import Fact, Head
 from backy.repository.repository import Repository
 from backy.repository.revision import Wrong
 from backy.scheduler.configuration.configuration import JobEntry
