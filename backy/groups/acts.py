@@ -125,14 +125,7 @@ def _number(group: Group) -> None:
         use_number(directory, greatest)
 
 
-def forget(
-    group: Group,
-    specifications: Sequence[str],
-    reason: str | None = None,
-    *,
-    force: bool = False,
-    clock: Clock = utc_now,
-) -> list[str]:
+def forget(group: Group, specifications: Sequence[str], reason: str | None = None, *, force: bool = False) -> list[str]:
     """Put groups into the trash, all disks of each; return their ids.
 
     Raises:
@@ -143,7 +136,7 @@ def forget(
         ForgettingRefusedError: it is too much at a time, and `force` is false.
     """
     with Events.installed(group.config.hooks) as events, locked(group) as repositories:
-        now, chosen = clock(), dict(_chosen(group, specification) for specification in specifications)
+        now, chosen = utc_now(), dict(_chosen(group, specification) for specification in specifications)
         for members in chosen.values():
             require_read(members.values(), specifications, force=force)
         # by any of the disks: they are forgotten together, and one of them may be new

@@ -11,8 +11,7 @@ import yaml
 
 from backy.config import convert
 from backy.repository.config import ScheduledTag
-from backy.scheduler.configuration.configuration import load
-from backy.scheduler.configuration.keys import Global, JobKeys
+from backy.scheduler.configuration.configuration import Global, JobKeys, load
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "reference/backy-conf.md"

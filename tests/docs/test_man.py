@@ -14,7 +14,7 @@ import pytest
 
 from backy.cli.main import backy
 from backy.plugins.discovery import Kind, advertised
-from backy.scheduler.configuration.keys import Global, JobKeys
+from backy.scheduler.configuration.configuration import Global, JobKeys
 
 GENERATOR = Path(__file__).parents[2] / "docs/generate_man.py"
 

@@ -10,8 +10,7 @@ from typing import NamedTuple
 from backy.config import format_duration
 from backy.errors import BackyError
 from backy.repository.revision import Clock, utc_now
-from backy.scheduler.configuration.configuration import JobEntry, load, load_location
-from backy.scheduler.configuration.keys import STATUS
+from backy.scheduler.configuration.configuration import STATUS, JobEntry, load, load_location
 from backy.scheduler.monitoring.status import JobStatus, Status, age_allowed, read, shortage
 from backy.scheduler.process.base_directory import NotAllowedError, SilentError, ask
 from backy.text.phrases import counted, length_of_time, local_time, size

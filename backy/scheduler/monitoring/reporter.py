@@ -1,7 +1,5 @@
 """Tells others what the scheduler knows: by the status file, metrics and systemd, and event plugins."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os
@@ -12,7 +10,7 @@ from collections.abc import Callable, Container, Coroutine, Iterable, Iterator, 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -55,7 +53,7 @@ class Notifier:
         """Longest time between two messages `WATCHDOG=1`; None if the manager has no watchdog."""
 
     @classmethod
-    def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notifier:
+    def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Self:
         """Create a notifier from the variables of systemd and remove them from the environment."""
         # Children would inherit them, and could report in the name of the scheduler.
         address = environment.pop("NOTIFY_SOCKET", None)

@@ -16,8 +16,7 @@ import pytest
 
 from backy.api import ConsoleCommand
 from backy.errors import BackyError
-from backy.scheduler.configuration.configuration import Configuration
-from backy.scheduler.configuration.keys import Global
+from backy.scheduler.configuration.configuration import Configuration, Global
 from backy.scheduler.console import access as module
 from backy.scheduler.console.access import Access
 from backy.scheduler.monitoring.status import Status
