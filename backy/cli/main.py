@@ -32,6 +32,7 @@ FORMER = {
     "--yaml": "'--json' has all details, and can be read as YAML, too",
     "--uuid": "'--id' prints the id",
     "-H": "it is '--host'",
+    "-p": "it is '--port'",
 }
 """Options of backy 2, and what is there in their place."""
 

@@ -115,6 +115,7 @@ def test_an_unknown_command_points_to_a_near_one(backy: Callable) -> None:
         (["status", "--yaml"], "No such option '--yaml': '--json' has all details, and can be read as YAML, too"),
         (["find", "--uuid"], "No such option '--uuid': '--id' prints the id"),
         (["nbd-server", "-H", "::1"], "No such option '-H': it is '--host'"),
+        (["nbd-server", "-p", "9000"], "No such option '-p': it is '--port'"),
     ],
 )
 def test_what_backy_2_had_is_named_as_it_is_now(words: list[str], told: str, backy: Callable) -> None:
