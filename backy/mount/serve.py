@@ -52,7 +52,10 @@ def serve(
         BackyError: FUSE is missing or does not mount, or a single image can not be opened.
     """
     mountpoint = mountpoint.resolve()
-    _check(mountpoint)
+    if any(mount.path == mountpoint for mount in mounts()):
+        raise TargetError(f"{mountpoint} has a mount of backy already; 'backy unmount {mountpoint}' ends it")
+    if not mountpoint.is_dir():
+        raise TargetError(f"{mountpoint} is no folder; make it first")
     # The import loads libfuse, which may be missing.
     try:
         from backy.mount.operations import OPTIONS, FileSystem, Operations
@@ -88,13 +91,6 @@ def serve(
             log.warning(
                 "%s was unmounted while %s open", mountpoint, counted(operations.open_files, "file was", "files were")
             )
-
-
-def _check(mountpoint: Path) -> None:
-    if any(mount.path == mountpoint for mount in mounts()):
-        raise TargetError(f"{mountpoint} has a mount of backy already; 'backy unmount {mountpoint}' ends it")
-    if not mountpoint.is_dir():
-        raise TargetError(f"{mountpoint} is no folder; make it first")
 
 
 def _log_to_system() -> None:

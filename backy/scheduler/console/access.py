@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -62,19 +62,11 @@ class Scheduler(Protocol):
         """Reload the configuration and return a summary. Raise BackyError if it is wrong."""
 
 
-class Answer(NamedTuple):
-    """The answer to a command."""
-
-    text: str
-    data: Any = None
-    """Converted to JSON."""
-
-
 @dataclass(frozen=True)
 class Command:
     """A command of the console."""
 
-    run: Callable[[Scheduler, Sequence[str]], Awaitable[Answer]]
+    run: Callable[[Scheduler, Sequence[str]], Awaitable[Reply]]
     help: str
     arguments: str = ""
     """Names of the arguments; those in brackets are optional."""
@@ -91,7 +83,7 @@ class Command:
 
 async def execute(
     commands: Mapping[str, Command], scheduler: Scheduler, words: Sequence[str], *, may_change: bool
-) -> Answer:
+) -> Reply:
     """Execute the command that `words` name, with its arguments.
 
     Raises:
@@ -108,18 +100,18 @@ async def execute(
     return await command.run(scheduler, arguments)
 
 
-async def _jobs(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+async def _jobs(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     jobs = scheduler.status().jobs
 
-    def answer() -> Answer:
+    def answer() -> Reply:
         found = selected(jobs, *arguments)
-        return Answer(job_table(found), msgspec.to_builtins(found))
+        return Reply(ok=True, text=job_table(found), data=msgspec.to_builtins(found))
 
     # A table of ten thousand jobs takes too long for the loop.
     return await asyncio.to_thread(answer)
 
 
-async def _status(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+async def _status(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     from backy.terminal.table import table
 
     status = scheduler.status()
@@ -127,10 +119,10 @@ async def _status(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
     rows = [[name, str(count)] for name, count in sorted(counts.items())]
     data = msgspec.to_builtins(status)
     data["jobs"] = dict(counts)  # `jobs` has the details
-    return Answer(table(["Status", "#"], rows, ["#"], round_corners=False), data)
+    return Reply(ok=True, text=table(["Status", "#"], rows, ["#"], round_corners=False), data=data)
 
 
-async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     (name,) = arguments
     names = [job.job for job in scheduler.status().jobs]
     if name not in names:
@@ -138,16 +130,17 @@ async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
         raise BackyError(f"Unknown job {name}; {did_you_mean(name, names)}'jobs' lists all")
     triggered = scheduler.trigger([name])
     text = f"Triggered immediate run for {name}" if triggered else f"{name} runs already"
-    return Answer(text, {"triggered": triggered})
+    return Reply(ok=True, text=text, data={"triggered": triggered})
 
 
-async def _run_all(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+async def _run_all(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     triggered = scheduler.trigger([job.job for job in scheduler.status().jobs])
-    return Answer(f"Triggered immediate run for {counted(triggered, 'job')}", {"triggered": triggered})
+    text = f"Triggered immediate run for {counted(triggered, 'job')}"
+    return Reply(ok=True, text=text, data={"triggered": triggered})
 
 
-async def _reload(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
-    return Answer(f"Reloaded: {await scheduler.reload()}")
+async def _reload(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
+    return Reply(ok=True, text=f"Reloaded: {await scheduler.reload()}")
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -225,12 +218,11 @@ class Access:
             # Only the owner of the scheduler can connect there, and may do everything.
             work = execute(self._commands, self._scheduler, words, may_change=True)
             # Shielded: a command that changes something is not to be interrupted because its client has gone.
-            answer = await asyncio.shield(asyncio.ensure_future(work))
+            return await asyncio.shield(asyncio.ensure_future(work))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return Reply(ok=False, text=f"this is no question: {error}")
         except BackyError as error:
             return Reply(ok=False, text=str(error))
-        return Reply(ok=True, text=answer.text, data=answer.data)
 
     async def _answer_console(self, words: Sequence[str]) -> str:
         """Execute a command that came through the console, and log it if it changes anything."""
@@ -250,21 +242,22 @@ class Access:
             log.info("console: refused: %s (%s since the last such line)", text, counted(self._refused, "command"))
             self._refused, self._refused_noted = 0, now
 
-    async def _help(self, scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+    async def _help(self, scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
         usages = {f"{name} {command.arguments}".rstrip(): command.help for name, command in self._commands.items()}
         width = max(map(len, usages))
-        return Answer("\n".join(f"{usage:{width}}  {text}" for usage, text in usages.items()), usages)
+        lines = [f"{usage:{width}}  {text}" for usage, text in usages.items()]
+        return Reply(ok=True, text="\n".join(lines), data=usages)
 
     def _added(self, command: ConsoleCommand) -> Command:
         """Wrap the command of a plugin: it runs in a thread and is given up after `PLUGIN_LIMIT`."""
 
-        async def run(scheduler: Scheduler, arguments: Sequence[str]) -> Answer:
+        async def run(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
             try:
                 async with self._slots:
                     text = await aside(command.run, list(arguments), limit=PLUGIN_LIMIT)
             except HangingError:
                 raise BackyError(f"'{command.name}' takes too long") from None
-            return Answer(text, text)
+            return Reply(ok=True, text=text, data=text)
 
         return Command(run, command.help, "[ARGUMENT]...", changes=command.changes)
 
