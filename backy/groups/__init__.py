@@ -1,4 +1,4 @@
 """Disks of one machine: a directory whose `config` has `disks`, with a repository for each of them.
 
-Import `group.opened`, the functions of `acts` and `restore.restore`.
+Import `group.opened`, and the functions of `acts`.
 """

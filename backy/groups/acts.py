@@ -1,4 +1,4 @@
-"""What is done to the disks of a machine together: backing up at one instant, forgetting, expiring, purging.
+"""What is done to the disks of a machine together: backing up at one instant, restoring, forgetting, purging.
 
 The backups of all disks go on stage by stage. First all begin, which takes time; then all snapshots are made, within
 one moment; then the disks are transferred, one after the other. Records are written when all are stored and verified:
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 import shortuuid
@@ -18,8 +19,8 @@ from backy.api import Moment, Purged
 from backy.backup.backup import Backup
 from backy.backup.rest import Rest, Stages
 from backy.durable import names_in, read_file
-from backy.errors import BackyError, DamageError, ForgettingRefusedError, RevisionNotFoundError
-from backy.groups.group import Group, Together
+from backy.errors import BackyError, DamageError, ForgettingRefusedError, RevisionNotFoundError, TargetError
+from backy.groups.group import Group, Together, of_disks, save
 from backy.plugins.discovery import Kind
 from backy.plugins.events import Events
 from backy.plugins.loading import call
@@ -29,6 +30,7 @@ from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Revision, utc_now
 from backy.repository.revision import Group as Disks
 from backy.repository.running import begin, begun, end, last_number, running_path, use_number
+from backy.restore.restore import Restore
 from backy.retention.forget import LATELY, forgotten, require_read, retain, too_much
 from backy.retention.purge import UNDELETED, discard, may_go, purge
 from backy.retention.rules import Expiry, Mark, Plan, plan, read_mark, write_mark
@@ -123,6 +125,30 @@ def _number(group: Group) -> None:
     greatest = max([*used, *map(last_number, directories)])
     for directory in directories:
         use_number(directory, greatest)
+
+
+def restore(group: Group, specification: str, target: Path, *, force: bool = False, steps: Steps = quiet) -> Together:
+    """Write the images of all disks to the folder `target`, which is made if it is missing, as `DISK.img`.
+
+    Raises:
+        RevisionNotFoundError: SPEC names no group.
+        TargetError: a file is there already, and `force` is false; nothing is written.
+        BackyError, OSError: as a restore of one disk.
+    """
+    chosen = group.select(specification)
+    images = {name: target / f"{name}.img" for name in chosen.members}
+    if not force and (there := [path for path in images.values() if path.exists()]):
+        raise TargetError(f"{there[0]} is there already; --force replaces it")
+    if group.directory in (target.resolve(), *target.resolve().parents):
+        raise TargetError(f"{target} lies inside of the repositories: restore to another place")
+    # the content of guests: nobody else looks into the folder
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    save(of_disks(group.directory, chosen), target, force=force)
+    for name, revision in chosen.members.items():
+        # an absolute path: a name with a colon would be a place of a source
+        path = str(images[name].absolute())
+        Restore(group.repository(name), revision.id, path, force=force, steps=steps).run()
+    return chosen
 
 
 def forget(group: Group, specifications: Sequence[str], reason: str | None = None, *, force: bool = False) -> list[str]:

@@ -1,17 +1,18 @@
-"""A group: the repositories of the disks of one machine, and which of their revisions belong together."""
+"""A group: the repositories of the disks of one machine, which of their revisions belong together, and attachments."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from backy.api import Job, Statistics, Verification
-from backy.durable import names_in
-from backy.errors import ConfigError, DamageError, RecordDamageError, RepositoryError
+from backy.api import ATTACHMENT_PATTERN, Job, Statistics, Verification
+from backy.durable import names_in, write_file
+from backy.errors import ConfigError, DamageError, RecordDamageError, RepositoryError, TargetError
 from backy.groups.config import GroupConfig, load_group
+from backy.repository.attachments import read
 from backy.repository.config import CONFIG
 from backy.repository.journal.journal import JOURNAL
 from backy.repository.records import Records
@@ -21,6 +22,7 @@ from backy.system.locking import BACKUP_LOCK, exclusive
 from backy.text.phrases import local_time
 
 log = logging.getLogger(__name__)
+_MODE = 0o600
 _FIGURES = Statistics.__struct_fields__
 
 
@@ -199,3 +201,44 @@ def require(directory: Path) -> Group:
     if group is None:
         raise RepositoryError(f"{directory} has no disks of one machine: its 'config' has no key 'disks'")
     return group
+
+
+def attachments(directory: Path, specification: str) -> dict[str, bytes]:
+    """Return the attachments of a revision of the repository, or group, in `directory`, by name.
+
+    Raises:
+        RevisionNotFoundError: there is no revision that SPEC stands for.
+        DamageError: they are damaged.
+    """
+    if group := opened(directory):
+        return of_disks(directory, group.select(specification))
+    records = Records(directory)
+    return read(records, records.select(specification))
+
+
+def of_disks(directory: Path, chosen: Together) -> dict[str, bytes]:
+    """Return those of all disks of a machine; of two that differ, the second one has its disk before its name."""
+    found: dict[str, bytes] = {}
+    # the names of the images beside which they may be written
+    taken = {f"{disk}.img" for disk in chosen.members}
+    for disk, revision in chosen.members.items():
+        for name, content in read(Records(directory / disk), revision).items():
+            differs = name in taken or found.get(name, content) != content
+            found[f"{disk}-{name}" if differs else name] = content
+    return found
+
+
+def save(files: Mapping[str, bytes], folder: Path, *, force: bool = False) -> None:
+    """Write files to a folder, which is made if it is missing; nobody else may read them.
+
+    Raises:
+        TargetError: one is there already, and `force` is false; nothing is written.
+        DamageError: a name leads elsewhere; nothing is written.
+    """
+    if wrong := [name for name in files if not ATTACHMENT_PATTERN.fullmatch(name)]:
+        raise DamageError(f"{wrong[0]!r} can be no attachment: nothing is written")
+    if not force and (there := [folder / name for name in files if (folder / name).exists()]):
+        raise TargetError(f"{there[0]} is there already; --force replaces it")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_file(folder / name, content, _MODE)

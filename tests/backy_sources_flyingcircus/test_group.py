@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backy.groups.acts import backup
+from backy.groups.acts import backup, restore
 from backy.groups.group import require
-from backy.groups.restore import restore
 from backy.system.safeyaml import dump_yaml
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backy.groups.acts import backup
+from backy.groups.acts import backup, restore
 from backy.groups.group import require
-from backy.groups.restore import restore
 from backy.system.safeyaml import dump_yaml
 from tests.virtual import Virtual, content_of
 

@@ -21,7 +21,7 @@ def command(directory: Path, specification: str, into: Path | None, force: bool)
     The source gives some, such as the description of the machine, and programs that the job names the others. In the
     directory of a machine with several disks, those of all disks are listed.
     """
-    from backy.groups.restore import attachments, save
+    from backy.groups.group import attachments, save
 
     files = attachments(directory, specification)
     if into is not None:

@@ -55,8 +55,8 @@ def command(
     ddrescue's mapfiles, in which '+' is a range that was read and '-' one that was not.
     """
     from backy.cli.progress import steps
+    from backy.groups.acts import restore
     from backy.groups.group import opened, require
-    from backy.groups.restore import restore
     from backy.repository.repository import Repository
     from backy.restore.restore import STANDARD_OUTPUT, Restore
 

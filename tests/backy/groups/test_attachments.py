@@ -10,8 +10,7 @@ import pytest
 from backy.backup.backup import Backup
 from backy.errors import DamageError
 from backy.groups.acts import backup
-from backy.groups.group import Group, Together
-from backy.groups.restore import of_disks, save
+from backy.groups.group import Group, Together, of_disks, save
 
 
 def test_programs_run_once_a_machine_and_restore_writes_what_they_printed(

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from backy.api import Snapshot
-from backy.groups.acts import backup
+from backy.groups.acts import backup, restore
 from backy.groups.group import Group, require
-from backy.groups.restore import restore
 from backy.system.safeyaml import dump_yaml
 from backy_sources_file import FileSource
 
