@@ -50,7 +50,9 @@ def sections(command: click.Command, name: str, heading: str) -> Iterator[str]:
     context = click.Context(command, info_name=name)
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"{heading} {name}\n\n```text\n{name} {usage}\n```\n\n{inspect.cleandoc(command.help or '')}\n"
-    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    options = [
+        parameter for parameter in command.params if isinstance(parameter, click.Option) and not parameter.hidden
+    ]
     if options:
         yield "\n".join(["| option | |", "|---|---|", *(row(option) for option in options)]) + "\n"
     if isinstance(command, click.Group):
@@ -69,9 +71,14 @@ def row(option: click.Option) -> str:
     """Describe an option, whatever version of click shows it how."""
     names = ", ".join(f"`{name}`" for name in option.opts)
     value = "" if option.is_flag else f" `{option.metavar or option.type.name.upper()}`"
-    default = f" Default: `{option.default}`." if option.show_default else ""
+    default = f" Default: `{shown}`." if (shown := default_of(option)) else ""
     needed = " Required." if option.required else ""
     return f"| {names}{value} | {option.help or ''}{needed}{default} |".replace("\n", " ")
+
+
+def default_of(option: click.Option) -> object:
+    """Return what is shown as the default of an option, if anything is."""
+    return option.show_default if isinstance(option.show_default, str) else option.show_default and option.default
 
 
 if __name__ == "__main__":

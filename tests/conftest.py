@@ -140,6 +140,12 @@ class Result:
 
 
 @pytest.fixture(autouse=True)
+def _no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tables be as wide as their content: somebody sets a width for the processes of tests."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _logging_kept() -> Iterator[None]:
     """Undo what a test sets of the logging of this process: its level decides what other tests find in theirs."""
     root = logging.getLogger()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from backy.cli.output import echo
+from backy.cli.output import TAKER, answered, echo, keep, kept, print_json
 from backy.errors import BackyError, RepositoryError, RevisionNotFoundError
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
@@ -56,20 +56,23 @@ def each_disk(command: Callable[..., None]) -> Callable[..., None]:
         disks, failed = group.names(), dict[str, BackyError]()
         if not disks:
             raise RepositoryError(f"{directory} has no repository of a disk yet; 'backy backup' makes them")
-        if options.get("as_json"):
-            raise click.UsageError(f"--json is for one disk of the machine, as -b {directory}/{disks[0]}")
         # the schedule is that of the machine
         if not options.get("force", True):
             check_tags(group.config, options["tags"])
         if options.get("specification") is not None:
             chosen = group.select(options["specification"])
             options["specification"], disks = chosen.id, [*chosen.members]
+        answers: dict[str, object] = {}
         for name in disks:
-            echo(f"{name}:")
+            keep(TAKER, partial(answers.__setitem__, name))
+            if not kept("json", default=False):
+                echo(f"{name}:")
             try:
                 command(group.directory / name, **options)
             except BackyError as error:
                 failed[name] = error
+        keep(TAKER, print_json)
+        answered({"disks": answers})
         _end(failed, disks)
 
     return run

@@ -1,44 +1,42 @@
-"""How `backy status` shows the disks of one machine."""
+"""What `backy status` shows of the disks of one machine."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from backy.answers.space import occupied
-from backy.cli.output import chosen, echo, print_json
-from backy.cli.revisions import print_table
-from backy.durable import names_in
-from backy.errors import DamageError
+from backy.cli.output import chosen
 from backy.groups.group import Group, Together
-from backy.integrity import quarantine
-from backy.repository.running import begun
-from backy.text.phrases import counted, size
+from backy.repository.revision import Revision
+from backy.text.phrases import counted
 
 
-def print_status(group: Group, *, as_json: bool, trash: bool) -> None:
-    """Print the revisions of all disks together; raise DamageError if some can not be told."""
+class Shown(NamedTuple):
+    """What `backy status` shows of a repository or a machine."""
+
+    directories: list[Path]
+    """Those with data."""
+    revisions: list[Revision]
+    """Those in the table."""
+    content: dict[str, Any]
+    """Members of `--json`; docs/reference/status.md documents them."""
+    total: str
+    texts: list[str]
+    """What is below the table."""
+    problems: list[str]
+    """What can not be told."""
+
+
+def of_group(group: Group, *, trash: bool) -> Shown:
+    """Return the revisions of all disks together."""
     whole, partial, damaged = group.survey()
     disks = [group.directory / name for name in group.names()]
-    reports, running = sum(map(quarantine.count, disks)), sorted(begun(names_in(group.directory)))
-    shown = [one for one in whole if one.forgotten == {trash}]
-    occupies = sum(map(occupied, disks))
-    if as_json:
-        revisions = [_details(one) for one in shown]
-        print_json({"revisions": revisions, "occupied": occupies, "reports": reports, "running": running})
-    else:
-        headings = "ID", "Disks", "Size", "Changed", "Stored", "Consistency", "Trust", "Tags"
-        print_table([one.revision for one in shown], *headings, Trust=lambda one: str(one.trust))
-        if reports:
-            echo(f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
-        echo(f"{counted(len(shown), 'revision')} of {counted(len(disks), 'disk')} in {size(occupies)}")
-        for group_id in running:
-            echo(f"{group_id} is being made, or its backup was interrupted")
+    found = [one for one in whole if one.forgotten == {trash}]
     problems = [*map(str, damaged), *(one.lacking for one in partial)]
-    problems += [one.state_problem for found in shown for one in found.members.values() if one.state_problem]
-    if problems:
-        raise DamageError(f"{group.directory}: {'; '.join(problems)}")
+    problems += [one.state_problem for each in found for one in each.members.values() if one.state_problem]
+    total = f"{counted(len(found), 'revision')} of {counted(len(disks), 'disk')} in"
+    return Shown(disks, [one.revision for one in found], {"revisions": [*map(_details, found)]}, total, [], problems)
 
 
 def _details(found: Together) -> dict[str, Any]:
-    """Return the members of a group in `--json`; docs/reference/status.md documents them."""
     revision = found.revision
     return {
         **chosen(revision, "id", "seq", "timestamp", "tags"),

@@ -7,37 +7,45 @@ import select
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from functools import partial, wraps
 from importlib.metadata import version
-from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from backy.cli import output
+from backy.cli.everywhere import options, replaced
 from backy.cli.logs import logs_to_file, set_up_logging
+from backy.cli.usage import Group, told
 from backy.errors import BackyError, ExitCode, PluginError, is_full
 from backy.plugins.broken import BrokenPluginError, described, error_line
 from backy.plugins.discovery import CORE_DISTRIBUTION, FOLDER, VARIABLE, Kind, Plugin, advertised, conflict, contenders
-from backy.terminal.plain import printable
+from backy.terminal.plain import painted, printable
 from backy.text.phrases import did_you_mean
 
 log = logging.getLogger(__name__)
+EXTEND = "Extend, and what plugins add"
+GROUPS = {
+    "Back up": ["init", "backup", "status", "why", "diff"],
+    "Restore": ["restore", "plan", "mount", "unmount", "find", "files", "nbd-server", "attachments", "undelete"],
+    "Look after": [
+        *["tags", "forget", "expire", "purge", "accept", "verify", "scrub", "distrust", "reports", "audit"],
+        *["convert", "release", "import-diff", "upgrade"],
+    ],
+    "Run unattended": ["scheduler", "jobs", "check", "check-config", "client"],
+    EXTEND: ["plugins", "selftest", "completion"],
+}
+"""The commands of `backy --help` by what they are for."""
+SILENT = {"completion", "mount", "nbd-server", "restore", "scheduler", "selftest", "unmount"}
+"""The commands that do not answer in JSON: they tell nothing, or while they run, or in a format of its own."""
 COMPLETION = "_BACKY_COMPLETE"
 """Environment variable by which a shell asks for completions of a command line."""
-FORMER = {
-    "--yaml": "'--json' has all details, and can be read as YAML, too",
-    "--uuid": "'--id' prints the id",
-    "-H": "it is '--host'",
-    "-p": "it is '--port'",
-}
-"""Options of backy 2, and what is there in their place."""
 
 
-class Commands(click.Group):
+class Commands(Group):
     """The commands of all installed distributions. Only the one that is called is imported."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -50,21 +58,25 @@ class Commands(click.Group):
         if found is None:
             return None
         if found[0].core:
-            return output.own(found[0].entry_point.load())
+            return replaced(found[0].entry_point.load(), output.kept_apart, json=cmd_name not in SILENT)
         return _foreign_command(found)
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command. An unknown one is a usage error that names the most similar one."""
-        name = args[0]
-        if name not in _offered(ctx) and not name.startswith("-"):
-            from backy.plugins.discovery import ELSEWHERE
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in groups, each with a whole sentence."""
+        offered = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        told = {name: one.get_short_help_str(limit=1000) for name, one in offered.items() if one}
+        others = told.keys() - {name for names in GROUPS.values() for name in names}
+        for heading, names in GROUPS.items():
+            with formatter.section(heading):
+                every = [*names, *sorted(others)] if heading == EXTEND else names
+                formatter.write_dl([(name, told[name]) for name in every if name in told])
 
-            package = ELSEWHERE.get((Kind.COMMAND, name))
-            hint = f"install {package}, which has it; " if package else did_you_mean(name, _offered(ctx))
-            ctx.fail(f"No such command '{name}'; {hint}'backy --help' lists all")
-        return super().resolve_command(ctx, args)
+    def hint(self, name: str, known: Iterable[str]) -> str:
+        """Return the package that has the command, or the most similar one."""
+        from backy.plugins.discovery import ELSEWHERE
+
+        package = ELSEWHERE.get((Kind.COMMAND, name))
+        return f"install {package}, which has it; " if package else did_you_mean(name, known)
 
 
 def _offered(context: click.Context) -> dict[str, list[Plugin]]:
@@ -86,7 +98,7 @@ def _foreign_command(claims: list[Plugin]) -> click.Command:
     try:
         # It may write to standard output when it runs, but not before: the command line may be that of another one.
         with redirect_stdout(sys.stderr):
-            return output.replaced(claims[0].load(), partial(_blamed, claims[0]))
+            return replaced(claims[0].load(), partial(_blamed, claims[0]))
     except PluginError as error:
         return _broken_command(name, error)
 
@@ -130,16 +142,8 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-v", "--verbose", is_flag=True, help="Log more: what is done and why.")
 @click.option(
     "-l", "--logfile", type=click.Path(dir_okay=False, path_type=Path), help="Log to this file, not to standard error."
-)
-@click.option(
-    "-b",
-    "--backupdir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(),
-    help="Directory of the repository; the current one by default.",
 )
 @click.option(
     "--plugins-dir",
@@ -150,20 +154,22 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show versions."
 )
 @click.pass_context
-def backy(
-    context: click.Context, verbose: bool, logfile: Path | None, backupdir: Path, plugins_dir: Path | None
-) -> None:
+def backy(context: click.Context, logfile: Path | None, plugins_dir: Path | None) -> None:
     """Back up images of virtual machines, block by block, and get them back.
 
-    SPEC names a revision: a number (0 is the newest), an id or its beginning, a tag, or 'last'.
+    SPEC names a revision: a number (0 is the newest), an id or its beginning, a tag, or 'last'. The options -b, -j, -c
+    and -v may stand behind the command, too.
     """
-    set_up_logging(logfile, verbose=verbose)
-    context.obj = backupdir
+    set_up_logging(logfile, verbose=output.kept("verbose", default=False))
+    context.obj = context.obj or Path()
     # Not an argument of everything that tells of events: the children of the scheduler have to see the same files.
     if plugins_dir:
         os.environ[VARIABLE] = str(plugins_dir.absolute())
     if logfile:
         log.info("$ %s", _shown(sys.argv))
+
+
+backy.params += options(hidden=False)
 
 
 def _shown(words: list[str]) -> str:
@@ -199,12 +205,9 @@ def _run(arguments: list[str] | None) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        if isinstance(error, click.NoSuchOption) and error.option_name in FORMER:
-            error = click.UsageError(f"No such option '{error.option_name}': {FORMER[error.option_name]}", error.ctx)
-        usage = StringIO()
-        error.show(usage)
-        click.echo(printable(usage.getvalue(), lines=True), err=True, nl=False)
-        _write_to_logfile(error.format_message())
+        if isinstance(error, click.UsageError) and error.ctx:
+            click.echo(error.ctx.get_usage(), err=True)
+        _tell(told(error))
         return ExitCode.USAGE if isinstance(error, click.UsageError) else ExitCode.FAILED
     except BaseException as error:  # noqa: BLE001  # this is where every error ends, as one line
         return _failed(error)
@@ -237,15 +240,15 @@ def _failed(error: BaseException) -> int:
         return ExitCode.FAILED
     message = "interrupted" if isinstance(error, click.Abort) else error_line(error)
     log.debug("this is where it happened:", exc_info=error)
-    click.echo(f"Error: {printable(message)}", err=True)
-    _write_to_logfile(message)
+    _tell(message)
     if is_full(error):
         return ExitCode.FULL
     return error.exit_code if isinstance(error, BackyError) else ExitCode.FAILED
 
 
-def _write_to_logfile(message: str) -> None:
-    """Log an error that is on standard error already, if there is a log file."""
+def _tell(message: str) -> None:
+    """Write why the command failed to standard error, and to the log file if there is one."""
+    click.echo(painted(f"Error: {printable(message)}", sys.stderr), err=True)
     if logs_to_file():
         log.error("%s", message)
 

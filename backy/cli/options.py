@@ -8,7 +8,10 @@ from typing import Any
 
 import click
 
+from backy.cli.completion import names_of, revisions, tags
+from backy.cli.output import kept
 from backy.errors import ConfigError
+from backy.plugins.discovery import Kind
 from backy.repository.revision import parse_tags
 from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
 
@@ -73,28 +76,45 @@ def settings_option(form: str, text: str) -> Decorator:
     return click.option("-o", "settings", metavar=form, multiple=True, callback=settings_of, help=text)
 
 
-revision_option = click.option(
-    "-r",
-    "--revision",
-    "specification",
-    metavar="SPEC",
+def revision_of(text: str, *names: str, **settings: Any) -> Decorator:  # noqa: ANN401  # as click has it
+    """Return the option that names a revision, or several, with other `settings` of click."""
+    names = names or ("-r", "--revision", "specification")
+    return click.option(*names, metavar="SPEC", shell_complete=revisions, help=text, **settings)
+
+
+revision_option = revision_of(
+    "Which revision: a number (0 is the newest), an id or its beginning, a tag, or 'last'.",
     default="latest",
     show_default=True,
-    help="Which revision: a number (0 is the newest), an id or its beginning, a tag, or 'last'.",
 )
 
-tags_argument = click.argument("tags", metavar="TAGS", callback=tags_of)
+wide_option = click.option(
+    "--wide", is_flag=True, help="Show all columns and whole ids, whatever the terminal's width."
+)
+
+tags_argument = click.argument("tags", metavar="TAGS", callback=tags_of, shell_complete=tags)
+
+
+def storage_option(form: str, text: str, **settings: Any) -> Decorator:  # noqa: ANN401  # as click has it
+    """Return the option that names a storage in the `form` that users give, with other `settings` of click."""
+    settings = settings or {"default": "chunked", "show_default": True}
+    return click.option("--storage", metavar=form, shell_complete=names_of(Kind.STORAGE), help=text, **settings)
+
 
 force_option = click.option("-f", "--force", is_flag=True, help="Take tags that the job's schedule does not have, too.")
 
 
-def configuration_of(text: str, default: Path | None = None) -> Decorator:
+def configuration_of(text: str, default: Callable[[], Path] | None = None) -> Decorator:
     """Return the option that names the scheduler's configuration."""
     names, kind = ("-c", "--config", "configuration"), click.Path(dir_okay=False, path_type=Path)
-    return click.option(*names, metavar="FILE", type=kind, default=default, show_default=bool(default), help=text)
+    shown = str(DEFAULT_CONFIGURATION) if default else None
+    return click.option(*names, metavar="FILE", type=kind, default=default, show_default=shown, help=text)
 
 
-configuration_option = configuration_of("The scheduler's configuration.", DEFAULT_CONFIGURATION)
+configuration_option = configuration_of("The scheduler's configuration.", lambda: kept("config", DEFAULT_CONFIGURATION))
+
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 
 cache_option = click.option(
     "--cache",

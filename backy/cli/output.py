@@ -7,24 +7,26 @@ there as well. `echo` and `descriptor` are the way to standard output.
 
 from __future__ import annotations
 
-import copy
 import fcntl
 import functools
 import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, TypeVar
 
 import click
 
 from backy.errors import TargetError
-from backy.terminal.plain import printable
+from backy.terminal.plain import painted, printable
 
+Value = TypeVar("Value")
 STANDARD_OUTPUT: Final = 1
 STANDARD_ERROR: Final = 2
 _DATA = f"{__name__}.data"
 """The name below which a running command finds the stream for its data."""
+TAKER: Final = "taker"
+"""The name of what takes answers in place of `print_json`, which prints them."""
 
 
 def separate() -> None:
@@ -63,23 +65,10 @@ def discard() -> None:
         os.close(null)
 
 
-def own(command: click.Command) -> click.Command:
-    """Return a copy of a command of backy in which `print` writes to standard error, and `echo` to standard output."""
+def kept_apart(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a callback of backy while which `print` writes to standard error, and `echo` to standard output."""
+
     # The whole command, not only calls of plugins: their threads and destructors print when they want to.
-    return replaced(command, _kept_apart)
-
-
-def replaced(command: click.Command, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> click.Command:
-    """Return a copy of a command, and of all below it, in which `wrap(callback)` stands for each callback."""
-    copied = copy.copy(command)
-    if isinstance(copied, click.Group):
-        copied.commands = {name: replaced(nested, wrap) for name, nested in copied.commands.items()}
-    if copied.callback is not None:
-        copied.callback = wrap(copied.callback)
-    return copied
-
-
-def _kept_apart(callback: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(callback)
     def run(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as click calls it
         # Kept in the context, which ends with the command.
@@ -112,7 +101,7 @@ def echoing(*, lines: bool = False) -> Callable[[object], None]:
 
     def write(text: object) -> None:
         if data is not None:
-            click.echo(printable(str(text), lines=lines), file=data)
+            click.echo(painted(printable(str(text), lines=lines), data), file=data)
 
     return write
 
@@ -125,14 +114,42 @@ def descriptor() -> int:
     return data.fileno()
 
 
-def is_terminal() -> bool:
-    """Return whether people read standard output."""
+def width() -> int | None:
+    """Return how many columns a table on standard output may take; None if that is no terminal."""
+    if (wanted := os.environ.get("COLUMNS", "")).isdecimal() and int(wanted):
+        return int(wanted)
     data = stream()
-    return data is not None and data.isatty()
+    # Some terminals say that they have none.
+    return (data is not None and data.isatty() and os.get_terminal_size(data.fileno()).columns) or None
+
+
+def answered(content: object) -> bool:
+    """Print `content` as JSON if '--json' was given, and return whether it was."""
+    if kept("json", default=False):
+        kept(TAKER, print_json)(content)
+    return kept("json", default=False)
+
+
+def answer(content: object, *texts: object) -> None:
+    """Print `content` as JSON if '--json' was given, and otherwise each of `texts` in a line."""
+    if not answered(content):
+        for text in texts:
+            echo(text)
+
+
+def keep(name: str, value: object) -> None:
+    """Keep a value, such as that of an option that all commands have, while the command runs."""
+    click.get_current_context().meta[f"backy.{name}"] = value
+
+
+def kept(name: str, default: Value) -> Value:
+    """Return the value that is kept under this name, or `default`."""
+    found: Value = click.get_current_context().meta.get(f"backy.{name}", default)
+    return found
 
 
 def chosen(found: object, *names: str) -> dict[str, Any]:
-    """Return some attributes by their names, for `print_json`."""
+    """Return some attributes by their names, for `answer`."""
     return {name: getattr(found, name) for name in names}
 
 
@@ -143,7 +160,9 @@ def print_json(content: object) -> None:
 
     text = msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
     # JSON has a way of its own to write out what is not printable, which is in texts only.
-    echo("\n".join([line if line.isprintable() else _escaped(line) for line in text.split("\n")]), lines=True)
+    lines = [line if line.isprintable() else _escaped(line) for line in text.split("\n")]
+    if (data := stream()) is not None:
+        click.echo("\n".join(lines), file=data)
 
 
 def _escaped(line: str) -> str:

@@ -151,8 +151,15 @@ def restore(group: Group, specification: str, target: Path, *, force: bool = Fal
     return chosen
 
 
-def forget(group: Group, specifications: Sequence[str], reason: str | None = None, *, force: bool = False) -> list[str]:
-    """Put groups into the trash, all disks of each; return their ids.
+def forget(
+    group: Group,
+    specifications: Sequence[str],
+    reason: str | None = None,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+) -> list[str]:
+    """Put groups into the trash, all disks of each; return their ids. A `dry_run` does nothing else, and asks nobody.
 
     Raises:
         RepositoryBusyError: another command uses the group.
@@ -169,6 +176,8 @@ def forget(group: Group, specifications: Sequence[str], reason: str | None = Non
         before = max(forgotten(one.records.journal.read(), now - LATELY) for one in repositories.values())
         if not force and (problem := too_much(group.history(), chosen, before)):
             raise ForgettingRefusedError(f"{problem}; '--force --reason TEXT' does it all the same")
+        if dry_run:
+            return list(chosen)
         for members in chosen.values():
             for name, revision in members.items():
                 told = {"job": repositories[name].job, "revision": revision.info}

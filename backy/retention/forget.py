@@ -37,6 +37,7 @@ def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
     force: bool = False,
     clock: Callable[[], datetime] = utc_now,
     events: Events | None = None,
+    dry_run: bool = False,
 ) -> list[str]:
     """Put the revisions that SPECs name into the trash, and drop what the source keeps for them; return their ids.
 
@@ -50,6 +51,7 @@ def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
         force: Whether to forget more than `too_much` allows, or what may be sound.
         clock: Returns the time.
         events: Has the plugins; None stands for the installed ones.
+        dry_run: Whether only to return the ids; no plugin is asked.
 
     Raises:
         RepositoryBusyError: a backup is running that needs a revision, or another command changes some.
@@ -75,6 +77,8 @@ def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
         before = forgotten(repository.records.journal.read(), now - LATELY)
         if not force and (problem := too_much(history, chosen, before)):
             raise ForgettingRefusedError(f"{problem}; '--force --reason TEXT' does it all the same")
+        if dry_run:
+            return list(chosen)
         # one whose record is damaged has nothing that a plugin could judge by
         for revision in found:
             told = {"job": repository.job, "revision": revision.info}

@@ -1,7 +1,20 @@
 """Texts that control no terminal, whatever is in them: a repository, an image or a client may come from anybody."""
 
 import logging
-from typing import Any
+import os
+import re
+from typing import Any, Final, TextIO
+
+_ALARMING: Final = re.compile(
+    r"\b(ERROR|Error|CRITICAL|WARNING|UNKNOWN|TOO OLD|late|failed|distrusted|wrong|torn|damaged)\b"
+)
+
+
+def painted(text: str, stream: TextIO) -> str:
+    """Return a text in which words that alarm are red, if `stream` leads to a terminal and nobody objects."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb" or not stream.isatty():
+        return text
+    return _ALARMING.sub("\x1b[31m\\g<0>\x1b[0m", text)
 
 
 def printable(text: str, *, lines: bool = False) -> str:

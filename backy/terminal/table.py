@@ -1,43 +1,72 @@
-"""Tables of text, as wide and as long as their content."""
+"""Tables of text, which fit into the width of a terminal."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from textwrap import wrap
 from typing import TypeVar
 
 from backy.terminal.plain import printable
 
 Shown = TypeVar("Shown")
-ROUND = ("╭─┬╮", "│ │", "├─┼┤", "╰─┴╯")
-ASCII = ("+-++", "| |", "+-++", "+-++")
+GAP = "  "
+"""Stands between columns, and before what is told below a row."""
+CAUSE = "Cause"
+"""The heading of texts that may be long, and that most rows do not have."""
+LEAST = 10
+"""No column is made narrower, in columns of a terminal."""
 
 
-def columns(
-    found: Iterable[Shown], shown: Mapping[str, Callable[[Shown], str]], right: Sequence[str], *, round_corners: bool
+def table(
+    found: Iterable[Shown],
+    shown: Mapping[str, Callable[[Shown], str | None]],
+    right: Sequence[str] = (),
+    folding: Sequence[str] = (),
+    width: int | None = None,
 ) -> str:
-    """Return a table with a row for each of `found`; `shown` has headings, and what makes the cell below them."""
-    rows = [[cell(one) for cell in shown.values()] for one in found]
-    return table(list(shown), rows, right, round_corners=round_corners)
+    """Return a table with a row for each of `found`; `shown` has headings, and what makes the cell below them.
+
+    Columns in `right` are justified to the right. Without room in `width`, cells of the columns in `folding` take
+    several lines, and what is below `CAUSE`, which may be the last heading, stands below the rows.
+    """
+    # Not rich.table: that takes seconds for a thousand lines.
+    rows = [list(shown), *([printable(cell(one) or "") for cell in shown.values()] for one in found)]
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    narrow = [index for index, heading in enumerate(shown) if heading in folding]
+    notes = [""] * len(rows)
+    if width is not None and _excess(widths, width) and CAUSE in shown:
+        widths.pop()
+        notes = [row.pop() for row in rows]
+        notes[0] = ""  # what stands below a row needs no heading
+    while width is not None and _excess(widths, width) and any(widths[index] > LEAST for index in narrow):
+        widths[max(narrow, key=widths.__getitem__)] -= 1
+    justified = [heading in right for heading in shown]
+    heading, *lines = [
+        [*_lines(row, widths, justified), *(GAP + line for line in _folded(note, (width or 0) - len(GAP)) if line)]
+        for row, note in zip(rows, notes, strict=True)
+    ]
+    rule = GAP.join("-" * one for one in widths)
+    return "\n".join([*heading, rule, *(line for one in lines for line in one)])
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], *, round_corners: bool) -> str:
-    """Return a table with `headings` and `rows`; justify the columns in `right` to the right."""
-    # Not rich.table: that wraps cells to the width of a terminal, and takes seconds for a thousand lines.
-    top, line, middle, bottom = ROUND if round_corners else ASCII
-    # Here, as a cell that goes on in another line could pretend to be a row.
-    rows = [list(map(printable, row)) for row in rows]
-    widths = [max(map(_width, column)) for column in zip(headings, *rows, strict=True)]
+def _excess(widths: Sequence[int], width: int) -> bool:
+    """Return whether columns with these widths need more than `width`."""
+    return sum(widths) + len(GAP) * (len(widths) - 1) > width
 
-    def rule(corners: str) -> str:
-        return corners[0] + corners[2].join(corners[1] * (width + 2) for width in widths) + corners[3]
 
-    def cells(row: Sequence[str]) -> Iterator[str]:
-        for text, heading, width in zip(row, headings, widths, strict=True):
-            blanks = " " * (width - _width(text))
-            yield blanks + text if heading in right else text + blanks
+def _lines(row: Sequence[str], widths: Sequence[int], justified: Sequence[bool]) -> Iterator[str]:
+    """Yield the lines of a row."""
+    for parts in zip_longest(*map(_folded, row, widths), fillvalue=""):
+        cells = zip(parts, widths, justified, strict=False)
+        blanks = [(text, " " * (width - _width(text)), to_right) for text, width, to_right in cells]
+        yield GAP.join(f"{blank}{text}" if to_right else f"{text}{blank}" for text, blank, to_right in blanks).rstrip()
 
-    def content(row: Sequence[str]) -> str:
-        return f"{line[0]} {f' {line[2]} '.join(cells(row))} {line[2]}"
 
-    return "\n".join([rule(top), content(headings), rule(middle), *map(content, rows), rule(bottom)])
+def _folded(text: str, width: int) -> list[str]:
+    """Return the lines that a text takes in `width` columns of a terminal."""
+    if _width(text) <= width:
+        return [text]
+    # A character that is no ASCII takes two columns at most.
+    return wrap(text, max(width if text.isascii() else width // 2, 1)) or [""]
 
 
 def _width(text: str) -> int:

@@ -1,5 +1,6 @@
 """Phrases that many texts share: near misses, counts, sizes, times and lengths of time."""
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
@@ -56,6 +57,17 @@ def local_zone(moments: Iterable[datetime | None]) -> str:
     """Return the name of the local time zone, for the heading of a column of `moments`."""
     # The first moment that is known decides, because the name differs in summer and in winter.
     return next((moment.astimezone().tzname() for moment in moments if moment), None) or "UTC"
+
+
+TO_MINUTES = 16
+"""Length of the part of a time that tells no seconds."""
+
+
+def short_ids(ids: Iterable[str]) -> dict[str, str]:
+    """Return of each id the beginning by which people name it: 12 characters, or all if that begins another one."""
+    ids = list(ids)
+    begun = Counter(one[:12] for one in ids)
+    return {one: one[:12] if begun[one[:12]] == 1 else one for one in ids}
 
 
 def length_of_time(seconds: float | None) -> str:

@@ -142,7 +142,7 @@ def test_a_stream_that_is_cut_short_is_one_line_and_makes_nothing(
         (["."], 1, ".: Is a directory"),
         (["config"], 1, "config is neither a stream of 'rbd export-diff' nor one of"),
         (["--tags", "a,,b", "config"], 2, "a tag is empty"),
-        ([], 2, "Missing argument 'FILE'"),
+        ([], 2, "FILE is missing"),
     ],
 )
 def test_what_can_not_be_imported_is_one_line(

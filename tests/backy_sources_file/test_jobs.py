@@ -113,7 +113,7 @@ def test_a_file_system_that_tells_too_little_is_found_out(job, image, tmp_path, 
     outputs = [job("backup", tag).err for tag in ("two", "three", "four")]
     assert [output != "" for output in outputs].count(True) == 1
     assert "now all of it is read" in "".join(outputs)
-    assert json.loads(job("reports", "list", "--json").out)[0]["index"] == 2
+    assert json.loads(job("reports", "list", "--json").out)["reports"][0]["index"] == 2
     repository = Repository.open(tmp_path / "vm")
     with repository.image(repository.records.history()[-1]) as stored:
         assert stored.pread(0, stored.size) == image.read_bytes()

@@ -189,7 +189,7 @@ def test_a_deep_scrub_finds_all_damage_and_distrusts_what_refers_to_it(
     assert found["distrusted"] == ids(repository, case.referring)
     assert distrusted(repository) == case.referring
     assert next(iter(sorted(bad))) in done.err
-    assert {report["chunk_id"] for report in json.loads(call("reports", "list", "--json").out)} == bad
+    assert {report["chunk_id"] for report in json.loads(call("reports", "list", "--json").out)["reports"]} == bad
 
     kept = evidence(repository, tree)
     assert call("scrub", "deep").code == 1
@@ -242,7 +242,7 @@ def test_a_backup_repairs_what_the_source_still_has(
     assert (tmp_path / "restored").read_bytes() == image.read_bytes()
     if case.repaired:
         assert "repaired from the source" in done.err
-        reports = json.loads(call("reports", "list", "--json").out)
+        reports = json.loads(call("reports", "list", "--json").out)["reports"]
         assert {report["chunk_id"] for report in reports if report["repaired"]} == bad
         assert distrusted(repository) == set()
         assert call("scrub", "deep").code == 0

@@ -70,7 +70,11 @@ def test_each_plugin_is_installed_with_what_it_needs(
 ) -> None:
     made = environment("--find-links", wheelhouse, wheels[package])
 
-    (plugin,) = (line for line in json.loads(made.backy("plugins", "--check", "--json").stdout) if line["name"] == name)
+    (plugin,) = (
+        line
+        for line in json.loads(made.backy("plugins", "--check", "--json").stdout)["plugins"]
+        if line["name"] == name
+    )
     assert (plugin["state"], plugin["cause"]) == ("ok", None)
     made.pip("check")
 
@@ -102,7 +106,7 @@ def test_the_default_storage_is_named_where_it_is_missing(
 def test_all_extras_can_be_installed(environment: Callable, wheelhouse: Path, wheels: dict[str, Path]) -> None:
     made = environment("--find-links", wheelhouse, f"backy[all] @ {wheels['backy'].as_uri()}")
 
-    listed = json.loads(made.backy("plugins", "--check", "--json").stdout)
+    listed = json.loads(made.backy("plugins", "--check", "--json").stdout)["plugins"]
     assert [line["name"] for line in listed if line["kind"] == "source"] == [
         "ceph-rbd",
         "file",
@@ -140,7 +144,7 @@ def test_a_third_partys_broken_parts_harm_only_who_uses_them(third_party, tmp_pa
     line = f"verifier 'misspelt' of backy-sources-pattern 0.1 is broken: {cause}"
     listed = {
         (line["kind"], line["name"]): line
-        for line in json.loads(third_party.backy("plugins", "--check", "--json").stdout)
+        for line in json.loads(third_party.backy("plugins", "--check", "--json").stdout)["plugins"]
     }
     assert listed["verifier", "misspelt"]["state"] == "failed"
     assert listed["verifier", "misspelt"]["cause"] == cause

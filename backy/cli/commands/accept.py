@@ -5,12 +5,14 @@ from pathlib import Path
 import click
 
 from backy.cli.disks import each_disk, repository_of
-from backy.cli.output import echo
+from backy.cli.options import revision_of
+from backy.cli.output import answer
+from backy.cli.revisions import described
 from backy.errors import RevisionNotFoundError
 
 
 @click.command("accept")
-@click.option("-r", "--revision", "specification", metavar="SPEC", help="The revision that shrank. Default: all.")
+@revision_of("The revision that shrank. Default: all.")
 @each_disk
 def command(directory: Path, specification: str | None) -> None:
     """Say that an image was meant to shrink, or to lose all data.
@@ -21,9 +23,7 @@ def command(directory: Path, specification: str | None) -> None:
     from backy.retention.tags import accept
 
     released = accept(repository_of(directory), specification)
-    for revision in released:
-        echo(f"{revision.id} {','.join(revision.tags)}")
     if not released and specification is not None:
         raise RevisionNotFoundError(f"no revision is held because of '{specification}'; 'backy status' shows the tags")
-    if not released:
-        echo("No revision is held")
+    texts = [f"{revision.id} {','.join(revision.tags)}" for revision in released] or ["No revision is held"]
+    answer({"revisions": [*map(described, released)]}, *texts)

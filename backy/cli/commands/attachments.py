@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import revision_option
-from backy.cli.output import echo
+from backy.cli.output import answer
 
 
 @click.command("attachments")
@@ -26,5 +26,6 @@ def command(directory: Path, specification: str, into: Path | None, force: bool)
     files = attachments(directory, specification)
     if into is not None:
         save(files, into, force=force)
-    for name, content in files.items():
-        echo(f"{len(content):>8} {name}")
+    sizes = {name: len(content) for name, content in files.items()}
+    texts = [f"{size:>8} {name}" for name, size in sizes.items()]
+    answer({"attachments": [{"name": name, "size": size} for name, size in sizes.items()]}, *texts)

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from backy.cli.options import force_option, tags_argument
-from backy.cli.output import discard, echo
+from backy.cli.output import answer, discard
+from backy.cli.revisions import described
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +40,13 @@ def command(directory: Path, tags: tuple[str, ...], force: bool, configure: bool
         check_tags(found.config, tags)
     with steps() as show:
         if isinstance(found, Repository):
-            revision = Backup(found, tags, steps=show).run()
-            lines = [f"{revision.id} {revision.verification}"]
+            members = {"": Backup(found, tags, steps=show).run()}
         else:
-            members = backup(found, tags, steps=show).members
-            lines = [f"{revision.id} {name}: {revision.verification}" for name, revision in members.items()]
+            members = {f"{name}: ": one for name, one in backup(found, tags, steps=show).members.items()}
+    texts = [f"{one.id} {name}{one.verification}" for name, one in members.items()]
     try:
-        echo("\n".join(lines), lines=True)
+        answer({"revisions": [*map(described, members.values())]}, *texts)
     except OSError as error:
         # Who can not be told of it shall not make it again.
-        log.warning("%s is complete, but standard output can not be written: %s", lines[0].split()[0], error.strerror)
+        log.warning("%s is complete, but standard output can not be written: %s", texts[0].split()[0], error.strerror)
         discard()

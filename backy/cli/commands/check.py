@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import configuration_option
-from backy.cli.output import echo
+from backy.cli.output import answer, chosen
 
 
 @click.command("check")
@@ -22,6 +22,9 @@ def command(context: click.Context, configuration: Path) -> None:
     from backy.scheduler.monitoring.check import examine
 
     verdict = examine(configuration)
-    echo(verdict, lines=True)
+    answer(
+        {"state": verdict.state.name, **chosen(verdict, "summary", "performance", "details")},
+        *str(verdict).splitlines(),
+    )
     # Not an `ExitCode`: Nagios gives these numbers other meanings.
     context.exit(verdict.state)

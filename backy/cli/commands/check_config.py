@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import configuration_option
-from backy.cli.output import echo
+from backy.cli.output import answer
 from backy.errors import ConfigError
 from backy.text.phrases import counted
 
@@ -29,12 +29,12 @@ def command(configuration: Path) -> None:
     try:
         found, unknown = check(configuration)
     except ConfigurationError as error:
-        for problem in error.problems:
-            echo(problem.located(configuration))
+        problems = [problem.located(configuration) for problem in error.problems]
+        answer({"problems": problems}, *problems)
         former = any(_FORMER.search(str(problem)) for problem in error.problems)
         hint = f"; 'backy upgrade --rewrite {configuration}' makes it one of backy 3" if former else ""
         raise ConfigError(f"{configuration} has {counted(len(error.problems), 'problem')}{hint}") from error
     parts = f"{counted(len(found.jobs), 'job')}, {counted(len(found.schedules), 'schedule')}"
-    echo(f"{configuration} is sound: {parts}")
-    for what in unknown:
-        echo(f"not looked at, as this user may not: {what}")
+    content = {"problems": [], "jobs": len(found.jobs), "schedules": len(found.schedules), "unknown": unknown}
+    others = [f"not looked at, as this user may not: {what}" for what in unknown]
+    answer(content, f"{configuration} is sound: {parts}", *others)

@@ -5,16 +5,15 @@ from pathlib import Path
 import click
 
 from backy.cli.options import configuration_option
-from backy.cli.output import echo, print_json
+from backy.cli.output import answer
 from backy.errors import BackyError
 
 
 # Unknown options are words of COMMAND: a regular expression may begin with a dash.
 @click.command("client", context_settings={"ignore_unknown_options": True})
 @configuration_option
-@click.option("--json", "as_json", is_flag=True, help="Print the answer for programs.")
 @click.argument("words", metavar="COMMAND [ARGUMENT]...", nargs=-1, required=True, type=click.UNPROCESSED)
-def command(configuration: Path, as_json: bool, words: tuple[str, ...]) -> None:
+def command(configuration: Path, words: tuple[str, ...]) -> None:
     """Send COMMAND to the running scheduler and print its answer.
 
     'jobs [REGEX]' lists the jobs, 'status' counts them, 'run JOB' and 'runall' run some at once, 'reload' reads the
@@ -26,7 +25,5 @@ def command(configuration: Path, as_json: bool, words: tuple[str, ...]) -> None:
     reply = ask(load_location(configuration).base_dir, words)
     if not reply.ok:
         raise BackyError(reply.text)
-    if as_json:
-        print_json(reply.data)
-    else:
-        echo(reply.text, lines=True)
+    content = reply.data if isinstance(reply.data, dict) else {"answer": reply.data}
+    answer(content, *reply.text.splitlines())

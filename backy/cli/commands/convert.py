@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from backy.cli.options import settings_option
-from backy.cli.output import echo
+from backy.cli.options import settings_option, storage_option
+from backy.cli.output import answer
 from backy.errors import DamageError
 from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
 from backy.text.phrases import counted
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 @click.command("convert")
-@click.option("--storage", metavar="NAME", required=True, help="How images are to be kept.")
+@storage_option("NAME", "How images are to be kept.", required=True)
 @settings_option(
     "storage.KEY=VALUE",
     "A key of the section 'storage', such as 'storage.name', the folder; may be given several times.",
@@ -48,7 +48,8 @@ def command(directory: Path, storage: str, settings: dict[str, dict[str, Any]]) 
         log.warning(text, job.config.storage.type, job.name, storage)
     with steps() as conversion.steps:
         done = conversion.run()
-    echo(f"Converted {counted(len(done.revisions), 'revision')} to '{storage}'")
+    text = f"Converted {counted(len(done.revisions), 'revision')} to '{storage}'"
+    answer({"revisions": [{"id": one} for one in done.revisions], "failed": done.failed}, text)
     # Reported last: the revisions that are not damaged have been converted all the same.
     if done.failed:
         # One cause is enough for a line: most often a bad disk is the cause of all.

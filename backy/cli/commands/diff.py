@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backy.cli.output import echo, print_json
+from backy.cli.completion import revisions
+from backy.cli.output import answered, echo
 from backy.errors import DamageError
 from backy.text.phrases import counted, size
 
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
 
 
 @click.command("diff")
-@click.option("--json", "as_json", is_flag=True, help="Print an object.")
-@click.argument("old", metavar="OLD")
-@click.argument("new", metavar="NEW")
+@click.argument("old", metavar="OLD", shell_complete=revisions)
+@click.argument("new", metavar="NEW", shell_complete=revisions)
 @click.pass_obj
-def command(directory: Path, as_json: bool, old: str, new: str) -> None:
+def command(directory: Path, old: str, new: str) -> None:
     """List the ranges of the revision NEW that differ from the revision OLD. Each is given as a SPEC.
 
     Each line has offset and length in bytes of a range that changed, and whether it is data or zeroes now. Pages of 4
@@ -35,11 +35,9 @@ def command(directory: Path, as_json: bool, old: str, new: str) -> None:
     before, after = repository.records.select(old), repository.records.select(new)
     with steps() as show, repository.image(before) as first, repository.image(after) as second:
         found = compare(first, second, show)
-    if as_json:
-        # By their ids: a tag or a number may mean another revision tomorrow.
-        revisions = {name: {"id": one.id, "size": one.size} for name, one in (("old", before), ("new", after))}
-        print_json({**revisions, **_figures(found)})
-    else:
+    # By their ids: a tag or a number may mean another revision tomorrow.
+    ends = {name: {"id": one.id, "size": one.size} for name, one in (("old", before), ("new", after))}
+    if not answered({**ends, **_figures(found)}):
         _show(found)
     # Last, and as an error: the list is complete, but says too much.
     if found.damaged:

@@ -6,14 +6,16 @@ from pathlib import Path
 import click
 
 from backy.cli.disks import each_disk, repository_of
-from backy.cli.output import echo
+from backy.cli.options import revision_of
+from backy.cli.output import answer
+from backy.cli.revisions import described
 from backy.text.phrases import counted
 
 _DATE = click.DateTime(formats=["%Y-%m-%d"])
 
 
 @click.command("distrust")
-@click.option("-r", "--revision", "specification", metavar="SPEC", help="Distrust this revision only.")
+@revision_of("Distrust this revision only.")
 @click.option("-f", "--from", "first", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and later.")
 @click.option("-u", "--until", "last", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and earlier.")
 @click.option("--all", "everything", is_flag=True, help="Distrust all revisions.")
@@ -35,4 +37,4 @@ def command(
         raise click.UsageError("name revisions by --revision, --from or --until, or all of them by --all alone")
     days = {name: day.date() for name, day in (("first", first), ("last", last)) if day}
     distrusted = distrust(repository_of(directory), specification, **days)
-    echo(f"Distrusted {counted(len(distrusted), 'revision')}")
+    answer({"revisions": [*map(described, distrusted)]}, f"Distrusted {counted(len(distrusted), 'revision')}")

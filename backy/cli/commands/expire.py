@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
-from backy.cli.output import echo
+from backy.cli.options import dry_run_option
+from backy.cli.output import answer
 from backy.text.phrases import counted, local_time
 
 
 @click.command("expire")
-@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@dry_run_option
 @click.pass_obj
 def command(directory: Path, dry_run: bool) -> None:
     """Remove the tags that have expired by the job's schedule, and the revisions that have no tags left.
@@ -26,23 +27,26 @@ def command(directory: Path, dry_run: bool) -> None:
     from backy.retention.forget import due, expire
 
     found = opened(directory) or Repository.open(directory)
+    config = found.config
     # Said in words: "Removed 0 revisions" would hide that none will ever be.
-    if not found.config.schedule:
-        echo("Nothing expires: the repository's config has no schedule")
-        return
-    if not found.config.expire:
-        echo("Nothing expires: the repository's config says 'expire: false'")
+    if not config.schedule or not config.expire:
+        why = "says 'expire: false'" if config.schedule else "has no schedule"
+        answer({"revisions": [], "waiting": 0}, f"Nothing expires: the repository's config {why}")
         return
     # The clock itself for `expire`: it is read when no other command changes the revisions.
     if isinstance(found, Repository):
         done, waiting = due(found, utc_now()) if dry_run else expire(found, utc_now)
     else:
         done, waiting = acts.due(found, utc_now()) if dry_run else acts.expire(found, utc_now)
+    expired = [{"id": one.id, "tags": one.tags, "remaining": remaining} for one, remaining in done]
+    texts = []
     for revision, remaining in done:
         what = f"loses {','.join(tag for tag in revision.tags if tag not in remaining)}" if remaining else "is removed"
-        echo(f"{revision.id}  {local_time(revision.timestamp)}  {','.join(revision.tags)}: {what}")
+        texts.append(f"{revision.id}  {local_time(revision.timestamp)}  {','.join(revision.tags)}: {what}")
     removed = sum(not expiry.remaining for expiry in done)
     verb = "Would remove" if dry_run else "Removed"
-    echo(f"{verb} {counted(removed, 'revision')}, and tags of {counted(len(done) - removed, 'other')}")
+    texts.append(f"{verb} {counted(removed, 'revision')}, and tags of {counted(len(done) - removed, 'other')}")
     if waiting:
-        echo(f"{counted(waiting, 'more waits', 'more wait')}: no more go at a time than were made since, and one")
+        held = counted(waiting, "more waits", "more wait")
+        texts.append(f"{held}: no more go at a time than were made since, and one")
+    answer({"revisions": expired, "waiting": waiting}, *texts)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import revision_option
-from backy.cli.output import echo
+from backy.cli.output import answer
 
 
 @click.command("find")
@@ -23,7 +23,7 @@ def command(directory: Path, specification: str, only_id: bool) -> None:
 
     repository = Repository.open(shown_directory(directory) or directory)
     # The id needs no image: it is there even if nothing shows the revision as a file.
-    if only_id:
-        echo(repository.records.select(specification).id)
-    else:
-        echo(image_path(repository, repository.records.select_image(specification)))
+    select = repository.records.select if only_id else repository.records.select_image
+    revision = select(specification)
+    path = None if only_id else image_path(repository, revision)
+    answer({"revision": revision.id, "path": path and str(path)}, path or revision.id)

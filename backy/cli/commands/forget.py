@@ -4,18 +4,16 @@ from pathlib import Path
 
 import click
 
-from backy.cli.output import echo
+from backy.cli.options import dry_run_option, revision_of
+from backy.cli.output import answer
 
 
 @click.command("forget")
-@click.option(
-    "-r",
-    "--revision",
-    "specifications",
-    metavar="SPEC",
+@revision_of(
+    "Which revision, may be repeated; the full id also removes one whose record is damaged.",
+    *("-r", "--revision", "specifications"),
     required=True,  # no default: a revision is not removed because a word was forgotten
     multiple=True,
-    help="Which revision, may be repeated; the full id also removes one whose record is damaged.",
 )
 @click.option(
     "--force",
@@ -23,8 +21,9 @@ from backy.cli.output import echo
     help="Forget the last good revision, many, or one whose state can not be read; needs --reason.",
 )
 @click.option("--reason", metavar="TEXT", help="Why; the journal keeps it.")
+@dry_run_option
 @click.pass_obj
-def command(directory: Path, specifications: tuple[str, ...], force: bool, reason: str | None) -> None:
+def command(directory: Path, specifications: tuple[str, ...], force: bool, reason: str | None, dry_run: bool) -> None:
     """Put revisions into the trash.
 
     'backy undelete' brings them back. 'backy purge' frees the space that only they used when their time in the trash is
@@ -40,8 +39,8 @@ def command(directory: Path, specifications: tuple[str, ...], force: bool, reaso
     if reason and not reason.isprintable():
         raise click.UsageError("--reason has characters that can not be printed")
     if group := opened(directory):
-        gone = acts.forget(group, specifications, reason, force=force)
+        gone = acts.forget(group, specifications, reason, force=force, dry_run=dry_run)
     else:
-        gone = forget(Repository.open(directory), specifications, reason, force=force)
-    for revision_id in gone:
-        echo(f"Forgot {revision_id}")
+        gone = forget(Repository.open(directory), specifications, reason, force=force, dry_run=dry_run)
+    verb = "Would forget" if dry_run else "Forgot"
+    answer({"revisions": [{"id": one} for one in gone]}, *(f"{verb} {one}" for one in gone))

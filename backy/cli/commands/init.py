@@ -6,22 +6,19 @@ from typing import Any
 
 import click
 
-from backy.cli.options import settings_option
-from backy.cli.output import echo
+from backy.cli.completion import names_of
+from backy.cli.options import settings_option, storage_option
+from backy.cli.output import answer
+from backy.cli.revisions import described
+from backy.plugins.discovery import Kind
 from backy.text.phrases import counted
 
 
 @click.command("init")
-@click.argument("source_type", metavar="TYPE", required=False)
+@click.argument("source_type", metavar="TYPE", required=False, shell_complete=names_of(Kind.SOURCE))
 @click.argument("source", metavar="SOURCE", required=False)
 @click.option("--from", "origin", metavar="TYPE:ARGUMENT", help="Make it anew of what a storage keeps.")
-@click.option(
-    "--storage",
-    metavar="NAME[:ARGUMENT]",
-    default="chunked",
-    show_default=True,
-    help="How, and where, images are kept.",
-)
+@storage_option("NAME[:ARGUMENT]", "How, and where, images are kept.")
 @settings_option(
     "SECTION.KEY=VALUE", "A key of a section of 'config', such as 'verifier.type=sample'; may be given several times."
 )
@@ -49,19 +46,23 @@ def command(
         if source_type is not None:
             raise click.UsageError("'--from' takes no SOURCE: the new repository has none")
         rebuilt = rebuild_repository(directory, origin, settings)
-        count = counted(len(rebuilt.records.survey()[0]), "revision")
-        echo(f"Made the repository in {rebuilt.directory} anew, with {count}")
+        revisions = rebuilt.records.survey()[0]
+        text = f"Made the repository in {rebuilt.directory} anew, with {counted(len(revisions), 'revision')}"
+        answer({"directory": str(rebuilt.directory), "revisions": [*map(described, revisions)]}, text)
         return
     if source_type is None or source is None:
-        raise click.UsageError(f"Missing argument '{'SOURCE' if source_type else 'TYPE'}'.")
+        raise click.UsageError(f"{'SOURCE' if source_type else 'TYPE'} is missing; 'backy init --help' tells more")
     repository = make_repository(directory, source_type, source, storage, settings)
-    # With the whole path: the directory may have come from -b, or from where the shell happened to be.
-    echo(f"Made a repository in {repository.directory}")
     backy = f"backy -b {shlex.quote(str(repository.directory))}"
-    echo(f"To back up:    {backy} backup daily")
-    echo(f"To get at it:  {backy} mount MOUNTPOINT, and every revision is a raw image for dd and other tools")
+    texts = [
+        # With the whole path: the directory may have come from -b, or from where the shell happened to be.
+        f"Made a repository in {repository.directory}",
+        f"To back up:    {backy} backup daily",
+        f"To get at it:  {backy} mount MOUNTPOINT, and every revision is a raw image for dd and other tools",
+    ]
     if storage == "chunked" and _works("cow", repository.directory):
-        echo("Files can share blocks here: '--storage cow' keeps raw images without a mount, and uncompressed")
+        texts.append("Files can share blocks here: '--storage cow' keeps raw images without a mount, and uncompressed")
+    answer({"directory": str(repository.directory), "revisions": []}, *texts)
 
 
 def _works(storage: str, directory: Path) -> bool:

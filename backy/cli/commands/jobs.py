@@ -5,17 +5,17 @@ from pathlib import Path
 
 import click
 
-from backy.cli.options import configuration_option
-from backy.cli.output import echo, is_terminal, print_json
+from backy.cli.options import configuration_option, wide_option
+from backy.cli.output import answered, echo, width
 
 log = logging.getLogger(__name__)
 
 
 @click.command("jobs")
 @configuration_option
-@click.option("--json", "as_json", is_flag=True, help="Print a list of objects with all details.")
+@wide_option
 @click.argument("pattern", metavar="[REGEX]", default="")
-def command(configuration: Path, as_json: bool, pattern: str) -> None:
+def command(configuration: Path, wide: bool, pattern: str) -> None:
     """List all jobs of the scheduler, or those whose name has a match of the regular expression REGEX.
 
     The list comes from the scheduler's status file: no scheduler has to run, and it may be some seconds old. If no
@@ -26,12 +26,10 @@ def command(configuration: Path, as_json: bool, pattern: str) -> None:
 
     found = recorded(configuration)
     jobs = selected(found.status.jobs, pattern)
-    if as_json:
+    if answered({"jobs": jobs}):
         if found.doubt:
             log.warning("%s", found.doubt)
-        print_json(jobs)
     else:
         if found.doubt:
             echo(found.doubt)
-        # Plain where it is piped: scripts and grep read ASCII.
-        echo(job_table(jobs, round_corners=is_terminal()), lines=True)
+        echo(job_table(jobs, None if wide else width(), wide=wide), lines=True)

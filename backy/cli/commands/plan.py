@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backy.cli.options import revision_option
-from backy.cli.output import chosen, echo, print_json
+from backy.cli.output import answered, chosen, echo
+from backy.cli.usage import Group
 from backy.errors import DamageError
 from backy.text.phrases import counted, length_of_time, local_time, size
 
@@ -17,16 +18,15 @@ if TYPE_CHECKING:
     from backy.repository.revision import Revision
 
 
-@click.group("plan")
+@click.group("plan", cls=Group)
 def command() -> None:
     """Estimate what a command would do, without doing it."""
 
 
 @command.command("restore")
 @revision_option
-@click.option("--json", "as_json", is_flag=True, help="Print an object.")
 @click.pass_obj
-def restore(directory: Path, specification: str, as_json: bool) -> None:
+def restore(directory: Path, specification: str) -> None:
     """Estimate how much 'backy restore' reads and writes and how long it takes, and find chunks that it can not read.
 
     Checks that all files are there, and reads a few chunks to measure the speed; the target may be slower. Damage
@@ -42,9 +42,7 @@ def restore(directory: Path, specification: str, as_json: bool) -> None:
     revision = repository.records.select_image(specification)
     with steps() as show, repository.image(revision) as image:
         found = forecast(image, show, time.monotonic)
-    if as_json:
-        print_json(_figures(revision, found))
-    else:
+    if not answered(_figures(revision, found)):
         echo(f"Revision  {revision.id} of {local_time(revision.timestamp, zone=True)}")
         _show(found)
     # An error, so that scripts notice before they rely on this restore.

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import click
 
-from backy.cli.output import echo, is_terminal, print_json
+from backy.cli.output import answer, answered, echo, width
+from backy.cli.usage import Group
 from backy.errors import ExitCode, PluginError
 from backy.plugins.discovery import Kind, Plugin, advertised, conflict, contenders, unreadable
 from backy.text.phrases import did_you_mean
@@ -27,11 +29,10 @@ class Listed:
     cause: str | None
 
 
-@click.group("plugins", invoke_without_command=True)
+@click.group("plugins", cls=Group, invoke_without_command=True)
 @click.option("--check", is_flag=True, help="Load each plugin in a process of its own, to see whether it can be used.")
-@click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
 @click.pass_context
-def command(context: click.Context, check: bool, as_json: bool) -> None:
+def command(context: click.Context, check: bool) -> None:
     """List the installed plugins and their distributions.
 
     None of them is loaded, unless you ask for it by '--check'. Then the command fails if any can not be used. Such a
@@ -43,9 +44,7 @@ def command(context: click.Context, check: bool, as_json: bool) -> None:
     # A distribution that can not be read may have plugins.
     listed = [Listed("distribution", "?", "?", "?", "failed", cause) for cause in unreadable()]
     listed += _lines(list(_installed()), check=check)
-    if as_json:
-        print_json(listed)
-    else:
+    if not answered({"plugins": listed}):
         _print_table(listed)
         # One that is installed and broken looks like one that works.
         if any(line.state == "installed" for line in listed):
@@ -68,8 +67,10 @@ def show(name: str) -> None:
     if not found:
         hint = did_you_mean(name, [plugin.name for plugin, _ in installed])
         raise PluginError(f"no plugin '{name}'; {hint}'backy plugins' lists what is installed")
-    for plugin, claims in found:
-        line, text = _line(plugin, claims, check=True)
+    lines = [(plugin, *_line(plugin, claims, check=True)) for plugin, claims in found]
+    if answered({"plugins": [{**asdict(line), "documentation": text} for _, line, text in lines]}):
+        return
+    for plugin, line, text in lines:
         echo(f"{plugin}: {line.state}")
         echo(f"  entry point: {plugin.value}")
         if line.cause:
@@ -78,47 +79,25 @@ def show(name: str) -> None:
             echo("\n" + "\n".join(f"  {part}".rstrip() for part in text.splitlines()), lines=True)
 
 
-@command.group("new")
-def new() -> None:
-    """Write the first files of a plugin."""
+@command.command("new")
+@click.argument("kind", metavar="KIND", type=click.Choice([kind.word for kind in Kind]))
+@click.argument("name")
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    default=Path(),
+    help="Folder to make the package in; the current one by default.",
+)
+def new(kind: str, name: str, into: Path) -> None:
+    """Write a small package for a plugin NAME. It works and its tests pass; change it as you need.
 
+    KIND is source, storage, verifier, moment, hook or command. NAME is what users write for it: the type, as in 'backy
+    init NAME SOURCE' or in 'verifier: NAME' of a configuration, or the command. Messages name a hook by it.
+    """
+    from backy.testing.skeleton.packages import begin
 
-_WHAT_A_NAME_IS = {
-    Kind.SOURCE: "the type that users give, as in 'backy init NAME SOURCE'",
-    Kind.STORAGE: "the type that users give, as in 'backy init --storage NAME TYPE SOURCE'",
-    Kind.VERIFIER: "the type that users give, as in 'verifier: NAME' in a configuration",
-    Kind.MOMENT: "the type that users give, as in 'moment: {type: NAME}' in a configuration",
-    Kind.HOOK: "the name that messages have",
-    Kind.COMMAND: "the command that users give, as in 'backy NAME'",
-}
-
-
-def _new(kind: Kind) -> click.Command:
-    """Return the command that begins a plugin of `kind`."""
-
-    @click.command(
-        kind.word,
-        help=f"Write a small package for a {kind.word} NAME. It works and its tests pass; change it as you need.\n\n"
-        f"NAME is {_WHAT_A_NAME_IS[kind]}.",
-    )
-    @click.argument("name")
-    @click.option(
-        "--into",
-        type=click.Path(file_okay=False, exists=True, path_type=Path),
-        default=Path(),
-        help="Folder to make the package in; the current one by default.",
-    )
-    def begin_one(name: str, into: Path) -> None:
-        from backy.testing.skeleton.packages import begin
-
-        folder = begin(kind, name, into)
-        echo(f"Made {folder}; next: pip install -e '{folder}[test]' && pytest {folder}")
-
-    return begin_one
-
-
-for _kind in Kind:
-    new.add_command(_new(_kind))
+    folder = begin(next(one for one in Kind if one.word == kind), name, into)
+    answer({"folder": str(folder)}, f"Made {folder}; next: pip install -e '{folder}[test]' && pytest {folder}")
 
 
 def _installed() -> Iterator[tuple[Plugin, list[Plugin]]]:
@@ -164,6 +143,6 @@ def _rejected(plugin: Plugin, claims: list[Plugin]) -> str | None:
 def _print_table(listed: list[Listed]) -> None:
     from backy.terminal.table import table
 
-    headings = ["Kind", "Name", "Distribution", "Version", "State", "Cause"]
-    rows = [[line.kind, line.name, line.distribution, line.version, line.state, line.cause or ""] for line in listed]
-    echo(table(headings, rows, [], round_corners=is_terminal()), lines=True)
+    names = "Kind", "Name", "Distribution", "Version", "State", "Cause"
+    shown = {name: attrgetter(name.lower()) for name in names}
+    echo(table(listed, shown, folding=["Distribution"], width=width()), lines=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from backy.cli.output import echo
+from backy.cli.output import answer, chosen
 from backy.text.phrases import counted, size
 
 
@@ -24,4 +24,4 @@ def command(directory: Path, trash: bool) -> None:
     group = opened(directory)
     purged = purge_all(group, everything=trash) if group else purge(Repository.open(directory), everything=trash)
     # Files, not chunks: a file that other chunks are made of stays although its own chunk is gone.
-    echo(f"Purged: {counted(purged.files, 'file')}, {size(purged.bytes)}")
+    answer(chosen(purged, "files", "bytes"), f"Purged: {counted(purged.files, 'file')}, {size(purged.bytes)}")

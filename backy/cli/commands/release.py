@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from backy.cli.output import echo
+from backy.cli.output import answer
 
 
 @click.command("release")
@@ -21,4 +21,5 @@ def command(directory: Path) -> None:
     released = release(repository)
     # Not every source keeps something, and then nothing was done.
     source = repository.config.source
-    echo("Released" if released else f"The source '{source.type}' keeps nothing" if source else "There is no source")
+    nothing = f"The source '{source.type}' keeps nothing" if source else "There is no source"
+    answer({"released": released}, "Released" if released else nothing)

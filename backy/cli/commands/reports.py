@@ -1,42 +1,53 @@
 """`backy reports`: reports of damage and differences, with evidence."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from backy.cli.disks import each_disk, repository_of
-from backy.cli.output import echo, print_json
-from backy.text.phrases import counted, local_time
+from backy.cli.output import answer, answered, echo, width
+from backy.cli.usage import Group
+from backy.text.phrases import counted, local_time, local_zone, short_ids
+
+if TYPE_CHECKING:
+    from backy.integrity.quarantine import Finding
 
 
-@click.group("reports")
+@click.group("reports", cls=Group)
 def command() -> None:
     """List, show and delete the reports of damaged chunks and failed verifications."""
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
 @each_disk
-def list_(directory: Path, as_json: bool) -> None:
+def list_(directory: Path) -> None:
     """List the reports."""
     from backy.integrity import quarantine
+    from backy.terminal.table import CAUSE, table
 
     found = list(quarantine.findings(repository_of(directory).directory))
-    if as_json:
-        print_json(found)
+    if answered({"reports": found}):
         return
-    for finding in found:
-        repaired = ", repaired" if finding.repaired else ""
-        echo(f"{local_time(finding.timestamp)}  {finding.name}  {finding.cause}{repaired}")
+    ids = short_ids(finding.name for finding in found)
+    shown: dict[str, Callable[[Finding], str]] = {
+        f"Date ({local_zone(finding.timestamp for finding in found)})": lambda one: local_time(one.timestamp),
+        "Report": lambda one: ids[one.name],
+        CAUSE: lambda one: f"{one.cause}{', repaired' if one.repaired else ''}",
+    }
+    if found:
+        echo(table(found, shown, width=width()), lines=True)
     # Last, where it is seen below a long list.
     echo(counted(len(found), "report"))
 
 
 @command.command("show")
 @click.argument("name", metavar="REPORT")
-@click.option("--json", "as_json", is_flag=True, help="Print an object.")
 @click.pass_obj
-def show(directory: Path, name: str, as_json: bool) -> None:
+def show(directory: Path, name: str) -> None:
     """Show one report and the path of its evidence. The beginning of its name is enough."""
     import msgspec
 
@@ -44,8 +55,7 @@ def show(directory: Path, name: str, as_json: bool) -> None:
 
     repository = repository_of(directory).directory
     finding = quarantine.find(repository, name)
-    if as_json:
-        print_json(finding)
+    if answered(finding):
         return
     # All fields, as they are in the file: new ones are shown without a change here.
     for key, value in msgspec.to_builtins(finding).items():
@@ -66,4 +76,4 @@ def delete(directory: Path, names: tuple[str, ...], everything: bool) -> None:
         raise click.UsageError("name the reports to delete, or give --all")
     repository = repository_of(directory).directory
     deleted = quarantine.delete(repository, None if everything else names)
-    echo(f"Deleted {counted(len(deleted), 'report')}")
+    answer({"reports": deleted}, f"Deleted {counted(len(deleted), 'report')}")

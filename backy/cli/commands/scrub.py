@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from backy.cli.disks import each_disk, repository_of
-from backy.cli.output import echo, print_json
+from backy.cli.options import revision_of
+from backy.cli.output import answer
 from backy.errors import DamageError
 from backy.text.phrases import counted
 
@@ -30,10 +31,9 @@ def _duration(_context: click.Context, _parameter: click.Parameter, value: str |
 
 @click.command("scrub")
 @click.argument("mode", type=click.Choice(["light", "deep"]))
-@click.option("-r", "--revision", "specification", metavar="SPEC", help="Look at this revision only.")
+@revision_of("Look at this revision only.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="MIB", help="Read so many MiB/s at most.")
 @click.option("--max-duration", metavar="TIME", callback=_duration, help="Stop after this time, such as '2h'.")
-@click.option("--json", "as_json", is_flag=True, help="Print an object with the results.")
 @each_disk
 def command(
     directory: Path,
@@ -41,7 +41,6 @@ def command(
     specification: str | None,
     rate: float | None,
     max_duration: timedelta | None,
-    as_json: bool,
 ) -> None:
     """Check the stored data for damage, without the source.
 
@@ -58,12 +57,10 @@ def command(
     speed = rate and rate * 2**20  # None, not 0, has no limit: click takes no 0
     with steps() as show:
         result = Scrub(repository, mode == "deep", utc_now, only, speed, max_duration, show).run()
-    if as_json:
-        print_json({"mode": mode, **result.figures})
-    else:
-        damaged = counted(len(result.damaged), "is damaged", "are damaged")
-        rest = "" if result.complete else f" of {result.total}, then the time was over"
-        echo(f"Scrubbed {counted(result.chunks, 'chunk')}{rest}: {damaged}")
+    damaged = counted(len(result.damaged), "is damaged", "are damaged")
+    rest = "" if result.complete else f" of {result.total}, then the time was over"
+    text = f"Scrubbed {counted(result.chunks, 'chunk')}{rest}: {damaged}"
+    answer({"mode": mode, **result.figures}, text)
     # Damage only: to run out of time is no failure, and the next scrub goes on there.
     if wrong := list(_damage(result)):
         raise DamageError("; ".join(wrong))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from backy.cli.options import storage_option
 from backy.cli.output import echo
 
 
@@ -15,7 +16,7 @@ from backy.cli.output import echo
     required=True,  # no default: only the file system of the repositories matters
     help="Folder on the file system to test; nothing stays in it.",
 )
-@click.option("--storage", metavar="NAME", default="chunked", show_default=True, help="How images are kept.")
+@storage_option("NAME", "How images are kept.")
 @click.option(
     "--count",
     type=click.IntRange(min=1),

@@ -1,115 +1,88 @@
 """`backy status`: list the revisions."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from backy.api import Held
-from backy.cli.output import chosen, echo, print_json
-from backy.cli.revisions import print_table
+from backy.cli.options import wide_option
+from backy.cli.output import answered, echo
+from backy.cli.revisions import described, print_table
 from backy.errors import DamageError
-from backy.repository.revision import Revision, Trust
-from backy.text.phrases import NOTHING, counted, local_time, size
+from backy.repository.revision import Revision
+from backy.text.phrases import counted, local_time, size
+
+if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
+    from backy.cli.groups import Shown
+    from backy.repository.repository import Repository
 
 
 @click.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print an object with all details.")
 @click.option("--trash", is_flag=True, help="List what was forgotten or has expired, and can still be undeleted.")
+@wide_option
 @click.pass_obj
-def command(directory: Path, as_json: bool, trash: bool) -> None:
+def command(directory: Path, trash: bool, wide: bool) -> None:
     """List the revisions, the oldest first, and how much data they contain.
 
     Changed is how much differs from the earlier revision, or from zeroes if there was none; Stored is how much space
     that took. Data that is kept only as the base of differences counts for no revision and has a line of its own. The
     last line has the space that the repository takes on the disk now.
     """
-    from backy.answers.space import held_by, occupied
-    from backy.cli.groups import print_status
+    from backy.answers.space import occupied
+    from backy.cli.groups import of_group
     from backy.durable import names_in
     from backy.groups.group import opened
     from backy.integrity import quarantine
     from backy.repository.repository import Repository
     from backy.repository.running import begun
+
+    group = opened(directory)
+    shown = of_group(group, trash=trash) if group else _of_repository(Repository.open(directory), trash=trash)
+    reports = sum(map(quarantine.count, shown.directories))
+    occupies, running = sum(map(occupied, shown.directories)), sorted(begun(names_in(directory)))
+    if not answered({**shown.content, "occupied": occupies, "reports": reports, "running": running}):
+        print_table(shown.revisions, wide=wide)
+        texts = [*shown.texts, f"{shown.total} {size(occupies)}"]
+        if reports:
+            texts.insert(0, f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
+        for text in [*texts, *(f"{one} is being made, or its backup was interrupted" for one in running)]:
+            echo(text)
+    # After the table: one damaged record hides none of the others.
+    if shown.problems:
+        raise DamageError(f"{directory.absolute()}: {'; '.join(shown.problems)}")
+
+
+def _of_repository(repository: Repository, *, trash: bool) -> Shown:
+    """Return the revisions of a repository."""
+    from backy.answers.space import held_by
+    from backy.cli.groups import Shown
     from backy.retention.purge import KEPT, leftovers
 
-    if group := opened(directory):
-        print_status(group, as_json=as_json, trash=trash)
-        return
-    repository = Repository.open(directory)
     everything, damaged = repository.records.survey(trash=True)
     revisions = [revision for revision in everything if bool(revision.state.forgotten) == trash]
-    held = held_by(repository, everything)
-    occupies = occupied(repository.directory)
-    running = sorted(begun(names_in(repository.directory)))
-    left = [found for _, found in leftovers(repository)]
-    reports = quarantine.count(repository.directory)
-    if as_json:
-        content = {
-            "revisions": [_details(revision) for revision in revisions],
-            "held": held,
-            "occupied": occupies,
-            "left": left,
-            "reports": reports,
-            "running": running,
-        }
-        print_json(content)
-    else:
-        _print_table(revisions, held, reports)
-        echo(f"{counted(len(revisions), 'revision')} in a repository of {size(occupies)}")
-        for found in left:
-            until = local_time(found.since + KEPT, zone=True)
-            echo(f"{size(found.bytes)} of a backup that did not end; the next one goes on with it, until {until}")
-        for revision_id in running:
-            echo(f"{revision_id} is being made, or its backup was interrupted")
-    # After the table: one damaged record hides none of the others.
-    problems = [*map(str, damaged), *(revision.state_problem for revision in revisions if revision.state_problem)]
-    if problems:
-        raise DamageError(f"{repository.directory}: {'; '.join(problems)}")
-
-
-def _details(revision: Revision) -> dict[str, Any]:
-    """Return the members of a revision in `--json`; docs/reference/status.md documents them."""
-    # Named one by one: a new member of the record becomes public only on purpose.
-    return {
-        **chosen(revision, "id", "seq", "timestamp", "tags", "parent", "storage", "size", "consistency", "unfrozen"),
-        **chosen(revision, "shrunk", "group", "stall", "snapshot"),
-        **chosen(revision.statistics, "duration", "bytes_read", "bytes_written", "bytes_stored"),
-        **chosen(revision, "verification", "verifications", "compared_since", "trust", "damaged"),
-        **chosen(revision.state, "wrong", "verified", "origin", "forgotten"),
-    }
-
-
-def _print_table(revisions: list[Revision], held: Held, reports: int) -> None:
-    """Print the table and the sums below it."""
-    headings = "ID", "Size", "Changed", "Stored", "Durat", "Consistency", "Verification", "Trust", "Tags"
-    print_table(revisions, *headings, Verification=_verification, Trust=_trust)
-    for revision in revisions:
-        for remark in revision.verification.remarks if revision.verification else ():
-            echo(f"{revision.id} {remark}")
-        if revision.shrunk:
-            echo(f"revision {revision.id} {revision.shrunk.to(revision.size)}")
-        if revision.consistency == "none":
-            echo(f"{revision.id} is torn: its parts are of different times, for the source was written to meanwhile")
+    held, left = held_by(repository, everything), [found for _, found in leftovers(repository)]
+    content = {"revisions": [*map(described, revisions)], "held": held, "left": left}
+    texts = [text for revision in revisions for text in _remarks(revision)]
     # Only if there is any: most repositories have none, and never will.
     if held.files:
         one, many = "file is held only for what differs from it", "files are held only for what differs from them"
-        echo(f"{size(held.bytes)} in {counted(held.files, one, many)}")
-    if reports:
-        echo(f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
+        texts.append(f"{size(held.bytes)} in {counted(held.files, one, many)}")
+    for found in left:
+        until = local_time(found.since + KEPT, zone=True)
+        texts.append(f"{size(found.bytes)} of a backup that did not end; the next one goes on with it, until {until}")
+    problems = [*map(str, damaged), *(revision.state_problem for revision in revisions if revision.state_problem)]
+    total = f"{counted(len(revisions), 'revision')} in a repository of"
+    return Shown([repository.directory], revisions, content, total, texts, problems)
 
 
-def _verification(revision: Revision) -> str:
-    verification, since = revision.verification, revision.compared_since
-    # the other chunks had their turn in earlier backups
-    if verification and since and verification.checked < verification.total:
-        return f"{verification}, all since {local_time(since)}"
-    return str(verification or NOTHING)
-
-
-def _trust(revision: Revision) -> str:
-    if revision.damaged:
-        return f"{revision.trust}, {counted(len(revision.damaged), 'damaged chunk')}"
-    if revision.trust is Trust.WRONG and revision.state.wrong is not None:
-        return f"{revision.trust}, {counted(len(revision.state.wrong.chunks), 'chunk')}"
-    return revision.trust
+def _remarks(revision: Revision) -> Iterator[str]:
+    """Yield what is to be known of a revision."""
+    for remark in revision.verification.remarks if revision.verification else ():
+        yield f"{revision.id} {remark}"
+    if revision.shrunk:
+        yield f"revision {revision.id} {revision.shrunk.to(revision.size)}"
+    if revision.consistency == "none":
+        yield f"{revision.id} is torn: its parts are of different times, for the source was written to meanwhile"

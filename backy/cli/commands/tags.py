@@ -5,17 +5,17 @@ from pathlib import Path
 import click
 
 from backy.cli.disks import each_disk, repository_of
-from backy.cli.options import force_option, tags_argument
-from backy.cli.output import echo
+from backy.cli.options import force_option, revision_of, tags_argument
+from backy.cli.output import answer
+from backy.cli.revisions import described
+from backy.cli.usage import Group
 from backy.repository.revision import Revision
 
 # Without a default, unlike the shared option: tags decide how long a revision is kept.
-_revision_option = click.option(
-    "-r", "--revision", "specification", metavar="SPEC", required=True, help="Which revision."
-)
+_revision_option = revision_of("Which revision.", required=True)
 
 
-@click.group("tags")
+@click.group("tags", cls=Group)
 def command() -> None:
     """Change the tags of a revision: they decide how long it is kept."""
 
@@ -56,4 +56,5 @@ def remove(directory: Path, tags: tuple[str, ...], specification: str) -> None:
 
 
 def _show(revision: Revision) -> None:
-    echo(f"{revision.id} {','.join(revision.tags) or 'has no tags: it is removed when revisions expire'}")
+    tags = ",".join(revision.tags) or "has no tags: it is removed when revisions expire"
+    answer({"revisions": [described(revision)]}, f"{revision.id} {tags}")

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import click
 
-from backy.cli.output import echo
+from backy.cli.completion import trashed
+from backy.cli.output import answer
+from backy.cli.revisions import described
 
 
 @click.command("undelete")
-@click.argument("revision_id", metavar="ID")
+@click.argument("revision_id", metavar="ID", shell_complete=trashed)
 @click.pass_obj
 def command(directory: Path, revision_id: str) -> None:
     """Get a revision back that was forgotten, or that expired, and that the trash still has.
@@ -24,4 +26,4 @@ def command(directory: Path, revision_id: str) -> None:
     revision = (
         acts.undelete(group, revision_id).revision if group else undelete(Repository.open(directory), revision_id)
     )
-    echo(f"{revision.id} is back, with the tags {', '.join(revision.tags)}")
+    answer({"revisions": [described(revision)]}, f"{revision.id} is back, with the tags {', '.join(revision.tags)}")

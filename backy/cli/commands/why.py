@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from backy.cli.options import revision_option
-from backy.cli.output import echo
+from backy.cli.output import answer
 from backy.text.phrases import counted, local_time
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
     from backy.answers.reasons import Hold
+    from backy.groups.group import Group
+    from backy.repository.repository import Repository
+    from backy.repository.revision import Revision
     from backy.retention.rules import Schedule
 
 
@@ -21,13 +25,8 @@ if TYPE_CHECKING:  # at run time they would cost a command that only shows its h
 @click.pass_obj
 def command(directory: Path, specification: str) -> None:
     """Tell why a revision is kept, and until when by the schedule."""
-    from backy.answers.reasons import holds
     from backy.groups.group import Group, opened
-    from backy.repository.clocks import trusted_now
     from backy.repository.repository import Repository
-    from backy.repository.revision import utc_now
-    from backy.retention.rules import spread
-    from backy.system.clocks import present
 
     found: Repository | Group = opened(directory) or Repository.open(directory)
     if isinstance(found, Repository):
@@ -37,25 +36,35 @@ def command(directory: Path, specification: str) -> None:
             found, specification = machine, revision.id
     if isinstance(found, Group):
         revision, history = found.select(specification).revision, found.history()
-    config = found.config
-    echo(f"{revision.id} of {local_time(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}")
+    told = _told(found, history, revision)
+    texts = [f"{revision.id} of {local_time(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}"]
     if revision.doubtful:
-        echo(f"{revision.doubt}, so it does not count among the newer ones of others")
+        texts.append(f"{revision.doubt}, so it does not count among the newer ones of others")
+    # Every reason: tags expire one by one, and the last one decides.
+    for one in told:
+        until = f"until {local_time(one['until'])}" if one["until"] else "for ever"
+        texts.append(f"{one['tag'] or 'kept'} {until}: {one['cause']}")
+    answer(
+        {"revision": revision.id, "reasons": told}, *texts, *(() if told else ["not kept: 'backy expire' removes it"])
+    )
+
+
+def _told(found: Repository | Group, history: Sequence[Revision], revision: Revision) -> list[dict[str, Any]]:
+    """Return why the revision is kept; nothing if it is not."""
+    from backy.answers.reasons import holds
+    from backy.repository.clocks import trusted_now
+    from backy.repository.revision import utc_now
+    from backy.retention.rules import spread
+    from backy.system.clocks import present
+
+    config, now = found.config, utc_now()
     # Told apart from a tag that never expires: here no tag has a meaning.
     if not config.schedule or not config.expire:
         cause = "config says 'expire: false'" if config.schedule else "config has no schedule"
-        echo(f"kept for ever: the repository's {cause}")
-        return
-    schedule = config.schedule
-    now = utc_now()
+        return [{"tag": None, "until": None, "cause": f"the repository's {cause}"}]
     trusted = trusted_now(history, present(now), config.allowance)
-    reasons = holds(schedule, spread(found.job.name, schedule), history, revision, now, trusted)
-    # Every reason: tags expire one by one, and the last one decides.
-    for reason in reasons:
-        until = f"until {local_time(reason.until)}" if reason.until else "for ever"
-        echo(f"{reason.tag or 'kept'} {until}: {_because(reason, schedule)}")
-    if not reasons:
-        echo("not kept: 'backy expire' removes it")
+    reasons = holds(config.schedule, spread(found.job.name, config.schedule), history, revision, now, trusted)
+    return [{"tag": one.tag, "until": one.until, "cause": _because(one, config.schedule)} for one in reasons]
 
 
 def _because(reason: Hold, schedule: Schedule) -> str:

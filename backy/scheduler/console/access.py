@@ -105,7 +105,7 @@ async def _jobs(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
 
     def answer() -> Reply:
         found = selected(jobs, *arguments)
-        return Reply(ok=True, text=job_table(found), data=msgspec.to_builtins(found))
+        return Reply(ok=True, text=job_table(found), data={"jobs": msgspec.to_builtins(found)})
 
     # A table of ten thousand jobs takes too long for the loop.
     return await asyncio.to_thread(answer)
@@ -116,10 +116,10 @@ async def _status(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
 
     status = scheduler.status()
     counts = Counter(job.status for job in status.jobs)
-    rows = [[name, str(count)] for name, count in sorted(counts.items())]
     data = msgspec.to_builtins(status)
     data["jobs"] = dict(counts)  # `jobs` has the details
-    return Reply(ok=True, text=table(["Status", "#"], rows, ["#"], round_corners=False), data=data)
+    shown = table(sorted(counts), {"Status": str, "#": lambda name: str(counts[name])}, ["#"])
+    return Reply(ok=True, text=shown, data=data)
 
 
 async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:

@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from backy.errors import BackyError
 from backy.scheduler.monitoring.status import JobStatus
-from backy.terminal.table import columns
-from backy.text.phrases import NOTHING, counted, length_of_time, local_time, local_zone
+from backy.terminal.table import CAUSE, table
+from backy.text.phrases import TO_MINUTES, counted, length_of_time, local_time, local_zone
+
+_BRIEF = {"waiting for deadline": "waiting", "waiting for worker slot": "queued"}
+"""States in fewer words."""
 
 LONGEST = 1000
 """Longest regular expression, in characters."""
@@ -19,23 +22,26 @@ def selected(jobs: Iterable[JobStatus], pattern: str = "") -> list[JobStatus]:
     return [job for job in jobs if matches(job.job)]
 
 
-def job_table(jobs: Sequence[JobStatus], *, round_corners: bool = False) -> str:
-    """Return a table of jobs and their number."""
+def job_table(jobs: Sequence[JobStatus], width: int | None = None, *, wide: bool = False) -> str:
+    """Return a table of jobs and their number; it has all columns if it is `wide`, and fits into `width` if not."""
     # The zone is in the heading: in each line it would cost a column.
     zone = local_zone(job.last_time for job in jobs)
-    shown: dict[str, Callable[[JobStatus], str]] = {
+    end = None if wide else TO_MINUTES
+    shown: dict[str, Callable[[JobStatus], str | None]] = {
         "Job": lambda job: job.job,
-        "SLA": lambda job: job.sla,
-        "SLA overdue": lambda job: length_of_time(job.sla_overdue or None),  # 0 means in time
-        "Status": lambda job: job.status,
-        f"Last Backup ({zone})": lambda job: local_time(job.last_time),
-        "Last Tags": lambda job: ",".join(job.last_tags) or NOTHING,
-        "Last Duration": lambda job: length_of_time(job.last_duration),
-        f"Next Backup ({zone})": lambda job: local_time(job.next_time),
-        "Next Tags": lambda job: ",".join(job.next_tags) or NOTHING,
+        "State": lambda job: f"{'late, ' if job.sla_overdue else ''}{_BRIEF.get(job.status, job.status)}",
+        f"Last ({zone})": lambda job: local_time(job.last_time)[:end],
+        f"Next ({zone})": lambda job: local_time(job.next_time)[:end],
     }
-    lines = columns(jobs, shown, ["SLA overdue", "Last Duration"], round_corners=round_corners)
-    return f"{lines}\n{counted(len(jobs), 'job')} shown"
+    details: dict[str, Callable[[JobStatus], str | None]] = {
+        "Overdue": lambda job: length_of_time(job.sla_overdue or None),  # 0 means in time
+        "Took": lambda job: length_of_time(job.last_duration),
+        "Last tags": lambda job: ", ".join(job.last_tags),
+        "Next tags": lambda job: ", ".join(job.next_tags),
+    }
+    shown |= {**(details if wide else {}), CAUSE: lambda job: job.error}
+    lines = table(jobs, shown, ["Overdue", "Took"], ["Job", "State"], width)
+    return f"{lines}\n{counted(len(jobs), 'job')}"
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:

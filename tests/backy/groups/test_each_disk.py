@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -59,7 +60,8 @@ def test_damage_of_one_disk_is_told_with_its_name_and_all_are_looked_at(machine:
         assert found.code == 1
         assert "root: " in found.err
         assert sign in found.out.partition("data:\n")[2]
-    assert backy("-b", group.directory, "audit", "--json").code == 2
+    told = json.loads(backy("-b", group.directory, "audit", "--json").out)["disks"]
+    assert [bool(told[name]["findings"]) for name in ("root", "data")] == [True, False]
 
 
 def test_distrust_and_verify_are_of_the_machine(machine: Callable[..., Group], backy) -> None:

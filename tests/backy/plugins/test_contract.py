@@ -128,7 +128,7 @@ def test_two_distributions_with_one_name_are_both_named(
     cause = "claimed by acme 1.0 and zeta 2.1; uninstall all but one, or put the others into BACKY_DISABLED_PLUGINS"
 
     assert backy("-b", tmp_path / "vm", "init", "tape", "x").err == f"Error: source 'tape' is {cause}\n"
-    lines = [line for line in json.loads(backy("plugins", "--json").out) if line["name"] == "tape"]
+    lines = [line for line in json.loads(backy("plugins", "--json").out)["plugins"] if line["name"] == "tape"]
     assert [(line["distribution"], line["state"], line["cause"]) for line in lines] == [
         ("acme", "failed", cause),
         ("zeta", "failed", cause),

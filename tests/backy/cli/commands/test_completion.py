@@ -53,4 +53,4 @@ def test_another_shell_is_refused(backy) -> None:
     refused = backy("completion", "tcsh")
 
     assert refused.code == 2
-    assert "'tcsh' is not one of" in refused.err
+    assert "SHELL: write bash or zsh or fish" in refused.err

@@ -126,7 +126,7 @@ def test_an_image_that_can_not_be_opened_is_warned_of(backy, tmp_path: Path, kin
         (["fiel", "x"], 1, "no source 'fiel'; did you mean 'file'?"),
         (["file", ""], 1, "SOURCE of the type 'file' is the path of an image file or a block device"),
         (["file", "x", "--storage", "chonked"], 1, "no storage 'chonked'; did you mean 'chunked'?"),
-        (["file"], 2, "Missing argument 'SOURCE'"),
+        (["file"], 2, "SOURCE is missing"),
     ],
 )
 def test_what_can_not_be_made_is_one_line_and_leaves_nothing(

@@ -24,17 +24,17 @@ def kept(repository: Repository) -> Repository:
 
 def test_reports_are_listed(backy, kept: Repository) -> None:
     done = backy("-b", kept.directory, "reports", "list")
-    first, second, last = done.out.splitlines()
+    _, _, first, second, last = done.out.splitlines()
 
     assert done.code == 0
-    assert first.endswith("  aa11  it is gone, repaired")
-    assert second.endswith("  bb22  it is gone")
+    assert first.endswith("  aa11    it is gone, repaired")
+    assert second.endswith("  bb22    it is gone")
     assert last == "2 reports"
 
 
 def test_no_report_is_told_too(backy, repository: Repository) -> None:
     assert backy("-b", repository.directory, "reports", "list").out == "0 reports\n"
-    assert json.loads(backy("-b", repository.directory, "reports", "list", "--json").out) == []
+    assert json.loads(backy("-b", repository.directory, "reports", "list", "--json").out) == {"reports": []}
 
 
 def test_scripts_get_json(backy, kept: Repository) -> None:
@@ -47,7 +47,7 @@ def test_scripts_get_json(backy, kept: Repository) -> None:
         "cause": "it is gone",
         "repaired": False,
     }
-    assert json.loads(backy("-b", kept.directory, "reports", "list", "--json").out)[1] == expected
+    assert json.loads(backy("-b", kept.directory, "reports", "list", "--json").out)["reports"][1] == expected
     assert json.loads(backy("-b", kept.directory, "reports", "show", "--json", "b").out) == expected
 
 

@@ -73,7 +73,7 @@ def test_a_folder_that_is_not_there_is_refused(backy, tmp_path: Path) -> None:
     result = backy("selftest", "--on", tmp_path / "nowhere")
 
     assert result.code == 2
-    assert "does not exist" in result.err
+    assert "write the path of a folder that is there" in result.err
 
 
 def test_a_storage_that_can_not_work_there_says_so(backy, tmp_path: Path) -> None:

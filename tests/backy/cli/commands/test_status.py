@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
+import termios
 from datetime import UTC, datetime
 
 import pytest
@@ -25,12 +27,12 @@ def test_status_lists_the_oldest_first(backy, repository: Repository) -> None:
     done = backy("-b", repository.directory, "status")
     old, new = repository.records.history()
 
-    lines = [line for line in done.out.splitlines() if old.id in line or new.id in line]
+    lines = [line for line in done.out.splitlines() if old.id[:12] in line or new.id[:12] in line]
     assert (done.code, done.err) == (0, "")
-    assert old.id in lines[0]
-    assert "| old" in lines[0]
-    assert "| daily,new" in lines[1]
-    assert "verified" in lines[0]
+    assert old.id not in done.out
+    assert "  old  " in lines[0]
+    assert "  daily, new  " in lines[1]
+    assert lines[0].endswith("  trusted")
     assert f"2 revisions in a repository of {size(occupied(repository.directory))}" in done.out
 
 
@@ -44,7 +46,7 @@ def test_tags_are_shown_as_they_are(backy, repository: Repository, tag: str) -> 
     done = backy("-b", repository.directory, "status")
 
     assert done.code == 0
-    assert f"| {tag} " in done.out
+    assert f"  {tag}  " in done.out
 
 
 def test_status_for_scripts_is_json(backy, repository: Repository) -> None:
@@ -85,7 +87,7 @@ def test_what_the_image_is_like_is_told(
     monkeypatch.setattr(OpenFile, "unfrozen", unfrozen, raising=False)
     backy("-b", repository.directory, "backup", "daily")
 
-    assert f"| {shown} " in backy("-b", repository.directory, "status").out
+    assert f"  {shown}  " in backy("-b", repository.directory, "status", "--wide").out
     (found,) = json.loads(backy("-b", repository.directory, "status", "--json").out)["revisions"]
     assert (found["consistency"], found["unfrozen"]) == (consistency, unfrozen)
     assert f'"consistency": "{consistency}"' in (repository.directory / "last.rev").read_text()
@@ -111,7 +113,7 @@ def test_a_lost_state_is_told_after_the_table(backy, repository: Repository) -> 
     done = backy("-b", repository.directory, "status")
 
     assert done.code == 1
-    assert "| distrusted | daily" in done.out
+    assert "  distrusted\n" in done.out
     assert f"{revision.id}.state is missing; the revision is distrusted" in done.err
 
 
@@ -120,7 +122,7 @@ def test_a_wrong_revision_says_how_much(backy, repository: Repository) -> None:
     revision = repository.records.history()[0]
     repository.records.write_state(revision.changed(wrong=Wrong((1, 3), datetime.now(UTC))))
 
-    assert "| wrong, 2 chunks |" in backy("-b", repository.directory, "status").out
+    assert "  wrong, 2 chunks\n" in backy("-b", repository.directory, "status").out
 
 
 @pytest.mark.parametrize("option", [[], ["--json"]])
@@ -135,22 +137,33 @@ def test_damaged_records_are_named_after_the_sound_ones(backy, repository: Repos
     done = backy("-b", repository.directory, "status", *option)
 
     assert (done.code, done.err.count("\n")) == (1, 1)
-    assert third.id in done.out
-    assert first.id not in done.out
+    assert third.id[:12] in done.out
+    assert first.id[:12] not in done.out
     assert f"{first.id}.rev is" in done.err
     assert f"{second.id}.rev is" in done.err
 
 
-def test_a_terminal_gets_round_corners(backy, repository: Repository) -> None:
-    backy("-b", repository.directory, "backup", "daily")
+@pytest.mark.parametrize(("variables", "red"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_a_terminal_gets_a_table_that_fits_and_sees_what_alarms(
+    backy, repository: Repository, variables: dict[str, str], red: bool
+) -> None:
+    backy("-b", repository.directory, "backup", "daily,weekly,monthly,quarterly,yearly")
+    backy("-b", repository.directory, "distrust", "--all")
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
     call = [sys.executable, "-c", "from backy.cli.main import main; main()", "-b", repository.directory, "status"]
-    subprocess.run(call, stdout=theirs, check=True, env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8"})
+    environment = {"TERM": "xterm", **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}}
+    subprocess.run(call, stdout=theirs, check=True, env=environment | variables)
     os.close(theirs)
-    shown = os.read(ours, 100_000).decode(errors="replace")
+    shown = os.read(ours, 100_000).decode()
     os.close(ours)
 
-    assert "╭" in shown
+    assert ("\x1b[31mdistrusted\x1b[0m" in shown) == red
+    lines = re.sub(r"\x1b\[\d+m", "", shown).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {"daily,", "weekly,", "monthly,", "quarterly,", "yearly"} <= {
+        word for line in lines for word in line.split()
+    }
 
 
 def test_a_revision_with_damage_says_how_much(backy, repository: Repository) -> None:
@@ -159,6 +172,6 @@ def test_a_revision_with_damage_says_how_much(backy, repository: Repository) -> 
     backy("-b", repository.directory, "scrub", "light")
     revision = repository.records.history()[0]
 
-    assert "| distrusted, 1 damaged chunk |" in backy("-b", repository.directory, "status").out
+    assert "  distrusted, 1 damaged chunk\n" in backy("-b", repository.directory, "status").out
     (found,) = json.loads(backy("-b", repository.directory, "status", "--json").out)["revisions"]
     assert (found["trust"], found["damaged"]) == ("distrusted", list(revision.damaged))
