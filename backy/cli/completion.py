@@ -1,4 +1,4 @@
-"""What a shell may put in for an unfinished word: tags, ids, types."""
+"""Where the repository is that a command line means, and what a shell may put in for an unfinished word of it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,35 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from backy.errors import RepositoryError
 from backy.plugins.discovery import Kind, advertised
+from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
+from backy.text.phrases import alternatives
 
 if TYPE_CHECKING:
     from backy.repository.revision import Revision
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def located(context: click.Context) -> Path:
+    """Return the directory that -b or -j names; raises RepositoryError if there is no such job."""
+    if job := str(context.meta.get("backy.job", "")):
+        base, jobs = repositories(context)
+        if job not in jobs:
+            raise RepositoryError(f"no repository of a job '{job}' in {base}; {alternatives(job, jobs)}")
+        return base / job
+    found: Path = context.obj or Path()
+    return found
+
+
+def repositories(context: click.Context) -> tuple[Path, list[str]]:
+    """Return the base directory of the scheduler, and the names of the repositories in it."""
+    from backy.scheduler.configuration.configuration import load_location
+
+    # Not the jobs of the configuration: one of them may be wrong, or be given up, and is there all the same.
+    base = load_location(context.meta.get("backy.config", DEFAULT_CONFIGURATION)).base_dir
+    return base, sorted(found.parent.name for found in base.glob("*/config"))
 
 
 def items(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
@@ -32,7 +55,7 @@ def tags(context: click.Context, _parameter: click.Parameter, incomplete: str) -
     from backy.groups.group import opened
     from backy.repository.repository import Repository
 
-    directory = context.obj or Path()
+    directory = located(context)
     schedule = (opened(directory) or Repository.open(directory)).config.schedule
     before = incomplete[: incomplete.rfind(",") + 1]
     names = [*(schedule or ()), *(tag for one in _history(context) for tag in one.tags)]
@@ -53,7 +76,7 @@ def _history(context: click.Context, *, trash: bool = False) -> list[Revision]:
     from backy.groups.group import opened
     from backy.repository.records import Records
 
-    directory = context.obj or Path()
+    directory = located(context)
     if group := opened(directory):
         return [one.revision for one in group.together(trash=trash)]
     return [one for one in Records(directory).survey(trash=True)[0] if bool(one.state.forgotten) == trash]

@@ -12,9 +12,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from backy.cli.completion import items
-from backy.cli.output import kept
-from backy.errors import RepositoryError
+from backy.cli.completion import items, located, repositories
 from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -31,9 +29,8 @@ def options(*, hidden: bool = True) -> list[click.Option]:
     configuration = f"The scheduler's configuration; {DEFAULT_CONFIGURATION} by default."
     return [
         option("-b", "--backupdir", type=folder, callback=_directory, help=directory),
-        option("-j", "--job", metavar="JOB", callback=_job, shell_complete=_jobs, help="Use the repository of JOB."),
-        # eager: wherever it stands, the job is looked for there
-        option("-c", "--config", type=file, metavar="FILE", is_eager=True, help=configuration),
+        option("-j", "--job", metavar="JOB", shell_complete=_jobs, help="Use the repository of JOB."),
+        option("-c", "--config", type=file, metavar="FILE", help=configuration),
         option("-v", "--verbose", is_flag=True, help="Log more: what is done and why."),
     ]
 
@@ -69,6 +66,7 @@ def _filled(callback: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(callback)
     def run(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as click calls it
         context = click.get_current_context()
+        context.obj = located(context)
         if not context.args:
             return callback(*arguments, **options)
         hints = {"specification": "-r names a revision", "tags": "several tags have commas between them: TAG,TAG"}
@@ -90,27 +88,6 @@ def _directory(context: click.Context, _parameter: click.Parameter, value: Path 
     context.obj = value or context.obj
 
 
-def _job(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
-    from backy.text.phrases import alternatives
-
-    if value is None:
-        return
-    base, jobs = _repositories()
-    if value not in jobs:
-        raise RepositoryError(f"no repository of a job '{value}' in {base}; {alternatives(value, jobs)}")
-    context.obj = base / value
-
-
 def _jobs(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the names of jobs, for a shell."""
-    with context:
-        return items(_repositories()[1], incomplete)
-
-
-def _repositories() -> tuple[Path, list[str]]:
-    """Return the base directory of the scheduler, and the names of the repositories in it."""
-    from backy.scheduler.configuration.configuration import load_location
-
-    # Not the jobs of the configuration: one of them may be wrong, or be given up, and is there all the same.
-    base = load_location(kept("config", DEFAULT_CONFIGURATION)).base_dir
-    return base, sorted(found.parent.name for found in base.glob("*/config"))
+    return items(repositories(context)[1], incomplete)

@@ -161,7 +161,6 @@ def backy(context: click.Context, logfile: Path | None, plugins_dir: Path | None
     and -v may stand behind the command, too.
     """
     set_up_logging(logfile, verbose=output.kept("verbose", default=False))
-    context.obj = context.obj or Path()
     # Not an argument of everything that tells of events: the children of the scheduler have to see the same files.
     if plugins_dir:
         os.environ[VARIABLE] = str(plugins_dir.absolute())
@@ -194,10 +193,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str] | None) -> int:
     """Run a command and return its exit code; an error is one line on standard error."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if completion := os.environ.get(COMPLETION):
             return _complete(completion)
-        with backy.make_context("backy", list(sys.argv[1:] if arguments is None else arguments)) as context:
+        with backy.make_context("backy", list(words)) as context:
             backy.invoke(context)
         # Here an error can be told still; the interpreter would end with an exit code of its own.
         if sys.stdout is not None:
@@ -207,7 +207,7 @@ def _run(arguments: list[str] | None) -> int:
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx:
             click.echo(error.ctx.get_usage(), err=True)
-        _tell(told(error))
+        _tell(told(error, words))
         return ExitCode.USAGE if isinstance(error, click.UsageError) else ExitCode.FAILED
     except BaseException as error:  # noqa: BLE001  # this is where every error ends, as one line
         return _failed(error)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import click
 
+from backy.errors import ExitCode
 from backy.text.phrases import did_you_mean
 
 FORMER = {
@@ -18,6 +19,13 @@ FORMER = {
 class Group(click.Group):
     """A command with commands below it. An unknown one is a usage error that names the most similar one."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Split the arguments; without any, show the help as an error."""
+        if not args and not self.invoke_without_command and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(ExitCode.USAGE)
+        return super().parse_args(ctx, args)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -31,8 +39,8 @@ class Group(click.Group):
         return did_you_mean(name, known)
 
 
-def told(error: click.ClickException) -> str:
-    """Return the error in words that are the same whatever version of click is there."""
+def told(error: click.ClickException, words: Iterable[str] = ()) -> str:
+    """Return the error in the command line `words`, the same whatever version of click is there."""
     context = getattr(error, "ctx", None)
     options = [one for one in context.command.params if isinstance(one, click.Option)] if context else []
     match error:
@@ -41,11 +49,12 @@ def told(error: click.ClickException) -> str:
             return f"No such option '{name}'{f': {near}' if name in FORMER else f'; {near}{_help(context)}'}"
         case click.MissingParameter(param=parameter) if parameter:
             what = getattr(parameter, "help", None)
-            return f"{_named(parameter)} is missing{f': {what}' if what else f'; {_help(context)}'}"
+            metavar = f" {parameter.metavar}" if isinstance(parameter, click.Option) and parameter.metavar else ""
+            return f"{_named(parameter, metavar)} is missing{f': {what}' if what else f'; {_help(context)}'}"
         case click.BadParameter(param=parameter) if parameter:
             return f"{_named(parameter)}: {_expected(parameter.type) or error.message}"
         case click.BadOptionUsage(option_name=name):
-            takes = "no" if any(one.is_flag for one in options if name in one.opts) else "a"
+            takes = "no" if any(word.startswith(f"{name}=") for word in words) else "a"
             return f"'{name}' takes {takes} value; {_help(context)}"
     return error.format_message()
 
@@ -54,10 +63,10 @@ def _help(context: click.Context | None) -> str:
     return f"'{context.command_path if context else 'backy COMMAND'} --help' lists all"
 
 
-def _named(parameter: click.Parameter) -> str:
+def _named(parameter: click.Parameter, more: str = "") -> str:
     """Return how users write a parameter."""
     if isinstance(parameter, click.Option):
-        return f"'{parameter.opts[0]}'"
+        return f"'{parameter.opts[0]}{more}'"
     return parameter.metavar or (parameter.name or "").upper()
 
 

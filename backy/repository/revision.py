@@ -15,7 +15,7 @@ from backy.contract.images import LARGEST_IMAGE, Consistency, chunk_count
 from backy.contract.revisions import RevisionInfo, Statistics, Verification
 from backy.errors import DamageError, RevisionNotFoundError, UnreadError
 from backy.repository.sealed import FORMAT
-from backy.text.phrases import counted, size
+from backy.text.phrases import counted, did_you_mean, size
 
 MANUAL = "manual:"
 """Beginning of the tags that are given by hand. They are in no schedule and never expire."""
@@ -338,6 +338,8 @@ def select(history: Sequence[Revision], specification: str) -> Revision:
     if matching:
         ids = ", ".join(revision.id for revision in matching)
         raise RevisionNotFoundError(f"'{specification}' is ambiguous: it begins the ids {ids}")
-    raise RevisionNotFoundError(
-        f"no revision '{specification}'; SPEC is a number (0 is the newest), an id or its beginning, a tag, or 'last'"
+    known = sorted({tag for revision in newest_first for tag in revision.tags})
+    there = (
+        f"there are: {', '.join(['last', *known])}, 0 to {len(newest_first) - 1}; 'backy status' lists their ids, too"
     )
+    raise RevisionNotFoundError(f"no revision '{specification}'; {did_you_mean(specification, known)}{there}")

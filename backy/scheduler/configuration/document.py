@@ -176,7 +176,7 @@ class _Loader(LOADER):  # type: ignore[misc]  # whichever of the two there is
         for key, _ in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is not a plain word", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, _NO_WORD, key.start_mark)
             if key.value in lines and key.tag != _MERGE:
                 text = f"is there already, in line {lines[key.value]}"
                 self._problems.append(Problem(line, _printable(key.value), text))
@@ -253,9 +253,30 @@ def _printable(word: str) -> str:
     return word if word.isprintable() else repr(word)
 
 
+_NO_WORD = "a key is not a plain word"
+
+
 def _not_yaml(error: Exception, content: bytes) -> Problem:
     # A character that YAML forbids has an offset, all else a mark, and a RecursionError has neither.
     mark, offset = getattr(error, "problem_mark", None), getattr(error, "position", None)
     line = mark.line + 1 if mark else 0 if offset is None else content.count(b"\n", 0, offset) + 1
-    text = getattr(error, "problem", None) or " ".join(str(error).split())
-    return Problem(line, "", f"not YAML: {text}")
+    near = b"\n".join(content.split(b"\n")[max(line - 2, 0) : max(line, 1)])
+    return Problem(
+        line, "", f"not YAML: {_mistake(near, content) if getattr(error, 'problem', '') != _NO_WORD else _NO_WORD}"
+    )
+
+
+def _mistake(near: bytes, content: bytes) -> str:
+    """Return what is most likely wrong in the lines `near` an error, and what to write instead."""
+    # Not what the library says, which calls it by the names that a parser has for things.
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return "it has characters that are not UTF-8; save the file as UTF-8"
+    if not all(one >= " " or one in "\t\r\n" for one in content.decode()):
+        return "it has control characters; remove them"
+    if b"\t" in near:
+        return "a tab; set lines in by blanks"
+    if b"=" in near and b":" not in near:
+        return "this is the format of INI; write 'global:', and below it, set in by two blanks, 'base-dir: /srv/backy'"
+    return "look for a quote, a bracket, a colon, or '&', '*', '!' or '---' that is wrong, here or in the lines above"

@@ -198,9 +198,9 @@ def test_spec_stands_for_what_the_rules_say(history: list[Revision], specificati
     [
         ("7", "numbered from 0, the newest, to 1"),
         ("ab", "ambiguous: it begins the ids abd, abc"),
-        ("nope", "SPEC is a number"),
-        ("", "SPEC is a number"),
-        ("²", "SPEC is a number"),
+        ("nope", "there are: last, "),
+        ("", "there are: last, "),
+        ("²", "there are: last, "),
     ],
 )
 def test_what_nothing_answers_to_is_explained(specification: str, cause: str) -> None:

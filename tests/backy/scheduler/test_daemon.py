@@ -345,7 +345,7 @@ def test_operators_get_at_it_by_the_client_and_by_telnet(scheduler, eventually: 
         telnet.stdin.flush()
         said = telnet.stdout.read().decode().replace("\r", "")
     assert "| vm1 | OK  |" in said
-    assert "1 job shown\nbacky> 'run' is switched off here" in said
+    assert "1 job\nbacky> 'run' is switched off here" in said
     assert "3 drives\nbacky> Goodbye.\n" in said
 
     scheduler.content["global"]["telnet-addrs"] = ""

@@ -92,7 +92,7 @@ def test_a_damaged_chunk_is_one_line_that_names_it(
     ("specification", "target", "error"),
     [
         ("1", "out", "no revision 1: they are numbered from 0"),
-        ("nope", "out", "no revision 'nope'; SPEC is"),
+        ("nope", "out", "no revision 'nope'; there are: last, "),
         ("0", ".", "neither a file nor a block device"),
         ("0", "vm/out", "lies inside of the repository"),
         ("0", "missing/out", "missing/out: No such file or directory"),

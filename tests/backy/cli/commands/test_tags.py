@@ -42,7 +42,7 @@ def test_a_revision_without_tags_is_announced_to_go(backy, scheduled: Repository
         ("remove monthly -r 0", 1, "does not have 'monthly'; its tags are: daily, weekly"),
         ("remove daily -r nope", 1, "no revision 'nope'"),
         ("set , -r 0", 2, "a tag is empty"),
-        ("add daily", 2, "'-r' is missing: Which revision."),
+        ("add daily", 2, "'-r SPEC' is missing: Which revision."),
     ],
 )
 def test_what_can_not_be_changed_is_one_line_and_nothing_is(

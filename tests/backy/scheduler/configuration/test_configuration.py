@@ -176,14 +176,14 @@ def test_anchors_aliases_and_merges_are_taken(read) -> None:
 MISTAKES = {
     "nothing": ("", "line 1: expected keys and values, got nothing"),
     "a list": ("[1]", "line 1: expected keys and values, got [1]"),
-    "no YAML": ("jobs: [", "line 2: not YAML: did not find expected node content"),
-    "a tab": ("jobs:\n\tweb1: x", "line 2: not YAML: found character that cannot start any token"),
-    "control character": ("a: ü\n\n\x01: 1", "line 3: not YAML: unacceptable character #x0001"),
-    "not UTF-8": (b"\xff\xff: 1", "line 1: not YAML: unacceptable character #x00ff"),
-    "two documents": (f"{SMALL}---\n{SMALL}", "line 8: not YAML: but found another document"),
-    "python object": (f"{SMALL}x: !!python/name:os.system ''", "line 8: not YAML: could not determine a constructor"),
+    "no YAML": ("jobs: [", "line 2: not YAML: look for a quote"),
+    "a tab": ("jobs:\n\tweb1: x", "line 2: not YAML: a tab; set lines in by blanks"),
+    "control character": ("a: ü\n\n\x01: 1", "line 3: not YAML: it has control characters; remove them"),
+    "not UTF-8": (b"\xff\xff: 1", "line 1: not YAML: it has characters that are not UTF-8"),
+    "two documents": (f"{SMALL}---\n{SMALL}", "line 8: not YAML: look for a quote"),
+    "python object": (f"{SMALL}x: !!python/name:os.system ''", "line 8: not YAML: look for a quote"),
     "key that is a list": ("? [a]\n: b\n", "line 1: not YAML: a key is not a plain word"),
-    "alias in its own anchor": ("jobs: &a {b: *a}", "line 1: not YAML: found unconstructable recursive node"),
+    "alias in its own anchor": ("jobs: &a {b: *a}", "line 1: not YAML: look for a quote"),
     "nested a thousand times": ("[" * 9999, "line 1: not YAML: "),
     "jobs missing": (
         SMALL.partition("jobs")[0],
@@ -379,7 +379,7 @@ jobs:
 
 
 def test_the_mistakes_of_old_examples_are_told(problems) -> None:
-    assert problems(OLD_EXAMPLE) == ["line 7: not YAML: did not find expected key"]
+    assert problems(OLD_EXAMPLE)[0].startswith("line 7: not YAML: look for a quote")
     comma = "the comma at its end belongs to the value"
     assert problems(OLD_EXAMPLE.replace("25},", "25}")) == [
         f"line 4: global.worker-limit: expected a whole number, got '2,'; {comma}",

@@ -62,7 +62,7 @@ def test_daemon_check_jobs_and_client_meet(scheduler, eventually, backy, monkeyp
     eventually((scheduler.base / "status").exists)
 
     assert "OK: 1 job within" in backy("check", "-c", scheduler.configuration).out
-    assert backy("jobs", "-c", scheduler.configuration).out.endswith("1 job shown\n")
+    assert backy("jobs", "-c", scheduler.configuration).out.endswith("1 job\n")
     client = backy("client", "-c", scheduler.configuration, "jobs")
     assert (client.code, "vm1" in client.out) == (0, True)
 
@@ -94,7 +94,7 @@ def test_mistakes_elsewhere_do_not_matter(tmp_path: Path, content: str, base: st
     [
         (None, "backy.conf: can not be read: No such file"),
         ("\njobs: [this, is: not {YAML", "backy.conf, line 2: not YAML: "),
-        ("global: {base-dir: *nowhere}", "backy.conf, line 1: not YAML: found undefined alias"),
+        ("global: {base-dir: *nowhere}", "backy.conf, line 1: not YAML: look for a quote"),
         ("global:\n  expire: 7\n  base-dir: x", "backy.conf, line 3: global.base-dir: 'x' is no absolute path$"),
         ("config: 3", "backy.conf, line 1: config: expected keys and values, got 3"),
         ("jobs: &a " + "[" * 9999, "backy.conf, line 1: not YAML: "),
