@@ -3,42 +3,52 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
+import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from datetime import datetime
+from contextlib import AbstractContextManager, redirect_stdout, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from backy.api import BackyError
+from backy_files.guest import Guest, copy, opened, shown
 
-if TYPE_CHECKING:
-    from backy_files.guest import Entry, Guest
-
-    Opened = Callable[..., AbstractContextManager[Guest]]
-
+Opened = Callable[..., AbstractContextManager[Guest]]
+Told = tuple[str | bytes, list[str]]
+"""What a command prints, and its problems."""
+log = logging.getLogger(__name__)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _REVISION = "Which revision: a number (0 is the newest), an id or its beginning, a tag, or 'last'."
 _PARTITION = "Where the file system is; needed if there are several. 'backy files partitions' lists them."
 
 
-def _where(command: Callable[..., Any]) -> Any:  # noqa: ANN401  # a click command, once it is one
-    """Give a command the options that name a file system, as what opens it and its name."""
+def _reading(command: Callable[..., Told | None]) -> Any:  # noqa: ANN401  # a click command, once it is one
+    """Give a command the options that name a file system, as what opens it, and print what it returns."""
 
     @click.option("-r", "--revision", metavar="SPEC", default="latest", show_default=True, help=_REVISION)
     @click.option("-p", "--partition", metavar="NAME", help=_PARTITION)
     @click.option("--key-file", metavar="FILE", type=_FILE, help="A file with the passphrase for LUKS.")
     @click.pass_obj
     @functools.wraps(command)
-    def run(directory: Path, /, revision: str, partition: str | None, key_file: Path | None, **options: Any) -> object:  # noqa: ANN401  # as click calls it
-        from backy_files.guest import opened
-
-        return command(functools.partial(opened, directory, revision=revision, key_file=key_file), partition, **options)
+    def run(directory: Path, /, **options: Any) -> None:  # noqa: ANN401  # as click calls it
+        where = {name: options.pop(name) for name in ("revision", "partition", "key_file")}
+        printed, problems = command(functools.partial(opened, directory, **where), **options) or ("", [])
+        click.echo(_plain(os.fsdecode(printed), "\n"), nl=False)
+        for problem in problems[:-1]:
+            log.error("%s", problem)
+        if problems:
+            raise BackyError(problems[-1])
 
     return run
+
+
+def _plain(text: str, lines: str = "") -> str:
+    """Write out what could control a terminal, but for `lines`: names are a guest's."""
+    return "".join(one if one.isprintable() or one in lines else ascii(one)[1:-1] for one in text)
 
 
 @click.group("files")
@@ -52,147 +62,153 @@ def command() -> None:
 
 
 @command.command("partitions")
-@_where
-def partitions(opened: Opened, partition: str | None) -> None:
+@_reading
+def partitions(opening: Opened) -> Told:
     """List what lies where on the disk: name, kind, size and label.
 
-    Partitions have the numbers that Linux gives them, logical volumes are GROUP/VOLUME, and 'disk' is all of the disk.
+    'sda' is all of the disk, and its partitions have the numbers that Linux gives them. Logical volumes are
+    GROUP/VOLUME.
     """
     import humanize
 
-    with opened() as guest:
-        volumes = guest.volumes()
-    for volume in volumes:
-        size = humanize.naturalsize(volume.size, binary=True)
-        _print(f"{volume.name:<12} {volume.kind or '-':<12} {size:>10} {volume.label}".rstrip())
+    told = ""
+    with opening(partition="") as guest:
+        for device, kind in sorted(guest.kinds.items()):
+            # a subvolume has no size
+            size = int(guest.run("blockdev-getsize64", device)) if device.startswith("/") else 0
+            line = f"{shown(device):<20} {kind or '-':<12} {humanize.naturalsize(size, binary=True):>10} "
+            told += _plain(line + guest.lines("vfs-label", device)[0]).rstrip() + "\n"
+    return told, []
 
 
 @command.command("ls")
-@_where
+@_reading
 @click.argument("path", metavar="PATH")
-def ls(opened: Opened, partition: str | None, path: str) -> None:
-    """List the files in a folder: mode, size, time, and name."""
-    with opened() as guest:
-        guest.mount(partition)
-        entries, errors = guest.entries(guest.real(path), depth=1)
-    # a folder itself is first; of a file there is nothing else
-    if entries and entries[0].kind != "d":
-        entries = [entries[0], entries[0]._replace(path=os.fsencode(path))]
-    for entry in sorted(entries[1:], key=lambda entry: entry.path):
-        _print(_line(entry))
-    _fail(errors)
+def ls(opening: Opened, path: str) -> Told:
+    """List the files in a folder: mode, size, time (UTC), and name."""
+    with opening() as guest:
+        # without the sum of blocks, and the numbers of links
+        return guest.script(path, r"""LC_ALL=C.UTF-8 ls -goAb --time-style=+%F\ %T "$1" | sed '/^t/d;s/  *[^ ]* / /'""")
 
 
 @command.command("find")
-@_where
+@_reading
 @click.argument("path", metavar="PATH", default="/")
-def find(opened: Opened, partition: str | None, path: str) -> None:
+def find(opening: Opened, path: str) -> Told:
     """List the paths of all that is below a folder, one a line."""
-    with opened() as guest:
-        guest.mount(partition)
-        entries, errors = guest.entries(guest.real(path))
-    for found in sorted(os.fsdecode(entry.path) for entry in entries if entry.path):
-        _print(f"{path.rstrip('/')}/{found}")
-    _fail(errors)
+    script = r"""find "$1" -mindepth 1 -print0 | sort -z | sed -z 's/^.//; s/\n/\\n/g' | tr '\0' '\n'"""
+    with opening() as guest:
+        return guest.script(path, script)
 
 
 @command.command("cat")
-@_where
+@_reading
 @click.argument("path", metavar="PATH")
-def cat(opened: Opened, partition: str | None, path: str) -> None:
+def cat(opening: Opened, path: str) -> Told:
     """Write a file to standard output."""
-    from backy_files.copying import write
-
-    output = sys.stdout.fileno()  # not 1, which leads to standard error
-    with opened(output) as guest:
-        guest.mount(partition)
-        write(guest, path, output)
+    script = 'if test -f "$1"; then cat "$1"; else echo "it is no file" >&2; fi'
+    with opening() as guest:
+        return guest.script(path, script, sys.stdout.buffer.write)
 
 
 @command.command("cp")
-@_where
+@_reading
 @click.option("--preserve", is_flag=True, help="Keep extended attributes (those that begin with 'user.'), too.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
-def cp(opened: Opened, partition: str | None, preserve: bool, paths: tuple[str, ...], target: Path) -> None:
+def cp(opening: Opened, preserve: bool, paths: tuple[str, ...], target: Path) -> Told:
     """Copy files and whole folders into the folder TARGET, or one under the new name TARGET.
 
     Nothing is overwritten. Holes, modes, times and links between the files are kept; the files belong to you. Symbolic
     links are copied as links. Devices, pipes and sockets are left out, and told. What can not be copied is told at the
     end, with exit code 1; the rest is there.
     """
-    from backy_files.copying import copy, place
-
-    into = target.is_dir()
-    if len(paths) > 1 and not into:
+    if len(paths) > 1 and not target.is_dir():
         raise BackyError(f"{target} is no folder: several files can only be copied into one")
     problems = []
-    with place(target if into else target.absolute().parent) as made, opened(made.descriptor) as guest:
-        guest.mount(partition)
+    with opening() as guest:
         for path in paths:
-            name = path.rstrip("/").rpartition("/")[2] if into else target.name
+            new = target / path.rstrip("/").rpartition("/")[2] if target.is_dir() else target.absolute()
             try:
-                problems += copy(guest, path, made, name, preserve=preserve)
+                problems += copy(guest, path, new, preserve=preserve)
             except BackyError as error:
                 problems.append(str(error))
-    _fail(problems)
+    return "", problems
 
 
 @command.command("diff")
-@_where
+@_reading
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
-def diff(opened: Opened, partition: str | None, old: str, new: str) -> None:
+def diff(opening: Opened, old: str, new: str) -> Told:
     """List the files that changed from one revision to another: '+' is new, '-' is gone, and '!' differs.
 
     A file differs if its kind, mode, owner, size or time does, or if the guest's kernel has noted another change.
     """
-    states, errors = [], []
-    for revision in (old, new):
-        with opened(revision=revision) as guest:
-            guest.mount(partition)
-            entries, failed = guest.entries("/")
-        states.append({os.fsdecode(entry.path): entry.state for entry in entries})
-        errors += failed
-    before, after = states
-    for path in sorted(before.keys() | after.keys()):
-        if before.get(path) != after.get(path):
-            _print(f"{'+' if path not in before else '-' if path not in after else '!'} /{path}")
-    _fail(errors)
+    (before, errors), (after, more) = (_states(opening, revision) for revision in (old, new))
+    changed = sorted({path for path, _state in before.items() ^ after.items()})
+    signs = ["+" if path not in before else "-" if path not in after else "!" for path in changed]
+    return "".join(_plain(f"{sign} /{path}") + "\n" for sign, path in zip(signs, changed, strict=True)), errors + more
+
+
+def _states(opening: Opened, revision: str) -> tuple[dict[str, str], list[str]]:
+    """Return by paths what changes if a file is changed, and errors."""
+    # of a folder not that there is something new in it
+    script = r"find . -type d -printf '%P\0%M %U %G\0' -o -printf '%P\0%M %U %G %s %T@ %C@ %l\0'"
+    with opening(revision=revision) as guest:
+        listed, errors = guest.script("/", script)
+    words = os.fsdecode(listed).split("\0")
+    return dict(zip(words[::2], words[1::2], strict=False)), errors
+
+
+@command.command("mount")
+@_reading
+@click.argument("mountpoint", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def mount(opening: Opened, mountpoint: Path) -> None:
+    """Show a file system in DIR, an empty folder, until 'backy files unmount'. Nothing can be written there.
+
+    If root calls, modes and owners of the guest's files hold for users of this machine.
+    """
+    if any(mountpoint.iterdir()) or mountpoint.is_mount():
+        raise BackyError(f"{mountpoint} is not empty")
+    waiting, ready = os.pipe()
+    if os.fork():
+        os.close(ready)
+        raise click.exceptions.Exit(not os.read(waiting, 1))
+    rights = "ro,allow_other,default_permissions" if os.geteuid() == 0 else "ro"
+    with opening(mountpoint=mountpoint.resolve()) as guest:
+        guest.run("mount-local", ".", "readonly:true", f"options:{rights}")
+        # what waits may end, and this goes on without its terminal
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2, sys.stdout.fileno()):
+            os.dup2(null, descriptor, inheritable=False)
+        os.write(ready, b"!")
+        guest.run("mount-local-run", patience=None)
+
+
+@command.command("unmount")
+@click.argument("mountpoint", metavar="DIR", type=click.Path(path_type=Path))
+def unmount(mountpoint: Path) -> None:
+    """End what 'backy files mount' shows in DIR."""
+    click.get_current_context().exit(subprocess.run(["fusermount", "-u", str(mountpoint)], check=False).returncode)  # noqa: S603, S607  # no shell
 
 
 @command.command("shell")
-@click.option("-r", "--revision", metavar="SPEC", default="latest", show_default=True, help=_REVISION)
-@click.option("-p", "--partition", metavar="NAME", help=_PARTITION)
-@click.pass_context
-def open_shell(context: click.Context, revision: str, partition: str | None) -> None:
-    """Open guestfish on a revision, read-only, with a file system mounted that it shows as '/'."""
-    from backy_files.guest import shell
+@_reading
+def shell(opening: Opened) -> None:
+    """Let guestfish run commands on a revision, read-only, with a file system mounted that it shows as '/'.
 
-    context.exit(shell(context.obj, revision, partition))
+    'help' lists the commands. Ctrl-D ends the shell.
+    """
+    import readline  # noqa: F401  # input() uses it, if it knows the output as well
 
-
-def _line(entry: Entry) -> str:
-    try:
-        time = datetime.fromtimestamp(float(entry.modified)).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        time = "?"  # a guest may write years that Python does not have
-    link = f" -> {os.fsdecode(entry.target)}" if entry.kind == "l" else ""
-    return f"{entry.mode} {entry.size:>14} {time:>19} {os.fsdecode(entry.path)}{link}"
-
-
-def _plain(text: str) -> str:
-    """Write out what could control a terminal: names are a guest's."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
-
-
-def _print(text: str) -> None:
-    click.echo(_plain(text))
-
-
-def _fail(problems: list[str]) -> None:
-    """Tell what failed, and fail; do nothing if nothing did."""
-    for problem in problems[:-1]:
-        click.echo(_plain(problem), err=True)
-    if problems:
-        raise BackyError(_plain(problems[-1]))
+    prompt = "><fs> " if sys.stdin.isatty() else ""
+    with redirect_stdout(os.fdopen(os.dup2(sys.stdout.fileno(), 1), "w")), opening() as guest, suppress(EOFError):
+        while (line := input(prompt)) not in {"exit", "quit"}:
+            try:
+                click.echo(_plain(os.fsdecode(guest.type(f"-{line}" if line else "")), "\n\t"), nl=False)
+            except BackyError as error:
+                if not prompt:
+                    raise
+                log.error("%s", error)  # noqa: TRY400  # where it was raised does not matter
