@@ -45,9 +45,13 @@ def test_partitions_of_a_revision_are_mounted(repository: Guest) -> None:
         partition=$(timeout 60 kpartx -a -r -v images/last | sed 's/add map \\([^ ]*\\) .*/\\1/')
         mount -o ro,noload /dev/mapper/$partition partition; cat partition/file; umount partition
         loop=/dev/${{partition%p1}}; timeout 60 kpartx -d $loop >&2; losetup -d $loop
+        loop=$(losetup --find --show --read-only --partscan images/last)
+        mount -o ro,noload ${{loop}}p1 partition; cat partition/file; umount partition; losetup -d $loop
+        loop=$(losetup --find --show --read-only images/last); partx -a $loop
+        mount -o ro,noload ${{loop}}p1 partition; cat partition/file; umount partition; losetup -d $loop
         backy unmount images >&2
     """)
-    assert shown.out == "kept\n"
+    assert shown.out == "kept\n" * 3
 
 
 def test_the_kernel_reads_a_revision_as_a_network_block_device(repository: Guest) -> None:
