@@ -33,13 +33,13 @@ GROUPS = {
     "Restore": ["restore", "plan", "mount", "unmount", "find", "files", "nbd-server", "attachments", "undelete"],
     "Look after": [
         *["tags", "forget", "expire", "purge", "accept", "verify", "scrub", "distrust", "reports", "audit"],
-        *["convert", "release", "import-diff", "upgrade"],
+        *["convert", "release", "lock", "import-diff", "upgrade"],
     ],
     "Run unattended": ["scheduler", "jobs", "check", "check-config", "client"],
     EXTEND: ["plugins", "selftest", "completion"],
 }
 """The commands of `backy --help` by what they are for."""
-SILENT = {"completion", "mount", "nbd-server", "restore", "scheduler", "selftest", "unmount"}
+SILENT = {"completion", "lock", "mount", "nbd-server", "restore", "scheduler", "selftest", "unmount"}
 """The commands that do not answer in JSON: they tell nothing, or while they run, or in a format of its own."""
 COMPLETION = "_BACKY_COMPLETE"
 """Environment variable by which a shell asks for completions of a command line."""

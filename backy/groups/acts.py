@@ -20,7 +20,7 @@ from backy.backup.backup import Backup
 from backy.backup.rest import Rest, Stages
 from backy.durable import names_in, read_file
 from backy.errors import BackyError, DamageError, ForgettingRefusedError, RevisionNotFoundError, TargetError
-from backy.groups.group import Group, Together, of_disks, save
+from backy.groups.group import Group, Together, of_disks, opened, save
 from backy.plugins.discovery import Kind
 from backy.plugins.events import Events
 from backy.plugins.loading import call
@@ -313,6 +313,18 @@ def locked(group: Group) -> Iterator[dict[str, Repository]]:
         for repository in repositories.values():
             stack.enter_context(repository.locked())
         yield repositories
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Keep others from writing to a repository, or to all disks of a machine; wait for those that do."""
+    group = opened(directory)
+    with ExitStack() as stack:
+        if group:
+            stack.enter_context(group.alone(wait=True))
+        for one in map(group.repository, group.names()) if group else [Repository.open(directory)]:
+            stack.enter_context(one.locked(wait=True, storing=True))
+        yield
 
 
 def clean_up(group: Group) -> None:

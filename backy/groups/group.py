@@ -176,9 +176,9 @@ class Group:
         older = f"-r {newest.id} restores the state of {local_time(newest.timestamp, zone=True)}" if newest else ""
         return problem and f"{problem}; {older or 'there is no other'}"
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Return what keeps other commands away that change the group; entering it raises RepositoryBusyError."""
-        return exclusive(self.directory, BACKUP_LOCK)
+    def alone(self, *, wait: bool = False) -> AbstractContextManager[None]:
+        """Return what keeps other commands away that change the group; raises RepositoryBusyError unless it waits."""
+        return exclusive(self.directory, BACKUP_LOCK, wait=wait)
 
 
 def _in_order(members: dict[str, Revision]) -> Together:
