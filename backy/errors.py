@@ -128,7 +128,7 @@ class ChunkDamageError(DamageError):
     """A stored chunk is missing, unreadable, or does not have its id."""
 
     def __init__(self, chunk_id: bytes, cause: str, evidence: bytes | None = None, base: bytes | None = None) -> None:
-        super().__init__(f"chunk {chunk_id.hex()}: {cause}")
+        super().__init__(f"chunk {chunk_id.hex()[:12]}: {cause}")
         self.chunk_id = chunk_id
         self.cause = cause
         self.evidence = evidence
@@ -139,7 +139,14 @@ class ChunkDamageError(DamageError):
     def without_evidence(self) -> ChunkDamageError:
         """Return the same error without its evidence."""
         # Lists of errors keep this one, so that a disk full of damage does not fill the memory.
-        return ChunkDamageError(self.chunk_id, self.cause, base=self.base)
+        bare = ChunkDamageError(self.chunk_id, self.cause, base=self.base)
+        bare.args = self.args
+        return bare
+
+    def at(self, offset: int) -> ChunkDamageError:
+        """Return the same error, with the place of the chunk in its text: bytes from the beginning of an image."""
+        self.args = (f"chunk {self.chunk_id.hex()[:12]} at byte {offset}: {self.cause}",)
+        return self
 
 
 class VerificationError(BackyError):

@@ -22,6 +22,7 @@ from backy.backup.rest import Rest, Stages, moment_of
 from backy.backup.transfer import Transfer, Transferred, Unhinted
 from backy.durable import names_in, sync_file_system_of
 from backy.errors import BackyError, RepositoryBusyError, SourceBusyError, SourceError, VerificationError, is_full
+from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.integrity import quarantine
 from backy.integrity.damage import Judge, chunk_ids, referring, repair_or_distrust, report_damage
@@ -40,6 +41,7 @@ from backy.retention.tags import pin_before_shrinking
 from backy.system.clocks import Instant, boot_id, boottime
 from backy.system.locking import PURGE_LOCK, shared
 from backy.system.progress import Steps, quiet
+from backy.text.phrases import counted, length_of_time, size
 
 log = logging.getLogger(__name__)
 
@@ -270,6 +272,7 @@ class _Making:
             if consistency == "none":
                 log.warning("%s is torn: the source was written to while it was read", self._birth.id)
             statistics = self._statistics(done, stored)
+            self._log(done, base, statistics)
             # the fresh image has the content of the source: older revisions are repaired from it
             self._settle(damaged, image)
         birth, total = self._birth, len(done.chunks)
@@ -370,6 +373,13 @@ class _Making:
                 report = replace(report, compared=[one for one in report.compared if one not in findings.changed])
             reports.append(report)
         return reports, damaged
+
+    def _log(self, done: Transferred, base: Base, found: Statistics) -> None:
+        changed = sum(1 for _ in done.chunks.differing(base.chunks or ChunkMap(0)))
+        rate = f"{size(int(found.bytes_read / max(found.duration, 0.001)))}/s"
+        what = f"{size(found.bytes_written)} in {counted(changed, 'chunk')} changed, {size(found.bytes_stored)} stored"
+        read = f"{size(found.bytes_read)} of {size(self._size)} read in {length_of_time(found.duration)}, {rate}"
+        log.info("%s: %s; %s", self._birth.id, what, read)
 
     def _statistics(self, done: Transferred, stored: Stored) -> Statistics:
         return Statistics(

@@ -1,5 +1,6 @@
 """Move an image from a snapshot into a storage: read the chunks that may have changed, store those that have."""
 
+import logging
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from backy.image.chunkmap import ZERO, ChunkMap, entry
 from backy.image.spans import spans, whole
 from backy.pages import pages_with_data, total
 from backy.system.parallel import in_parallel, thread_count
+
+log = logging.getLogger(__name__)
 
 
 class Unhinted:
@@ -93,14 +96,19 @@ class Transfer:
         more = (
             set() if changes is None else {*self._odd_chunk(size), *self.wrong}.intersection(range(chunk_count(size)))
         )
+        unknown = "the source does not tell what changed" if len(self._base) else "there is no parent"
+        why = unknown if changes is None else "the source tells of a change"
         for span in spans(whole(self.snapshot.extents(), size) if changes is None else changes, size):
             # each once
             more.difference_update(range(span.start, span.stop))
             if span.data:
+                log.debug("chunks %d to %d are read: %s", span.start, span.stop - 1, why)
                 yield from range(span.start, span.stop)
             else:
                 self._zero(span.start, span.stop)
-        yield from sorted(more)
+        for index in sorted(more):
+            log.debug("chunk %d is read: it was wrong in the parent, or the size of the image is another one", index)
+            yield index
 
     def _odd_chunk(self, size: int) -> list[int]:
         """Return the index of the chunk whose length differs from the parent's, if the size does."""

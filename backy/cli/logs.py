@@ -43,6 +43,8 @@ def set_up_logging(logfile: Path | None, *, verbose: bool) -> None:
         other.close()
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if verbose else level)
+    for library in ("asyncio", "stevedore"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 class _LogFile(logging.handlers.WatchedFileHandler):

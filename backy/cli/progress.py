@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 
 from backy.api import Progress
 from backy.system.progress import HEARTBEAT, Steps, quiet
+from backy.text.phrases import size
 
 
 @contextmanager
@@ -32,22 +33,41 @@ def _shown() -> Iterator[Steps]:
     # Imported late: it takes 40 ms, for nothing in cron jobs and below the scheduler, which have no terminal.
     from rich import progress
     from rich.console import Console
+    from rich.text import Text
+
+    class Rate(progress.ProgressColumn):
+        """Shows the rate in the units of everything else, and at the end what was not needed."""
+
+        def render(self, task: progress.Task) -> Text:
+            """Return it."""
+            skipped = task.fields.get("skipped")
+            speed = task.finished_speed or task.speed
+            texts = [f"{size(int(speed))}/s" if speed else "", f"{size(skipped)} skipped" if skipped else ""]
+            return Text(", ".join(filter(None, texts)))
 
     columns = (
         progress.TextColumn("{task.description:>8}"),
         progress.BarColumn(),
         progress.DownloadColumn(binary_units=True),
-        progress.TransferSpeedColumn(),
+        Rate(),
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=Console(stderr=True)) as bars:
 
+        def settle() -> None:
+            """Let the bars of steps that have ended tell what they skipped: a source may tell what is as it was."""
+            for task in bars.tasks:
+                if task.total and (rest := int(task.total - task.completed)):
+                    bars.update(task.id, total=task.completed, skipped=rest)
+
         def step(name: str, total: int) -> Progress:
+            settle()
             # A bar for each step, the finished ones included: together they tell where the time went.
             task = bars.add_task(name, total=total)
             return lambda length: bars.advance(task, length)
 
         yield step
+        settle()
 
 
 def heartbeat() -> int | None:

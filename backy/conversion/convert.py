@@ -64,6 +64,14 @@ class Conversion:
         """Identity of the new storage."""
         self.target = _section(self.repository.config, self.name, self.options)
 
+    def plan(self) -> list[str]:
+        """Return the ids of the revisions that `run` would move, the newest first; raises ConfigError, PluginError."""
+        storages, config = self.repository.storages, self.repository.config
+        storages.made(self.target)
+        there = storages.identity_of(self.target) if self.target in config.storages else None
+        history = reversed(self.repository.records.history(trash=True))
+        return [one.id for one in history if self.repository.store_of(one) != there]
+
     def run(self) -> Converted:
         """Convert every revision that another storage keeps; give that storage up when none is left.
 

@@ -44,7 +44,10 @@ class StoredImage:
         length = self.chunks.length(index)
         if chunk_id == ZERO:
             return bytes(length)
-        return checked(chunk_id, self.reader.read(index, chunk_id), length)
+        try:
+            return checked(chunk_id, self.reader.read(index, chunk_id), length)
+        except ChunkDamageError as error:
+            raise error.at(index * CHUNK_SIZE) from error.__cause__
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`.

@@ -187,15 +187,21 @@ class Repairer:
 
 
 def distrust(
-    repository: Repository, specification: str | None = None, *, first: date = date.min, last: date = date.max
+    repository: Repository,
+    specification: str | None = None,
+    *,
+    first: date = date.min,
+    last: date = date.max,
+    dry_run: bool = False,
 ) -> list[Revision]:
-    """Distrust revisions and return them as they are now.
+    """Distrust revisions and return them as they are now; a `dry_run` returns them only.
 
     Args:
         repository: Has the revisions.
         specification: SPEC of one revision; None for all.
         first: Distrusts only what was made on this day (UTC) or later.
         last: Distrusts only what was made on this day (UTC) or earlier.
+        dry_run: Whether nothing is changed.
 
     Raises:
         RepositoryBusyError: a backup is running.
@@ -207,7 +213,7 @@ def distrust(
         revisions = records.history(trash=True) if specification is None else [records.select(specification)]
         return [
             # Damage found earlier is dropped: a revision that names damaged chunks counts as checked.
-            distrusted(repository, revision)
+            revision if dry_run else distrusted(repository, revision)
             for revision in revisions
             if first <= revision.timestamp.astimezone(UTC).date() <= last
         ]

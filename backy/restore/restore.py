@@ -80,7 +80,7 @@ def salvaged(
         first = min(found.damaged)
         raise DamageError(
             f"{len(found.damaged)} of {counted(len(image.chunks), 'chunk')} could not be read, zeroes are in their "
-            f"place, see {path}; the first is at byte {first * CHUNK_SIZE}: {found.damaged[first]}"
+            f"place, see {path}; the first is {found.damaged[first]}"
         )
 
 

@@ -215,7 +215,7 @@ def _incomplete_on_error(name: str) -> Iterator[None]:
     except OSError as error:
         raise TargetError(f"{name} is incomplete: {error.strerror or error}") from error
     except BaseException:
-        log.error("%s is incomplete", name)  # noqa: TRY400  # an interrupt needs no traceback
+        log.error("%s is incomplete; 'backy restore --resume' goes on with it", name)  # noqa: TRY400  # an interrupt needs no traceback
         raise
 
 

@@ -177,6 +177,13 @@ def undelete(repository: Repository, revision_id: str, events: Events | None = N
     return revision
 
 
+def over(repository: Repository, states: States, now: datetime, *, everything: bool = False) -> list[str]:
+    """Return the ids of what has been in the trash for its term, or of all of it."""
+    trusted, term = _trusted(repository, now), repository.config.trash
+    forgotten = {one: state.forgotten for one, state in states.items() if state and state.forgotten}
+    return [one for one, since in forgotten.items() if everything or trusted - since >= term]
+
+
 def empty(repository: Repository, states: States, now: datetime, events: Events, *, everything: bool = False) -> None:
     """Remove for good what has been in the trash for its term, or all of it; the caller holds `.backup`.
 
@@ -185,10 +192,8 @@ def empty(repository: Repository, states: States, now: datetime, events: Events,
     Raises:
         PluginError: a plugin that may hold back revisions can not be asked; nothing was removed.
     """
-    trusted, going = _trusted(repository, now), []
-    for revision_id, state in states.items():
-        if not state or not state.forgotten or (trusted - state.forgotten < repository.config.trash and not everything):
-            continue
+    going = []
+    for revision_id in over(repository, states, now, everything=everything):
         try:
             revision = repository.records.read(revision_id)
         except DamageError as error:

@@ -355,7 +355,7 @@ def test_nothing_is_built_on_a_bad_base_and_it_is_reported(store: Store, caplog,
 
     assert ChunkFile(identify(new), None) in store.files()
     assert store.read(identify(new)) == new
-    assert f"chunk {base.hex()}" in caplog.text
+    assert f"chunk {base.hex()[:12]}" in caplog.text
     assert "stored in full" in caplog.text
     assert [error.chunk_id for error in stored.damaged] == [base]
 
@@ -379,11 +379,11 @@ def test_reading_names_the_chunk_and_what_is_wrong(store: Store) -> None:
     new = changed(data(1), 3)
     chunk_id, _ = store.write(new, previous=data(1))
 
-    with pytest.raises(ChunkDamageError, match=f"{bytes(32).hex()}: there is no file") as caught:
+    with pytest.raises(ChunkDamageError, match=f"{bytes(32).hex()[:12]}.*: there is no file") as caught:
         store.read(bytes(32))
     store.path(base).unlink()
     with pytest.raises(
-        ChunkDamageError, match=f"{chunk_id.hex()}: it is made of a damaged one: .*{base.hex()}"
+        ChunkDamageError, match=f"{chunk_id.hex()[:12]}.*: it is made of a damaged one: .*{base.hex()[:12]}"
     ) as caught:
         store.read(chunk_id)
     assert caught.value.chunk_id == chunk_id
@@ -394,10 +394,10 @@ def test_reading_names_the_chunk_and_what_is_wrong(store: Store) -> None:
     store.write(data(1))
     store.path(chunk_id, base).unlink()
     store.path(chunk_id, base).write_bytes(store.path(base).read_bytes())
-    with pytest.raises(ChunkDamageError, match=rf"{chunk_id.hex()}: .*{base.hex()}: the delta has"):
+    with pytest.raises(ChunkDamageError, match=rf"{chunk_id.hex()[:12]}.*: .*{base.hex()[:12]}.*: the delta has"):
         store.read(chunk_id)
     store.path(chunk_id, base).write_bytes(b"")
-    with pytest.raises(ChunkDamageError, match=rf"{chunk_id.hex()}: .*{base.hex()}: the zstd frame"):
+    with pytest.raises(ChunkDamageError, match=rf"{chunk_id.hex()[:12]}.*: .*{base.hex()[:12]}.*: the zstd frame"):
         store.read(chunk_id)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from backy.cli.options import settings_option, storage_option
+from backy.cli.options import dry_run_option, settings_option, storage_option
 from backy.cli.output import answer
 from backy.errors import DamageError
 from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
     "storage.KEY=VALUE",
     "A key of the section 'storage', such as 'storage.name', the folder; may be given several times.",
 )
+@dry_run_option
 @click.pass_obj
-def command(directory: Path, storage: str, settings: dict[str, dict[str, Any]]) -> None:
+def command(directory: Path, storage: str, settings: dict[str, dict[str, Any]], dry_run: bool) -> None:
     """Move all revisions into another storage, such as 'chunked' or 'cow'.
 
     Without '-o', NAME is a storage that the job has or had, if there is one of this type. For another one of the same
@@ -46,6 +47,10 @@ def command(directory: Path, storage: str, settings: dict[str, dict[str, Any]]) 
     if job and job.config.storage.folder != conversion.target.folder:
         text = "the scheduler's configuration has '%s' for job %s: its next run goes back to it; write '%s' there, too"
         log.warning(text, job.config.storage.type, job.name, storage)
+    if dry_run:
+        going = conversion.plan()
+        answer({"revisions": [{"id": one} for one in going]}, *(f"Would convert {one}" for one in going))
+        return
     with steps() as conversion.steps:
         done = conversion.run()
     text = f"Converted {counted(len(done.revisions), 'revision')} to '{storage}'"

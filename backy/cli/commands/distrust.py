@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from backy.cli.disks import each_disk, repository_of
-from backy.cli.options import revision_of
+from backy.cli.options import dry_run_option, revision_of
 from backy.cli.output import answer
 from backy.cli.revisions import described
 from backy.text.phrases import counted
@@ -19,9 +19,15 @@ _DATE = click.DateTime(formats=["%Y-%m-%d"])
 @click.option("-f", "--from", "first", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and later.")
 @click.option("-u", "--until", "last", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and earlier.")
 @click.option("--all", "everything", is_flag=True, help="Distrust all revisions.")
+@dry_run_option
 @each_disk
 def command(
-    directory: Path, specification: str | None, first: datetime | None, last: datetime | None, everything: bool
+    directory: Path,
+    specification: str | None,
+    first: datetime | None,
+    last: datetime | None,
+    everything: bool,
+    dry_run: bool,
 ) -> None:
     """Distrust one revision, those of some days, or all of them.
 
@@ -36,5 +42,8 @@ def command(
     if everything == bool(specification is not None or first or last):
         raise click.UsageError("name revisions by --revision, --from or --until, or all of them by --all alone")
     days = {name: day.date() for name, day in (("first", first), ("last", last)) if day}
-    distrusted = distrust(repository_of(directory), specification, **days)
-    answer({"revisions": [*map(described, distrusted)]}, f"Distrusted {counted(len(distrusted), 'revision')}")
+    distrusted = distrust(repository_of(directory), specification, **days, dry_run=dry_run)
+    answer(
+        {"revisions": [*map(described, distrusted)]},
+        f"{'Would distrust' if dry_run else 'Distrusted'} {counted(len(distrusted), 'revision')}",
+    )

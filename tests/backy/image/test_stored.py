@@ -55,7 +55,7 @@ def test_a_chunk_that_is_not_what_its_id_says_is_never_handed_out(content: bytes
     chunk_id = image.chunks[0]
     shelf.chunks[chunk_id] = content
 
-    with pytest.raises(ChunkDamageError, match=chunk_id.hex()):
+    with pytest.raises(ChunkDamageError, match=chunk_id.hex()[:12]):
         image.pread(5, 5)
     assert image.pread(CHUNK_SIZE, 5) == bytes(5)
 

@@ -27,7 +27,10 @@ def test_damaged_chunks_are_zeroes_and_all_others_are_as_they_were(
     spoil(repository, revision, 2)
     spoil(repository, revision, 4).unlink()
     with (
-        pytest.raises(DamageError, match=f"3 of 5 chunks could not be read.*first is at byte {2 * CHUNK_SIZE}: chunk"),
+        pytest.raises(
+            DamageError,
+            match=f"3 of 5 chunks could not be read.*first is chunk [0-9a-f]{{12}} at byte {2 * CHUNK_SIZE}: ",
+        ),
         repository.image(revision) as stored,
         salvaged(stored, tmp_path / "map", "target", repository) as readable,
     ):

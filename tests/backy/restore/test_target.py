@@ -167,7 +167,7 @@ def test_a_damaged_chunk_ends_it(restore: Callable, repository: Repository, revi
     done = restore(f"tape:{tape}")
 
     assert done.code == 1
-    assert done.err.startswith(f"Error: chunk {chunks[4].hex()}: ")
+    assert done.err.startswith(f"Error: chunk {chunks[4].hex()[:12]} at byte ")
     assert done.err.endswith(f"; tape:{tape} is incomplete\n")
     assert not tape.exists()
 
