@@ -26,7 +26,10 @@ def test_all_are_upgraded_with_progress_and_a_summary(real, conf, backy):
     planned = backy("upgrade", "--all", "-c", conf, "--dry-run")
     done = backy("upgrade", "--all", "-c", conf)
     again = backy("upgrade", "--all", "-c", conf)
+    assert " left" not in again.err
     finished = backy("upgrade", "--all", "-c", conf, "--finish")
+    backy("-b", conf.parent / "base/new", "init", "file", conf)
+    assert backy("upgrade", "--all", "-c", conf, "--finish").code == 0
 
     assert planned.code == done.code == again.code == finished.code == 0, done.err
     assert planned.out.count("3 revisions would be upgraded") == 4

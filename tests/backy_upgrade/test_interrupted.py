@@ -124,6 +124,25 @@ def test_killed_at_any_step_it_goes_on(options, tmp_path, rounds, backy):
         assert left.items() <= before.items() if options else left == before
 
 
+def test_what_backy_2_removes_meanwhile_costs_no_more(tmp_path, backy, monkeypatch):
+    """After an interruption backy 2 went on and forgot a revision. Nobody asked to remove its chunks."""
+    images = written(tmp_path / "vm")
+    from backy_upgrade import upgrade
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upgrade.Upgrade, "_compared", lambda *_: 1 / 0)
+        assert backy("-b", tmp_path / "vm", "upgrade").code == 1
+    for path in (tmp_path / "vm").glob("revision-0*"):
+        path.unlink()
+    before = files_of(tmp_path / "vm/chunks")
+
+    done = backy("-b", tmp_path / "vm", "upgrade")
+
+    assert done.out == "vm: 3 revisions are upgraded; backy 2 has 1 revision less now, which going back would lose\n"
+    assert sums_of(tmp_path / "vm") == list(images.values())
+    assert files_of(tmp_path / "vm/backy-2/chunks") == before
+
+
 def test_a_real_process_that_is_killed(tmp_path):
     """As above, whatever its threads and the C library do at that moment."""
     images = written(tmp_path / "vm")

@@ -90,7 +90,59 @@ def test_old_files_go_when_the_upgrade_is_finished(real, backy):
     assert (done.code, done.out, done.err) == (0, "cowfile: what backy 2 had is removed\n", "")
     assert not (found.directory / "backy-2").exists()
     assert sums_of(found.directory) == found.sums
-    assert "nothing is left" in backy("-b", found.directory, "upgrade", "--finish").err
+    again = backy("-b", found.directory, "upgrade", "--finish")
+    assert (again.code, again.out) == (0, "cowfile: nothing is left to remove, there is no folder backy-2\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--reclaim"], ["--finish"]])
+def test_a_configuration_that_backy_2_wrote_again_costs_nothing(options, real, backy):
+    """Its scheduler writes it at each run. What is there is not of backy 2, though, and `backy-2` is all that is."""
+    found = real("chunked")
+    config = (found.directory / "config").read_bytes()
+    backy("-b", found.directory, "upgrade")
+    (found.directory / "config").unlink()
+    (found.directory / "config").write_bytes(config)
+    before = files_of(found.directory)
+
+    done = backy("-b", found.directory, "upgrade", *options)
+
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "is upgraded, but backy 2 has written" in done.err
+    assert files_of(found.directory) == before
+    # as the message says
+    (found.directory / "config").write_text("format: 3\nsource: {type: file, filename: /x}\nstorage: {type: chunked}\n")
+    assert sums_of(found.directory) == found.sums
+    assert backy("-b", found.directory, "audit").code == 0
+    assert backy("-b", found.directory, "upgrade", "--finish").code == 0
+
+
+def test_files_of_others_stay(real, backy):
+    found = real("cowfile")
+    (found.directory / "README").write_text("mine\n")
+
+    assert backy("-b", found.directory, "upgrade").code == 0
+
+    assert (found.directory / "README.backy-2").read_text() == "mine\n"
+    assert (found.directory / "README").read_text().startswith("This directory is a backup")
+
+
+def test_a_store_that_lies_elsewhere_is_refused(real, backy):
+    """From `backy-2` a link might lead to nothing, and all would be told as damaged."""
+    found = real("chunked")
+    (found.directory / "chunks").rename(found.directory.parent / "store")
+    (found.directory / "chunks").symlink_to("../store")
+
+    done = backy("-b", found.directory, "upgrade")
+
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "is a symbolic link" in done.err
+
+
+def test_the_directory_may_be_named_from_below(real, backy, monkeypatch):
+    found = real("chunked")
+    monkeypatch.chdir(found.directory / "chunks")
+
+    assert backy("-b", "..", "upgrade").out == "chunked: 3 revisions are upgraded\n"
 
 
 def test_an_upgraded_repository_is_left_alone(real, backy):

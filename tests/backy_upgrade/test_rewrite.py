@@ -125,12 +125,27 @@ def test_raw_images_get_their_storage(tmp_path, backy):
     )
 
 
+def test_what_is_merged_counts_too(tmp_path, backy):
+    path = tmp_path / "backy.conf"
+    path.write_text("schedules: {d: {a: &a {interval: 1d, keep: 7}, b: {<<: *a, keep: 0}}}\n"
+                    "jobs:\n  a: {source: &s {type: file, backend: cowfile, filename: /y}}\n"
+                    "  b: {source: {<<: *s, filename: /z}}\n")  # fmt: skip
+
+    assert backy("upgrade", "--rewrite", path).code == 0
+    assert path.read_text() == (
+        "schedules: {d: {a: &a {interval: 1d, keep: 7}, b: {<<: *a, keep: 100000}}}\n"
+        "jobs:\n  a: {storage: cow, source: &s {type: file, filename: /y}}\n"
+        "  b: {storage: cow, source: {<<: *s, filename: /z}}\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
         ("jobs: [", "is not rewritten"),
         ("jobs: {a: {source: {\n  type: file, # one, two\n  backend: chunked}}}\n", "change it by hand"),
         ("? {a: b}\n: c\n", "is not rewritten"),
+        ("jobs: {a: {source: {type: file, backend: [x]}}}\n", "is not rewritten"),
         ("a: \xff\n", "is not rewritten"),
     ],
 )

@@ -64,7 +64,7 @@ def test_each_old_revision_makes_room_once_the_new_one_was_compared(name, real, 
 
     assert (done.code, done.out) == (
         0,
-        f"{name}: 3 revisions are upgraded; backy 2 has 3 revisions less now, so there is no way back\n",
+        f"{name}: 3 revisions are upgraded; backy 2 has 3 revisions less now, which going back would lose\n",
     )
     assert left == [[3, 3], [2, 2], [1, 1]]
     assert sums_of(found.directory) == found.sums

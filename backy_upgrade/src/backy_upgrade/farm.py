@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from backy.durable import closed_at_end, names_in, sync_file_system_of, sync_folder
+from backy.durable import closed_at_end, names_in, refuse_links, sync_file_system_of, sync_folder
 from backy.errors import BackyError, RepositoryBusyError
 from backy_upgrade.records import CONFIG, is_old
 
@@ -26,7 +26,8 @@ class Places:
     """Where things are in the directory of a repository."""
 
     def __init__(self, directory: Path) -> None:
-        self.top = directory.absolute()
+        # the new repository gets its name, which '..' is not
+        self.top = directory.resolve() if directory.name == ".." else directory.absolute()
         self.farm = self.top / "backy-2"
         self.making = self.top / "backy-3"
         self.done = self.top / "backy-3.done"
@@ -44,10 +45,17 @@ class Places:
     @property
     def is_old(self) -> bool:
         """Whether there is something to upgrade, or to go on with; raises BackyError or OSError if nobody can tell."""
+        if self.done.exists():
+            return True
         try:
-            return self.done.exists() or is_old(self.top)
+            old = is_old(self.top)
         except (FileNotFoundError, NotADirectoryError):
             raise BackyError(f"{self.top} is no repository: it has no file 'config'") from None
+        # the scheduler of backy 2 writes 'config' at each run; 'backy-2' is all that is left of the old files then
+        if old and any(name.endswith(".state") for name in names_in(self.top)):
+            advice = "stop its scheduler, and replace what is in there by 'format: 3', 'source' and 'storage'"
+            raise BackyError(f"{self.top} is upgraded, but backy 2 has written {self.top / CONFIG} again: {advice}")
+        return old
 
     @contextmanager
     def locked(self) -> Iterator[Callable[[], None]]:
@@ -72,6 +80,7 @@ class Places:
 
     def link(self) -> None:
         """Make `backy-2/` have links to all that backy 2 has here, and nothing else."""
+        refuse_links(self.top, "chunks", "quarantine")  # they would lead elsewhere from the farm
         names = names_in(self.top)
         known = _OURS | {name.removesuffix(".rev") for name in names if name.endswith(".rev")}
         stems = {name: name.removesuffix(".rev").removesuffix(".old") for name in names}
@@ -95,6 +104,9 @@ class Places:
                 if os.path.lexists(self.top / name) and not os.path.lexists(old / name):
                     (self.top / name).rename(old / name)
             for name in set(names_in(new)) - {*LOCKS, CONFIG}:
+                # somebody's own file: those of backy 2 are not there any more
+                if os.path.lexists(self.top / name):
+                    (self.top / name).rename(self.top / f"{name}.backy-2")
                 (new / name).rename(self.top / name)
             sync_folder(self.top)
             (new / CONFIG).rename(self.top / CONFIG)
@@ -103,10 +115,10 @@ class Places:
 
     def finish(self) -> str:
         """Remove what backy 2 had, unless something uses the repository; return what was done."""
-        if self.making.exists() or self.done.exists() or is_old(self.top):
+        if self.making.exists() or self.is_old:
             raise BackyError(f"{self.top} is not upgraded yet: 'backy upgrade' goes on with it")
         if not self.farm.exists():
-            raise BackyError(f"{self.top} has no folder {self.farm.name}: nothing is left to remove")
+            return f"{self.top.name}: nothing is left to remove, there is no folder {self.farm.name}"
         with self.locked() as keep_restores_away:
             keep_restores_away()
             shutil.rmtree(self.farm)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from backy.api import BackyError
+from backy.api import ID_PATTERN, BackyError
 from backy.durable import names_in, read_file
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def old_revisions(directory: Path) -> OldRevisions:
             # else another server has it, of which an unreleased version knows
             elif not content.get("server"):
                 found.complete.append(_revision(content))
-        except (BackyError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        except (BackyError, OSError, KeyError, ArithmeticError, ValueError, TypeError, AttributeError) as error:
             log.debug("%s can not be read: %s", directory / name, error)
             found.unreadable.append(name)
     found.complete.sort(key=lambda one: one.timestamp)
@@ -69,6 +69,8 @@ def old_revisions(directory: Path) -> OldRevisions:
 
 def _revision(content: Mapping[str, Any]) -> OldRevision:
     tags = tuple(sorted({_tag(str(tag)) for tag in content.get("tags") or ()}))
+    if not ID_PATTERN.fullmatch(str(content["uuid"])):
+        raise ValueError(f"{content['uuid']!r} is no id")
     chunked, trust = content.get("backend_type") == "chunked", content.get("trust") or "trusted"
     return OldRevision(str(content["uuid"]), time_of(content["timestamp"]), tags, trust, chunked)
 
@@ -98,7 +100,7 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(read_file(path, LARGEST, follow=True))
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BackyError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise BackyError(f"{path} has no keys and values")
@@ -112,13 +114,16 @@ def is_old(directory: Path) -> bool:
 
 
 def sections(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sections `source` and `schedule` that a `config` of backy 2 stands for."""
+    """Return the sections `source` and `schedule` that a `config` of backy 2 stands for; raises BackyError if none."""
     # until 2.2 the file was the section; before, its type was beside it
     source = config["source"] if isinstance(config.get("source"), dict) else config
     source = {"type": config.get("source-type"), **source}
     kept = {key: value for key, value in source.items() if key not in {"backend", "cow"}}
-    kept["type"] = source_type(kept["type"], kept)
-    schedule = {tag: _scheduled(keys) for tag, keys in (config.get("schedule") or {}).items()}
+    try:
+        kept["type"] = source_type(kept["type"], kept)
+        schedule = {tag: _scheduled(keys) for tag, keys in (config.get("schedule") or {}).items()}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BackyError(f"they have an unusual form: {error}") from error
     return {"source": kept, **({"schedule": schedule} if schedule else {})}
 
 

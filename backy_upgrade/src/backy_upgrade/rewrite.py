@@ -35,7 +35,7 @@ def rewrite_file(path: Path, *, dry_run: bool) -> str:
     try:
         old = content.decode()
         new = _new(old)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BackyError(f"{path} is not rewritten, change it by hand: {' '.join(str(error).split())}") from error
     if new == old:
         return f"{path} has nothing that only backy 2 knows"
@@ -75,15 +75,15 @@ def _edits(node: yaml.Node | None, text: str, gone: Iterable[str] = ()) -> Itera
     """Yield begin and end of each text that changes, and what takes its place; the keys `gone` are there no more."""
     if not isinstance(node, yaml.MappingNode):
         return
-    found = {key.value: value for key, value in node.value}
+    found = _found(node)
     yield from _removals(node, text, gone)
     for key, value in node.value:
         begin, end = value.start_mark.index, value.end_mark.index
         if key.value == "source":
             separator, at = ", " if node.flow_style else f"\n{' ' * key.start_mark.column}", key.start_mark.index
-            for name, backend in value.value if isinstance(value, yaml.MappingNode) else ():
-                if name.value == "backend" and "storage" not in found:
-                    yield at, at, f"storage: {backend.value.removesuffix('file')}{separator}"
+            backend = _found(value).get("backend")
+            if backend and "storage" not in found:
+                yield at, at, f"storage: {backend.value.removesuffix('file')}{separator}"
             yield from _edits(value, text, _SOURCE)
         elif key.value == "type" and gone is _SOURCE and source_type(value.value, found) != value.value:
             yield (begin, end, source_type(value.value, found))
@@ -91,6 +91,12 @@ def _edits(node: yaml.Node | None, text: str, gone: Iterable[str] = ()) -> Itera
             yield (begin, end, str(FOREVER))
         else:
             yield from _edits(value, text, _SCHEDULERS if key.value in {"global", "config"} else ())
+
+
+def _found(node: yaml.Node) -> dict[str, yaml.Node]:
+    """Return the values of a part by their keys, with those that it merges."""
+    own = {key.value: value for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+    return {**_found(own["<<"]), **own} if "<<" in own else own
 
 
 def _removals(node: yaml.MappingNode, text: str, gone: Iterable[str]) -> Iterator[tuple[int, int, str]]:

@@ -49,7 +49,7 @@ def reclaim(places: Places, revision_ids: Collection[str]) -> None:
     sync_file_system_of(places.top)
     for folder in (places.top, places.farm):
         # the record first: what has one is whole at any time
-        for suffix in (".rev", "", ".old"):
+        for suffix in (".rev", ".old", ""):
             for name in revision_ids:
                 (folder / f"{name}{suffix}").unlink(missing_ok=True)
             sync_folder(folder)

@@ -57,7 +57,7 @@ class Upgrade:
         have = {info.id: info for info in open_repository(self.places.top).revisions()}
         text = f"{self.places.top.name}: {counted(have)} {'is' if len(have) == 1 else 'are'} upgraded"
         if gone := have.keys() - {one.id for one in left.complete}:
-            text += f"; backy 2 has {counted(gone)} less now, so there is no way back"
+            text += f"; backy 2 has {counted(gone)} less now, which going back would lose"
         if wrong := [info.id for info in have.values() if info.trust == "wrong"]:
             text += f"; chunks of these can not be read, and are marked as wrong: {', '.join(wrong)}"
         if left.incomplete:
@@ -77,8 +77,8 @@ class Upgrade:
         try:
             make_repository(new, {**sections(load(self.places.farm / CONFIG)), **storage})
         except BackyError as error:
-            log.warning("'source' and 'schedule' of %s are left out: %s", self.places.top / CONFIG, error)
             make_repository(new, storage)
+            log.warning("'source' and 'schedule' of %s are left out: %s", self.places.top / CONFIG, error)
 
     def _import(self) -> None:
         """Import all revisions, the oldest first, and distrust those that were distrusted."""
@@ -87,7 +87,8 @@ class Upgrade:
         revisions = old_revisions(self.places.farm).complete
         needed = {revision.id for revision in revisions}
         # again, if that was interrupted, whatever is wanted now: records go first, and leave what nobody knows
-        if gone := have.keys() - needed:
+        gone = have.keys() - needed
+        if gone and (self.reclaim or any((self.places.top / name).exists() for name in gone)):
             reclaim(self.places, gone)
         for number, revision in enumerate(revisions, 1):
             click.echo(f"{self.places.top.name}: revision {number} of {len(revisions)}, {revision.id}", err=True)
@@ -157,8 +158,8 @@ def one_by_one(configuration: Path, act: Callable[[Places], str]) -> str:
     every = [Places(base / name) for name in sorted(names_in(base))]
     found = [places for places in every if places.done.exists() or (places.top / CONFIG).exists()]
     click.echo(f"{len(found)} repositories: looking how much there is to do", err=True)
-    # what there is to read tells how long each takes
-    sizes = [max(space_of(places.top, "chunked")[0], 1) for places in found]
+    # what there is to read tells how long each takes; what is upgraded has nothing
+    sizes = [space_of(places.top, "chunked")[0] for places in found]
     started, failed = time.monotonic(), []
     for number, places in enumerate(found):
         done, left = sum(sizes[:number]), sum(sizes[number:])
