@@ -142,8 +142,8 @@ class Reporter:
             try:
                 command = [*self.backy, "plugins", "--check", "--json"]
                 _, printed = await children.output_of(command, limit=PLUGINS_LIMIT)
-                listed = msgspec.json.decode(printed, type=list[dict[str, str | None]])
-            except (OSError, children.TimeLimitError, msgspec.DecodeError) as error:
+                listed = msgspec.json.decode(printed, type=dict[str, list[dict[str, str | None]]])["plugins"]
+            except (OSError, children.TimeLimitError, msgspec.DecodeError, KeyError) as error:
                 cause = error or "'backy plugins --check' takes too long"
                 log.warning("nobody knows which plugins are broken: %s", cause)
             else:
