@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic_ns
@@ -25,7 +25,17 @@ from backy.scheduler.jobs.ledger import Job, Ledger, Scanner
 from backy.scheduler.jobs.repositories import Summary, pending
 from backy.scheduler.jobs.runner import Runner
 from backy.scheduler.monitoring.reporter import GATHER, Announcer, Notifier, Reporter, SlaWatch
-from backy.scheduler.monitoring.status import DiskStatus, JobStatus, Status, copies, judged, left_before, look, shortage
+from backy.scheduler.monitoring.status import (
+    NO_END,
+    DiskStatus,
+    JobStatus,
+    Status,
+    copies,
+    judged,
+    left_before,
+    look,
+    shortage,
+)
 from backy.scheduler.process.base_directory import held
 from backy.scheduler.process.children import aside, happened
 from backy.text.phrases import counted, local_time
@@ -158,6 +168,15 @@ class Daemon:
         started = sum(self.ledger.agenda.trigger(name, now) for name in names)
         self._wake.set()
         return started
+
+    def pause(self, name: str, length: timedelta | None) -> datetime | None:
+        """Start no run of a job for some time, or go on with it; return when the pause ends."""
+        now = self.clock()
+        # A pause that would end after all calendars ends with them.
+        until = now + min(length, NO_END - now) if length else None
+        self.ledger.pause(name, until, now)
+        self._wake.set()
+        return until
 
     async def reload(self) -> str:
         """Reload the configuration and return a summary of the changes.

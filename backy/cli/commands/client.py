@@ -16,8 +16,9 @@ from backy.errors import BackyError
 def command(configuration: Path, words: tuple[str, ...]) -> None:
     """Send COMMAND to the running scheduler and print its answer.
 
-    'jobs [REGEX]' lists the jobs, 'status' counts them, 'run JOB' and 'runall' run some at once, 'reload' reads the
-    configuration again. 'help' lists all commands. Only the owner of the scheduler may do that.
+    'jobs [REGEX]' lists the jobs, 'status' counts them, 'run JOB' and 'runall' run some at once, 'pause JOB [--for
+    TIME]' and 'resume JOB' keep one from running, 'reload' reads the configuration again. 'help' lists all commands.
+    Only the owner of the scheduler may do that.
     """
     from backy.scheduler.configuration.configuration import load_location
     from backy.scheduler.process.base_directory import ask

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -20,16 +20,17 @@ from typing import Protocol
 import msgspec
 
 from backy.api import ConsoleCommand
+from backy.config import parse_duration
 from backy.errors import BackyError, PluginError
 from backy.plugins.events import Events, Sections
 from backy.plugins.hosting import Host
 from backy.scheduler.configuration.configuration import Configuration
 from backy.scheduler.console.jobtable import job_table, selected
 from backy.scheduler.console.telnet import Console
-from backy.scheduler.monitoring.status import Status
+from backy.scheduler.monitoring.status import NO_END, Status
 from backy.scheduler.process.base_directory import SOCKET, Question, Reply, short
 from backy.scheduler.process.children import HangingError, aside
-from backy.text.phrases import alternatives, counted, did_you_mean
+from backy.text.phrases import alternatives, counted, did_you_mean, local_time
 
 log = logging.getLogger(__name__)
 _HOOK = "backy_console_commands"
@@ -57,6 +58,9 @@ class Scheduler(Protocol):
 
     def trigger(self, names: Iterable[str]) -> int:
         """Queue jobs and return how many of them were not running already."""
+
+    def pause(self, name: str, length: timedelta | None) -> datetime | None:
+        """Start no run of a job for some time, or go on with it; return when the pause ends."""
 
     async def reload(self) -> str:
         """Reload the configuration and return a summary. Raise BackyError if it is wrong."""
@@ -122,12 +126,17 @@ async def _status(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     return Reply(ok=True, text=shown, data=data)
 
 
-async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
-    (name,) = arguments
+def _known(scheduler: Scheduler, name: str) -> str:
+    """Return the name of a job; raises BackyError if there is none of this name."""
     names = [job.job for job in scheduler.status().jobs]
     if name not in names:
         # A list of all jobs may be ten thousand names long.
         raise BackyError(f"Unknown job {name}; {did_you_mean(name, names)}'jobs' lists all")
+    return name
+
+
+async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
+    name = _known(scheduler, arguments[0])
     triggered = scheduler.trigger([name])
     text = f"Triggered immediate run for {name}" if triggered else f"{name} runs already"
     return Reply(ok=True, text=text, data={"triggered": triggered})
@@ -139,6 +148,23 @@ async def _run_all(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     return Reply(ok=True, text=text, data={"triggered": triggered})
 
 
+async def _pause(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
+    name, *length = arguments
+    try:
+        # 'JOB --for 3h' reads better, and 'JOB 3h' is as clear.
+        given = parse_duration(length[-1]) if length else timedelta.max
+    except ValueError as error:
+        raise BackyError(str(error)) from None
+    until = scheduler.pause(_known(scheduler, name), given)
+    end = f"'resume {name}'" if until == NO_END else local_time(until, zone=True)
+    return Reply(ok=True, text=f"{name} is paused until {end}", data={"paused": msgspec.to_builtins(until)})
+
+
+async def _resume(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
+    scheduler.pause(name := _known(scheduler, arguments[0]), None)
+    return Reply(ok=True, text=f"{name} goes on", data={"paused": None})
+
+
 async def _reload(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     return Reply(ok=True, text=f"Reloaded: {await scheduler.reload()}")
 
@@ -148,6 +174,10 @@ COMMANDS: Mapping[str, Command] = {
     "status": Command(_status, "Count the jobs by state."),
     "run": Command(_run, "Run a job as soon as there is a slot, regardless of its schedule.", "JOB", changes=True),
     "runall": Command(_run_all, "Run all jobs as soon as there are slots.", changes=True),
+    "pause": Command(
+        _pause, "Start a job only by 'run', until it is resumed or a time is over.", "JOB [--for] [TIME]", changes=True
+    ),
+    "resume": Command(_resume, "Let a paused job run again when it is due.", "JOB", changes=True),
     "reload": Command(_reload, "Read the configuration again.", changes=True),
 }
 

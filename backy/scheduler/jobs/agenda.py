@@ -35,6 +35,8 @@ class Phase(StrEnum):
 
     UNKNOWN = "looking at its revisions"
     WAITING = "waiting for deadline"
+    PAUSED = "paused"
+    """Waiting for the end of a pause, though it is due before."""
     FAILED = "failed"
     """Waiting for the next attempt."""
     QUEUED = "waiting for worker slot"
@@ -83,6 +85,8 @@ class Entry:
     """Time of the next attempt after a failure, due or not. After a busy repository: no attempt before this time."""
     urgent: bool = False
     """Whether an operator asked for a run now."""
+    paused: datetime | None = None
+    """Until when only an operator starts a run."""
     ticket: int = field(default=0, repr=False)
     """Number of its only valid entry in the heaps; entries with another ticket are void."""
 
@@ -146,6 +150,12 @@ class Agenda:
         self._place(entry, now)
         return True
 
+    def pause(self, name: str, until: datetime | None, now: datetime) -> None:
+        """Start no run of a job before `until`, or go on with it; a run that goes on comes to its end."""
+        entry = self.entries[name]
+        entry.paused = until
+        self._place(entry, now)
+
     def start(self, now: datetime) -> list[Entry]:
         """Assign free slots to due jobs and return the jobs to start, each with its tags in `due`."""
         while self._waiting and self._waiting[0][0] <= now:
@@ -205,6 +215,8 @@ class Agenda:
         # A failed job is tried again even if it is not due: its tags are still missed. A busy one only waits longer.
         if entry.retry and (entry.failures or entry.retry > entry.due.time):
             entry.due = entry.due._replace(time=entry.retry)
+        if entry.paused and entry.paused > entry.due.time:
+            entry.phase, entry.due = Phase.PAUSED, entry.due._replace(time=entry.paused)
         heapq.heappush(self._waiting, (entry.due.time, entry.ticket, entry))
 
     def _queue(self, entry: Entry) -> None:

@@ -19,7 +19,7 @@ from backy.scheduler.configuration.configuration import Configuration, JobEntry
 from backy.scheduler.jobs.agenda import Agenda, Entry, Outcome, Phase, Pool, Result
 from backy.scheduler.jobs.due import GRACE, Past, by_interval, late_from, smallest_interval, tolerance
 from backy.scheduler.jobs.repositories import Audited, Stamp, Summary, stamp, summarize
-from backy.scheduler.monitoring.status import Holding, JobStatus, PoolStatus, Remembered, verdict
+from backy.scheduler.monitoring.status import NO_END, Holding, JobStatus, PoolStatus, Remembered, verdict
 from backy.scheduler.process.children import HangingError, aside, happened
 
 log = logging.getLogger(__name__)
@@ -132,6 +132,12 @@ class Ledger:
         if result.outcome is Outcome.DONE:
             known.put_off_since = (known.put_off_since or now) if result.put_off else None
 
+    def pause(self, name: str, until: datetime | None, now: datetime) -> None:
+        """Start no run of a job before `until`, or go on with it."""
+        job = self.jobs[name]
+        job.known.paused, job.row = until, None
+        self.agenda.pause(name, until, now)
+
     def rows(self, now: datetime) -> Iterator[JobStatus]:
         """Yield the status of every job, sorted by name."""
         # Most of ten thousand jobs are as they were: only those that time or an event has changed are made anew.
@@ -165,6 +171,7 @@ class Ledger:
         job = self.jobs[name] = Job(settings, self.agenda.add(name, settings.schedule, since), known)
         # What has failed fails until a run proves the contrary; a restart proves nothing.
         job.entry.failures = before.failures if before else 0
+        job.entry.paused = known.paused
         # Without this a restart would show all jobs as if they had no revisions.
         job.entry.past = Past(since, known.last_time, {})
         return job
@@ -178,8 +185,8 @@ def _row(job: Job, now: datetime) -> JobStatus:
     """Return the status of a job; what its repository holds is as before until that was scanned."""
     entry, past, known = job.entry, job.past, msgspec.structs.asdict(job.known)
     running = entry.due if entry.phase is Phase.RUNNING else None
-    # A run that goes on is no next one.
-    upcoming = None if running else entry.due
+    # A run that goes on is no next one, and there is none while nobody ends a pause.
+    upcoming = None if running or (entry.due and entry.due.time == NO_END) else entry.due
     late = late_from(entry.schedule, past)
     return JobStatus(
         **(known | {"last_tags": tuple(by_interval(entry.schedule, job.known.last_tags))}),

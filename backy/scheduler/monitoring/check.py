@@ -11,7 +11,7 @@ from backy.config import format_duration
 from backy.errors import BackyError
 from backy.repository.revision import Clock, utc_now
 from backy.scheduler.configuration.configuration import STATUS, JobEntry, load, load_location
-from backy.scheduler.monitoring.status import JobStatus, Status, age_allowed, read, shortage
+from backy.scheduler.monitoring.status import NO_END, JobStatus, Status, age_allowed, read, shortage
 from backy.scheduler.process.base_directory import NotAllowedError, SilentError, ask
 from backy.text.phrases import counted, length_of_time, local_time, size
 
@@ -219,6 +219,9 @@ def _failing(job: JobStatus) -> Iterator[str]:
 
 def _warnings(job: JobStatus, now: datetime) -> Iterator[str]:
     """Yield the warnings about a job, which may keep its SLA all the same."""
+    if job.paused and job.paused > now:
+        end = "somebody resumes it" if job.paused == NO_END else local_time(job.paused, zone=True)
+        yield f"{job.job}: paused until {end}: it makes no backups"
     if job.put_off_since and now - job.put_off_since > PUT_OFF:
         since = local_time(job.put_off_since, zone=True)
         yield f"{job.job}: nothing is expired or purged since {since}: other commands use the repository"

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Container
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ READABLE = 0o644
 WEEK = timedelta(days=7)
 STEP = timedelta(hours=6)
 """Pause between two samples that are kept."""
+NO_END = datetime(9999, 1, 1, tzinfo=UTC)
+"""End of a pause for which nobody has set one."""
 
 
 class Holding(msgspec.Struct, kw_only=True):
@@ -113,6 +115,8 @@ class Remembered(Holding, kw_only=True):
     """Whether the last backup failed as a disk is full."""
     occupied: int | None = None
     """Bytes that the repository took after the last run; None before the first one."""
+    paused: datetime | None = None
+    """Until when only an operator starts a run; `NO_END` stands for an end that nobody has set."""
 
 
 class JobStatus(Remembered, kw_only=True):

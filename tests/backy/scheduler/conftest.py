@@ -184,7 +184,7 @@ class Running:
 
     def jobs(self) -> dict[str, JobStatus]:
         """Return the jobs as the scheduler knows them now."""
-        return {job.job: job for job in msgspec.convert(self.ask("jobs").data, list[JobStatus])}
+        return {job.job: job for job in msgspec.convert(self.ask("jobs").data["jobs"], list[JobStatus])}
 
     def done(self, name: str) -> JobStatus:
         """Return a job once it has a revision and waits for its next run."""

@@ -107,6 +107,7 @@ def test_every_warning_of_the_check_is_explained(status) -> None:
         "interval": 60.0,
         "occupied": 99,
         "max_size": 100,
+        "paused": datetime(9999, 1, 1, tzinfo=UTC),
         "error": "'backy expire' failed: why",
     }
     problems = (

@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -19,8 +19,10 @@ from backy.errors import BackyError
 from backy.scheduler.configuration.configuration import Configuration, Global
 from backy.scheduler.console import access as module
 from backy.scheduler.console.access import Access
-from backy.scheduler.monitoring.status import Status
+from backy.scheduler.monitoring.status import NO_END, Status
 from backy.scheduler.process.base_directory import SOCKET, Reply, SilentError, ask
+
+ALL = "jobs, status, run, runall, pause, resume, reload, help"
 
 
 class Scheduler:
@@ -30,6 +32,7 @@ class Scheduler:
         self._status = status
         self.triggered: list[str] = []
         self.trouble = ""
+        self.paused: dict[str, timedelta | None] = {}
 
     def status(self) -> Status:
         return self._status
@@ -37,6 +40,10 @@ class Scheduler:
     def trigger(self, names: Iterable[str]) -> int:
         self.triggered += names
         return len(self.triggered) - self.triggered.count("web2")
+
+    def pause(self, name: str, length: timedelta | None) -> datetime | None:
+        self.paused[name] = length
+        return length and NO_END - timedelta(days=1) + min(length, timedelta(days=1))
 
     async def reload(self) -> str:
         if self.trouble:
@@ -113,6 +120,24 @@ def test_a_job_is_run(asked: Callable[..., Reply], scheduler: Scheduler) -> None
     assert asked("run", "xyz") == Reply(ok=False, text="Unknown job xyz; 'jobs' lists all")
 
 
+def test_a_job_is_paused_for_a_time_or_until_it_is_resumed(asked: Callable[..., Reply], scheduler: Scheduler) -> None:
+    for words in (("pause", "db1", "--for", "3h"), ("pause", "db1", "3h")):
+        reply = asked(*words)
+        assert (reply.text, reply.data) == (
+            "db1 is paused until 9998-12-31 03:00:00 UTC",
+            {"paused": "9998-12-31T03:00:00Z"},
+        )
+        assert scheduler.paused.pop("db1") == timedelta(hours=3)
+    assert asked("pause", "db1").text == "db1 is paused until 'resume db1'"
+    assert asked("resume", "db1") == Reply(ok=True, text="db1 goes on", data={"paused": None})
+    assert scheduler.paused == {"db1": None}
+    assert asked("pause", "db2").text == "Unknown job db2; did you mean 'db1'? 'jobs' lists all"
+    assert (
+        asked("pause", "db1", "soon").text == "'soon' is no duration; write a number and s, m, h, d or w, as in '30m'"
+    )
+    assert not asked("pause", "db1", console=True, read_only=True).ok
+
+
 def test_all_jobs_are_run(asked: Callable[..., Reply]) -> None:
     assert asked("runall") == Reply(ok=True, text="Triggered immediate run for 1 job", data={"triggered": 1})
 
@@ -126,8 +151,11 @@ def test_a_reload_says_what_came_of_it(asked: Callable[..., Reply], scheduler: S
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "no such command ''; there are: jobs, status, run, runall, reload, help"),
-        (("jabs",), "no such command 'jabs'; did you mean 'jobs'? there are: jobs, status, run, runall, reload, help"),
+        ((), f"no such command ''; there are: {ALL}"),
+        (
+            ("jabs",),
+            f"no such command 'jabs'; did you mean 'jobs'? there are: {ALL}",
+        ),
         (("run",), "write: run JOB"),
         (("run", "a", "b"), "write: run JOB"),
         (("jobs", "a", "b"), "write: jobs [REGEX]"),
@@ -183,9 +211,10 @@ def test_what_the_console_refuses_is_logged_once_a_minute_and_shortened(
 def test_help_has_all_commands_also_those_of_plugins(asked: Callable[..., Reply], offered) -> None:
     offered["drives"] = ConsoleCommand("drives", "Show the drives.", lambda words: f"drives {words}", changes=True)
     reply = asked("help")
-    assert "drives [ARGUMENT]...  Show the drives." in reply.text.splitlines()
+    assert "drives [ARGUMENT]...      Show the drives." in reply.text.splitlines()
     assert list(reply.data) == [
-        "drives [ARGUMENT]...", "jobs [REGEX]", "status", "run JOB", "runall", "reload", "help",
+        "drives [ARGUMENT]...", "jobs [REGEX]", "status", "run JOB", "runall", "pause JOB [--for] [TIME]", "resume JOB",
+        "reload", "help",
     ]  # fmt: skip
     assert asked("drives", "1", "2").text == "drives ['1', '2']"
     assert not asked("drives", console=True, read_only=True).ok

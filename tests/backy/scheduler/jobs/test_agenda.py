@@ -264,3 +264,28 @@ def test_jobs_follow_a_clock_that_is_set(agenda: Agenda) -> None:
     agenda.set_clock(MINUTE - 60 * DAY, START + MINUTE)
     assert failing.due.time == START + 3 * MINUTE
     assert vm.due.time == next_ideal(DAY, vm.shift, START + MINUTE)
+
+
+def test_a_paused_job_runs_when_its_pause_is_over_or_ended_or_somebody_asks(agenda: Agenda) -> None:
+    vm = enter(agenda, "vm", done(START))
+    time = next_ideal(DAY, vm.shift, START)
+    agenda.pause("vm", time + 3 * DAY, START)
+    assert (str(vm), agenda.next_time()) == ("paused", time + 3 * DAY)
+    assert agenda.start(time + 2 * DAY) == []
+    agenda.pause("vm", None, time + 2 * DAY)
+    assert agenda.start(time + 2 * DAY) == [vm]
+    agenda.pause("vm", time + 9 * DAY, time + 2 * DAY)
+    assert str(vm) == "running (fast)"
+    agenda.finish(vm, Outcome.FAILED, done(START), 1, time + 2 * DAY)
+    assert (str(vm), agenda.start(time + 8 * DAY)) == ("paused", [])
+    agenda.trigger("vm", time + 8 * DAY)
+    assert agenda.start(time + 8 * DAY) == [vm]
+    agenda.finish(vm, Outcome.DONE, done(time + 8 * DAY), 1, time + 8 * DAY)
+    assert agenda.start(time + 9 * DAY) == [vm]
+
+
+def test_a_pause_that_ends_before_a_job_is_due_delays_nothing(agenda: Agenda) -> None:
+    vm = enter(agenda, "vm", done(START))
+    time = next_ideal(DAY, vm.shift, START)
+    agenda.pause("vm", time - MINUTE, START)
+    assert (str(vm), agenda.next_time()) == ("waiting for deadline", time)

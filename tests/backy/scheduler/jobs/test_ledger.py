@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from backy.repository.config import JobConfig, ScheduledTag, SourceSection
 from backy.repository.revision import Revision
 from backy.retention.rules import next_ideal
-from backy.scheduler.configuration.configuration import JobEntry
+from backy.scheduler.configuration.configuration import Configuration, Global, JobEntry
 from backy.scheduler.jobs.agenda import Outcome, Phase, Result
 from backy.scheduler.jobs.due import Past
 from backy.scheduler.jobs.ledger import Job, Ledger
 from backy.scheduler.jobs.repositories import Summary, of_newest
-from backy.scheduler.monitoring.status import Remembered
+from backy.scheduler.monitoring.status import NO_END, Remembered
 from tests.revisions import make_revision
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -165,3 +165,23 @@ def run_once(ledger: Ledger, result: Result, now: datetime) -> None:
         made = make_revision(f"made-at-{now:%d-%H}", now, ["daily"])
         ledger.learn(job, summary_of(Past.of([made], NOW, now), made, 1), now)
     ledger.finish(job, result, now)
+
+
+def test_a_pause_outlasts_a_restart() -> None:
+    ledger = ledger_of("vm")
+    ledger.learn(ledger.jobs["vm"], summary_of(Past(NOW, None, {}), make_revision("a", NOW, ["daily"])), NOW)
+    ledger.pause("vm", NO_END, NOW)
+    (before,) = ledger.rows(NOW)
+    assert (before.status, before.paused, before.next_time) == ("paused", NO_END, None)
+
+    again = Ledger(1)
+    settings = ledger.jobs["vm"].settings
+    again.apply(
+        Configuration(Path("backy.conf"), Global(base_dir=Path("/srv")), {}, {"vm": settings}), {"vm": before}, NOW
+    )
+    again.learn(again.jobs["vm"], summary_of(Past(NOW, None, {}), make_revision("a", NOW, ["daily"])), NOW)
+    (row,) = again.rows(NOW)
+    assert (row.status, row.paused) == ("paused", NO_END)
+    again.pause("vm", None, NOW)
+    (row,) = again.rows(NOW)
+    assert (row.status, row.paused) == ("waiting for deadline", None)
