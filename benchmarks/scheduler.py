@@ -128,7 +128,7 @@ def running(folder: Path, configuration: Path) -> Iterator[subprocess.Popen[byte
 def wait_for_scan(base: Path) -> None:
     """Wait until the scheduler knows the revisions of every job."""
     # A job has a next time only when its repository was looked at.
-    while not all(job["next_time"] for job in ask(base, ["jobs"]).data):
+    while not all(job["next_time"] for job in ask(base, ["jobs"]).data["jobs"]):
         time.sleep(1)
 
 
