@@ -91,9 +91,23 @@ def looked_at(process: subprocess.Popen[bytes]) -> tuple[set[int], set[Path]]:
         assert (found["Groups"], found["CapEff"], found["CapBnd"], found["NoNewPrivs"]) == ("", "0" * 16, "0" * 16, "1")
     assert qemu["Seccomp"] == "2"
     words = " ".join(Path(f"/proc/{child}/cmdline").read_text() for child in children)
+    compare_rights(Path(f"/proc/{min(readers)}/environ").read_text(), words)
     folders = {Path(name) for name in re.findall(r"/tmp/backy-(?:files|nbd)-\w+", words)}
     assert len(folders) == 2
     return children, folders
+
+
+def compare_rights(environment: str, words: str) -> None:
+    """Make sure that what reads a guest can not change what reads the next one."""
+    settings = dict(setting.split("=", 1) for setting in environment.split("\0") if setting)
+    machine, wrapper = (Path(settings[name]) for name in ("LIBGUESTFS_PATH", "LIBGUESTFS_HV"))
+    assert f"{machine}/kernel" in words
+    kept = {machine, *machine.iterdir(), *machine.parents, wrapper, *wrapper.parents}
+    reader = ["setpriv", "--reuid", READER, "--regid", READER, "--clear-groups"]
+    assert {name for path in kept for name in run(*reader, "find", path, "-maxdepth", 0, "-writable").split()} == set()
+    # all the rest that it may write to is removed with this command
+    assert {settings[name] for name in settings if name.endswith(("DIR", "HOME"))} == {settings["HOME"]}
+    assert Path(settings["HOME"]).parent.name.startswith("backy-files-")
 
 
 def test_a_mount_ends_with_the_program_that_serves_it(directory: Path, tmp_path: Path) -> None:

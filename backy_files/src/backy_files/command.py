@@ -106,9 +106,8 @@ def find(opening: Opened, path: str) -> Told:
 @click.argument("path", metavar="PATH")
 def cat(opening: Opened, path: str) -> Told:
     """Write a file to standard output."""
-    script = 'if test -f "$1"; then cat "$1"; else echo "it is no file" >&2; fi'
     with opening() as guest:
-        return guest.script(path, script, sys.stdout.buffer.write)
+        return guest.script(path, 'if test -f "$1"; then cat "$1"; else echo no file >&2; fi', sys.stdout.buffer.write)
 
 
 @command.command("cp")

@@ -20,14 +20,16 @@ from backy.reading import open_repository
 log = logging.getLogger(__name__)
 PATH: Final = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 """Where programs are looked for: the PATH of a service may leave some folders out."""
-_QEMU: Final = f"qemu-system-{platform.machine()}"
-READER: Final = 65533
-"""User and group that read what a guest wrote, if root calls. Debian's policy reserves it, and gives it to nobody."""
+# Debian's policy reserves 65000 to 65533, and gives them to nobody. -1 leaves the owner as it is.
+READER: Final = 65533 if os.geteuid() == 0 else -1
+"""User and group that read what a guest wrote, if root calls."""
+_BUILDER: Final = 65532 if os.geteuid() == 0 else -1
+"""User and group that make the virtual machine, if root calls: what reads a guest must not change it for the next."""
 _KVM: Final = Path("/dev/kvm")
 _WRAPPER: Final = f"""#!/bin/sh
 exec setpriv --no-new-privs --inh-caps=-all --ambient-caps=-all --pdeathsig KILL \\
-    prlimit --core=0 --as={8 * 2**30} --fsize={4 * 2**30} --nofile=1024 \\
-    {_QEMU} -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny "$@"
+    prlimit --core=0 --as={8 * 2**30} --fsize={4 * 2**30} --nofile=1024 qemu-system-{platform.machine()} \\
+    -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny "$@"
 """
 # The folder is removed, and the mount and the server end, when standard input is closed: also if backy is killed.
 _SUPERVISOR: Final = """
@@ -41,22 +43,21 @@ class GuestError(BackyError):
     """Something of a guest can not be read."""
 
 
-def confined(*command: str, kvm: bool = False, mounts: bool = False) -> list[str]:
-    """Return a command that runs as READER if root calls, never longer than this process; only some may mount."""
+def confined(*command: str, user: int = READER, kvm: bool = False, mounts: bool = False) -> list[str]:
+    """Return a command that runs as `user` if root calls, never longer than this process; only some may mount."""
     rights = ["--pdeathsig", "KILL", *([] if mounts else ["--no-new-privs"])]
     if os.geteuid() == 0:
         kept = "-all,+sys_admin" if mounts else "-all"
         groups = ["--groups", str(_KVM.stat().st_gid)] if kvm else ["--clear-groups"]
         rights += [f"--{kind}={kept}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
-        rights += ["--reuid", str(READER), "--regid", str(READER), *groups]
+        rights += ["--reuid", str(user), "--regid", str(user), *groups]
     return ["setpriv", *rights, "--", *command]
 
 
-def folder_of(path: Path) -> Path:
-    """Make a folder, unless it is there, and give it to READER if root calls."""
+def folder_of(path: Path, user: int = READER) -> Path:
+    """Make a folder, unless it is there, and give it to `user` if root calls."""
     path.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if os.geteuid() == 0:
-        os.chown(path, READER, READER)
+    os.chown(path, user, user)
     return path
 
 
@@ -73,9 +74,9 @@ def guestfish(directory: Path, spec: str, mountpoint: Path | None) -> Iterator[t
         if shutil.which(program, path=PATH) is None:
             raise BackyError(f"the program {program} is missing; install Debian's package {package}")
     cache = Path("/var/cache/backy-files") if os.geteuid() == 0 else Path.home() / ".cache/backy-files"
-    built = folder_of(cache / "appliance")
+    machine = _machine(cache)
     write_if_different(cache / "qemu", _WRAPPER.encode(), 0o755)
-    kvm = _has_kvm(cache, built)
+    kvm = _has_kvm(cache, machine / "kernel")
     repository = open_repository(directory)
     revision = repository.select(spec).id
     with repository.image(revision) as image:
@@ -84,29 +85,26 @@ def guestfish(directory: Path, spec: str, mountpoint: Path | None) -> Iterator[t
     with tempfile.TemporaryDirectory(prefix="backy-files-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         work = folder_of(folder / "work")
-        if os.geteuid() == 0:
-            os.chown(folder, 0, READER)
-            folder.chmod(0o710)
+        os.chown(folder, -1, READER)
+        folder.chmod(0o710)
         # nothing tells the format by the guest's content
         drive = ["--ro", "--format=raw", f"--blocksize={sector}", "-a", f"nbd://?socket={name}/socket"]
         command = confined("guestfish", *drive, "--keys-from-stdin", kvm=kvm, mounts=mountpoint is not None)
-        environment = dict.fromkeys(("HOME", "TMPDIR", "XDG_RUNTIME_DIR", "LIBGUESTFS_TMPDIR"), str(work))
-        environment["LIBGUESTFS_CACHEDIR"] = str(built)
+        # All that they keep is gone with this command: what a guest may have changed tells nothing about another one.
+        environment = dict.fromkeys(("HOME", "TMPDIR", "XDG_RUNTIME_DIR"), str(work)) | {"PATH": PATH}
+        environment |= {"LIBGUESTFS_HV": str(cache / "qemu"), "LIBGUESTFS_BACKEND_SETTINGS": "" if kvm else "force_tcg"}
         # MiB of memory: a key of LUKS2 may need 1 GiB
-        hypervisor = {"LIBGUESTFS_HV": str(cache / "qemu"), "LIBGUESTFS_BACKEND_SETTINGS": "" if kvm else "force_tcg"}
-        environment |= hypervisor | {"LIBGUESTFS_BACKEND": "direct", "LIBGUESTFS_MEMSIZE": "1280", "PATH": PATH}
+        environment |= {"LIBGUESTFS_PATH": str(machine), "LIBGUESTFS_BACKEND": "direct", "LIBGUESTFS_MEMSIZE": "1280"}
         ours, theirs = socket.socketpair()
-        end, cwd = theirs.fileno(), mountpoint or work
+        # in a session of its own: Ctrl-C ends this process, which then ends the others
+        ends: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "cwd": mountpoint or work, "start_new_session": True}
         with (
             _served(directory, revision, folder, mountpoint),
             (folder / "errors").open("wb") as errors,
             # opened again to read: with one descriptor guestfish would go on writing where this process reads
             (folder / "errors").open("rb") as told,
             ours,
-            # in a session of its own: Ctrl-C ends this process, which then ends the others
-            subprocess.Popen(  # noqa: S603  # no word of it is a guest's
-                command, stdin=end, stdout=end, stderr=errors, env=environment, cwd=cwd, start_new_session=True
-            ) as process,
+            subprocess.Popen(command, stderr=errors, env=environment, **ends) as process,  # noqa: S603  # no word of it is a guest's
         ):
             theirs.close()
             try:
@@ -122,22 +120,32 @@ def _served(directory: Path, revision: str, folder: Path, mountpoint: Path | Non
     backy = [sys.executable, "-P", "-c", "from backy.cli.main import main; main()", "-b", str(directory)]
     server = [*backy, "nbd-server", "-r", revision, "--socket", str(folder / "socket")]
     command = ["/bin/sh", "-c", _SUPERVISOR, "sh", str(folder), str(mountpoint or ""), *server]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
-    with subprocess.Popen(command, **pipes) as supervisor:  # noqa: S603  # likewise
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as supervisor:  # noqa: S603  # likewise
         if not supervisor.stdout.readline():  # type: ignore[union-attr]  # it is a pipe
             raise BackyError(f"the revision can not be served: {(folder / 'server').read_text().strip()}")
-        if os.geteuid() == 0:
-            os.chown(folder / "socket", READER, READER)
+        os.chown(folder / "socket", READER, READER)
         yield
 
 
-def _has_kvm(cache: Path, built: Path) -> bool:
+def _machine(cache: Path) -> Path:
+    """Make libguestfs' virtual machine, unless it is there and as new as the system; return its folder."""
+    machine = folder_of(cache / "built", _BUILDER) / "machine"
+    options = ["--build", "--if-newer", "--lock", f"{machine}.lock", "--copy-kernel", "-f", "ext2", "-o", str(machine)]
+    command = confined("supermin", *options, *map(str, Path("/usr/lib").glob("*/guestfs/supermin.d")), user=_BUILDER)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={"PATH": PATH}, cwd="/")  # noqa: S603  # likewise
+    if done.returncode:
+        raise BackyError(f"libguestfs' virtual machine can not be made: {' '.join(done.stderr.split())}")
+    # with this, libguestfs takes what is there, and makes none of its own
+    write_if_different(machine / "README.fixed", b"Made by backy.\n", 0o644)
+    return machine
+
+
+def _has_kvm(cache: Path, kernel: Path) -> bool:
     """Return whether a kernel says by KVM that it is there, within 5 seconds; that holds until this machine boots."""
-    # To open the device proves nothing, and libguestfs has put a kernel there when it was called for the first time.
+    # To open the device proves nothing.
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     known = cache / "kvm"
-    kernel = next(built.glob(".guestfs-*/appliance.d/kernel"), None)
-    if kernel and not (known.exists() and known.read_text().endswith(boot)):
+    if not (known.exists() and known.read_text().endswith(boot)):
         options = ["-accel", "kvm", "-m", "256", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]
         options += ["-kernel", str(kernel), "-append", "console=ttyS0 panic=-1"]
         command = ["timeout", "-s", "KILL", "5", *confined(str(cache / "qemu"), *options, kvm=_KVM.exists())]
@@ -145,4 +153,4 @@ def _has_kvm(cache: Path, built: Path) -> bool:
         if not (boots := b"Linux version" in done.stdout):
             log.warning("KVM does not work here, so guests' files are read by an emulated processor, which is slow")
         known.write_text(f"{'yes' if boots else 'no'} {boot}")
-    return known.exists() and known.read_text() == f"yes {boot}"
+    return known.read_text() == f"yes {boot}"
