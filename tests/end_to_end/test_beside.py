@@ -127,7 +127,7 @@ def convert(repository: Repository) -> None:
 
 
 LOOKS: dict[str, Callable[[Path], object]] = {
-    "status": command(status.command, as_json=True),
+    "status": command(status.command, trash=False, wide=False),
     "why": command(why.command, specification="last"),
     "scrub light": scrub(deep=False),
     "scrub deep": scrub(deep=True),
