@@ -15,7 +15,6 @@ from typing import Any, BinaryIO, Final
 
 from backy.api import PAGE_SIZE, BackyError
 from backy.durable import write_if_different
-from backy.reading import open_repository
 
 log = logging.getLogger(__name__)
 PATH: Final = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -77,6 +76,8 @@ def guestfish(directory: Path, spec: str, mountpoint: Path | None) -> Iterator[t
     machine = _machine(cache)
     write_if_different(cache / "qemu", _WRAPPER.encode(), 0o755)
     kvm = _has_kvm(cache, machine / "kernel")
+    from backy.reading import open_repository  # not above: a command that only shows its help needs no repository
+
     repository = open_repository(directory)
     revision = repository.select(spec).id
     with repository.image(revision) as image:

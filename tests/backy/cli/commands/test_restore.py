@@ -85,7 +85,7 @@ def test_a_damaged_chunk_is_one_line_that_names_it(
         assert error.endswith(f"; {tmp_path}/out is incomplete\n")
 
     assert (code, error.count("\n")) == (1, 1)
-    assert error.startswith(f"Error: chunk {identity}: ")
+    assert error.startswith(f"Error: chunk {identity[:12]} at byte 8388608: ")
 
 
 @pytest.mark.parametrize(
