@@ -21,6 +21,8 @@ Opened = Callable[..., AbstractContextManager[Guest]]
 Told = tuple[str | bytes, list[str]]
 """What a command prints, and its problems."""
 log = logging.getLogger(__name__)
+_LINES = r"sed -z 's/\n/\\n/g' | tr '\0' '\n'"
+"""Makes a line of each name, whatever is in it."""
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _REVISION = "Which revision: a number (0 is the newest), an id or its beginning, a tag, or 'last'."
 _PARTITION = "Where the file system is; needed if there are several. 'backy files partitions' lists them."
@@ -86,9 +88,9 @@ def partitions(opening: Opened) -> Told:
 @click.argument("path", metavar="PATH")
 def ls(opening: Opened, path: str) -> Told:
     """List the files in a folder: mode, size, time (UTC), and name."""
-    with opening() as guest:
+    with opening() as vm:
         # without the sum of blocks, and the numbers of links
-        return guest.script(path, r"""LC_ALL=C.UTF-8 ls -goAb --time-style=+%F\ %T "$1" | sed '/^t/d;s/  *[^ ]* / /'""")
+        return vm.script(path, rf"""ls -goA --zero --time-style=+%F\ %T "$1" | sed -z '/^t/d;s/ *\S* / /' | {_LINES}""")
 
 
 @command.command("find")
@@ -96,9 +98,8 @@ def ls(opening: Opened, path: str) -> Told:
 @click.argument("path", metavar="PATH", default="/")
 def find(opening: Opened, path: str) -> Told:
     """List the paths of all that is below a folder, one a line."""
-    script = r"""find "$1" -mindepth 1 -print0 | sort -z | sed -z 's/^.//; s/\n/\\n/g' | tr '\0' '\n'"""
-    with opening() as guest:
-        return guest.script(path, script)
+    with opening() as vm:
+        return vm.script(path, rf"""find "$1" -mindepth 1 -print0 | sort -z | cut -zc 2- | {_LINES}""")
 
 
 @command.command("cat")
