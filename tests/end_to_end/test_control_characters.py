@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -138,7 +139,9 @@ def test_a_name_that_a_guest_chose_is_written_out(backy: Callable, image: Path, 
     subprocess.run(["mkfs.ext4", "-q", "-d", folder, image, "16M"], check=True)
     assert backy("-b", repository.directory, "backup", "test").code == 0
     done = backy("-b", repository.directory, "files", "ls", "/")
-    assert r" a\x1b[2J\nb\udcffé" in done.out
+    # mode, size, date, time and name
+    shown = re.escape(r"a\x1b[2J\nb\udcffé")
+    assert re.search(rf"^-rw-r--r-- +0 [-0-9]+ [:0-9]+ {shown}$", done.out, re.MULTILINE)
     assert is_plain(done.out)
     done = backy("-b", repository.directory, "files", "cat", f"/no{EVIL.replace('/', '')}")
     assert done.code == 1

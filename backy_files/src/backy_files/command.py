@@ -21,7 +21,7 @@ Opened = Callable[..., AbstractContextManager[Guest]]
 Told = tuple[str | bytes, list[str]]
 """What a command prints, and its problems."""
 log = logging.getLogger(__name__)
-_LINES = r"sed -z 's/\n/\\n/g' | tr '\0' '\n'"
+_LINE = r"sed -z 's/\n/\\n/g' | tr '\0' '\n'"
 """Makes a line of each name, whatever is in it."""
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _REVISION = "Which revision: a number (0 is the newest), an id or its beginning, a tag, or 'last'."
@@ -90,7 +90,7 @@ def ls(opening: Opened, path: str) -> Told:
     """List the files in a folder: mode, size, time (UTC), and name."""
     with opening() as vm:
         # without the sum of blocks, and the numbers of links
-        return vm.script(path, rf"""ls -goA --zero --time-style=+%F\ %T "$1" | sed -z '/^t/d;s/ *\S* / /' | {_LINES}""")
+        return vm.script(path, rf"""ls -goA --zero --time-style=+%F\ %T "$1" | sed -z '/^t/d;s/  *\S* / /' | {_LINE}""")
 
 
 @command.command("find")
@@ -99,7 +99,7 @@ def ls(opening: Opened, path: str) -> Told:
 def find(opening: Opened, path: str) -> Told:
     """List the paths of all that is below a folder, one a line."""
     with opening() as vm:
-        return vm.script(path, rf"""find "$1" -mindepth 1 -print0 | sort -z | cut -zc 2- | {_LINES}""")
+        return vm.script(path, rf"""find "$1" -mindepth 1 -print0 | sort -z | cut -zc 2- | {_LINE}""")
 
 
 @command.command("cat")
