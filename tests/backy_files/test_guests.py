@@ -245,7 +245,7 @@ def test_names_control_no_terminal(command) -> None:
     lines = shown.stdout.splitlines()
     assert len(lines) == len(ODD) + len(YEARS) + 12
     assert [line for line in lines if not line.isprintable()] == []
-    assert [line.split(" ")[-1] for line in lines if "esc" in line] == ["esc\\033[2J"]
+    assert [line.split(" ")[-1] for line in lines if "esc" in line] == ["esc\\x1b[2J"]
 
 
 def test_a_file_is_listed_by_its_path_without_links(command) -> None:
