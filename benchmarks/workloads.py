@@ -23,6 +23,7 @@ STEPS = {
     "full": "Full backup",
     "scrub": "Read and check all that the full backup stored",
     "unchanged": "Unchanged but for its modification time",
+    "page": "One page of 4 KiB changed",
     "clustered": "1 % changed, in runs of 1 MiB",
     "scattered": "0.1 % changed, in single 4 KiB pages",
     "month": "More such days: mean time, sum of bytes",
@@ -35,6 +36,7 @@ YARDSTICKS = {
     "full": ("compress", "store"),
     "scrub": ("check",),
     "unchanged": ("hash",),
+    "page": ("hash",),
     "scattered": ("hash",),
     "clustered": ("hash",),
     "second": ("compress", "store"),
@@ -120,6 +122,9 @@ class Round:
         # Runs of 256 pages are 1 MiB.
         if step == "clustered":
             self.changes[step] = images.change(self._image, 0.01, 256, seed=3, noise=self._noise)
+        elif step == "page":
+            share = images.PAGE / self._image.stat().st_size
+            self.changes[step] = images.change(self._image, share, 1, seed=3, noise=self._noise)
         elif step == "scattered":
             self.changes[step] = self._scatter(0)
         else:
