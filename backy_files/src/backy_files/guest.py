@@ -21,7 +21,7 @@ from backy_files.sandbox import GuestError, confined, folder_of, guestfish
 
 log = logging.getLogger(__name__)
 Sink = Callable[[bytes], object]
-_CONTAINERS: Final = re.compile(r"_member$|^(swap|crypto_LUKS|BitLocker|unknown)?$")
+_CONTAINERS: Final = re.compile(r"_member$|^(swap|crypto_LUKS|BitLocker)?$")
 """Kinds of what has no files of its own."""
 _PATIENCE: Final = 300
 """Seconds without any sign after which a command counts as hanging: a guest can make the kernel do so."""
@@ -30,8 +30,7 @@ _LONGEST: Final = 8000
 _MOST: Final = 2**30
 """Bytes that are kept in memory at most, whatever a guest has to tell."""
 _PREFIX: Final = re.compile(r"^(\*stdin\*:\d+: )?((libguestfs|guestfish): (error: )?)?")
-_ARCHIVE: Final = r"""find "$1" ! -type f ! -type d ! -type l -printf 'left out, as it is no file or folder: %p\n' >&2
-find "$1" \( -type f -o -type d -o -type l \) -print0 |
+_TAR: Final = r"""find "$1" -type f,d,l -print0 -o -fprintf /dev/stderr 'left out, as it is no file or folder: %p\n' |
     /bin/tar -c --sparse --format=posix --quoting-style=c --null --no-recursion --files-from=- """
 _LEFT_OUT: Final = "left out, as "
 _NAMED: Final = re.compile(r'^/bin/tar: (".*"): ')
@@ -113,12 +112,15 @@ class Guest:
     @functools.cached_property
     def kinds(self) -> dict[str, str]:
         """What libguestfs calls all that may have a file system, and what there is."""
-        # libguestfs knows what is mapped, and subvolumes, as file systems only, and LUKS not as one
-        listed = self.lines("list-devices") + self.lines("list-partitions") + self.lines("list-md-devices")
-        kinds = {device: self.lines("vfs-type", device)[0] for device in listed + self.lines("lvs")}
-        # and for subvolumes it has the name that the disk has in its machine, where it may not be the first
-        names = [line.replace("btrfsvol:/dev/sdb", "btrfsvol:/dev/sda") for line in self.lines("list-filesystems")]
-        return kinds | dict(line.rsplit(": ", 1) for line in names)
+        # `list-filesystems` would tell it all, but calls parted and sgdisk for each partition, which takes minutes
+        commands = ("list-devices", "list-partitions", "list-md-devices", "list-dm-devices", "lvs")
+        kinds = {device: self.lines("vfs-type", device)[0] for command in commands for device in self.lines(command)}
+        for device in [device for device, kind in kinds.items() if kind == "btrfs"]:
+            # one that is broken tells so when it is mounted
+            with suppress(GuestError):
+                paths = re.findall(r"path: (.*)\n", os.fsdecode(self.run("btrfs-subvolume-list", device)))
+                kinds |= {f"btrfsvol:{device}/{path}": "btrfs" for path in paths}
+        return kinds
 
     def unlock(self, key: str) -> None:
         """Open all that is encrypted and has this key."""
@@ -135,10 +137,7 @@ class Guest:
             GuestError: there is none, or more than one, or it is encrypted, or can not be mounted.
         """
         plain = [device for device, kind in self.kinds.items() if not _CONTAINERS.search(kind)]
-        if name is None:
-            fitting = [device for device in plain if device.startswith("/")]
-        else:
-            fitting = [device for device in plain if name in {device, shown(device), device.removeprefix("/dev/sda")}]
+        fitting = [device for device in plain if _is_called(device, name)]
         if len(fitting) != 1:
             problem = "more than one file system" if fitting else f"no file system {name or ''}".rstrip()
             names = ", ".join(f"{shown(device)} ({kind or 'unknown'})" for device, kind in self.kinds.items())
@@ -171,6 +170,11 @@ def shown(device: str) -> str:
     return device.removeprefix("btrfsvol:").removeprefix("/dev/")
 
 
+def _is_called(device: str, name: str | None) -> bool:
+    """Return whether people call a device so. Who gives no name does not mean a subvolume."""
+    return device.startswith("/") if name is None else name in {device, shown(device), device.removeprefix("/dev/sda")}
+
+
 def _quoted(word: str) -> str:
     """Quote a word for guestfish, so that nothing in it means anything."""
     return '"' + re.sub(rb"[^A-Za-z0-9]", lambda match: b"\\x%02x" % match[0][0], os.fsencode(word)).decode() + '"'
@@ -194,7 +198,7 @@ def copy(guest: Guest, path: str, target: Path, *, preserve: bool = False) -> li
         errors = Path(name) / "errors"
         with errors.open("wb") as file, subprocess.Popen(command, stderr=file, **where) as tar:  # noqa: S603  # no shell
             try:
-                told = guest.script(path, _ARCHIVE + shlex.join(options), functools.partial(_feed, tar))[1]
+                told = guest.script(path, _TAR + shlex.join(options), functools.partial(_feed, tar))[1]
             except GuestError as error:
                 target = target.with_name(f"{target.name}.incomplete")
                 told = [str(error), f"{path} is not complete: what there is of it is {target}"]

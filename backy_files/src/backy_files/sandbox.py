@@ -2,7 +2,6 @@
 
 import logging
 import os
-import platform
 import shutil
 import socket
 import subprocess
@@ -27,7 +26,7 @@ _BUILDER: Final = 65532 if os.geteuid() == 0 else -1
 _KVM: Final = Path("/dev/kvm")
 _WRAPPER: Final = f"""#!/bin/sh
 exec setpriv --no-new-privs --inh-caps=-all --ambient-caps=-all --pdeathsig KILL \\
-    prlimit --core=0 --as={8 * 2**30} --fsize={4 * 2**30} --nofile=1024 qemu-system-{platform.machine()} \\
+    prlimit --core=0 --as={8 * 2**30} --fsize={4 * 2**30} --nofile=1024 qemu-system-{os.uname().machine} \\
     -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny "$@"
 """
 # The folder is removed, and the mount and the server end, when standard input is closed: also if backy is killed.
