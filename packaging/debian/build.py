@@ -98,7 +98,7 @@ def install(environment: Path, wheels: Path, package: Package) -> None:
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python))
     run(*pip, "install", "-q", "--no-compile", "--find-links", wheels, *names)
     # files name the place where they will be, and keep the times by which Python knows them
-    run(python, "-m", "compileall", "-q", "-s", environment, "-p", Path("/") / HOME, environment / "lib")
+    run(python, "-I", "-m", "compileall", "-q", "-s", environment, "-p", Path("/") / HOME, environment / "lib")
 
 
 def pack(environment: Path, home: Path, packed: set[Path]) -> Iterator[Path]:

@@ -82,7 +82,7 @@ def test_that_a_host_made_none_is_told_and_recorded(
 
     assert "web1: no consistent snapshot, so it is as after a power loss: its host made none within 90 s" in caplog.text
     assert '"unfrozen": true' in (repository.directory / "last.rev").read_text()
-    assert "crash, not frozen" in backy("-b", repository.directory, "status").out
+    assert "crash, not frozen" in backy("-b", repository.directory, "status", "--wide").out
 
 
 def test_the_time_to_wait_can_be_set(machine: Callable, passing) -> None:

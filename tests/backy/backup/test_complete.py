@@ -118,7 +118,7 @@ def test_a_folder_in_the_place_of_a_link_stops_nobody_and_the_advice_helps(
     subprocess.run(shlex.split(line.removeprefix(prefix).removesuffix("' makes way")), check=True)
     done = backy("-b", directory, "backup", "four")
     assert (done.code, done.err) == (0, "")
-    assert backy("-b", directory, "status").out.count("\n| ") == 4
+    assert backy("-b", directory, "status").out.splitlines()[-1].startswith("3 revisions ")
     assert link.readlink().name.removesuffix(".rev") == done.out.split()[0]
 
 

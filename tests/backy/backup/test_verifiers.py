@@ -53,7 +53,7 @@ def test_a_remark_is_recorded_and_the_revision_stays(repository: Repository, ver
     assert guest == Verification("guest", 0, 5, remarks=lines)
     assert revision.info.verifications == revision.verifications
     assert str(revision.verification) == "verified, 2 remarks"
-    shown = backy("-b", repository.directory, "status").out
+    shown = backy("-b", repository.directory, "status", "--wide").out
     assert "verified, 2 remarks" in shown
     assert f"{revision.id} {lines[0]}" in shown
     (found,) = json.loads(backy("-b", repository.directory, "status", "--json").out)["revisions"]

@@ -157,7 +157,7 @@ def test_status_shows_what_belongs_together_and_restore_writes_all(
 
     told = json.loads(backy("-b", group.directory, "status", "--json").out)["revisions"]
     assert [(one["id"], list(one["disks"]), one["tags"]) for one in told] == [(made.id, ["root", "data"], ["daily"])]
-    assert made.id in backy("-b", group.directory, "status").out
+    assert made.id in backy("-b", group.directory, "status", "--wide").out
     assert backy("-b", group.directory, "restore", "--group", "-r", "last", tmp_path / "restored").code == 0
     for name in ("root", "data"):
         assert (tmp_path / f"restored/{name}.img").read_bytes() == (tmp_path / f"{name}.img").read_bytes()

@@ -53,7 +53,7 @@ def seen_by_disks(group: Group, backy) -> list[set[str]]:
     for name in group.names():
         directory = group.directory / name
         ids = {one.id for one in Records(directory).history()}
-        shown = {one for one in ids if one in backy("-b", directory, "status").out}
+        shown = {one for one in ids if one in backy("-b", directory, "status", "--wide").out}
         tree = tree_of(directory)
         mounted = set(tree.find([]).names()) - {"by-date", "by-tag", "last"}
         script = [sys.executable, str(directory / "restore.py")]
@@ -234,7 +234,7 @@ def test_a_group_that_was_copied_is_one_there(machine: Callable[..., Group], bac
     made = backup(group, ("daily",))
     shutil.copytree(group.directory, tmp_path / "server/moved", symlinks=True)
 
-    assert made.id in backy("-b", tmp_path / "server/moved", "status").out
+    assert made.id in backy("-b", tmp_path / "server/moved", "status", "--wide").out
     assert backy("-b", tmp_path / "server/moved", "restore", "--group", tmp_path / "restored").code == 0
     assert (tmp_path / "restored/data.img").read_bytes() == (tmp_path / "data.img").read_bytes()
 

@@ -130,8 +130,8 @@ def test_a_guest_that_fills_the_disk_does_not_empty_it(
 
 
 def test_status_shows_it(backy: Callable, repository: Repository, forgotten: Revision) -> None:
-    assert forgotten.id not in backy("-b", repository.directory, "status").out
-    done = backy("-b", repository.directory, "status", "--trash")
+    assert forgotten.id not in backy("-b", repository.directory, "status", "--wide").out
+    done = backy("-b", repository.directory, "status", "--trash", "--wide")
     assert forgotten.id in done.out
     assert repository.records.history()[0].id not in done.out
 

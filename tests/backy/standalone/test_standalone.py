@@ -866,14 +866,14 @@ def test_backy_restore_notices_it_too(
     harm(stock, path)
     done = backy("-b", stock.directory, "restore", "-r", identity, tmp_path / "target")
     assert done.code == 1
-    assert path.name.split(".")[0] in done.err
+    assert path.name[:12] in done.err
 
 
 def test_backy_restore_notices_swapped_chunks(stock: Stock, backy: Callable[..., Any], tmp_path: Path) -> None:
     first, second = swap(stock)
     done = backy("-b", stock.directory, "restore", "-r", "full", tmp_path / "target")
     assert done.code == 1
-    assert first.stem in done.err or second.stem in done.err
+    assert first.stem[:12] in done.err or second.stem[:12] in done.err
 
 
 @pytest.mark.parametrize("name", ["ID.rev", "ID.state", "ID.map", "CHUNK", "chunks/store", "journal"])

@@ -42,14 +42,14 @@ def test_what_it_lets_pass_is_still_noticed_by_a_restore(unverified: Repository,
     chunk.write_bytes(chunk.read_bytes()[:-1])
     restored = backy("-b", unverified.directory, "restore", "-r", "last", tmp_path / "restored.img")
     assert restored.code != 0
-    assert chunk.name.removesuffix(".zst") in restored.err
+    assert chunk.name[:12] in restored.err
 
 
 def test_commands_call_the_revision_not_verified(unverified: Repository, backy: Callable):
     made = backy("-b", unverified.directory, "backup", "daily")
     assert made.code == 0
     assert made.out.endswith(" not verified\n")
-    assert "not verified" in backy("-b", unverified.directory, "status").out
+    assert "not verified" in backy("-b", unverified.directory, "status", "--wide").out
 
 
 def test_takes_no_options(repository: Repository):

@@ -221,4 +221,4 @@ def test_how_much_was_compared_is_in_the_revision_and_shown(
     shown = f"verified {revision.verification.checked} of 5 chunks"
     # one at random, one by turns, and the short last one
     assert revision.verification.checked in {2, 3}
-    assert shown in backy("-b", sampled.directory, "status").out
+    assert shown in backy("-b", sampled.directory, "status", "--wide").out
