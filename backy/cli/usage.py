@@ -45,8 +45,12 @@ def told(error: click.ClickException, words: Iterable[str] = ()) -> str:
     options = [one for one in context.command.params if isinstance(one, click.Option)] if context else []
     match error:
         case click.NoSuchOption(option_name=name):
-            near = FORMER.get(name) or did_you_mean(name, [each for one in options for each in one.opts])
-            return f"No such option '{name}'{f': {near}' if name in FORMER else f'; {near}{_help(context)}'}"
+            known = [each for one in options for each in one.opts]
+            former = FORMER.get(name, "")
+            # a letter may be wrong for other reasons where the command has not what it once stood for
+            if any(f"'{each}'" in former for each in known):
+                return f"No such option '{name}': {former}"
+            return f"No such option '{name}'; {did_you_mean(name, known)}{_help(context)}"
         case click.MissingParameter(param=parameter) if parameter:
             what = getattr(parameter, "help", None)
             metavar = f" {parameter.metavar}" if isinstance(parameter, click.Option) and parameter.metavar else ""

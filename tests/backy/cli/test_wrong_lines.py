@@ -29,6 +29,8 @@ TABLE = """
 1 status -j vm -c HERE/none.conf                | HERE/none.conf: can not be read: No such file
 2 status -j vm -c HERE                          | '-c': write the path of a file, not of a folder
 2 -b VM restore                                 | TARGET is missing; 'backy restore --help' lists all
+2 -b VM restore -p 1 HERE/out.img               | No such option '-p'; 'backy restore --help' lists all
+2 -b VM nbd-server -p 1                         | No such option '-p': it is '--port'
 2 -b VM restore 0 HERE/out.img                  | no place for 'HERE/out.img'; -r names a revision
 1 -b VM restore -r dayly HERE/out.img           | no revision 'dayly'; did you mean 'daily'? there are: last, daily
 1 -b VM restore -r 99 HERE/out.img              | no revision 99: they are numbered from 0, the newest, to 0
