@@ -1,4 +1,4 @@
-"""What is done to the disks of a machine together: backing up at one instant, restoring, forgetting, purging.
+"""What is done to the disks of a machine together: backing up at one instant, restoring, purging.
 
 The backups of all disks go on stage by stage. First all begin, which takes time; then all snapshots are made, within
 one moment; then the disks are transferred, one after the other. Records are written when all are stored and verified:
@@ -6,10 +6,8 @@ so no source drops what the next backup needs because another disk fails.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -18,24 +16,18 @@ import shortuuid
 from backy.api import Moment, Purged
 from backy.backup.backup import Backup
 from backy.backup.rest import Rest, Stages
-from backy.durable import names_in, read_file
-from backy.errors import BackyError, DamageError, ForgettingRefusedError, RevisionNotFoundError, TargetError
+from backy.errors import BackyError, TargetError
 from backy.groups.group import Group, Together, of_disks, opened, save
 from backy.plugins.discovery import Kind
-from backy.plugins.events import Events
 from backy.plugins.loading import call
 from backy.repository.config import CONFIG
 from backy.repository.records import Records
 from backy.repository.repository import Repository
-from backy.repository.revision import Clock, Revision, utc_now
+from backy.repository.revision import Clock, utc_now
 from backy.repository.revision import Group as Disks
-from backy.repository.running import begin, begun, end, last_number, running_path, use_number
+from backy.repository.running import begin, end, last_number, use_number
 from backy.restore.restore import Restore
-from backy.retention.forget import LATELY, forgotten, require_read, retain, too_much
-from backy.retention.purge import UNDELETED, discard, may_go, purge
-from backy.retention.rules import Expiry, Mark, Plan, plan, read_mark, write_mark
-from backy.retention.tags import retag
-from backy.system.clocks import present
+from backy.retention.purge import purge
 from backy.system.progress import Steps, quiet
 
 log = logging.getLogger(__name__)
@@ -49,7 +41,7 @@ def backup(group: Group, tags: tuple[str, ...], clock: Clock = utc_now, steps: S
         BackyError, OSError: anything else; no disk has a new revision.
     """
     with group.alone():
-        clean_up(group)
+        group.clean_up()
         repositories = {name: _configured(group, name) for name in group.config.disks}
         disks, moment, rest = Disks(shortuuid.uuid(), tuple(repositories)), _moment(group), Rest()
         backups = {
@@ -64,7 +56,7 @@ def backup(group: Group, tags: tuple[str, ...], clock: Clock = utc_now, steps: S
         except BaseException:
             # else the next backup does it
             with suppress(BackyError, OSError):
-                clean_up(group)
+                group.clean_up()
             raise
         end(group.directory, disks.id)
     return Together({name: one.revision for name, one in backups.items()})
@@ -151,105 +143,11 @@ def restore(group: Group, specification: str, target: Path, *, force: bool = Fal
     return chosen
 
 
-def forget(
-    group: Group,
-    specifications: Sequence[str],
-    reason: str | None = None,
-    *,
-    force: bool = False,
-    dry_run: bool = False,
-) -> list[str]:
-    """Put groups into the trash, all disks of each; return their ids. A `dry_run` does nothing else, and asks nobody.
-
-    Raises:
-        RepositoryBusyError: another command uses the group.
-        RevisionNotFoundError: SPEC names none; nothing is forgotten. A full id also names what is left of one.
-        DamageError: SPEC is no full id, and what is newer is not whole; or a state can not be read now.
-        RefusedError, PluginError: a plugin holds one back, or can not be asked; nothing is forgotten.
-        ForgettingRefusedError: it is too much at a time, and `force` is false.
-    """
-    with Events.installed(group.config.hooks) as events, locked(group) as repositories:
-        now, chosen = utc_now(), dict(_chosen(group, specification) for specification in specifications)
-        for members in chosen.values():
-            require_read(members.values(), specifications, force=force)
-        # by any of the disks: they are forgotten together, and one of them may be new
-        before = max(forgotten(one.records.journal.read(), now - LATELY) for one in repositories.values())
-        if not force and (problem := too_much(group.history(), chosen, before)):
-            raise ForgettingRefusedError(f"{problem}; '--force --reason TEXT' does it all the same")
-        if dry_run:
-            return list(chosen)
-        for members in chosen.values():
-            for name, revision in members.items():
-                told = {"job": repositories[name].job, "revision": revision.info}
-                events.ask("backy_expiring", closed=True, **told, tags=revision.tags)
-        acting = _Acting(group, repositories, events, now)
-        for group_id, members in chosen.items():
-            acting.discard(group_id, members, "forget", reason)
-        acting.retain()
-    return list(chosen)
-
-
-def due(group: Group, now: datetime) -> Plan:
-    """Return what expires at `now`; nothing if there is no schedule or it is off."""
-    return plan(group.config, group.history(), read_mark(group.directory), present(now))
-
-
-def expire(group: Group, clock: Clock) -> Plan:
-    """Remove expired tags of all disks, and what has none left; return what was done and waits.
-
-    Raises:
-        RepositoryBusyError: another command uses the group.
-        PluginError: a plugin that may hold back revisions can not be asked; nothing was removed.
-    """
-    with Events.installed(group.config.hooks) as events, locked(group) as repositories:
-        now, groups = clock(), {one.id: one for one in group.together()}
-        history = [one.revision for one in groups.values()]
-
-        def allowed(expiry: Expiry) -> bool:
-            members = groups[expiry.revision.id].members
-            each = [(repositories[name], Expiry(one, expiry.remaining)) for name, one in members.items()]
-            return all(may_go(repository, events, "nothing of it expires", one) for repository, one in each)
-
-        done, waiting = plan(group.config, history, read_mark(group.directory), present(now), allowed)
-        if history and group.config.schedule and group.config.expire:
-            write_mark(group.directory, Mark(history[-1].seq, waiting))
-        acting = _Acting(group, repositories, events, now)
-        for expiry in done:
-            members = groups[expiry.revision.id].members
-            if not expiry.remaining:
-                acting.discard(expiry.revision.id, members, "expire")
-            for name, revision in members.items() if expiry.remaining else ():
-                retag(repositories[name], revision, {*revision.tags} & {*expiry.remaining}, "expire")
-        if any(not expiry.remaining for expiry in done):
-            acting.retain()
-    return Plan(done, waiting)
-
-
-def undelete(group: Group, group_id: str) -> Together:
-    """Get all disks of a group back from the trash.
-
-    Raises:
-        RepositoryBusyError: another command uses the group.
-        RevisionNotFoundError: it is not in the trash.
-    """
-    with Events.installed(group.config.hooks) as events, locked(group) as repositories:
-        found = [one for one in group.together(trash=True) if one.id.startswith(group_id)]
-        if len(found) != 1:
-            answer = f"{len(found) or 'no'} revisions in the trash answer to '{group_id}'"
-            raise RevisionNotFoundError(f"{answer}; 'backy status --trash' lists them")
-        for name, revision in found[0].members.items():
-            tags = tuple(sorted({*revision.tags, UNDELETED}))
-            repositories[name].records.change(revision, "undelete", forgotten=None, tags=tags)
-            repositories[name].link_last()
-            events.tell("backy_revision_undeleted", job=repositories[name].job, revision=revision.info)
-    return next(one for one in group.together() if one.id == found[0].id)
-
-
 def purge_all(group: Group, *, everything: bool = False) -> Purged:
     """Purge the repositories of all disks, also after one that fails; raises the first error of `purge`."""
     purged, failed = [], []
     with group.alone():
-        clean_up(group)
+        group.clean_up()
         for name in group.names():
             try:
                 purged.append(purge(group.repository(name), everything=everything))
@@ -259,60 +157,6 @@ def purge_all(group: Group, *, everything: bool = False) -> Purged:
     if failed:
         raise failed[0]
     return Purged(sum(one.files for one in purged), sum(one.bytes for one in purged))
-
-
-def _chosen(group: Group, specification: str) -> tuple[str, Mapping[str, Revision]]:
-    """Return the id and the revisions of what to forget: by its full id also what is left of a group."""
-    try:
-        found = group.select(specification)
-    except (DamageError, RevisionNotFoundError):
-        whole, partial, _ = group.survey()
-        left = {one.id: one.members for one in partial}
-        held = any(Records(group.directory / name).holds(specification) for name in group.names())
-        if not held or specification in {one.id for one in whole}:
-            raise
-        return specification, left.get(specification, {})
-    return found.id, found.members
-
-
-@dataclass(frozen=True)
-class _Acting:
-    """What removes groups while the locks of all disks are held."""
-
-    group: Group
-    repositories: Mapping[str, Repository]
-    events: Events
-    now: datetime
-
-    def discard(self, group_id: str, members: Mapping[str, Revision], act: str, reason: str | None = None) -> None:
-        """Put all disks of a group into the trash, or remove what the trash can not keep."""
-        if not self.group.config.trash:
-            # no state tells of what is removed: if this ends halfway, the next command removes the rest
-            begin(self.group.directory, Disks(group_id, tuple(members)))
-        for name, repository in self.repositories.items():
-            if revision := members.get(name):
-                discard(repository, revision, act, self.now, reason)
-                self.events.tell("backy_revision_removed", job=repository.job, revision=revision.info)
-            elif repository.records.holds(group_id):
-                # its record is damaged
-                repository.remove(group_id, act, reason)
-        end(self.group.directory, group_id)
-
-    def retain(self) -> None:
-        """Have the sources drop what they keep for removed revisions."""
-        for repository in self.repositories.values():
-            retain(repository)
-
-
-@contextmanager
-def locked(group: Group) -> Iterator[dict[str, Repository]]:
-    """Hold the locks of all disks, and finish what others began; raises RepositoryBusyError."""
-    with group.alone(), ExitStack() as stack:
-        clean_up(group)
-        repositories = {name: group.repository(name) for name in group.names()}
-        for repository in repositories.values():
-            stack.enter_context(repository.locked())
-        yield repositories
 
 
 @contextmanager
@@ -325,42 +169,3 @@ def alone(directory: Path) -> Iterator[None]:
         for one in map(group.repository, group.names()) if group else [Repository.open(directory)]:
             stack.enter_context(one.locked(wait=True, storing=True))
         yield
-
-
-def clean_up(group: Group) -> None:
-    """Remove what a backup has made that did not end, and put into the trash what followed others halfway.
-
-    What is incomplete for another reason stays: somebody may have moved the folder of a disk.
-    """
-    for group_id in begun(names_in(group.directory)):
-        disks = _disks(group, group_id)
-        if any(name not in group.names() for name in disks):
-            text = "the backup %s did not end, and now the folder of a disk is missing: what there is of it stays"
-            log.warning(text, group_id)
-            continue
-        # a record counts, sound or not: the backup was complete, and only what tells that it ran was left
-        if not all(Records(group.directory / name).record_path(group_id).exists() for name in disks):
-            for name in disks:
-                _remove(group, name, group_id)
-        end(group.directory, group_id)
-    for one in group.survey()[0]:
-        for name, revision in one.members.items() if True in one.forgotten else ():
-            if not revision.state.forgotten:
-                repository = group.repository(name)
-                with repository.locked():
-                    discard(repository, revision, "forget", utc_now(), "with the other disks")
-
-
-def _disks(group: Group, group_id: str) -> Sequence[str]:
-    try:
-        return msgspec.json.decode(read_file(running_path(group.directory, group_id)), type=Disks).disks
-    except msgspec.DecodeError:
-        return group.names()
-
-
-def _remove(group: Group, name: str, group_id: str) -> None:
-    if Records(group.directory / name).holds(group_id):
-        log.info("removing the revision %s of %s: other disks have none", group_id, name)
-        repository = group.repository(name)
-        with repository.locked():
-            repository.remove(group_id, "remove", "other disks have none")

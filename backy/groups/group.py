@@ -1,15 +1,15 @@
 """A group: the repositories of the disks of one machine, which of their revisions belong together, and attachments."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from backy.api import ATTACHMENT_PATTERN, Job, Statistics, Verification
-from backy.durable import names_in, write_file
+from backy.durable import names_in, read_file, write_file
 from backy.errors import ConfigError, DamageError, RecordDamageError, RepositoryError, TargetError
 from backy.groups.config import GroupConfig, load_group
 from backy.repository.attachments import read
@@ -17,7 +17,10 @@ from backy.repository.config import CONFIG
 from backy.repository.journal.journal import JOURNAL
 from backy.repository.records import Records
 from backy.repository.repository import Repository
-from backy.repository.revision import Revision, select
+from backy.repository.revision import Group as Disks
+from backy.repository.revision import Revision, select, utc_now
+from backy.repository.running import begun, end, running_path
+from backy.retention.purge import discard
 from backy.system.locking import BACKUP_LOCK, exclusive
 from backy.text.phrases import local_time
 
@@ -37,6 +40,8 @@ class Together:
     def revision(self) -> Revision:
         """The revision that stands for all: the one most in doubt, with the worst and the sum of what they have."""
         each = [*self.members.values()]
+        if len(each) == 1:
+            return each[0]
         found = max(each, key=lambda one: (one.unread, bool(one.state.wrong), one.doubtful, bool(one.shrunk)))
         state = {
             # a pin of one disk holds all of them, from the time when that was pinned
@@ -179,6 +184,53 @@ class Group:
     def alone(self, *, wait: bool = False) -> AbstractContextManager[None]:
         """Return what keeps other commands away that change the group; raises RepositoryBusyError unless it waits."""
         return exclusive(self.directory, BACKUP_LOCK, wait=wait)
+
+    @contextmanager
+    def locked(self) -> Iterator[dict[str, Repository]]:
+        """Hold the locks of all disks, and finish what others began; raises RepositoryBusyError."""
+        with self.alone(), ExitStack() as stack:
+            self.clean_up()
+            repositories = {name: self.repository(name) for name in self.names()}
+            for repository in repositories.values():
+                stack.enter_context(repository.locked())
+            yield repositories
+
+    def clean_up(self) -> None:
+        """Remove what a backup has made that did not end, and put into the trash what followed others halfway.
+
+        What is incomplete for another reason stays: somebody may have moved the folder of a disk. The caller keeps
+        others away.
+        """
+        for group_id in begun(names_in(self.directory)):
+            disks = self._disks(group_id)
+            if any(name not in self.names() for name in disks):
+                text = "the backup %s did not end, and now the folder of a disk is missing: what there is of it stays"
+                log.warning(text, group_id)
+                continue
+            # a record counts, sound or not: the backup was complete, and only what tells that it ran was left
+            if not all(Records(self.directory / name).record_path(group_id).exists() for name in disks):
+                for name in disks:
+                    self._remove(name, group_id)
+            end(self.directory, group_id)
+        for one in self.survey()[0]:
+            for name, revision in one.members.items() if True in one.forgotten else ():
+                if not revision.state.forgotten:
+                    repository = self.repository(name)
+                    with repository.locked():
+                        discard(repository, revision, "forget", utc_now(), "with the other disks")
+
+    def _disks(self, group_id: str) -> Sequence[str]:
+        try:
+            return msgspec.json.decode(read_file(running_path(self.directory, group_id)), type=Disks).disks
+        except msgspec.DecodeError:
+            return self.names()
+
+    def _remove(self, name: str, group_id: str) -> None:
+        if Records(self.directory / name).holds(group_id):
+            log.info("removing the revision %s of %s: other disks have none", group_id, name)
+            repository = self.repository(name)
+            with repository.locked():
+                repository.remove(group_id, "remove", "other disks have none")
 
 
 def _in_order(members: dict[str, Revision]) -> Together:

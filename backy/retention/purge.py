@@ -10,11 +10,11 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from backy.api import Leftover, Purged, ResumingStorage
-from backy.errors import DamageError, RepositoryError, RevisionNotFoundError, StorageError, UnreadError
+from backy.errors import DamageError, StorageError, UnreadError
 from backy.plugins.events import Events, RefusedError
 from backy.repository.clocks import trusted_now
 from backy.repository.repository import Repository
-from backy.repository.revision import MANUAL, Clock, Revision, State, utc_now
+from backy.repository.revision import Clock, Revision, State, utc_now
 from backy.retention.rules import Expiry
 from backy.system.clocks import present
 from backy.system.locking import PURGE_LOCK, exclusive
@@ -23,8 +23,6 @@ from backy.system.space import is_short
 log = logging.getLogger(__name__)
 States = Mapping[str, State | None]
 """The states of all revisions by id, None for one that is lost."""
-UNDELETED = f"{MANUAL}undeleted"
-"""The tag of what came back: without it, the next `expire` might remove it again."""
 KEPT = timedelta(days=7)
 """How long what a backup left that did not end is kept for the next one."""
 
@@ -125,16 +123,6 @@ def discard(repository: Repository, revision: Revision, act: str, now: datetime,
         repository.remove(revision.id, act, note)
 
 
-def require_alone(repository: Repository, revision: Revision, command: str) -> None:
-    """Refuse to change what other disks of a machine have, too; raises RepositoryError with the `command` for all."""
-    machine, group = repository.directory.parent, revision.group
-    for disk in {*group.disks} - {repository.directory.name} if group else ():
-        # a disk that was copied without the others is alone
-        if (machine / disk / f"{revision.id}.rev").exists():
-            way = f"'backy -b {machine} {command}' is for all of them"
-            raise RepositoryError(f"{revision.id} is of one instant with other disks; {way}")
-
-
 def may_go(repository: Repository, events: Events, otherwise: str, expiry: Expiry) -> bool:
     """Return whether no plugin holds back what goes; log it and what becomes of it `otherwise`.
 
@@ -148,33 +136,6 @@ def may_go(repository: Repository, events: Events, otherwise: str, expiry: Expir
         log.info("%s: %s: %s", revision.id, otherwise, error)
         return False
     return True
-
-
-def content(repository: Repository) -> list[Revision]:
-    """Return what is in the trash, the oldest first."""
-    return [revision for revision in repository.records.history(trash=True) if revision.state.forgotten]
-
-
-def undelete(repository: Repository, revision_id: str, events: Events | None = None) -> Revision:
-    """Get a revision back from the trash; return it as it is now.
-
-    It gets the tag `manual:undeleted`, which nothing expires. `events` has the plugins; None stands for the installed.
-
-    Raises:
-        RepositoryBusyError: a backup is running.
-        RevisionNotFoundError: it is not in the trash.
-    """
-    with events or Events.installed(repository.config.hooks) as plugins, repository.locked():
-        found = [revision for revision in content(repository) if revision.id.startswith(revision_id)]
-        if len(found) != 1:
-            answer = f"{len(found) or 'no'} revisions in the trash answer to '{revision_id}'"
-            raise RevisionNotFoundError(f"{answer}; 'backy status --trash' lists them")
-        require_alone(repository, found[0], f"undelete {found[0].id}")
-        tags = tuple(sorted({*found[0].tags, UNDELETED}))
-        revision = repository.records.change(found[0], "undelete", forgotten=None, tags=tags)
-        repository.link_last()
-        plugins.tell("backy_revision_undeleted", job=repository.job, revision=revision.info)
-    return revision
 
 
 def over(repository: Repository, states: States, now: datetime, *, everything: bool = False) -> list[str]:

@@ -20,13 +20,13 @@ from backy.api import CHUNK_SIZE, PAGE_SIZE, SourceError
 from backy.backup.backup import Backup
 from backy.durable import TEMPORARY_SUFFIX
 from backy.errors import BackyError
+from backy.groups.forget import forget
 from backy.plugins.events import Events
 from backy.repository.journal.journal import facts_of
 from backy.repository.journal.replay import findings
 from backy.repository.live import reliable
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
-from backy.retention.forget import forget
 from backy.retention.purge import purge
 from backy.system.clocks import boot_id
 from backy.testing.memory import MemoryImage, MemoryRepository

@@ -14,11 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup.backup import Backup
+from backy.groups.forget import forget
 from backy.plugins.events import Events
 from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
-from backy.retention.forget import forget
 from backy.retention.purge import purge
 from backy_storages_chunked.files import parse_name
 

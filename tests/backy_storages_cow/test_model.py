@@ -11,7 +11,7 @@ import pytest
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup.backup import Backup
 from backy.conversion.convert import Conversion
-from backy.retention.forget import forget
+from backy.groups.forget import forget
 from backy.retention.purge import purge
 from backy.scrubbing.scrub import Scrub
 from backy.testing.memory import MemoryRepository

@@ -16,9 +16,9 @@ import pytest
 from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup.backup import Backup
 from backy.errors import StorageError
+from backy.groups.forget import forget
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
-from backy.retention.forget import forget
 from backy.retention.purge import purge
 from backy.testing.memory import MemoryRepository
 

@@ -16,13 +16,13 @@ import pytest
 
 from backy.api import CHUNK_SIZE, ChunkDamageError, Held, Job, Purged, Stored, identify
 from backy.backup.backup import Backup
+from backy.groups.forget import forget
 from backy.integrity import quarantine
 from backy.integrity.damage import Judge, distrusted
 from backy.repository.config import JobConfig, SourceSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust, utc_now
 from backy.repository.sealed import FORMAT
-from backy.retention.forget import forget
 from backy.scrubbing.scrub import Scrub, Scrubbed
 
 OLD, NEW = range(2)

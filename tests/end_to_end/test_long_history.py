@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from backy.backup.backup import Backup
+from backy.groups.forget import expire
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
-from backy.retention.forget import expire
 from backy.retention.purge import purge
 from backy.testing.clock import Clock
 

@@ -20,11 +20,10 @@ def command(directory: Path, dry_run: bool) -> None:
     that are removed go to the trash, as by 'backy forget', and 'backy purge' frees their space when their term there
     is over.
     """
-    from backy.groups import acts
+    from backy.groups.forget import due, expire
     from backy.groups.group import opened
     from backy.repository.repository import Repository
     from backy.repository.revision import utc_now
-    from backy.retention.forget import due, expire
 
     found = opened(directory) or Repository.open(directory)
     config = found.config
@@ -34,10 +33,7 @@ def command(directory: Path, dry_run: bool) -> None:
         answer({"revisions": [], "waiting": 0}, f"Nothing expires: the repository's config {why}")
         return
     # The clock itself for `expire`: it is read when no other command changes the revisions.
-    if isinstance(found, Repository):
-        done, waiting = due(found, utc_now()) if dry_run else expire(found, utc_now)
-    else:
-        done, waiting = acts.due(found, utc_now()) if dry_run else acts.expire(found, utc_now)
+    done, waiting = due(found, utc_now()) if dry_run else expire(found, utc_now)
     expired = [{"id": one.id, "tags": one.tags, "remaining": remaining} for one, remaining in done]
     texts = []
     for revision, remaining in done:

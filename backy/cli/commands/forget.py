@@ -29,18 +29,15 @@ def command(directory: Path, specifications: tuple[str, ...], force: bool, reaso
     'backy undelete' brings them back. 'backy purge' frees the space that only they used when their time in the trash is
     over, 7 days unless the key 'trash' says otherwise. While a backup runs, the revision that it builds upon stays.
     """
-    from backy.groups import acts
+    from backy.groups.forget import forget
     from backy.groups.group import opened
     from backy.repository.repository import Repository
-    from backy.retention.forget import forget
 
     if force and not (reason and reason.strip()):
         raise click.UsageError("--force needs --reason TEXT: why so much is forgotten")
     if reason and not reason.isprintable():
         raise click.UsageError("--reason has characters that can not be printed")
-    if group := opened(directory):
-        gone = acts.forget(group, specifications, reason, force=force, dry_run=dry_run)
-    else:
-        gone = forget(Repository.open(directory), specifications, reason, force=force, dry_run=dry_run)
+    found = opened(directory) or Repository.open(directory)
+    gone = forget(found, specifications, reason, force=force, dry_run=dry_run)
     verb = "Would forget" if dry_run else "Forgot"
     answer({"revisions": [{"id": one} for one in gone]}, *(f"{verb} {one}" for one in gone))

@@ -14,8 +14,8 @@ def command(directory: Path) -> None:
 
     Run this before you give up a job. Revisions stay as they are. Another backup after that reads everything.
     """
+    from backy.groups.forget import release
     from backy.repository.repository import Repository
-    from backy.retention.forget import release
 
     repository = Repository.open(directory)
     released = release(repository)

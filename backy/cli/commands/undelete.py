@@ -17,13 +17,9 @@ def command(directory: Path, revision_id: str) -> None:
 
     It gets the tag 'manual:undeleted', so that it does not expire again. 'backy status --trash' shows what is there.
     """
-    from backy.groups import acts
+    from backy.groups.forget import undelete
     from backy.groups.group import opened
     from backy.repository.repository import Repository
-    from backy.retention.purge import undelete
 
-    group = opened(directory)
-    revision = (
-        acts.undelete(group, revision_id).revision if group else undelete(Repository.open(directory), revision_id)
-    )
+    revision = undelete(opened(directory) or Repository.open(directory), revision_id)
     answer({"revisions": [described(revision)]}, f"{revision.id} is back, with the tags {', '.join(revision.tags)}")

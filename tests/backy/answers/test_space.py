@@ -13,9 +13,9 @@ from backy.answers.space import held_by, occupied
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Held
 from backy.backup.backup import Backup
 from backy.errors import StorageError
+from backy.groups.forget import forget
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
-from backy.retention.forget import forget
 from backy.testing.memory import MemoryRepository
 
 SIZE = 32 * 2**20

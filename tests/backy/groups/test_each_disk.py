@@ -9,7 +9,8 @@ from datetime import timedelta
 import pytest
 
 from backy.cli.disks import tree_of
-from backy.groups.acts import backup, due
+from backy.groups.acts import backup
+from backy.groups.forget import due
 from backy.groups.group import Group
 from backy.mount.active import mounted_path
 from backy.mount.open_images import ImageFile

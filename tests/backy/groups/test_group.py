@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from backy.errors import ForgettingRefusedError, RepositoryBusyError, SourceError
-from backy.groups.acts import backup, expire, forget
+from backy.groups.acts import backup
+from backy.groups.forget import expire, forget
 from backy.groups.group import Group
 from backy.repository.records import Records
 from backy.testing.clock import Clock

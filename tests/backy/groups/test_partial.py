@@ -15,12 +15,12 @@ import pytest
 
 from backy.cli.disks import tree_of
 from backy.errors import BackyError, DamageError, RepositoryError, SourceError, UnreadError
-from backy.groups.acts import backup, forget, purge_all
+from backy.groups.acts import backup, purge_all
+from backy.groups.forget import forget, undelete
 from backy.groups.group import Group, opened
 from backy.repository.records import Records
 from backy.repository.running import running_path
 from backy.repository.sealed import encode
-from backy.retention.purge import undelete
 
 
 def killed_between_records(group: Group, after: int = 1) -> str:

@@ -11,12 +11,12 @@ import pytest
 from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError, RevisionNotFoundError
+from backy.groups.forget import forget
 from backy.integrity import quarantine
 from backy.integrity.damage import Judge, chunk_ids, distrust, distrusted, repair_or_distrust, verify_all, whole_again
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust
-from backy.retention.forget import forget
 from backy.scrubbing.scrub import Scrub
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
 from tests.revisions import variant

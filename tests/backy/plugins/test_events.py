@@ -19,14 +19,14 @@ from backy.api import CHUNK_SIZE, Mismatch, Purged, Report, SourceError
 from backy.backup.backup import Backup
 from backy.config import Duration
 from backy.errors import BackyError, ChunkDamageError, PluginError, RevisionNotFoundError, VerificationError
+from backy.groups.forget import expire, forget, undelete
 from backy.integrity.damage import Judge, distrust
 from backy.plugins.events import Events, RefusedError
 from backy.plugins.loading import EVENTS
 from backy.repository.config import ScheduledTag
 from backy.repository.repository import Repository
 from backy.restore.restore import Restore
-from backy.retention.forget import expire, forget
-from backy.retention.purge import purge, undelete
+from backy.retention.purge import purge
 from backy.retention.rules import Mark, write_mark
 from backy.system.locking import BACKUP_LOCK, exclusive
 

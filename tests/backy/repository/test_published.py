@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from backy.errors import RepositoryBusyError, RevisionNotFoundError, StorageError
+from backy.groups.forget import forget, undelete
 from backy.integrity.damage import Judge, distrust
 from backy.integrity.seen import doubt
 from backy.making.making import rebuild_repository
 from backy.repository.repository import Repository
 from backy.repository.revision import Trust
-from backy.retention.forget import forget
-from backy.retention.purge import purge, undelete
+from backy.retention.purge import purge
 from backy.retention.tags import set_tags
 from backy.system.locking import BACKUP_LOCK, exclusive
 from backy.testing.laboratory import Laboratory, patterned

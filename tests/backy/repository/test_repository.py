@@ -11,13 +11,13 @@ import pytest
 
 from backy.backup.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError, RepositoryError, StorageError
+from backy.groups.forget import forget
 from backy.integrity import quarantine
 from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Birth, Revision
 from backy.repository.running import begin
 from backy.repository.sealed import FORMAT
-from backy.retention.forget import forget
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 from backy.api import CHUNK_SIZE, Job
 from backy.conversion.convert import Conversion
 from backy.errors import ConfigError, StorageError
+from backy.groups.forget import forget
 from backy.marker import Marker
 from backy.reading import make_storage
 from backy.repository.config import StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
-from backy.retention.forget import forget
 from backy.retention.purge import purge
 from backy.scrubbing.scrub import Scrub
 from backy.testing.laboratory import Laboratory, patterned

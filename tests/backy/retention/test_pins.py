@@ -19,12 +19,12 @@ from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.config import Duration
 from backy.errors import RepositoryBusyError
+from backy.groups.forget import expire
 from backy.integrity.damage import distrust
 from backy.plugins.events import Events
 from backy.repository.config import ScheduledTag
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Shrunk
-from backy.retention.forget import expire
 from backy.retention.tags import SHRUNK, accept
 from backy.scheduler.jobs.repositories import summarize
 from backy.system.locking import BACKUP_LOCK, exclusive

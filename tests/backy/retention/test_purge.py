@@ -6,8 +6,8 @@ import pytest
 
 from backy.backup.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError
+from backy.groups.forget import forget
 from backy.repository.repository import Repository
-from backy.retention.forget import forget
 from backy.retention.purge import purge
 
 

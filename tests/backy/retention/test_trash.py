@@ -13,17 +13,17 @@ from backy.backup.backup import Backup
 from backy.config import Duration
 from backy.conversion.convert import Conversion
 from backy.errors import ForgettingRefusedError, PluginError, RevisionNotFoundError
+from backy.groups.forget import expire, forget, undelete
 from backy.mount.tree import Folder, Tree
 from backy.plugins.events import Events
 from backy.repository.config import ScheduledTag
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, utc_now
-from backy.retention import purge as trash
-from backy.retention.forget import expire, forget
 from backy.retention.purge import purge
 from backy.retention.tags import set_tags
 from backy.testing.clock import Clock
+from tests.trash import content as in_trash
 
 DAY = timedelta(days=1)
 
@@ -35,7 +35,7 @@ def forgotten(repository: Repository, image: Path, clock: Clock) -> Revision:
     image.write_bytes(b"another image entirely")
     Backup(repository, ("daily",), clock=clock).run()
     forget(repository, [first.id], clock=clock, events=Events())
-    return trash.content(repository)[0]
+    return in_trash(repository)[0]
 
 
 def content(repository: Repository, revision: Revision) -> bytes:
@@ -47,12 +47,12 @@ def test_it_comes_back_whole_with_a_tag_that_keeps_it(
     repository: Repository, forgotten: Revision, clock: Clock
 ) -> None:
     purge(repository, Events(), clock)
-    back = trash.undelete(repository, forgotten.id[:10], Events())
+    back = undelete(repository, forgotten.id[:10], Events())
     assert repository.records.history()[0] == back
     # the image got smaller after it, so that it is held for that, too
     assert back.tags == ("daily", "manual:undeleted", "pinned:shrunk")
     assert len(content(repository, back)) == back.size > 4 << 20
-    assert trash.content(repository) == []
+    assert in_trash(repository) == []
 
 
 @pytest.mark.parametrize("name", ["last", "1", "daily"])
@@ -111,10 +111,10 @@ def test_tags_that_a_person_removed_take_all_but_the_last_good_one_to_the_trash(
     for _ in range(2):
         expire(repository, clock, Events())
         assert [one.id for one in repository.records.history()] == [newest.id]
-        assert [one.id for one in trash.content(repository)] == [one.id for one in others]
+        assert [one.id for one in in_trash(repository)] == [one.id for one in others]
     assert purge(repository, Events(), clock).files == 0
     for revision in others:
-        trash.undelete(repository, revision.id, Events())
+        undelete(repository, revision.id, Events())
     assert len(repository.records.history()) == 9
     acts = [line.act for line, _ in repository.records.journal.read() if line and line.step == "done"]
     assert acts[-25:] == ["tags"] * 9 + ["expire"] * 8 + ["undelete"] * 8
@@ -125,7 +125,7 @@ def test_a_guest_that_fills_the_disk_does_not_empty_it(
 ) -> None:
     monkeypatch.setattr("backy.retention.purge.is_short", lambda _: True)
     assert purge(repository, Events(), clock).files == 0
-    assert trash.content(repository) == [forgotten]
+    assert in_trash(repository) == [forgotten]
     assert purge(repository, Events(), clock, everything=True).files > 0
 
 
@@ -140,7 +140,7 @@ def test_the_newest_one_hands_last_to_the_one_before(repository: Repository, clo
     first, second = (Backup(repository, ("daily",), clock=clock).run() for _ in range(2))
     forget(repository, ["last"], events=Events())
     assert repository.records.linked() == first.id
-    trash.undelete(repository, second.id, events=Events())
+    undelete(repository, second.id, events=Events())
     assert repository.records.linked() == second.id
     third = Backup(repository, ("daily",), clock=clock).run()
     assert third.seq == 3
@@ -160,7 +160,7 @@ def test_a_full_term_by_the_trusted_clock_and_not_an_hour_less(
     assert forgotten.state.forgotten is not None
     # a jump of the clock alone is not believed: this machine was not up for so long
     assert purge(repository, Events(), lambda: clock.now + 30 * DAY).files == 0
-    assert trash.content(repository) == [forgotten]
+    assert in_trash(repository) == [forgotten]
     aged = forgotten.changed(forgotten=forgotten.state.forgotten - 7 * DAY + timedelta(hours=20))
     repository.records.write_state(aged)
     assert purge(repository, Events(), clock).files == 0
@@ -181,7 +181,7 @@ def test_what_is_in_the_trash_is_forgotten_only_once(repository: Repository, for
     with pytest.raises(RevisionNotFoundError, match="in the trash"):
         forget(repository, [forgotten.id], events=Events())
     with pytest.raises(RevisionNotFoundError, match="no revisions in the trash answer to 'nope'"):
-        trash.undelete(repository, "nope", events=Events())
+        undelete(repository, "nope", events=Events())
 
 
 def test_what_a_person_may_forget_is_counted_by_a_week_whatever_the_trash_keeps(repository: Repository) -> None:
@@ -211,7 +211,7 @@ def test_its_chunks_outlive_a_conversion(repository: Repository, forgotten: Revi
     before = content(repository, forgotten)
     Conversion(repository, "chunked", {"name": "others"}).run()
     assert not (repository.directory / "chunks").exists()
-    back = trash.undelete(repository, forgotten.id, events=Events())
+    back = undelete(repository, forgotten.id, events=Events())
     assert content(repository, back) == before
 
 
@@ -231,4 +231,4 @@ def test_nothing_goes_if_one_plugin_can_not_answer_for_the_last(
     monkeypatch.setattr(events, "ask", ask)
     with pytest.raises(PluginError, match="can not answer"):
         purge(repository, events, clock, everything=True)
-    assert len(asked) == len(trash.content(repository)) == 2
+    assert len(asked) == len(in_trash(repository)) == 2

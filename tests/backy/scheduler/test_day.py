@@ -25,11 +25,11 @@ from backy.backup.backup import Backup
 from backy.config import Duration
 from backy.conversion.convert import Conversion
 from backy.errors import BackyError, RepositoryBusyError
+from backy.groups.forget import expire, forget, undelete
 from backy.integrity.damage import verify_all
 from backy.plugins.events import Events
 from backy.repository.config import ScheduledTag
-from backy.retention.forget import expire, forget
-from backy.retention.purge import content, purge, undelete
+from backy.retention.purge import purge
 from backy.retention.tags import add_tags
 from backy.scheduler.configuration.configuration import JobEntry, load
 from backy.scheduler.daemon import Daemon
@@ -42,6 +42,7 @@ from backy.scrubbing.scrub import Scrub
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.testing.memory import MemoryImage, MemoryRepository
 from tests.passing import BEGIN, MINUTE, Loop, Machine, NoThread
+from tests.trash import content
 
 MEMORY = Path("/dev/shm")
 SCHEDULE = {"often": ScheduledTag(Duration(hours=4), 2), "half": ScheduledTag(Duration(hours=12), 2)}

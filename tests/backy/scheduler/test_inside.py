@@ -20,11 +20,11 @@ import msgspec
 import pytest
 
 from backy.errors import BackyError
+from backy.groups.forget import forget
 from backy.plugins.events import Events
 from backy.repository.config import dump_job
 from backy.repository.repository import Repository
 from backy.repository.revision import utc_now
-from backy.retention.forget import forget
 from backy.retention.purge import purge
 from backy.scheduler.configuration.configuration import load
 from backy.scheduler.daemon import Daemon

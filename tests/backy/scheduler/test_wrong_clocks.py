@@ -20,9 +20,9 @@ import pytest
 
 from backy.backup.backup import Backup
 from backy.config import Duration
+from backy.groups.forget import expire
 from backy.plugins.events import Events
 from backy.repository.config import ScheduledTag
-from backy.retention.forget import expire
 from backy.retention.rules import Schedule, read_mark
 from backy.scheduler.configuration.configuration import load
 from backy.scheduler.daemon import Daemon

@@ -12,10 +12,10 @@ from backy.config import Duration
 from backy.conversion.convert import Conversion
 from backy.errors import ConfigError, PluginError, RepositoryBusyError, RepositoryError, StorageError
 from backy.groups.acts import backup
+from backy.groups.forget import forget
 from backy.groups.group import Group
 from backy.repository.config import ScheduledTag, StorageSection
 from backy.repository.repository import Repository
-from backy.retention.forget import forget
 from backy.retention.purge import purge
 from backy.scheduler.configuration.configuration import Configuration, load
 from backy.scheduler.jobs.repositories import configure, pending, stamp, summarize

@@ -8,13 +8,13 @@ import pytest
 from backy.answers.audit import audit
 from backy.backup.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError, RevisionNotFoundError, UnreadError
+from backy.groups.forget import forget, release
 from backy.repository.repository import Repository
 from backy.repository.revision import Birth
 from backy.repository.running import begin
-from backy.retention.forget import forget, release
-from backy.retention.purge import content
 from backy.system.locking import BACKUP_LOCK, RECORDS_LOCK, exclusive
 from backy.testing.memory import MemoryRepository, MemorySource
+from tests.trash import content
 from tests.unread import fail_to_read
 
 

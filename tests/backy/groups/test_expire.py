@@ -7,12 +7,12 @@ import pytest
 
 from backy.config import Duration
 from backy.errors import RepositoryBusyError
+from backy.groups.forget import due, expire
 from backy.repository.config import ScheduledTag
 from backy.repository.repository import Repository
-from backy.retention import purge as trash
-from backy.retention.forget import due, expire
 from backy.retention.rules import MARK, Expiry, Mark, read_mark, write_mark
 from backy.system.locking import BACKUP_LOCK, exclusive
+from tests.trash import content
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_expired_tags_go_and_revisions_without_any(scheduled: Repository, clock)
 
     assert [expiry.lost for expiry in done] == [("daily",), ("daily",)]
     assert scheduled.records.history() == [by_hand, weekly.changed(tags=("weekly",)), *rest]
-    assert oldest.id in [revision.id for revision in trash.content(scheduled)]
+    assert oldest.id in [revision.id for revision in content(scheduled)]
     assert expire(scheduled, clock) == ([], 0)
 
 
@@ -40,7 +40,7 @@ def test_the_source_lets_go_of_what_it_keeps_for_revisions_that_are_gone(
 ) -> None:
     told: list[list[str]] = []
     monkeypatch.setattr(
-        "backy.retention.forget.retain",
+        "backy.groups.forget.retain",
         lambda repository: told.append([one.id for one in repository.records.history()]),
     )
     expire(scheduled, clock)
@@ -125,7 +125,7 @@ def test_what_waits_is_logged_once_a_day(
 def test_what_is_held_back_takes_nobodys_turn(scheduled: Repository, clock, monkeypatch: pytest.MonkeyPatch) -> None:
     oldest, _, weekly, *_ = scheduled.records.history()
     (scheduled.directory / MARK).unlink()  # so that one of each tag goes at a time
-    monkeypatch.setattr("backy.retention.forget.may_go", lambda *given: given[-1].revision.id != oldest.id)
+    monkeypatch.setattr("backy.groups.forget.may_go", lambda *given: given[-1].revision.id != oldest.id)
 
     done, _ = expire(scheduled, clock)
 
