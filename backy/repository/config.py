@@ -30,23 +30,8 @@ LONGEST_INTERVAL = Duration(days=3650)
 MOST_KEPT = 100_000
 
 
-class _Written:
-    """A part of `config` that is kept as it was written."""
-
-    written: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Written) and self.written == other.written
-
-    def __hash__(self) -> int:
-        return hash(repr(self.written))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.written!r})"
-
-
-class PluginSection(_Written):
-    """A section that chooses a plugin by its `type`; the other keys are the plugin's own."""
+class PluginSection(dict[str, Any]):
+    """A section that chooses a plugin by its `type`; the other keys are the plugin's own. It is as it was written."""
 
     _expected = "keys and values"
     CORE: ClassVar[tuple[str, ...]] = ()
@@ -60,8 +45,7 @@ class PluginSection(_Written):
         """
         if not isinstance(written.get("type"), str) or not written["type"]:
             raise ValueError("the key 'type' is missing; it names the plugin, as in 'type: file'")
-        # kept whole and in its order, because the plugin gets all of it and `config` shows it as it was written
-        self.written = written
+        super().__init__(written)
 
     @classmethod
     def named(cls, name: str) -> Self:
@@ -81,12 +65,12 @@ class PluginSection(_Written):
     @property
     def type(self) -> str:
         """The name of the plugin."""
-        return str(self.written["type"])
+        return str(self["type"])
 
     @property
     def options(self) -> Config:
         """The keys that the plugin gets, with `type`: all but those of the core."""
-        return {key: value for key, value in self.written.items() if key not in self.CORE}
+        return {key: value for key, value in self.items() if key not in self.CORE}
 
 
 class SourceSection(PluginSection):
@@ -115,26 +99,20 @@ class ShortSection(PluginSection):
         return cls.named(value) if isinstance(value, str) else super().from_plain(value)
 
 
-class VerifierSections(_Written):
+class VerifierSections(list[PluginSection]):
     """The sections of the job's verifiers, in their order. One may be written without a list."""
-
-    def __init__(self, *sections: PluginSection) -> None:
-        """Take the sections; raises ValueError if there is none."""
-        if not sections:
-            raise ValueError("the list is empty; the verifier 'none' compares nothing")
-        self.sections = sections
-        written = [section.written for section in sections]
-        self.written = written if len(written) > 1 else written[0]
 
     @classmethod
     def named(cls, *names: str) -> Self:
         """Make the sections of verifiers without options."""
-        return cls(*map(ShortSection.named, names))
+        return cls(map(ShortSection.named, names))
 
     @classmethod
     def from_plain(cls, value: object) -> Self:
-        """Make the sections of plain values; raises ValueError."""
-        return cls(*map(ShortSection.from_plain, value if isinstance(value, list) else [value]))
+        """Make the sections of plain values; raises ValueError, also if there is none."""
+        if value == []:
+            raise ValueError("the list is empty; the verifier 'none' compares nothing")
+        return cls(map(ShortSection.from_plain, value if isinstance(value, list) else [value]))
 
 
 class StorageSection(ShortSection):
@@ -159,7 +137,7 @@ class StorageSection(ShortSection):
     @property
     def folder(self) -> str:
         """The name of the storage's own folder."""
-        folder: str = self.written.get("name", _FOLDERS.get(self.type, self.type))
+        folder: str = self.get("name", _FOLDERS.get(self.type, self.type))
         return folder
 
 
@@ -312,10 +290,12 @@ def write_job(path: Path, job: JobConfig) -> None:
 
 def dump_job(job: JobConfig) -> bytes:
     """Return the content of `config`."""
-    return dump_yaml(msgspec.to_builtins(job, enc_hook=_plain))
+    plain = msgspec.to_builtins(job, enc_hook=_plain)
+    # one alone needs no list, and most have one
+    if len(plain.get("verifier", ())) == 1:
+        plain["verifier"] = plain["verifier"][0]
+    return dump_yaml(plain)
 
 
-def _plain(value: _Written | Duration | Size) -> object:
-    if isinstance(value, Size):
-        return int(value)
-    return value.written if isinstance(value, _Written) else format_duration(value)
+def _plain(value: Duration | Size) -> object:
+    return int(value) if isinstance(value, Size) else format_duration(value)

@@ -28,7 +28,7 @@ NUMBER = "seq"
 def reduced(config: JobConfig, job_id: str) -> bytes:
     """Return what is published of `config`: what a rebuilt repository needs, and nothing that others must not know."""
     # options of the storage may be credentials; who rebuilds the repository has to know them
-    kept = {key: config.storage.written[key] for key in ("type", "name") if key in config.storage.written}
+    kept = {key: config.storage[key] for key in ("type", "name") if key in config.storage}
     storage = StorageSection(kept)
     public = JobConfig(format=config.format, id=job_id, storage=storage, schedule=config.schedule, expire=config.expire)
     return dump_job(public)

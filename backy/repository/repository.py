@@ -286,7 +286,7 @@ class Repository:
         storage = self.storages.own
         # the storage before the source: a source knows what is likely to differ, a storage what it costs to read
         default = (storage.verifier if isinstance(storage, ChoosyStorage) else None) or default
-        sections = self.config.verifier.sections if self.config.verifier else (PluginSection.named(default),)
+        sections = self.config.verifier or (PluginSection.named(default),)
         return [self.plugin(Kind.VERIFIER, section) for section in sections]
 
     def plugin(self, kind: Kind, section: PluginSection, job: Job | None = None) -> Any:  # noqa: ANN401  # the kind decides the type

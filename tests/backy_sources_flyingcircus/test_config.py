@@ -122,7 +122,7 @@ def test_the_token_is_where_it_was_put_and_nowhere_else(backy: Callable, tmp_pat
 
     assert TOKEN not in done.stdout + done.stderr + (tmp_path / "log").read_text() + config.read_text()
     repository = Repository.open(tmp_path / "vm")
-    options = {**repository.config.source.written, "consul_acl_token": TOKEN}
+    options = {**repository.config.source, "consul_acl_token": TOKEN}
     repository.write_config(msgspec.structs.replace(repository.config, source=SourceSection(options)))
     assert f"consul_acl_token: {TOKEN}" in config.read_text()
     assert stat.S_IMODE(config.stat().st_mode) == 0o600

@@ -54,7 +54,7 @@ class Lab(Laboratory):
         """Open it, by another durability than the job's if one is named."""
         repository = Repository.open(self.directory)
         if durability is not None:
-            repository.config.storage.written["durability"] = durability
+            repository.config.storage["durability"] = durability
         return repository
 
     def backup(self, durability: str | None = None) -> Revision:

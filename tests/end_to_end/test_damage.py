@@ -237,7 +237,7 @@ def test_a_backup_repairs_what_the_source_still_has(
     done = call("backup", "daily")
 
     assert done.code == 0, done.err
-    image = Path(repository.config.source.written["filename"])
+    image = Path(repository.config.source["filename"])
     assert call("restore", tmp_path / "restored").code == 0
     assert (tmp_path / "restored").read_bytes() == image.read_bytes()
     if case.repaired:
@@ -404,8 +404,8 @@ class Changing:
 @pytest.fixture
 def own_image(repository: Repository, tmp_path: Path) -> Path:
     """Let the repository have an image that may be changed."""
-    image = shutil.copy(repository.config.source.written["filename"], tmp_path / "own.img")
-    repository.config.source.written["filename"] = str(image)
+    image = shutil.copy(repository.config.source["filename"], tmp_path / "own.img")
+    repository.config.source["filename"] = str(image)
     return Path(image)
 
 

@@ -367,5 +367,5 @@ class _Reader:
             # What is no section at all is told with the other keys.
             with suppress(msgspec.ValidationError):
                 found = convert(content[name], wanted)
-                sections = found.sections if isinstance(found, config.VerifierSections) else [found]
+                sections = found if isinstance(found, config.VerifierSections) else [found]
                 self.sections += [Written(key, kind, section) for section in sections]

@@ -114,7 +114,7 @@ def test_a_backup_that_fails_leaves_the_repository_as_it_was(repository: Reposit
 
 
 def test_a_source_that_shrinks_while_it_is_read_gives_no_revision(repository: Repository, image: Path, clock) -> None:
-    repository.config.source.written["freeze"] = "off"
+    repository.config.source["freeze"] = "off"
     shrink = iter([lambda: os.truncate(image, CHUNK_SIZE)])
 
     def steps(step: str, total: int):
@@ -128,7 +128,7 @@ def test_a_source_that_shrinks_while_it_is_read_gives_no_revision(repository: Re
 def test_a_trailing_hole_that_shrinks_while_it_is_verified_gives_no_revision(
     repository: Repository, image: Path, clock
 ) -> None:
-    repository.config.source.written["freeze"] = "off"
+    repository.config.source["freeze"] = "off"
     os.truncate(image, 0)
     os.truncate(image, 3 * CHUNK_SIZE)
 

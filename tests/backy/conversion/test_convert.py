@@ -297,7 +297,7 @@ def test_two_storages_are_left_for_a_third_one_of_the_same_type(laboratory: Labo
     assert len({revision.storage for revision in before}) == 2
     Conversion(laboratory.open(), "chunked", {"name": "more", "compression": 3}).run()
     config = laboratory.open().config
-    assert config.storage.written == {"type": "chunked", "name": "more", "compression": 3}
+    assert config.storage == {"type": "chunked", "name": "more", "compression": 3}
     assert config.earlier_storages == ()
     after = laboratory.open().records.history()
     assert len({revision.storage for revision in after}) == 1
@@ -395,7 +395,7 @@ def test_a_damaged_revision_stays_until_it_is_given_up(folder: Path, clock: Call
             history = laboratory.open().records.history()
             assert kinds(laboratory) == [new, old, new]
             assert history[1].damaged == (2,)
-            assert [section.written for section in laboratory.open().config.earlier_storages] == [{"type": old}]
+            assert [*laboratory.open().config.earlier_storages] == [{"type": old}]
         purge(laboratory.open())
         laboratory.read_back(laboratory.open(), {history[0].id, history[2].id})
 

@@ -14,8 +14,8 @@ def test_the_source_says_what_its_argument_means(tmp_path: Path, image: Path) ->
 
     config = Repository.open(tmp_path / "new").config
     assert config == made.config
-    assert config.source.written == {"type": "file", "filename": str(image)}
-    assert config.storage.written == {"type": "chunked"}
+    assert config.source == {"type": "file", "filename": str(image)}
+    assert config.storage == {"type": "chunked"}
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_sections_that_are_one_are_written_twice() -> None:
 def test_a_plugin_gets_its_section_as_it_was_written(load) -> None:
     job = load("format: 3\nsource: {filename: /x, type: file}\n")
 
-    assert list(job.source.written.items()) == [("filename", "/x"), ("type", "file")]
+    assert list(job.source.items()) == [("filename", "/x"), ("type", "file")]
     assert job.source.type == "file"
     assert job.source == PluginSection({"type": "file", "filename": "/x"}) != PluginSection.named("file")
 
@@ -93,20 +93,20 @@ def test_a_plugin_gets_its_section_as_it_was_written(load) -> None:
 def test_a_name_alone_stands_for_its_type(load) -> None:
     job = load("format: 3\nsource: {type: file}\nstorage: cow\nearlier_storages: [chunked]\nverifier: full\n")
 
-    assert (job.storage.written, job.verifier.written) == ({"type": "cow"}, {"type": "full"})
+    assert (job.storage, job.verifier) == ({"type": "cow"}, [{"type": "full"}])
     assert [section.type for section in job.earlier_storages] == ["chunked"]
 
 
 def test_several_verifiers_are_a_list(load) -> None:
     job = load("format: 3\nsource: {type: file}\nverifier: [full, {type: e2fsck, part: 1}]\n")
-    assert [section.written for section in job.verifier.sections] == [{"type": "full"}, {"type": "e2fsck", "part": 1}]
+    assert job.verifier == [{"type": "full"}, {"type": "e2fsck", "part": 1}]
     assert load(dump_job(job).decode()) == job
 
 
 def test_storage_is_chunked_and_the_verifier_the_sources_choice_by_default(load) -> None:
     job = load("format: 3\nsource: {type: file}\n")
 
-    assert (job.storage.written, job.verifier) == ({"type": "chunked"}, None)
+    assert (job.storage, job.verifier) == ({"type": "chunked"}, None)
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_another_folder_is_a_move(laboratory: Laboratory) -> None:
     repository = laboratory.open()
     before = repository.records.history()
     change(repository, section(name="more"))
-    assert [found.written for found in repository.config.earlier_storages] == [{"type": "chunked"}]
+    assert [*repository.config.earlier_storages] == [{"type": "chunked"}]
     revision = laboratory.backup()
     assert revision.parent is None
     assert revision.storage not in {earlier.storage for earlier in before}
@@ -317,7 +317,7 @@ def test_convert_takes_a_folder_on_the_command_line(laboratory: Laboratory, back
     options = ("-o", "storage.name=more", "-o", "storage.compression=3")
     done = backy("-b", laboratory.directory, "convert", "--storage", "chunked", *options)
     assert (done.code, done.out) == (0, "Converted 2 revisions to 'chunked'\n")
-    assert laboratory.open().config.storage.written == {"type": "chunked", "name": "more", "compression": 3}
+    assert laboratory.open().config.storage == {"type": "chunked", "name": "more", "compression": 3}
     assert not (laboratory.directory / "chunks").exists()
     for option in ("source.name=x", "storage.name", "name=x", "storage.name=[", "storage.name=../x"):
         done = backy("-b", laboratory.directory, "convert", "--storage", "chunked", "-o", option)

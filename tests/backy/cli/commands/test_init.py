@@ -21,8 +21,8 @@ def test_init_makes_a_repository_that_can_be_backed_up(backy, tmp_path: Path, im
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines()[0] == f"Made a repository in {tmp_path}/vm"
     config = Repository.open(tmp_path / "vm").config
-    assert config.source.written == {"type": "file", "filename": str(image)}
-    assert config.storage.written == {"type": "chunked"}
+    assert config.source == {"type": "file", "filename": str(image)}
+    assert config.storage == {"type": "chunked"}
     assert backy("-b", "vm", "backup", "daily").code == 0
 
 
@@ -146,13 +146,13 @@ def test_options_become_keys_of_sections(backy, tmp_path: Path, image: Path) -> 
     assert backy("-b", tmp_path / "vm", "init", "file", image, *options, *schedule).code == 0
 
     config = Repository.open(tmp_path / "vm").config
-    assert config.storage.written == {"type": "chunked", "compression": 5}
+    assert config.storage == {"type": "chunked", "compression": 5}
     assert config.verifier
-    assert config.verifier.written == {"type": "sample", "percent": 7}
+    assert config.verifier == [{"type": "sample", "percent": 7}]
     assert config.schedule
     assert config.schedule["daily"].keep == 7
     assert config.source
-    assert config.source.written == {"type": "file", "filename": str(image), "freeze": "keep"}
+    assert config.source == {"type": "file", "filename": str(image), "freeze": "keep"}
     for option, said in [
         (given[3], "is not of the form"),
         ("id.x=1", "these do: hooks"),
@@ -184,7 +184,7 @@ WEB = """
 def test_a_storage_says_what_its_argument_means(backy, distribution, tmp_path: Path, image: Path) -> None:
     distribution("leveled", {"backy.storages": ["leveled"]}, WEB)
     assert backy("-b", tmp_path / "vm", "init", "file", image, "--storage", "leveled:3").code == 0
-    assert Repository.open(tmp_path / "vm").config.storage.written == {"type": "leveled", "level": 3}
+    assert Repository.open(tmp_path / "vm").config.storage == {"type": "leveled", "level": 3}
     for storage, said in [("leveled:x", "ARGUMENT is a level"), ("chunked:x", "no hook backy_storage_config")]:
         done = backy("-b", tmp_path / "other", "init", "file", image, "--storage", storage)
         assert (done.code, done.err.count("\n")) == (1, 1)

@@ -81,7 +81,7 @@ def test_what_the_image_is_like_is_told(
     backy, repository: Repository, monkeypatch, consistency: str, shown: str
 ) -> None:
     unfrozen = "not frozen" in shown
-    repository.config.source.written["torn"] = "accept"
+    repository.config.source["torn"] = "accept"
     repository.write_config(repository.config)
     monkeypatch.setattr(OpenFile, "consistency", property(lambda _: consistency, lambda *_: None), raising=False)
     monkeypatch.setattr(OpenFile, "unfrozen", unfrozen, raising=False)

@@ -58,7 +58,7 @@ def test_what_is_not_written_has_its_default(read) -> None:
     assert (settings.backup_completed_callback, settings.storage.type, settings.verifier) == (None, "chunked", None)
     job = configuration.jobs["web1"]
     assert (job.name, job.schedule) == ("web1", {"daily": ScheduledTag(timedelta(1), 7)})
-    assert (job.config.storage.written, job.config.verifier, job.config.expire, job.time_limit) == (
+    assert (job.config.storage, job.config.verifier, job.config.expire, job.time_limit) == (
         {"type": "chunked"},
         None,
         True,
@@ -93,22 +93,22 @@ def test_everything_that_is_written_counts(read) -> None:
     assert configuration.settings.backup_completed_callback == Path("/bin/true")
     web1, other = configuration.jobs.values()
     assert web1.schedule == {"daily": ScheduledTag(timedelta(1), 3)}
-    assert (web1.config.storage.written, web1.config.verifier.written, web1.config.expire) == (
+    assert (web1.config.storage, web1.config.verifier, web1.config.expire) == (
         {"type": "cow"},
-        {"type": "none"},
+        [{"type": "none"}],
         False,
     )
     assert web1.time_limit == timedelta(seconds=90)
     assert other.schedule == configuration.schedules["default"] == {"daily": ScheduledTag(timedelta(1), 7)}
-    assert other.config.storage.written == {"type": "chunked", "compression": 3}
-    assert other.config.verifier.written == {"type": "sample"}
+    assert other.config.storage == {"type": "chunked", "compression": 3}
+    assert other.config.verifier == [{"type": "sample"}]
     assert (other.config.expire, other.time_limit) == (True, timedelta(hours=6))
     assert other.directory == Path("/backups/other")
 
 
 def test_a_job_may_have_several_verifiers(read) -> None:
     (job, *_) = read(f"{SMALL}    verifier: [full, {{type: sample, percent: 5}}]\n").jobs.values()
-    assert job.config.verifier.written == [{"type": "full"}, {"type": "sample", "percent": 5}]
+    assert job.config.verifier == [{"type": "full"}, {"type": "sample", "percent": 5}]
 
 
 @pytest.mark.parametrize("addresses", ["''", "[]", "','"])

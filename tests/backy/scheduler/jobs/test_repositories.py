@@ -57,7 +57,7 @@ def test_a_new_job_gets_a_repository_that_commands_can_use(written, base: Path, 
 
     assert repository.directory == base / "vm"
     found = Repository.open(base / "vm").config
-    assert found.source.written == {"type": "file", "filename": str(image)}
+    assert found.source == {"type": "file", "filename": str(image)}
     assert found.schedule == {
         "daily": ScheduledTag(Duration(days=1), 7),
         "weekly": ScheduledTag(Duration(days=7), 4),
@@ -85,9 +85,9 @@ def test_a_changed_entry_is_written_and_the_rest_stays(written, base: Path, tmp_
     ).config
 
     assert (second.format, second.id, second.created) == (first.format, first.id, first.created)
-    assert second.source.written["filename"] == str(other)
-    assert (second.verifier.written, second.storage.written) == (
-        {"type": "none"},
+    assert second.source["filename"] == str(other)
+    assert (second.verifier, second.storage) == (
+        [{"type": "none"}],
         {"type": "chunked", "compression": 3},
     )
     assert second.schedule is not None
@@ -203,9 +203,7 @@ def test_the_last_chunked_revision_leaves_nothing_after_a_change_to_cow(written,
     made(written("storage: {type: chunked, compression: 3}"))
     assert backy("-b", vm, "backup", "daily").code == 0
     repository = made(written("storage: cow"))
-    assert [section.written for section in repository.config.earlier_storages] == [
-        {"type": "chunked", "compression": 3}
-    ]
+    assert [*repository.config.earlier_storages] == [{"type": "chunked", "compression": 3}]
     assert backy("-b", vm, "backup", "daily").code == 0
     forget(repository, [repository.records.history()[0].id], "a test", force=True)
     assert list(vm.glob("chunks/??/*"))
