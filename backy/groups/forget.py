@@ -23,7 +23,7 @@ from backy.errors import (
 )
 from backy.groups.group import Group, Together
 from backy.plugins.events import Events
-from backy.repository.journal.replay import Read, Step
+from backy.repository.journal.lines import Read, Step
 from backy.repository.repository import Repository
 from backy.repository.revision import MANUAL, Clock, Revision, utc_now
 from backy.repository.revision import Group as Disks

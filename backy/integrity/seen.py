@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from backy.api import LARGEST_IMAGE, Coverage, chunk_count
 from backy.durable import read_file, write_file
-from backy.repository.journal.replay import DOUBT
+from backy.repository.journal.lines import DOUBT
 from backy.repository.repository import Repository
 from backy.repository.revision import Birth, Revision, Wrong
 from backy.text.phrases import counted

@@ -14,7 +14,7 @@ from backy.errors import DamageError, RecordDamageError, RevisionNotFoundError, 
 from backy.image.chunkmap import LARGEST_MAP, ChunkMap, buffer
 from backy.repository import sealed
 from backy.repository.journal.journal import JOURNAL, Journal, fact_of
-from backy.repository.journal.replay import Fact, digest, doubted_since
+from backy.repository.journal.lines import Fact, digest, doubted_since
 from backy.repository.revision import Record, Revision, State, select
 from backy.system.locking import RECORDS_LOCK, exclusive
 from backy.text.phrases import local_time

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from blake3 import blake3
 
+from backy.answers.replay import findings
 from backy.api import CHUNK_SIZE, PAGE_SIZE, SourceError
 from backy.backup.backup import Backup
 from backy.durable import TEMPORARY_SUFFIX
@@ -23,7 +24,6 @@ from backy.errors import BackyError
 from backy.groups.forget import forget
 from backy.plugins.events import Events
 from backy.repository.journal.journal import facts_of
-from backy.repository.journal.replay import findings
 from backy.repository.live import reliable
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision

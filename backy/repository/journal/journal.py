@@ -13,7 +13,7 @@ from pathlib import Path
 from backy.contract.images import ID_PATTERN
 from backy.durable import WrongFileError, allocate_ahead, closed_at_end, open_regular, read_file, sync_folder, write_all
 from backy.errors import UnreadError
-from backy.repository.journal.replay import BEGIN, NO_LINE, UNREAD, Fact, Line, Read, Step, decode, digest, encode
+from backy.repository.journal.lines import BEGIN, NO_LINE, UNREAD, Fact, Line, Read, Step, decode, digest, encode
 from backy.system.clocks import present
 
 log = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import shortuuid
 
+from backy.answers.replay import Head, History, contradictions, findings, replay
 from backy.config import typed
 from backy.errors import BackyError, ConfigError, RepositoryError
 from backy.groups.config import DISKS, GroupConfig, load_group
@@ -27,7 +28,7 @@ from backy.groups.group import Group, opened, require
 from backy.integrity import quarantine
 from backy.repository.config import CONFIG, JobConfig, dump_job, write_job
 from backy.repository.journal.journal import JOURNAL, Journal, facts_of
-from backy.repository.journal.replay import UNREAD, Head, History, contradictions, decode, findings, replay
+from backy.repository.journal.lines import UNREAD, decode
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import MANUAL, PINNED, Revision, utc_now

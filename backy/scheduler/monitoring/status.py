@@ -17,11 +17,11 @@ from typing import Any
 
 import msgspec
 
+from backy.answers.replay import Head
 from backy.api import Consistency
 from backy.durable import read_file, write_file
 from backy.errors import BackyError
 from backy.repository.config import CONFIG, load_job
-from backy.repository.journal.replay import Head
 from backy.text.phrases import size
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from backy.repository.journal.replay import Head
+from backy.answers.replay import Head
 from backy.scheduler.console import telnet as console
 from backy.scheduler.console.access import COMMANDS
 from backy.scheduler.jobs.agenda import Phase

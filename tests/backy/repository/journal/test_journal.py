@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from backy.answers.replay import findings, replay
 from backy.errors import UnreadError
 from backy.repository.journal.journal import JOURNAL, Journal, fact_of, facts_of
-from backy.repository.journal.replay import BEGIN, Fact, Step, digest, findings, replay
+from backy.repository.journal.lines import BEGIN, Fact, Step, digest
 from backy.standalone import audit
 from tests.unread import fail_to_read
 

@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 import msgspec
 import pytest
 
+from backy.answers.replay import Head, findings, replay
 from backy.repository.journal.journal import JOURNAL, Journal, fact_of, facts_of
-from backy.repository.journal.replay import BEGIN, NO_LINE, Fact, Head, decode, digest, encode, findings, replay
+from backy.repository.journal.lines import BEGIN, NO_LINE, Fact, decode, digest, encode
 from backy.scheduler.jobs.repositories import NOTHING_KNOWN, Audited, summarize
 from backy.standalone import audit
 from tests.wrong_files import WRONG

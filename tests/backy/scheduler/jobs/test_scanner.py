@@ -13,12 +13,13 @@ from time import time_ns
 import pytest
 
 from backy.answers.audit import adopt
+from backy.answers.replay import Head
 from backy.backup.backup import Backup
 from backy.errors import RepositoryError
 from backy.integrity import quarantine
 from backy.integrity.quarantine import Finding
 from backy.repository.config import JobConfig, ScheduledTag
-from backy.repository.journal.replay import Fact, Head
+from backy.repository.journal.lines import Fact
 from backy.repository.repository import Repository
 from backy.repository.revision import Wrong
 from backy.scheduler.configuration.configuration import JobEntry

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.repository.journal.replay import Head
+from backy.answers.replay import Head
 from backy.scheduler.monitoring.check import MOST_LINES, PUT_OFF, State
 from backy.scheduler.monitoring.status import DiskStatus, write
 from backy.text.phrases import local_time
