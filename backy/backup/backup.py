@@ -30,10 +30,9 @@ from backy.integrity.seen import Seen, doubt
 from backy.plugins.broken import error_line
 from backy.plugins.events import Events
 from backy.repository.attachments import write as write_attachments
-from backy.repository.clocks import trusted_now
 from backy.repository.live import Base, LiveChunks, base_of, clean_up
 from backy.repository.repository import Repository
-from backy.repository.revision import Birth, Group, Revision, State, utc_now
+from backy.repository.revision import Birth, Group, Revision, State, trusted_now, utc_now
 from backy.repository.running import begin, begun, end, take_number
 from backy.repository.storages import threads_for
 from backy.retention.purge import leftovers, sweep
@@ -135,7 +134,8 @@ class Backup:
             log.warning("what a backup stored that did not end stays: %s", error)
 
     def _locked(self) -> Stages:
-        source, moment = self.source or self.repository.source(), None if self.source else moment_of(self.repository)
+        source = self.source or self.repository.source()
+        moment = None if self.source else moment_of(self.repository.job, self.repository.config.moment)
         # here, so that a wrong section, or a store that is not there, fails before anything begins
         self.repository.require_store()
         self.repository.explain()

@@ -6,19 +6,22 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from time import monotonic
 
-from backy.api import Moment
+from backy.api import Job, Moment
 from backy.plugins.discovery import Kind
-from backy.repository.repository import Repository
+from backy.plugins.loading import call
+from backy.repository.config import PluginSection
 
 log = logging.getLogger(__name__)
 Stages = Generator[None, None, None]
 """A backup that stops on the way, as those of other disks have to get as far; an error thrown into it removes all."""
 
 
-def moment_of(repository: Repository) -> AbstractContextManager[Moment] | None:
-    """Make what brings the writers of a job to rest, if `config` names it; raises ConfigError or PluginError."""
-    section = repository.config.moment
-    return None if section is None else repository.plugin(Kind.MOMENT, section)
+def moment_of(job: Job, section: PluginSection | None) -> AbstractContextManager[Moment] | None:
+    """Make what brings the writers of a job to rest, if `config` has a section for it.
+
+    Raises ConfigError or PluginError.
+    """
+    return call(Kind.MOMENT, section.type, "backy_moment", config=section.options, job=job) if section else None
 
 
 @dataclass

@@ -13,13 +13,11 @@ from pathlib import Path
 import msgspec
 import shortuuid
 
-from backy.api import Moment, Purged
+from backy.api import Purged
 from backy.backup.backup import Backup
-from backy.backup.rest import Rest, Stages
+from backy.backup.rest import Rest, Stages, moment_of
 from backy.errors import BackyError, TargetError
 from backy.groups.group import Group, Together, of_disks, opened, save
-from backy.plugins.discovery import Kind
-from backy.plugins.loading import call
 from backy.repository.config import CONFIG
 from backy.repository.records import Records
 from backy.repository.repository import Repository
@@ -43,7 +41,10 @@ def backup(group: Group, tags: tuple[str, ...], clock: Clock = utc_now, steps: S
     with group.alone():
         group.clean_up()
         repositories = {name: _configured(group, name) for name in group.config.disks}
-        disks, moment, rest = Disks(shortuuid.uuid(), tuple(repositories)), _moment(group), Rest()
+        disks, rest = Disks(shortuuid.uuid(), tuple(repositories)), Rest()
+        moment = moment_of(group.job, group.config.moment)
+        if moment is None and len(disks.disks) > 1:
+            log.warning("nothing brings the machine to rest, so its disks may be of different instants: add a 'moment'")
         backups = {
             name: Backup(one, tags, clock=clock, steps=steps, revision_id=disks.id, group=disks, rest=rest)
             for name, one in repositories.items()
@@ -87,16 +88,6 @@ def _go_on(backups: Mapping[str, Stages]) -> None:
         except BackyError as error:
             error.args = (f"{name}: {error}",)
             raise
-
-
-def _moment(group: Group) -> AbstractContextManager[Moment] | None:
-    """Make what brings the machine to rest; raises ConfigError or PluginError."""
-    section = group.config.moment
-    if section is None:
-        if len(group.config.disks) > 1:
-            log.warning("nothing brings the machine to rest, so its disks may be of different instants: add a 'moment'")
-        return None
-    return call(Kind.MOMENT, section.type, "backy_moment", config=section.options, job=group.job)  # type: ignore[no-any-return]  # by its kind
 
 
 def _configured(group: Group, name: str) -> Repository:

@@ -1,9 +1,9 @@
 """Revisions: the record `<id>.rev`, which never changes, and the state `<id>.state`, which does."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,6 +15,7 @@ from backy.contract.images import LARGEST_IMAGE, Consistency, chunk_count
 from backy.contract.revisions import RevisionInfo, Statistics, Verification
 from backy.errors import DamageError, RevisionNotFoundError, UnreadError
 from backy.repository.sealed import FORMAT
+from backy.system.clocks import Instant, trusted_time
 from backy.text.phrases import counted, did_you_mean, size
 
 MANUAL = "manual:"
@@ -62,7 +63,7 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     boottime: float | None = None
     """Seconds of CLOCK_BOOTTIME at the start of the backup; None if the image was taken elsewhere."""
     trusted_time: datetime
-    """Start of the backup as far as it does not depend on the clock being right; `clocks.trusted_time` explains it."""
+    """Start of the backup as far as it does not depend on the clock being right; see `backy.system.clocks`."""
     birth_tags: tuple[str, ...] = msgspec.field(name="tags")
     """The tags at birth; sorted, without duplicates. The state has those in force."""
     parent: str | None = None
@@ -301,6 +302,20 @@ Clock = Callable[[], datetime]
 def utc_now() -> datetime:
     """Return the time in UTC; the clock of everything that is not given another one."""
     return datetime.now(UTC)
+
+
+def trusted_now(records: Iterable[Record], now: Instant, allowance: timedelta) -> datetime:
+    """Return the trusted time of `now`, counted on from the latest backup; the clock's time if there is none.
+
+    `allowance` is the longest time that is believed where the machine was started since.
+    """
+    known = list(records)
+    # images that were imported may be of any time; of equal trusted times, the later backup has the later clock
+    made = [record for record in known if record.boot] or known
+    if not made:
+        return now.wall
+    before = max(made, key=lambda record: (record.trusted_time, record.seq))
+    return trusted_time(Instant(before.timestamp, before.boot, before.boottime), before.trusted_time, now, allowance)
 
 
 def select(history: Sequence[Revision], specification: str) -> Revision:

@@ -12,9 +12,8 @@ from datetime import datetime, timedelta
 from backy.api import Leftover, Purged, ResumingStorage
 from backy.errors import DamageError, StorageError, UnreadError
 from backy.plugins.events import Events, RefusedError
-from backy.repository.clocks import trusted_now
 from backy.repository.repository import Repository
-from backy.repository.revision import Clock, Revision, State, utc_now
+from backy.repository.revision import Clock, Revision, State, trusted_now, utc_now
 from backy.retention.rules import Expiry
 from backy.system.clocks import present
 from backy.system.locking import PURGE_LOCK, exclusive

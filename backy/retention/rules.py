@@ -34,9 +34,8 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from backy.durable import read_file, write_file
-from backy.repository.clocks import trusted_now
 from backy.repository.config import JobConfig, ScheduledTag
-from backy.repository.revision import MANUAL, PINNED, Revision
+from backy.repository.revision import MANUAL, PINNED, Revision, trusted_now
 from backy.system.clocks import Instant
 
 EPOCH = datetime(1, 1, 1, tzinfo=UTC)

@@ -48,12 +48,12 @@ def set_tags(repository: Repository, specification: str, tags: Iterable[str], *,
         RepositoryBusyError: another command changes records.
         RevisionNotFoundError: there is no such revision.
     """
-    return _change(repository, specification, _checked(repository, tags, force=force), lambda _, given: given)
+    return _change(repository, specification, tags, lambda _, given: given, force=force)
 
 
 def add_tags(repository: Repository, specification: str, tags: Iterable[str], *, force: bool = False) -> Revision:
     """Add tags to the revision that SPEC names; return it as it is now. Raises the errors of `set_tags`."""
-    return _change(repository, specification, _checked(repository, tags, force=force), set.union)
+    return _change(repository, specification, tags, set.union, force=force)
 
 
 def remove_tags(repository: Repository, specification: str, tags: Iterable[str]) -> Revision:
@@ -64,14 +64,7 @@ def remove_tags(repository: Repository, specification: str, tags: Iterable[str])
         RevisionNotFoundError: there is no such revision, or it lacks one of the tags.
     """
     # unchecked: a tag that the schedule no longer has can be removed
-    return _change(repository, specification, set(tags), _without)
-
-
-def _checked(repository: Repository, tags: Iterable[str], *, force: bool) -> set[str]:
-    given = set(tags)
-    if not force:
-        check_tags(repository.config, given)
-    return given
+    return _change(repository, specification, tags, _without, force=True)
 
 
 def _without(old: set[str], given: set[str]) -> set[str]:
@@ -82,7 +75,12 @@ def _without(old: set[str], given: set[str]) -> set[str]:
     return old - given
 
 
-def _change(repository: Repository, specification: str, given: set[str], change: _Change) -> Revision:
+def _change(
+    repository: Repository, specification: str, tags: Iterable[str], change: _Change, *, force: bool
+) -> Revision:
+    given = set(tags)
+    if not force:
+        check_tags(repository.config, given)
     with repository.changing():
         # looked up under the lock: before, a backup may end and SPEC name another revision
         revision = repository.records.select(specification)

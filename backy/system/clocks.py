@@ -1,7 +1,7 @@
-"""The clocks of a machine: the one that anybody can set, and the one that counts from its start."""
+"""The clocks of a machine: the one that anybody can set, and the one that counts from its start; and both together."""
 
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,3 +30,21 @@ def boottime() -> float:
 def present(wall: datetime) -> Instant:
     """Return the time `wall` as one of this machine's clocks."""
     return Instant(wall, boot_id(), boottime())
+
+
+def trusted_time(before: Instant, trusted: datetime, now: Instant, allowance: timedelta) -> datetime:
+    """Return the time `now`, counted on from the trusted time of an earlier backup. It never goes back.
+
+    Args:
+        before: The time of the earlier backup by its machine's clocks.
+        trusted: The trusted time of the earlier backup.
+        now: The present time.
+        allowance: The longest time that is believed where the machine was started in between.
+    """
+    passed = now.wall - before.wall
+    if before.boot is not None and before.boot == now.boot and before.boottime is not None and now.boottime is not None:
+        # nobody can set this clock, so a jump of the other one counts for nothing
+        passed = min(passed, timedelta(seconds=now.boottime - before.boottime))
+    else:
+        passed = min(passed, allowance)
+    return trusted + max(passed, timedelta())

@@ -52,8 +52,7 @@ def command(directory: Path, specification: str) -> None:
 def _told(found: Repository | Group, history: Sequence[Revision], revision: Revision) -> list[dict[str, Any]]:
     """Return why the revision is kept; nothing if it is not."""
     from backy.answers.reasons import holds
-    from backy.repository.clocks import trusted_now
-    from backy.repository.revision import utc_now
+    from backy.repository.revision import trusted_now, utc_now
     from backy.retention.rules import spread
     from backy.system.clocks import present
 

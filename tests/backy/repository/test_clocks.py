@@ -5,8 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.repository.clocks import trusted_time
-from backy.system.clocks import Instant, boot_id, boottime
+from backy.system.clocks import Instant, boot_id, boottime, trusted_time
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 ALLOWANCE = timedelta(days=36)

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.repository.clocks import trusted_now
 from backy.repository.config import JobConfig, ScheduledTag, SourceSection
-from backy.repository.revision import Revision
+from backy.repository.revision import Revision, trusted_now
 from backy.retention.rules import MARK, Mark, plan, read_mark, write_mark
 from backy.system.clocks import Instant
 from tests.revisions import make_revision

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.repository.clocks import Instant
 from backy.repository.config import ScheduledTag
 from backy.repository.revision import Revision
 from backy.retention.rules import EPOCH, Schedule, next_ideal
@@ -22,6 +21,7 @@ from backy.scheduler.jobs.due import (
     next_due,
     tolerance,
 )
+from backy.system.clocks import Instant
 from tests.revisions import make_revision
 
 DAY = timedelta(days=1)
