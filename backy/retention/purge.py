@@ -81,7 +81,12 @@ def sweep(repository: Repository, states: States) -> Purged:
                 way = "purge --trash" if state and state.forgotten else f"forget -r {revision_id}"
                 advice = "" if isinstance(error, UnreadError) else f": 'backy {way}' first"
                 raise DamageError(f"{error}; nothing is purged, as its chunks are not known{advice}") from error
-        _require_known(repository, storages)
+        # a revision may have lost its storage's identity, and with it what tells that chunks are live
+        for identity, revision_id in storages.items():
+            try:
+                repository.storage(identity)
+            except StorageError as error:
+                raise StorageError(f"revision {revision_id}: {error}; nothing is purged") from error
         # one that was chosen by hand has no store before its first backup
         repository.require_store()
         known = repository.storages.identified()
@@ -94,19 +99,6 @@ def leftovers(repository: Repository) -> Iterator[tuple[ResumingStorage, Leftove
     for storage in repository.storages.all():
         if isinstance(storage, ResumingStorage) and (left := storage.leftover()):
             yield storage, left
-
-
-def _require_known(repository: Repository, storages: Mapping[str | None, str]) -> None:
-    """Refuse to purge if a revision may have lost its storage's identity, and with it what tells that chunks are live.
-
-    Raises:
-        StorageError: no storage has the identity that a revision's state names.
-    """
-    for identity, revision_id in storages.items():
-        try:
-            repository.storage(identity)
-        except StorageError as error:
-            raise StorageError(f"revision {revision_id}: {error}; nothing is purged") from error
 
 
 def discard(repository: Repository, revision: Revision, act: str, now: datetime, note: str | None = None) -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from backy.plugins.discovery import VARIABLE, Kind, advertised
+from backy.plugins.discovery import VARIABLE, Kind, advertised, opened
 from backy.plugins.events import Events
-from backy.plugins.files import opened
 from backy.repository.repository import Repository
 
 PAGER = """
