@@ -1,26 +1,25 @@
 """Deals with damage: keeps evidence, repairs what is damaged if possible, and distrusts revisions that refer to it.
 
-A backup never builds upon a distrusted revision. `verify_all` reads such revisions, and they are trusted again if they
-are sound.
+A backup never builds upon a distrusted revision. A `Judge` reads such revisions, and they are trusted again if they are
+sound.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 from backy.api import Progress, Storage
-from backy.errors import MOST_FINDINGS, BackyError, ChunkDamageError, DamageError, RevisionNotFoundError, StorageError
+from backy.errors import MOST_FINDINGS, BackyError, ChunkDamageError, DamageError, StorageError
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
 from backy.integrity import quarantine
 from backy.integrity.quarantine import Finding
 from backy.plugins.events import Events
-from backy.repository.attachments import problems as attachment_problems
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Revision, utc_now
 from backy.system.parallel import in_parallel
@@ -217,52 +216,6 @@ def distrust(
             for revision in revisions
             if first <= revision.timestamp.astimezone(UTC).date() <= last
         ]
-
-
-def verify_all(
-    repository: Repository, specification: str | None, tell: Callable[[Revision | str], None], steps: Steps = quiet
-) -> int:
-    """Verify one revision, or all that are distrusted, tell hooks of damage, and return how many were read.
-
-    Args:
-        repository: Has the revisions.
-        specification: SPEC of one revision; None for all that are distrusted.
-        tell: Called with each revision as it is now, as soon as it is judged; with a text for operators in place of one
-            that was forgotten meanwhile.
-        steps: Called as each revision begins.
-
-    Raises:
-        DamageError: after all revisions are read, if any is damaged or wrong; the text names each of them.
-        RevisionNotFoundError: there is no revision that SPEC stands for, or it was forgotten meanwhile.
-    """
-    if specification is None:
-        revisions = [revision for revision in repository.records.history() if revision.state.distrusted]
-    else:
-        revisions = [repository.records.select(specification)]
-    problems = []
-    with Events.installed(repository.config.hooks) as events:
-        judge = Judge(repository, steps=steps, events=events)
-        for revision in revisions:
-            try:
-                judged = judge.verify(revision)
-            except DamageError as error:
-                problems.append(str(error))
-            except RevisionNotFoundError as error:
-                # One of many that is gone needs no verdict. The only one that was asked for is missed.
-                if specification is not None:
-                    raise
-                tell(str(error))
-            else:
-                tell(judged)
-                problems += attachment_problems(repository.records, judged)
-                if judged.damaged:
-                    problems.append(f"revision {judged.id} has {counted(len(judged.damaged), 'damaged chunk')}")
-                # sound, but reading the storage proves nothing of what the source had
-                elif judged.state.wrong:
-                    problems.append(judged.doubt)
-    if problems:
-        raise DamageError(f"{'; '.join(problems)}; 'backy reports list' tells more")
-    return len(revisions)
 
 
 @dataclass(frozen=True)

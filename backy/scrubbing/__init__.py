@@ -1,4 +1,5 @@
 """Looking at all chunks of a repository, without doing anything else.
 
-Import `scrub.Scrub`. It stands upon the core as everybody's commands do: no room of the core needs it.
+Import `scrub.Scrub`, and `scrub.verify_all`. They stand upon the core as everybody's commands do: no room of the core
+needs them.
 """

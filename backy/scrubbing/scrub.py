@@ -1,7 +1,8 @@
 """Checks everything that is stored, without the source: whether it is there (light) or sound (deep).
 
 A deep scrub that ends early, because its time is over or it is interrupted, writes down how far it came. The next one
-continues there, so that it begins with the chunks that were checked longest ago.
+continues there, so that it begins with the chunks that were checked longest ago. `verify_all` reads whole revisions,
+and has a verdict on each.
 """
 
 import logging
@@ -19,9 +20,9 @@ import msgspec
 
 from backy.api import CHUNK_SIZE, ImageReader, ListedStorage, checked
 from backy.durable import read_file
-from backy.errors import MOST_FINDINGS, BackyError, ChunkDamageError, DamageError, StorageError
+from backy.errors import MOST_FINDINGS, BackyError, ChunkDamageError, DamageError, RevisionNotFoundError, StorageError
 from backy.image.stored import attempts
-from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
+from backy.integrity.damage import Judge, chunk_ids, repair_or_distrust, report_damage
 from backy.plugins.events import Events
 from backy.repository.attachments import problems as attachment_problems
 from backy.repository.repository import Repository
@@ -304,3 +305,49 @@ def _listed(stored: Mapping[bytes, int], item: Item) -> int:
     if stored.get(item.chunk_id, 0) <= 0:
         raise ChunkDamageError(item.chunk_id, "the storage does not list it")
     return 0
+
+
+def verify_all(
+    repository: Repository, specification: str | None, tell: Callable[[Revision | str], None], steps: Steps = quiet
+) -> int:
+    """Verify one revision, or all that are distrusted, tell hooks of damage, and return how many were read.
+
+    Args:
+        repository: Has the revisions.
+        specification: SPEC of one revision; None for all that are distrusted.
+        tell: Called with each revision as it is now, as soon as it is judged; with a text for operators in place of one
+            that was forgotten meanwhile.
+        steps: Called as each revision begins.
+
+    Raises:
+        DamageError: after all revisions are read, if any is damaged or wrong; the text names each of them.
+        RevisionNotFoundError: there is no revision that SPEC stands for, or it was forgotten meanwhile.
+    """
+    if specification is None:
+        revisions = [revision for revision in repository.records.history() if revision.state.distrusted]
+    else:
+        revisions = [repository.records.select(specification)]
+    problems = []
+    with Events.installed(repository.config.hooks) as events:
+        judge = Judge(repository, steps=steps, events=events)
+        for revision in revisions:
+            try:
+                judged = judge.verify(revision)
+            except DamageError as error:
+                problems.append(str(error))
+            except RevisionNotFoundError as error:
+                # One of many that is gone needs no verdict. The only one that was asked for is missed.
+                if specification is not None:
+                    raise
+                tell(str(error))
+            else:
+                tell(judged)
+                problems += attachment_problems(repository.records, judged)
+                if judged.damaged:
+                    problems.append(f"revision {judged.id} has {counted(len(judged.damaged), 'damaged chunk')}")
+                # sound, but reading the storage proves nothing of what the source had
+                elif judged.state.wrong:
+                    problems.append(judged.doubt)
+    if problems:
+        raise DamageError(f"{'; '.join(problems)}; 'backy reports list' tells more")
+    return len(revisions)

@@ -31,7 +31,6 @@ from backy.config import Duration
 from backy.conversion.convert import Conversion
 from backy.errors import BackyError, RepositoryBusyError, RevisionNotFoundError
 from backy.groups.forget import expire, forget
-from backy.integrity.damage import verify_all
 from backy.repository.config import JobConfig, ScheduledTag, SourceSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import utc_now
@@ -40,7 +39,7 @@ from backy.repository.sealed import FORMAT
 from backy.retention.purge import purge
 from backy.retention.tags import add_tags
 from backy.scheduler.jobs.repositories import summarize
-from backy.scrubbing.scrub import Scrub
+from backy.scrubbing.scrub import Scrub, verify_all
 from tests.trash import content
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -22,7 +22,7 @@ def command(directory: Path, specification: str | None) -> None:
     change stays 'wrong', sound as it may be.
     """
     from backy.cli.progress import steps
-    from backy.integrity.damage import verify_all
+    from backy.scrubbing.scrub import verify_all
 
     repository = repository_of(directory)
     judged: list[Revision] = []

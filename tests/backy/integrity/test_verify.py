@@ -13,11 +13,11 @@ from backy.backup.backup import Backup
 from backy.errors import DamageError, RepositoryBusyError, RevisionNotFoundError
 from backy.groups.forget import forget
 from backy.integrity import quarantine
-from backy.integrity.damage import Judge, chunk_ids, distrust, distrusted, repair_or_distrust, verify_all, whole_again
+from backy.integrity.damage import Judge, chunk_ids, distrust, distrusted, repair_or_distrust, whole_again
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust
-from backy.scrubbing.scrub import Scrub
+from backy.scrubbing.scrub import Scrub, verify_all
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive
 from tests.revisions import variant
 

@@ -26,7 +26,6 @@ from backy.config import Duration
 from backy.conversion.convert import Conversion
 from backy.errors import BackyError, RepositoryBusyError
 from backy.groups.forget import expire, forget, undelete
-from backy.integrity.damage import verify_all
 from backy.plugins.events import Events
 from backy.repository.config import ScheduledTag
 from backy.retention.purge import purge
@@ -38,7 +37,7 @@ from backy.scheduler.jobs.due import ClockWatch
 from backy.scheduler.jobs.ledger import ROUND
 from backy.scheduler.monitoring.check import Recorded, State, Verdict, judge
 from backy.scheduler.monitoring.reporter import Notifier
-from backy.scrubbing.scrub import Scrub
+from backy.scrubbing.scrub import Scrub, verify_all
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.testing.memory import MemoryImage, MemoryRepository
 from tests.passing import BEGIN, MINUTE, Loop, Machine, NoThread
