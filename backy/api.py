@@ -59,7 +59,7 @@ from backy.contract.storages import (
     ImageWriter as ImageWriter,
     Leftover as Leftover,
     ListedStorage as ListedStorage,
-    ParallelStorage as ParallelStorage,
+    Parallel as Parallel,
     Purged as Purged,
     RecordKeepingStorage as RecordKeepingStorage,
     ResumingStorage as ResumingStorage,

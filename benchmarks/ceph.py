@@ -24,6 +24,7 @@ from backy.repository.config import JobConfig, SourceSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.sealed import FORMAT
+from backy.repository.storages import threads_for
 from backy.system.parallel import in_parallel
 from backy_sources_ceph.connection import CephConfig, opened_pool
 from backy_sources_ceph.snapshot import opened_snapshot
@@ -160,7 +161,9 @@ def read(config: CephConfig, name: str) -> None:
     with opened_pool(config) as pool, opened_snapshot(pool, config, name, None, lambda: None) as snapshot:
         chunks = (index for span in spans(snapshot.extents(), snapshot.size) if span.data for index in range(*span[:2]))
         # As many threads as a backup has.
-        for _ in in_parallel(lambda index: len(snapshot.pread(index * CHUNK_SIZE, CHUNK_SIZE)), chunks):
+        for _ in in_parallel(
+            lambda index: len(snapshot.pread(index * CHUNK_SIZE, CHUNK_SIZE)), chunks, threads_for(snapshot)
+        ):
             pass
 
 

@@ -337,7 +337,9 @@ class _Making:
         storage = self._repository.storage()
         with storage.create(self._birth.id, self._birth.parent, size, live) as writer:
             progress = self._backup.steps("backup", size)
-            done = Transfer(self._snapshot, writer, base.chunks, progress, threads_for(storage), wrong).run()
+            done = Transfer(
+                self._snapshot, writer, base.chunks, progress, threads_for(storage, self._snapshot), wrong
+            ).run()
             stored = writer.commit()
         # chunks that this revision may share with earlier ones that were not synced
         if stored.durable and any(earlier.state.unsynced_boot for earlier in base.candidates):

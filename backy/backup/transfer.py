@@ -10,6 +10,7 @@ from backy.errors import SourceError
 from backy.image.chunkmap import ZERO, ChunkMap, entry
 from backy.image.spans import spans, whole
 from backy.pages import pages_with_data, total
+from backy.repository.storages import threads_for
 from backy.system.parallel import in_parallel, thread_count
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Transfer:
     progress: Progress
     """Called with the bytes that are done."""
     threads: int | None = None
-    """How many the storage would like to work for it; None if it does not care."""
+    """How many the storage or the snapshot would like to work for it; None if neither cares."""
     wrong: Collection[int] = ()
     """Indexes of chunks of the parent that are read even if the source tells that they are the same."""
 
@@ -72,7 +73,7 @@ class Transfer:
         # chunks are stored by several threads, and the counts are theirs in common
         self._lock = threading.Lock()
         # a source need not stand more threads because the storage would like to have them
-        self._reading = threading.BoundedSemaphore(thread_count())
+        self._reading = threading.BoundedSemaphore(threads_for(self.snapshot) or thread_count())
         self._done = Transferred(self._base.resized(self.snapshot.size))
 
     def run(self) -> Transferred:

@@ -197,8 +197,11 @@ class ChoosyStorage(Protocol):
 
 
 @runtime_checkable
-class ParallelStorage(Protocol):
-    """A storage that knows how many chunks it can work on at once, for instance because each waits for a network."""
+class Parallel(Protocol):
+    """A storage, snapshot or restore target that knows how many chunks to work on at once, as each waits for a network.
+
+    Of two that work together, the larger number counts.
+    """
 
     @property
     def parallel(self) -> int:

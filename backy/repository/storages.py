@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import shortuuid
 
-from backy.api import ExplainedStorage, ParallelStorage, RecordKeepingStorage, ResumingStorage, Storage
+from backy.api import ExplainedStorage, Parallel, RecordKeepingStorage, ResumingStorage, Storage
 from backy.errors import BackyError, ConfigError, PluginError, StorageError
 from backy.repository.config import JobConfig, StorageSection
 
@@ -175,7 +175,8 @@ class Storages:
             )
 
 
-def threads_for(storage: Storage) -> int | None:
-    """Return how many threads a storage would like to work for it; None if it does not care."""
+def threads_for(*asked: object) -> int | None:
+    """Return how many threads storages, snapshots and targets would like to work for them; None if none cares."""
     # bounded, because each thread has a few chunks in memory
-    return min(max(storage.parallel, 1), MOST_THREADS) if isinstance(storage, ParallelStorage) else None
+    wishes = [one.parallel for one in asked if isinstance(one, Parallel)]
+    return min(max(*wishes, 1), MOST_THREADS) if wishes else None

@@ -16,6 +16,7 @@ from backy.plugins.broken import error_line
 from backy.plugins.events import Events
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
+from backy.repository.storages import threads_for
 from backy.restore.target import ReadableTarget, open_file, open_target
 from backy.system.parallel import in_parallel
 from backy.system.progress import Steps, quiet
@@ -210,7 +211,8 @@ def restore(image: StoredImage, target: RestoreTarget, progress: Progress, *, re
             _write(target, start, image.chunk(index))
         return length
 
-    for length in in_parallel(copy, image.chunks.data(), image.threads):
+    threads = max(filter(None, (image.threads, threads_for(target))), default=None)
+    for length in in_parallel(copy, image.chunks.data(), threads):
         progress(length)
 
 

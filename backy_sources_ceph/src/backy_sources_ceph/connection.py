@@ -4,7 +4,6 @@ Every call has a time-out, and every error is one line.
 """
 
 import errno
-import os
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -88,17 +87,6 @@ def bindings() -> tuple[Any, Any]:
     return rados, rbd
 
 
-def reason(code: int) -> str:
-    """Return the text for an error number of Ceph."""
-    return _REASONS.get(code, os.strerror(code))
-
-
-def failure(what: str, code: int | None, otherwise: object) -> SourceError:
-    """Return an error that begins with `what` and ends with the text for `code`, or with `otherwise` without one."""
-    kind = UnreachableError if code == errno.ETIMEDOUT else SourceError
-    return kind(f"{what}: {_REASONS.get(code or 0, otherwise)}")
-
-
 @contextmanager
 def reported(what: str) -> Iterator[None]:
     """Raise errors of Ceph's modules as SourceError with a text that begins with `what`."""
@@ -106,7 +94,9 @@ def reported(what: str) -> Iterator[None]:
     try:
         yield
     except (rados.Error, rbd.Error) as error:
-        raise failure(what, getattr(error, "errno", None), error) from error
+        code = getattr(error, "errno", None) or 0
+        kind = UnreachableError if code == errno.ETIMEDOUT else SourceError
+        raise kind(f"{what}: {_REASONS.get(code, error)}") from error
 
 
 @contextmanager

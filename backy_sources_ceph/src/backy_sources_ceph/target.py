@@ -1,7 +1,6 @@
 """Restores into an image of a Ceph cluster: sparse, with many writes at once."""
 
 import logging
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
@@ -11,7 +10,7 @@ import msgspec
 from backy.api import Config, ConfigError, RestoreTarget, TargetError
 from backy.config import typed
 from backy.errors import raising
-from backy_sources_ceph.connection import CephConfig, bindings, opened_pool, parse_specification, reason, reported
+from backy_sources_ceph.connection import CephConfig, bindings, opened_pool, parse_specification, reported
 
 log = logging.getLogger(__name__)
 FEATURES: Final = {
@@ -23,9 +22,6 @@ FEATURES: Final = {
     "journaling": 64,
 }
 """Features of an image that can be chosen, with their bits in librbd's features.h."""
-
-_UNDER_WAY = 16
-"""Most writes at a time, of up to 4 MiB each."""
 
 
 class TargetOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -98,10 +94,7 @@ def opened_target(target: TargetPlan, size: int, *, force: bool) -> Iterator[Res
             if missing := (target.features or 0) & ~handle.features():
                 names = ", ".join(name for name, bit in FEATURES.items() if bit & missing)
                 log.warning("%s is without features that were asked for: %s", target.title, names)
-        opened = RbdTarget(handle, target.title)
-        # librbd must not close the image under writes that are not done.
-        stack.callback(opened.wait)
-        yield opened
+        yield RbdTarget(handle, target.title)
 
 
 def _make(pool: Any, target: TargetPlan, size: int, *, force: bool) -> bool:
@@ -132,49 +125,25 @@ def _empty(handle: Any, title: str, size: int) -> None:
 class RbdTarget:
     """An image that reads as zeroes until something is written. Several threads may write."""
 
+    parallel = 16
+    """How many chunks are written at once: each waits for the cluster."""
+
     def __init__(self, handle: Any, title: str) -> None:
         self._handle = handle
         self._title = title
-        self._slots = threading.Semaphore(_UNDER_WAY)
-        self._code = 0
 
     def pwrite(self, data: bytes, offset: int) -> None:
-        """Begin to write; raise TargetError if this or an earlier write failed."""
-        self._check()
-        self._slots.acquire()
-
-        # The argument keeps the data alive: librbd may read from it until this is called.
-        def done(completion: Any, _data: bytes = data) -> None:
-            self._code = min(self._code, completion.get_return_value())
-            self._slots.release()
-
-        try:
-            with _reported(self._title):
-                self._handle.aio_write(data, offset, done)
-        except TargetError:
-            self._slots.release()
-            raise
+        """Write all of `data`."""
+        with _reported(self._title):
+            self._handle.write(data, offset)
 
     def zero(self, offset: int, length: int) -> None:
         """Do nothing: the image was made or emptied."""
 
     def finish(self) -> None:
-        """Wait for all writes and flush them; raise TargetError if one failed."""
-        self.wait()
-        self._check()
+        """Make everything durable."""
         with _reported(self._title):
             self._handle.flush()
-
-    def wait(self) -> None:
-        """Wait until no write is under way."""
-        # With all slots taken here, no write can have one.
-        for _ in range(_UNDER_WAY):
-            self._slots.acquire()
-        self._slots.release(_UNDER_WAY)
-
-    def _check(self) -> None:
-        if self._code < 0:
-            raise TargetError(f"{self._title}: {reason(-self._code)}")
 
 
 @contextmanager

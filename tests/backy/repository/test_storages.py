@@ -18,9 +18,11 @@ from backy.reading import make_storage
 from backy.repository.config import StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
+from backy.restore.restore import restore
 from backy.retention.purge import purge
 from backy.scrubbing.scrub import Scrub
 from backy.testing.laboratory import Laboratory, patterned
+from backy.testing.memory import MemoryImage
 
 ANOTHER = "anotherstore"
 
@@ -366,6 +368,32 @@ def test_a_storage_says_how_many_threads_work_for_it(
     laboratory.back_up(repository)
     # the comparison with the source is not the storage's alone
     assert used[0] == threads
+
+
+def test_a_snapshot_says_how_many_threads_read_it_and_a_target_how_many_write(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    monkeypatch.setattr("backy.system.parallel.ThreadPoolExecutor", counting(used))
+    repository = laboratory.open()
+    Added(repository, parallel=3)
+
+    class Image(MemoryImage):
+        parallel = 20
+
+    class Target:
+        parallel = 30
+
+        def pwrite(self, data: bytes, offset: int) -> None: ...
+        def zero(self, offset: int, length: int) -> None: ...
+
+    repository.memory.wrap = lambda image: Image(image.content)
+    revision = laboratory.back_up(repository)
+    assert used[0] == 20
+    used.clear()
+    with repository.image(revision) as image:
+        restore(image, Target(), lambda _length: None)
+    assert used == [30]
 
 
 def counting(used: list) -> Callable:
