@@ -67,17 +67,17 @@ class Virtual:
         self._pid.unlink(missing_ok=True)
 
     def command(self, name: str, /, **arguments: object):
-        with connected("test", self.qmp) as monitor:
-            assert monitor is not None
-            return monitor.command(name, **arguments)
+        with connected("test", self.qmp) as execute:
+            assert execute is not None
+            return execute(name, **arguments)
 
     def io(self, *commands: str) -> None:
         """Have the device run commands of qemu-io(1). Whether one failed, only the content tells."""
         path = "/machine/peripheral/vda/virtio-backend"
-        with connected("test", self.qmp) as monitor:
-            assert monitor is not None
+        with connected("test", self.qmp) as execute:
+            assert execute is not None
             for command in commands:
-                monitor.command("human-monitor-command", command_line=f'qemu-io -d {path} "{command}"')
+                execute("human-monitor-command", command_line=f'qemu-io -d {path} "{command}"')
 
     def write(self, offset: int, data: bytes) -> None:
         """Write some bytes as a guest would do."""
@@ -200,8 +200,8 @@ class Libvirt:
 
     def command(self, domain: str, name: str, **arguments: object) -> Any:
         config = QemuConfig(type="qemu", domain=domain, disk="vda", uri=self.uri)
-        with domains.connected("test", config) as (_, monitor):
-            return monitor.command(name, **arguments)
+        with domains.connected("test", config) as (_, execute):
+            return execute(name, **arguments)
 
     def write(self, domain: str, offset: int, data: bytes) -> None:
         """Write the first of some bytes so often, as a guest would do."""

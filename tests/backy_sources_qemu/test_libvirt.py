@@ -130,7 +130,7 @@ def test_the_disks_of_a_machine_are_found_in_its_xml() -> None:
           <alias name='virtio-disk0'/></disk>
         <disk type='network' device='disk'><driver type='luks'/><source name='vms/web7'/><target dev='vdb'/></disk>
         </devices></domain>"""
-    assert parse("web7", text, "vda") == ("u", True, "virtio-disk0", Path("/dev/vg/web7"), "raw")
-    assert parse("web7", text.replace("id='3'", ""), "vdb") == ("u", False, None, None, None)
+    assert parse("web7", text, "vda") == ("u", True, "virtio-disk0", Path("/dev/vg/web7"), "raw", b"")
+    assert parse("web7", text.replace("id='3'", ""), "vdb") == ("u", False, None, None, None, b"")
     with pytest.raises(SourceError, match="no disk sda; it has: vda, vdb"):
         parse("web7", text, "sda")

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from qemu.qmp import QMPClient
 
 from backy.api import Extent, Job, Snapshot, Source, SourceBusyError, SourceError
 from backy.config import typed
 from backy_sources_qemu.config import QemuConfig
 from backy_sources_qemu.disks import QemuSource
 from backy_sources_qemu.machine import Machine, Names
-from backy_sources_qemu.monitor import SocketMonitor
 from backy_sources_qemu.scratch import Scratch, scratch
 from tests.backups import Backups
 from tests.virtual import NODES, Virtual, content_of
@@ -127,17 +127,17 @@ def killed(source: Source, parent: str | None, monkeypatch: pytest.MonkeyPatch, 
     with warnings.catch_warnings(action="ignore"):
         child = os.fork()
     if not child:
-        command, sent = SocketMonitor.command, 0
+        execute, sent = QMPClient.execute, 0
 
-        def counted(self: SocketMonitor, *words: object, **arguments: object) -> object:
+        async def counted(self: QMPClient, *words: object) -> object:
             nonlocal sent
-            answer = command(self, *words, **arguments)
+            answer = await execute(self, *words)
             sent += 1
             if sent == number:
                 os.kill(os.getpid(), signal.SIGKILL)
             return answer
 
-        monkeypatch.setattr(SocketMonitor, "command", counted)
+        monkeypatch.setattr(QMPClient, "execute", counted)
         try:
             with source.snapshot(f"killed{number}-revision", parent) as snapshot:
                 snapshot.pread(0, 512)
@@ -221,12 +221,11 @@ def test_a_folder_that_is_not_there_is_told(machine: Virtual, source_of: Callabl
 
 
 def test_an_old_qemu_is_refused() -> None:
-    class Old:
-        def command(self, *_: object, **__: object) -> object:
-            return {"qemu": {"major": 6, "minor": 2}}
+    def old(*_: object, **__: object) -> object:
+        return {"qemu": {"major": 6, "minor": 2}}
 
     with pytest.raises(SourceError, match=r"QEMU 6.2 can not freeze it; 7.1 can"):
-        Machine("web1", Old(), Names.of("job"), Path("/nowhere"))
+        Machine("web1", old, Names.of("job"), Path("/nowhere"))
 
 
 def test_the_space_for_what_is_overwritten_has_a_limit(tmp_path: Path) -> None:

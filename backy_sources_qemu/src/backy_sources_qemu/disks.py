@@ -1,16 +1,15 @@
 """The plugin `qemu`: disks of QEMU's machines, running or shut down. Configuration: `QemuConfig` of `config`."""
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from backy.api import Config, ConfigError, Job, RestoreTarget, Snapshot, Source, SourceError
 from backy.config import typed
 from backy.hookspecs import hookimpl
-from backy_sources_qemu import domains, image
+from backy_sources_qemu import domains, image, machine
 from backy_sources_qemu.config import QemuConfig, parse_disk
-from backy_sources_qemu.machine import Disk, Machine, Names, Reach, frozen, remove_others
-from backy_sources_qemu.monitor import Monitor, connected, locked, place
+from backy_sources_qemu.monitor import Command, connected, locked, place, short
 from backy_sources_qemu.target import check_options, opened_file
 
 
@@ -33,7 +32,7 @@ class QemuSource:
             if isinstance(found, image.Image):
                 snapshot = image.opened(found, self._job.id, revision_id, parent)
             else:
-                snapshot = frozen(found, self._config, self._job.id, revision_id, parent)
+                snapshot = machine.frozen(found, self._config, self._job.id, revision_id, parent)
             with snapshot as opened:
                 opened.files = self._files
                 yield opened
@@ -43,32 +42,33 @@ class QemuSource:
         with self._found() as found:
             if isinstance(found, image.Image):
                 image.retain(found, self._job.id, revision_ids)
-                return
-            with found() as (_, disk):
-                remove_others(disk, self._job.id, revision_ids)
+            else:
+                machine.retain(found, self._job.id, revision_ids)
 
     @contextmanager
-    def _found(self) -> Iterator[Reach | image.Image]:
+    def _found(self) -> Iterator[machine.Reach | image.Image]:
         """Find the machine or, if it is shut down, its image, and keep other backups of an image away."""
-        found = self._look()
-        if not isinstance(found, image.Image):
-            yield found
-            return
-        with locked(self._what, place(self._what, str(found.path.resolve())), wait=False):
+        with ExitStack() as stack:
+            found = self._look()
+            if isinstance(found, image.Image):
+                stack.enter_context(locked(self._what, place(self._what, str(found.path.resolve())), wait=False))
             yield found
 
-    def _look(self) -> Reach | image.Image:
+    def _look(self) -> machine.Reach | image.Image:
         config = self._config
         if config.domain is not None:
-            with domains.connected(self._what, config) as (domain, monitor):
-                self._files = {"libvirt.xml": monitor.description()}
+            with domains.connected(self._what, config) as (domain, _):
+                self._files = {"libvirt.xml": domain.description}
                 if domain.is_active:
                     return self._by_libvirt
                 if domain.image is None or domain.format is None:
                     raise SourceError(f"{self._what}: the machine does not run, and its image is neither qcow2 nor raw")
                 return image.Image(self._what, domain.image, domain.format)
-        if config.qmp is not None and self._runs(config.qmp):
-            return self._by_socket
+        if config.qmp is not None:
+            # as long as another backup of the machine has it, the monitor does not answer
+            with self._alone(str(config.qmp.resolve())), connected(self._what, config.qmp) as command:
+                if command is not None:
+                    return self._by_socket
         if config.image is None:
             raise SourceError(
                 f"{self._what}: no QEMU listens there; if the machine is shut down, 'image' in the section 'source' "
@@ -76,33 +76,30 @@ class QemuSource:
             )
         return image.image(self._what, config.image, config.format)
 
-    def _runs(self, path: Path) -> bool:
-        # as long as another backup of the machine has it, the monitor does not answer
-        with self._alone(str(path.resolve())), connected(self._what, path) as monitor:
-            return monitor is not None
-
     @contextmanager
-    def _by_socket(self) -> Iterator[tuple[Machine, Disk]]:
+    def _by_socket(self) -> Iterator[machine.Disk]:
         path = (self._config.qmp or Path()).resolve()
-        with self._alone(str(path)) as begin, connected(self._what, path) as monitor:
-            if monitor is None:
+        with self._alone(str(path)) as begin, connected(self._what, path) as command:
+            if command is None:
                 raise SourceError(f"{self._what}: the machine was shut down")
-            yield self._reached(monitor, begin, None)
+            yield self._reached(command, begin, None)
 
     @contextmanager
-    def _by_libvirt(self) -> Iterator[tuple[Machine, Disk]]:
-        with domains.connected(self._what, self._config) as (domain, monitor), self._alone(domain.uuid) as begin:
-            yield self._reached(monitor, begin, domain.alias)
+    def _by_libvirt(self) -> Iterator[machine.Disk]:
+        with domains.connected(self._what, self._config) as (domain, command), self._alone(domain.uuid) as begin:
+            yield self._reached(command, begin, domain.alias)
 
-    def _reached(self, monitor: Monitor, begin: Path, alias: str | None) -> tuple[Machine, Disk]:
-        machine = Machine(self._what, monitor, Names.of(self._job.id), begin.with_suffix(".socket"))
-        machine.clean_up()
-        return machine, machine.disk(self._config.node, alias)
+    def _reached(self, command: Command, begin: Path, alias: str | None) -> machine.Disk:
+        reached = machine.Machine(
+            self._what, command, machine.Names.of(short(self._job.id)), begin.with_suffix(".socket")
+        )
+        reached.clean_up()
+        return reached.disk(self._config.node, alias)
 
     @contextmanager
-    def _alone(self, machine: str) -> Iterator[Path]:
+    def _alone(self, name: str) -> Iterator[Path]:
         """Keep other backups of the machine from its monitor, for the moment that it takes."""
-        begin = place(self._what, machine)
+        begin = place(self._what, name)
         with locked(self._what, begin, wait=True):
             yield begin
 

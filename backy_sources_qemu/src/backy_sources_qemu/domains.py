@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 from backy.api import SourceError
 from backy.debian import debian_modules
 from backy_sources_qemu.config import Format, QemuConfig
-from backy_sources_qemu.monitor import Answer, MonitorError, dashed
+from backy_sources_qemu.monitor import Command, MonitorError, dashed
 
 
 def bindings() -> tuple[Any, Any]:
@@ -32,36 +32,14 @@ class Domain(NamedTuple):
     """The file or the device with the image; None if it is neither."""
     format: Format | None
     """Its format, if it is one that can be read while the machine is shut down."""
-
-
-class LibvirtMonitor:
-    """The monitor of a machine of libvirt, which passes commands on."""
-
-    def __init__(self, what: str, handle: Any) -> None:  # noqa: ANN401  # libvirt has no types
-        self._what = what
-        self._handle = handle
-
-    def description(self) -> bytes:
-        """Return the XML by which `virsh define` makes the machine again; raise SourceError."""
-        with _told(self._what, SourceError):
-            return str(self._handle.XMLDesc(bindings()[0].VIR_DOMAIN_XML_INACTIVE)).encode()
-
-    def command(self, name: str, /, *, descriptor: int | None = None, **arguments: object) -> Answer:
-        """Execute one command."""
-        text = json.dumps({"execute": name, "arguments": dashed(arguments)})
-        files = [] if descriptor is None else [descriptor]
-        with _told(self._what, MonitorError):
-            told, _ = bindings()[1].qemuMonitorCommandWithFiles(self._handle, text, files, 0)
-        answer = json.loads(told)
-        if "error" in answer:
-            raise MonitorError(f"{self._what}: {answer['error'].get('desc')}")
-        return answer["return"]
+    description: bytes = b""
+    """The XML by which `virsh define` makes the machine again."""
 
 
 @contextmanager
-def connected(what: str, config: QemuConfig) -> Iterator[tuple[Domain, LibvirtMonitor]]:
+def connected(what: str, config: QemuConfig) -> Iterator[tuple[Domain, Command]]:
     """Connect to libvirt, and find a disk; raise SourceError if there is none, or libvirt does not answer."""
-    libvirt, _ = bindings()
+    libvirt, libvirt_qemu = bindings()
     # it would print every error by itself, too
     libvirt.registerErrorHandler(lambda *_: None, None)
     with ExitStack() as stack:
@@ -71,8 +49,19 @@ def connected(what: str, config: QemuConfig) -> Iterator[tuple[Domain, LibvirtMo
                 # its images are not those that have the same paths here
                 raise SourceError(f"{what}: libvirt is that of {host}: run backy there, with a 'uri' without a host")
             handle = _handle(libvirt, connection, config.domain or "")
-            text = handle.XMLDesc()
-        yield parse(what, text, config.disk or ""), LibvirtMonitor(what, handle)
+            domain = parse(what, handle.XMLDesc(), config.disk or "")
+            domain = domain._replace(description=handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode())
+
+        def command(name: str, /, *, descriptor: int | None = None, **arguments: object) -> Any:  # noqa: ANN401  # JSON
+            text = json.dumps({"execute": name, "arguments": dashed(arguments)})
+            files = [] if descriptor is None else [descriptor]
+            with _told(what, MonitorError):
+                answer = json.loads(libvirt_qemu.qemuMonitorCommandWithFiles(handle, text, files, 0)[0])
+            if "error" in answer:
+                raise MonitorError(f"{what}: {answer['error'].get('desc')}")
+            return answer["return"]
+
+        yield domain, command
 
 
 def _handle(libvirt: Any, connection: Any, name: str) -> Any:  # noqa: ANN401  # libvirt has no types

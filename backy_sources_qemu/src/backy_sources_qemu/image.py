@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,7 @@ class Image(NamedTuple):
     def bitmaps(self, info: dict[str, Any]) -> list[Bitmap]:
         """Return the bitmaps that an image has."""
         found = []
-        for one in _noted(info):
+        for one in _data(info).get("bitmaps", []):
             name, flags = one["name"], one["flags"]
             fault = "could not be saved, as after a crash of QEMU" if "in-use" in flags else None
             # only of marks it is asked, and only a server tells
@@ -75,13 +75,13 @@ class Image(NamedTuple):
         return found
 
     def _is_marked(self, bitmap: str) -> bool:
-        with export.opened(self.what, self.server(bitmap), bitmap) as connection:
-            return any(extent.data for extent in export.Export(connection, lambda: "crash", bitmap).changes() or ())
+        with export.opened(self.what, self.server(bitmap), bitmap) as opened:
+            return any(extent.data for extent in opened.changes() or ())
 
-    def server(self, bitmap: str | None) -> Callable[[Any], None]:
-        """Return what starts a server of the image and of a bitmap."""
+    def server(self, bitmap: str | None) -> list[str]:
+        """Return the command of a server of the image and of a bitmap."""
         words = [f"--bitmap={bitmap}"] if bitmap else []
-        return export.served_by(["qemu-nbd", "--read-only", "-f", self.format, *words, str(self.path)])
+        return ["qemu-nbd", "--read-only", "-f", self.format, *words, str(self.path)]
 
     def _run(self, *command: str) -> str:
         return run(self.what, "qemu-img", *command)
@@ -115,10 +115,9 @@ def opened(image: Image, job_id: str, revision_id: str, parent: str | None) -> I
         with ExitStack() as stack:
             files, is_elsewhere = _files(chain)
             watches = [stack.enter_context(_watched(image.what, path)) for path in files]
-            since = base and base.name
-            connection = stack.enter_context(export.opened(image.what, image.server(since), since))
-            consistency = partial(_worst, watches, is_elsewhere=is_elsewhere)
-            yield export.Export(connection, consistency, since, base and base.known)
+            since, judge = base and base.name, partial(_worst, watches, is_elsewhere=is_elsewhere)
+            with export.opened(image.what, image.server(since), since, judge, base and base.known) as opened:
+                yield opened
     except BaseException:
         if is_kept:
             with suppress(SourceError):
@@ -130,17 +129,18 @@ def opened(image: Image, job_id: str, revision_id: str, parent: str | None) -> I
 
 def retain(image: Image, job_id: str, revision_ids: Collection[str]) -> None:
     """Remove a job's bitmaps whose revisions are not in `revision_ids`."""
-    _remove(image, other_than((one["name"] for one in _noted(image.info()[0])), job_id, revision_ids))
+    _remove(image, other_than((one["name"] for one in _data(image.info()[0]).get("bitmaps", [])), job_id, revision_ids))
 
 
-def _noted(info: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = info.get("format-specific", {}).get("data", {}).get("bitmaps", [])
-    return found
+def _data(info: dict[str, Any]) -> dict[str, Any]:
+    """Return what qemu-img tells of an image beyond what all formats have."""
+    data: dict[str, Any] = info.get("format-specific", {}).get("data", {})
+    return data
 
 
 def _begin(image: Image, info: dict[str, Any], bitmap: str, size: int) -> bool:
     """Begin a bitmap; return false, and log why if that is not usual, if the image can not have one."""
-    if image.format != "qcow2" or info.get("format-specific", {}).get("data", {}).get("compat") == "0.10":
+    if image.format != "qcow2" or _data(info).get("compat") == "0.10":
         return False
     try:
         image.add_bitmap(bitmap, size)
@@ -166,7 +166,7 @@ def _watched(what: str, path: Path) -> Iterator[WriteWatch]:
 
 def _files(chain: Sequence[dict[str, Any]]) -> tuple[list[Path], bool]:
     """Return the files of an image and of those behind it, and whether there is something that is no file of here."""
-    apart = [one.get("format-specific", {}).get("data", {}).get("data-file") for one in chain]
+    apart = [_data(one).get("data-file") for one in chain]
     names = [*(one["filename"] for one in chain), *filter(None, apart)]
     # QEMU names others by their protocol, as in nbd://server
     files = [Path(name) for name in names if not re.match(r"[a-z0-9+-]+:", name)]

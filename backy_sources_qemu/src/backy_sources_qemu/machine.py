@@ -16,13 +16,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 from backy.api import SourceBusyError, SourceError
 from backy.errors import warned
 from backy_sources_qemu import export
 from backy_sources_qemu.bitmaps import BLOCK, MARK, Bitmap, base_of, bitmap_name, other_than
 from backy_sources_qemu.config import QemuConfig
-from backy_sources_qemu.monitor import Monitor, MonitorError, locked, place, short
+from backy_sources_qemu.monitor import Command, MonitorError, locked, place, short
 from backy_sources_qemu.scratch import Scratch, scratch
 
 log = logging.getLogger(__name__)
@@ -46,14 +47,8 @@ class Names(NamedTuple):
     copy: str
 
     @classmethod
-    def of(cls, job_id: str) -> Names:
-        """Return the names of a job."""
-        # names of nodes have 31 characters at most
-        return cls.by_key(short(job_id))
-
-    @classmethod
-    def by_key(cls, key: str) -> Names:
-        """Return the names that end with a key."""
+    def of(cls, key: str) -> Names:
+        """Return the names that end with a key, which is short, as those of nodes have 31 characters at most."""
         return cls(*(f"backy-{part}-{key}" for part in ("filter", "scratch", "access", "export", "changes")))
 
 
@@ -63,12 +58,11 @@ class Machine:
     `path` is where its NBD server listens, which all backups of the machine share: QEMU has one.
     """
 
-    def __init__(self, what: str, monitor: Monitor, names: Names, path: Path) -> None:
+    def __init__(self, what: str, command: Command, names: Names, path: Path) -> None:
         self._what = what
         self.names = names
         self.path = path
-        self._monitor = monitor
-        self.command = monitor.command
+        self.command = command
         version = self.command("query-version")["qemu"]
         if (version["major"], version["minor"]) < _OLDEST:
             raise SourceError(f"{what}: QEMU {version['major']}.{version['minor']} can not freeze it; 7.1 can")
@@ -85,7 +79,7 @@ class Machine:
             is_worked_on = nodes[root]["drv"] in _WORKERS
             if (self._below(root) if is_worked_on else root) == node or (alias and alias in qdev.split("/")):
                 if is_worked_on and self._is_left(root):
-                    Machine(self._what, self._monitor, Names.by_key(root.rpartition("-")[2]), self.path).clean_up()
+                    Machine(self._what, self.command, Names.of(root.rpartition("-")[2]), self.path).clean_up()
                     return self.disk(node, alias)
                 if is_worked_on:
                     raise SourceBusyError(f"{self._what}: another program backs up, copies or merges the disk")
@@ -180,7 +174,7 @@ class Disk:
     def __init__(self, machine: Machine, node: str, path: str) -> None:
         self._machine = machine
         self._command = machine.command
-        self._names = machine.names
+        self.names = machine.names
         self._node = node
         self._path = path
 
@@ -216,30 +210,31 @@ class Disk:
         self._command("block-dirty-bitmap-add", node=self._node, name=bitmap, persistent=is_kept)
         mark = {"node": self._node, "name": bitmap + MARK, "persistent": is_kept, "disabled": True}
         self._command("block-dirty-bitmap-add", **mark, granularity=BLOCK)
-        marked = {"node": self._names.scratch, "name": MARK}
+        marked = {"node": self.names.scratch, "name": MARK}
         self._command("block-dirty-bitmap-merge", node=self._node, target=bitmap + MARK, bitmaps=[marked])
         self._command(
             "blockdev-add",
             driver="copy-before-write",
-            node_name=self._names.filter,
+            node_name=self.names.filter,
             file=self._node,
-            target=self._names.scratch,
+            target=self.names.scratch,
             on_cbw_error="break-snapshot",
             cbw_timeout=_SECONDS,
         )
-        self._command("qom-set", path=self._path, property="drive", value=self._names.filter)
+        self._command("qom-set", path=self._path, property="drive", value=self.names.filter)
         if base is not None:
-            self._command("block-dirty-bitmap-add", node=self._node, name=self._names.copy, disabled=True)
-            self._command("block-dirty-bitmap-merge", node=self._node, target=self._names.copy, bitmaps=[base])
-        self._command("blockdev-add", driver="snapshot-access", node_name=self._names.access, file=self._names.filter)
+            self._command("block-dirty-bitmap-add", node=self._node, name=self.names.copy, disabled=True)
+            self._command("block-dirty-bitmap-merge", node=self._node, target=self.names.copy, bitmaps=[base])
+        self._command("blockdev-add", driver="snapshot-access", node_name=self.names.access, file=self.names.filter)
 
-    def export(self, *, changes: bool) -> None:
-        """Export the frozen disk by NBD, with the copied bitmap if there are `changes`."""
+    def export(self, *, changes: bool) -> str:
+        """Export the frozen disk by NBD, with the copied bitmap if there are `changes`; return the URI."""
         if not self._is_served():
             self._serve()
-        bitmaps = [{"node": self._node, "name": self._names.copy}] if changes else []
-        name = self._names.export
-        self._command("block-export-add", type="nbd", id=name, node_name=self._names.access, name=name, bitmaps=bitmaps)
+        bitmaps = [{"node": self._node, "name": self.names.copy}] if changes else []
+        name = self.names.export
+        self._command("block-export-add", type="nbd", id=name, node_name=self.names.access, name=name, bitmaps=bitmaps)
+        return f"nbd+unix:///{name}?socket={quote(str(self._machine.path))}"
 
     def _is_served(self) -> bool:
         """Tell whether another backup of the machine has started the server, or one that was killed."""
@@ -251,18 +246,18 @@ class Disk:
         with socket.socket(socket.AF_UNIX) as listening:
             # QEMU gets the socket, and need not be allowed to open its path
             listening.bind(str(self._machine.path))
-            self._command("getfd", descriptor=listening.fileno(), fdname=self._names.export)
+            self._command("getfd", descriptor=listening.fileno(), fdname=self.names.export)
             try:
-                self._command("nbd-server-start", addr={"type": "fd", "data": {"str": self._names.export}})
+                self._command("nbd-server-start", addr={"type": "fd", "data": {"str": self.names.export}})
             except MonitorError as error:
-                self._command("closefd", fdname=self._names.export)
+                self._command("closefd", fdname=self.names.export)
                 raise SourceBusyError(f"{error}; another program uses QEMU's only NBD server") from error
 
     def _add_scratch(self, scratch: Scratch) -> None:
-        files = self._command("add-fd", descriptor=scratch.descriptor, opaque=self._names.scratch)
+        files = self._command("add-fd", descriptor=scratch.descriptor, opaque=self.names.scratch)
         file = {"driver": "file", "filename": f"/dev/fdset/{files['fdset-id']}", "locking": "off"}
         bounded = {"driver": "raw", "size": scratch.limit, "file": file}
-        self._command("blockdev-add", driver="qcow2", node_name=self._names.scratch, file=bounded)
+        self._command("blockdev-add", driver="qcow2", node_name=self.names.scratch, file=bounded)
 
 
 def _fault(bitmap: dict[str, Any]) -> str | None:
@@ -273,7 +268,7 @@ def _fault(bitmap: dict[str, Any]) -> str | None:
     return None
 
 
-Reach = Callable[[], AbstractContextManager[tuple[Machine, Disk]]]
+Reach = Callable[[], AbstractContextManager[Disk]]
 """Connects to the machine, cleans up what an earlier backup has left, and finds the disk."""
 
 
@@ -289,8 +284,8 @@ def frozen(
     try:
         with ExitStack() as stack:
             # as long as it is held, nobody takes the filter out
-            stack.enter_context(locked(what, place(what, Names.of(job_id).filter), wait=False))
-            with reach() as (machine, disk):
+            stack.enter_context(locked(what, place(what, Names.of(short(job_id)).filter), wait=False))
+            with reach() as disk:
                 base = base_of(what, disk.bitmaps(), job_id, parent)
                 size = disk.size
                 if base and base.size != size:
@@ -298,23 +293,28 @@ def frozen(
                 bitmap = bitmap_name(job_id, revision_id, size)
                 made = stack.enter_context(scratch(what, config, size))
                 disk.freeze(made, bitmap, base.name if base else None)
-                disk.export(changes=base is not None)
-                connect = partial(export.to_socket, machine.path, machine.names.export)
-                copy = machine.names.copy if base else None
-                connection = stack.enter_context(export.opened(what, connect, copy))
-                connection.explain = partial(_explained, made)
-            yield export.Export(connection, lambda: "crash", copy, base and base.known)
+                uri = disk.export(changes=base is not None)
+                copy = disk.names.copy if base else None
+                served = export.opened(what, uri, copy, lambda: "crash", base and base.known)
+                opened = stack.enter_context(served)
+                opened.explain = partial(_explained, made)
+            yield opened
     except BaseException:
         # what can not be removed now is removed by the next backup
-        with suppress(SourceError), reach() as (_, disk):
+        with suppress(SourceError), reach() as disk:
             disk.remove_bitmaps({one.name for one in disk.bitmaps()} & {bitmap, bitmap + MARK})
         raise
-    with warned(log, "what the backup has made in QEMU stays until the next one"), reach() as (_, disk):
-        remove_others(disk, job_id, [revision_id])
+    with warned(log, "what the backup has made in QEMU stays until the next one"), reach() as disk:
+        _remove_others(disk, job_id, [revision_id])
 
 
-def remove_others(disk: Disk, job_id: str, revision_ids: Collection[str]) -> None:
+def retain(reach: Reach, job_id: str, revision_ids: Collection[str]) -> None:
     """Remove the job's bitmaps that are not of these revisions. Log those that stay."""
+    with reach() as disk:
+        _remove_others(disk, job_id, revision_ids)
+
+
+def _remove_others(disk: Disk, job_id: str, revision_ids: Collection[str]) -> None:
     for name in other_than((one.name for one in disk.bitmaps()), job_id, revision_ids):
         with warned(log, f"the bitmap {name} stays until the next backup"):
             disk.remove_bitmaps([name])

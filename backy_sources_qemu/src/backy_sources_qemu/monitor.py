@@ -6,11 +6,11 @@ import logging
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from qemu.qmp import ConnectError, QMPClient, QMPError
 
@@ -23,8 +23,11 @@ TIMEOUT: Final = 60.0
 """Seconds to wait for an answer of QEMU."""
 _SILENT: Final = logging.getLogger(f"{__name__}.library")
 _SILENT.setLevel(logging.CRITICAL + 1)
-Answer = Any
-"""What QEMU answers to a command: JSON, whose shape the command decides (qemu-qmp-ref(7))."""
+Command = Callable[..., Any]
+"""Executes a command of QMP, by its name and its arguments, in whose names `_` stands for `-`. Raises MonitorError.
+
+An open file may belong to it, as `descriptor`. The answer is JSON, whose shape the command decides (qemu-qmp-ref(7)).
+"""
 
 
 def place(what: str, machine: str) -> Path:
@@ -60,43 +63,24 @@ class MonitorError(SourceError):
     """QEMU refused a command, or does not answer."""
 
 
-class Monitor(Protocol):
-    """What commands can be sent to."""
-
-    def command(self, name: str, /, *, descriptor: int | None = None, **arguments: object) -> Answer:
-        """Execute one command, to which an open file may belong, and return its answer; raise MonitorError.
-
-        In the names of arguments `_` stands for `-`.
-        """
-
-
-class SocketMonitor:
-    """A monitor that has a socket of its own."""
-
-    def __init__(self, what: str, client: QMPClient, loop: asyncio.Runner) -> None:
-        self._what = what
-        self._client = client
-        self._loop = loop
-
-    def command(self, name: str, /, *, descriptor: int | None = None, **arguments: object) -> Answer:
-        """Execute one command."""
-        with _told(self._what):
-            if descriptor is not None:
-                self._client.send_fd_scm(descriptor)
-            return self._loop.run(asyncio.wait_for(self._client.execute(name, dashed(arguments)), TIMEOUT))
-
-
 @contextmanager
-def connected(what: str, socket: Path) -> Iterator[Monitor | None]:
+def connected(what: str, socket: Path) -> Iterator[Command | None]:
     """Connect to the QEMU that listens on `socket`; None if nobody does. Raise MonitorError if it does not answer."""
     client = QMPClient()
     # what it has to tell is told once, by us
     client.logger = _SILENT
     with asyncio.Runner() as loop:
+
+        def command(name: str, /, *, descriptor: int | None = None, **arguments: object) -> Any:  # noqa: ANN401  # JSON
+            with _told(what):
+                if descriptor is not None:
+                    client.send_fd_scm(descriptor)
+                return loop.run(asyncio.wait_for(client.execute(name, dashed(arguments)), TIMEOUT))
+
         try:
             with _told(what):
                 is_there = loop.run(asyncio.wait_for(_connect(client, str(socket)), TIMEOUT))
-            yield SocketMonitor(what, client, loop) if is_there else None
+            yield command if is_there else None
         finally:
             with suppress(QMPError, OSError, EOFError, TimeoutError):
                 loop.run(asyncio.wait_for(client.disconnect(), TIMEOUT))

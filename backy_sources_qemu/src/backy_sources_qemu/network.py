@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 
 from backy.api import Config, ConfigError, Consistency, Job, RestoreTarget, Snapshot, Source
 from backy.config import typed
@@ -28,13 +27,13 @@ class NbdSource:
         """Connect to the export."""
         what = f"source {self._config.uri}"
         bitmap = (self._config.bitmap or "").replace("{parent}", parent) if parent else None
-        with export.opened(what, partial(export.to_uri, self._config.uri), bitmap) as connection:
-            if bitmap and not connection.knows(export.BITMAP + bitmap):
+        # only the operator knows who else writes there
+        consistency: Consistency = "crash" if self._config.frozen else "unknown"
+        with export.opened(what, self._config.uri, bitmap or None, lambda: consistency) as opened:
+            if bitmap and not opened.knows(export.BITMAP + bitmap):
                 log.warning("%s is read in full: its server has no bitmap '%s'", what, bitmap)
-                bitmap = None
-            # only the operator knows who else writes there
-            consistency: Consistency = "crash" if self._config.frozen else "unknown"
-            yield export.Export(connection, lambda: consistency, bitmap or None)
+                opened.bitmap = None
+            yield opened
 
 
 @hookimpl

@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from backy.api import SourceError
 from backy.errors import raising
@@ -42,15 +42,14 @@ def run(what: str, *command: str, descriptors: Sequence[int] = ()) -> str:
     return done.stdout
 
 
-class Scratch:
+class Scratch(NamedTuple):
     """An open qcow2 file without a name, so that nothing is left of it.
 
     QEMU gets the descriptor and lets it grow up to `limit` bytes.
     """
 
-    def __init__(self, descriptor: int, limit: int) -> None:
-        self.descriptor = descriptor
-        self.limit = limit
+    descriptor: int
+    limit: int
 
     def is_full(self) -> bool:
         """Tell whether there is no space left for more, in the file or in its file system."""

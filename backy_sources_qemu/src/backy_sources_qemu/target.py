@@ -7,7 +7,6 @@ import stat
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,27 +32,40 @@ def check_options(options: Mapping[str, str]) -> None:
 class ExportTarget:
     """A writable export. Several threads may write. `is_empty` tells that it reads as zeroes."""
 
-    def __init__(self, connection: export.Connection, *, is_empty: bool) -> None:
-        self._connection = connection
+    def __init__(self, opened: export.Export, *, is_empty: bool) -> None:
+        self._export = opened
         self._is_empty = is_empty
 
     def pwrite(self, data: bytes, offset: int) -> None:
         """Write all of `data`."""
-        with raising(TargetError, self._connection.what):
-            self._connection.write(data, offset)
+        read, block = self._export.pread, self._export.block
+        head, tail = offset % block, -(offset + len(data)) % block
+        with raising(TargetError, self._export.what), self._export.told():
+            if head or tail:
+                data = read(offset - head, head) + data + read(offset + len(data), tail)
+            for at in range(0, len(data), export.PIECE):
+                self._export.handle.pwrite(data[at : at + export.PIECE], offset - head + at)
 
     def zero(self, offset: int, length: int) -> None:
         """Make a range read as zeroes. What is empty stays so."""
         if self._is_empty:
             return
-        with raising(TargetError, self._connection.what):
-            for start in range(offset, offset + length, _STEP):
-                self._connection.zero(start, min(_STEP, offset + length - start))
+        end, block = offset + length, self._export.block
+        while offset < end:
+            whole = 0 if offset % block else min(end - offset, _STEP) // block * block
+            with raising(TargetError, self._export.what), self._export.told():
+                if whole and self._export.handle.can_zero():
+                    self._export.handle.zero(whole, offset)
+                else:
+                    whole = min(export.PIECE, end - offset)
+                    self.pwrite(bytes(whole), offset)
+            offset += whole
 
     def finish(self) -> None:
         """Make everything durable."""
-        with raising(TargetError, self._connection.what):
-            self._connection.flush()
+        with raising(TargetError, self._export.what), self._export.told():
+            if self._export.handle.can_flush():
+                self._export.handle.flush()
 
 
 @contextmanager
@@ -66,17 +78,17 @@ def opened_export(uri: str, size: int, *, force: bool) -> Iterator[RestoreTarget
     what = f"target {uri}"
     with ExitStack() as stack:
         with raising(TargetError, what):
-            connection = stack.enter_context(export.opened(what, partial(export.to_uri, uri)))
-            if connection.handle.is_read_only():
+            opened = stack.enter_context(export.opened(what, uri))
+            if opened.handle.is_read_only():
                 raise TargetError(f"{what} is read-only")
-            if connection.size < size:
-                raise TargetError(f"{what} has {connection.size} bytes, and the image has {size}")
-            is_empty = not any(extent.data for extent in export.Export(connection, lambda: "unknown").extents())
+            if opened.size < size:
+                raise TargetError(f"{what} has {opened.size} bytes, and the image has {size}")
+            is_empty = not any(extent.data for extent in opened.extents())
         if not is_empty and not force:
             raise TargetError(f"{what} has data, or does not tell that it has none; --force replaces all of it")
-        target = ExportTarget(connection, is_empty=is_empty)
+        target = ExportTarget(opened, is_empty=is_empty)
         # what is behind the image may be another machine's
-        target.zero(size, connection.size - size)
+        target.zero(size, opened.size - size)
         yield target
 
 
@@ -98,9 +110,9 @@ def opened_file(path: Path, size: int, *, force: bool) -> Iterator[RestoreTarget
                 with raising(TargetError, what):
                     # QEMU takes whole sectors
                     run(what, "qemu-img", "create", "-q", "-f", "qcow2", str(part), str(-(-size // 512) * 512))
-                    server = export.served_by(["qemu-nbd", "-f", "qcow2", str(part)])
-                    connection = served.enter_context(export.opened(what, server))
-                yield ExportTarget(connection, is_empty=True)
+                    server = ["qemu-nbd", "-f", "qcow2", str(part)]
+                    opened = served.enter_context(export.opened(what, server))
+                yield ExportTarget(opened, is_empty=True)
             with raising(TargetError, what):
                 os.fsync(made)
                 part.rename(path)
@@ -117,11 +129,6 @@ def _kept_away(stack: ExitStack, what: str, path: Path, *, force: bool) -> int |
     except FileNotFoundError:
         return None
     stack.callback(os.close, descriptor)
-    _check_existing(what, descriptor, force=force)
-    return descriptor
-
-
-def _check_existing(what: str, descriptor: int, *, force: bool) -> None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise TargetError(f"{what} is no file; 'nbd:' and paths are other targets")
     if not force:
@@ -133,6 +140,7 @@ def _check_existing(what: str, descriptor: int, *, force: bool) -> None:
         # where locks are not supported, QEMU has none either
         if error.errno in {errno.EAGAIN, errno.EACCES}:
             raise TargetError(f"{what} is in use: a running QEMU has it open; shut the machine down first") from error
+    return descriptor
 
 
 def _make(part: Path, existing: int | None) -> int:
