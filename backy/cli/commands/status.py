@@ -4,20 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from backy.cli.options import wide_option
-from backy.cli.output import answered, echo
+from backy.cli.output import answered, chosen, echo
 from backy.cli.revisions import described, print_table
 from backy.errors import DamageError
 from backy.repository.revision import Revision
 from backy.text.phrases import counted, local_time, size
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
-    from backy.cli.groups import Shown
+    from backy.groups.group import Group, Together
     from backy.repository.repository import Repository
+
+
+class Shown(NamedTuple):
+    """What `backy status` shows of a repository or a machine."""
+
+    directories: list[Path]
+    """Those with data."""
+    revisions: list[Revision]
+    """Those in the table."""
+    content: dict[str, Any]
+    """Members of `--json`; docs/reference/status.md documents them."""
+    total: str
+    texts: list[str]
+    """What is below the table."""
+    problems: list[str]
+    """What can not be told."""
 
 
 @click.command("status")
@@ -32,7 +48,6 @@ def command(directory: Path, trash: bool, wide: bool) -> None:
     last line has the space that the repository takes on the disk now.
     """
     from backy.answers.space import occupied
-    from backy.cli.groups import of_group
     from backy.durable import names_in
     from backy.groups.group import opened
     from backy.integrity import quarantine
@@ -40,7 +55,7 @@ def command(directory: Path, trash: bool, wide: bool) -> None:
     from backy.repository.running import begun
 
     group = opened(directory)
-    shown = of_group(group, trash=trash) if group else _of_repository(Repository.open(directory), trash=trash)
+    shown = _of_group(group, trash=trash) if group else _of_repository(Repository.open(directory), trash=trash)
     reports = sum(map(quarantine.count, shown.directories))
     occupies, running = sum(map(occupied, shown.directories)), sorted(begun(names_in(directory)))
     if not answered({**shown.content, "occupied": occupies, "reports": reports, "running": running}):
@@ -58,7 +73,6 @@ def command(directory: Path, trash: bool, wide: bool) -> None:
 def _of_repository(repository: Repository, *, trash: bool) -> Shown:
     """Return the revisions of a repository."""
     from backy.answers.space import held_by
-    from backy.cli.groups import Shown
     from backy.retention.purge import KEPT, leftovers
 
     everything, damaged = repository.records.survey(trash=True)
@@ -86,3 +100,23 @@ def _remarks(revision: Revision) -> Iterator[str]:
         yield f"revision {revision.id} {revision.shrunk.to(revision.size)}"
     if revision.consistency == "none":
         yield f"{revision.id} is torn: its parts are of different times, for the source was written to meanwhile"
+
+
+def _of_group(group: Group, *, trash: bool) -> Shown:
+    """Return the revisions of all disks together."""
+    whole, partial, damaged = group.survey()
+    disks = [group.directory / name for name in group.names()]
+    found = [one for one in whole if one.forgotten == {trash}]
+    problems = [*map(str, damaged), *(one.lacking for one in partial)]
+    problems += [one.state_problem for each in found for one in each.members.values() if one.state_problem]
+    total = f"{counted(len(found), 'revision')} of {counted(len(disks), 'disk')} in"
+    return Shown(disks, [one.revision for one in found], {"revisions": [*map(_details, found)]}, total, [], problems)
+
+
+def _details(found: Together) -> dict[str, Any]:
+    revision = found.revision
+    return {
+        **chosen(revision, "id", "seq", "timestamp", "tags"),
+        "disks": {name: {"size": one.size, "consistency": one.consistency} for name, one in found.members.items()},
+        **chosen(revision, "stall", "trust"),
+    }
