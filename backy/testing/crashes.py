@@ -228,6 +228,19 @@ def _durable(operations: Sequence[Operation]) -> set[int]:
     for end, sync in enumerate(operations):
         if isinstance(sync, Sync):
             durable.update(
-                index for index in range(end) if sync.number is None or sync.number in operations[index].touches
+                index for index in range(end) if sync.number is None or sync.number in _touched(operations[index])
             )
     return durable
+
+
+def _touched(operation: Operation) -> tuple[int, ...]:
+    """Return the numbers of the nodes that an operation changes. Syncing one of them makes it durable."""
+    match operation:
+        case Change(number=number):
+            return (number,)
+        case Rename(former=(former, _), entry=(folder, _)):
+            # A journal has either both halves or none, so syncing one folder makes both durable.
+            return former, folder
+        case Enter(entry=(folder, _)) | Remove(entry=(folder, _)):
+            return (folder,)
+    return ()

@@ -1,8 +1,8 @@
 """Records every call by which this process changes a directory, and makes some of them fail.
 
 A recording replaces functions of `os`, ioctl(FICLONE), and the calls that `backy.durable` adds to them, while it
-runs. It sees Python code in all threads, but neither other processes nor libraries written in C. At its end it replays
-all operations in memory and compares the result with the directory, so that a change that it did not see is an error.
+runs. It sees Python code in all threads, but neither other processes nor libraries written in C. It does all operations
+in memory as well, and compares the result with the directory in the end: a change that it did not see is an error.
 A clone is recorded as a write of all its content, a hole as a write of zeroes.
 """
 
@@ -95,11 +95,8 @@ class Recording:
             self.blobs.append(dict(self._elsewhere))
 
     def check(self) -> None:
-        """Replay all operations on `before`; raise IncompleteRecordingError if the result is not the directory."""
-        tree = self.before.copy()
-        for operation in self.operations:
-            operation.apply(tree)
-        if missed := tree.differences(Tree.read(self.directory)):
+        """Raise IncompleteRecordingError if the directory is not what the operations have made of `before`."""
+        if missed := self._now.differences(Tree.read(self.directory)):
             raise IncompleteRecordingError(f"changed by a call that is not recorded: {', '.join(missed)}")
 
     # calls with descriptors -------------------------------------------------------------------------------------------

@@ -128,11 +128,6 @@ class Tree:
 class Operation:
     """A call that changed something or synced it."""
 
-    @property
-    def touches(self) -> tuple[int, ...]:
-        """Numbers of the nodes that it changes. Syncing one of them makes the operation durable."""
-        return ()
-
     def apply(self, tree: Tree) -> None:
         """Apply the operation to `tree`. Leave the tree as it is if it lacks the node or the name."""
 
@@ -145,11 +140,6 @@ class Enter(Operation):
     number: int
     node: Node | None = None
     """The new node; None if there is one already, as for link."""
-
-    @property
-    def touches(self) -> tuple[int, ...]:
-        """The folder."""
-        return (self.entry[0],)
 
     def make(self, tree: Tree) -> None:
         """Make the node without its name."""
@@ -168,11 +158,6 @@ class Remove(Operation):
 
     entry: Entry
 
-    @property
-    def touches(self) -> tuple[int, ...]:
-        """The folder."""
-        return (self.entry[0],)
-
     def apply(self, tree: Tree) -> None:
         """Remove the name."""
         # It may not be there: the operation that added it can be lost in a crash that this one survived.
@@ -187,12 +172,6 @@ class Rename(Operation):
     entry: Entry
     number: int
 
-    @property
-    def touches(self) -> tuple[int, ...]:
-        """Both folders."""
-        # A journal has either both halves or none, so syncing one folder makes both durable.
-        return self.former[0], self.entry[0]
-
     def apply(self, tree: Tree) -> None:
         """Rename the node."""
         # After lost operations the old name may belong to another node, which stays.
@@ -206,11 +185,6 @@ class Change(Operation):
     """An operation on the content or the mode of a file."""
 
     number: int
-
-    @property
-    def touches(self) -> tuple[int, ...]:
-        """The file."""
-        return (self.number,)
 
     def apply(self, tree: Tree) -> None:
         """Apply the change."""
