@@ -5,7 +5,7 @@ import threading
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from backy.api import CHUNK_SIZE, Extent, ImageWriter, Progress, Snapshot, chunk_count
+from backy.api import CHUNK_SIZE, Extent, ImageWriter, Parallel, Progress, Snapshot, chunk_count
 from backy.errors import SourceError
 from backy.image.chunkmap import ZERO, ChunkMap, entry
 from backy.image.spans import spans, whole
@@ -21,6 +21,8 @@ class Unhinted:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
+        if isinstance(snapshot, Parallel):
+            self.parallel = snapshot.parallel
 
     @property
     def size(self) -> int:

@@ -22,7 +22,7 @@ from backy.restore.restore import restore
 from backy.retention.purge import purge
 from backy.scrubbing.scrub import Scrub
 from backy.testing.laboratory import Laboratory, patterned
-from backy.testing.memory import MemoryImage
+from backy.testing.memory import MemoryImage, MemoryRepository
 
 ANOTHER = "anotherstore"
 
@@ -370,12 +370,16 @@ def test_a_storage_says_how_many_threads_work_for_it(
     assert used[0] == threads
 
 
+@pytest.mark.parametrize("first", [False, True], ids=["changes", "the first backup"])
 def test_a_snapshot_says_how_many_threads_read_it_and_a_target_how_many_write(
-    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
     used = []
     monkeypatch.setattr("backy.system.parallel.ThreadPoolExecutor", counting(used))
     repository = laboratory.open()
+    if first:
+        repository = MemoryRepository.make(tmp_path / "new")
+        repository.memory.content = laboratory.content
     Added(repository, parallel=3)
 
     class Image(MemoryImage):
