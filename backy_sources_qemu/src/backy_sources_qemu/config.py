@@ -1,6 +1,7 @@
 """The sections `source` of jobs, and how disks are named on the command line."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
@@ -93,3 +94,9 @@ def parse_disk(words: str) -> dict[str, str]:
     if slash and re.fullmatch(r"[a-z]{1,8}[0-9]{0,3}", disk) and re.fullmatch(r"[^/\s-][^/\s]*", domain):
         return {"domain": domain, "disk": disk}
     raise ConfigError(f"'{words}' names no disk: write {FORMS}")
+
+
+def check_options(options: Mapping[str, str]) -> None:
+    """Raise ConfigError if there are options: these targets have none."""
+    if options:
+        raise ConfigError(f"there is no option '{next(iter(options))}' for this target; it has none")

@@ -8,9 +8,8 @@ from backy.api import Config, ConfigError, Job, RestoreTarget, Snapshot, Source,
 from backy.config import typed
 from backy.hookspecs import hookimpl
 from backy_sources_qemu import domains, image, machine
-from backy_sources_qemu.config import QemuConfig, parse_disk
+from backy_sources_qemu.config import QemuConfig, check_options, parse_disk
 from backy_sources_qemu.monitor import Command, connected, locked, place, short
-from backy_sources_qemu.target import check_options, opened_file
 
 
 class QemuSource:
@@ -126,4 +125,4 @@ def backy_restore_target(
         raise ConfigError(
             f"'{argument}' is no name of a qcow2 file, as in disk.qcow2; for a raw image name its path alone"
         )
-    return opened_file(Path(argument), size, force=force)
+    return image.restored(Path(argument), size, force=force)

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 
-from backy.api import Consistency, Extent, SourceError
+from backy.api import Consistency, Extent, SourceError, TargetError
 from backy.debian import debian_modules
+from backy.errors import raising
 from backy.extents import joined
 
 ALLOCATION: Final = "base:allocation"
@@ -15,9 +16,11 @@ _ZERO: Final = 2
 _DIRTY: Final = 1
 """Flag of `qemu:dirty-bitmap`: the range was written to."""
 # the protocol has 32 bits for a length
-_STEP: Final = 2**31
+_ASKED: Final = 2**31
 """Bytes of the range whose status is asked for at a time."""
-PIECE: Final = 2**25
+_ZEROED: Final = 2**30
+"""Bytes that are zeroed at a time."""
+_PIECE: Final = 2**25
 """Bytes that any server reads and writes at a time."""
 
 
@@ -78,7 +81,7 @@ class Export:
         start = offset - offset % self.block
         end = min(-(-(offset + length) // self.block) * self.block, self.size)
         with self.told():
-            pieces = [self.handle.pread(min(PIECE, end - at), at) for at in range(start, end, PIECE)]
+            pieces = [self.handle.pread(min(_PIECE, end - at), at) for at in range(start, end, _PIECE)]
         return b"".join(pieces)[offset - start :][:length]
 
     def extents(self) -> Iterator[Extent]:
@@ -121,7 +124,7 @@ class Export:
                 found.extend(entries)
 
         with self.told():
-            self.handle.block_status(min(_STEP, self.size - position), position, note)
+            self.handle.block_status(min(_ASKED, self.size - position), position, note)
         if not any(found[::2]):
             raise SourceError(f"{self.what}: the NBD server tells nothing of {context} at {position}")
         return list(zip(found[::2], found[1::2], strict=True))
@@ -170,3 +173,42 @@ def _told(what: str, explain: Callable[[str], str] = str) -> Iterator[None]:
         yield
     except nbd.Error as error:
         raise SourceError(explain(f"{what}: {' '.join(error.string.split())}")) from error
+
+
+class ExportTarget:
+    """A writable export. Several threads may write. `is_empty` tells that it reads as zeroes."""
+
+    def __init__(self, opened: Export, *, is_empty: bool) -> None:
+        self._export = opened
+        self._is_empty = is_empty
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        """Write all of `data`."""
+        read, block = self._export.pread, self._export.block
+        head, tail = offset % block, -(offset + len(data)) % block
+        with raising(TargetError, self._export.what), self._export.told():
+            if head or tail:
+                data = read(offset - head, head) + data + read(offset + len(data), tail)
+            for at in range(0, len(data), _PIECE):
+                self._export.handle.pwrite(data[at : at + _PIECE], offset - head + at)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range read as zeroes. What is empty stays so."""
+        if self._is_empty:
+            return
+        end, block = offset + length, self._export.block
+        while offset < end:
+            whole = 0 if offset % block else min(end - offset, _ZEROED) // block * block
+            with raising(TargetError, self._export.what), self._export.told():
+                if whole and self._export.handle.can_zero():
+                    self._export.handle.zero(whole, offset)
+                else:
+                    whole = min(_PIECE, end - offset)
+                    self.pwrite(bytes(whole), offset)
+            offset += whole
+
+    def finish(self) -> None:
+        """Make everything durable."""
+        with raising(TargetError, self._export.what), self._export.told():
+            if self._export.handle.can_flush():
+                self._export.handle.flush()

@@ -1,21 +1,25 @@
-"""Backs up the image of a machine that is shut down, through qemu-nbd.
+"""Backs up the image of a machine that is shut down, and restores to one that is made, both through qemu-nbd.
 
 qemu-nbd has the locks of QEMU on the image, so no machine can be started with a qcow2 image meanwhile. A machine that
 is started with a raw one, and whatever else writes to an image, is noticed.
 """
 
+import errno
+import fcntl
 import json
 import logging
 import os
 import re
+import stat
+import struct
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from backy.api import Consistency, SourceBusyError, SourceError
-from backy.durable import closed_at_end
+from backy.api import Consistency, RestoreTarget, SourceBusyError, SourceError, TargetError
+from backy.durable import closed_at_end, sync_folder
 from backy.errors import raising, warned
 from backy_sources_file import WriteWatch
 from backy_sources_qemu import export
@@ -24,7 +28,9 @@ from backy_sources_qemu.config import Format
 from backy_sources_qemu.scratch import make_marked, run
 
 log = logging.getLogger(__name__)
-_MAGIC = b"QFI\xfb"
+_MAGIC: Final = b"QFI\xfb"
+_QEMU_LOCKS: Final = struct.Struct("hhqqi4x").pack(fcntl.F_WRLCK, os.SEEK_SET, 100, 104, 0)
+"""struct flock for the bytes on which QEMU has locks while it has an image open (block/file-posix.c)."""
 
 
 class Image(NamedTuple):
@@ -177,3 +183,68 @@ def _worst(watches: Sequence[WriteWatch], *, is_elsewhere: bool) -> Consistency:
     """Return what an image is like that consists of several files, some of which may be out of sight."""
     found = {watch.consistency for watch in watches} | ({"unknown"} if is_elsewhere else set[str]())
     return next(word for word in ("none", "unknown", "crash") if word in found)
+
+
+@contextmanager
+def restored(path: Path, size: int, *, force: bool) -> Iterator[RestoreTarget]:
+    """Make a qcow2 file, which gets its name when it is complete. Replace an existing one if `force` is set.
+
+    Raises:
+        TargetError: the file exists, is in use, or can not be made.
+    """
+    what, part = f"target {path}", path.with_name(f"{path.name}.incomplete")
+    with ExitStack() as stack:
+        with raising(TargetError, what):
+            existing = _kept_away(stack, what, path, force=force)
+            made = _make(part, existing)
+            stack.callback(os.close, made)
+        try:
+            with ExitStack() as served:
+                with raising(TargetError, what):
+                    # QEMU takes whole sectors
+                    run(what, "qemu-img", "create", "-q", "-f", "qcow2", str(part), str(-(-size // 512) * 512))
+                    server = ["qemu-nbd", "-f", "qcow2", str(part)]
+                    opened = served.enter_context(export.opened(what, server))
+                yield export.ExportTarget(opened, is_empty=True)
+            with raising(TargetError, what):
+                os.fsync(made)
+                part.rename(path)
+                sync_folder(path.parent)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def _kept_away(stack: ExitStack, what: str, path: Path, *, force: bool) -> int | None:
+    """Open an existing file, and keep QEMU away from it until `stack` ends; return None if there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    stack.callback(os.close, descriptor)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise TargetError(f"{what} is no file; 'nbd:' and paths are other targets")
+    if not force:
+        raise TargetError(f"{what} exists already; --force replaces it")
+    try:
+        # looking alone would leave QEMU the time of the restore to open it
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _QEMU_LOCKS)
+    except OSError as error:
+        # where locks are not supported, QEMU has none either
+        if error.errno in {errno.EAGAIN, errno.EACCES}:
+            raise TargetError(f"{what} is in use: a running QEMU has it open; shut the machine down first") from error
+    return descriptor
+
+
+def _make(part: Path, existing: int | None) -> int:
+    """Make a file that is not complete yet, with owner and mode of the one that it will replace."""
+    try:
+        made = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        raise TargetError(f"{part} exists: unless another restore writes to it now, remove it") from None
+    if existing is not None:
+        status = os.fstat(existing)
+        with suppress(PermissionError):
+            os.fchown(made, status.st_uid, status.st_gid)
+        os.fchmod(made, stat.S_IMODE(status.st_mode))
+    return made

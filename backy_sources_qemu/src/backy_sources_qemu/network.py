@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-from backy.api import Config, ConfigError, Consistency, Job, RestoreTarget, Snapshot, Source
+from backy.api import Config, ConfigError, Consistency, Job, RestoreTarget, Snapshot, Source, TargetError
 from backy.config import typed
+from backy.errors import raising
 from backy.hookspecs import hookimpl
 from backy_sources_qemu import export
-from backy_sources_qemu.config import NbdConfig, check_uri
-from backy_sources_qemu.target import check_options, opened_export
+from backy_sources_qemu.config import NbdConfig, check_options, check_uri
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,30 @@ class NbdSource:
                 log.warning("%s is read in full: its server has no bitmap '%s'", what, bitmap)
                 opened.bitmap = None
             yield opened
+
+
+@contextmanager
+def opened_export(uri: str, size: int, *, force: bool) -> Iterator[RestoreTarget]:
+    """Open an export. Replace what is in it if `force` is set.
+
+    Raises:
+        TargetError: it can not be reached or written, is too small, or has data.
+    """
+    what = f"target {uri}"
+    with ExitStack() as stack:
+        with raising(TargetError, what):
+            opened = stack.enter_context(export.opened(what, uri))
+            if opened.handle.is_read_only():
+                raise TargetError(f"{what} is read-only")
+            if opened.size < size:
+                raise TargetError(f"{what} has {opened.size} bytes, and the image has {size}")
+            is_empty = not any(extent.data for extent in opened.extents())
+        if not is_empty and not force:
+            raise TargetError(f"{what} has data, or does not tell that it has none; --force replaces all of it")
+        target = export.ExportTarget(opened, is_empty=is_empty)
+        # what is behind the image may be another machine's
+        target.zero(size, opened.size - size)
+        yield target
 
 
 @hookimpl
