@@ -16,12 +16,14 @@ from typing import NamedTuple
 from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
 from backy.image.chunkmap import ZERO
+from backy.image.stored import StoredImage
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.system.locking import PURGE_LOCK, shared
 from backy.system.parallel import keep_freed_memory, processor_count
 
 log = logging.getLogger(__name__)
+_ZEROES = bytes(CHUNK_SIZE)
 
 
 class ChunkCache:
@@ -90,7 +92,7 @@ class ImageFile(NamedTuple):
     revision: Revision
 
 
-class OpenImage:
+class OpenImage(StoredImage):
     """A revision that is open for reading. It holds no lock, so that no purge waits for a mount.
 
     A chunk that fails its check is read a second time, while no purge runs and from the storage that keeps the revision
@@ -104,41 +106,35 @@ class OpenImage:
         self._reported: set[bytes] = set()
         # a `with` in two methods: the storage's files stay open until `close`
         self._resources = ExitStack()
-        self._image = self._resources.enter_context(repository.open_image(revision))
-        self.chunks = self._image.chunks
+        opened = self._resources.enter_context(repository.open_image(revision))
+        super().__init__(opened.chunks, opened.reader)
 
     def close(self) -> None:
         """Close the storage's files."""
         self._resources.close()
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return `length` bytes at `offset`, fewer at the end of the image.
-
-        Raises:
-            OSError: ESTALE if the revision was removed, EIO if a chunk is damaged.
-        """
-        end = min(offset + length, self.chunks.size)
-        pieces = []
-        while offset < end:
-            index, start = divmod(offset, CHUNK_SIZE)
-            pieces.append(self._piece(index, start, min(start + end - offset, CHUNK_SIZE)))
-            offset += len(pieces[-1])
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        """Return `length` bytes at `offset`, fewer at the end of the image. Raises as `chunk`."""
+        return self.pread(offset, min(length, self.size - offset)) if offset < self.size else b""
 
     def fetch(self, index: int) -> None:
         """Begin to read chunk `index` into the cache; do nothing behind the end of the image."""
         if index < len(self.chunks) and self.chunks[index] != ZERO:
             self._cache.get(self.chunks[index], lambda: self._load(index))
 
-    def _piece(self, index: int, start: int, stop: int) -> bytes:
-        chunk_id = self.chunks[index]
-        if chunk_id == ZERO:
-            return bytes(stop - start)
-        return self._cache.get(chunk_id, lambda: self._load(index)).result()[start:stop]
+    def chunk(self, index: int) -> bytes:
+        """Return chunk `index`, which the cache has or gets.
+
+        Raises:
+            OSError: ESTALE if the revision was removed, EIO if the chunk is damaged.
+        """
+        if self.chunks[index] == ZERO:
+            return _ZEROES[: self.chunks.length(index)]
+        return self._cache.get(self.chunks[index], lambda: self._load(index)).result()
 
     def _load(self, index: int) -> bytes:
         try:
-            return self._image.chunk(index)
+            return super().chunk(index)
         except (BackyError, OSError):
             pass  # the second look decides; leaving the block frees the 4 MiB of evidence that the error holds
         try:

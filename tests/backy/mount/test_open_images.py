@@ -202,7 +202,7 @@ def test_a_delta_that_a_purge_removes_for_a_full_chunk_is_no_damage(
     changed = Backup(repository, ("daily",)).run()
     (delta,) = repository.directory.glob("chunks/??/*.delta")
     opened = OpenImage(repository, changed, cache)
-    reader = opened._image.reader
+    reader = opened.reader
     read = reader.read
 
     def too_late(index: int, identity: bytes) -> bytes:
