@@ -8,13 +8,14 @@ at any time. The new repository is made in `backy-3/NAME/`. When it is complete,
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from backy.durable import closed_at_end, names_in, refuse_links, sync_file_system_of, sync_folder
-from backy.errors import BackyError, RepositoryBusyError
-from backy_upgrade.records import CONFIG, is_old
+from backy.errors import BackyError, DamageError, RepositoryBusyError
+from backy_upgrade.images import SUFFIX, ChunkedImage
+from backy_upgrade.records import CONFIG, is_old, old_revisions
 
 LOCKS = (".backup", ".purge")
 """Locks of backy 2, and of backy 3."""
@@ -123,6 +124,35 @@ class Places:
             keep_restores_away()
             shutil.rmtree(self.farm)
         return f"{self.top.name}: what backy 2 had is removed"
+
+    def reclaim(self, revision_ids: Collection[str]) -> None:
+        """Remove revisions of backy 2, and the chunks that no other one needs.
+
+        Raises:
+            BackyError: nobody knows what the others need; nothing is removed.
+        """
+        old, needed = old_revisions(self.top), set()
+        try:
+            for one in old.complete:
+                if one.chunked and one.id not in revision_ids:
+                    needed |= ChunkedImage(self.top / "chunks", self.top / one.id).files()
+            if old.unreadable:
+                raise DamageError(f"{old.unreadable[0]} can not be read")  # noqa: TRY301  # told as what the others raise
+        except (DamageError, OSError) as error:
+            raise BackyError(
+                f"upgrade without '--reclaim', as nobody knows which chunks are needed: {error}"
+            ) from error
+        # what takes their place has to be on the disk
+        sync_file_system_of(self.top)
+        for folder in (self.top, self.farm):
+            # the record first: what has one is whole at any time
+            for suffix in (".rev", ".old", ""):
+                for name in revision_ids:
+                    (folder / f"{name}{suffix}").unlink(missing_ok=True)
+                sync_folder(folder)
+            for path in (folder / "chunks").rglob(f"*{SUFFIX}"):
+                if path.name not in needed:
+                    path.unlink()
 
 
 def _link(source: Path, target: Path, names: Iterable[str]) -> None:

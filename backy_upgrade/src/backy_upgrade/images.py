@@ -1,10 +1,13 @@
-"""Images of backy 2: chunks that LZO compressed, and raw files. What of them is lost reads as zeroes, and is told."""
+"""Images of backy 2: chunks that LZO compressed, and raw files; and the space that they take.
+
+What of them is lost reads as zeroes, and is told.
+"""
 
 import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +19,7 @@ from backy.api import CHUNK_SIZE, LARGEST_IMAGE, Extent, Image, chunk_count
 from backy.durable import closed_at_end, open_regular, read_file
 from backy.errors import DamageError
 from backy.extents import joined
-from backy_upgrade.records import OldRevision
+from backy_upgrade.records import OldRevision, old_revisions
 
 ID = 16
 """Bytes of the id of a chunk."""
@@ -182,3 +185,21 @@ def path_of(directory: Path, revision: OldRevision) -> Path:
     # what backy 2 was about to convert still lies there
     aside = directory / f"{revision.id}.old"
     return aside if not revision.chunked and aside.exists() else directory / revision.id
+
+
+def space_of(directory: Path, storage: str) -> tuple[int, int]:
+    """Return the bytes that the images of backy 2 take on the disk, and those that new ones take at most, or nearly."""
+    taken: dict[str, int] = {}
+    for revision in old_revisions(directory).complete:
+        taken[revision.id] = _taken(path_of(directory, revision))
+        # what can not be read, the upgrade tells
+        with suppress(DamageError, OSError), opened(directory, revision) as image:
+            if isinstance(image, ChunkedImage):
+                taken |= {one: _taken(image.path(one)) for one in image.files() - taken.keys()}
+    # zstd makes less of a chunk than LZO does
+    unpacked = sum(CHUNK_SIZE - size for name, size in taken.items() if name.endswith(SUFFIX) and storage == "cow")
+    return sum(taken.values()), sum(taken.values()) + unpacked
+
+
+def _taken(path: Path) -> int:
+    return path.stat().st_blocks * 512 if path.exists() else 0

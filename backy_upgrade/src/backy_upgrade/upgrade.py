@@ -17,9 +17,8 @@ from backy.errors import DamageError
 from backy.importing import Original, distrust_revision, import_image, make_repository
 from backy.reading import open_repository
 from backy_upgrade.farm import Places
-from backy_upgrade.images import OldImage, opened
+from backy_upgrade.images import OldImage, opened, space_of
 from backy_upgrade.records import CONFIG, OldRevision, counted, load, old_revisions, sections
-from backy_upgrade.space import reclaim, space_of
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ class Upgrade:
         # again, if that was interrupted, whatever is wanted now: records go first, and leave what nobody knows
         gone = have.keys() - needed
         if gone and (self.reclaim or any((self.places.top / name).exists() for name in gone)):
-            reclaim(self.places, gone)
+            self.places.reclaim(gone)
         for number, revision in enumerate(revisions, 1):
             click.echo(f"{self.places.top.name}: revision {number} of {len(revisions)}, {revision.id}", err=True)
             try:
@@ -102,7 +101,7 @@ class Upgrade:
             # of a damaged one, backy 2 may have more; a distrusted one is told as such by nothing else yet
             if self.reclaim and have[revision.id].trust != "wrong" and revision.trust != "distrusted":
                 needed.discard(revision.id)
-                reclaim(self.places, have.keys() - needed)
+                self.places.reclaim(have.keys() - needed)
         # at the end: nothing is built upon a repository with doubtful ones
         for revision in revisions:
             if revision.trust == "distrusted" and revision.id in have and have[revision.id].trust != "distrusted":
