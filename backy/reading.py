@@ -99,7 +99,7 @@ class StoredRepository:
         # imported late: whoever reads only needs neither FUSE nor nbdkit
         from backy.mount.serve import Server, serve_nbd
 
-        serve_nbd(self._repository, self._revision(revision_id), Server(None, writable, _SERVER_CACHE), ready)
+        serve_nbd(self._repository, self._revision(revision_id), Server(writable, _SERVER_CACHE), ready)
 
     def _revision(self, revision_id: str) -> Revision:
         # the id comes from outside, and becomes part of a path

@@ -103,9 +103,16 @@ def _log_to_system() -> None:
     logging.getLogger().addHandler(handler)
 
 
-class Address(NamedTuple):
-    """The address of the server: a Unix socket, or a host and a port."""
+class Server(NamedTuple):
+    """The settings of a server, which listens at a Unix socket, or at a host and a port.
 
+    With neither socket nor host, it listens at a socket in a folder of this user only.
+    """
+
+    writable: bool
+    """Whether clients may write. Writes go to a temporary file of nbdkit and are lost at the end."""
+    cache: int
+    """Bytes of memory for chunks that were read lately."""
     socket: Path | None = None
     host: str = ""
     port: int = PORT
@@ -125,17 +132,6 @@ class Address(NamedTuple):
         return ["--ipaddr", self.host, "--port", str(self.port)]
 
 
-class Server(NamedTuple):
-    """The settings of a server."""
-
-    address: Address | None
-    """The address; None for a socket in a folder of this user only."""
-    writable: bool
-    """Whether clients may write. Writes go to a temporary file of nbdkit and are lost at the end."""
-    cache: int
-    """Bytes of memory for chunks that were read lately."""
-
-
 def serve_nbd(repository: Repository, revision: Revision, server: Server, ready: Callable[[str], None]) -> None:
     """Serve a revision until SIGTERM or Ctrl-C; call `ready` with the URI when clients can connect.
 
@@ -146,14 +142,15 @@ def serve_nbd(repository: Repository, revision: Revision, server: Server, ready:
         raise BackyError("there is no nbdkit; Debian has it in the package 'nbdkit'")
     clean_up()
     # A machine may run from the image. The lock prevents that a purge takes its data away after a forget.
-    with _folder() as folder, shared(repository.directory, PURGE_LOCK), _socket(server.address):
+    with _folder() as folder, shared(repository.directory, PURGE_LOCK), _socket(server.socket):
         (folder / "mount").mkdir()
         single = Single(ImageFile(repository, repository.records.current(revision)))
-        address = server.address or Address(folder / "socket")
+        if not server.host:
+            server = server._replace(socket=server.socket or folder / "socket")
         kind = ["--filter=cow"] if server.writable else ["--readonly"]
         image = folder / "mount" / revision.id
-        arguments = [*address.options, *kind, "file", f"file={image}"]
-        with _Program(folder, arguments, lambda: ready(address.uri)) as nbdkit:
+        arguments = [*server.options, *kind, "file", f"file={image}"]
+        with _Program(folder, arguments, lambda: ready(server.uri)) as nbdkit:
             serve(single, folder / "mount", cache=server.cache, foreground=True, began=nbdkit.begin)
 
 
@@ -193,13 +190,12 @@ def clean_up() -> None:
 
 
 @contextmanager
-def _socket(address: Address | None) -> Iterator[None]:
+def _socket(path: Path | None) -> Iterator[None]:
     """Take over the place of a socket that nobody listens at, and remove it at the end.
 
     Raises:
         TargetError: somebody listens there, or it is no socket.
     """
-    path = address.socket if address else None
     if path is None:
         yield
         return

@@ -30,8 +30,6 @@ from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 
 log = logging.getLogger(__name__)
-BY_DATE = "by-date"
-BY_TAG = "by-tag"
 _LONGEST_NAME = 255
 """Bytes of the longest file name on Linux."""
 
@@ -92,7 +90,7 @@ class Tree:
     def _root(self) -> list[str]:
         history = self._history()
         last = [LAST] if self._newest(None) else []
-        return [BY_DATE, BY_TAG, *last, *(revision.id for revision in history)]
+        return ["by-date", "by-tag", *last, *(revision.id for revision in history)]
 
     def _tags(self) -> list[str]:
         return sorted({folder for revision in self._history() for folder in _folders(revision)})

@@ -36,16 +36,14 @@ def command(
     never changed. There is neither a password nor encryption: listen only where everybody who can connect may read the
     disk. Needs FUSE and nbdkit. Nothing is purged meanwhile.
     """
-    from backy.mount.serve import PORT, Address, Server, serve_nbd
+    from backy.mount.serve import PORT, Server, serve_nbd
     from backy.repository.repository import Repository
 
     if socket is not None and (host is not None or port is not None):
         raise click.UsageError("--socket, or --host and --port: not both")
-    address = None  # a socket in a folder that only this user gets to
-    if socket is not None:
-        address = Address(socket.absolute())  # nbdkit runs in another folder
-    elif host is not None or port is not None:
-        address = Address(host=host or "127.0.0.1", port=port or PORT)
+    # without any of these, the socket is in a folder that only this user gets to; nbdkit runs in another folder
+    host = host or ("" if port is None else "127.0.0.1")
+    server = Server(writable, cache * 2**20, socket and socket.absolute(), host, port or PORT)
     repository = Repository.open(directory)
     revision = repository.records.select_image(specification)
-    serve_nbd(repository, revision, Server(address, writable, cache * 2**20), echoing())
+    serve_nbd(repository, revision, server, echoing())
