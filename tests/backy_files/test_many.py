@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import logging
 import os
 import random
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,16 +54,16 @@ SHAPES = [
 ]
 
 
-def tree(top: Path) -> None:
-    """Make what a kernel lays out in different ways."""
+def tree(top: Path, far: int = 40 * MIB) -> None:
+    """Make what a kernel lays out in different ways, and something far behind holes."""
     chance = random.Random(5)
     for name, size in (("empty", 0), ("tiny", 50), ("small", 3000), ("middle", 70_000), ("large", 2 * MIB + 1)):
         (top / name).write_bytes(chance.randbytes(size))
     with (top / "holes").open("wb") as file:
-        for place in (0, 100_000, 5 * MIB, 40 * MIB):
+        for place in (0, 100_000, far // 8, far):
             file.seek(place)
             file.write(chance.randbytes(5000))
-        file.truncate(50 * MIB)
+        file.truncate(far * 5 // 4)
     os.truncate(top / "empty", 300_000)
     (top / "folder/deep").mkdir(parents=True)
     for number in range(300):
@@ -86,15 +88,15 @@ def compare(copied: Path, source: Path) -> None:
     assert (copied / "folder/deep/same").samefile(copied / "tiny")
 
 
-def made(image: Path, words: str, size: int, source: Path) -> Path:
-    """Make a file system with a tree in it."""
+def made(image: Path, words: str, size: int, source: Path, fill: Callable[[Path], None] = tree) -> Path:
+    """Make a file system with a tree in it, which `source` has, too."""
     kind, *options = words.split()
     quiet = [f"mkfs.{kind}", *(["-f"] if kind == "btrfs" else []), "-q", *options]
     # mkfs cuts off a hole at the end of a file if it may put files into inodes
     if kind.startswith("ext") and "inline_data" not in words:
         return make(image, size, *quiet, "-d", str(source))
     if "crc=0" not in words:
-        return make(image, size, *quiet, fill=tree)
+        return make(image, size, *quiet, fill=fill)
     # new kernels do not know it any more, and that of Debian 12 does
     run("tar", "-C", source, "--sparse", "-cf", image.with_suffix(".tar"), ".")
     guestfish(make(image, size, *quiet), "-m", "/dev/sda", "tar-in", image.with_suffix(".tar"), "/")
@@ -186,70 +188,86 @@ BROKEN = [
     ("xfs -f", 320),
     ("btrfs --mixed", 64),
 ]
-SUMS = r"""find . -type f -exec sha256sum -z {} + 2>/run/sums-errors"""
+SUMS = r"""find . -type f -size -200000000c -exec sha256sum -z {} + 2>/run/sums-errors"""
+LIMIT = 60
+"""Seconds in which a broken file system has to give some sign; users wait for 300."""
+log = logging.getLogger(__name__)
 
 
-def broken(image: Path, number: int) -> Path:
+def broken(image: Path, number: int) -> None:
     """Change some of what is no zero in an image, most of all at its beginning."""
     chance = random.Random(number)
     with image.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        for _change in range(chance.choice([1, 3, 10, 50])):
+        changes = chance.choice([1, 3, 10, 50])
+        while changes:
             place = chance.randrange(1024, chance.choice([4096, 65536, 2 * MIB, size]))
             file.seek(place)
             if any(data := file.read(chance.choice([1, 4, 64, 512]))):
                 file.seek(place)
                 file.write(chance.choice([bytes(len(data)), b"\xff" * len(data), chance.randbytes(len(data))]))
-    return image
+                changes -= 1
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("first", range(0, 300, 15))
+@pytest.mark.parametrize("first", range(0, 300, 30))
 def test_broken_file_systems_are_never_taken_for_sound_ones(
-    first: int, tmp_path: Path, caplog: pytest.LogCaptureFixture, record_property: Callable[[str, object], None]
+    first: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.CRITICAL)
+    # some of them have very much to warn of
+    caplog.set_level(logging.CRITICAL, "backy_files")
+    caplog.set_level(logging.INFO, __name__)
     (tmp_path / "source").mkdir()
-    tree(tmp_path / "source")
-    images = [
-        broken(made(tmp_path / f"{number}.img", *BROKEN[number % len(BROKEN)], tmp_path / "source"), number)
-        for number in range(first, first + 15)
-    ]
+    fill = functools.partial(tree, far=4 * MIB)
+    fill(tmp_path / "source")
+    # the last one is sound, and has to be read whatever the others did to the machine
+    names = [*map(str, range(first, first + 30)), "sound"]
+    shapes = [BROKEN[number % len(BROKEN)] for number in range(len(names))]
+    images = [made(tmp_path / f"{n}.img", *s, tmp_path / "source", fill) for n, s in zip(names, shapes, strict=True)]
+    for number in range(30):
+        broken(images[number], first + number)
     directory = backed_up(disk(tmp_path / "disk", images), tmp_path / "vm")
     (tmp_path / "copies").mkdir()
     before = set(tmp_path.iterdir())
-    seen, left = list[str](), list(range(1, 16))
+    outcome, left = "", list(range(1, len(images) + 1))
     while left:
         # one that ends the machine costs the others nothing but a new one
         with opened(directory, revision="last", partition="", key_file=None) as guest:
+            guest.patience = LIMIT
             while left:
-                number = left.pop(0)
-                seen.append(tried(guest, number, tmp_path / "copies" / str(number)))
-                if seen[-1] == "refused" and not answers(guest):
+                number, begun = left.pop(0), time.monotonic()
+                outcome = tried(guest, number, tmp_path / "copies" / str(number))
+                took = time.monotonic() - begun
+                log.info("%s (%s): %s after %.1f s", names[number - 1], shapes[number - 1][0], outcome, took)
+                assert took < 3 * LIMIT
+                if outcome.startswith("refused") and not answers(guest):
                     break
+    assert outcome == "copied"
     assert set(tmp_path.iterdir()) == before
-    for outcome in ("copied", "told", "refused"):
-        record_property(outcome, seen.count(outcome))
 
 
 def tried(guest: Guest, number: int, target: Path) -> str:
-    """Copy all of a partition; if that is told to be a success, it has what the kernel in the machine has."""
+    """Copy all of a partition; what is told to be a success is what the kernel in the machine has."""
     try:
         guest.mount(f"/dev/sda{number}")
         problems = copy(guest, "/", target)
-        summed, errors = guest.script("/", SUMS)
-    except BackyError:
-        return "refused"
-    assert errors == []
-    if problems:
-        return "told"
+        summed, _errors = guest.script("/", SUMS)
+    except BackyError as error:
+        return f"refused ({str(error)[:100]!r})"
+    if not target.exists():
+        return f"incomplete ({problems[0][:100]!r})"
     sums = dict(reversed(line.split("  ./", 1)) for line in os.fsdecode(summed).split("\0")[:-1])
     copied = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file() and not path.is_symlink()}
-    assert copied == set(sums)
-    for name, digest in sums.items():
+    compared = {name for name in copied if (target / name).stat().st_size < 200_000_000}
+    if problems:
+        # what is not told of is there, and as it is
+        compared = {name for name in compared | set(sums) if not any(name in problem for problem in problems)}
+    else:
+        assert compared == set(sums)
+    for name in compared:
         with (target / name).open("rb") as file:
-            assert hashlib.file_digest(file, "sha256").hexdigest() == digest
-    return "copied"
+            assert hashlib.file_digest(file, "sha256").hexdigest() == sums[name]
+    return f"told {len(problems)}" if problems else "copied"
 
 
 def answers(guest: Guest) -> bool:

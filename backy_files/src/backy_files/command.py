@@ -184,7 +184,8 @@ def mount(opening: Opened, mountpoint: Path) -> None:
         for descriptor in (0, 1, 2, sys.stdout.fileno()):
             os.dup2(null, descriptor, inheritable=False)
         os.write(ready, b"!")
-        guest.run("mount-local-run", patience=None)
+        guest.patience = None
+        guest.run("mount-local-run")
 
 
 @command.command("unmount")

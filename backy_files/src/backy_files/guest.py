@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 Sink = Callable[[bytes], object]
 _CONTAINERS: Final = re.compile(r"_member$|^(swap|crypto_LUKS|BitLocker)?$")
 """Kinds of what has no files of its own."""
-_PATIENCE: Final = 300
-"""Seconds without any sign after which a command counts as hanging: a guest can make the kernel do so."""
 _LONGEST: Final = 8000
 """Bytes of a line for guestfish, which takes what follows for another command."""
 _MOST: Final = 2**30
@@ -40,13 +38,16 @@ _NAMED: Final = re.compile(r'^/bin/tar: (".*"): ')
 class Guest:
     """A revision's disk in a virtual machine."""
 
+    patience: float | None = 300
+    """Seconds without any sign after which a command counts as hanging: a guest can make the kernel do so."""
+
     def __init__(self, guestfish: socket.socket, errors: BinaryIO) -> None:
         self._guestfish, self._errors = guestfish, errors
         # What a guest wrote can not be this mark, which nobody knows before.
         self._mark = secrets.token_hex(16).encode() + b"\n"
         self.run("run")
 
-    def run(self, *command: str, key: str = "", sink: Sink | None = None, patience: float | None = _PATIENCE) -> bytes:
+    def run(self, *command: str, key: str = "", sink: Sink | None = None) -> bytes:
         """Run a command of guestfish, with a key if it asks for one; return what it prints, or give it to a sink.
 
         Raises:
@@ -54,14 +55,14 @@ class Guest:
         """
         if len(line := " ".join([f"-{command[0]}", *map(_quoted, command[1:])])) > _LONGEST:
             raise GuestError("a path is too long for guestfish")
-        return self.type(f"{line}\n{key}", sink, patience)
+        return self.type(f"{line}\n{key}", sink)
 
-    def type(self, lines: str, sink: Sink | None = None, patience: float | None = _PATIENCE) -> bytes:
+    def type(self, lines: str, sink: Sink | None = None) -> bytes:
         """Run what somebody may type, and return what guestfish prints, or give it to a sink."""
         printed = bytearray()
         # If the process has ended, its errors tell why.
         with suppress(OSError):
-            self._guestfish.settimeout(patience)
+            self._guestfish.settimeout(self.patience)
             self._guestfish.sendall(os.fsencode(f"{lines}\necho ") + self._mark)
         while not printed.endswith(self._mark):
             try:
@@ -136,8 +137,7 @@ class Guest:
         Raises:
             GuestError: there is none, or more than one, or it is encrypted, or can not be mounted.
         """
-        plain = [device for device, kind in self.kinds.items() if not _CONTAINERS.search(kind)]
-        fitting = [device for device in plain if _is_called(device, name)]
+        fitting = [one for one, kind in self.kinds.items() if not _CONTAINERS.search(kind) and _is_called(one, name)]
         if len(fitting) != 1:
             problem = "more than one file system" if fitting else f"no file system {name or ''}".rstrip()
             names = ", ".join(f"{shown(device)} ({kind or 'unknown'})" for device, kind in self.kinds.items())
