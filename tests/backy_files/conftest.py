@@ -73,6 +73,6 @@ def backy(directory: Path, *arguments: object, check: bool = True) -> subprocess
 @pytest.fixture(scope="session", autouse=True)
 def _able() -> None:
     """Skip where there is no libguestfs, or nobody may mount what is compared with."""
-    absent = [name for name in ("guestfish", "nbdkit", "sfdisk", "mkfs.xfs") if shutil.which(name) is None]
+    absent = [name for name in ("guestfish", "nbdkit", "sfdisk", "sgdisk", "mkfs.xfs") if shutil.which(name) is None]
     if absent or os.geteuid() != 0:
         pytest.skip(f"NOT TESTED: files of guests need root and libguestfs; missing: {absent}")

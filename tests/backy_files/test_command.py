@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from backy_files import sandbox
 from backy_files.guest import opened
 from backy_files.sandbox import GuestError
 from tests.backy_files.conftest import BACKY, MIB, backed_up, backy, disk, make, run
+from tests.backy_files.images import CHANGED, before, change, logical, pooled
 
 READER = "65533"
 
@@ -64,23 +66,30 @@ def status(process: int) -> dict[str, str]:
     return {name: " ".join(value.split()) for name, _, value in (line.partition(":") for line in lines)}
 
 
-def test_what_reads_a_guest_has_no_rights_and_ends_with_backy(directory: Path) -> None:
-    command = [*BACKY, "-b", str(directory), "files", "cat", "-p", "1", "/big"]
+@pytest.mark.soak
+def test_nothing_is_left_of_a_command_that_is_killed_while_it_reads(tmp_path: Path) -> None:
+    # the thin pool hides no other volume
+    image = pooled(tmp_path, make(tmp_path / "root", 32, "mkfs.ext4", "-q", fill=fill))
+    command = [*BACKY, "-b", str(backed_up(image, tmp_path / "vm")), "files", "cat", "-p", "vg/root", "/big"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
-            children, folders = looked_at(process)
+            # nobody reads more, so that all wait
+            assert process.stdout
+            assert process.stdout.read(1000) == random.Random(3).randbytes(8 * MIB)[:1000]
+            children, places = looked_at(process)
         finally:
             process.send_signal(signal.SIGKILL)
 
+    nothing_is_left(children, places)
+
+
+def nothing_is_left(children: set[int], places: set[Path]) -> None:
     wait(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
-    wait(lambda: not any(folder.exists() for folder in folders))
+    wait(lambda: not any(place.exists() for place in places))
 
 
-def looked_at(process: subprocess.Popen[bytes]) -> tuple[set[int], set[Path]]:
-    """Look at the rights of all processes of a command that reads a file; return them, and their folders."""
-    assert process.stdout
-    # nobody reads more, so that all wait
-    assert process.stdout.read(1000) == random.Random(3).randbytes(8 * MIB)[:1000]
+def looked_at(process: subprocess.Popen[Any]) -> tuple[set[int], set[Path]]:
+    """Look at the rights of all processes of a command that reads a guest; return them, and their folders."""
     children = below(process.pid)
     readers = {child: status(child) for child in children if status(child)["Name"] == "guestfish"}
     (qemu,) = (status(child) for child in children if status(child)["Name"].startswith("qemu-system"))
@@ -90,11 +99,19 @@ def looked_at(process: subprocess.Popen[bytes]) -> tuple[set[int], set[Path]]:
         assert found["Gid"] == " ".join([READER] * 4)
         assert (found["Groups"], found["CapEff"], found["CapBnd"], found["NoNewPrivs"]) == ("", "0" * 16, "0" * 16, "1")
     assert qemu["Seccomp"] == "2"
-    words = " ".join(Path(f"/proc/{child}/cmdline").read_text() for child in children)
-    compare_rights(Path(f"/proc/{min(readers)}/environ").read_text(), words)
-    folders = {Path(name) for name in re.findall(r"/tmp/backy-(?:files|nbd)-\w+", words)}
-    assert len(folders) == 2
-    return children, folders
+    compare_rights(Path(f"/proc/{min(readers)}/environ").read_text(), words(children))
+    return children, folders(children)
+
+
+def words(children: set[int]) -> str:
+    return " ".join(Path(f"/proc/{child}/cmdline").read_text() for child in children)
+
+
+def folders(children: set[int]) -> set[Path]:
+    """Return the folders that processes have for themselves."""
+    found = {Path(name) for name in re.findall(r"/tmp/backy-(?:files|nbd)-\w+", words(children))}
+    assert len(found) == 2
+    return found
 
 
 def compare_rights(environment: str, words: str) -> None:
@@ -110,6 +127,7 @@ def compare_rights(environment: str, words: str) -> None:
     assert Path(settings["HOME"]).parent.name.startswith("backy-files-")
 
 
+@pytest.mark.soak
 def test_a_mount_ends_with_the_program_that_serves_it(directory: Path, tmp_path: Path) -> None:
     # what runs as another user can not get to the folder by its path
     (tmp_path / "closed").mkdir(mode=0o700)
@@ -121,6 +139,7 @@ def test_a_mount_ends_with_the_program_that_serves_it(directory: Path, tmp_path:
         int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if calls(path, "mount", mountpoint)
     }
     children = below(daemon)
+    places = folders(children)
     try:
         assert {"ro", "nosuid", "nodev", "default_permissions"} < set(mount[3].split(","))
         assert (mountpoint / "big").read_bytes() == random.Random(3).randbytes(8 * MIB)
@@ -134,7 +153,7 @@ def test_a_mount_ends_with_the_program_that_serves_it(directory: Path, tmp_path:
     finally:
         os.kill(daemon, signal.SIGKILL)
 
-    wait(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+    nothing_is_left(children, places)
     wait(lambda: str(mountpoint) not in Path("/proc/mounts").read_text())
     assert list(mountpoint.iterdir()) == []
 
@@ -147,37 +166,32 @@ def calls(path: Path, command: str, mountpoint: Path) -> bool:
         return False
 
 
+@pytest.mark.soak
 def test_what_changed_is_told(tmp_path: Path) -> None:
-    def before(top: Path) -> None:
-        for name in ("kept", "gone", "grown", "same size"):
-            (top / name).write_text(name)
-
     directory = backed_up(make(tmp_path / "disk", 32, "mkfs.ext4", "-q", fill=before), tmp_path / "vm")
-    (tmp_path / "disk.top").rename(tmp_path / "mounted")
-    run("mount", "-o", "loop", tmp_path / "disk", tmp_path / "mounted")
-    try:
-        (tmp_path / "mounted/new").write_text("new")
-        (tmp_path / "mounted/gone").unlink()
-        (tmp_path / "mounted/grown").write_text("longer than before")
-        times = (tmp_path / "mounted/same size").stat()
-        (tmp_path / "mounted/same size").write_text("SAME SIZE")
-        os.utime(tmp_path / "mounted/same size", ns=(times.st_atime_ns, times.st_mtime_ns))
-    finally:
-        run("umount", tmp_path / "mounted")
+    change(tmp_path / "disk")
     subprocess.run([*BACKY, "-b", str(directory), "backup", "again"], check=True, capture_output=True)
 
-    assert backy(directory, "diff", "test", "again").stdout == "- /gone\n! /grown\n+ /new\n! /same size\n"
+    assert backy(directory, "diff", "test", "again").stdout == CHANGED
 
 
-def test_guestfish_is_a_shell_for_a_file_system(directory: Path) -> None:
-    command = [*BACKY, "-b", str(directory), "files", "shell", "-p", "1"]
-    words = "cat /folder/file\n\n!id -u; printf '\\033\\n'\ntouch /new\nls /\n"
-    done = subprocess.run(command, input=words, capture_output=True, text=True, check=False)
+def test_a_shell_has_no_rights_and_ends_with_backy(tmp_path: Path) -> None:
+    command = [*BACKY, "-b", str(backed_up(logical(tmp_path), tmp_path / "vm")), "files", "shell", "-p", "6"]
+    with subprocess.Popen(command, text=True, bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdin
+            assert process.stdout
+            process.stdin.write("list-partitions\ncat /marker\n\n!id -u; printf '\\033\\n'\n")
+            expected = [*(f"/dev/sda{number}" for number in (1, 2, 3, 5, 6)), "I am 6", "", READER, "\\x1b"]
+            assert [process.stdout.readline() for _ in expected] == [f"{line}\n" for line in expected]
+            children, places = looked_at(process)
+        finally:
+            process.send_signal(signal.SIGKILL)
 
-    assert (done.returncode, done.stdout.split()) == (1, ["content", READER, "\\x1b"])
-    assert "touch: open: /new: Read-only file system" in done.stderr
+    nothing_is_left(children, places)
 
 
+@pytest.mark.soak
 def test_sectors_have_the_size_that_the_disk_has(directory: Path) -> None:
     with opened(directory, revision="last", partition="1", key_file=None) as guest:
         assert guest.kinds == {"/dev/sda": "", "/dev/sda1": "ext4", "/dev/sda2": "ext4"}
@@ -187,6 +201,7 @@ def test_sectors_have_the_size_that_the_disk_has(directory: Path) -> None:
             guest.mount("2")
 
 
+@pytest.mark.soak
 def test_what_is_encrypted_needs_its_key(tmp_path: Path) -> None:
     plain = make(tmp_path / "plain", 32, "mkfs.ext4", "-q", fill=lambda top: (top / "secret").write_text("kept"))
     secret = ["--object", "secret,id=key,data=right", "-o", "key-secret=key,iter-time=10"]

@@ -113,7 +113,8 @@ class Guest:
     @functools.cached_property
     def kinds(self) -> dict[str, str]:
         """What libguestfs calls all that may have a file system, and what there is."""
-        # `list-filesystems` would tell it all, but calls parted and sgdisk for each partition, which takes minutes
+        # `list-filesystems` would tell it all, but calls parted and sgdisk for each partition, which takes minutes. The
+        # kernel may call the machine's own disk sda: names are those of libguestfs, and known to its commands.
         commands = ("list-devices", "list-partitions", "list-md-devices", "list-dm-devices", "lvs")
         kinds = {device: self.lines("vfs-type", device)[0] for command in commands for device in self.lines(command)}
         for device in [device for device, kind in kinds.items() if kind == "btrfs"]:
