@@ -124,33 +124,35 @@ def test_file_systems_of_many_shapes_are_copied_as_they_are(tmp_path: Path) -> N
 
 TOGETHER = r"""
 set -e
+# the kernel may call the machine's own disk sda
+disk=$(echo /dev/sd?10); disk=${disk%10}
 fill() { mkfs.ext4 -q "$1"; mount "$1" /mnt; yes "$2" | head -c 1000000 > /mnt/content; umount /mnt; }
 again() { mount "$1" /mnt; yes "$2" | head -c 1000000 > /mnt/content; umount /mnt; }
 mkdir -p /mnt
 # two physical volumes
-vgcreate two /dev/sda1 /dev/sda2; lvcreate -y -i 2 -L 100M -n wide two; fill /dev/two/wide wide
+vgcreate two ${disk}1 ${disk}2; lvcreate -y -i 2 -L 100M -n wide two; fill /dev/two/wide wide
 # a thin pool, with a snapshot
-vgcreate thin /dev/sda3; lvcreate -y -L 64M -T thin/pool; lvcreate -y -V 200M -T thin/pool -n new
+vgcreate thin ${disk}3; lvcreate -y -L 64M -T thin/pool; lvcreate -y -V 200M -T thin/pool -n new
 fill /dev/thin/new old; lvcreate -y -kn -s -n old thin/new; again /dev/thin/new new
 # a snapshot as it was before thin pools
-vgcreate thick /dev/sda4; lvcreate -y -L 48M -n new thick; fill /dev/thick/new old
+vgcreate thick ${disk}4; lvcreate -y -L 48M -n new thick; fill /dev/thick/new old
 lvcreate -y -s -L 32M -n old thick/new; again /dev/thick/new new
 # RAID
-mdadm --create /dev/md7 --level=1 --raid-devices=2 --metadata=1.2 --run /dev/sda5 /dev/sda6; fill /dev/md7 raid
+mdadm --create /dev/md7 --level=1 --raid-devices=2 --metadata=1.2 --run ${disk}5 ${disk}6; fill /dev/md7 raid
 mdadm --stop /dev/md7
 # a group in what is encrypted by LUKS 2
 printf secret | cryptsetup luksFormat -q --type luks2 --pbkdf argon2id --pbkdf-memory 32768 --pbkdf-parallel 1 \
-    --pbkdf-force-iterations 4 /dev/sda7 -
-printf secret | cryptsetup open /dev/sda7 open --key-file -
+    --pbkdf-force-iterations 4 ${disk}7 -
+printf secret | cryptsetup open ${disk}7 open --key-file -
 vgcreate inside /dev/mapper/open; lvcreate -y -L 64M -n data inside; fill /dev/inside/data secret
 vgchange -an inside; cryptsetup close open
 # compressed, with subvolumes
-mkfs.btrfs -q -f /dev/sda8; mount -o compress=zstd /dev/sda8 /mnt; btrfs subvolume create /mnt/sub
+mkfs.btrfs -q -f ${disk}8; mount -o compress=zstd ${disk}8 /mnt; btrfs subvolume create /mnt/sub
 yes compressed | head -c 1000000 > /mnt/content; yes below | head -c 1000000 > /mnt/sub/content; umount /mnt
 # what a crash leaves: the journal has what is not in its place yet
-mkfs.ext4 -q /dev/sda9; mount /dev/sda9 /mnt; yes crash | head -c 1000000 > /mnt/content; sync -f /mnt
-dd if=/dev/sda9 of=/dev/sda10 bs=1M status=none; umount /mnt
-dumpe2fs -h /dev/sda10 | grep needs_recovery
+mkfs.ext4 -q ${disk}9; mount ${disk}9 /mnt; yes crash | head -c 1000000 > /mnt/content; sync -f /mnt
+dd if=${disk}9 of=${disk}10 bs=1M status=none; umount /mnt
+dumpe2fs -h ${disk}10 | grep needs_recovery
 sync
 """
 
