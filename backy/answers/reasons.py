@@ -2,38 +2,36 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import NamedTuple
 
-from backy.repository.revision import MANUAL, PINNED, Revision
-from backy.retention.rules import Rules, Schedule, next_ideal
+import msgspec
 
-
-class Rule(StrEnum):
-    """Why a tag keeps a revision."""
-
-    MANUAL = "manual"
-    """It was given by hand."""
-    COUNT = "count"
-    """Fewer than `keep` newer revisions have it."""
-    WINDOW = "window"
-    """Enough newer revisions have it, but the revision is too young."""
-    PINNED = "pinned"
-    """Something happened after it, and nobody has said that it was meant."""
-    FORMER = "former"
-    """It is not in the schedule, and the revision is younger than the longest window of the schedule."""
-    NEWEST = "newest"
-    """No tag does: it is the newest revision that is not in doubt, or newer than that."""
+from backy.config import format_duration
+from backy.repository.config import JobConfig
+from backy.repository.revision import MANUAL, PINNED, Revision, trusted_now
+from backy.retention.rules import Rules, Schedule, next_ideal, spread
+from backy.system.clocks import present
+from backy.text.phrases import counted
 
 
-class Hold(NamedTuple):
+class Hold(msgspec.Struct, frozen=True):
     """One reason to keep a revision."""
 
     tag: str | None
-    """None for the rule `NEWEST`."""
-    rule: Rule
+    """The tag that keeps it; None if it needs none."""
     until: datetime | None
     """When the reason ends if all backups are made on time; None if that is not known."""
+    cause: str
+    """The rule that keeps it, in the words of the configuration."""
+
+
+def reasons(config: JobConfig, job: str, history: Sequence[Revision], revision: Revision, now: datetime) -> list[Hold]:
+    """Return why a revision of the job's `history` is kept; nothing if it is not."""
+    # Told apart from a tag that never expires: here no tag has a meaning.
+    if not config.schedule or not config.expire:
+        cause = "config says 'expire: false'" if config.schedule else "config has no schedule"
+        return [Hold(None, None, f"the repository's {cause}")]
+    trusted = trusted_now(history, present(now), config.allowance)
+    return holds(config.schedule, spread(job, config.schedule), history, revision, now, trusted)
 
 
 def holds(  # noqa: PLR0913, PLR0917  # two clocks come to what is asked about
@@ -58,22 +56,28 @@ def holds(  # noqa: PLR0913, PLR0917  # two clocks come to what is asked about
     newest = next(newest for other, newest in rules.standings(history) if other.id == revision.id)
 
     def hold(tag: str) -> Hold:
-        age = rules.age(revision)
         if tag in schedule:
-            until = _after(now, rules.windows[tag] - age)
+            interval, keep = schedule[tag].interval, schedule[tag].keep
+            until = _after(now, rules.windows[tag] - rules.age(revision))
             if rules.wanted[tag] <= 0:
-                return Hold(tag, Rule.WINDOW, until)
+                newer, times = counted(keep, "newer one has", "newer ones have"), counted(keep, "time")
+                young = f"{newer} it, but it is younger than {times} {format_duration(interval)}"
+                return Hold(tag, until, young)
             # one more revision has the tag after each interval, until enough of them are newer
-            interval = schedule[tag].interval
             last_wanted = _after(next_ideal(interval, shift, now), (rules.wanted[tag] - 1) * interval)
-            return Hold(tag, Rule.COUNT, max(until, last_wanted) if until and last_wanted else None)
+            until = max(until, last_wanted) if until and last_wanted else None
+            return Hold(tag, until, f"it is one of the newest {keep}")
         if tag.startswith(MANUAL):
-            return Hold(tag, Rule.MANUAL, None)
-        rule = Rule.PINNED if tag.startswith(PINNED) else Rule.FORMER
-        return Hold(tag, rule, _after(now, rules.longest - rules.age_of(tag, revision)))
+            return Hold(tag, None, "tags that begin with 'manual:' never expire")
+        cause = f"the schedule does not have it, and keeps nothing longer than {format_duration(rules.longest)}"
+        if tag.startswith(PINNED):
+            cause = "the image shrank after this revision; 'backy accept' says that it was meant"
+        return Hold(tag, _after(now, rules.longest - rules.age_of(tag, revision)), cause)
 
     found = [hold(tag) for tag in revision.tags if rules.held(tag, revision)]
-    return found or ([Hold(None, Rule.NEWEST, None)] if newest else [])
+    # no tag keeps the newest revision that is not in doubt, and those that are newer than that
+    last = Hold(None, None, "the newest revision that is not in doubt is never removed by the schedule")
+    return found or ([last] if newest else [])
 
 
 def _after(time: datetime, length: timedelta) -> datetime | None:

@@ -4,13 +4,19 @@ from datetime import timedelta
 
 from hypothesis import given
 
-from backy.answers.reasons import Hold, Rule, holds
+from backy.answers.reasons import Hold, holds
+from backy.config import format_duration
 from backy.repository.config import ScheduledTag
 from backy.repository.revision import Revision, Trust
 from backy.retention.rules import Schedule, expiries, next_ideal
 from tests.backy.retention.test_rules import DAILY, DAY, NOW, after, histories, made, schedules
 
 SHIFT = timedelta(seconds=100)
+LAST = Hold(None, None, "the newest revision that is not in doubt is never removed by the schedule")
+
+
+def former(longest: str) -> str:
+    return f"the schedule does not have it, and keeps nothing longer than {longest}"
 
 
 def test_why_says_until_when_a_revision_is_kept() -> None:
@@ -19,26 +25,33 @@ def test_why_says_until_when_a_revision_is_kept() -> None:
     run = next_ideal(DAY, SHIFT, NOW)
 
     assert holds(schedule, SHIFT, history, history[2], NOW) == [
-        Hold("daily", Rule.COUNT, max(NOW + 3 * DAY, run + 2 * DAY)),
-        Hold("former", Rule.FORMER, NOW + 12 * DAY),
-        Hold("manual:x", Rule.MANUAL, None),
+        Hold("daily", max(NOW + 3 * DAY, run + 2 * DAY), "it is one of the newest 5"),
+        Hold("former", NOW + 12 * DAY, former("2w")),
+        Hold("manual:x", None, "tags that begin with 'manual:' never expire"),
     ]
     assert holds(schedule, SHIFT, history, history[0], NOW) == []
     crowded = made(*((hours / 24, "daily") for hours in range(10)))
-    assert holds(DAILY, SHIFT, crowded, crowded[0], NOW) == [Hold("daily", Rule.WINDOW, crowded[0].timestamp + 5 * DAY)]
+    young = "5 newer ones have it, but it is younger than 5 times 1d"
+    assert holds(DAILY, SHIFT, crowded, crowded[0], NOW) == [Hold("daily", crowded[0].timestamp + 5 * DAY, young)]
     pinned = made((100, "pinned:shrunk", Trust.TRUSTED, 2), (0, "daily"))
-    assert holds(DAILY, SHIFT, pinned, pinned[0], NOW) == [Hold("pinned:shrunk", Rule.PINNED, NOW + 3 * DAY)]
+    shrank = "the image shrank after this revision; 'backy accept' says that it was meant"
+    assert holds(DAILY, SHIFT, pinned, pinned[0], NOW) == [Hold("pinned:shrunk", NOW + 3 * DAY, shrank)]
     lonely = made((100, "former"))
-    assert holds(DAILY, SHIFT, lonely, lonely[0], NOW) == [Hold(None, Rule.NEWEST, None)]
+    assert holds(DAILY, SHIFT, lonely, lonely[0], NOW) == [LAST]
 
 
 def test_what_is_kept_beyond_the_end_of_the_calendar_is_kept_for_ever() -> None:
-    for schedule in ({"daily": ScheduledTag(3650 * DAY, 100_000)}, {"daily": ScheduledTag(30 * DAY, 100_000)}):
+    for days in (3650, 30):
+        schedule = {"daily": ScheduledTag(days * DAY, 100_000)}
         history = made((1000, "former"), (900, "daily"), (0, "daily"))
 
         assert expiries(schedule, history, NOW) == []
-        assert holds(schedule, SHIFT, history, history[0], NOW) == [Hold("former", Rule.FORMER, None)]
-        assert holds(schedule, SHIFT, history, history[1], NOW) == [Hold("daily", Rule.COUNT, None)]
+        assert holds(schedule, SHIFT, history, history[0], NOW) == [
+            Hold("former", None, former(format_duration(days * 100_000 * DAY)))
+        ]
+        assert holds(schedule, SHIFT, history, history[1], NOW) == [
+            Hold("daily", None, "it is one of the newest 100000")
+        ]
 
 
 @given(schedules, histories)
