@@ -1,19 +1,13 @@
 """`backy diff`: the ranges that differ between two revisions."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from backy.cli.completion import revisions
-from backy.cli.output import answered, echo
+from backy.cli.output import answered, chosen, echo
 from backy.errors import DamageError
 from backy.text.phrases import counted, size
-
-if TYPE_CHECKING:
-    from backy.answers.images import Comparison
 
 
 @click.command("diff")
@@ -36,28 +30,16 @@ def command(directory: Path, old: str, new: str) -> None:
     with steps() as show, repository.image(before) as first, repository.image(after) as second:
         found = compare(first, second, show)
     # By their ids: a tag or a number may mean another revision tomorrow.
-    ends = {name: {"id": one.id, "size": one.size} for name, one in (("old", before), ("new", after))}
-    if not answered({**ends, **_figures(found)}):
-        _show(found)
+    ends = {name: chosen(one, "id", "size") for name, one in (("old", before), ("new", after))}
+    extents = [one._asdict() for one in found.extents]
+    if not answered({**ends, **chosen(found, "bytes", "chunks"), "damaged": len(found.damaged), "extents": extents}):
+        # Columns as wide as the largest image: the offset of a byte in 9 PiB has 16 digits.
+        for extent in found.extents:
+            echo(f"{extent.offset:>16} {extent.length:>16} {'data' if extent.data else 'zeroes'}")
+        where = f"{counted(len(found.extents), 'range')} of {counted(found.chunks, 'chunk')}"
+        echo(f"{size(found.bytes)} in {where} changed")
     # Last, and as an error: the list is complete, but says too much.
     if found.damaged:
         one = "chunk can not be compared and counts as changed as a whole"
         many = "chunks can not be compared and count as changed as a whole"
         raise DamageError(f"{counted(len(found.damaged), one, many)}, the first: {found.damaged[0]}")
-
-
-def _figures(found: Comparison) -> dict[str, Any]:
-    return {
-        "bytes": found.bytes,
-        "chunks": found.chunks,
-        "damaged": len(found.damaged),
-        "extents": [{"offset": offset, "length": length, "data": data} for offset, length, data in found.extents],
-    }
-
-
-def _show(found: Comparison) -> None:
-    # Columns as wide as the largest image: the offset of a byte in 9 PiB has 16 digits.
-    for extent in found.extents:
-        echo(f"{extent.offset:>16} {extent.length:>16} {'data' if extent.data else 'zeroes'}")
-    where = f"{counted(len(found.extents), 'range')} of {counted(found.chunks, 'chunk')}"
-    echo(f"{size(found.bytes)} in {where} changed")

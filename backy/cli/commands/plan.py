@@ -1,9 +1,6 @@
 """`backy plan`: estimate what a command would do."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,10 +9,6 @@ from backy.cli.output import answered, chosen, echo
 from backy.cli.usage import Group
 from backy.errors import DamageError
 from backy.text.phrases import counted, length_of_time, local_time, size
-
-if TYPE_CHECKING:
-    from backy.answers.images import Forecast
-    from backy.repository.revision import Revision
 
 
 @click.group("plan", cls=Group)
@@ -42,30 +35,18 @@ def restore(directory: Path, specification: str) -> None:
     revision = repository.records.select_image(specification)
     with steps() as show, repository.image(revision) as image:
         found = forecast(image, show, time.monotonic)
-    if not answered(_figures(revision, found)):
+    figures = {"revision": revision.id, **chosen(found, "size", "data", "stored"), "seconds": found.estimate}
+    if not answered({**figures, "damaged": sorted(found.damaged)}):  # numbers of the chunks
         echo(f"Revision  {revision.id} of {local_time(revision.timestamp, zone=True)}")
-        _show(found)
+        echo(f"Image     {size(found.size)}, of which {size(found.data)} are data")
+        echo(f"Stored    {'not known' if found.stored is None else size(found.stored)}")
+        if found.estimate is not None:
+            # So few bytes may be read in no time at all by the clock.
+            rate = size(int(found.sampled / max(found.seconds, 1e-6)))
+            about = length_of_time(max(found.estimate, 1))
+            echo(f"Estimate  {about} to read, at {rate}/s as {size(found.sampled)} were read just now")
     # An error, so that scripts notice before they rely on this restore.
     if found.damaged:
         first = min(found.damaged)
         what = f"{counted(len(found.damaged), 'chunk')} can not be restored, the first is {found.damaged[first]}"
         raise DamageError(f"{what}; 'backy restore --salvage FILE' restores the rest")
-
-
-def _figures(revision: Revision, found: Forecast) -> dict[str, Any]:
-    return {
-        "revision": revision.id,
-        **chosen(found, "size", "data", "stored"),
-        "seconds": found.estimate,
-        "damaged": sorted(found.damaged),  # numbers of the chunks
-    }
-
-
-def _show(found: Forecast) -> None:
-    echo(f"Image     {size(found.size)}, of which {size(found.data)} are data")
-    echo(f"Stored    {'not known' if found.stored is None else size(found.stored)}")
-    if found.estimate is not None:
-        # So few bytes may be read in no time at all by the clock.
-        rate = size(int(found.sampled / max(found.seconds, 1e-6)))
-        about = length_of_time(max(found.estimate, 1))
-        echo(f"Estimate  {about} to read, at {rate}/s as {size(found.sampled)} were read just now")

@@ -1,10 +1,6 @@
 """`backy reports`: reports of damage and differences, with evidence."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,9 +8,6 @@ from backy.cli.disks import each_disk, repository_of
 from backy.cli.output import answer, answered, echo, width
 from backy.cli.usage import Group
 from backy.text.phrases import counted, local_time, local_zone, short_ids
-
-if TYPE_CHECKING:
-    from backy.integrity.quarantine import Finding
 
 
 @click.group("reports", cls=Group)
@@ -33,12 +26,13 @@ def list_(directory: Path) -> None:
     if answered({"reports": found}):
         return
     ids = short_ids(finding.name for finding in found)
-    shown: dict[str, Callable[[Finding], str]] = {
-        f"Date ({local_zone(finding.timestamp for finding in found)})": lambda one: local_time(one.timestamp),
-        "Report": lambda one: ids[one.name],
-        CAUSE: lambda one: f"{one.cause}{', repaired' if one.repaired else ''}",
-    }
     if found:
+        date = f"Date ({local_zone(finding.timestamp for finding in found)})"
+        shown = {
+            date: lambda one: local_time(one.timestamp),
+            "Report": lambda one: ids[one.name],
+            CAUSE: lambda one: f"{one.cause}{', repaired' if one.repaired else ''}",
+        }
         echo(table(found, shown, width=width()), lines=True)
     # Last, where it is seen below a long list.
     echo(counted(len(found), "report"))
