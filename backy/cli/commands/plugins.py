@@ -43,7 +43,9 @@ def command(context: click.Context, check: bool) -> None:
         return
     # A distribution that can not be read may have plugins.
     listed = [Listed("distribution", "?", "?", "?", "failed", cause) for cause in unreadable()]
-    listed += _lines(list(_installed()), check=check)
+    # Most of a check is the start of processes.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        listed += [line for line, _ in threads.map(lambda one: _line(*one, check=check), _installed())]
     if not answered({"plugins": listed}):
         _print_table(listed)
         # One that is installed and broken looks like one that works.
@@ -106,13 +108,6 @@ def _installed() -> Iterator[tuple[Plugin, list[Plugin]]]:
     for kind in Kind:
         for claims in advertised(kind).values():
             yield from ((plugin, claims) for plugin in claims if not (plugin.core and kind is Kind.COMMAND))
-
-
-def _lines(installed: list[tuple[Plugin, list[Plugin]]], *, check: bool) -> Iterator[Listed]:
-    # Most of a check is the start of processes.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for line, _ in threads.map(lambda one: _line(*one, check=check), installed):
-            yield line
 
 
 def _line(plugin: Plugin, claims: list[Plugin], *, check: bool) -> tuple[Listed, str | None]:
