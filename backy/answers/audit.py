@@ -51,7 +51,7 @@ def audit(repository: Repository, witnessed: Sequence[Head] = (), *, maps: bool 
     return Audit(None if problems else history.head, len(lines), len(found), tuple(problems))
 
 
-def adopt(repository: Repository, reason: str | None = None) -> Audit:
+def adopt(repository: Repository) -> Audit:
     """Declare that what is there is right, whatever the journal tells; return the audit of it.
 
     Raises:
@@ -62,7 +62,7 @@ def adopt(repository: Repository, reason: str | None = None) -> Audit:
         facts = facts_of(repository.directory)
         journal = repository.records.journal
         journal.begin(repository.job.id)
-        journal.declare(ADOPT, reason, facts)
+        journal.declare(ADOPT, None, facts)
     return audit(repository)
 
 

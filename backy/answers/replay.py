@@ -9,6 +9,8 @@ import msgspec
 
 from backy.repository.journal.lines import ADOPT, BEGIN, NO_LINE, Fact, Line, Read, Step
 
+_GONE = (Fact(),)
+
 
 class Head(msgspec.Struct, frozen=True):
     """The last line of a journal, by which a witness remembers all of it."""
@@ -25,10 +27,11 @@ class Head(msgspec.Struct, frozen=True):
 class History:
     """All that a journal tells since its beginning, or since a person adopted what was there."""
 
-    facts: dict[str, Fact] = field(default_factory=dict)
-    """What each revision is; those that are gone are left out."""
-    unknown: dict[str, tuple[Fact, ...]] = field(default_factory=dict)
-    """What else revisions may be since then, as nobody could tell what came of acts on them."""
+    told: dict[str, tuple[Fact, ...]] = field(default_factory=dict)
+    """What each revision is: what was written last, and what it may be since, as nobody could tell what came of an act.
+
+    Those that are gone are left out.
+    """
     pending: Line | None = None
     """An act that was neither done nor dropped: it runs, or a crash has ended it."""
     problems: list[str] = field(default_factory=list)
@@ -54,7 +57,7 @@ class History:
 def replay(lines: Iterable[Read], known: History | None = None) -> History:
     """Follow the lines to the last one; they go on from what is `known`."""
     known = known or History()
-    history = replace(known, facts=dict(known.facts), unknown=dict(known.unknown), problems=list(known.problems))
+    history = replace(known, told=dict(known.told), problems=list(known.problems))
     for number, (line, line_hash) in enumerate(lines, history.length + 1):
         if number == 1:
             history.job = (line and line.note) or ""
@@ -87,20 +90,18 @@ def _follow(history: History, line: Line) -> None:
         history.problems.append(f"line {pending.number}: nothing tells whether '{pending.act}' was done")
     if line.step is Step.INTENDED:
         history.pending = line
-        told = _told(history, line.revision or "")
+        told = history.told.get(line.revision or "", _GONE)
         # an act on what somebody has changed before must not make it right
         if line.was and line.fact and line.fact.record and line.was not in told and not line.was.unread:
             history.problems.append(
                 f"line {line.number}: {line.revision} was not what was written last, before '{line.act}'"
             )
     elif line.step is Step.UNKNOWN and line.revision and line.fact:
-        history.unknown[line.revision] = (*history.unknown.get(line.revision, ()), line.fact)
+        history.told[line.revision] = (*history.told.get(line.revision, _GONE), line.fact)
     elif line.step is Step.DONE and line.revision and line.fact:
-        history.unknown.pop(line.revision, None)
+        history.told[line.revision] = (line.fact,)
         if line.fact.record is None:
-            history.facts.pop(line.revision, None)
-        else:
-            history.facts[line.revision] = line.fact
+            del history.told[line.revision]
 
 
 def contradictions(history: History, found: Mapping[str, Fact]) -> Iterator[str]:
@@ -110,19 +111,14 @@ def contradictions(history: History, found: Mapping[str, Fact]) -> Iterator[str]
         history: What the journal tells.
         found: What is there.
     """
-    for revision_id in sorted(history.facts.keys() | found.keys()):
-        told, there = _told(history, revision_id), found.get(revision_id, Fact())
+    for revision_id in sorted(history.told.keys() | found.keys()):
+        told, there = list(history.told.get(revision_id, _GONE)), found.get(revision_id, Fact())
         # an act that has not ended explains what is there, too
         if history.pending and history.pending.revision == revision_id:
             told.append(history.pending.fact or Fact())
         if there not in told:
             # what can not be read now is held against what it may be
             yield _difference(revision_id, next(filter(there.may_be, told), told[0]), there)
-
-
-def _told(history: History, revision_id: str) -> list[Fact]:
-    """Return what a revision may be: what was written last, and what may have been since."""
-    return [history.facts.get(revision_id, Fact()), *history.unknown.get(revision_id, ())]
 
 
 def _difference(revision_id: str, told: Fact, there: Fact) -> str:
