@@ -38,14 +38,13 @@ def tree_of(directory: Path) -> Tree | Forest:
 
 
 def each_disk(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the directory; if that is a machine's with several disks, of which SPEC names all, run it on each.
+    """Run a command; if the directory is a machine's with several disks, of which SPEC names all, run it on each.
 
     What one disk does not have, but another one has, is no failure. Other errors are raised after the last disk.
     """
 
-    @click.pass_obj
     @wraps(command)
-    def run(directory: Path, /, **options: Any) -> None:  # noqa: ANN401  # as click calls it
+    def run(directory: Path, **options: Any) -> None:  # noqa: ANN401  # as click calls it
         # here: a command that only shows its help need not load them
         from backy.groups.group import opened
         from backy.retention.tags import check_tags

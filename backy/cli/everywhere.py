@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def options(*, hidden: bool = True) -> list[click.Option]:
-    """Return these options. They set what `click.pass_obj` gives, or what `kept` returns."""
+    """Return these options. They set the directory, which `click.pass_obj` gives as well, or what `kept` returns."""
 
     def option(*names: str, **settings: Any) -> click.Option:  # noqa: ANN401  # as click has it
         return click.Option(names, expose_value=False, hidden=hidden, **{"callback": _keep, **settings})
@@ -38,7 +39,7 @@ def options(*, hidden: bool = True) -> list[click.Option]:
 def replaced(command: click.Command, wrap: Wrap, *, json: bool = False) -> click.Command:
     """Return a copy of a command, and of all below it, which takes these options, and '--json' if it answers in `json`.
 
-    `wrap(callback)` stands for each callback.
+    `wrap(callback)` stands for each callback. One that has a parameter `directory` is given that of the repository.
     """
     copied, offered = copy.copy(command), options()
     if json and (not isinstance(copied, click.Group) or copied.invoke_without_command):
@@ -61,14 +62,17 @@ def replaced(command: click.Command, wrap: Wrap, *, json: bool = False) -> click
 
 
 def _filled(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a callback that refuses words for which the command has no place."""
+    """Return a callback that is given the directory, and refuses words for which the command has no place."""
+    # Not what it wraps: `click.pass_obj` gives the directory itself.
+    wanted = {"directory"} & inspect.signature(callback, follow_wrapped=False).parameters.keys()
 
     @functools.wraps(callback)
     def run(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as click calls it
         context = click.get_current_context()
         context.obj = located(context)
         if not context.args:
-            return callback(*arguments, **options)
+            # An argument of that name, which a plugin's command may have, is its own.
+            return callback(*arguments, **(dict.fromkeys(wanted, context.obj) | options))
         hints = {"specification": "-r names a revision", "tags": "several tags have commas between them: TAG,TAG"}
         hint = "; ".join([text for name, text in hints.items() if name in context.params])
         raise click.UsageError(f"no place for '{' '.join(context.args)}'{'; ' if hint else ''}{hint}")

@@ -14,7 +14,6 @@ from backy.cli.output import answer
     "--into", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Write them to the folder DIR."
 )
 @click.option("--force", is_flag=True, help="Replace files that are in DIR already.")
-@click.pass_obj
 def command(directory: Path, specification: str, into: Path | None, force: bool) -> None:
     """List the files that belong to a revision beside its image: size in bytes, and name.
 

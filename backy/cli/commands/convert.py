@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
     "A key of the section 'storage', such as 'storage.name', the folder; may be given several times.",
 )
 @dry_run_option
-@click.pass_obj
 def command(directory: Path, storage: str, settings: dict[str, dict[str, Any]], dry_run: bool) -> None:
     """Move all revisions into another storage, such as 'chunked' or 'cow'.
 

@@ -13,7 +13,6 @@ from backy.text.phrases import counted, size
 @click.command("diff")
 @click.argument("old", metavar="OLD", shell_complete=revisions)
 @click.argument("new", metavar="NEW", shell_complete=revisions)
-@click.pass_obj
 def command(directory: Path, old: str, new: str) -> None:
     """List the ranges of the revision NEW that differ from the revision OLD. Each is given as a SPEC.
 

@@ -11,7 +11,6 @@ from backy.text.phrases import counted, local_time
 
 @click.command("expire")
 @dry_run_option
-@click.pass_obj
 def command(directory: Path, dry_run: bool) -> None:
     """Remove the tags that have expired by the job's schedule, and the revisions that have no tags left.
 

@@ -11,7 +11,6 @@ from backy.cli.output import answer
 @click.command("find")
 @revision_option
 @click.option("--id", "only_id", is_flag=True, help="Print the revision's id instead.")
-@click.pass_obj
 def command(directory: Path, specification: str, only_id: bool) -> None:
     """Print the absolute path of a revision's raw image.
 

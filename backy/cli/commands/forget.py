@@ -22,7 +22,6 @@ from backy.cli.output import answer
 )
 @click.option("--reason", metavar="TEXT", help="Why; the journal keeps it.")
 @dry_run_option
-@click.pass_obj
 def command(directory: Path, specifications: tuple[str, ...], force: bool, reason: str | None, dry_run: bool) -> None:
     """Put revisions into the trash.
 

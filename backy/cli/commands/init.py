@@ -22,7 +22,6 @@ from backy.text.phrases import counted
 @settings_option(
     "SECTION.KEY=VALUE", "A key of a section of 'config', such as 'verifier.type=sample'; may be given several times."
 )
-@click.pass_obj
 def command(
     directory: Path,
     source_type: str | None,

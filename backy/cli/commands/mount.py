@@ -16,7 +16,6 @@ from backy.cli.output import discard
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, until Ctrl-C or SIGTERM.")
 @cache_option
 @click.argument("mountpoint", metavar="MOUNTPOINT", type=click.Path(path_type=Path))
-@click.pass_obj
 def command(directory: Path, configuration: Path | None, foreground: bool, cache: int, mountpoint: Path) -> None:
     """Show every complete revision as a raw image in MOUNTPOINT, an existing folder.
 

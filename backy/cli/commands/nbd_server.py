@@ -20,7 +20,6 @@ from backy.cli.output import echoing
 @click.option("--port", metavar="PORT", type=click.IntRange(1, 65535), help="Listen on this port; 10809 with --host.")
 @click.option("--writable", is_flag=True, help="Take writes, which are kept in a temporary file and gone at the end.")
 @cache_option
-@click.pass_obj
 def command(
     directory: Path,
     specification: str,

@@ -18,7 +18,6 @@ def command() -> None:
 
 @command.command("restore")
 @revision_option
-@click.pass_obj
 def restore(directory: Path, specification: str) -> None:
     """Estimate how much 'backy restore' reads and writes and how long it takes, and find chunks that it can not read.
 

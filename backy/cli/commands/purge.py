@@ -12,7 +12,6 @@ from backy.text.phrases import counted, size
 @click.command("purge")
 @click.option("--trash", is_flag=True, help="Empty the trash now, and not when the time of its revisions is over.")
 @dry_run_option
-@click.pass_obj
 def command(directory: Path, trash: bool, dry_run: bool) -> None:
     """Free the space of chunks that no revision refers to any more.
 

@@ -8,7 +8,6 @@ from backy.cli.output import answer
 
 
 @click.command("release")
-@click.pass_obj
 def command(directory: Path) -> None:
     """Remove what the source keeps for this repository, such as clones and snapshots.
 

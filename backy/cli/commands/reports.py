@@ -40,7 +40,6 @@ def list_(directory: Path) -> None:
 
 @command.command("show")
 @click.argument("name", metavar="REPORT")
-@click.pass_obj
 def show(directory: Path, name: str) -> None:
     """Show one report and the path of its evidence. The beginning of its name is enough."""
     import msgspec
@@ -60,7 +59,6 @@ def show(directory: Path, name: str) -> None:
 @command.command("delete")
 @click.argument("names", metavar="REPORT", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Delete all reports.")
-@click.pass_obj
 def delete(directory: Path, names: tuple[str, ...], everything: bool) -> None:
     """Delete reports and their evidence; this changes no revision."""
     from backy.integrity import quarantine

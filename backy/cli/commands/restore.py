@@ -34,7 +34,6 @@ from backy.cli.output import descriptor
 )
 # Text, not a path: only the restore knows whether 'ceph-rbd:vms/web1' is a file.
 @click.argument("target", metavar="TARGET")
-@click.pass_obj
 def command(
     directory: Path,
     specification: str,

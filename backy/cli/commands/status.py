@@ -39,7 +39,6 @@ class Shown(NamedTuple):
 @click.command("status")
 @click.option("--trash", is_flag=True, help="List what was forgotten or has expired, and can still be undeleted.")
 @wide_option
-@click.pass_obj
 def command(directory: Path, trash: bool, wide: bool) -> None:
     """List the revisions, the oldest first, and how much data they contain.
 

@@ -11,7 +11,6 @@ from backy.cli.revisions import described
 
 @click.command("undelete")
 @click.argument("revision_id", metavar="ID", shell_complete=trashed)
-@click.pass_obj
 def command(directory: Path, revision_id: str) -> None:
     """Get a revision back that was forgotten, or that expired, and that the trash still has.
 

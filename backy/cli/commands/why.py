@@ -11,7 +11,6 @@ from backy.text.phrases import local_time
 
 @click.command("why")
 @revision_option
-@click.pass_obj
 def command(directory: Path, specification: str) -> None:
     """Tell why a revision is kept, and until when by the schedule."""
     from backy.answers.reasons import reasons

@@ -48,6 +48,15 @@ def greet(distribution: Callable[..., str], backy: Callable) -> Callable[..., An
 # commands -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("decorator", "told"), [("pass_obj", "here"), ("argument('directory')", "theirs")])
+def test_a_command_of_a_third_party_is_given_a_directory_if_it_asks_for_it(
+    distribution: Callable[..., str], backy: Callable, decorator: str, told: str
+) -> None:
+    code = f"import click\n@click.command()\n@click.{decorator}\ndef greet(directory): click.echo(directory)\n"
+    distribution("acme", {"backy.commands": ["greet:greet"]}, code)
+    assert backy("-b", "here", "greet", *([] if told == "here" else [told])).out == f"{told}\n"
+
+
 def test_a_third_party_adds_a_command(greet: Callable, backy: Callable) -> None:
     assert greet("friend").out == "greetings, friend\n"
     assert re.search(r"greet +Greet the operator\.", backy("--help").out)
