@@ -16,42 +16,23 @@ The model allows everything that ext4 (in any of its data modes) and XFS do, and
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
-from typing import Final
+from typing import Final, Literal
 
 from backy.testing.recording import Recording
-from backy.testing.tree import Change, Enter, Operation, Remove, Rename, Sync, Tree, Write, apply_changes
+from backy.testing.tree import Change, Entry, Naming, Operation, Remove, Sync, Tree, Write, apply_changes
 
 # Linux writes back whole pages of its cache.
 PAGE: Final = 4096
 
 
-class Names(Enum):
-    """The operations on names that are on the disk although they are not durable."""
+Names = Literal["all", "none", "removals", "additions", "some"]
+"""The operations on names that are on the disk although they are not durable; of some, each one by chance."""
+Content = Literal["kept", "lost", "zeroed", "cut", "torn", "any"]
+"""The state of a file's content that is not durable.
 
-    ALL = auto()
-    NONE = auto()
-    REMOVALS = auto()
-    """Only operations that remove names."""
-    ADDITIONS = auto()
-    """Only operations that add names."""
-    SOME = auto()
-    """Each operation by chance."""
-
-
-class Content(Enum):
-    """The state of a file's content that is not durable."""
-
-    KEPT = auto()
-    LOST = auto()
-    ZEROED = auto()
-    """The file has its length, and zeroes in place of the data."""
-    CUT = auto()
-    """Only the first part is there."""
-    TORN = auto()
-    """Each page is new, old or zeroes, by chance."""
-    ANY = auto()
-    """One of the others for each file, by chance."""
+`zeroed`: the file has its length, and zeroes in place of the data. `cut`: only the first part is there. `torn`: each
+page is new, old or zeroes, by chance. `any`: one of the others for each file, by chance.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,20 +46,87 @@ class Crash:
     seed: int = 0
 
     def __str__(self) -> str:
-        return f"power loss after {self.after} calls, names {self.names.name}, content {self.content.name}, {self.seed}"
+        return f"power loss after {self.after} calls, names {self.names}, content {self.content}, {self.seed}"
 
     def tree(self, recording: Recording) -> Tree:
         """Return the content of the disk afterwards, if all was durable when the recording began."""
-        return _Disk(recording.before, recording.operations[: self.after], self).tree()
+        operations = recording.operations[: self.after]
+        chance = random.Random(f"{self.after} {self.seed}")  # noqa: S311  # chance that can be had again
+        durable = _durable(operations)
+        tree = recording.before.copy()
+        namings = {index: one for index, one in enumerate(operations) if isinstance(one, Naming)}
+        # All nodes first: a file without a name can still be written, and may get a name by a later rename.
+        for naming in namings.values():
+            naming.make(tree)
+        for index, naming in namings.items():
+            if index in durable or self._there(naming, chance):
+                naming.apply(tree)
+        changes = {index: one for index, one in enumerate(operations) if isinstance(one, Change)}
+        for number in {one.number for one in changes.values()}:
+            mine = {index: one for index, one in changes.items() if one.number == number}
+            # A sync covers everything before it, so pending changes always come after durable ones.
+            pending = [one for index, one in mine.items() if index not in durable]
+            kept = [one for index, one in mine.items() if index in durable]
+            apply_changes(tree, number, [*kept, *self._survivors(pending, chance)])
+        return tree
+
+    def _there(self, naming: Naming, chance: random.Random) -> bool:
+        """Decide whether an operation on names is on the disk although it is not durable."""
+        if self.names == "some":
+            return chance.choice([True, False])
+        return self.names in {"all", "additions" if naming.entry else "removals"}
+
+    def _survivors(self, pending: list[Change], chance: random.Random) -> Iterator[Change]:
+        """Yield the changes of one file that are on the disk although they are not durable."""
+        content = self.content
+        # Decided for each file: a disk may have written one of two files and not the other.
+        if content == "any":
+            content = chance.choice(("kept", "lost", "zeroed", "cut", "torn"))
+        if content == "kept":
+            yield from pending
+        elif content == "zeroed":
+            for change in pending:
+                yield replace(change, content=bytes(len(change.content))) if isinstance(change, Write) else change
+        elif content == "cut" and pending:
+            last = chance.randrange(len(pending))
+            yield from pending[:last]
+            change = pending[last]
+            if isinstance(change, Write):
+                yield replace(change, content=change.content[: chance.randrange(len(change.content))])
+        elif content == "torn":
+            for change in pending:
+                yield from _torn(change, chance)
 
 
-CERTAIN: Final = (
-    (Names.ALL, Content.KEPT),
-    (Names.NONE, Content.LOST),
-    (Names.ALL, Content.LOST),
-    (Names.ALL, Content.ZEROED),
-    (Names.REMOVALS, Content.LOST),
-    (Names.ADDITIONS, Content.ZEROED),
+def _torn(change: Change, chance: random.Random) -> Iterator[Change]:
+    # Lengths and modes lie in the inode, which is written as a whole.
+    if not isinstance(change, Write):
+        if chance.choice([True, False]):
+            yield change
+        return
+    for start in range(0, len(change.content), PAGE):
+        page = change.content[start : start + PAGE]
+        fate = chance.choice(["new", "old", "zero"])
+        if fate != "old":
+            yield Write(change.number, change.offset + start, page if fate == "new" else bytes(len(page)))
+
+
+def _durable(operations: Sequence[Operation]) -> set[int]:
+    """Return the positions of the operations that a later sync made durable."""
+    durable: set[int] = set()
+    for end, sync in enumerate(operations):
+        if isinstance(sync, Sync):
+            durable |= {index for index in range(end) if sync.number in {None, *operations[index].touches}}
+    return durable
+
+
+CERTAIN: Final[tuple[tuple[Names, Content], ...]] = (
+    ("all", "kept"),
+    ("none", "lost"),
+    ("all", "lost"),
+    ("all", "zeroed"),
+    ("removals", "lost"),
+    ("additions", "zeroed"),
 )
 """The extremes, which are tried at every instant."""
 
@@ -88,7 +136,7 @@ def crashes(operations: Sequence[Operation], mixtures: int, seed: int) -> list[C
     found = []
     for after in range(len(operations) + 1):
         found += [Crash(after, names, content) for names, content in CERTAIN]
-        found += [Crash(after, Names.SOME, Content.ANY, seed * 1000 + number) for number in range(mixtures)]
+        found += [Crash(after, "some", "any", seed * 1000 + number) for number in range(mixtures)]
     return found
 
 
@@ -114,12 +162,12 @@ def landmarks(recording: Recording) -> list[int]:
     They are right after a map, a state or a record has its name, right after a file took the place of another one, and
     after all operations.
     """
-    names = set(recording.before.names)
+    names: set[Entry | None] = set(recording.before.names)
     found = []
     for number, operation in enumerate(recording.operations, 1):
         if isinstance(operation, Remove):
-            names.discard(operation.entry)
-        elif isinstance(operation, Enter | Rename):
+            names.discard(operation.former)
+        elif isinstance(operation, Naming) and operation.entry:
             if operation.entry in names or operation.entry[1].endswith((".map", ".state", ".rev")):
                 found.append(number)
             names.add(operation.entry)
@@ -132,10 +180,10 @@ def blobs_after(crash: Crash, earlier: Mapping[str, bytes], later: Mapping[str, 
     What changed between them was being sent when the power failed: it may be there or not, or in part.
     """
     chance = random.Random(f"{crash.after} {crash.seed} blobs")  # noqa: S311  # chance that can be had again
-    if crash.names is Names.ALL and crash.content is Content.KEPT:
+    if crash.names == "all" and crash.content == "kept":
         return dict(later)
     found = dict(earlier)
-    if crash.names is Names.NONE:
+    if crash.names == "none":
         return found
     for name in sorted(earlier.keys() | later.keys()):
         if earlier.get(name) == later.get(name) or chance.choice([True, False]):
@@ -144,103 +192,6 @@ def blobs_after(crash: Crash, earlier: Mapping[str, bytes], later: Mapping[str, 
         if content is None:
             del found[name]
         else:
-            torn = crash.content in {Content.CUT, Content.TORN, Content.ANY} and chance.choice([True, False])
+            torn = crash.content in {"cut", "torn", "any"} and chance.choice([True, False])
             found[name] = content[: len(content) // 2] if torn else content
     return found
-
-
-class _Disk:
-    """The state of a disk after a crash."""
-
-    def __init__(self, before: Tree, operations: Sequence[Operation], crash: Crash) -> None:
-        self._before = before
-        self._operations = operations
-        self._crash = crash
-        self._chance = random.Random(f"{crash.after} {crash.seed}")  # noqa: S311  # chance that can be had again
-        self._durable = _durable(operations)
-
-    def tree(self) -> Tree:
-        tree = self._before.copy()
-        # All nodes first: a file without a name can still be written, and may get a name by a later rename.
-        for operation in self._operations:
-            if isinstance(operation, Enter):
-                operation.make(tree)
-        for index, operation in enumerate(self._operations):
-            if isinstance(operation, Enter | Remove | Rename) and (index in self._durable or self._there(operation)):
-                operation.apply(tree)
-        for number in {operation.number for operation in self._operations if isinstance(operation, Change)}:
-            self._change(tree, number)
-        return tree
-
-    def _there(self, operation: Operation) -> bool:
-        """Decide whether an operation on names is on the disk although it is not durable."""
-        if self._crash.names is Names.SOME:
-            return self._chance.choice([True, False])
-        kind = Names.REMOVALS if isinstance(operation, Remove) else Names.ADDITIONS
-        return self._crash.names in {Names.ALL, kind}
-
-    def _change(self, tree: Tree, number: int) -> None:
-        """Decide the content of one file."""
-        durable: list[Change] = []
-        pending: list[Change] = []
-        for index, operation in enumerate(self._operations):
-            if isinstance(operation, Change) and operation.number == number:
-                (durable if index in self._durable else pending).append(operation)
-        content = self._crash.content
-        # Decided for each file: a disk may have written one of two files and not the other.
-        if content is Content.ANY:
-            content = self._chance.choice([kind for kind in Content if kind is not Content.ANY])
-        # A sync covers everything before it, so pending changes always come after durable ones.
-        apply_changes(tree, number, [*durable, *self._survivors(pending, content)])
-
-    def _survivors(self, pending: list[Change], content: Content) -> Iterator[Change]:
-        if content is Content.KEPT:
-            yield from pending
-        elif content is Content.ZEROED:
-            for change in pending:
-                yield replace(change, content=bytes(len(change.content))) if isinstance(change, Write) else change
-        elif content is Content.CUT and pending:
-            last = self._chance.randrange(len(pending))
-            yield from pending[:last]
-            change = pending[last]
-            if isinstance(change, Write):
-                yield replace(change, content=change.content[: self._chance.randrange(len(change.content))])
-        elif content is Content.TORN:
-            for change in pending:
-                yield from self._torn(change)
-
-    def _torn(self, change: Change) -> Iterator[Change]:
-        # Lengths and modes lie in the inode, which is written as a whole.
-        if not isinstance(change, Write):
-            if self._chance.choice([True, False]):
-                yield change
-            return
-        for start in range(0, len(change.content), PAGE):
-            page = change.content[start : start + PAGE]
-            fate = self._chance.choice(["new", "old", "zero"])
-            if fate != "old":
-                yield Write(change.number, change.offset + start, page if fate == "new" else bytes(len(page)))
-
-
-def _durable(operations: Sequence[Operation]) -> set[int]:
-    """Return the positions of the operations that a later sync made durable."""
-    durable: set[int] = set()
-    for end, sync in enumerate(operations):
-        if isinstance(sync, Sync):
-            durable.update(
-                index for index in range(end) if sync.number is None or sync.number in _touched(operations[index])
-            )
-    return durable
-
-
-def _touched(operation: Operation) -> tuple[int, ...]:
-    """Return the numbers of the nodes that an operation changes. Syncing one of them makes it durable."""
-    match operation:
-        case Change(number=number):
-            return (number,)
-        case Rename(former=(former, _), entry=(folder, _)):
-            # A journal has either both halves or none, so syncing one folder makes both durable.
-            return former, folder
-        case Enter(entry=(folder, _)) | Remove(entry=(folder, _)):
-            return (folder,)
-    return ()

@@ -28,19 +28,11 @@ Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Blobs = Mapping[str, bytes]
 Concerned = TypeVar("Concerned", int, str)
 _FICLONE: Final = 0x40049409
+# What other calls with a descriptor or the path of a file do, and those that only remove a name.
+_CHANGES: Final = {Truncate: ("truncate", "ftruncate"), Chmod: ("chmod", "fchmod"), Sync: ("fsync", "fdatasync")}
+_REMOVALS: Final = ("unlink", "remove", "rmdir")
 # Calls that may need space, and so fail on a full disk.
-_GROWING: Final = {
-    "open",
-    "write",
-    "pwrite",
-    "ftruncate",
-    "truncate",
-    "mkdir",
-    "symlink",
-    "link",
-    "ioctl",
-    "fallocate64",
-}
+_GROWING: Final = {"open", "write", "pwrite", *_CHANGES[Truncate], "mkdir", "symlink", "link", "ioctl", "fallocate64"}
 
 
 class IncompleteRecordingError(AssertionError):
@@ -82,10 +74,15 @@ class Recording:
         self._real = SimpleNamespace(**vars(os), **others, ioctl=fcntl.ioctl)
 
     def replacements(self) -> Iterator[tuple[ModuleType, str, Callable[..., Any]]]:
-        """Yield the functions to replace, and what takes their place: for `os.NAME` it is called `_call_NAME`."""
+        """Yield the functions to replace, and what takes their place: for `os.NAME` it is often called `_call_NAME`."""
         for name in dir(self):
             if name.startswith("_call_"):
                 yield os, name.removeprefix("_call_"), getattr(self, name)
+        for kind, names in _CHANGES.items():
+            for name in names:
+                yield os, name, partial(self._change, name, kind)
+        for name, operation in (("mkdir", self._entered), *((name, self._removed) for name in _REMOVALS)):
+            yield os, name, partial(self._name, name, operation)
         yield from ((fcntl, "ioctl", self._ioctl), (durable, "c_call", self._c_call))
         yield memory, "changing", self._changing
 
@@ -127,37 +124,20 @@ class Recording:
             self._open.pop(fd, None)
             self._real.close(fd)
 
-    def _call_write(self, fd: int, data: bytes | memoryview) -> int:
+    def _call_write(self, fd: int, data: bytes | memoryview, *place: int) -> int:
+        name = "pwrite" if place else "write"
+        call: Callable[..., int] = getattr(self._real, name)
         if fd not in self._open:
-            return int(self._real.write(fd, data))
+            return call(fd, data, *place)
         with self._lock:
-            self._may_fail("write into allocated space" if _has_room(fd, len(data)) else "write")
-            count: int = self._real.write(fd, data)
+            self._may_fail("write into allocated space" if not place and _has_room(fd, len(data)) else name)
+            count = call(fd, data, *place)
             # The position moves with the write, also of a descriptor opened with O_APPEND.
-            offset = os.lseek(fd, 0, os.SEEK_CUR) - count
+            offset = place[0] if place else os.lseek(fd, 0, os.SEEK_CUR) - count
             self._note(Write(self._open[fd], offset, bytes(memoryview(data)[:count])))
             return count
 
-    def _call_pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
-        if fd not in self._open:
-            return int(self._real.pwrite(fd, data, offset))
-        with self._lock:
-            self._may_fail("pwrite")
-            count: int = self._real.pwrite(fd, data, offset)
-            self._note(Write(self._open[fd], offset, bytes(memoryview(data)[:count])))
-            return count
-
-    def _call_ftruncate(self, fd: int, length: int) -> None:
-        self._do("ftruncate", self._open.get(fd), lambda number: Truncate(number, length), fd, length)
-
-    def _call_fchmod(self, fd: int, mode: int) -> None:
-        self._do("fchmod", self._open.get(fd), lambda number: Chmod(number, mode), fd, mode)
-
-    def _call_fsync(self, fd: int) -> None:
-        self._do("fsync", self._open.get(fd), Sync, fd)
-
-    def _call_fdatasync(self, fd: int) -> None:
-        self._do("fdatasync", self._open.get(fd), Sync, fd)
+    _call_pwrite = _call_write
 
     def _c_call(self, name: str, descriptor: int, *arguments: int) -> None:
         def done(number: int) -> Operation:
@@ -183,26 +163,16 @@ class Recording:
 
     # calls with names -------------------------------------------------------------------------------------------------
 
-    def _call_truncate(self, path: Name | int, length: int) -> None:
-        self._do("truncate", self._file(path), lambda number: Truncate(number, length), path, length)
+    def _change(
+        self, name: str, kind: Callable[..., Operation], file: Name | int, *more: int, **at: int | None
+    ) -> None:
+        self._do(name, self._file(file, at.get("dir_fd")), lambda number: kind(number, *more), file, *more, **at)
 
-    def _call_chmod(self, path: Name | int, mode: int, *, dir_fd: int | None = None, **keywords: bool) -> None:
-        concerned = self._file(path, dir_fd)
-        self._do("chmod", concerned, lambda number: Chmod(number, mode), path, mode, dir_fd=dir_fd, **keywords)
-
-    def _call_mkdir(self, path: Name, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
-        self._do("mkdir", self._path(path, dir_fd), self._entered, path, mode, dir_fd=dir_fd)
+    def _name(self, name: str, done: Callable[[str], Operation], path: Name, *more: int, **at: int | None) -> None:
+        self._do(name, self._path(path, at.get("dir_fd")), done, path, *more, **at)
 
     def _call_symlink(self, src: Name, dst: Name, *_: bool, dir_fd: int | None = None, **_keywords: bool) -> None:
         self._do("symlink", self._path(dst, dir_fd), self._entered, src, dst, dir_fd=dir_fd)
-
-    def _call_unlink(self, path: Name, *, dir_fd: int | None = None) -> None:
-        self._do("unlink", self._path(path, dir_fd), self._removed, path, dir_fd=dir_fd)
-
-    _call_remove = _call_unlink
-
-    def _call_rmdir(self, path: Name, *, dir_fd: int | None = None) -> None:
-        self._do("rmdir", self._path(path, dir_fd), self._removed, path, dir_fd=dir_fd)
 
     def _call_rename(self, src: Name, dst: Name, **folders: int | None) -> None:
         source, target = self._both("rename", src, dst, folders)
@@ -211,7 +181,7 @@ class Recording:
             number = self._number(source)
             # rename(2) does nothing if both are names of one file.
             same = number == self._now.find(target)
-            return None if same else Rename(self._entry(source), self._entry(target), number)
+            return None if same else Rename(number, self._entry(target), self._entry(source))
 
         self._do("rename", target, renamed, src, dst, **folders)
 
@@ -219,7 +189,7 @@ class Recording:
 
     def _call_link(self, src: Name, dst: Name, **keywords: int | None) -> None:
         source, target = self._both("link", src, dst, keywords)
-        self._do("link", target, lambda target: Enter(self._entry(target), self._number(source)), src, dst, **keywords)
+        self._do("link", target, lambda target: Enter(self._number(source), self._entry(target)), src, dst, **keywords)
 
     # what the calls have in common ------------------------------------------------------------------------------------
 
@@ -268,16 +238,16 @@ class Recording:
 
     def _entered(self, inside: str) -> Enter:
         """Return the operation that has just made what is at a path."""
-        return Enter(self._entry(inside), next(self._numbers), Node.at(self.directory / inside))
+        return Enter(next(self._numbers), self._entry(inside), node=Node.at(self.directory / inside))
 
     def _removed(self, inside: str) -> Remove:
-        return Remove(self._entry(inside))
+        return Remove(None, former=self._entry(inside))
 
     def _entry(self, inside: str) -> Entry:
         folder, _, name = inside.rpartition("/")
         return self._number(folder), name
 
-    def _file(self, path: Name | int, dir_fd: int | None = None) -> int | None:
+    def _file(self, path: Name | int, dir_fd: int | None) -> int | None:
         """Return the number of a file that is open as a descriptor or has a path; None if it lies outside."""
         if isinstance(path, int):
             return self._open.get(path)

@@ -55,19 +55,16 @@ class Tree:
             ValueError: it has something that is neither a file nor a folder nor a symbolic link.
         """
         tree = cls({ROOT: Node(directory.stat().st_mode)}, {})
-        tree._read(directory, ROOT, {})
-        return tree
-
-    def _read(self, directory: Path, folder: int, known: dict[tuple[int, int], int]) -> None:
-        for path in sorted(directory.iterdir()):
+        known: dict[tuple[int, int], int] = {}
+        numbers = {directory: ROOT}
+        for path in sorted(directory.rglob("*")):
             status = path.lstat()
             # Names with one inode are hard links to one node.
-            number = known.setdefault((status.st_dev, status.st_ino), len(self.nodes))
-            if number not in self.nodes:
-                self.nodes[number] = Node.at(path)
-            self.names[folder, path.name] = number
-            if stat.S_ISDIR(status.st_mode):
-                self._read(path, number, known)
+            number = numbers[path] = known.setdefault((status.st_dev, status.st_ino), len(tree.nodes))
+            if number not in tree.nodes:
+                tree.nodes[number] = Node.at(path)
+            tree.names[numbers[path.parent], path.name] = number
+        return tree
 
     def write(self, directory: Path) -> None:
         """Write the tree to `directory`, which must not exist."""
@@ -128,56 +125,64 @@ class Tree:
 class Operation:
     """A call that changed something or synced it."""
 
+    number: int | None
+    """The node."""
+
+    @property
+    def touches(self) -> tuple[int, ...]:
+        """Numbers of the nodes that it changes. Syncing one of them makes the operation durable."""
+        return () if self.number is None else (self.number,)
+
     def apply(self, tree: Tree) -> None:
         """Apply the operation to `tree`. Leave the tree as it is if it lacks the node or the name."""
 
 
-@dataclass(frozen=True)
-class Enter(Operation):
-    """Name a node: open with O_CREAT, mkdir, symlink, or link."""
+class Sync(Operation):
+    """Sync a file or a folder, or everything, whose number is None: fsync, fdatasync, syncfs."""
 
-    entry: Entry
-    number: int
+
+@dataclass(frozen=True)
+class Naming(Operation):
+    """An operation on names, in one step."""
+
+    entry: Entry | None = None
+    """The name that comes, maybe in place of another node's."""
+    former: Entry | None = None
+    """The name that goes."""
     node: Node | None = None
-    """The new node; None if there is one already, as for link."""
+    """The node itself if it is new."""
+
+    @property
+    def touches(self) -> tuple[int, ...]:
+        """The folders."""
+        # A journal has either both halves of a rename or none, so syncing one folder makes both durable.
+        return tuple(entry[0] for entry in (self.former, self.entry) if entry)
 
     def make(self, tree: Tree) -> None:
         """Make the node without its name."""
-        if self.node is not None:
+        if self.number is not None and self.node is not None:
             tree.nodes.setdefault(self.number, self.node)
 
     def apply(self, tree: Tree) -> None:
-        """Make the node and name it."""
+        """Make the node, and change its names."""
         self.make(tree)
-        tree.names[self.entry] = self.number
+        # After lost operations the old name of a rename may belong to another node, which stays, or to none.
+        if self.former and self.number in {None, tree.names.get(self.former)}:
+            tree.names.pop(self.former, None)
+        if self.entry and self.number is not None:
+            tree.names[self.entry] = self.number
 
 
-@dataclass(frozen=True)
-class Remove(Operation):
-    """Remove a name: unlink, rmdir."""
-
-    entry: Entry
-
-    def apply(self, tree: Tree) -> None:
-        """Remove the name."""
-        # It may not be there: the operation that added it can be lost in a crash that this one survived.
-        tree.names.pop(self.entry, None)
+class Enter(Naming):
+    """Name a node, a new one or one that is there: open with O_CREAT, mkdir, symlink, or link."""
 
 
-@dataclass(frozen=True)
-class Rename(Operation):
-    """Rename a node, in place of another one with the new name, in one step."""
+class Remove(Naming):
+    """Remove a name, whichever node has it: unlink, rmdir."""
 
-    former: Entry
-    entry: Entry
-    number: int
 
-    def apply(self, tree: Tree) -> None:
-        """Rename the node."""
-        # After lost operations the old name may belong to another node, which stays.
-        if tree.names.get(self.former) == self.number:
-            del tree.names[self.former]
-        tree.names[self.entry] = self.number
+class Rename(Naming):
+    """Rename a node, in place of another one with the new name."""
 
 
 @dataclass(frozen=True)
@@ -237,11 +242,3 @@ def apply_changes(tree: Tree, number: int, changes: Sequence[Change]) -> None:
         if isinstance(change, Chmod):
             mode = stat.S_IFMT(mode) | change.mode
     tree.nodes[number] = Node(mode, bytes(content))
-
-
-@dataclass(frozen=True)
-class Sync(Operation):
-    """Sync a file or a folder, or everything: fsync, fdatasync, syncfs."""
-
-    number: int | None
-    """The node; None for the whole file system."""

@@ -18,7 +18,7 @@ from backy.errors import BackyError
 from backy.testing.clock import Clock
 from backy.testing.crashes import CERTAIN, Crash, crashes, distinct, landmarks
 from backy.testing.laboratory import BrokenPromiseError, Laboratory, patterned
-from backy.testing.recording import Fault, Recording
+from backy.testing.recording import Fault
 from backy.testing.tree import Tree
 from backy.text.phrases import counted
 
@@ -72,7 +72,10 @@ def power_losses(laboratory: Laboratory, action: str, count: int) -> int:
         BrokenPromiseError: data was lost, or the next backup failed; the text says when the power failed.
     """
     recording = laboratory.record(lambda: ACTIONS[action](laboratory))
-    certain, drawn = _chosen(recording, action)
+    certain = [Crash(after, *extreme) for after in landmarks(recording) for extreme in CERTAIN]
+    drawn = crashes(recording.operations, mixtures=2, seed=1)
+    # Shuffled, so that a small count has crashes from the whole action. The seed makes a failure repeatable.
+    random.Random(action).shuffle(drawn)  # noqa: S311  # no secret
     checked = tried = 0
     for crash, tree, blobs in distinct(recording, [*certain, *drawn]):
         tried += crash not in certain
@@ -82,17 +85,6 @@ def power_losses(laboratory: Laboratory, action: str, count: int) -> int:
         _check(laboratory, crash.after, str(crash))
         checked += 1
     return checked
-
-
-def _chosen(recording: Recording, action: str) -> tuple[dict[Crash, None], list[Crash]]:
-    """Return the crashes that are tried in any case, and all crashes in an order by chance."""
-    everything = crashes(recording.operations, mixtures=2, seed=1)
-    instants = landmarks(recording)
-    extremes = [crash for crash in everything if (crash.names, crash.content) in CERTAIN]
-    certain = dict.fromkeys(crash for crash in extremes if crash.after in instants)
-    # Shuffled, so that a small count has crashes from the whole action. The seed makes a failure repeatable.
-    random.Random(action).shuffle(everything)  # noqa: S311  # no secret
-    return certain, everything
 
 
 def failing_calls(laboratory: Laboratory, action: str, count: int, *, lasting: bool) -> int:

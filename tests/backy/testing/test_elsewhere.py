@@ -12,7 +12,7 @@ import pytest
 
 from backy.api import ChunkDamageError, Held, Purged, Stored
 from backy.repository.repository import Repository
-from backy.testing.crashes import Content, Crash, Names, blobs_after
+from backy.testing.crashes import Crash, blobs_after
 from backy.testing.laboratory import BrokenPromiseError, Laboratory
 from backy.testing.memory import MemoryBlobs
 from backy.testing.recording import IncompleteRecordingError
@@ -175,11 +175,11 @@ def test_blobs_are_spoilt_by_the_contract(tmp_path: Path, spoilt) -> None:
 
 def test_a_blob_is_there_as_before_or_after_or_in_part() -> None:
     earlier, later = {"same": b"1", "gone": b"2", "old": b"3333"}, {"same": b"1", "old": b"4444", "new": b"5555"}
-    assert blobs_after(Crash(0, Names.ALL, Content.KEPT), earlier, later) == later
-    assert blobs_after(Crash(0, Names.NONE, Content.LOST), earlier, later) == earlier
+    assert blobs_after(Crash(0, "all", "kept"), earlier, later) == later
+    assert blobs_after(Crash(0, "none", "lost"), earlier, later) == earlier
     seen: dict[str, set[bytes | None]] = {}
     for seed in range(100):
-        found = blobs_after(Crash(0, Names.SOME, Content.ANY, seed), earlier, later)
+        found = blobs_after(Crash(0, "some", "any", seed), earlier, later)
         for name in earlier.keys() | later.keys():
             seen.setdefault(name, set()).add(found.get(name))
     assert seen == {
