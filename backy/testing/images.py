@@ -21,15 +21,12 @@ def write_image(path: Path, *chunks: int | None, tail: int = 0) -> Path:
     return path
 
 
-def difference(found: bytes, expected: bytes) -> str:
+def difference(found: bytes | bytearray, expected: bytes) -> str:
     """Return a text with the first byte that differs, or an empty text for equal contents."""
     # pytest would explain the difference of two images for hours.
     if found == expected:
         return ""
     if len(found) != len(expected):
         return f"{len(found)} instead of {len(expected)} bytes"
-    low, high = 0, len(found)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if found[low:middle] != expected[low:middle] else (middle, high)
-    return f"byte {low} is {found[low]:#04x} instead of {expected[low]:#04x}"
+    at = next(index for index, (one, other) in enumerate(zip(found, expected, strict=True)) if one != other)
+    return f"byte {at} is {found[at]:#04x} instead of {expected[at]:#04x}"

@@ -96,29 +96,23 @@ class _Stored:
 
     def spoil(self, change: Callable[[bytes], bytes | None]) -> int:
         """Change the content of all that holds chunks, or remove it where `change` returns None; return the number."""
-        held: dict[Path | str, bytes] = dict((self.blobs or {}).items())
-        held |= {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
-        large = [name for name, content in held.items() if len(content) >= LEAST]
-        for name in large:
-            self._replace(name, change(held[name]))
-        return len(large)
-
-    def _replace(self, name: Path | str, content: bytes | None) -> None:
-        """Replace the content of a file or a blob; None removes it."""
-        if isinstance(name, str):
-            blobs = self.blobs if self.blobs is not None else {}
-            if content is None:
-                del blobs[name]
-            else:
-                blobs[name] = content
-        elif content is None:
-            name.unlink()
-        else:
+        paths = [path for path in self.folder.rglob("*") if path.is_file() and path.stat().st_size >= LEAST]
+        for path in paths:
+            content = change(path.read_bytes())
             # Storages make their files read-only.
-            mode = name.stat().st_mode
-            name.chmod(0o600)
-            name.write_bytes(content)
-            name.chmod(mode)
+            mode = path.stat().st_mode
+            path.chmod(0o600)
+            path.write_bytes(content or b"")
+            path.chmod(mode)
+            if content is None:
+                path.unlink()
+        blobs = self.blobs if self.blobs is not None else {}
+        large = {name: content for name, content in blobs.items() if len(content) >= LEAST}
+        for name, whole in large.items():
+            del blobs[name]
+            if (content := change(whole)) is not None:
+                blobs[name] = content
+        return len(paths) + len(large)
 
 
 def _damaged(content: bytes) -> bytes:

@@ -50,10 +50,10 @@ class Ended(NamedTuple):
     err: str
 
 
-def kernel() -> str | None:
-    """Return the version of the newest cloud kernel that is installed; None if there is none."""
+def kernel() -> str:
+    """Return the version of the newest cloud kernel that is installed; an empty text if there is none."""
     versions = [path.name.removeprefix("vmlinuz-") for path in Path("/boot").glob("vmlinuz-*-cloud-amd64")]
-    return max(versions, key=lambda name: [int(number) for number in re.findall(r"\d+", name)], default=None)
+    return max(versions, key=lambda name: [int(number) for number in re.findall(r"\d+", name)], default="")
 
 
 def missing() -> str | None:
@@ -94,8 +94,6 @@ class Appliance:
         work.mkdir()
         try:
             version = kernel()
-            if version is None:
-                raise ApplianceError("there is no kernel to boot")
             initramfs.make(work / "initramfs", version, folder, f"{sys.executable} {agent.__file__} {PORT}")
             for name, size in disks.items():
                 with (work / name).open("wb") as disk:
