@@ -1,15 +1,25 @@
 """The plugin `qemu`: disks of QEMU's machines, running or shut down. Configuration: `QemuConfig` of `config`."""
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from backy.api import Config, ConfigError, Job, RestoreTarget, Snapshot, Source, SourceError
 from backy.config import typed
+from backy.errors import warned
 from backy.hookspecs import hookimpl
-from backy_sources_qemu import domains, image, machine
+from backy_sources_qemu import domains, export, image
+from backy_sources_qemu.bitmaps import MARK, base_of, bitmap_name, other_than
 from backy_sources_qemu.config import QemuConfig, check_options, parse_disk
+from backy_sources_qemu.machine import Disk, Machine, Names
 from backy_sources_qemu.monitor import Command, connected, locked, place, short
+from backy_sources_qemu.scratch import Scratch, scratch
+
+log = logging.getLogger(__name__)
+Reach = Callable[[], AbstractContextManager[Disk]]
+"""Connects to the machine, cleans up what an earlier backup has left, and finds the disk."""
 
 
 class QemuSource:
@@ -22,6 +32,7 @@ class QemuSource:
         self._config = config
         self._job = job
         self._what = f"source {config.title}"
+        self._names = Names.of(short(job.id))
         self._files: dict[str, bytes] = {}
 
     @contextmanager
@@ -31,7 +42,7 @@ class QemuSource:
             if isinstance(found, image.Image):
                 snapshot = image.opened(found, self._job.id, revision_id, parent)
             else:
-                snapshot = machine.frozen(found, self._config, self._job.id, revision_id, parent)
+                snapshot = self._frozen(found, revision_id, parent)
             with snapshot as opened:
                 opened.files = self._files
                 yield opened
@@ -42,10 +53,46 @@ class QemuSource:
             if isinstance(found, image.Image):
                 image.retain(found, self._job.id, revision_ids)
             else:
-                machine.retain(found, self._job.id, revision_ids)
+                with found() as disk:
+                    self._remove_others(disk, revision_ids)
 
     @contextmanager
-    def _found(self) -> Iterator[machine.Reach | image.Image]:
+    def _frozen(self, reach: Reach, revision_id: str, parent: str | None) -> Iterator[export.Export]:
+        """Freeze a disk. Its bitmap replaces that of `parent` after a complete backup, and goes if it failed.
+
+        The monitor is used at the begin and at the end, and free for others meanwhile.
+        """
+        what, bitmap = self._what, ""
+        try:
+            with ExitStack() as stack:
+                # as long as it is held, nobody takes the filter out
+                stack.enter_context(locked(what, place(what, self._names.filter), wait=False))
+                with reach() as disk:
+                    base, size = base_of(what, disk.bitmaps(), self._job.id, parent), disk.size
+                    if base and base.size != size:
+                        log.info("%s had %d bytes and has %d: what it has grown by is read, too", what, base.size, size)
+                    bitmap = bitmap_name(self._job.id, revision_id, size)
+                    made = stack.enter_context(scratch(what, self._config, size))
+                    disk.freeze(made, bitmap, base.name if base else None)
+                    uri, copy = disk.export(changes=base is not None), self._names.copy if base else None
+                    opened = stack.enter_context(export.opened(what, uri, copy, lambda: "crash", base and base.known))
+                    opened.explain = partial(_explained, made)
+                yield opened
+        except BaseException:
+            # what can not be removed now is removed by the next backup
+            with suppress(SourceError), reach() as disk:
+                disk.remove_bitmaps({one.name for one in disk.bitmaps()} & {bitmap, bitmap + MARK})
+            raise
+        with warned(log, "what the backup has made in QEMU stays until the next one"), reach() as disk:
+            self._remove_others(disk, [revision_id])
+
+    def _remove_others(self, disk: Disk, revision_ids: Collection[str]) -> None:
+        for name in other_than((one.name for one in disk.bitmaps()), self._job.id, revision_ids):
+            with warned(log, f"the bitmap {name} stays until the next backup"):
+                disk.remove_bitmaps([name])
+
+    @contextmanager
+    def _found(self) -> Iterator[Reach | image.Image]:
         """Find the machine or, if it is shut down, its image, and keep other backups of an image away."""
         with ExitStack() as stack:
             found = self._look()
@@ -53,7 +100,7 @@ class QemuSource:
                 stack.enter_context(locked(self._what, place(self._what, str(found.path.resolve())), wait=False))
             yield found
 
-    def _look(self) -> machine.Reach | image.Image:
+    def _look(self) -> Reach | image.Image:
         config = self._config
         if config.domain is not None:
             with domains.connected(self._what, config) as (domain, _):
@@ -76,7 +123,7 @@ class QemuSource:
         return image.image(self._what, config.image, config.format)
 
     @contextmanager
-    def _by_socket(self) -> Iterator[machine.Disk]:
+    def _by_socket(self) -> Iterator[Disk]:
         path = (self._config.qmp or Path()).resolve()
         with self._alone(str(path)) as begin, connected(self._what, path) as command:
             if command is None:
@@ -84,16 +131,14 @@ class QemuSource:
             yield self._reached(command, begin, None)
 
     @contextmanager
-    def _by_libvirt(self) -> Iterator[machine.Disk]:
+    def _by_libvirt(self) -> Iterator[Disk]:
         with domains.connected(self._what, self._config) as (domain, command), self._alone(domain.uuid) as begin:
             yield self._reached(command, begin, domain.alias)
 
-    def _reached(self, command: Command, begin: Path, alias: str | None) -> machine.Disk:
-        reached = machine.Machine(
-            self._what, command, machine.Names.of(short(self._job.id)), begin.with_suffix(".socket")
-        )
-        reached.clean_up()
-        return reached.disk(self._config.node, alias)
+    def _reached(self, command: Command, begin: Path, alias: str | None) -> Disk:
+        machine = Machine(self._what, command, self._names, begin.with_suffix(".socket"))
+        machine.clean_up()
+        return machine.disk(self._config.node, alias)
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[Path]:
@@ -101,6 +146,18 @@ class QemuSource:
         begin = place(self._what, name)
         with locked(self._what, begin, wait=True):
             yield begin
+
+
+def _explained(made: Scratch, text: str) -> str:
+    """Tell why QEMU has given up the frozen disk, which it tells as an invalid argument."""
+    if made.is_full():
+        return (
+            f"{text}; what the machine overwrites during a backup has filled {made.limit} bytes: "
+            "set a larger 'scratch-limit', or another 'scratch', in the section 'source'"
+        )
+    if "Invalid argument" in text:
+        return f"{text}; QEMU could not copy what the machine overwrites, or not in time"
+    return text
 
 
 @hookimpl

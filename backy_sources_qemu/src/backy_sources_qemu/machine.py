@@ -8,25 +8,19 @@ earlier bitmap goes on, and the next backup takes the filter out.
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from functools import partial
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from backy.api import SourceBusyError, SourceError
-from backy.errors import warned
-from backy_sources_qemu import export
-from backy_sources_qemu.bitmaps import BLOCK, MARK, Bitmap, base_of, bitmap_name, other_than
-from backy_sources_qemu.config import QemuConfig
-from backy_sources_qemu.monitor import Command, MonitorError, locked, place, short
-from backy_sources_qemu.scratch import Scratch, scratch
+from backy_sources_qemu.bitmaps import BLOCK, MARK, Bitmap
+from backy_sources_qemu.monitor import Command, MonitorError, locked, place
+from backy_sources_qemu.scratch import Scratch
 
-log = logging.getLogger(__name__)
 _OLDEST: Final = (7, 1)
 """The first QEMU whose filter lets the export break."""
 _WORKERS: Final = {"copy-before-write", "mirror_top", "commit_top"}
@@ -266,67 +260,3 @@ def _fault(bitmap: dict[str, Any]) -> str | None:
     if bitmap.get("busy"):
         return "is used by another program"
     return None
-
-
-Reach = Callable[[], AbstractContextManager[Disk]]
-"""Connects to the machine, cleans up what an earlier backup has left, and finds the disk."""
-
-
-@contextmanager
-def frozen(
-    reach: Reach, config: QemuConfig, job_id: str, revision_id: str, parent: str | None
-) -> Iterator[export.Export]:
-    """Freeze a disk. Its bitmap replaces that of `parent` after a complete backup, and goes if it failed.
-
-    The monitor is used at the begin and at the end, and free for others meanwhile.
-    """
-    what, bitmap = f"source {config.title}", ""
-    try:
-        with ExitStack() as stack:
-            # as long as it is held, nobody takes the filter out
-            stack.enter_context(locked(what, place(what, Names.of(short(job_id)).filter), wait=False))
-            with reach() as disk:
-                base = base_of(what, disk.bitmaps(), job_id, parent)
-                size = disk.size
-                if base and base.size != size:
-                    log.info("%s had %d bytes and has %d: what it has grown by is read, too", what, base.size, size)
-                bitmap = bitmap_name(job_id, revision_id, size)
-                made = stack.enter_context(scratch(what, config, size))
-                disk.freeze(made, bitmap, base.name if base else None)
-                uri = disk.export(changes=base is not None)
-                copy = disk.names.copy if base else None
-                served = export.opened(what, uri, copy, lambda: "crash", base and base.known)
-                opened = stack.enter_context(served)
-                opened.explain = partial(_explained, made)
-            yield opened
-    except BaseException:
-        # what can not be removed now is removed by the next backup
-        with suppress(SourceError), reach() as disk:
-            disk.remove_bitmaps({one.name for one in disk.bitmaps()} & {bitmap, bitmap + MARK})
-        raise
-    with warned(log, "what the backup has made in QEMU stays until the next one"), reach() as disk:
-        _remove_others(disk, job_id, [revision_id])
-
-
-def retain(reach: Reach, job_id: str, revision_ids: Collection[str]) -> None:
-    """Remove the job's bitmaps that are not of these revisions. Log those that stay."""
-    with reach() as disk:
-        _remove_others(disk, job_id, revision_ids)
-
-
-def _remove_others(disk: Disk, job_id: str, revision_ids: Collection[str]) -> None:
-    for name in other_than((one.name for one in disk.bitmaps()), job_id, revision_ids):
-        with warned(log, f"the bitmap {name} stays until the next backup"):
-            disk.remove_bitmaps([name])
-
-
-def _explained(made: Scratch, text: str) -> str:
-    """Tell why QEMU has given up the frozen disk, which it tells as an invalid argument."""
-    if made.is_full():
-        return (
-            f"{text}; what the machine overwrites during a backup has filled {made.limit} bytes: "
-            "set a larger 'scratch-limit', or another 'scratch', in the section 'source'"
-        )
-    if "Invalid argument" in text:
-        return f"{text}; QEMU could not copy what the machine overwrites, or not in time"
-    return text
