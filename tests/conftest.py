@@ -32,7 +32,7 @@ from backy.repository.sealed import FORMAT
 from backy.testing.appliance.machine import Appliance
 from backy.testing.clock import Clock
 from backy.testing.images import write_image
-from backy_sources_qemu.domains import bindings
+from backy_sources_qemu.monitor import bindings
 from tests.cluster import Cluster, missing
 from tests.guest import Guest
 from tests.revisions import variant

@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from backy_sources_qemu import domains
 from backy_sources_qemu.config import QemuConfig
-from backy_sources_qemu.monitor import connected
+from backy_sources_qemu.monitor import by_libvirt, by_socket
 
 NOBODY = 65534
 FLAGS = ["-accel", "tcg", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-m", "16", "-daemonize"]
@@ -67,14 +66,14 @@ class Virtual:
         self._pid.unlink(missing_ok=True)
 
     def command(self, name: str, /, **arguments: object):
-        with connected("test", self.qmp) as execute:
+        with by_socket("test", self.qmp) as execute:
             assert execute is not None
             return execute(name, **arguments)
 
     def io(self, *commands: str) -> None:
         """Have the device run commands of qemu-io(1). Whether one failed, only the content tells."""
         path = "/machine/peripheral/vda/virtio-backend"
-        with connected("test", self.qmp) as execute:
+        with by_socket("test", self.qmp) as execute:
             assert execute is not None
             for command in commands:
                 execute("human-monitor-command", command_line=f'qemu-io -d {path} "{command}"')
@@ -200,7 +199,7 @@ class Libvirt:
 
     def command(self, domain: str, name: str, **arguments: object) -> Any:
         config = QemuConfig(type="qemu", domain=domain, disk="vda", uri=self.uri)
-        with domains.connected("test", config) as (_, execute):
+        with by_libvirt("test", config) as (_, execute):
             return execute(name, **arguments)
 
     def write(self, domain: str, offset: int, data: bytes) -> None:

@@ -14,7 +14,7 @@ from backy.api import DescribedSnapshot, Job, SourceError
 from backy.config import typed
 from backy_sources_qemu.config import QemuConfig
 from backy_sources_qemu.disks import QemuSource
-from backy_sources_qemu.domains import parse
+from backy_sources_qemu.monitor import parse
 from tests.backups import Backups
 from tests.virtual import Libvirt, content_of
 

@@ -10,11 +10,11 @@ from backy.api import Config, ConfigError, Job, RestoreTarget, Snapshot, Source,
 from backy.config import typed
 from backy.errors import warned
 from backy.hookspecs import hookimpl
-from backy_sources_qemu import domains, export, image
+from backy_sources_qemu import export, image
 from backy_sources_qemu.bitmaps import MARK, base_of, bitmap_name, other_than
 from backy_sources_qemu.config import QemuConfig, check_options, parse_disk
 from backy_sources_qemu.machine import Disk, Machine, Names
-from backy_sources_qemu.monitor import Command, connected, locked, place, short
+from backy_sources_qemu.monitor import Command, by_libvirt, by_socket, locked, place, short
 from backy_sources_qemu.scratch import Scratch, scratch
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class QemuSource:
     def _look(self) -> Reach | image.Image:
         config = self._config
         if config.domain is not None:
-            with domains.connected(self._what, config) as (domain, _):
+            with by_libvirt(self._what, config) as (domain, _):
                 self._files = {"libvirt.xml": domain.description}
                 if domain.is_active:
                     return self._by_libvirt
@@ -112,7 +112,7 @@ class QemuSource:
                 return image.Image(self._what, domain.image, domain.format)
         if config.qmp is not None:
             # as long as another backup of the machine has it, the monitor does not answer
-            with self._alone(str(config.qmp.resolve())), connected(self._what, config.qmp) as command:
+            with self._alone(str(config.qmp.resolve())), by_socket(self._what, config.qmp) as command:
                 if command is not None:
                     return self._by_socket
         if config.image is None:
@@ -125,14 +125,14 @@ class QemuSource:
     @contextmanager
     def _by_socket(self) -> Iterator[Disk]:
         path = (self._config.qmp or Path()).resolve()
-        with self._alone(str(path)) as begin, connected(self._what, path) as command:
+        with self._alone(str(path)) as begin, by_socket(self._what, path) as command:
             if command is None:
                 raise SourceError(f"{self._what}: the machine was shut down")
             yield self._reached(command, begin, None)
 
     @contextmanager
     def _by_libvirt(self) -> Iterator[Disk]:
-        with domains.connected(self._what, self._config) as (domain, command), self._alone(domain.uuid) as begin:
+        with by_libvirt(self._what, self._config) as (domain, command), self._alone(domain.uuid) as begin:
             yield self._reached(command, begin, domain.alias)
 
     def _reached(self, command: Command, begin: Path, alias: str | None) -> Disk:

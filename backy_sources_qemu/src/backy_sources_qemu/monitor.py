@@ -1,22 +1,27 @@
-"""Reaches a running machine: has a lock and a socket for it, and sends commands of QMP, QEMU's machine protocol."""
+"""Reaches a machine, and sends commands of QMP, QEMU's machine protocol: by its monitor's socket, or by libvirt."""
 
 import asyncio
 import fcntl
+import json
 import logging
 import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, cast
+from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
 
 from qemu.qmp import ConnectError, QMPClient, QMPError
 
 from backy.api import SourceBusyError, SourceError
+from backy.debian import debian_modules
 from backy.durable import closed_at_end
 from backy.errors import raising
+from backy_sources_qemu.config import Format, QemuConfig
 
 _RUN: Final = Path("/run")
 TIMEOUT: Final = 60.0
@@ -64,7 +69,7 @@ class MonitorError(SourceError):
 
 
 @contextmanager
-def connected(what: str, socket: Path) -> Iterator[Command | None]:
+def by_socket(what: str, socket: Path) -> Iterator[Command | None]:
     """Connect to the QEMU that listens on `socket`; None if nobody does. Raise MonitorError if it does not answer."""
     client = QMPClient()
     # what it has to tell is told once, by us
@@ -72,13 +77,13 @@ def connected(what: str, socket: Path) -> Iterator[Command | None]:
     with asyncio.Runner() as loop:
 
         def command(name: str, /, *, descriptor: int | None = None, **arguments: object) -> Any:  # noqa: ANN401  # JSON
-            with _told(what):
+            with _told(what, MonitorError, QMPError, OSError, EOFError):
                 if descriptor is not None:
                     client.send_fd_scm(descriptor)
-                return loop.run(asyncio.wait_for(client.execute(name, dashed(arguments)), TIMEOUT))
+                return loop.run(asyncio.wait_for(client.execute(name, _dashed(arguments)), TIMEOUT))
 
         try:
-            with _told(what):
+            with _told(what, MonitorError, QMPError, OSError, EOFError):
                 is_there = loop.run(asyncio.wait_for(_connect(client, str(socket)), TIMEOUT))
             yield command if is_there else None
         finally:
@@ -97,19 +102,102 @@ async def _connect(client: QMPClient, address: str) -> bool:
     return True
 
 
-def dashed(arguments: dict[str, object]) -> dict[str, object]:
+def _dashed(arguments: dict[str, object]) -> dict[str, object]:
     """Return arguments with the names that QEMU gives them."""
     return {name.replace("_", "-"): value for name, value in arguments.items()}
 
 
+def bindings() -> tuple[Any, Any]:
+    """Return the modules `libvirt` and `libvirt_qemu`; raise MissingModuleError if there are none."""
+    names = ("libvirtmod", "libvirt", "libvirtmod_qemu", "libvirt_qemu")
+    _, libvirt, _, libvirt_qemu = debian_modules("python3-libvirt", *names)
+    return libvirt, libvirt_qemu
+
+
+class Domain(NamedTuple):
+    """What libvirt tells of a disk of a machine."""
+
+    uuid: str
+    is_active: bool
+    alias: str | None
+    """The id of the device in QEMU, if the machine runs."""
+    image: Path | None
+    """The file or the device with the image; None if it is neither."""
+    format: Format | None
+    """Its format, if it is one that can be read while the machine is shut down."""
+    description: bytes = b""
+    """The XML by which `virsh define` makes the machine again."""
+
+
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Turn what the library raises into MonitorError."""
+def by_libvirt(what: str, config: QemuConfig) -> Iterator[tuple[Domain, Command]]:
+    """Connect to libvirt, and find a disk; raise SourceError if there is none, or libvirt does not answer."""
+    libvirt, libvirt_qemu = bindings()
+    # it would print every error by itself, too
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    with ExitStack() as stack:
+        with _told(what, SourceError, libvirt.libvirtError):
+            connection = stack.enter_context(closing(libvirt.open(config.uri)))
+            if host := urlsplit(connection.getURI()).hostname:
+                # its images are not those that have the same paths here
+                raise SourceError(f"{what}: libvirt is that of {host}: run backy there, with a 'uri' without a host")
+            handle = _handle(libvirt, connection, config.domain or "")
+            domain = parse(what, handle.XMLDesc(), config.disk or "")
+            domain = domain._replace(description=handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode())
+
+        def command(name: str, /, *, descriptor: int | None = None, **arguments: object) -> Any:  # noqa: ANN401  # JSON
+            text = json.dumps({"execute": name, "arguments": _dashed(arguments)})
+            files = [] if descriptor is None else [descriptor]
+            with _told(what, MonitorError, libvirt.libvirtError):
+                answer = json.loads(libvirt_qemu.qemuMonitorCommandWithFiles(handle, text, files, 0)[0])
+            if "error" in answer:
+                raise MonitorError(f"{what}: {answer['error'].get('desc')}")
+            return answer["return"]
+
+        yield domain, command
+
+
+def _handle(libvirt: Any, connection: Any, name: str) -> Any:  # noqa: ANN401  # libvirt has no types
+    """Return a machine by its name, or by its UUID."""
+    try:
+        return connection.lookupByName(name)
+    except libvirt.libvirtError:
+        with suppress(libvirt.libvirtError):
+            return connection.lookupByUUIDString(name)
+        raise
+
+
+def parse(what: str, text: str, target: str) -> Domain:
+    """Read the XML of a machine; raise SourceError if it has no disk `target`."""
+    root = ET.fromstring(text)  # noqa: S314  # libvirt has made it
+    disks = {
+        found.get("dev"): disk
+        for disk in root.iterfind("devices/disk[@device='disk']")
+        for found in disk.iter("target")
+    }
+    if target not in disks:
+        there = ", ".join(sorted(filter(None, disks))) or "none"
+        raise SourceError(f"{what}: the machine has no disk {target}; it has: {there}")
+    disk = disks[target]
+    source, driver, alias = disk.find("source"), disk.find("driver"), disk.find("alias")
+    path = None if source is None else source.get("file") or source.get("dev")
+    kind = "raw" if driver is None else driver.get("type", "raw")
+    return Domain(
+        uuid=root.findtext("uuid", ""),
+        is_active=root.get("id") is not None,
+        alias=None if alias is None else alias.get("name"),
+        image=Path(path) if path else None,
+        format=cast("Format", kind) if kind in {"raw", "qcow2"} else None,
+    )
+
+
+@contextmanager
+def _told(what: str, kind: type[SourceError], *errors: type[Exception]) -> Iterator[None]:
+    """Turn what a library raises into an error of this kind."""
     try:
         yield
-    except TimeoutError as error:
-        hint = "does another program use the monitor?"
-        raise MonitorError(f"{what}: QEMU does not answer within {TIMEOUT:.0f} s; {hint}") from error
-    except (QMPError, OSError, EOFError) as error:
+    except errors as error:
         text = " ".join(str(error).split()) or f"the connection to QEMU is lost ({type(error).__name__})"
-        raise MonitorError(f"{what}: {text}") from error
+        if isinstance(error, TimeoutError):
+            text = f"QEMU does not answer within {TIMEOUT:.0f} s; does another program use the monitor?"
+        raise kind(f"{what}: {text}") from error
