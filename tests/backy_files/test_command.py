@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 
 from backy.api import BackyError
 from backy_files import sandbox
-from backy_files.guest import opened
+from backy_files.guest import Guest, opened
 from backy_files.sandbox import GuestError
 from tests.backy_files.conftest import BACKY, MIB, backed_up, backy, disk, make, run
 from tests.backy_files.images import CHANGED, before, change, logical, pooled
@@ -240,3 +241,16 @@ def test_there_is_no_such_revision(directory: Path) -> None:
     done = backy(directory, "ls", "-r", "weekly", "/", check=False)
 
     assert (done.returncode, len(done.stderr.splitlines()), done.stdout) == (1, 1, "")
+
+
+def test_what_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Guest, "patience", 0.1)
+    (tmp_path / "errors").write_text("guestfish: it is stuck\n")
+    ours, theirs = socket.socketpair()
+    with (
+        (tmp_path / "errors").open("rb") as errors,
+        ours,
+        theirs,
+        pytest.raises(GuestError, match=r"^the virtual machine does not answer: timed out; it is stuck$"),
+    ):
+        Guest(ours, errors)
