@@ -36,13 +36,8 @@ def set_up_logging(logfile: Path | None, *, verbose: bool) -> None:
         # With the process: the commands of one repository may write to its log at the same time.
         handler.setFormatter(PlainFormatter("%(asctime)s [%(process)d] %(levelname)s %(message)s", TIME_FORMAT))
     handler.set_name(OURS)
-    # Plugins log under names of their own, so the handler belongs to the root of all loggers.
-    root = logging.getLogger()
-    for other in _handlers():
-        root.removeHandler(other)
-        other.close()
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG if verbose else level)
+    for former in _replace_handlers([handler], logging.DEBUG if verbose else level):
+        former.close()
     for library in ("asyncio", "stevedore"):
         logging.getLogger(library).setLevel(logging.WARNING)
 
@@ -60,27 +55,20 @@ class _LogFile(logging.handlers.WatchedFileHandler):
 def by_a_thread() -> Iterator[None]:
     """Write log lines in a thread while the context lasts, from level INFO on."""
     # A full disk or a stopped terminal would hold up the loop of the scheduler, and its watchdog would kill it.
-    root = logging.getLogger()
-    handlers, level = _handlers(), root.level
+    handlers, level = _handlers(), logging.getLogger().level
     lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     entrance = logging.handlers.QueueHandler(lines)
     entrance.set_name(OURS)
     entrance.setFormatter(PlainFormatter())
     writer = logging.handlers.QueueListener(lines, *handlers)
-    for handler in handlers:
-        root.removeHandler(handler)
-    root.addHandler(entrance)
-    root.setLevel(min(level, logging.INFO))
+    _replace_handlers([entrance], min(level, logging.INFO))
     writer.start()
     try:
         yield
     finally:
         # Writes what is queued still, so that the last lines before the end are not lost.
         writer.stop()
-        root.setLevel(level)
-        root.removeHandler(entrance)
-        for handler in handlers:
-            root.addHandler(handler)
+        _replace_handlers(handlers, level)
 
 
 def is_verbose() -> bool:
@@ -91,6 +79,18 @@ def is_verbose() -> bool:
 def logs_to_file() -> bool:
     """Return whether log lines go to a file, and so not to standard error."""
     return any(isinstance(handler, logging.FileHandler) for handler in _handlers())
+
+
+def _replace_handlers(handlers: list[logging.Handler], level: int) -> list[logging.Handler]:
+    """Let these handlers write what has this level at least; return those that wrote before."""
+    # Plugins log under names of their own, so handlers belong to the root of all loggers.
+    root, former = logging.getLogger(), _handlers()
+    for one in former:
+        root.removeHandler(one)
+    for one in handlers:
+        root.addHandler(one)
+    root.setLevel(level)
+    return former
 
 
 def _handlers() -> list[logging.Handler]:

@@ -1,9 +1,9 @@
 """The table of revisions, of one disk or of all disks of a machine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from backy.cli.output import chosen, echo, width
+from backy.cli.output import answer, chosen, echo, width
 from backy.repository.revision import Revision, Trust
 from backy.text.phrases import NOTHING, TO_MINUTES, counted, length_of_time, local_time, local_zone, short_ids, size
 
@@ -65,3 +65,8 @@ def described(revision: Revision) -> dict[str, Any]:
         **chosen(revision, "verification", "verifications", "compared_since", "trust", "damaged"),
         **chosen(revision.state, "wrong", "verified", "origin", "forgotten"),
     }
+
+
+def answer_with(revisions: Iterable[Revision], *texts: object) -> None:
+    """Print revisions as JSON if '--json' was given, and otherwise each of `texts` in a line."""
+    answer({"revisions": [*map(described, revisions)]}, *texts)

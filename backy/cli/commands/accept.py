@@ -6,8 +6,7 @@ import click
 
 from backy.cli.disks import each_disk, repository_of
 from backy.cli.options import revision_of
-from backy.cli.output import answer
-from backy.cli.revisions import described
+from backy.cli.revisions import answer_with
 from backy.errors import RevisionNotFoundError
 
 
@@ -26,4 +25,4 @@ def command(directory: Path, specification: str | None) -> None:
     if not released and specification is not None:
         raise RevisionNotFoundError(f"no revision is held because of '{specification}'; 'backy status' shows the tags")
     texts = [f"{revision.id} {','.join(revision.tags)}" for revision in released] or ["No revision is held"]
-    answer({"revisions": [*map(described, released)]}, *texts)
+    answer_with(released, *texts)

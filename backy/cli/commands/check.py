@@ -10,8 +10,7 @@ from backy.cli.output import answer, chosen
 
 @click.command("check")
 @configuration_option
-@click.pass_context
-def command(context: click.Context, configuration: Path) -> None:
+def command(configuration: Path) -> None:
     """Say whether all jobs keep their SLA, in the form of a Nagios check.
 
     Exit code 0 is OK; 1 WARNING, somebody should look at something; 2 CRITICAL, a job does not keep its SLA, somebody
@@ -22,9 +21,7 @@ def command(context: click.Context, configuration: Path) -> None:
     from backy.scheduler.monitoring.check import examine
 
     verdict = examine(configuration)
-    answer(
-        {"state": verdict.state.name, **chosen(verdict, "summary", "performance", "details")},
-        *str(verdict).splitlines(),
-    )
+    content = {"state": verdict.state.name, **chosen(verdict, "summary", "performance", "details")}
+    answer(content, *str(verdict).splitlines())
     # Not an `ExitCode`: Nagios gives these numbers other meanings.
-    context.exit(verdict.state)
+    raise click.exceptions.Exit(verdict.state)

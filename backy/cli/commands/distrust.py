@@ -7,8 +7,7 @@ import click
 
 from backy.cli.disks import each_disk, repository_of
 from backy.cli.options import dry_run_option, revision_of
-from backy.cli.output import answer
-from backy.cli.revisions import described
+from backy.cli.revisions import answer_with
 from backy.text.phrases import counted
 
 _DATE = click.DateTime(formats=["%Y-%m-%d"])
@@ -43,7 +42,5 @@ def command(
         raise click.UsageError("name revisions by --revision, --from or --until, or all of them by --all alone")
     days = {name: day.date() for name, day in (("first", first), ("last", last)) if day}
     distrusted = distrust(repository_of(directory), specification, **days, dry_run=dry_run)
-    answer(
-        {"revisions": [*map(described, distrusted)]},
-        f"{'Would distrust' if dry_run else 'Distrusted'} {counted(len(distrusted), 'revision')}",
-    )
+    verb = "Would distrust" if dry_run else "Distrusted"
+    answer_with(distrusted, f"{verb} {counted(len(distrusted), 'revision')}")

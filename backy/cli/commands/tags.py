@@ -6,8 +6,7 @@ import click
 
 from backy.cli.disks import each_disk, repository_of
 from backy.cli.options import force_option, revision_of, tags_argument
-from backy.cli.output import answer
-from backy.cli.revisions import described
+from backy.cli.revisions import answer_with
 from backy.cli.usage import Group
 from backy.repository.revision import Revision
 
@@ -57,4 +56,4 @@ def remove(directory: Path, tags: tuple[str, ...], specification: str) -> None:
 
 def _show(revision: Revision) -> None:
     tags = ",".join(revision.tags) or "has no tags: it is removed when revisions expire"
-    answer({"revisions": [described(revision)]}, f"{revision.id} {tags}")
+    answer_with([revision], f"{revision.id} {tags}")

@@ -5,8 +5,7 @@ from pathlib import Path
 import click
 
 from backy.cli.completion import trashed
-from backy.cli.output import answer
-from backy.cli.revisions import described
+from backy.cli.revisions import answer_with
 
 
 @click.command("undelete")
@@ -21,4 +20,4 @@ def command(directory: Path, revision_id: str) -> None:
     from backy.repository.repository import Repository
 
     revision = undelete(opened(directory) or Repository.open(directory), revision_id)
-    answer({"revisions": [described(revision)]}, f"{revision.id} is back, with the tags {', '.join(revision.tags)}")
+    answer_with([revision], f"{revision.id} is back, with the tags {', '.join(revision.tags)}")
