@@ -14,10 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from blake3 import blake3
-
 from backy.answers.replay import findings
-from backy.api import CHUNK_SIZE, PAGE_SIZE, SourceError
+from backy.api import CHUNK_SIZE, PAGE_SIZE, SourceError, identify
 from backy.backup.backup import Backup
 from backy.durable import TEMPORARY_SUFFIX
 from backy.errors import BackyError
@@ -211,7 +209,7 @@ class Laboratory:
                     stored = image.chunk_id(index), image.chunks.length(index)
                     key = (revision.storage, *stored) if shared else (revision_id, index)
                     if key not in known:
-                        known[key] = blake3(image.chunk(index)).digest()
+                        known[key] = identify(image.chunk(index))
                     found.append(known[key])
             right = (image.size, found) == self.expected[revision_id]
             self._demand(right, f"revision {revision_id} has another content")
@@ -235,10 +233,8 @@ class Laboratory:
 
     def digest(self) -> Digest:
         """Return the size of the image as it is now, and the BLAKE3 of each of its chunks."""
-        image = memoryview(self.content)
-        return len(image), [
-            blake3(image[offset : offset + CHUNK_SIZE]).digest() for offset in range(0, len(image), CHUNK_SIZE)
-        ]
+        image = self.content
+        return len(image), [identify(image[at : at + CHUNK_SIZE]) for at in range(0, len(image), CHUNK_SIZE)]
 
     @staticmethod
     def _temporary(path: Path) -> bool:

@@ -194,21 +194,16 @@ class Recording:
     # what the calls have in common ------------------------------------------------------------------------------------
 
     def _do(
-        self,
-        name: str,
-        concerned: Concerned | None,
-        operation: Callable[[Concerned], Operation | None],
-        *arguments: Any,  # noqa: ANN401  # any function at all
-        **keywords: Any,  # noqa: ANN401  # likewise
-    ) -> Any:  # noqa: ANN401  # likewise
-        """Call a function; if it is `concerned` with a node or a path inside, count it and note the operation."""
+        self, name: str, at: Concerned | None, done: Callable[[Concerned], Operation | None], *of: object, **by: object
+    ) -> Any:  # noqa: ANN401  # what any function returns
+        """Call a function; if it works `at` a node or a path inside, count it, and note what it has `done`."""
         call = getattr(self._real, name)
-        if concerned is None:
-            return call(*arguments, **keywords)
+        if at is None:
+            return call(*of, **by)
         with self._lock:
-            self._may_fail(name, arguments[0])
-            result = call(*arguments, **keywords)
-            self._note(operation(concerned))
+            self._may_fail(name, of[0])
+            result = call(*of, **by)
+            self._note(done(at))
             return result
 
     def _both(self, name: str, src: Name, dst: Name, folders: Mapping[str, int | None]) -> tuple[str, str | None]:
@@ -218,7 +213,7 @@ class Recording:
             raise IncompleteRecordingError(f"os.{name} into or out of the directory can not be recorded")
         return source or "", target
 
-    def _may_fail(self, call: str, about: Name | int | None = None) -> None:
+    def _may_fail(self, call: str, about: object = None) -> None:
         """Count a call, and raise the error of the fault if it concerns this call."""
         number = len(self.calls)
         self.calls.append(call)
@@ -226,7 +221,7 @@ class Recording:
         if fault and (number >= fault.call and call in _GROWING if fault.lasting else number == fault.call):
             error = OSError(fault.number, os.strerror(fault.number))
             # calls with a descriptor do not know the name
-            if about is not None and not isinstance(about, int):
+            if isinstance(about, str | bytes | os.PathLike):
                 error.filename = os.fsdecode(about)
             raise error
 

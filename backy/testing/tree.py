@@ -40,12 +40,12 @@ class Node:
         return cls(mode)
 
 
+@dataclass
 class Tree:
     """The nodes of a directory by number, and their names. A number is never used for a second node."""
 
-    def __init__(self, nodes: dict[int, Node], names: dict[Entry, int]) -> None:
-        self.nodes = nodes
-        self.names = names
+    nodes: dict[int, Node]
+    names: dict[Entry, int]
 
     @classmethod
     def read(cls, directory: Path) -> Tree:
@@ -117,8 +117,7 @@ class Tree:
 
     def differences(self, other: Tree) -> list[str]:
         """Return the paths at which two trees differ."""
-        mine, others = self.listing(), other.listing()
-        return sorted(path for path in mine.keys() | others.keys() if mine.get(path) != others.get(path))
+        return sorted({path for path, _ in self.listing().items() ^ other.listing().items()})
 
 
 @dataclass(frozen=True)

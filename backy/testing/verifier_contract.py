@@ -1,6 +1,5 @@
 """Tests that every verifier must pass. Authors of plugins subclass `VerifierContract`, and pytest runs the tests."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +41,6 @@ class _Stored:
             if any(data):
                 self.chunks[index] = identify(data)
 
-    def image(self) -> StoredImage:
-        return StoredImage(self.chunks, self)
-
     def read(self, index: int, chunk_id: bytes) -> bytes:
         if index in self._missing:
             self.damaged.add(index)
@@ -62,15 +58,6 @@ def _different(content: bytes) -> bytes:
     # One byte in each chunk differs: a verifier must not be content with parts of a chunk.
     chunks = [content[at : at + CHUNK_SIZE] for at in range(0, len(content), CHUNK_SIZE)]
     return b"".join(bytes([chunk[0] ^ 0xFF]) + chunk[1:] for chunk in chunks)
-
-
-@dataclass
-class _Result:
-    """The result of a verification."""
-
-    report: Report
-    mismatches: list[Mismatch] = field(default_factory=list)
-    progress: int = 0
 
 
 class VerifierContract:
@@ -109,18 +96,18 @@ class VerifierContract:
 
     def test_equal_images_have_no_mismatch(self, verifier: Verifier, suits: bytes) -> None:
         """The report has the number of chunks that were compared, not more, and no remark on an image that suits."""
-        result = self._verified(verifier, MemoryImage(suits), _Stored(suits))
-        assert result.mismatches == []
-        self._demand_each_once(result.report, len(suits))
-        assert result.progress <= len(suits)
-        assert not result.report.out_of_time
-        assert not result.report.remarks
+        report, mismatches, progress = self._verified(verifier, MemoryImage(suits), _Stored(suits))
+        assert mismatches == []
+        self._demand_each_once(report, len(suits))
+        assert progress <= len(suits)
+        assert not report.out_of_time
+        assert not report.remarks
 
     def test_what_is_in_an_image_is_no_mismatch(self, verifier: Verifier) -> None:
         """An image of random bytes is what the source has: a verifier that expects something else there may remark."""
-        result = self._verified(verifier, MemoryImage(CONTENT), _Stored(CONTENT))
-        assert result.mismatches == []
-        assert all(isinstance(remark, str) for remark in result.report.remarks)
+        report, mismatches, _ = self._verified(verifier, MemoryImage(CONTENT), _Stored(CONTENT))
+        assert mismatches == []
+        assert all(isinstance(remark, str) for remark in report.remarks)
 
     @pytest.mark.parametrize("coverage", [LATELY, LONG_AGO], ids=["lately", "long ago"])
     def test_what_is_reported_was_compared_whatever_was_compared_before(
@@ -128,25 +115,25 @@ class VerifierContract:
     ) -> None:
         """The report has each chunk that was compared, once, for the coverage of a new job and of an old one."""
         snapshot = MemoryImage(CONTENT, hint=(Extent(0, 1, data=True),))
-        result = self._verified(verifier, snapshot, _Stored(_different(CONTENT)), coverage)
-        assert sorted(mismatch.index for mismatch in result.mismatches) == sorted(result.report.compared)
-        self._demand_each_once(result.report, len(CONTENT))
-        assert result.progress <= len(CONTENT)
+        report, mismatches, progress = self._verified(verifier, snapshot, _Stored(_different(CONTENT)), coverage)
+        assert sorted(mismatch.index for mismatch in mismatches) == sorted(report.compared)
+        self._demand_each_once(report, len(CONTENT))
+        assert progress <= len(CONTENT)
 
     def test_an_empty_image_has_nothing_to_check(self, verifier: Verifier) -> None:
         """An image without chunks has no mismatch."""
-        result = self._verified(verifier, MemoryImage(b""), _Stored(b""))
-        assert (len(result.report.compared), result.mismatches) == (0, [])
+        report, mismatches, _ = self._verified(verifier, MemoryImage(b""), _Stored(b""))
+        assert (len(report.compared), mismatches) == (0, [])
 
     def test_every_chunk_that_differs_and_is_looked_at_is_a_mismatch(self, verifier: Verifier, suits: bytes) -> None:
         """A mismatch has the content of the source and that of the stored image."""
         different = _different(suits)
         # The hint says that everything changed, for verifiers that compare changes only.
         snapshot = MemoryImage(suits, hint=(Extent(0, len(suits), data=True),))
-        result = self._verified(verifier, snapshot, _Stored(different))
+        report, mismatches, _ = self._verified(verifier, snapshot, _Stored(different))
         # What is reported as compared here is not looked at again for long.
-        assert sorted(mismatch.index for mismatch in result.mismatches) == sorted(result.report.compared)
-        for mismatch in result.mismatches:
+        assert sorted(mismatch.index for mismatch in mismatches) == sorted(report.compared)
+        for mismatch in mismatches:
             chunk = slice(mismatch.index * CHUNK_SIZE, (mismatch.index + 1) * CHUNK_SIZE)
             assert not difference(mismatch.expected or b"", suits[chunk])
             assert not difference(mismatch.found or b"", different[chunk])
@@ -156,10 +143,10 @@ class VerifierContract:
     def test_damage_is_told_apart_from_a_difference(self, verifier: Verifier, suits: bytes) -> None:
         """A mismatch for a stored chunk that can not be read has the error, and the source's content to repair it."""
         stored = _Stored(suits, missing=set(range(chunk_count(len(suits)))))
-        result = self._verified(verifier, MemoryImage(suits), stored)
+        _, mismatches, _ = self._verified(verifier, MemoryImage(suits), stored)
         # How many it looks at depends on the verifier. What it has met it may not keep to itself.
-        assert {mismatch.index for mismatch in result.mismatches} == stored.damaged
-        for mismatch in result.mismatches:
+        assert {mismatch.index for mismatch in mismatches} == stored.damaged
+        for mismatch in mismatches:
             assert mismatch.damage is not None
             assert mismatch.damage.chunk_id == identify(mismatch.expected or b"")
 
@@ -174,12 +161,12 @@ class VerifierContract:
                 raise SourceError("the source is gone")
 
         try:
-            result = self._verified(verifier, Broken(CONTENT), _Stored(CONTENT))
+            report, _, _ = self._verified(verifier, Broken(CONTENT), _Stored(CONTENT))
         except SourceError:
             return
         # A verifier that compares nothing reads nothing and may return a report.
         assert not Broken.read
-        assert len(result.report.compared) == 0
+        assert len(report.compared) == 0
 
     @staticmethod
     def _made(config: dict[str, Any], folder: Path) -> Verifier:
@@ -188,12 +175,15 @@ class VerifierContract:
         return verifier
 
     @staticmethod
-    def _verified(verifier: Verifier, snapshot: Snapshot, stored: _Stored, coverage: Coverage | None = None) -> _Result:
+    def _verified(
+        verifier: Verifier, snapshot: Snapshot, stored: _Stored, coverage: Coverage | None = None
+    ) -> tuple[Report, list[Mismatch], int]:
+        """Return the report, the mismatches, and the bytes of which progress was told."""
         mismatches: list[Mismatch] = []
         told: list[int] = []
         coverage = coverage or Coverage(1, [0] * chunk_count(snapshot.size))
-        report = verifier.verify(snapshot, stored.image(), mismatches.append, told.append, coverage)
-        return _Result(report, mismatches, sum(told))
+        report = verifier.verify(snapshot, StoredImage(stored.chunks, stored), mismatches.append, told.append, coverage)
+        return report, mismatches, sum(told)
 
     @staticmethod
     def _demand_each_once(report: Report, size: int) -> None:
