@@ -182,14 +182,14 @@ class Laboratory:
         self.nothing_tampered_with(repository)
         history = {revision.id: revision for revision in repository.records.history()}
         kept = {revision_id for revision_id, kind in state.items() if kind == "kept"}
-        self._demand(kept <= history.keys(), "a complete revision is lost")
+        _demand(kept <= history.keys(), "a complete revision is lost")
         gone = {revision_id for revision_id, kind in state.items() if kind == "gone"}
-        self._demand(not gone & history.keys(), "a forgotten revision is there again")
+        _demand(not gone & history.keys(), "a forgotten revision is there again")
         trusted = kept | {revision_id for revision_id, revision in history.items() if reliable(revision, boot_id())}
         self.read_back(repository, trusted)
 
         revision = Backup(repository, ("next",), Events(), clock=self.clock).run()
-        self._demand(all(revision.seq > other.seq for other in history.values()), "a number is used again")
+        _demand(all(revision.seq > other.seq for other in history.values()), "a number is used again")
         self.expected[revision.id] = self.digest()
         purge(repository, Events())
         self.read_back(repository, trusted | {revision.id})
@@ -212,35 +212,35 @@ class Laboratory:
                         known[key] = identify(image.chunk(index))
                     found.append(known[key])
             right = (image.size, found) == self.expected[revision_id]
-            self._demand(right, f"revision {revision_id} has another content")
+            _demand(right, f"revision {revision_id} has another content")
 
     def nothing_tampered_with(self, repository: Repository) -> None:
         """Check that nothing contradicts the journal: a crash must not look as if somebody had changed something."""
         journal = repository.records.journal
         found = findings(journal.read(), facts_of(self.directory))
-        self._demand(not found, "; ".join(found))
+        _demand(not found, "; ".join(found))
 
     def nothing_left_over(self) -> None:
         """Check that no temporary file, and no map or state without a record, is left, and that `last.rev` is right."""
-        found = [path.name for path in self.directory.rglob("*") if self._temporary(path)]
-        self._demand(not found, f"left behind: {found}")
+        found = [path.name for path in self.directory.rglob("*") if _temporary(path)]
+        _demand(not found, f"left behind: {found}")
         maps, states = ({path.stem for path in self.directory.glob(f"*.{suffix}")} for suffix in ("map", "state"))
         records = {path.stem for path in self.directory.glob("*.rev") if not path.is_symlink()}
-        self._demand(maps == records, f"maps {sorted(maps)}, but records {sorted(records)}")
-        self._demand(states == records, f"states {sorted(states)}, but records {sorted(records)}")
+        _demand(maps == records, f"maps {sorted(maps)}, but records {sorted(records)}")
+        _demand(states == records, f"states {sorted(states)}, but records {sorted(records)}")
         newest = self.open().records.history()[-1].id
-        self._demand((self.directory / "last.rev").readlink() == Path(f"{newest}.rev"), "last.rev leads elsewhere")
+        _demand((self.directory / "last.rev").readlink() == Path(f"{newest}.rev"), "last.rev leads elsewhere")
 
     def digest(self) -> Digest:
         """Return the size of the image as it is now, and the BLAKE3 of each of its chunks."""
         image = self.content
         return len(image), [identify(image[at : at + CHUNK_SIZE]) for at in range(0, len(image), CHUNK_SIZE)]
 
-    @staticmethod
-    def _temporary(path: Path) -> bool:
-        return path.name == TEMPORARY_SUFFIX.removeprefix(".") or path.suffix in {TEMPORARY_SUFFIX, ".running"}
 
-    @staticmethod
-    def _demand(true: bool, otherwise: str) -> None:
-        if not true:
-            raise BrokenPromiseError(otherwise)
+def _temporary(path: Path) -> bool:
+    return path.name == TEMPORARY_SUFFIX.removeprefix(".") or path.suffix in {TEMPORARY_SUFFIX, ".running"}
+
+
+def _demand(true: bool, otherwise: str) -> None:
+    if not true:
+        raise BrokenPromiseError(otherwise)

@@ -152,7 +152,7 @@ class SourceContract:
         before = _backed_up(subject, source, FIRST, None)
         for offset in _places(len(before)):
             write(offset, b"changed")
-        self._check_changes(subject, source, before, FIRST)
+        _check_changes(subject, source, before, FIRST)
 
     def test_what_did_not_change_twice_is_told_as_well(self, subject: SourceUnderTest, source: Source) -> None:
         """Changes are told from the parent revision, also if it is not the first one."""
@@ -162,7 +162,7 @@ class SourceContract:
         write(0, b"first")
         before = _backed_up(subject, source, SECOND, FIRST)
         write(len(before) // 2, b"second")
-        self._check_changes(subject, source, before, SECOND, THIRD)
+        _check_changes(subject, source, before, SECOND, THIRD)
 
     def test_a_revision_that_the_source_never_saw_is_no_base(self, subject: SourceUnderTest, source: Source) -> None:
         """With a parent that it does not know, the source returns None or all of the image as changes."""
@@ -178,9 +178,9 @@ class SourceContract:
         resize = _needed(subject.resize, "way to resize it")
         before = _backed_up(subject, source, FIRST, None)
         resize(len(before) + CHUNK_SIZE + 4096)
-        grown = self._check_changes(subject, source, before, FIRST)
+        grown = _check_changes(subject, source, before, FIRST)
         resize(max(len(before) - 4096, 4096))
-        self._check_changes(subject, source, grown, SECOND, THIRD)
+        _check_changes(subject, source, grown, SECOND, THIRD)
 
     def test_a_backup_that_failed_is_no_base(self, subject: SourceUnderTest, source: Source) -> None:
         """After a snapshot that was left with an exception, the next one still tells changes from the parent."""
@@ -189,7 +189,7 @@ class SourceContract:
         write(0, b"changed")
         with pytest.raises(ZeroDivisionError), source.snapshot(SECOND, FIRST):
             raise ZeroDivisionError
-        self._check_changes(subject, source, before, FIRST, THIRD)
+        _check_changes(subject, source, before, FIRST, THIRD)
 
     def test_a_snapshot_stays_what_it_is(self, subject: SourceUnderTest, source: Source) -> None:
         """The snapshot of a frozen source does not change when the source is written to."""
@@ -221,25 +221,6 @@ class SourceContract:
         for content, revision in zip(images, repository.records.history(), strict=True):
             with repository.image(revision) as image:
                 assert not difference(_read(image), content)
-
-    @staticmethod
-    def _check_changes(
-        subject: SourceUnderTest, source: Source, before: bytes, parent: str, revision_id: str = SECOND
-    ) -> bytes:
-        """Check that the changes from a parent cover all differences; return the current content."""
-        now = subject.content()
-        with source.snapshot(revision_id, parent) as snapshot:
-            assert snapshot.size == len(now)
-            changes = snapshot.changes()
-            extents = None if changes is None else list(changes)
-            assert not difference(_read(snapshot), now)
-        if extents is not None:
-            assert _cover(extents, len(now))[len(before) :].count(0) == 0, "what the image has grown by is a change"
-            told = bytearray(before.ljust(len(now), b"\0")[: len(now)])
-            for start, length, data in extents:
-                told[start : start + length] = now[start : start + length] if data else bytes(length)
-            assert not difference(told, now), f"changes since {parent} that the source does not tell of, or as holes"
-        return now
 
 
 def _config(subject: SourceUnderTest) -> dict[str, Any]:
@@ -309,3 +290,22 @@ def _ranges(size: int, count: int = 30) -> list[tuple[int, int]]:
     return [
         (min(pair), min(max(pair), min(pair) + 2 * CHUNK_SIZE)) for pair in zip(points[::2], points[1::2], strict=True)
     ]
+
+
+def _check_changes(
+    subject: SourceUnderTest, source: Source, before: bytes, parent: str, revision_id: str = SECOND
+) -> bytes:
+    """Check that the changes from a parent cover all differences; return the current content."""
+    now = subject.content()
+    with source.snapshot(revision_id, parent) as snapshot:
+        assert snapshot.size == len(now)
+        changes = snapshot.changes()
+        extents = None if changes is None else list(changes)
+        assert not difference(_read(snapshot), now)
+    if extents is not None:
+        assert _cover(extents, len(now))[len(before) :].count(0) == 0, "what the image has grown by is a change"
+        told = bytearray(before.ljust(len(now), b"\0")[: len(now)])
+        for start, length, data in extents:
+            told[start : start + length] = now[start : start + length] if data else bytes(length)
+        assert not difference(told, now), f"changes since {parent} that the source does not tell of, or as holes"
+    return now

@@ -315,7 +315,7 @@ class StorageContract:
         for index, data in enumerate((ONE, TWO)):
             chunk_id = identify(data)
             with stored.storage.open("first") as reader:
-                damaged += self._is_damaged(reader, index, chunk_id, data)
+                damaged += _is_damaged(reader, index, chunk_id, data)
             stored.storage.repair("first", index, chunk_id, data)
         assert damaged
         stored.check()
@@ -356,10 +356,10 @@ class StorageContract:
         storage: Storage = call(Kind.STORAGE, config["type"], "backy_storage", config=config, job=job)
         return storage
 
-    @staticmethod
-    def _is_damaged(reader: ImageReader, index: int, chunk_id: bytes, data: bytes) -> bool:
-        # A storage need not check ids itself, because the core does.
-        try:
-            return reader.read(index, chunk_id) != data
-        except ChunkDamageError as error:
-            return error.chunk_id == chunk_id
+
+def _is_damaged(reader: ImageReader, index: int, chunk_id: bytes, data: bytes) -> bool:
+    # A storage need not check ids itself, because the core does.
+    try:
+        return reader.read(index, chunk_id) != data
+    except ChunkDamageError as error:
+        return error.chunk_id == chunk_id

@@ -83,7 +83,7 @@ class VerifierContract:
     @pytest.fixture
     def verifier(self, config: dict[str, Any], tmp_path: Path) -> Verifier:
         """Return the verifier as backy makes it."""
-        return within(self.time_limit, lambda: self._made(config, tmp_path))
+        return within(self.time_limit, lambda: _made(config, tmp_path))
 
     def test_the_plugin_is_installed_and_keeps_the_contract(self, config: dict[str, Any]) -> None:
         """An entry point of the group `backy.verifiers` names the plugin, and its hook is that of a verifier."""
@@ -92,20 +92,20 @@ class VerifierContract:
     def test_a_key_that_nobody_knows_is_refused(self, config: dict[str, Any], tmp_path: Path) -> None:
         """A misspelt key is an error. A setting must not be ignored in silence."""
         with pytest.raises(ConfigError, match="no_such_key"):
-            self._made({**config, "no_such_key": 1}, tmp_path)
+            _made({**config, "no_such_key": 1}, tmp_path)
 
     def test_equal_images_have_no_mismatch(self, verifier: Verifier, suits: bytes) -> None:
         """The report has the number of chunks that were compared, not more, and no remark on an image that suits."""
-        report, mismatches, progress = self._verified(verifier, MemoryImage(suits), _Stored(suits))
+        report, mismatches, progress = _verified(verifier, MemoryImage(suits), _Stored(suits))
         assert mismatches == []
-        self._demand_each_once(report, len(suits))
+        _demand_each_once(report, len(suits))
         assert progress <= len(suits)
         assert not report.out_of_time
         assert not report.remarks
 
     def test_what_is_in_an_image_is_no_mismatch(self, verifier: Verifier) -> None:
         """An image of random bytes is what the source has: a verifier that expects something else there may remark."""
-        report, mismatches, _ = self._verified(verifier, MemoryImage(CONTENT), _Stored(CONTENT))
+        report, mismatches, _ = _verified(verifier, MemoryImage(CONTENT), _Stored(CONTENT))
         assert mismatches == []
         assert all(isinstance(remark, str) for remark in report.remarks)
 
@@ -115,14 +115,14 @@ class VerifierContract:
     ) -> None:
         """The report has each chunk that was compared, once, for the coverage of a new job and of an old one."""
         snapshot = MemoryImage(CONTENT, hint=(Extent(0, 1, data=True),))
-        report, mismatches, progress = self._verified(verifier, snapshot, _Stored(_different(CONTENT)), coverage)
+        report, mismatches, progress = _verified(verifier, snapshot, _Stored(_different(CONTENT)), coverage)
         assert sorted(mismatch.index for mismatch in mismatches) == sorted(report.compared)
-        self._demand_each_once(report, len(CONTENT))
+        _demand_each_once(report, len(CONTENT))
         assert progress <= len(CONTENT)
 
     def test_an_empty_image_has_nothing_to_check(self, verifier: Verifier) -> None:
         """An image without chunks has no mismatch."""
-        report, mismatches, _ = self._verified(verifier, MemoryImage(b""), _Stored(b""))
+        report, mismatches, _ = _verified(verifier, MemoryImage(b""), _Stored(b""))
         assert (len(report.compared), mismatches) == (0, [])
 
     def test_every_chunk_that_differs_and_is_looked_at_is_a_mismatch(self, verifier: Verifier, suits: bytes) -> None:
@@ -130,7 +130,7 @@ class VerifierContract:
         different = _different(suits)
         # The hint says that everything changed, for verifiers that compare changes only.
         snapshot = MemoryImage(suits, hint=(Extent(0, len(suits), data=True),))
-        report, mismatches, _ = self._verified(verifier, snapshot, _Stored(different))
+        report, mismatches, _ = _verified(verifier, snapshot, _Stored(different))
         # What is reported as compared here is not looked at again for long.
         assert sorted(mismatch.index for mismatch in mismatches) == sorted(report.compared)
         for mismatch in mismatches:
@@ -143,7 +143,7 @@ class VerifierContract:
     def test_damage_is_told_apart_from_a_difference(self, verifier: Verifier, suits: bytes) -> None:
         """A mismatch for a stored chunk that can not be read has the error, and the source's content to repair it."""
         stored = _Stored(suits, missing=set(range(chunk_count(len(suits)))))
-        _, mismatches, _ = self._verified(verifier, MemoryImage(suits), stored)
+        _, mismatches, _ = _verified(verifier, MemoryImage(suits), stored)
         # How many it looks at depends on the verifier. What it has met it may not keep to itself.
         assert {mismatch.index for mismatch in mismatches} == stored.damaged
         for mismatch in mismatches:
@@ -161,31 +161,31 @@ class VerifierContract:
                 raise SourceError("the source is gone")
 
         try:
-            report, _, _ = self._verified(verifier, Broken(CONTENT), _Stored(CONTENT))
+            report, _, _ = _verified(verifier, Broken(CONTENT), _Stored(CONTENT))
         except SourceError:
             return
         # A verifier that compares nothing reads nothing and may return a report.
         assert not Broken.read
         assert len(report.compared) == 0
 
-    @staticmethod
-    def _made(config: dict[str, Any], folder: Path) -> Verifier:
-        job = Job("job", "contractjob", folder)
-        verifier: Verifier = call(Kind.VERIFIER, config["type"], "backy_verifier", config=config, job=job)
-        return verifier
 
-    @staticmethod
-    def _verified(
-        verifier: Verifier, snapshot: Snapshot, stored: _Stored, coverage: Coverage | None = None
-    ) -> tuple[Report, list[Mismatch], int]:
-        """Return the report, the mismatches, and the bytes of which progress was told."""
-        mismatches: list[Mismatch] = []
-        told: list[int] = []
-        coverage = coverage or Coverage(1, [0] * chunk_count(snapshot.size))
-        report = verifier.verify(snapshot, StoredImage(stored.chunks, stored), mismatches.append, told.append, coverage)
-        return report, mismatches, sum(told)
+def _made(config: dict[str, Any], folder: Path) -> Verifier:
+    job = Job("job", "contractjob", folder)
+    verifier: Verifier = call(Kind.VERIFIER, config["type"], "backy_verifier", config=config, job=job)
+    return verifier
 
-    @staticmethod
-    def _demand_each_once(report: Report, size: int) -> None:
-        assert len(set(report.compared)) == len(report.compared)
-        assert set(report.compared) <= set(range(chunk_count(size)))
+
+def _verified(
+    verifier: Verifier, snapshot: Snapshot, stored: _Stored, coverage: Coverage | None = None
+) -> tuple[Report, list[Mismatch], int]:
+    """Return the report, the mismatches, and the bytes of which progress was told."""
+    mismatches: list[Mismatch] = []
+    told: list[int] = []
+    coverage = coverage or Coverage(1, [0] * chunk_count(snapshot.size))
+    report = verifier.verify(snapshot, StoredImage(stored.chunks, stored), mismatches.append, told.append, coverage)
+    return report, mismatches, sum(told)
+
+
+def _demand_each_once(report: Report, size: int) -> None:
+    assert len(set(report.compared)) == len(report.compared)
+    assert set(report.compared) <= set(range(chunk_count(size)))
