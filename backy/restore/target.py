@@ -16,9 +16,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
-from backy.api import CHUNK_SIZE, PAGE_SIZE, RestoreTarget
+from backy.api import CHUNK_SIZE, RestoreTarget
 from backy.direct import DirectWriter, reopened
-from backy.durable import closed_at_end, punch_hole, pwrite_all
+from backy.durable import closed_at_end, punch_hole, pwrite_all, zero_device
 from backy.errors import BackyError, ConfigError, PluginError, TargetError
 from backy.repository.repository import Repository
 from backy.system.links import is_trusted, open_followed
@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 _DEV: Final = Path("/dev")
 _QEMU_LOCKS: Final = struct.Struct("hhqqi4x").pack(fcntl.F_WRLCK, os.SEEK_SET, 100, 104, 0)
 """struct flock for the bytes 100 to 203, on which QEMU has locks while it has an image open (block/file-posix.c)."""
-_BLKZEROOUT = 0x127F
-"""ioctl of linux/fs.h: zeroes a range of a block device in the way that is fastest for it."""
 
 
 @contextmanager
@@ -263,8 +261,4 @@ class _Device(_File):
     def zero(self, offset: int, length: int) -> None:
         # Of kept content, likely to be right, only what is wrong is written: a read spares the device.
         for start, piece in self._not_zero(offset, length) if self._kept else [(offset, length)]:
-            # The ioctl takes whole logical blocks only.
-            whole = piece - piece % PAGE_SIZE
-            if whole:
-                fcntl.ioctl(self._descriptor, _BLKZEROOUT, struct.pack("QQ", start, whole))
-            pwrite_all(self._descriptor, bytes(piece - whole), start + whole)
+            zero_device(self._descriptor, start, piece)

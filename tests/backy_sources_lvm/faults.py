@@ -15,8 +15,8 @@ from pathlib import Path
 
 from backy.api import SourceError
 from backy.cli.main import main
+from backy_sources_file import OpenFile
 from backy_sources_lvm import snapshots, volumes
-from backy_sources_lvm.snapshots import Device
 
 POOL = "vg-p--o-tpool"
 WEB1 = "/dev/vg/web--1_data"
@@ -93,10 +93,10 @@ def wait_for_another(calls: int, command: str) -> None:
 
 
 def failing_read() -> None:
-    def pread(self: Device, offset: int, length: int) -> bytes:
+    def pread(self: OpenFile, offset: int, length: int) -> bytes:
         raise SourceError("source vg/web1: no luck")
 
-    Device.pread = pread
+    OpenFile.pread = pread
 
 
 def is_right() -> None:

@@ -6,16 +6,16 @@ import subprocess
 import sys
 
 from backy.cli.main import main
-from backy_sources_lvm.snapshots import Device
+from backy_sources_file import OpenFile
 
-READ = Device.pread
+READ = OpenFile.pread
 WRITE = "dd if=/dev/zero of=/dev/vg/web1 bs=1M count=8 oflag=direct status=none"
 
 
-def pread(device: Device, offset: int, length: int) -> bytes:
+def pread(device: OpenFile, offset: int, length: int) -> bytes:
     subprocess.run(["sh", "-c", WRITE], check=True)
     return READ(device, offset, length)
 
 
-Device.pread = pread
+OpenFile.pread = pread
 main(sys.argv[1:] if sys.argv[0].endswith(".py") else sys.argv)

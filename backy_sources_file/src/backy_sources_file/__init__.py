@@ -1,7 +1,7 @@
 """Image files and block devices as a source for backy.
 
-Configuration: `filename`, the absolute path of the image or device, and `freeze`. `WriteWatch` and the module
-`reflink` are for other plugins as well.
+Configuration: `filename`, the absolute path of the image or device, and `freeze`. `OpenFile`, `opened`, `WriteWatch`
+and the module `reflink` are for other plugins as well.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ import msgspec
 from backy.api import Config, ConfigError, Job, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl
-from backy_sources_file.source import FREEZES, FileSource, WriteWatch
+from backy_sources_file.source import FREEZES, FileSource, OpenFile, WriteWatch, opened
 
 
 class Freezing(str):
@@ -55,5 +55,5 @@ def backy_source_config(argument: str) -> Config:
     return {"filename": str(Path(argument).absolute())}
 
 
-# The hooks, and classes for other sources.
-__all__ = ["FileSource", "WriteWatch", "backy_source", "backy_source_config"]
+# The hooks, and what other sources may use.
+__all__ = ["FileSource", "OpenFile", "WriteWatch", "backy_source", "backy_source_config", "opened"]

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from backy.api import Consistency, Extent, SourceError
-from backy.durable import closed_at_end, pread_all, pwrite_all
-from backy.errors import raising
+from backy.api import Extent, SourceError
+from backy.durable import closed_at_end, pwrite_all
+from backy_sources_file import OpenFile
 from backy_sources_lvm import mapping
 from backy_sources_lvm.volumes import COMPARING, Volume, run, run_into
 
@@ -121,61 +121,31 @@ def _note(mark: int, text: str) -> None:
     os.fsync(mark)
 
 
-class Device:
-    """An open device whose content does not change. `failed` finds out why it can not be read; None if it can not tell.
+class ThickSnapshot(OpenFile):
+    """A snapshot of a volume that is not thin. `check` raises SourceError if it is full, and so can not be read."""
 
-    Several threads may read at once.
-    """
-
-    consistency: Consistency = "crash"
-    """What the image is like: LVM holds writes back while it makes a snapshot."""
-
-    def __init__(self, descriptor: int, what: str, failed: Callable[[], str | None]) -> None:
-        self._descriptor = descriptor
-        self._what = what
-        self._failed = failed
-        self.size = os.lseek(descriptor, 0, os.SEEK_END)
-
-    def extents(self) -> Iterator[Extent]:
-        """Yield all of it as data."""
-        if self.size:
-            yield Extent(0, self.size, data=True)
-
-    def changes(self) -> Iterator[Extent] | None:
-        """Return None: the changes are not known."""
-        return None
+    def __init__(self, path: Path, descriptor: int, check: Callable[[], None]) -> None:
+        super().__init__(path, descriptor)
+        self._check = check
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
-        if offset + length > self.size:
-            raise SourceError(f"{self._what} has {self.size} bytes: there are no {length} at {offset}")
         try:
-            data = pread_all(self._descriptor, length, offset)
-        except OSError as error:
-            raise SourceError(f"{self._what}: {self._failed() or f'{error.strerror} at {offset}'}") from error
-        if len(data) < length:
-            raise SourceError(f"{self._what} ends at {offset + len(data)}, before its end at {self.size}")
-        return data
+            return super().pread(offset, length)
+        except SourceError:
+            self._check()
+            raise
 
 
-@contextmanager
-def opened(path: str, what: str) -> Iterator[int]:
-    """Open a device for reading while the context lasts; raise SourceError if that fails."""
-    with raising(SourceError, f"{what}: {path}"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    with closed_at_end(descriptor):
-        yield descriptor
-
-
-class ThinSnapshot(Device):
+class ThinSnapshot(OpenFile):
     """A snapshot of a thin volume.
 
     The file `told` has what the pool's metadata tell of it, and of what has changed since the snapshot `earlier`; None
     if that could not be read. `holes` tells whether what is not mapped reads as zeroes.
     """
 
-    def __init__(self, descriptor: int, what: str, told: int | None, earlier: Volume | None, *, holes: bool) -> None:
-        super().__init__(descriptor, what, lambda: None)
+    def __init__(self, path: Path, descriptor: int, told: int | None, earlier: Volume | None, *, holes: bool) -> None:
+        super().__init__(path, descriptor)
         self._told = told
         self._earlier = earlier
         self._holes = holes

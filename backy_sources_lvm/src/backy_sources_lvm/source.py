@@ -4,11 +4,13 @@ import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from backy.api import Job, Snapshot, SourceError
 from backy.errors import warned
+from backy_sources_file import opened
 from backy_sources_lvm.config import LvmConfig
-from backy_sources_lvm.snapshots import Device, ThinSnapshot, opened, read_metadata
+from backy_sources_lvm.snapshots import ThickSnapshot, ThinSnapshot, read_metadata
 from backy_sources_lvm.volumes import Volume, device_path, run, snapshot_name, tag, volume, volumes
 
 log = logging.getLogger(__name__)
@@ -23,7 +25,8 @@ class LvmSource:
     def __init__(self, config: LvmConfig, job: Job) -> None:
         self._config = config
         self._job = job
-        self._what = f"source {config.specification}"
+        self._path = Path(config.specification)
+        self._what = f"source {self._path}"
 
     @contextmanager
     def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
@@ -60,14 +63,15 @@ class LvmSource:
         self._make(name, "--activate", "y", "--ignoreactivationskip", "--setactivationskip", "y")
         stack.callback(self._deactivate, name)
         path = device_path(self._config.group, name)
-        descriptor = stack.enter_context(opened(path, self._what))
+        image = stack.enter_context(opened(Path(path)))
         earlier = self._earlier(all_volumes, origin.pool_lv, parent)
         told = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
         # "0 <sectors> thin <pool> <number of the volume>", and then the external origin if there is one
         _, _, _, _, thin_id, *external = run(self._what, "dmsetup", "table", path).split()
         ids = (earlier.thin_id, thin_id) if earlier else (thin_id,)
         is_told = read_metadata(self._what, all_volumes[origin.pool_lv], told, ids)
-        return ThinSnapshot(descriptor, self._what, told.fileno() if is_told else None, earlier, holes=not external)
+        found = told.fileno() if is_told else None
+        return ThinSnapshot(self._path, image.descriptor, found, earlier, holes=not external)
 
     def _earlier(self, all_volumes: Mapping[str, Volume], pool: str, parent: str | None) -> Volume | None:
         """Return the snapshot of the parent; None, and a warning, if it is not there or may have been changed."""
@@ -86,27 +90,28 @@ class LvmSource:
         log.warning("%s is read as a whole: the snapshot of revision %s %s", self._what, parent, cause)
         return None
 
-    def _thick(self, stack: ExitStack, origin: Volume, name: str) -> Device:
+    def _thick(self, stack: ExitStack, origin: Volume, name: str) -> ThickSnapshot:
         """Make a snapshot of a volume that is not thin and open it until `stack` ends."""
         if not origin.is_active:
-            path = self._config.specification
-            raise SourceError(f"{self._what} is not active, so it has no device; activate it by 'lvchange -ay {path}'")
+            raise SourceError(
+                f"{self._what} is not active, so it has no device; activate it by 'lvchange -ay {self._path}'"
+            )
         size = origin.snapshot_bytes(self._what, self._config.snapshot_size)
         self._make(name, "--size", f"{size}b")
-        descriptor = stack.enter_context(opened(device_path(self._config.group, name), self._what))
-        return Device(descriptor, self._what, lambda: self._overflow(name))
+        image = stack.enter_context(opened(Path(device_path(self._config.group, name))))
+        return ThickSnapshot(self._path, image.descriptor, lambda: self._check_space(name))
 
-    def _overflow(self, name: str) -> str | None:
-        """Return what to do if the snapshot could not take all that was written to the volume; None if it could."""
+    def _check_space(self, name: str) -> None:
+        """Raise SourceError if a snapshot could not take all that was written to the volume."""
         made, _ = volume(self._what, self._config.group, name)
-        if not made.is_overflown:
-            return None
-        return (
-            f"more was written to it during the backup than its snapshot of {made.lv_size} bytes could take; set "
-            "a larger 'snapshot-size' in the section 'source'"
-        )
+        if made.is_overflown:
+            raise SourceError(
+                f"{self._what}: more was written to it during the backup than its snapshot of {made.lv_size} bytes "
+                "could take; set a larger 'snapshot-size' in the section 'source'"
+            )
 
     def _make(self, name: str, *options: str) -> None:
+        # LVM holds writes of the volume back meanwhile, so what a snapshot has is as after a crash
         # LVM writes the tag together with the volume, so no snapshot is ever without its owner
         owner = ("--addtag", tag(self._job.id))
         words = ("--permission", "r", "--name", name, *owner, *options, self._config.specification)

@@ -1,9 +1,7 @@
 """Restores into a logical volume, which is made, or emptied if that is forced."""
 
-import fcntl
 import logging
 import os
-import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,14 +11,12 @@ import msgspec
 
 from backy.api import CHUNK_SIZE, Config, ConfigError, RestoreTarget, SourceError, TargetError
 from backy.config import typed
-from backy.durable import closed_at_end, pwrite_all
+from backy.durable import closed_at_end, pwrite_all, zero_device
 from backy.errors import raising
 from backy_sources_lvm.config import LvmConfig, is_name, parse_specification
 from backy_sources_lvm.volumes import Volume, run, volume, volumes
 
 log = logging.getLogger(__name__)
-_ZERO: Final = 0x127F  # BLKZEROOUT of linux/fs.h
-_SECTOR: Final = 512
 _LOOK: Final = 2**30
 """Bytes after which the pool of a thin volume is looked at again, or sooner if it is small or fuller."""
 
@@ -194,16 +190,9 @@ class VolumeTarget:
         for start in range(offset, offset + length, CHUNK_SIZE):
             piece = min(offset + length - start, CHUNK_SIZE)
             if os.pread(self._descriptor, piece, start) != bytes(piece):
-                self._fill(start, piece)
+                with self._space(piece):
+                    zero_device(self._descriptor, start, piece)
 
     def finish(self) -> None:
         """Make everything durable."""
         os.fsync(self._descriptor)
-
-    def _fill(self, offset: int, length: int) -> None:
-        # the ioctl takes whole sectors only
-        whole = 0 if offset % _SECTOR else length - length % _SECTOR
-        with self._space(length):
-            if whole:
-                fcntl.ioctl(self._descriptor, _ZERO, struct.pack("QQ", offset, whole))
-            pwrite_all(self._descriptor, bytes(length - whole), offset + whole)
