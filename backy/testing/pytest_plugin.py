@@ -33,14 +33,8 @@ CONTRACTS = ("source_contract", "storage_contract", "verifier_contract")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let tests of storages try more crashes, or fewer."""
-    parser.getgroup("backy").addoption(
-        "--backy-crashes",
-        type=int,
-        default=CRASHES,
-        metavar="N",
-        help="Let each test of the contract of storages try N crashes by chance, beside the most dangerous ones "
-        f"[{CRASHES}].",
-    )
+    text = f"Let each test of the contract of storages try N crashes by chance, beside the worst ones [{CRASHES}]."
+    parser.getgroup("backy").addoption("--backy-crashes", type=int, default=CRASHES, metavar="N", help=text)
 
 
 def pytest_configure() -> None:

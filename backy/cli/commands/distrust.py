@@ -21,12 +21,7 @@ _DATE = click.DateTime(formats=["%Y-%m-%d"])
 @dry_run_option
 @each_disk
 def command(
-    directory: Path,
-    specification: str | None,
-    first: datetime | None,
-    last: datetime | None,
-    everything: bool,
-    dry_run: bool,
+    directory: Path, specification: str | None, everything: bool, dry_run: bool, **days: datetime | None
 ) -> None:
     """Distrust one revision, those of some days, or all of them.
 
@@ -35,12 +30,12 @@ def command(
     """
     from backy.integrity.damage import distrust
 
-    if specification is not None and (first or last):
+    chosen = {name: day.date() for name, day in days.items() if day}
+    if specification is not None and chosen:
         raise click.UsageError("--revision does not go with --from and --until")
     # A full backup of everything is nothing that a forgotten word should cost.
-    if everything == bool(specification is not None or first or last):
+    if everything == bool(specification is not None or chosen):
         raise click.UsageError("name revisions by --revision, --from or --until, or all of them by --all alone")
-    days = {name: day.date() for name, day in (("first", first), ("last", last)) if day}
-    distrusted = distrust(repository_of(directory), specification, **days, dry_run=dry_run)
+    distrusted = distrust(repository_of(directory), specification, **chosen, dry_run=dry_run)
     verb = "Would distrust" if dry_run else "Distrusted"
     answer_with(distrusted, f"{verb} {counted(len(distrusted), 'revision')}")

@@ -1,6 +1,7 @@
 """`backy restore`: write a revision to a file, a device or a place of a source."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -34,16 +35,7 @@ from backy.cli.output import descriptor
 )
 # Text, not a path: only the restore knows whether 'ceph-rbd:vms/web1' is a file.
 @click.argument("target", metavar="TARGET")
-def command(
-    directory: Path,
-    specification: str,
-    resume: bool,
-    salvage: Path | None,
-    is_group: bool,
-    force: bool,
-    options: dict[str, str],
-    target: str,
-) -> None:
+def command(directory: Path, specification: str, target: str, is_group: bool, force: bool, **of_one: Any) -> None:  # noqa: ANN401  # what `Restore` has for one disk
     """Write a revision to TARGET: a file, a block device, TYPE:ARGUMENT, or '-' for standard output.
 
     A file is made, with holes where the image has zeroes. TYPE:ARGUMENT is a place that the source TYPE offers, such as
@@ -60,7 +52,7 @@ def command(
     from backy.restore.restore import STANDARD_OUTPUT, Restore
 
     if is_group:
-        if resume or salvage or options:
+        if any(of_one.values()):
             raise click.UsageError("--group writes whole images: --resume, --salvage and -o are for one disk")
         with steps() as show:
             restore(require(directory), specification, Path(target), force=force, steps=show)
@@ -69,16 +61,6 @@ def command(
         raise click.UsageError("this is a machine with several disks: --group restores all of them to a folder")
     repository = Repository.open(directory)
     with steps() as show:
-        chosen = Restore(
-            repository,
-            specification,
-            target,
-            resume=resume,
-            salvage=salvage,
-            force=force,
-            options=options,
-            descriptor=descriptor() if target == STANDARD_OUTPUT else None,
-            steps=show,
-        )
+        output = descriptor() if target == STANDARD_OUTPUT else None
         # Prints nothing: with '-', standard output is the image.
-        chosen.run()
+        Restore(repository, specification, target, force=force, descriptor=output, steps=show, **of_one).run()
