@@ -74,15 +74,12 @@ def heartbeat() -> int | None:
     """Return the descriptor of the pipe that a scheduler watches this process by; None if there is no such pipe."""
     # Taken away, as a program that this one starts has another file under the number.
     value = os.environ.pop(HEARTBEAT, "")
-    try:
-        is_pipe = stat.S_ISFIFO(os.fstat(int(value)).st_mode)
-    except (ValueError, OSError):
-        return None
-    if not is_pipe:
-        return None
-    os.set_inheritable(int(value), False)
-    os.set_blocking(int(value), False)
-    return int(value)
+    with suppress(ValueError, OSError):  # it is no number, or that of no open file
+        if stat.S_ISFIFO(os.fstat(int(value)).st_mode):
+            os.set_inheritable(int(value), False)
+            os.set_blocking(int(value), False)
+            return int(value)
+    return None
 
 
 def beating(steps: Steps, descriptor: int, monotonic: Callable[[], float] = time.monotonic) -> Steps:
