@@ -40,6 +40,8 @@ LATELY = timedelta(days=7)
 UNDELETED = f"{MANUAL}undeleted"
 """The tag of what came back: without it, the next `expire` might remove it again."""
 _DAY = timedelta(days=1)
+_Members = Mapping[str, Revision]
+"""The revisions of one instant by the names of the disks."""
 
 
 def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
@@ -97,12 +99,7 @@ def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
         for disk, revision in each:
             told = {"job": disk.job, "revision": revision.info}
             held.events.ask("backy_expiring", closed=True, **told, tags=revision.tags)
-        for revision_id, members in chosen.items():
-            held.discard(revision_id, members, "forget", now, reason)
-        # no source is asked beside a backup: what it keeps goes with the next removal
-        if not held.running:
-            for disk in held.disks.values():
-                retain(disk)
+        held.discard(chosen, "forget", now, reason)
     return list(chosen)
 
 
@@ -176,16 +173,12 @@ def expire(found: Repository | Group, clock: Clock, events: Events | None = None
         if history and found.config.schedule and found.config.expire:
             _remember(found.directory, history[-1], waiting, now)
         for expiry in done:
-            members = groups[expiry.revision.id].members
-            if not expiry.remaining:
-                held.discard(expiry.revision.id, members, "expire", now)
-            for name, revision in members.items() if expiry.remaining else ():
+            for name, revision in groups[expiry.revision.id].members.items() if expiry.remaining else ():
                 retag(held.disks[name], revision, {*revision.tags} & {*expiry.remaining}, "expire")
+        gone = {one.revision.id: groups[one.revision.id].members for one in done if not one.remaining}
+        held.discard(gone, "expire", now)
+        for expiry in done:
             log.info("%s: expired %s, remaining %s", expiry.revision.id, expiry.lost, expiry.remaining)
-        # once for all removed revisions: a source may be far away
-        if any(not expiry.remaining for expiry in done):
-            for disk in held.disks.values():
-                retain(disk)
     return Plan(done, waiting)
 
 
@@ -305,22 +298,25 @@ class _Held:
                     way = f"'backy -b {directory.parent} {command} {revision.id}' is for all of them"
                     raise RepositoryError(f"{revision.id} is of one instant with other disks; {way}")
 
-    def discard(
-        self, revision_id: str, members: Mapping[str, Revision], act: str, now: datetime, reason: str | None = None
-    ) -> None:
-        """Put a revision of all disks into the trash, or remove what the trash can not keep."""
-        if self.group and not self.group.config.trash:
-            # no state tells of what is removed: if this ends halfway, the next command removes the rest
-            begin(self.group.directory, Disks(revision_id, tuple(members)))
-        for name, disk in self.disks.items():
-            if revision := members.get(name):
-                discard(disk, revision, act, now, reason)
-                self.events.tell("backy_revision_removed", job=disk.job, revision=revision.info)
-            elif disk.records.holds(revision_id):
-                # its record is damaged
-                disk.remove(revision_id, act, reason)
-        if self.group:
-            end(self.group.directory, revision_id)
+    def discard(self, chosen: Mapping[str, _Members], act: str, now: datetime, reason: str | None = None) -> None:
+        """Put revisions of all disks into the trash, or remove what the trash can not keep; tell the sources."""
+        for revision_id, members in chosen.items():
+            if self.group and not self.group.config.trash:
+                # no state tells of what is removed: if this ends halfway, the next command removes the rest
+                begin(self.group.directory, Disks(revision_id, tuple(members)))
+            for name, disk in self.disks.items():
+                if revision := members.get(name):
+                    discard(disk, revision, act, now, reason)
+                    self.events.tell("backy_revision_removed", job=disk.job, revision=revision.info)
+                elif disk.records.holds(revision_id):
+                    # its record is damaged
+                    disk.remove(revision_id, act, reason)
+            if self.group:
+                end(self.group.directory, revision_id)
+        # Once for all, as a source may be far away. None is asked beside a backup: what it keeps goes with the next
+        # removal.
+        for disk in self.disks.values() if chosen and not self.running else ():
+            retain(disk)
 
 
 @contextmanager
@@ -338,7 +334,7 @@ def _held(found: Repository | Group, events: Events | None, *, beside: bool = Fa
                 yield _Held(None, {"": found}, plugins)
 
 
-def _chosen(held: _Held, there: _Survey, specification: str) -> tuple[str, Mapping[str, Revision]]:
+def _chosen(held: _Held, there: _Survey, specification: str) -> tuple[str, _Members]:
     """Return the id and the revisions of what to forget, which may be none. Raises the same errors as `forget`."""
     try:
         found = there.select(specification)
