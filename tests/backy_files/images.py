@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.backy_files.conftest import MIB, disk, make, run
 
-ODD = ["with blank", "new\nline", "-rf", "'quote\"", "größe", "esc\x1b[2J", "$(reboot)", "back\\slash", "*"]
+ODD = ["-rf", "with blank", "new\nline", "'quote\"", "größe", "esc\x1b[2J", "$(reboot)", "back\\slash", "*"]
 MIXED = " ".join(ODD)
 ODD += ["a" * 255, MIXED]
 CONTENT = random.Random(4).randbytes(MIB + 5)

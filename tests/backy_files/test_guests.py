@@ -51,25 +51,20 @@ def copied(guest: Guest, mount, tmp_path: Path) -> Callable[..., tuple[Path, lis
     return copying
 
 
-def test_volumes_have_the_names_that_linux_gives_them(command) -> None:
-    lines = [line.split() for line in command("partitions").stdout.splitlines()]
-
-    assert lines == [
+def test_volumes_have_the_names_that_linux_gives_them(guest: Guest, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = ["", "ext4", "ext3", "ext4", "xfs", "ext4", "LVM2_member", "swap", "xfs", "btrfs", "ntfs", "vfat"]
+    expected += ["ext2", "ext2"]
+    kinds = {"/dev/sda": ""} | {f"/dev/sda{number}": kind for number, kind in enumerate(expected) if number}
+    kinds |= {"/dev/data-group/the-root": "ext4", "btrfsvol:/dev/sda9/root vol": "btrfs"}
+    assert guest.kinds == kinds
+    # each takes a second
+    few = ("/dev/data-group/the-root", "/dev/sda", "/dev/sda1", "/dev/sda10", "btrfsvol:/dev/sda9/root vol")
+    monkeypatch.setattr(guest, "kinds", {device: kinds[device] for device in few})
+    assert [line.split() for line in command("partitions").stdout.splitlines()] == [
         ["data-group/the-root", "ext4", "32.0", "MiB"],
         ["sda", "-", "1.3", "GiB"],
         ["sda1", "ext4", "64.0", "MiB", "all", "kinds"],
         ["sda10", "ntfs", "32.0", "MiB", "WINDOWS"],
-        ["sda11", "vfat", "32.0", "MiB"],
-        ["sda12", "ext2", "32.0", "MiB"],
-        ["sda13", "ext2", "32.0", "MiB"],
-        ["sda2", "ext3", "64.0", "MiB"],
-        ["sda3", "ext4", "64.0", "MiB"],
-        ["sda4", "xfs", "320.0", "MiB"],
-        ["sda5", "ext4", "64.0", "MiB"],
-        ["sda6", "LVM2_member", "64.0", "MiB"],
-        ["sda7", "swap", "64.0", "MiB"],
-        ["sda8", "xfs", "320.0", "MiB"],
-        ["sda9", "btrfs", "128.0", "MiB"],
         ["sda9/root", "vol", "btrfs", "0", "Bytes"],
     ]
 
@@ -105,7 +100,7 @@ def test_everything_is_copied_as_it_is_and_nothing_but_it(copied, tmp_path: Path
 
 def test_a_file_of_any_name_is_copied_alone(guest: Guest, mount, tmp_path: Path) -> None:
     mount("1")
-    for number, name in enumerate(["-rf", "a" * 255, MIXED, os.fsdecode(b"latin-\xe9")]):
+    for number, name in enumerate([MIXED, os.fsdecode(b"latin-\xe9")]):
         copy(guest, f"/{name}", tmp_path / str(number))
         assert (tmp_path / str(number)).read_text() == ("no UTF-8" if "latin" in name else name)
 
@@ -246,7 +241,7 @@ def test_what_is_no_file_is_not_copied(guest: Guest, mount, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("volume", "path"),
-    [("9", "/file"), ("sda9/root vol", "/inner"), ("10", "/file"), ("sda11", "/file")],
+    [("sda9/root vol", "/inner"), ("10", "/file"), ("sda11", "/file")],
 )
 def test_files_are_those_that_were_written(copied, volume: str, path: str) -> None:
     copy, problems = copied(volume, path)
