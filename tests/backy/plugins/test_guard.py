@@ -25,7 +25,7 @@ from backy.api import *
 from backy.errors import VerificationError
 from backy.hookspecs import hookimpl
 import backy_storages_chunked as chunked
-from backy.verifiers.full import FullVerifier
+from backy.verifiers.verifiers import FullVerifier
 
 class Snapshot:
     size = 2 * CHUNK_SIZE

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from backy.api import CHUNK_SIZE, ConfigError, Coverage, Extent, Mismatch, Report, chunk_count
-from backy.verifiers.changed import ChangedVerifier, backy_verifier
+from backy.verifiers.verifiers import ChangedVerifier, changed
 
 
 class Sparse:
@@ -73,11 +73,11 @@ def test_a_chunk_that_is_wrong_is_handed_over() -> None:
 
 def test_the_number_of_turns_is_its_only_option() -> None:
     with pytest.raises(ConfigError, match="percent"):
-        backy_verifier(config={"type": "changed", "percent": 5})
+        changed.backy_verifier(config={"type": "changed", "percent": 5})
     with pytest.raises(ConfigError, match=r"config\.verifier\.turns"):
-        backy_verifier(config={"type": "changed", "turns": 0})
+        changed.backy_verifier(config={"type": "changed", "turns": 0})
     coverage, image = Coverage(3, [2] * 20), Sparse(20 * CHUNK_SIZE, [])
-    report = backy_verifier(config={"type": "changed", "turns": 5}).verify(
+    report = changed.backy_verifier(config={"type": "changed", "turns": 5}).verify(
         image, image, pytest.fail, lambda _: None, coverage
     )
     assert list(report.compared) == [3, 8, 13, 18]

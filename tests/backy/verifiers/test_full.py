@@ -16,7 +16,7 @@ from backy.api import (
     chunk_count,
 )
 from backy.comparing import chunks_with_data, data_chunks
-from backy.verifiers.full import FullVerifier, backy_verifier
+from backy.verifiers.verifiers import FullVerifier, full
 
 SIZE = 3 * CHUNK_SIZE + 10
 
@@ -128,6 +128,6 @@ def test_an_empty_image_is_verified() -> None:
 
 
 def test_it_has_no_options() -> None:
-    assert isinstance(backy_verifier(config={"type": "full"}), FullVerifier)
+    assert isinstance(full.backy_verifier(config={"type": "full"}), FullVerifier)
     with pytest.raises(ConfigError, match=r"config.verifier.sample: unknown key"):
-        backy_verifier(config={"type": "full", "sample": 3})
+        full.backy_verifier(config={"type": "full", "sample": 3})

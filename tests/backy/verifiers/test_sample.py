@@ -15,7 +15,7 @@ from backy.config import Duration
 from backy.errors import ConfigError
 from backy.repository.config import JobConfig, VerifierSections
 from backy.repository.repository import Repository
-from backy.verifiers.sample import SampleConfig, SampleVerifier, backy_verifier
+from backy.verifiers.verifiers import SampleConfig, SampleVerifier, sample
 
 
 class Watch:
@@ -194,12 +194,12 @@ def test_nothing_is_read_any_more_when_a_difference_ends_it() -> None:
 )
 def test_a_wrong_section_is_refused_with_its_key(section: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        backy_verifier({"type": "sample", **section})
+        sample.backy_verifier({"type": "sample", **section})
 
 
 @pytest.mark.parametrize("longest", ["300s", "5m", 300])
 def test_time_is_written_with_a_unit_or_in_seconds(longest: object) -> None:
-    verifier = backy_verifier({"type": "sample", "longest": longest})
+    verifier = sample.backy_verifier({"type": "sample", "longest": longest})
     assert isinstance(verifier, SampleVerifier)
     assert verifier._section.longest == timedelta(minutes=5)
 

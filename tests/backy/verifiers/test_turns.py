@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from backy.api import CHUNK_SIZE, Coverage, chunk_count
 from backy.testing.memory import MemoryImage
-from backy.verifiers.changed import ChangedVerifier
-from backy.verifiers.sample import SampleConfig, SampleVerifier
+from backy.verifiers.verifiers import ChangedVerifier, SampleConfig, SampleVerifier
 
 
 def test_it_is_the_turn_of_those_with_the_remainder_of_the_number() -> None:
