@@ -34,7 +34,6 @@ class ChunkCache:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._size = 0
         # Keyed by id, which stands for one content wherever it is stored: revisions and repositories share entries.
         self._chunks: OrderedDict[bytes, Future[bytes]] = OrderedDict()
         self._lock = threading.Lock()
@@ -54,7 +53,7 @@ class ChunkCache:
                 self._chunks.move_to_end(chunk_id)
                 return future
             future = self._chunks[chunk_id] = self._pool.submit(self._read, chunk_id, read)
-        future.add_done_callback(self._account)
+        future.add_done_callback(self._drop)
         return future
 
     def _read(self, chunk_id: bytes, read: Callable[[], bytes]) -> bytes:
@@ -67,22 +66,16 @@ class ChunkCache:
                 del self._chunks[chunk_id]
             raise
 
-    def _account(self, future: Future[bytes]) -> None:
-        """Count the size of a finished read, and drop the chunks that were not used for longest."""
+    def _drop(self, _future: Future[bytes]) -> None:
+        """Drop the chunks that were not used for longest, as soon as one more has been read."""
         with self._lock:
-            self._size += _size(future)
-            for chunk_id, other in list(self._chunks.items()):
-                if self._size <= self._limit:
-                    break
+            left = self._limit
+            for chunk_id, future in reversed(list(self._chunks.items())):
                 # A chunk that is still being read has no size yet, and somebody waits for it.
-                if other.done():
-                    self._size -= _size(other)
-                    del self._chunks[chunk_id]
-
-
-def _size(future: Future[bytes]) -> int:
-    """Return the bytes that a finished future holds; 0 if it failed or was cancelled."""
-    return 0 if future.cancelled() or future.exception() is not None else len(future.result())
+                if future.done() and not future.cancelled():
+                    left -= len(future.result())
+                    if left < 0:
+                        del self._chunks[chunk_id]
 
 
 class ImageFile(NamedTuple):
