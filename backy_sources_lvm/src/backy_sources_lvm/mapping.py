@@ -40,60 +40,46 @@ def parse_runs(pieces: Iterable[bytes]) -> Iterator[Run]:
     Raises:
         ValueError: it is cut off, is something else, or blocks are out of order.
     """
-    reading = _Reading()
+    block = position = 0
+    kind: Kind | None = None
+    is_complete = False
+    for tag, attributes in _elements(pieces):
+        if attributes is None:
+            is_complete |= tag in {"diff", "device"}
+            continue
+        if tag == "superblock":
+            block = _whole(tag, attributes, "data_block_size") * _SECTOR
+        kind = _KINDS.get(tag, kind)
+        # of thin_delta, `range` has the numbers if it is told to be verbose, else the kind itself has them
+        key = {"single_mapping": "origin_block", "range_mapping": "origin_begin"}.get(tag, "begin")
+        if key not in attributes or (tag != "range" and tag not in _KINDS):
+            continue
+        if kind is None or not block:
+            raise ValueError("there are blocks before their kind or size is told")
+        start = _whole(tag, attributes, key) * block
+        length = 1 if tag == "single_mapping" else _whole(tag, attributes, "length")
+        if start < position or not length:
+            raise ValueError(f"{length} blocks at {start} follow what ends at {position}")
+        position = start + length * block
+        yield Run(start, position, kind)
+    if not is_complete:
+        raise ValueError("it tells of no volume")
+
+
+def _elements(pieces: Iterable[bytes]) -> Iterator[tuple[str, dict[str, str] | None]]:
+    """Yield each element of a text as it begins, with its attributes, and as it ends, with None."""
+    found: list[tuple[str, dict[str, str] | None]] = []
     # no tree of elements is made, which would be as large as the text
     parser = ParserCreate()
-    parser.StartElementHandler = reading.begin
-    parser.EndElementHandler = reading.end
+    parser.StartElementHandler = lambda tag, attributes: found.append((tag, attributes))
+    parser.EndElementHandler = lambda tag: found.append((tag, None))
     for piece in chain(pieces, [None]):
         try:
             parser.Parse(piece or b"", piece is None)
         except ExpatError as error:
             raise ValueError(f"it is cut off or no XML: {error}") from error
-        yield from reading.taken()
-    if not reading.is_complete:
-        raise ValueError("it tells of no volume")
-
-
-class _Reading:
-    """Where the reading of such a text is."""
-
-    def __init__(self) -> None:
-        self.is_complete = False
-        """Whether the end of what was told of a volume has been read."""
-        self._block = 0
-        self._kind: Kind | None = None
-        self._position = 0
-        self._found: list[Run] = []
-
-    def taken(self) -> list[Run]:
-        """Return the runs that were found since the last call."""
-        found, self._found = self._found, []
-        return found
-
-    def begin(self, tag: str, attributes: dict[str, str]) -> None:
-        """Take note of the begin of an element."""
-        if tag == "superblock":
-            self._block = _whole(tag, attributes, "data_block_size") * _SECTOR
-        self._kind = _KINDS.get(tag, self._kind)
-        # of thin_delta, `range` has the numbers if it is told to be verbose, else the kind itself has them
-        key = {"single_mapping": "origin_block", "range_mapping": "origin_begin"}.get(tag, "begin")
-        if key in attributes and (tag == "range" or tag in _KINDS):
-            length = 1 if tag == "single_mapping" else _whole(tag, attributes, "length")
-            self._add(_whole(tag, attributes, key), length)
-
-    def end(self, tag: str) -> None:
-        """Take note of the end of an element."""
-        self.is_complete |= tag in {"diff", "device"}
-
-    def _add(self, block: int, length: int) -> None:
-        if self._kind is None or not self._block:
-            raise ValueError("there are blocks before their kind or size is told")
-        start = block * self._block
-        if start < self._position or not length:
-            raise ValueError(f"{length} blocks at {start} follow what ends at {self._position}")
-        self._position = start + length * self._block
-        self._found.append(Run(start, self._position, self._kind))
+        yield from found
+        found.clear()
 
 
 def _whole(tag: str, attributes: dict[str, str], key: str) -> int:
