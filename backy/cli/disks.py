@@ -14,6 +14,7 @@ from backy.cli.output import TAKER, answered, echo, keep, kept, print_json
 from backy.errors import BackyError, RepositoryError, RevisionNotFoundError
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
+    from backy.groups.group import Group
     from backy.mount.tree import Forest, Tree
     from backy.repository.repository import Repository
 
@@ -25,6 +26,13 @@ def repository_of(directory: Path) -> Repository:
     from backy.repository.repository import Repository
 
     return Repository.open(directory)
+
+
+def found_in(directory: Path) -> Repository | Group:
+    """Return the repository in a directory, or the disks of a machine; raises as `Repository.open`."""
+    from backy.groups.group import opened
+
+    return opened(directory) or repository_of(directory)
 
 
 def tree_of(directory: Path) -> Tree | Forest:

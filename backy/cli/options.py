@@ -10,6 +10,7 @@ import click
 
 from backy.cli.completion import names_of, revisions, tags
 from backy.cli.output import kept
+from backy.config import Size
 from backy.errors import ConfigError
 from backy.plugins.discovery import Kind
 from backy.repository.revision import parse_tags
@@ -18,17 +19,29 @@ from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def tags_of(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    """Split TAGS at its commas. Callback of an argument or an option.
+def tags_of(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Split TAGS at its commas; none without an option. Callback of an argument or an option.
 
     Raises:
         BadParameter: a tag is not valid.
     """
     try:
-        return parse_tags(value)
+        return () if value is None else parse_tags(value)
     except ValueError as error:
         # With the usage, and exit code 2: nothing was started.
         raise click.BadParameter(str(error)) from error
+
+
+def read_by(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """Return the callback of an option whose value `read` understands; its ValueError is a usage error."""
+
+    def parse(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Any:  # noqa: ANN401  # what is read
+        try:
+            return None if value is None else read(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return parse
 
 
 def settings_of(
@@ -113,6 +126,10 @@ def configuration_of(text: str, default: Callable[[], Path] | None = None) -> De
 
 configuration_option = configuration_of("The scheduler's configuration.", lambda: kept("config", DEFAULT_CONFIGURATION))
 
+
+rate_option = click.option(
+    "--rate", metavar="RATE", callback=read_by(Size.from_plain), help="At most so many bytes a second, such as 20M."
+)
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 

@@ -26,7 +26,7 @@ import pytest
 
 from backy.answers.audit import audit
 from backy.backup.backup import Backup
-from backy.cli.commands import status, why
+from backy.cli.commands import questions
 from backy.config import Duration
 from backy.conversion.convert import Conversion
 from backy.errors import BackyError, RepositoryBusyError, RevisionNotFoundError
@@ -127,8 +127,8 @@ def convert(repository: Repository) -> None:
 
 
 LOOKS: dict[str, Callable[[Path], object]] = {
-    "status": command(status.command, trash=False, wide=False),
-    "why": command(why.command, specification="last"),
+    "status": command(questions.status, trash=False, wide=False),
+    "why": command(questions.why, specification="last"),
     "scrub light": scrub(deep=False),
     "scrub deep": scrub(deep=True),
     "verify": lambda directory: verify_all(Repository.open(directory), "last", lambda verdict: None),

@@ -49,7 +49,7 @@ TABLE = """
 2 -b VM backup 7                                | TAGS: '7' can be no tag: '-r 7' means the revision of that number
 2 -b VM backup manual:                          | TAGS: 'manual:' can be no tag: it has no name behind the colon
 2 -b VM scrub depp                              | MODE: write light or deep
-2 -b VM scrub deep --rate fast                  | '--rate': write a number from 0, without a unit
+2 -b VM scrub deep --rate fast                  | '--rate': expected a size such as '30G', or bytes, got 'fast'
 2 -b VM scrub deep --max-duration 2x            | '--max-duration': '2x' is no duration; write a number and s, m, h, d
 2 -b VM distrust                                | name revisions by --revision, --from or --until, or all of them
 2 -b VM distrust --from 1.2.2026                | '-f': write a day as 2026-11-30

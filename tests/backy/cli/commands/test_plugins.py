@@ -149,7 +149,7 @@ def test_a_distribution_that_can_not_be_read_is_listed(
 
 
 def test_without_a_source_the_package_to_install_is_named(backy: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backy.cli.commands.plugins.advertised", lambda _kind: {})
+    monkeypatch.setattr("backy.cli.commands.extending.advertised", lambda _kind: {})
 
     assert backy("plugins").out.splitlines()[-1] == (
         "no source is installed; install backy-sources-file for image files and block devices"

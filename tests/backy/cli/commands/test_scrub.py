@@ -64,12 +64,12 @@ def test_one_that_runs_out_of_time_says_how_far_it_came(backy, stored: Repositor
     assert (found["complete"], found["chunks"], found["total"]) == (False, 1, 3)
 
 
-@pytest.mark.parametrize("option", [["--rate", "100"], ["--rate", "9.5", "--max-duration", "0"], ["-r", "last"]])
+@pytest.mark.parametrize("option", [["--rate", "100M"], ["--rate", "9M", "--max-duration", "0"], ["-r", "last"]])
 def test_options_are_taken(backy, stored: Repository, option: list[str]) -> None:
     assert backy("-b", stored.directory, "scrub", "deep", *option).code == 0
 
 
-@pytest.mark.parametrize("words", [[], ["middle"], ["deep", "--rate", "0"], ["deep", "--max-duration", "long"]])
+@pytest.mark.parametrize("words", [[], ["middle"], ["deep", "--rate", "9.5"], ["deep", "--max-duration", "long"]])
 def test_nonsense_is_a_usage_error(backy, stored: Repository, words: list[str]) -> None:
     assert backy("-b", stored.directory, "scrub", *words).code == 2
 

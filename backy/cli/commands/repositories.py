@@ -1,0 +1,162 @@
+"""Whole repositories: `backy init`, `convert`, `lock` and `release`."""
+
+import logging
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backy.cli.completion import names_of
+from backy.cli.disks import repository_of
+from backy.cli.options import dry_run_option, settings_option, storage_option
+from backy.cli.output import answer, stream
+from backy.cli.revisions import described
+from backy.errors import DamageError
+from backy.plugins.discovery import Kind
+from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
+from backy.text.phrases import counted
+
+log = logging.getLogger(__name__)
+
+
+@click.command("init")
+@click.argument("source_type", metavar="TYPE", required=False, shell_complete=names_of(Kind.SOURCE))
+@click.argument("source", metavar="SOURCE", required=False)
+@click.option("--from", "origin", metavar="TYPE:ARGUMENT", help="Make it anew of what a storage keeps.")
+@storage_option("NAME[:ARGUMENT]", "How, and where, images are kept.")
+@settings_option(
+    "SECTION.KEY=VALUE", "A key of a section of 'config', such as 'verifier.type=sample'; may be given several times."
+)
+def init(
+    directory: Path,
+    source_type: str | None,
+    source: str | None,
+    origin: str | None,
+    storage: str,
+    settings: dict[str, dict[str, Any]],
+) -> None:
+    """Make a repository that backs up SOURCE.
+
+    TYPE is the name of an installed source, such as 'file'; SOURCE is what that type takes, such as the path of an
+    image. ARGUMENT is what the storage NAME takes, such as an address. 'backy plugins' lists the types. VALUE is YAML,
+    as in '-o schedule.daily="{interval: 1d, keep: 7}"'. A missing directory is made. Prints what to do next.
+
+    '--from' takes no SOURCE. It makes the directory anew whose records a storage keeps elsewhere. All its revisions can
+    be restored; to back up again, write a section 'source' into its 'config'.
+    """
+    from backy.making.making import make_repository, rebuild_repository
+
+    if origin is not None:
+        if source_type is not None:
+            raise click.UsageError("'--from' takes no SOURCE: the new repository has none")
+        rebuilt = rebuild_repository(directory, origin, settings)
+        revisions = rebuilt.records.survey()[0]
+        text = f"Made the repository in {rebuilt.directory} anew, with {counted(len(revisions), 'revision')}"
+        answer({"directory": str(rebuilt.directory), "revisions": [*map(described, revisions)]}, text)
+        return
+    if source_type is None or source is None:
+        raise click.UsageError(f"{'SOURCE' if source_type else 'TYPE'} is missing; 'backy init --help' tells more")
+    repository = make_repository(directory, source_type, source, storage, settings)
+    backy = f"backy -b {shlex.quote(str(repository.directory))}"
+    texts = [
+        # With the whole path: the directory may have come from -b, or from where the shell happened to be.
+        f"Made a repository in {repository.directory}",
+        f"To back up:    {backy} backup daily",
+        f"To get at it:  {backy} mount MOUNTPOINT, and every revision is a raw image for dd and other tools",
+    ]
+    if storage == "chunked" and _works("cow", repository.directory):
+        texts.append("Files can share blocks here: '--storage cow' keeps raw images without a mount, and uncompressed")
+    answer({"directory": str(repository.directory), "revisions": []}, *texts)
+
+
+def _works(storage: str, directory: Path) -> bool:
+    """Return whether a storage is installed and can work in a directory."""
+    from backy.errors import BackyError
+    from backy.making.making import try_storage
+
+    try:
+        try_storage(storage, directory)
+    except (BackyError, OSError):
+        return False  # the repository is made: this is no time for an error
+    return True
+
+
+@click.command("convert")
+@storage_option("NAME", "How images are to be kept.", required=True)
+@settings_option(
+    "storage.KEY=VALUE",
+    "A key of the section 'storage', such as 'storage.name', the folder; may be given several times.",
+)
+@dry_run_option
+def convert(directory: Path, storage: str, settings: dict[str, dict[str, Any]], dry_run: bool) -> None:
+    """Move all revisions into another storage, such as 'chunked' or 'cow'.
+
+    Without '-o', NAME is a storage that the job has or had, if there is one of this type. For another one of the same
+    type, give it a folder of its own: '-o storage.name=FOLDER'.
+
+    The newest comes first; its old data is removed once the new data was read back, so there must be room for both.
+    Revisions keep their ids, tags, times and trust, and can be read all the while; backups end with exit code 75
+    meanwhile. It can be interrupted at any time, and goes on when it is called again.
+    """
+    from backy.cli.progress import steps
+    from backy.conversion.convert import Conversion
+    from backy.scheduler.monitoring.check import job_of
+
+    for section in settings.keys() - {"storage"}:
+        raise click.UsageError(f"'-o {section}...' is not of the form storage.KEY=VALUE")
+    repository = repository_of(directory)
+    conversion = Conversion(repository, storage, settings.get("storage", {}))
+    job = job_of(repository.directory, DEFAULT_CONFIGURATION)
+    # Before hours of work: it would be in vain for all revisions to come.
+    if job and job.config.storage.folder != conversion.target.folder:
+        text = "the scheduler's configuration has '%s' for job %s: its next run goes back to it; write '%s' there, too"
+        log.warning(text, job.config.storage.type, job.name, storage)
+    if dry_run:
+        going = conversion.plan()
+        answer({"revisions": [{"id": one} for one in going]}, *(f"Would convert {one}" for one in going))
+        return
+    with steps() as conversion.steps:
+        done = conversion.run()
+    text = f"Converted {counted(len(done.revisions), 'revision')} to '{storage}'"
+    answer({"revisions": [{"id": one} for one in done.revisions], "failed": done.failed}, text)
+    # Reported last: the revisions that are not damaged have been converted all the same.
+    if done.failed:
+        # One cause is enough for a line: most often a bad disk is the cause of all.
+        ids, first = ", ".join(done.failed), next(iter(done.failed.values()))
+        what = f"{counted(len(done.failed), 'revision is', 'revisions are')} damaged and left alone: {ids}; {first}"
+        raise DamageError(f"{what}. 'backy verify' reads them again; convert again when they are sound")
+
+
+@click.command("lock")
+@click.argument("words", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_context
+def lock(context: click.Context, words: tuple[str, ...]) -> None:
+    """Run COMMAND while no other command of backy writes to the repository; end with its exit code.
+
+    Write it behind '--', as in 'backy -b DIR lock -- rsync -aS DIR HOST:/copies/'. A backup that runs is waited for.
+    Restores and mounts go on.
+    """
+    from backy.groups.acts import alone
+
+    with alone(context.obj):
+        code = subprocess.run(words, stdout=stream(), check=False).returncode  # noqa: S603  # the operator chose it
+    # as shells tell of a signal
+    context.exit(code if code >= 0 else 128 - code)
+
+
+@click.command("release")
+def release(directory: Path) -> None:
+    """Remove what the source keeps for this repository, such as clones and snapshots.
+
+    Run this before you give up a job. Revisions stay as they are. Another backup after that reads everything.
+    """
+    from backy.groups.forget import release
+
+    repository = repository_of(directory)
+    released = release(repository)
+    # Not every source keeps something, and then nothing was done.
+    source = repository.config.source
+    nothing = f"The source '{source.type}' keeps nothing" if source else "There is no source"
+    answer({"released": released}, "Released" if released else nothing)

@@ -1,0 +1,126 @@
+"""The scheduler, and what tells of it: `backy scheduler`, `jobs`, `check`, `check-config` and `client`."""
+
+import logging
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from backy.cli.options import configuration_option, wide_option
+from backy.cli.output import answer, answered, chosen, echo, width
+from backy.errors import BackyError, ConfigError
+from backy.text.phrases import counted
+
+log = logging.getLogger(__name__)
+
+
+@click.command("scheduler")
+@configuration_option
+def scheduler(configuration: Path) -> None:
+    """Back up all jobs of the configuration when they are due, until SIGTERM.
+
+    Stays in the foreground. On SIGHUP it reads the configuration again. Every backup is an ordinary command that logs
+    to 'backy.log' in the repository.
+    """
+    from backy.cli.logs import by_a_thread, is_verbose
+    from backy.scheduler.daemon import serve
+
+    # The children come from the same installation as this process, not from PATH.
+    program = [sys.executable, str(Path(sys.argv[0]).absolute()), *(["-v"] if is_verbose() else [])]
+    with by_a_thread():
+        serve(configuration.absolute(), program)
+
+
+@click.command("jobs")
+@configuration_option
+@wide_option
+@click.argument("pattern", metavar="[REGEX]", default="")
+def jobs(configuration: Path, wide: bool, pattern: str) -> None:
+    """List all jobs of the scheduler, or those whose name has a match of the regular expression REGEX.
+
+    The list comes from the scheduler's status file: no scheduler has to run, and it may be some seconds old. If no
+    scheduler keeps it up to date, the first line tells how old it is; with '--json', a warning does.
+    """
+    from backy.scheduler.console.jobtable import job_table, selected
+    from backy.scheduler.monitoring.check import recorded
+
+    found = recorded(configuration)
+    jobs = selected(found.status.jobs, pattern)
+    if answered({"jobs": jobs}):
+        if found.doubt:
+            log.warning("%s", found.doubt)
+    else:
+        if found.doubt:
+            echo(found.doubt)
+        echo(job_table(jobs, None if wide else width(), wide=wide), lines=True)
+
+
+@click.command("check")
+@configuration_option
+def check(configuration: Path) -> None:
+    """Say whether all jobs keep their SLA, in the form of a Nagios check.
+
+    Exit code 0 is OK; 1 WARNING, somebody should look at something; 2 CRITICAL, a job does not keep its SLA, somebody
+    else than backy changed revisions, a backup failed as the disk is full, or the scheduler does not run; 3 UNKNOWN.
+    This reads the scheduler's status file. The last lines have the end of each job's journal: kept elsewhere, they
+    show later if one was written anew.
+    """
+    from backy.scheduler.monitoring.check import examine
+
+    verdict = examine(configuration)
+    content = {"state": verdict.state.name, **chosen(verdict, "summary", "performance", "details")}
+    answer(content, *str(verdict).splitlines())
+    # Not an `ExitCode`: Nagios gives these numbers other meanings.
+    raise click.exceptions.Exit(verdict.state)
+
+
+_FORMER = re.compile(r"source\.(backend|cow)\b|no source '(ceph|rbd)'|\.keep: .*, got 0$|^line \d+: (api|peers):")
+"""Matches problems that files of backy 2 have."""
+
+
+@click.command("check-config")
+@configuration_option
+def check_config(configuration: Path) -> None:
+    """List all problems of the scheduler's configuration, each with its file and line.
+
+    These include missing and broken plugins, settings that a plugin refuses, and what the machine lacks: the base
+    directory, file systems on which a storage can work, programs, addresses. For this, a file is made in the base
+    directory and removed. No source is touched.
+    """
+    from backy.scheduler.configuration.checking import check
+    from backy.scheduler.configuration.document import ConfigurationError
+
+    try:
+        found, unknown = check(configuration)
+    except ConfigurationError as error:
+        problems = [problem.located(configuration) for problem in error.problems]
+        answer({"problems": problems}, *problems)
+        former = any(_FORMER.search(str(problem)) for problem in error.problems)
+        hint = f"; 'backy upgrade --rewrite {configuration}' makes it one of backy 3" if former else ""
+        raise ConfigError(f"{configuration} has {counted(len(error.problems), 'problem')}{hint}") from error
+    parts = f"{counted(len(found.jobs), 'job')}, {counted(len(found.schedules), 'schedule')}"
+    content = {"problems": [], "jobs": len(found.jobs), "schedules": len(found.schedules), "unknown": unknown}
+    others = [f"not looked at, as this user may not: {what}" for what in unknown]
+    answer(content, f"{configuration} is sound: {parts}", *others)
+
+
+# Unknown options are words of COMMAND: a regular expression may begin with a dash.
+@click.command("client", context_settings={"ignore_unknown_options": True})
+@configuration_option
+@click.argument("words", metavar="COMMAND [ARGUMENT]...", nargs=-1, required=True, type=click.UNPROCESSED)
+def client(configuration: Path, words: tuple[str, ...]) -> None:
+    """Send COMMAND to the running scheduler and print its answer.
+
+    'jobs [REGEX]' lists the jobs, 'status' counts them, 'run JOB' and 'runall' run some at once, 'pause JOB [--for
+    TIME]' and 'resume JOB' keep one from running, 'reload' reads the configuration again. 'help' lists all commands.
+    Only the owner of the scheduler may do that.
+    """
+    from backy.scheduler.configuration.configuration import load_location
+    from backy.scheduler.process.base_directory import ask
+
+    reply = ask(load_location(configuration).base_dir, words)
+    if not reply.ok:
+        raise BackyError(reply.text)
+    content = reply.data if isinstance(reply.data, dict) else {"answer": reply.data}
+    answer(content, *reply.text.splitlines())
