@@ -157,6 +157,10 @@ class TargetError(BackyError):
     """A restore target is missing, too small, or can not be written."""
 
 
+class PeerError(BackyError):
+    """The other side of a copy can not be reached, refuses, or sends what it should not."""
+
+
 @contextmanager
 def raising(kind: type[BackyError], what: str) -> Iterator[None]:
     """Raise an OSError as an error of this kind, whose text begins with `what`, and a SourceError with its own text."""

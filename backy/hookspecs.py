@@ -242,7 +242,7 @@ def backy_scrub_finished(job: Job, result: Mapping[str, Any], config: Config) ->
 def backy_copy_finished(
     job: Job, revisions: tuple[str, ...], place: str, result: Mapping[str, Any], config: Config
 ) -> None:
-    """Note that `revisions` were copied to `place`. Called by nothing yet: there are no copies.
+    """Note that `revisions` were copied to or from `place`. Called by `pull` and `push`.
 
     An exception is logged and changes nothing.
     """
@@ -250,7 +250,7 @@ def backy_copy_finished(
 
 @hookspec
 def backy_copy_failed(job: Job, revisions: tuple[str, ...], place: str, error: str, config: Config) -> None:
-    """Note that copying `revisions` to `place` failed. Called by nothing yet: there are no copies.
+    """Note that a copy to or from `place` failed. Called by `pull` and `push`.
 
     An exception is logged and changes nothing.
     """
@@ -305,7 +305,7 @@ def backy_job_recovered(job: Job, since: datetime, text: str, config: Config) ->
 
 @hookspec
 def backy_copy_overdue(job: Job, place: str, since: datetime, text: str, config: Config) -> None:
-    """Note that the copies at `place` are too old. Called by nothing yet: there are no copies.
+    """Note that the copies at `place` are too old. Called by the scheduler.
 
     An exception is logged and changes nothing.
     """

@@ -40,6 +40,8 @@ integrity retention
 restore
 backup
 mount answers conversion making groups scrubbing
+exchange
+copies
 importing reading
 scheduler/process scheduler/configuration
 scheduler/monitoring

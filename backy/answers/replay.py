@@ -5,22 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import msgspec
-
-from backy.repository.journal.lines import ADOPT, BEGIN, NO_LINE, Fact, Line, Read, Step
+from backy.repository.journal.lines import ADOPT, BEGIN, NO_LINE, Fact, Head, Line, Read, Step
 
 _GONE = (Fact(),)
-
-
-class Head(msgspec.Struct, frozen=True):
-    """The last line of a journal, by which a witness remembers all of it."""
-
-    job: str
-    """Id of the repository."""
-    number: int
-    hash: str
-    adoption: str = ""
-    """The hash of the line of the last adoption; empty without one."""
 
 
 @dataclass

@@ -33,7 +33,7 @@ def located(context: click.Context) -> Path:
 
 def repositories(context: click.Context) -> tuple[Path, list[str]]:
     """Return the base directory of the scheduler, and the names of the repositories in it."""
-    from backy.scheduler.configuration.configuration import load_location
+    from backy.scheduler.configuration.location import load_location
 
     # Not the jobs of the configuration: one of them may be wrong, or be given up, and is there all the same.
     base = load_location(context.meta.get("backy.config", DEFAULT_CONFIGURATION)).base_dir

@@ -35,11 +35,12 @@ GROUPS = {
         *["tags", "forget", "expire", "purge", "accept", "verify", "scrub", "distrust", "reports", "audit"],
         *["convert", "release", "lock", "import-diff", "upgrade"],
     ],
+    "Copy to another server": ["pull", "push", "serve", "promote"],
     "Run unattended": ["scheduler", "jobs", "check", "check-config", "client"],
     EXTEND: ["plugins", "selftest", "completion"],
 }
 """The commands of `backy --help` by what they are for."""
-SILENT = {"completion", "lock", "mount", "nbd-server", "restore", "scheduler", "selftest", "unmount"}
+SILENT = {"completion", "lock", "mount", "nbd-server", "restore", "scheduler", "selftest", "serve", "unmount"}
 """The commands that do not answer in JSON: they tell nothing, or while they run, or in a format of its own."""
 COMPLETION = "_BACKY_COMPLETE"
 """Environment variable by which a shell asks for completions of a command line."""

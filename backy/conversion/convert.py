@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from backy.api import CHUNK_SIZE, Config, DisposableStorage, Extent, Stored
+from backy.api import Config, DisposableStorage, Stored
 from backy.backup.transfer import Transfer
 from backy.durable import sync_file_system_of
 from backy.errors import ChunkDamageError, ConfigError, DamageError, RepositoryBusyError, StorageError
-from backy.image.chunkmap import ZERO, ChunkMap
-from backy.image.stored import StoredImage
+from backy.image.chunkmap import ChunkMap
+from backy.image.stored import ChangedImage, StoredImage
 from backy.integrity.damage import chunk_ids, damage_of, damaged_chunks, repair_or_distrust, report_damage
 from backy.repository.config import JobConfig, StorageSection
 from backy.repository.live import LiveChunks, clean_up, first_sound, reliable
@@ -161,7 +161,7 @@ class Conversion:
         # the nearest one differs least
         nearest = sorted(candidates, key=lambda other: abs(other.seq - revision.seq))
         parent, parent_map = first_sound(self.repository, nearest) or (None, None)
-        snapshot = _StoredSnapshot(image, parent_map or ChunkMap(0))
+        snapshot = ChangedImage(image.chunks, image.reader, parent_map or ChunkMap(0))
         live = LiveChunks(self.repository.records, candidates)
         progress = self.steps("convert", image.size)
         storage = self.repository.storages.own
@@ -222,16 +222,3 @@ def _section(config: JobConfig, name: str, options: Config) -> StorageSection:
         return StorageSection({"type": name, **options})
     except ValueError as error:
         raise ConfigError(f"storage: {error}") from error
-
-
-class _StoredSnapshot(StoredImage):
-    """A stored revision as the source of its copy."""
-
-    def __init__(self, image: StoredImage, parent: ChunkMap) -> None:
-        super().__init__(image.chunks, image.reader)
-        self._parent = parent
-
-    def changes(self) -> Iterator[Extent]:
-        """Yield the chunks that differ from the parent, which is empty if there is none."""
-        for index in self.chunks.differing(self._parent):
-            yield Extent(index * CHUNK_SIZE, self.chunks.length(index), self.chunks[index] != ZERO)

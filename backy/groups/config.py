@@ -1,6 +1,7 @@
 """The file `config` of a group: what `config` of a repository has, with `disks` in place of the source."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +21,8 @@ _NAME = re.compile(r"\w[\w.@+:-]{0,199}")
 class Disk(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """One of `disks`."""
 
-    source: SourceSection
-    """The image to back up."""
+    source: SourceSection | None = None
+    """The image to back up; None for copies, of which none is."""
     storage: StorageSection | None = None
     """How images of it are kept; None for the group's."""
     verifier: VerifierSections | None = None
@@ -57,6 +58,11 @@ class GroupConfig(JobConfig, kw_only=True):
             verifier=disk.verifier or self.verifier,
             longest_outage=Duration(seconds=self.allowance.total_seconds()),
         )
+
+
+def with_disks(config: JobConfig, disks: Mapping[str, Disk]) -> GroupConfig:
+    """Return a configuration as that of a machine with these disks."""
+    return GroupConfig(**{**msgspec.structs.asdict(config), "disks": dict(disks)})
 
 
 def name_problem(name: str) -> str | None:

@@ -71,6 +71,19 @@ class StoredImage:
         return b"".join(pieces)
 
 
+class ChangedImage(StoredImage):
+    """A stored image as the source of a copy, which tells what differs from the copy's parent."""
+
+    def __init__(self, chunks: ChunkMap, reader: ImageReader, parent: ChunkMap) -> None:
+        super().__init__(chunks, reader)
+        self._parent = parent
+
+    def changes(self) -> Iterator[Extent]:
+        """Yield the chunks that differ from the parent, which is empty if there is none."""
+        for index in self.chunks.differing(self._parent):
+            yield Extent(index * CHUNK_SIZE, self.chunks.length(index), self.chunks[index] != ZERO)
+
+
 def attempts(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
 ) -> Generator[tuple[Item, Result | ChunkDamageError], None, None]:

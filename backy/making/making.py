@@ -7,15 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import shortuuid
 
 from backy.api import Config, Job, RecordKeepingStorage, Storage
 from backy.config import typed
-from backy.errors import BackyError, ConfigError, SourceBusyError, StorageError
+from backy.errors import BackyError, ConfigError, RepositoryError, SourceBusyError, StorageError
 from backy.plugins.broken import error_line
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call
-from backy.repository.config import CONFIG, JobConfig
+from backy.repository.config import CONFIG, JobConfig, SourceSection
 from backy.repository.published import fetched
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
@@ -65,6 +66,22 @@ def make_repository(
     return repository
 
 
+def promote(directory: Path, source: str, argument: str) -> Repository:
+    """Give a copy a source, so that it goes on by itself from where it was copied from; arguments as above.
+
+    Raises:
+        RepositoryError: it has a source already.
+        RepositoryBusyError: another command writes to the repository.
+        PluginError, ConfigError: there is no such source, or it refuses its argument.
+    """
+    repository = Repository.open(directory)
+    if repository.config.source is not None:
+        raise RepositoryError(f"{directory} is no copy: it backs up a source of type '{repository.config.source.type}'")
+    section = SourceSection({"type": source, **call(Kind.SOURCE, source, "backy_source_config", argument=argument)})
+    repository.configure(msgspec.structs.replace(repository.config, source=section))
+    return repository
+
+
 def _open_source(repository: Repository) -> None:
     """Open the source once, as a backup does; raise what a backup would."""
     # it ends by an exception, so that the source keeps nothing for a revision that there will never be
@@ -107,6 +124,16 @@ def rebuild_repository(directory: Path, storage: str, settings: Settings | None 
     # what is given here reaches the store, and may be another address than before
     plain["storage"] = {**plain["storage"], **section}
     return Repository.initialize(directory, _configured(plain, settings))
+
+
+def sourceless(storage: str = "chunked") -> JobConfig:
+    """Return the `config` of a repository for copies, in which nothing is backed up and nothing expires.
+
+    Raises:
+        PluginError: there is no storage that NAME or NAME:ARGUMENT stands for.
+        ConfigError: it refuses its argument.
+    """
+    return _configured({"format": FORMAT, "storage": _storage(storage)}, {})
 
 
 def _storage(text: str) -> Config:

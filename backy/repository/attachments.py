@@ -13,7 +13,8 @@ from backy.repository.revision import Revision
 LARGEST = 2**20
 """Bytes that all attachments of a revision have together at most."""
 # base64 takes a third more, and names come on top
-_LARGEST_FILE = 2 * LARGEST
+LARGEST_FILE = 2 * LARGEST
+"""Bytes that no file with them exceeds."""
 
 
 def write(records: Records, revision_id: str, files: dict[str, bytes]) -> str | None:
@@ -31,7 +32,7 @@ def read(records: Records, revision: Revision) -> dict[str, bytes]:
         return {}
     path = records.attachments_path(revision.id)
     with raising(DamageError, f"{path} can not be read"):
-        content = read_file(path, _LARGEST_FILE)
+        content = read_file(path, LARGEST_FILE)
     if digest(content) != revision.attachments:
         raise DamageError(f"{path.name} is damaged: it is not what {revision.id}.rev names")
     return msgspec.json.decode(content, type=dict[str, bytes])

@@ -39,10 +39,11 @@ def first_sound(repository: Repository, candidates: Iterable[Revision]) -> tuple
 
 
 class LiveChunks(Container[bytes]):
-    """The ids of the chunks that some revisions refer to. Safe to use from several threads."""
+    """The ids of the sound chunks that some revisions refer to. Safe to use from several threads."""
 
-    def __init__(self, records: Records, revisions: Iterable[Revision]) -> None:
+    def __init__(self, records: Records, revisions: Iterable[Revision], damaged: Container[bytes] = ()) -> None:
         self._records = records
+        self._damaged = damaged
         # a chunk that is stored already is most likely one of the newest
         self._unread = list(revisions)
         self._chunk_ids: set[bytes] = set()
@@ -54,7 +55,7 @@ class LiveChunks(Container[bytes]):
             # few backups ask, so that most of them never read a map
             while chunk_id not in self._chunk_ids and self._unread:
                 self._read(self._unread.pop())
-            return chunk_id in self._chunk_ids
+            return chunk_id in self._chunk_ids and chunk_id not in self._damaged
 
     def _read(self, revision: Revision) -> None:
         try:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ from backy.repository.sealed import FORMAT
 from backy.system.clocks import Instant, trusted_time
 from backy.text.phrases import counted, did_you_mean, size
 
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time that can be compared with others."""
 MANUAL = "manual:"
 """Beginning of the tags that are given by hand. They are in no schedule and never expire."""
 PINNED = "pinned:"
@@ -56,13 +58,13 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     id: str
     seq: int
     """Its number in the repository, greater than that of every earlier revision; no number is used twice."""
-    timestamp: datetime
+    timestamp: Time
     """Start of the backup, UTC, by the machine's clock. Display and schedule use it; the order does not."""
     boot: str | None = None
     """Boot id of the machine at the start of the backup; None if the image was taken elsewhere."""
-    boottime: float | None = None
+    boottime: Annotated[float, msgspec.Meta(ge=0, le=2**32)] | None = None
     """Seconds of CLOCK_BOOTTIME at the start of the backup; None if the image was taken elsewhere."""
-    trusted_time: datetime
+    trusted_time: Time
     """Start of the backup as far as it does not depend on the clock being right; see `backy.system.clocks`."""
     birth_tags: tuple[str, ...] = msgspec.field(name="tags")
     """The tags at birth; sorted, without duplicates. The state has those in force."""
@@ -110,7 +112,7 @@ class Record(Birth, frozen=True, kw_only=True, gc=False):
     statistics: Statistics
     verifications: tuple[Verification, ...]
     """What each verifier reported, in the order of the job."""
-    compared_since: datetime | None = None
+    compared_since: Time | None = None
     """Start of the earliest of the backups that together compared all of the image; None if a part never was."""
     format: int = FORMAT
 
@@ -120,7 +122,7 @@ class Wrong(msgspec.Struct, frozen=True):
 
     chunks: tuple[int, ...]
     """Indexes of the chunks that differ."""
-    since: datetime
+    since: Time
     """When it was found."""
 
 
@@ -128,7 +130,7 @@ class Origin(msgspec.Struct, frozen=True):
     """Where a copied revision comes from."""
 
     place: str = msgspec.field(name="from")
-    time: datetime
+    time: Time
     """When it was copied."""
 
 
@@ -145,13 +147,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     damaged: tuple[int, ...] = ()
     """Indexes of the chunks that were found damaged and could not be repaired."""
     wrong: Wrong | None = None
-    verified: datetime | None = None
+    verified: Time | None = None
     """When all of it was read and found sound, after it was distrusted."""
-    pinned: datetime | None = None
+    pinned: Time | None = None
     """Trusted time of the backup that gave it a tag which begins with `pinned:`."""
     origin: Origin | None = None
     """Where it was copied from; None if it was made here."""
-    forgotten: datetime | None = None
+    forgotten: Time | None = None
     """Since when it is in the trash, by the trusted time of `clocks`; None if it is in use."""
     unsynced_boot: str | None = None
     """Boot id of the machine if the data was not synced. Then nothing builds upon it once the machine has stopped."""
@@ -318,7 +320,22 @@ def trusted_now(records: Iterable[Record], now: Instant, allowance: timedelta) -
     return trusted_time(Instant(before.timestamp, before.boot, before.boottime), before.trusted_time, now, allowance)
 
 
-def select(history: Sequence[Revision], specification: str) -> Revision:
+class Named(Protocol):
+    """What SPEC can name."""
+
+    @property
+    def id(self) -> str:
+        """The id."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags in force."""
+
+
+_Named = TypeVar("_Named", bound=Named)
+
+
+def select(history: Sequence[_Named], specification: str) -> _Named:
     """Return the revision that SPEC names.
 
     Tries in this order: a number (0 is the newest), a full id, `last` or `latest`, a tag (its newest revision), and

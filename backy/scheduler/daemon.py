@@ -25,17 +25,7 @@ from backy.scheduler.jobs.ledger import Job, Ledger, Scanner
 from backy.scheduler.jobs.repositories import Summary, pending
 from backy.scheduler.jobs.runner import Runner
 from backy.scheduler.monitoring.reporter import GATHER, Announcer, Notifier, Reporter, SlaWatch
-from backy.scheduler.monitoring.status import (
-    NO_END,
-    DiskStatus,
-    JobStatus,
-    Status,
-    copies,
-    judged,
-    left_before,
-    look,
-    shortage,
-)
+from backy.scheduler.monitoring.status import DiskStatus, JobStatus, Status, copies, judged, left_before, look, shortage
 from backy.scheduler.process.base_directory import held
 from backy.scheduler.process.children import aside, happened
 from backy.text.phrases import counted, local_time
@@ -114,7 +104,7 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 work = [
                     group.create_task(self._start_what_is_due()),
-                    group.create_task(self._scanner.run(lambda: list(self.ledger.jobs.values()), self._interval)),
+                    group.create_task(self._scanner.run(self.ledger.scanned, self._interval)),
                     group.create_task(self._watch_disk()),
                     *(group.create_task(part) for part in self._reporter.parts()),
                 ]
@@ -171,12 +161,8 @@ class Daemon:
 
     def pause(self, name: str, length: timedelta | None) -> datetime | None:
         """Start no run of a job for some time, or go on with it; return when the pause ends."""
-        now = self.clock()
-        # A pause that would end after all calendars ends with them.
-        until = now + min(length, NO_END - now) if length else None
-        self.ledger.pause(name, until, now)
         self._wake.set()
-        return until
+        return self.ledger.pause(name, length, self.clock())
 
     async def reload(self) -> str:
         """Reload the configuration and return a summary of the changes.
@@ -196,7 +182,9 @@ class Daemon:
         """Return the current status, and tell plugins of jobs that became overdue or keep their SLA again."""
         found = self.status()
         for hook, name, since, text in self._sla.changes(found.jobs, found.written):
-            self._announcer.tell(hook, self.ledger.jobs[name].settings.directory, since=since, text=text)
+            settings = self.ledger.jobs[name].settings
+            where = {"place": settings.copy.to} if settings.copy and "copy" in hook else {}
+            self._announcer.tell(hook, settings.directory, since=since, text=text, **where)
         return found
 
     async def _watch_disk(self) -> None:
@@ -252,7 +240,7 @@ class Daemon:
         self._loaded = self.clock()
         self._runner.callback = configuration.settings.backup_completed_callback
         added, ended = self.ledger.apply(configuration, before, self._loaded)
-        self._scanner.add(added)
+        self._scanner.add(job for job in added if not job.settings.part)
         for job in ended:
             if job.task:
                 text = "its backup is ended, as the job is gone or has another source or storage"
@@ -320,13 +308,14 @@ class Daemon:
     async def _run(self, job: Job) -> None:
         """Run a job, scan its repository and record the result."""
         name, tags = job.settings.name, job.entry.due.tags if job.entry.due else ()
-        log.info("%s: backing up as %s", name, ",".join(tags))
+        copy = job.settings.copy
+        log.info("%s: %s", name, f"{job.settings.verb} {copy.to}" if copy else f"backing up as {','.join(tags)}")
         newest = job.newest
         try:
             result = await self._runner.run(job.settings, tags)
-            looked = await self._scanner.look_again(job)
+            looked = bool(job.settings.part) or await self._scanner.look_again(job)
             # Do not trust the exit code alone: a job that never has a new revision would be run again and again.
-            if result.outcome is Outcome.DONE and job.newest == newest:
+            if result.outcome is Outcome.DONE and job.newest == newest and not copy:
                 cause = "there is no new revision" if looked else "its repository hangs"
                 result = Result(Outcome.FAILED, f"the backup ended well, but {cause}")
         except asyncio.CancelledError:
@@ -357,6 +346,8 @@ class Daemon:
             failures=entry.failures,
             next_time=entry.due.time if entry.due else None,
         )
+        if result.outcome is Outcome.DONE and not job.settings.part:
+            self.trigger(one.settings.name for one in self.ledger.pushed_from(job))
         self._wake.set()
         self._reporter.report()
 
@@ -372,7 +363,7 @@ class Daemon:
         """Return the `config` that a job's repository has to get. Called in a thread."""
         # Before anything is written: the disk may have been unmounted since the start.
         self.check_base()
-        return pending(job)
+        return None if job.part else pending(job)
 
     def _learn(self, job: Job, summary: Summary) -> None:
         """Record the summary of a repository, unless its job has been removed."""

@@ -70,8 +70,9 @@ def _tell(judged: list[Revision], one: Revision | str) -> None:
     callback=read_by(parse_duration),
     help="Stop after this time, such as '2h'.",
 )
+@click.option("--repair-from", metavar="SOURCE", help="Get damaged chunks from a copy, as 'backy pull' names it.")
 @each_disk
-def scrub(directory: Path, mode: str, specification: str | None, **limits: Any) -> None:  # noqa: ANN401  # a rate and a time
+def scrub(directory: Path, mode: str, specification: str | None, repair_from: str | None, **limits: Any) -> None:  # noqa: ANN401  # a rate and a time
     """Check the stored data for damage, without the source.
 
     'light' checks that every file is there and has a plausible size; 'deep' reads every chunk and compares it with its
@@ -79,6 +80,7 @@ def scrub(directory: Path, mode: str, specification: str | None, **limits: Any) 
     distrusted.
     """
     from backy.cli.progress import steps
+    from backy.copies.copies import heal
     from backy.repository.revision import utc_now
     from backy.scrubbing.scrub import Scrub
 
@@ -86,18 +88,22 @@ def scrub(directory: Path, mode: str, specification: str | None, **limits: Any) 
     only = None if specification is None else repository.records.select(specification)
     with steps() as show:
         result = Scrub(repository, mode == "deep", utc_now, only, steps=show, **limits).run()
+        if repair_from is not None:
+            heal(repository, repair_from, show)
     damaged = counted(len(result.damaged), "is damaged", "are damaged")
     rest = "" if result.complete else f" of {result.total}, then the time was over"
     text = f"Scrubbed {counted(result.chunks, 'chunk')}{rest}: {damaged}"
     answer({"mode": mode, **result.figures}, text)
     # Damage only: to run out of time is no failure, and the next scrub goes on there.
-    if wrong := list(_damage(result)):
+    if wrong := list(_damage(result, repaired=repair_from is not None)):
         raise DamageError("; ".join(wrong))
 
 
-def _damage(result: Scrubbed) -> Iterator[str]:
-    """Yield the parts of the error."""
+def _damage(result: Scrubbed, *, repaired: bool) -> Iterator[str]:
+    """Yield the parts of the error; chunks that were `repaired` are none any more."""
     yield from result.problems
+    if repaired:
+        return
     if result.damaged:
         # One is enough to begin with; thousands may be on a bad disk.
         yield f"{counted(len(result.damaged), 'chunk is', 'chunks are')} damaged, the first is {result.damaged[0]}"

@@ -228,26 +228,26 @@ def why(directory: Path, specification: str) -> None:
 @click.option(
     "--witness",
     "witnesses",
-    type=click.Path(path_type=Path),
     multiple=True,
-    metavar="FILE",
-    help="What 'backy audit --json' printed earlier, or a scheduler's status file; may be repeated.",
+    metavar="FILE|SOURCE",
+    help="What 'backy audit --json' printed, a status file, or a copy, as 'backy pull' names it; may be repeated.",
 )
 @click.option("--adopt", "adopting", is_flag=True, help="Declare that what is there is right from now on.")
 @each_disk
-def audit(directory: Path, witnesses: tuple[Path, ...], adopting: bool) -> None:
+def audit(directory: Path, witnesses: tuple[str, ...], adopting: bool) -> None:
     """Find out whether somebody else than backy has removed or changed a revision.
 
     The journal tells what was done to each revision. Somebody who can write to the repository can rewrite it, but not
     so that it still leads to the line that a witness has seen: keep one elsewhere, such as what '--json' prints.
     """
     from backy.answers.audit import adopt, audit, read_witness
+    from backy.copies.copies import witnesses as seen_at
     from backy.errors import TamperingError
 
     if adopting and witnesses:
         raise click.UsageError("--adopt asks no witness; find out first what the witness says, without it")
     repository = repository_of(directory)
-    heads = [head for path in witnesses for head in read_witness(path)]
+    heads = [head for one in witnesses for head in (read_witness(Path(one)) if Path(one).is_file() else seen_at(one))]
     result = adopt(repository) if adopting else audit(repository, heads)
     total = f"{counted(result.revisions, 'revision')}, {counted(result.lines, 'line')} in the journal"
     answer(result, *result.findings, total)

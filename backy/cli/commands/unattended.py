@@ -116,7 +116,7 @@ def client(configuration: Path, words: tuple[str, ...]) -> None:
     TIME]' and 'resume JOB' keep one from running, 'reload' reads the configuration again. 'help' lists all commands.
     Only the owner of the scheduler may do that.
     """
-    from backy.scheduler.configuration.configuration import load_location
+    from backy.scheduler.configuration.location import load_location
     from backy.scheduler.process.base_directory import ask
 
     reply = ask(load_location(configuration).base_dir, words)

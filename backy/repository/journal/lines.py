@@ -9,10 +9,11 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
+_Hash = Annotated[str, msgspec.Meta(max_length=64)]
 UNREAD = "can not be read: "
 NO_LINE = ""
 """What the first line has instead of the hash of a line before it."""
@@ -82,6 +83,17 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why a person did it, or the id of the repository in the line that begins a journal."""
 
 
+class Head(msgspec.Struct, frozen=True):
+    """The last line of a journal, by which a witness remembers all of it."""
+
+    job: Annotated[str, msgspec.Meta(max_length=255)]
+    """Id of the repository."""
+    number: Annotated[int, msgspec.Meta(ge=1)]
+    hash: _Hash
+    adoption: _Hash = ""
+    """The hash of the line of the last adoption; empty without one."""
+
+
 class Read(NamedTuple):
     """A line as it stands in the file."""
 
@@ -113,6 +125,17 @@ def _understood(decoder: msgspec.json.Decoder[Line], raw: bytes) -> Line | None:
         return None
     # one way to write a line, so that nothing can be said in two ways
     return line if line.time.tzinfo and encode(line) == raw + b"\n" else None
+
+
+def head_of(lines: Sequence[Read]) -> Head | None:
+    """Return what a witness remembers of a journal; None if it has no lines."""
+    if not lines:
+        return None
+    first = lines[0].line
+    adoption = next(
+        (one.hash for one in reversed(lines) if one.line and one.line.act == ADOPT and not one.line.revision), ""
+    )
+    return Head((first and first.note) or "", len(lines), lines[-1].hash, adoption)
 
 
 def doubted_since(lines: Sequence[Read], revision_id: str) -> datetime | None:

@@ -15,8 +15,9 @@ from backy.making.making import try_storage
 from backy.plugins.discovery import Kind, Plugin
 from backy.plugins.events import Events
 from backy.plugins.loading import chosen, invoke, managed
-from backy.scheduler.configuration.configuration import Configuration, Examined, JobEntry, Written, examine, global_name
+from backy.scheduler.configuration.configuration import Configuration, JobEntry, Reading, Written
 from backy.scheduler.configuration.document import ConfigurationError, Problem
+from backy.scheduler.configuration.location import global_name
 
 
 def check(path: Path) -> tuple[Configuration, list[str]]:
@@ -25,16 +26,16 @@ def check(path: Path) -> tuple[Configuration, list[str]]:
     Raises:
         ConfigurationError: the file can not be read, or anything in it is wrong; the error has all problems.
     """
-    found = examine(path)
-    surroundings = Surroundings(found)
+    found = Reading(path)
+    unknown: list[str] = []
     # Also if there are problems already: users want to see all at once.
-    problems = [*found.document.problems, *plugin_problems(found), *surroundings.problems()]
-    if problems:
+    around = [*_surroundings(found, unknown), *_same_sources(found)]
+    if problems := [*found.document.problems, *plugin_problems(found), *around]:
         raise ConfigurationError(path, problems)
-    return found.configuration, surroundings.unknown
+    return found.configuration, unknown
 
 
-def plugin_problems(found: Examined) -> Iterator[Problem]:
+def plugin_problems(found: Reading) -> Iterator[Problem]:
     """Yield the problems of all sections of plugins, in their order, and then those of event plugins."""
     # Also a failure is remembered: thousands of jobs may name the same broken plugin.
     loaded = cache(_loaded)
@@ -56,7 +57,7 @@ def _loaded(kind: Kind, name: str) -> tuple[Plugin, pluggy.PluginManager] | Plug
         return error
 
 
-def _mistakes(plugin: Plugin, manager: pluggy.PluginManager, written: Written, found: Examined) -> list[str]:
+def _mistakes(plugin: Plugin, manager: pluggy.PluginManager, written: Written, found: Reading) -> list[str]:
     """Return what a plugin refuses of its section."""
     name = written.key[1] if len(written.key) > 1 else "global"
     job = Job(name, name, found.configuration.settings.base_dir / name)
@@ -69,92 +70,86 @@ def _mistakes(plugin: Plugin, manager: pluggy.PluginManager, written: Written, f
     return []
 
 
-class Surroundings:
-    """Looks at the base directory, files, programs and addresses that a configuration names."""
-
-    def __init__(self, found: Examined) -> None:
-        self._found = found
-        self._settings = found.configuration.settings
-        self._global = global_name(found.document.content)
-        self.unknown: list[str] = []
-        """What this user may not look at."""
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield all that is missing, or does not work."""
-        wrong = {problem.key for problem in self._found.document.problems}
-        for name, problems in (
-            ("base-dir", self._base_directory),
-            ("status-file", lambda: _folder_of(self._settings.status_file)),
-            ("metrics-file", lambda: _folder_of(self._settings.metrics_file)),
-            ("backup-completed-callback", lambda: _program(self._settings.backup_completed_callback)),
-            ("telnet-addrs", self._addresses),
-        ):
-            key = f"{self._global}.{name}"
-            # What is wrong is not in the settings, which have a default in its place.
-            try:
-                for text in () if key in wrong else problems():
-                    yield Problem(self._found.document.line(key.split(".")), key, text)
-            except PermissionError as error:
-                self.unknown.append(f"{key}: {error.filename}")
-        yield from self._same_sources()
-
-    def _base_directory(self) -> Iterator[str]:
-        """Yield what is wrong with the base directory, or keeps storages from working in it."""
-        base = self._settings.base_dir
-        if not base.is_dir():
-            yield f"there is no folder {base}: is its disk mounted? A base-dir that is new is to be made by hand"
-            return
-        tried = set()
-        for job in self._found.configuration.jobs.values():
-            # A job's own folder may be the mount of another disk.
-            folder = next(path for path in (base / job.name, base) if path.is_dir())
-            if (key := (job.config.storage.type, folder.stat().st_dev)) not in tried:
-                tried.add(key)
-                yield from self._storage(job, folder)
-
-    def _storage(self, job: JobEntry, folder: Path) -> Iterator[str]:
-        """Try a storage, and yield why it can not work there."""
+def _surroundings(found: Reading, unknown: list[str]) -> Iterator[Problem]:
+    """Yield what is missing of files, programs and addresses; note in `unknown` what this user may not look at."""
+    wrong = {problem.key for problem in found.document.problems}
+    settings, section = found.configuration.settings, global_name(found.document.content)
+    for name, problems in (
+        ("base-dir", _base_directory(found.configuration, unknown)),
+        ("status-file", _folder_of(settings.status_file)),
+        ("metrics-file", _folder_of(settings.metrics_file)),
+        ("backup-completed-callback", _program(settings.backup_completed_callback)),
+        ("telnet-addrs", _addresses(found, section)),
+    ):
+        key = f"{section}.{name}"
+        # What is wrong is not in the settings, which have a default in its place.
         try:
-            try_storage(job.config.storage.type, folder)
-        except PermissionError:
-            self.unknown.append(f"whether storage '{job.config.storage.type}' can work in {folder}")
+            for text in () if key in wrong else problems:
+                yield Problem(found.document.line(key.split(".")), key, text)
+        except PermissionError as error:
+            unknown.append(f"{key}: {error.filename}")
+
+
+def _base_directory(configuration: Configuration, unknown: list[str]) -> Iterator[str]:
+    """Yield what is wrong with the base directory, or keeps storages from working in it."""
+    base = configuration.settings.base_dir
+    if not base.is_dir():
+        yield f"there is no folder {base}: is its disk mounted? A base-dir that is new is to be made by hand"
+        return
+    tried = set()
+    for job in configuration.jobs.values():
+        # A job's own folder may be the mount of another disk.
+        folder = next(path for path in (base / job.name, base) if path.is_dir())
+        if (key := (job.config.storage.type, folder.stat().st_dev)) not in tried:
+            tried.add(key)
+            yield from _storage(job, folder, unknown)
+
+
+def _storage(job: JobEntry, folder: Path, unknown: list[str]) -> Iterator[str]:
+    """Try a storage, and yield why it can not work there."""
+    try:
+        try_storage(job.config.storage.type, folder)
+    except PermissionError:
+        unknown.append(f"whether storage '{job.config.storage.type}' can work in {folder}")
+    except OSError as error:
+        yield f"nothing can be stored in {folder}: {error.strerror}"
+    except StorageError as error:
+        yield f"storage '{job.config.storage.type}', which {job.name} has, can not work in {folder}: {error}"
+    except (PluginError, ConfigError):
+        pass  # told of the section itself
+
+
+def _addresses(found: Reading, section: str) -> Iterator[str]:
+    """Yield which addresses of the console are none of this machine."""
+    content = found.document.content
+    settings = content.get(section) if isinstance(content, dict) else None
+    # Not the default: whether a machine has IPv6 is no mistake of the file.
+    is_written = isinstance(settings, dict) and "telnet-addrs" in settings
+    for address in found.configuration.telnet_addresses if is_written else ():
+        try:
+            family, kind, protocol, _, (host, _, *rest) = socket.getaddrinfo(
+                address, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
+            )[0]
+            with socket.socket(family, kind, protocol) as probe:
+                # Any free port: the right one is that of the running scheduler.
+                probe.bind((host, 0, *rest))
+        except socket.gaierror:
+            yield f"'{address}' is no IP address"
         except OSError as error:
-            yield f"nothing can be stored in {folder}: {error.strerror}"
-        except StorageError as error:
-            yield f"storage '{job.config.storage.type}', which {job.name} has, can not work in {folder}: {error}"
-        except (PluginError, ConfigError):
-            pass  # told of the section itself
+            yield f"the console can not listen at {address}: {error.strerror}"
 
-    def _addresses(self) -> Iterator[str]:
-        """Yield which addresses of the console are none of this machine."""
-        content = self._found.document.content
-        settings = content.get(self._global) if isinstance(content, dict) else None
-        # Not the default: whether a machine has IPv6 is no mistake of the file.
-        is_written = isinstance(settings, dict) and "telnet-addrs" in settings
-        for address in self._found.configuration.telnet_addresses if is_written else ():
-            try:
-                family, kind, protocol, _, (host, _, *rest) = socket.getaddrinfo(
-                    address, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
-                )[0]
-                with socket.socket(family, kind, protocol) as probe:
-                    # Any free port: the right one is that of the running scheduler.
-                    probe.bind((host, 0, *rest))
-            except socket.gaierror:
-                yield f"'{address}' is no IP address"
-            except OSError as error:
-                yield f"the console can not listen at {address}: {error.strerror}"
 
-    def _same_sources(self) -> Iterator[Problem]:
-        """Yield the jobs whose source another job has already."""
-        first: dict[bytes, str] = {}
-        for written in self._found.sections:
-            if written.kind is Kind.SOURCE:
-                content = msgspec.json.encode(written.section.options, order="deterministic")
-                job = ".".join(written.key)
-                other = first.setdefault(content, job)
-                if other != job:
-                    text = f"is the source of {other}, too: its image is backed up twice"
-                    yield Problem(self._found.document.line((*written.key, "source")), f"{job}.source", text)
+def _same_sources(found: Reading) -> Iterator[Problem]:
+    """Yield the jobs whose source another job has already."""
+    first: dict[bytes, str] = {}
+    for written in found.sections:
+        if written.kind is Kind.SOURCE:
+            content = msgspec.json.encode(written.section.options, order="deterministic")
+            job = ".".join(written.key)
+            other = first.setdefault(content, job)
+            if other != job:
+                text = f"is the source of {other}, too: its image is backed up twice"
+                yield Problem(found.document.line((*written.key, "source")), f"{job}.source", text)
 
 
 def _folder_of(path: Path | None) -> Iterator[str]:

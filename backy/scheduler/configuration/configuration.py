@@ -1,7 +1,7 @@
 """The configuration of the scheduler, /etc/backy.conf: its keys, and reading it with all its problems at once."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,28 +19,29 @@ from backy.repository.revision import MANUAL, PINNED, tag_problem
 from backy.repository.sealed import FORMAT
 from backy.retention.rules import Schedule
 from backy.scheduler.configuration.document import ConfigurationError, Document, Key
+from backy.scheduler.configuration.location import Location, global_name
 from backy.text.phrases import alternatives
-
-STATUS = "status"
-"""Name of the status file in the base directory."""
-_GLOBAL = ("global", "config")
-"""Names of the section `global`. Files of backy 2.2 have the second one."""
 
 _JOB_NAME = re.compile(r"\w[\w.@+:-]{0,199}")
 
 
-class Location(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """The files of a scheduler: the keys of `global` that other commands need."""
+class Copy(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
+    """A copy of a job elsewhere, as it is written below `copies`, or of what is elsewhere."""
 
-    base_dir: Path = Path("/srv/backy")
-    """Directory of the repositories, each in a folder with its job's name. The scheduler never creates it."""
-    status_file: Path | None = None
-    """The file that `backy check` reads; None means `status` in the base directory."""
+    to: str = ""
+    """What `backy push` takes; the job's name follows a `/` at the end. Or what `pull` takes."""
+    tags: tuple[str, ...] = ()
+    """Tags of the revisions that are copied; all without any."""
+    sla: Duration | None = None
+    """How old the copy may become; None for one and a half of the shortest interval."""
+    rate: Size | None = None
+    """Bytes a second, at most."""
 
     @property
-    def status_path(self) -> Path:
-        """Path of the status file."""
-        return self.status_file or self.base_dir / STATUS
+    def options(self) -> list[str]:
+        """The options of `backy push`, or of `pull`."""
+        given = {"--tags": ",".join(self.tags), "--rate": str(self.rate or "")}
+        return [word for name, value in given.items() if value for word in (name, value)]
 
 
 class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
@@ -80,6 +81,8 @@ class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, re
     """Space in each repository for commands that free some when the disk is full; 0 means none."""
     quarantine: config.Quarantine = config.Quarantine()
     """How much evidence of damage and differences each repository keeps."""
+    copies: dict[str, Copy] | None = None
+    """Copies of all jobs elsewhere, by their names."""
 
 
 class JobKeys(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
@@ -89,6 +92,14 @@ class JobKeys(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     """The image to back up: `type` names the source, the other keys belong to it."""
     disks: dict[str, Disk] | None = None
     """The images of a machine with several disks, in place of `source`."""
+    pull: str | None = None
+    """The repository of another server of which this one is a copy, in place of `source`, as `backy pull` takes it."""
+    tags: tuple[str, ...] = ()
+    """Tags of the revisions that are pulled; all without any."""
+    sla: Duration | None = None
+    """How old what was pulled may become; None for one and a half of the shortest interval."""
+    rate: Size | None = None
+    """Bytes a second, at most, that are pulled."""
     schedule: str
     """The name of a schedule."""
     moment: config.PluginSection | None = None
@@ -107,6 +118,7 @@ class JobKeys(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     max_size: Size | None = None
     reserve: Size | None = None
     quarantine: config.Quarantine | None = None
+    copies: dict[str, Copy] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,11 +133,20 @@ class JobEntry:
     time_limit: timedelta | None = None
     standstill: timedelta | None = None
     max_size: int | None = None
+    copy: Copy | None = None
+    """What is copied; None if it is backed up."""
+    part: str = ""
+    """Name of the copy that is pushed; empty for what makes the revisions in the directory."""
+
+    @property
+    def verb(self) -> str:
+        """The command that does the job."""
+        return "push" if self.part else "pull" if self.copy else "backup"
 
     @property
     def name(self) -> str:
-        """The name of the job, and of its folder."""
-        return self.directory.name
+        """The name of the job, that of its folder; that of a copy has its own name below."""
+        return f"{self.directory.name}/{self.part}" if self.part else self.directory.name
 
 
 @dataclass(frozen=True)
@@ -154,7 +175,7 @@ def load(path: Path) -> Configuration:
         ConfigurationError: the file can not be read, or anything in it is wrong; the error has all problems.
     """
     # Plugins are loaded with the jobs: a missing one harms the jobs that use it, and no others.
-    found = examine(path)
+    found = Reading(path)
     if found.document.problems:
         raise ConfigurationError(path, found.document.problems)
     return found.configuration
@@ -169,16 +190,6 @@ class Written(NamedTuple):
     section: config.PluginSection
 
 
-class Examined(NamedTuple):
-    """A configuration as far as it is sound."""
-
-    configuration: Configuration
-    document: Document
-    """The file, with the problems that were found in it."""
-    sections: Sequence[Written]
-    """All sections of plugins but those of event plugins, also of jobs that are wrong otherwise."""
-
-
 _PLUGINS: Mapping[str, tuple[Kind, Any]] = {
     "source": (Kind.SOURCE, config.SourceSection),
     "storage": (Kind.STORAGE, config.StorageSection),
@@ -187,56 +198,25 @@ _PLUGINS: Mapping[str, tuple[Kind, Any]] = {
 }
 
 
-def examine(path: Path) -> Examined:
-    """Read the configuration as far as it is sound.
+class Reading:
+    """A file that is converted to a configuration, as far as it is sound."""
 
-    Raises:
-        ConfigurationError: the file can not be read, or is not YAML.
-    """
-    document = Document(path)
-    reader = _Reader(document)
-    return Examined(reader.read(), document, reader.sections)
-
-
-def load_location(path: Path) -> Location:
-    """Read the `Location` of the scheduler, and no more of the configuration than that needs.
-
-    Raises:
-        ConfigurationError: the file can not be read, is not YAML up to there, or one of the keys is wrong.
-    """
-    # `backy check` must answer at once and in any case: all of ten thousand jobs takes most of a second to read, and a
-    # mistake in one job would keep it from its work.
-    document = Document(path, only=_GLOBAL)
-    # A file that is no mapping means the defaults here: those who read all of it report the problem.
-    sections = document.content if isinstance(document.content, dict) else {}
-    name = next((name for name in _GLOBAL if sections.get(name)), _GLOBAL[0])
-    before = len(document.problems)
-    location = document.section(sections.get(name) or {}, Location, (name,))
-    if location is None or len(document.problems) > before:
-        raise ConfigurationError(path, document.problems)
-    return location
-
-
-def global_name(content: object) -> str:
-    """Return the name by which a document has the section `global`."""
-    return "config" if isinstance(content, dict) and "config" in content else "global"
-
-
-class _Reader:
-    """Converts a document to a configuration and reports the problems that it finds."""
-
-    def __init__(self, document: Document) -> None:
-        self._document = document
-        self._report = document.report
+    def __init__(self, path: Path) -> None:
+        """Read the file; raises ConfigurationError if it can not be read, or is not YAML."""
+        self.document = Document(path)
+        """The file, with the problems that were found in it."""
+        self._report = self.document.report
         self._hooks: dict[str, dict[str, Any]] = {}
         self._tags: Mapping[str, list[str]] = {}
         """The tags of each schedule as they are written."""
         self.sections: list[Written] = []
+        """All sections of plugins but those of event plugins, also of jobs that are wrong otherwise."""
+        self.configuration = self._read()
+        """It must not be used if there are problems."""
 
-    def read(self) -> Configuration:
-        """Return the configuration. It must not be used if problems were reported."""
-        sections = self._document.mapping(self._document.content, ())
-        self._document.keys(sections, ["global", "hooks", "schedules", "jobs"], (), also=["config"])
+    def _read(self) -> Configuration:
+        sections = self.document.mapping(self.document.content, ())
+        self.document.keys(sections, ["global", "hooks", "schedules", "jobs"], (), also=["config"])
         settings = self._global(sections)
         written = self._required(sections, "schedules", "at least one schedule")
         # All of their tags, also wrong ones: those of which there is a mistake are no unknown ones besides.
@@ -245,16 +225,14 @@ class _Reader:
         self._hooks = self._hook_sections(sections)
         jobs = {}
         for name, value in self._required(sections, "jobs", "the jobs by their names, or {}").items():
-            job = self._job(name, value, settings, schedules)
-            if job is not None:
-                jobs[name] = job
-        return Configuration(self._document.path, settings, schedules, jobs, self._hooks)
+            jobs.update({one.name: one for one in self._job(name, value, settings, schedules)})
+        return Configuration(self.document.path, settings, schedules, jobs, self._hooks)
 
     def _hook_sections(self, sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         found = {}
-        for name, value in self._document.mapping(sections.get("hooks") or {}, ("hooks",)).items():
+        for name, value in self.document.mapping(sections.get("hooks") or {}, ("hooks",)).items():
             # `slack:` without anything below it is None in YAML: a plugin without options that has to be there.
-            section = dict(self._document.mapping({} if value is None else value, ("hooks", name)))
+            section = dict(self.document.mapping({} if value is None else value, ("hooks", name)))
             if not isinstance(section.get(REQUIRED, True), bool):
                 self._report(("hooks", name, REQUIRED), "expected true or false")
             found[name] = section
@@ -272,42 +250,43 @@ class _Reader:
         # `global:` without anything below it is None in YAML.
         found = {} if value is None else value
         self._plugins(found, (name,))
-        return self._document.section(found, Global, (name,)) or Global()
+        return self.document.section(found, Global, (name,)) or Global()
 
     def _required(self, sections: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any]:
         """Return a section that has to be there; `what` tells users the content of a missing one."""
         if name not in sections:
             self._report((), f"the section '{name}' is missing; it has {what}")
             return {}
-        return self._document.mapping(sections[name], (name,))
+        return self.document.mapping(sections[name], (name,))
 
     def _schedule(self, value: object, key: Key) -> Schedule:
         found = {}
-        for name, content in self._document.mapping(value, key).items():
+        for name, content in self.document.mapping(value, key).items():
             if name.startswith((MANUAL, PINNED)):
                 self._report((*key, name), f"no schedule gives tags that begin with '{MANUAL}' or '{PINNED}'")
             elif problem := tag_problem(name):
                 self._report((*key, name), problem)
-            tag = self._document.section(content, config.ScheduledTag, (*key, name))
+            tag = self.document.section(content, config.ScheduledTag, (*key, name))
             if tag is not None:
                 found[name] = tag
         if value == {}:
             self._report(key, "has no tag; write one as in 'daily: {interval: 1d, keep: 7}'")
         return found
 
-    def _job(self, name: str, value: object, settings: Global, schedules: Mapping[str, Schedule]) -> JobEntry | None:
+    def _job(self, name: str, value: object, settings: Global, schedules: Mapping[str, Schedule]) -> Iterator[JobEntry]:
+        """Yield a job, and its copies, unless something is wrong."""
         key = ("jobs", name)
         self._name(key, settings)
         self._plugins(value, key)
-        entry = self._document.section(value, JobKeys, key)
+        entry = self.document.section(value, JobKeys, key)
         schedule = self._chosen(value, schedules, key)
         if isinstance(value, dict):
             self._images(value, key)
         if schedule is not None and isinstance(value, dict) and isinstance(value.get("keep"), dict):
             # A misspelt tag would keep revisions longer or shorter than was meant, without a word.
-            self._document.keys(value["keep"], self._tags[value["schedule"]], (*key, "keep"))
+            self.document.keys(value["keep"], self._tags[value["schedule"]], (*key, "keep"))
         if entry is None or schedule is None:
-            return None
+            return
         own = msgspec.structs.asdict(entry).items()
         # A key that is not there is as in `global`. So is null, but for the standstill that it switches off.
         given = {name: one for name, one in own if one is not (msgspec.UNSET if name == "standstill" else None)}
@@ -318,24 +297,34 @@ class _Reader:
         try:
             written = kind(**{name: content[name] for name in kind.__struct_fields__ if name in content})
         except ValueError:
-            if self._document.problems:
-                return None  # what is wrong with it was reported
+            if self.document.problems:
+                return  # what is wrong with it was reported
             raise
         max_size = int(merged["max_size"] or 0) or None
         directory = settings.base_dir / name
-        return JobEntry(directory, tags, written, merged["time_limit"] or None, merged["standstill"] or None, max_size)
+        pull = Copy(to=entry.pull, tags=entry.tags, sla=entry.sla, rate=entry.rate) if entry.pull else None
+        limits = (merged["time_limit"] or None, merged["standstill"] or None, max_size)
+        yield JobEntry(directory, tags, written, *limits, pull)
+        for part, one in (merged["copies"] or {}).items():
+            if problem := name_problem(part) or (None if one.to else "the key 'to' is missing: where to"):
+                self._report((*key, "copies", part), problem)
+            push = msgspec.structs.replace(one, to=one.to + name) if one.to.endswith("/") else one
+            yield JobEntry(directory, tags, written, *limits, push, part)
 
     def _images(self, job: Mapping[str, Any], key: Key) -> None:
-        """Report a job that has no image, a source beside disks, or disks that can not have their names."""
+        """Report a job that has no image, or several, or disks that can not have their names."""
         disks = job.get(DISKS)
-        if "source" not in job and not disks:
+        there = [name for name in ("source", DISKS, "pull") if job.get(name) is not None]
+        if not there or disks == {}:
             self._report(key, "the key 'source' is missing: the image to back up, or 'disks' with several")
-        if "source" in job and disks is not None:
-            self._report(key, "a job has a 'source' or 'disks', not both")
+        if len(there) > 1:
+            self._report(key, f"a job has a 'source', 'disks' or 'pull', and not two of them: {', '.join(there)}")
         for name, disk in disks.items() if isinstance(disks, dict) else ():
             self._plugins(disk, (*key, DISKS, name))
             if problem := name_problem(name):
                 self._report((*key, DISKS, name), problem)
+            if isinstance(disk, dict) and "source" not in disk:
+                self._report((*key, DISKS, name), "the key 'source' is missing: the image to back up")
 
     def _name(self, key: Key, settings: Global) -> None:
         """Report a name that no folder in the base directory can have."""

@@ -4,10 +4,10 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import yaml
@@ -80,8 +80,8 @@ class Document:
 
         Args:
             path: The file.
-            only: Names of sections. The content has the first of them that the file has, and no other; the rest of the
-                file is not read. Without names, the content has all sections.
+            only: Names of sections. Nothing but the first of them that the file has is understood, if it stands by
+                itself. Without names, the content has all sections.
 
         Raises:
             ConfigurationError: the file can not be read, or is not YAML.
@@ -94,8 +94,8 @@ class Document:
         except OSError as error:
             raise ConfigurationError(path, [Problem(0, "", f"can not be read: {error.strerror}")]) from error
         try:
-            loader = _PartLoader(content, self.problems, only) if only else _Loader(content, self.problems)
-            self._root: yaml.Node | None = loader.compose()
+            loader = _Loader(_part(content, only) if only else content, self.problems)
+            self._root: yaml.Node | None = loader.get_single_node()
             self.content: object = None if self._root is None else loader.construct_object(self._root, deep=True)
         except (yaml.YAMLError, RecursionError) as error:  # the second one if values are nested too deep
             raise ConfigurationError(path, [_not_yaml(error, content)]) from error
@@ -166,11 +166,6 @@ class _Loader(LOADER):  # type: ignore[misc]  # whichever of the two there is
         super().__init__(content)
         self._problems = problems
 
-    def compose(self) -> yaml.Node | None:
-        """Return the root of the document, or None if it is empty."""
-        root: yaml.Node | None = self.get_single_node()
-        return root
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[str, int] = {}
         for key, _ in node.value:
@@ -190,59 +185,14 @@ def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int | str:
     return int(node.value) if _NUMBER.fullmatch(node.value) else str(node.value)
 
 
-class _PartLoader(_Loader, yaml.composer.Composer):
-    """Composes the first of the wanted sections, and the parts of the file before it that it may refer to.
-
-    An alias refers to an anchor earlier in the file, and a merge key at the top may contain the section. So merge keys
-    are composed, too, and those values before the section that have an anchor.
-    """
-
-    # PyYAML's composer in Python can do that; the one in C composes whole documents only.
-
-    def __init__(self, content: bytes, problems: list[Problem], wanted: Collection[str]) -> None:
-        super().__init__(content, problems)
-        yaml.composer.Composer.__init__(self)  # the loader in C has a composer of its own, and does not call this
-        self._wanted = wanted
-        self._skipping = False
-
-    def compose(self) -> yaml.Node | None:
-        """Return the root of the document with that section only, or None if it has no keys."""
-        for started in (yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.MappingStartEvent):
-            if not self.check_event(started):
-                return None
-            event = self.get_event()
-        return yaml.MappingNode("tag:yaml.org,2002:map", list(self._sections()), event.start_mark)
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        # An alias without an anchor is a mistake, but no problem of this section while others are skipped.
-        if self._skipping and self.check_event(yaml.AliasEvent) and self.peek_event().anchor not in self.anchors:
-            return yaml.ScalarNode("tag:yaml.org,2002:null", "", self.get_event().start_mark)
-        return super().compose_node(parent, index)
-
-    def _node(self) -> yaml.Node:
-        return cast("yaml.Node", self.compose_node(None, 0))
-
-    def _sections(self) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-        wanted = False
-        while not wanted and not self.check_event(yaml.MappingEndEvent):
-            key = self._node()
-            wanted = isinstance(key, yaml.ScalarNode) and key.value in self._wanted
-            if wanted or key.tag == _MERGE:
-                yield key, self._node()
-            else:
-                self._skipping = True
-                self._skip()
-                self._skipping = False
-
-    def _skip(self) -> None:
-        """Skip a value, but compose the parts of it that have an anchor."""
-        event = self.peek_event()
-        if not isinstance(event, yaml.AliasEvent) and getattr(event, "anchor", None):
-            self._node()
-        elif isinstance(self.get_event(), yaml.CollectionStartEvent):
-            while not isinstance(self.peek_event(), yaml.CollectionEndEvent):
-                self._skip()
-            self.get_event()
+def _part(content: bytes, wanted: Collection[str]) -> bytes:
+    """Return the first of the wanted sections alone, in the same lines, or all if a section can not be cut out."""
+    names = "|".join(map(re.escape, wanted)).encode()
+    found = re.search(rb"^(%s):.*?(?=^[^\s#]|\Z)" % names, content, re.MULTILINE | re.DOTALL)
+    # an alias refers to another section
+    if found is None or b"*" in found[0]:
+        return content
+    return b"\n" * content.count(b"\n", 0, found.start()) + found[0]
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
@@ -261,20 +211,19 @@ def _not_yaml(error: Exception, content: bytes) -> Problem:
     mark, offset = getattr(error, "problem_mark", None), getattr(error, "position", None)
     line = mark.line + 1 if mark else 0 if offset is None else content.count(b"\n", 0, offset) + 1
     near = b"\n".join(content.split(b"\n")[max(line - 2, 0) : max(line, 1)])
-    return Problem(
-        line, "", f"not YAML: {_mistake(near, content) if getattr(error, 'problem', '') != _NO_WORD else _NO_WORD}"
-    )
+    return Problem(line, "", f"not YAML: {_mistake(near, error)}")
 
 
-def _mistake(near: bytes, content: bytes) -> str:
+def _mistake(near: bytes, error: Exception) -> str:
     """Return what is most likely wrong in the lines `near` an error, and what to write instead."""
     # Not what the library says, which calls it by the names that a parser has for things.
-    try:
-        content.decode()
-    except UnicodeDecodeError:
+    if isinstance(error, yaml.reader.ReaderError):
+        # Both parsers say "control characters" or "special characters" here, and of UTF-8 what is wrong with a byte.
+        if "characters" in error.reason:
+            return "it has control characters; remove them"
         return "it has characters that are not UTF-8; save the file as UTF-8"
-    if not all(one >= " " or one in "\t\r\n" for one in content.decode()):
-        return "it has control characters; remove them"
+    if getattr(error, "problem", "") == _NO_WORD:
+        return _NO_WORD
     if b"\t" in near:
         return "a tab; set lines in by blanks"
     if b"=" in near and b":" not in near:

@@ -6,6 +6,7 @@ Each command returns a text for people and data for programs. The socket is in t
 
 import asyncio
 import logging
+import os
 import socket
 import textwrap
 from collections import Counter
@@ -319,13 +320,10 @@ def _run_hosted(host: Host, command: str, words: Sequence[str]) -> str:
 
 def _bound(directory: Path) -> socket.socket:
     """Create the socket, replacing an existing one."""
-    # An existing one is a leftover: this scheduler holds the lock of the directory. The new one gets its name only
-    # after its permissions, so that clients find a socket at any time.
     opened = socket.socket(socket.AF_UNIX)
+    os.fchmod(opened.fileno(), 0o600)  # the name gets these permissions, so that nobody else can ever connect
     with short(directory) as folder:
-        temporary = Path(folder) / f"{SOCKET}.tmp"
-        temporary.unlink(missing_ok=True)
-        opened.bind(str(temporary))
-        temporary.chmod(0o600)  # before anybody can connect
-        temporary.rename(temporary.with_name(SOCKET))
+        # An existing one is a leftover: this scheduler holds the lock of the directory.
+        Path(folder, SOCKET).unlink(missing_ok=True)
+        opened.bind(f"{folder}/{SOCKET}")
     return opened

@@ -105,14 +105,16 @@ class _Writer(TelnetWriter):
 class Connection(BaseServer):
     """The connection of one client."""
 
+    # Both from `connection_made` on: nothing is called before.
+    _socket: asyncio.Transport
+    _talk: asyncio.Task[None]
+
     def __init__(self, console: Console) -> None:
         super().__init__(encoding=False, writer_factory=_Writer, limit=LONGEST_LINE)
         self._console = console
         self._answered = 0
         self.silent_since: float | None = None
         """Time of the loop from which on the client is waited for; None while it is answered."""
-        self._socket: asyncio.Transport | None = None
-        self._talk: asyncio.Task[None] | None = None
 
     # what asyncio and telnetlib3 call ---------------------------------------------------------------------------------
 
@@ -124,7 +126,7 @@ class Connection(BaseServer):
         cast(TelnetWriter, self.writer).compression = False
         full = len(self._console.clients) >= MOST_CLIENTS and not self._console.drop_idle()
         self._console.clients.add(self)
-        self._talk = asyncio.get_running_loop().create_task(self._refuse() if full else self._serve())
+        self._talk = asyncio.get_running_loop().create_task(self._serve(full=full))
 
     def begin_negotiation(self) -> None:
         """Request no options: a client edits its lines itself."""
@@ -145,25 +147,19 @@ class Connection(BaseServer):
         """Stop serving the client."""
         super().connection_lost(exc)
         self._console.clients.discard(self)
-        if self._talk:
-            self._talk.cancel()
+        self._talk.cancel()
 
     # talking ----------------------------------------------------------------------------------------------------------
 
     def drop(self) -> None:
         """Close the connection without sending what is left."""
-        if self._socket:
-            self._socket.abort()
+        self._socket.abort()
 
-    async def _refuse(self) -> None:
-        await self._send("Too many clients.\n")
-        self._hang_up()
-
-    async def _serve(self) -> None:
-        """Answer line by line."""
+    async def _serve(self, *, full: bool) -> None:
+        """Answer line by line, or only tell that there are too many clients, then hang up."""
         try:
-            await self._send(f"backy {version(CORE_DISTRIBUTION)}\nReady.\n")
-            while True:
+            await self._send("Too many clients.\n" if full else f"backy {version(CORE_DISTRIBUTION)}\nReady.\n")
+            while not full:
                 await self._send("backy> ")
                 self.silent_since = asyncio.get_running_loop().time()
                 line = await self._line()
@@ -182,7 +178,9 @@ class Connection(BaseServer):
             log.debug("console: %s has ended: %r", self, error)
         except Exception:
             log.exception("console: internal error")
-        self._hang_up()
+        # All is sent before, or given up after `SLOWNESS`.
+        self._socket.close()
+        asyncio.get_running_loop().call_later(SLOWNESS.total_seconds(), self._socket.abort)
 
     async def _answer(self, words: Sequence[str]) -> str:
         """Execute a command and return its text."""
@@ -216,12 +214,6 @@ class Connection(BaseServer):
             writer.write(content[start : start + PIECE])
             async with asyncio.timeout(SLOWNESS.total_seconds()):
                 await writer.drain()
-
-    def _hang_up(self) -> None:
-        """Close the connection after all is sent, or after `SLOWNESS`."""
-        if self._socket:
-            self._socket.close()
-            asyncio.get_running_loop().call_later(SLOWNESS.total_seconds(), self._socket.abort)
 
 
 _HTTP = re.compile(r"\bHTTP/\d")

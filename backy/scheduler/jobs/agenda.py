@@ -28,6 +28,8 @@ class Pool(StrEnum):
 
     FAST = "fast"
     SLOW = "slow"
+    COPY = "copy"
+    """Copies wait for networks, and for no backup."""
 
 
 class Phase(StrEnum):
@@ -87,8 +89,25 @@ class Entry:
     """Whether an operator asked for a run now."""
     paused: datetime | None = None
     """Until when only an operator starts a run."""
+    copied: datetime | None = None
+    """When the last copy began that succeeded, if the job copies: it is due by that, whatever there was to copy."""
+    sla: timedelta | None = None
+    """How old the newest revision may become; None for what the schedule allows."""
     ticket: int = field(default=0, repr=False)
     """Number of its only valid entry in the heaps; entries with another ticket are void."""
+
+    @property
+    def runs(self) -> Past:
+        """What has run for the schedule."""
+        if self.pool is not Pool.COPY:
+            return self.past
+        tags = dict.fromkeys(self.schedule, self.copied) if self.copied else {}
+        return Past(self.past.since, self.copied, tags)
+
+    @property
+    def late_from(self) -> datetime:
+        """When the job violates its SLA unless it has a new revision before."""
+        return late_from(self.schedule, self.past, self.sla)
 
     def __str__(self) -> str:
         return f"{self.phase} ({self.pool})" if self.phase in {Phase.QUEUED, Phase.RUNNING} else str(self.phase)
@@ -172,6 +191,8 @@ class Agenda:
         self._note(entry, past, duration)
         entry.urgent = False
         entry.retry = None
+        if outcome is Outcome.DONE and entry.pool is Pool.COPY:
+            entry.failures = 0
         if outcome is Outcome.BUSY:
             entry.retry = now + BUSY_RETRY
         elif outcome is Outcome.FAILED:
@@ -199,7 +220,8 @@ class Agenda:
         if past.newest and past.newest > (entry.past.newest or EPOCH):
             entry.failures, entry.retry = 0, None
         entry.past = past
-        entry.pool = Pool.SLOW if duration is None or duration >= FAST.total_seconds() else Pool.FAST
+        if entry.pool is not Pool.COPY:
+            entry.pool = Pool.SLOW if duration is None or duration >= FAST.total_seconds() else Pool.FAST
         entry.phase = Phase.WAITING
 
     def _place(self, entry: Entry, now: datetime) -> None:
@@ -207,7 +229,7 @@ class Agenda:
         if entry.phase in {Phase.UNKNOWN, Phase.RUNNING}:
             return
         entry.ticket = next(self._tickets)
-        entry.due = next_due(entry.schedule, entry.shift, entry.past, now)
+        entry.due = next_due(entry.schedule, entry.shift, entry.runs, now)
         if entry.urgent:
             self._queue(entry)
             return
@@ -222,8 +244,7 @@ class Agenda:
     def _queue(self, entry: Entry) -> None:
         """Put a job into the queue of its pool."""
         entry.phase = Phase.QUEUED
-        danger = late_from(entry.schedule, entry.past)
-        heapq.heappush(self._queues[entry.pool], (not entry.urgent, danger, entry.ticket, entry))
+        heapq.heappush(self._queues[entry.pool], (not entry.urgent, entry.late_from, entry.ticket, entry))
 
     def _fill(self, pool: Pool, now: datetime) -> Iterator[Entry]:
         """Assign the free slots of a pool and yield the jobs to start."""
@@ -232,13 +253,13 @@ class Agenda:
             _, _, ticket, entry = heapq.heappop(queue)
             if ticket != entry.ticket:
                 continue
-            tags = missed(entry.schedule, entry.shift, entry.past, now)
+            tags = missed(entry.schedule, entry.shift, entry.runs, now)
             if not tags and not (entry.urgent or entry.failures):
                 self._place(entry, now)  # due when it was queued: the clock was set back since
                 continue
             # A job that has waited for a slot is not sent back to wait for a near run with more tags: that could
             # repeat for ever.
-            entry.due = Due(now, tuple(sorted(tags)) or next_due(entry.schedule, entry.shift, entry.past, now).tags)
+            entry.due = Due(now, tuple(sorted(tags)) or next_due(entry.schedule, entry.shift, entry.runs, now).tags)
             entry.phase = Phase.RUNNING
             running.add(entry)
             yield entry

@@ -69,8 +69,8 @@ def corrected(history: Iterable[Revision], now: Instant, allowed: timedelta) -> 
     """
     found, later = {}, now
     for revision in sorted(history, key=lambda revision: revision.seq, reverse=True):
-        # an image that was imported may be of any time
-        if revision.boot is None or revision.boottime is None:
+        # an image that was imported may be of any time, and a copy has clocks of another machine
+        if revision.boot is None or revision.boottime is None or revision.state.origin:
             continue
         latest = later.wall
         if revision.boot == later.boot and later.boottime is not None:
@@ -136,10 +136,10 @@ def smallest_interval(schedule: Schedule) -> timedelta:
     return min(tag.interval for tag in schedule.values())
 
 
-def late_from(schedule: Schedule, past: Past) -> datetime:
+def late_from(schedule: Schedule, past: Past, sla: timedelta | None = None) -> datetime:
     """Return when a job violates its SLA unless it has a new revision before."""
     # a job without revisions has to succeed within its SLA, too, counted from when it became known
-    return (past.newest or past.since) + smallest_interval(schedule) * SLA_FACTOR
+    return (past.newest or past.since) + (sla or smallest_interval(schedule) * SLA_FACTOR)
 
 
 def by_interval(schedule: Schedule, tags: Iterable[str]) -> list[str]:

@@ -54,7 +54,9 @@ class Job:
 
     @property
     def past(self) -> Past:
-        """What is known of its revisions; the agenda learns of it only when no run goes on."""
+        """What is known of its revisions, or of those that were pushed; the agenda learns of it when no run goes on."""
+        if self.settings.part:
+            return self.entry.runs
         return self.summary.past if self.summary else self.entry.past
 
     @property
@@ -96,6 +98,7 @@ class Ledger:
             # A backup that is running would be of the old source, or in the old storage.
             if any(getattr(settings.config, key, None) != getattr(job.settings.config, key, None) for key in _IMAGES):
                 ended.append(job)
+            job.entry.sla = settings.copy.sla if settings.copy else None
             if settings.schedule != job.settings.schedule:
                 self.agenda.reschedule(name, settings.schedule, now)
             if settings != job.settings:
@@ -118,6 +121,10 @@ class Ledger:
     def finish(self, job: Job, result: Result, now: datetime) -> None:
         """Record how a run of a job has ended."""
         known = job.known
+        if job.settings.copy and job.entry.due and result.outcome is Outcome.DONE:
+            job.entry.copied = known.copied = job.entry.due.time
+        if job.settings.part:
+            known.last_time = known.copied
         self.agenda.finish(job.entry, result.outcome, job.past, known.last_duration, now)
         job.task = job.row = None
         known.occupied = known.occupied if result.occupied is None else result.occupied
@@ -132,11 +139,14 @@ class Ledger:
         if result.outcome is Outcome.DONE:
             known.put_off_since = (known.put_off_since or now) if result.put_off else None
 
-    def pause(self, name: str, until: datetime | None, now: datetime) -> None:
-        """Start no run of a job before `until`, or go on with it."""
+    def pause(self, name: str, length: timedelta | None, now: datetime) -> datetime | None:
+        """Start no run of a job for some time, or go on with it; return when the pause ends."""
         job = self.jobs[name]
+        # A pause that would end after all calendars ends with them.
+        until = now + min(length, NO_END - now) if length else None
         job.known.paused, job.row = until, None
         self.agenda.pause(name, until, now)
+        return until
 
     def rows(self, now: datetime) -> Iterator[JobStatus]:
         """Yield the status of every job, sorted by name."""
@@ -172,9 +182,23 @@ class Ledger:
         # What has failed fails until a run proves the contrary; a restart proves nothing.
         job.entry.failures = before.failures if before else 0
         job.entry.paused = known.paused
+        if settings.copy:
+            job.entry.pool, job.entry.copied, job.entry.sla = Pool.COPY, known.copied, settings.copy.sla
         # Without this a restart would show all jobs as if they had no revisions.
         job.entry.past = Past(since, known.last_time, {})
+        if settings.part:
+            self.agenda.learn(name, job.past, None, now)
         return job
+
+    def scanned(self) -> list[Job]:
+        """Return the jobs whose repositories are scanned: all but those that push what another job makes."""
+        return [job for job in self.jobs.values() if not job.settings.part]
+
+    def pushed_from(self, job: Job) -> list[Job]:
+        """Return the copies of a job that are pushed."""
+        return [
+            one for one in self.jobs.values() if one.settings.part and one.settings.directory == job.settings.directory
+        ]
 
     def _remove(self, name: str) -> Job:
         self.agenda.remove(name)
@@ -187,7 +211,7 @@ def _row(job: Job, now: datetime) -> JobStatus:
     running = entry.due if entry.phase is Phase.RUNNING else None
     # A run that goes on is no next one, and there is none while nobody ends a pause.
     upcoming = None if running or (entry.due and entry.due.time == NO_END) else entry.due
-    late = late_from(entry.schedule, past)
+    late = late_from(entry.schedule, past, entry.sla)
     return JobStatus(
         **(known | {"last_tags": tuple(by_interval(entry.schedule, job.known.last_tags))}),
         **verdict(late, now),
@@ -200,15 +224,13 @@ def _row(job: Job, now: datetime) -> JobStatus:
         next_tags=tuple(by_interval(entry.schedule, upcoming.tags)) if upcoming else (),
         failures=entry.failures,
         max_size=job.settings.max_size,
+        copy=job.settings.copy.to if job.settings.copy else None,
     )
 
 
-def look(directory: Path, known: Stamp | None, summarized: Callable[[], Summary]) -> Summary | Exception | None:
-    """Return the summary of a repository, None if it has the stamp `known` still, or the error that prevents it."""
-    try:
-        return None if stamp(directory) == known else summarized()
-    except Exception as error:  # noqa: BLE001  # a defect of one repository must not keep the others from being scanned
-        return error
+def look(directory: Path, known: Stamp | None, summarized: Callable[[], Summary]) -> Summary | None:
+    """Return the summary of a repository, or None if it has the stamp `known` still."""
+    return None if stamp(directory) == known else summarized()
 
 
 class Scanner:
@@ -282,13 +304,14 @@ class Scanner:
         task.add_done_callback(lambda _: self._going.pop(job.settings.name))
         return task
 
-    async def _scan(self, job: Job, scan: asyncio.Future[Summary | Exception | None]) -> None:
+    async def _scan(self, job: Job, scan: asyncio.Future[Summary | None]) -> None:
         name = job.settings.name
         if (await asyncio.wait([scan], timeout=HANGS.total_seconds()))[1]:
             self._note(name, HangingError(HANGS))
-        found = await scan
-        if isinstance(found, Exception):
-            self._note(name, found)
+        try:
+            found = await scan
+        except Exception as error:  # noqa: BLE001  # a defect of one must not keep the others from being scanned
+            self._note(name, error)
             return
         self._problems.pop(name, None)
         if found is not None:

@@ -15,20 +15,20 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 import shortuuid
 
-from backy.answers.replay import Head, History, contradictions, findings, replay
+from backy.answers.replay import History, contradictions, findings, replay
 from backy.config import typed
 from backy.errors import BackyError, ConfigError, RepositoryError
-from backy.groups.config import DISKS, GroupConfig, load_group
+from backy.groups.config import DISKS, GroupConfig, load_group, with_disks
 from backy.groups.group import Group, opened, require
 from backy.integrity import quarantine
 from backy.repository.config import CONFIG, JobConfig, dump_job, write_job
 from backy.repository.journal.journal import JOURNAL, Journal, facts_of
-from backy.repository.journal.lines import UNREAD, decode
+from backy.repository.journal.lines import UNREAD, Head, decode
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import MANUAL, PINNED, Revision, utc_now
@@ -41,9 +41,8 @@ from backy.system.safeyaml import parse_yaml
 from backy.text.phrases import local_time, size
 
 log = logging.getLogger(__name__)
-_Config = TypeVar("_Config", bound=JobConfig)
-Stamp = tuple[int, int, int]
-"""Times of the last change of a repository, of its quarantine and of its journal, in nanoseconds."""
+Stamp = tuple[int, ...]
+"""Times of the last change of a repository, of its quarantine and of its journal, in nanoseconds, and of each disk."""
 
 LONG = 2**20
 """Bytes from which on it is remembered what a journal tells; of thousands of short ones that would take memory."""
@@ -68,13 +67,8 @@ def pending(job: JobEntry) -> bytes | None:
         raise RepositoryError(text)
     # Without its parents, and not readable for others: it holds the data of guests.
     job.directory.mkdir(mode=0o750, exist_ok=True)
-    if isinstance(job.config, GroupConfig):
-        group = load_group(job.directory / CONFIG)
-        is_there = group is not None and group == _kept(group, job.config)
-    elif is_there := (job.directory / CONFIG).exists():
-        present = _open(job.directory).config
-        is_there = present.replaced_by(_kept(present, job.config)) == present
-    return None if is_there else dump_job(job.config)
+    present, wanted = _present(job.directory, job.config)
+    return None if present and present.replaced_by(wanted) == present else dump_job(job.config)
 
 
 def configure(directory: Path, content: bytes) -> Repository | Group:
@@ -88,44 +82,43 @@ def configure(directory: Path, content: bytes) -> Repository | Group:
         ConfigError, PluginError, StorageError: a plugin refuses its section.
     """
     plain = parse_yaml(content, "standard input")
-    if isinstance(plain, dict) and DISKS in plain:
-        return _configure_group(directory, typed(plain, GroupConfig, "config"))
-    wanted = typed(plain, JobConfig, "config")
-    if not (directory / CONFIG).exists():
+    kind = GroupConfig if isinstance(plain, dict) and DISKS in plain else JobConfig
+    present, wanted = _present(directory, typed(plain, kind, "config"))
+    if isinstance(wanted, GroupConfig):
+        if present is None:
+            wanted = msgspec.structs.replace(wanted, id=shortuuid.uuid(), created=utc_now().replace(microsecond=0))
+        group = Group(directory, wanted)
+        if wanted != present:
+            with group.alone():
+                write_job(directory / CONFIG, wanted)
+        return group
+    if present is None:
         return Repository.initialize(directory, wanted)
-    repository = _open(directory)
-    before = repository.config.storage
-    repository.configure(_kept(repository.config, wanted))
-    if wanted.storage.folder != before.folder:
+    repository = Repository.open(directory)
+    repository.configure(wanted)
+    if wanted.storage.folder != present.storage.folder:
         text = "new revisions are kept by '%s' from now on; those in '%s' stay there until 'backy convert' moves them"
-        log.warning(text, wanted.storage.type, before.type)
+        log.warning(text, wanted.storage.type, present.storage.type)
     return repository
 
 
-def _open(directory: Path) -> Repository:
-    if load_group(directory / CONFIG):
-        text = "choose another name for a job with one 'source', or move it away"
-        raise RepositoryError(f"{directory} has disks of one machine: {text}")
-    return Repository.open(directory)
-
-
-def _configure_group(directory: Path, wanted: GroupConfig) -> Group:
-    """Give a group its `config`."""
-    present = load_group(directory / CONFIG)
-    if present is None and (directory / CONFIG).exists():
+def _present(directory: Path, wanted: JobConfig) -> tuple[JobConfig | None, JobConfig]:
+    """Return the `config` that is there, and the wanted one with what identifies that repository or group."""
+    path = directory / CONFIG
+    group = load_group(path)
+    # the copy of a machine keeps the disks that it has
+    if group and wanted.source is None and not isinstance(wanted, GroupConfig):
+        wanted = with_disks(wanted, group.disks)
+    if not path.exists():
+        return None, wanted
+    present = group or Repository.open(directory).config
+    if isinstance(wanted, GroupConfig) and group is None:
         text = f"{directory} is the repository of one image"
         raise RepositoryError(f"{text}: choose another name for a job with 'disks', or move it away")
-    new = msgspec.structs.replace(wanted, id=shortuuid.uuid(), created=utc_now().replace(microsecond=0))
-    wanted = _kept(present or new, wanted)
-    if wanted != present:
-        with Group(directory, wanted).alone():
-            write_job(directory / CONFIG, wanted)
-    return Group(directory, wanted)
-
-
-def _kept(present: JobConfig, wanted: _Config) -> _Config:
-    """Return a configuration with what identifies the repository that has the present one."""
-    return msgspec.structs.replace(wanted, format=present.format, id=present.id, created=present.created)
+    if group and not isinstance(wanted, GroupConfig):
+        text = "choose another name for a job with one 'source', or move it away"
+        raise RepositoryError(f"{directory} has disks of one machine: {text}")
+    return present, msgspec.structs.replace(wanted, format=present.format, id=present.id, created=present.created)
 
 
 class Known(NamedTuple):
@@ -167,14 +160,10 @@ class Summary(Holding, kw_only=True):
 
 
 def stamp(directory: Path) -> Stamp:
-    """Return when a repository was changed, or any of the disks of a group; zeroes if there is none."""
+    """Return when a repository was changed, and each of the disks of a group; zeroes if there is none."""
     # Every change of a record creates, renames or removes a file, which changes the time of its directory.
-    parts = [directory, *_disks(directory)]
-    return (
-        max(map(_changed, parts)),
-        max(_changed(part / quarantine.FOLDER) for part in parts),
-        max(_changed(part / JOURNAL) for part in parts),
-    )
+    folders = [directory, *_disks(directory)]
+    return tuple([_changed(one / name) for one in folders for name in ("", quarantine.FOLDER, JOURNAL)])
 
 
 def _disks(directory: Path) -> list[Path]:
@@ -294,13 +283,14 @@ def _audit(directory: Path, earlier: Audited) -> Audited:
         return earlier._replace(complete=False)
     known, witness = earlier.known, earlier.head
     # hashed as a whole: a line that somebody has changed since may be anywhere
-    went_on = known is not None and sha256(memoryview(content)[: known.size]).digest() == known.digest
-    lines = decode(content[known.size :] if known and went_on else content)
-    history = replay(lines, known.history if known and went_on else None)
+    if known and sha256(memoryview(content)[: known.size]).digest() != known.digest:
+        known = None
+    lines = decode(content[known.size :] if known else content)
+    history = replay(lines, known.history if known else None)
     if witness and history.adopted and history.adoption != witness.adoption:
         log.warning("%s: what was there was adopted, in line %d of the journal", directory, history.adopted)
         witness = None
-    if went_on:
+    if known:
         # what was seen last is the end of what is known
         told = [*history.problems, *contradictions(history, found)]
     else:
@@ -310,7 +300,7 @@ def _audit(directory: Path, earlier: Audited) -> Audited:
     problems = tuple(problem for problem in told if not (problem.startswith(unread) and UNREAD in problem))
     # what was seen before any trouble is what has to be remembered
     if problems or unread:
-        return Audited(witness, problems, not unread, known if witness else None)
+        return Audited(witness, problems, not unread, earlier.known if witness else None)
     size = content.rfind(b"\n") + 1
     known = Known(size, sha256(memoryview(content)[:size]).digest(), history) if size >= LONG else None
     return Audited(history.head, known=known)

@@ -1,4 +1,4 @@
-"""Runs a job: the ordinary commands `backup`, `expire` and `purge`, one after the other."""
+"""Runs a job: the ordinary commands `backup` or `pull`, `expire` and `purge`, one after the other, or `push`."""
 
 import errno
 import logging
@@ -49,7 +49,7 @@ class Runner:
     callback: Path | None = None
 
     async def run(self, job: JobEntry, tags: Sequence[str]) -> Result:
-        """Back up a job and, after a success, expire and purge. Cancelling this ends the current command."""
+        """Back up or copy a job and, after a success, expire and purge. Cancelling this ends the current command."""
         try:
             config = await aside(self.prepare, job, limit=job.standstill)
             begin = await aside(_length, job.directory / LOGFILE, limit=job.standstill)
@@ -66,21 +66,17 @@ class Runner:
 
     async def _run(self, job: JobEntry, tags: Sequence[str], config: bytes | None) -> Result:
         """Run the commands of a job, one after the other."""
-        if problem := await self._too_large(job):
+        if not job.part and (problem := await self._too_large(job)):
             return Result(Outcome.FAILED, problem)
+        # After `--`, as a tag may begin with a dash.
+        words = [*(job.copy.options if job.copy else []), *(["--configure"] if config else [])]
+        words += ["--", job.copy.to if job.copy else ",".join(tags)]
         try:
-            # After `--`, as a tag may begin with a dash.
-            words = ["backup", *(["--configure"] if config else []), "--", ",".join(tags)]
-            code = await self._backy(job, *words, standstill=job.standstill, given=config)
-        except TimeLimitError:
-            return Result(Outcome.FAILED, f"the backup took longer than {job.time_limit} and was ended")
-        except StandstillError:
-            return Result(Outcome.FAILED, f"nothing was read or stored for {job.standstill}, so the backup was ended")
-        if code != ExitCode.DONE:
-            outcome = Outcome.BUSY if code == ExitCode.BUSY else Outcome.FAILED
-            cause = await _cause(job, job.directory / LOGFILE, code)
-            return Result(outcome, cause, full=code == ExitCode.FULL)
-        return await self._follow(job)
+            await self._backy(job, job.verb, *words, standstill=job.standstill, given=config)
+        except _CommandError as error:
+            outcome = Outcome.BUSY if error.code == ExitCode.BUSY else Outcome.FAILED
+            return Result(outcome, str(error), full=error.code == ExitCode.FULL)
+        return Result(Outcome.DONE) if job.part else await self._follow(job)
 
     async def _too_large(self, job: JobEntry) -> str | None:
         """Return why a job makes no backup as its repository takes too much space; None if it does not."""
@@ -105,22 +101,16 @@ class Runner:
 
     async def _expire_and_purge(self, job: JobEntry) -> tuple[list[str], bool]:
         """Expire and purge; return what failed, and whether other commands were in the way."""
-        errors: list[str] = []
         put_off = False
         for command in ("expire", "purge"):
             try:
-                code = await self._backy(job, command)
-            except (TimeLimitError, OSError) as error:
-                cause = str(error) or f"it took longer than {job.time_limit} and was ended"
-            else:
+                await self._backy(job, command)
+            except (_CommandError, OSError) as error:
                 # Somebody reads, or changes tags: the next run does it.
-                put_off |= code == ExitCode.BUSY
-                if code in {ExitCode.DONE, ExitCode.BUSY}:
-                    continue
-                cause = await _cause(job, job.directory / LOGFILE, code)
-            errors.append(f"'backy {command}' failed: {cause}")
-            break
-        return errors, put_off
+                if getattr(error, "code", None) != ExitCode.BUSY:
+                    return [f"'backy {command}' failed: {error}"], put_off
+                put_off = True
+        return [], put_off
 
     async def _call_back(self, callback: Path, job: JobEntry) -> str | None:
         """Run the callback with the job's name as its argument and the repository's status as its input.
@@ -133,20 +123,35 @@ class Runner:
         try:
             _, printed = await children.output_of(status, limit=CALLBACK_LIMIT)
             code = await children.run(command, logfile, limit=CALLBACK_LIMIT, given=printed)
-        except TimeLimitError:
-            return f"it took longer than {CALLBACK_LIMIT} and was ended"
+        except TimeLimitError as error:
+            return f"it {error}"
         except OSError as error:
             return error.strerror or str(error)
         return f"it {_ended(code)}" if code else None
 
     async def _backy(
-        self, job: JobEntry, *arguments: str, standstill: timedelta | None = None, given: bytes | None = None
-    ) -> int:
-        """Run a command of backy on a job's repository and return its exit code."""
+        self, job: JobEntry, command: str, *words: str, standstill: timedelta | None = None, given: bytes | None = None
+    ) -> None:
+        """Run a command of backy on a job's repository; raises _CommandError if it fails."""
         # `-l` has the lines of the log dated; what a crash prints goes to the same file as it is.
         logfile = job.directory / LOGFILE
-        command = [*self.backy, "-b", str(job.directory), "-l", str(logfile), *arguments]
-        return await children.run(command, logfile, limit=job.time_limit, standstill=standstill, given=given)
+        line = [*self.backy, "-b", str(job.directory), "-l", str(logfile), command, *words]
+        try:
+            code = await children.run(line, logfile, limit=job.time_limit, standstill=standstill, given=given)
+        except TimeLimitError as error:
+            raise _CommandError(f"the {command} {error}") from None
+        except StandstillError:
+            raise _CommandError(f"nothing was read or stored for {standstill}, so the {command} was ended") from None
+        if code != ExitCode.DONE:
+            raise _CommandError(await _cause(job, code), code)
+
+
+class _CommandError(BackyError):
+    """A command has failed."""
+
+    def __init__(self, cause: str, code: int = ExitCode.FAILED) -> None:
+        super().__init__(cause)
+        self.code = code
 
 
 def _ended(code: int) -> str:
@@ -181,22 +186,18 @@ def _failed_hooks(logfile: Path, begin: int) -> str | None:
     return f"{next(iter(failed))}{more}" if failed else None
 
 
-async def _cause(job: JobEntry, logfile: Path, code: int) -> str:
+async def _cause(job: JobEntry, code: int) -> str:
     """Return the error that a failed command has printed last, as far as its log can be read."""
-    try:
-        return await aside(_printed, logfile, code, limit=job.standstill)
-    except (BackyError, OSError) as error:
-        return f"exit code {code}, and its log can not be read: {error}"
-
-
-def _printed(logfile: Path, code: int) -> str:
-    """Return the error that a failed command has printed last."""
     if code < 0:
         return _ended(code)
+    logfile, full = job.directory / LOGFILE, os.strerror(errno.ENOSPC)
+    try:
+        lines = await aside(_tail, logfile, _TAIL, limit=job.standstill)
+    except (BackyError, OSError) as error:
+        return f"exit code {code}, and its log can not be read: {error}"
     # What a plugin prints without a line break stands before the "Error: " of standard error, but never before the
     # dated line, which comes after a whole line.
-    errors = [found[1] for line in _tail(logfile, _TAIL) if (found := _ERROR.match(line))]
+    errors = [found[1] for line in lines if (found := _ERROR.match(line))]
     cause = errors[-1] if errors else f"exit code {code}; {logfile} may tell more"
     # On a full disk, the last line that could be written may be of another failure.
-    full = os.strerror(errno.ENOSPC)
     return full if code == ExitCode.FULL and full not in cause else cause

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from backy.config import format_duration
 from backy.errors import BackyError
 from backy.repository.revision import Clock, utc_now
-from backy.scheduler.configuration.configuration import STATUS, JobEntry, load, load_location
+from backy.scheduler.configuration.configuration import JobEntry, load
+from backy.scheduler.configuration.location import STATUS, load_location
 from backy.scheduler.monitoring.status import NO_END, JobStatus, Status, age_allowed, read, shortage
 from backy.scheduler.process.base_directory import NotAllowedError, SilentError, ask
 from backy.text.phrases import counted, length_of_time, local_time, size
@@ -153,6 +154,7 @@ def judge(found: Recorded) -> Verdict:
     if found.stale:
         return Verdict(State.CRITICAL, found.stale, performance)
     overdue = [job for job in status.jobs if job.sla_overdue]
+    copies = [job for job in status.jobs if job.copy]
     warnings = [
         # Not critical as long as the file is new: a restart takes some seconds.
         *filter(None, [found.silence]),
@@ -164,13 +166,16 @@ def judge(found: Recorded) -> Verdict:
     tampered = [f"{job.job}: {_first_of(job.tampering, 'finding')}" for job in status.jobs if job.tampering]
     worst: dict[str, Sized] = {
         "changed by somebody else than backy": tampered,
-        "not within SLA": overdue,
+        "not within SLA": [job for job in overdue if not job.copy],
         "not backed up, as the disk is full": [job for job in status.jobs if job.full],
     }
     critical = [f"{counted(len(found), 'job')} {how}" for how, found in worst.items() if found]
-    within = f"{counted(len(status.jobs), 'job')} within SLA"
+    if old := [job for job in copies if job.sla_overdue]:
+        critical.append(f"{len(old)} of {counted(len(copies), 'copy', 'copies')} not within SLA")
+    jobs = counted(len(status.jobs) - len(copies), "job")
+    within = f"{jobs} and {counted(len(copies), 'copy', 'copies')} within SLA" if copies else f"{jobs} within SLA"
     if status.copies:
-        within += f" and {counted(len(status.copies), 'copy', 'copies')}"
+        within += f" and {counted(len(status.copies), 'repository', 'repositories')} without a job"
     summary = ", ".join(critical) or (f"{within}, {counted(len(warnings), 'warning')}" if warnings else within)
     # Warnings are printed whatever decides: one may be the cause. The heads of the journals come last, each time: who
     # keeps the output of checks can tell later that a journal was written anew.

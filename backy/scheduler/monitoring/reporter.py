@@ -122,18 +122,16 @@ class Reporter:
 
     def _write(self, configuration: Configuration, found: Status) -> None:
         """Write the files. Log an error once, and again only after a success or if it is another one."""
+        before, self._write_problem = self._write_problem, None
         try:
             status.write(configuration.settings.status_path, msgspec.json.encode(found))
             if configuration.settings.metrics_file:
                 status.write(configuration.settings.metrics_file, metrics.render(found).encode())
         except OSError as error:
             # A full disk must not stop the backups; `backy check` notices the old file.
-            text = f"the status can not be written: {error}"
-            if text != self._write_problem:
-                log.error("%s", text)  # noqa: TRY400  # the cause says all
-            self._write_problem = text
-        else:
-            self._write_problem = None
+            self._write_problem = f"the status can not be written: {error}"
+            if self._write_problem != before:
+                log.error("%s", self._write_problem)  # noqa: TRY400  # the cause says all
 
     async def _look_for_broken_plugins(self) -> None:
         """Search for broken plugins by the command `plugins --check`, until cancelled."""
@@ -144,8 +142,7 @@ class Reporter:
                 _, printed = await children.output_of(command, limit=PLUGINS_LIMIT)
                 listed = msgspec.json.decode(printed, type=dict[str, list[dict[str, str | None]]])["plugins"]
             except (OSError, children.TimeLimitError, msgspec.DecodeError, KeyError) as error:
-                cause = error or "'backy plugins --check' takes too long"
-                log.warning("nobody knows which plugins are broken: %s", cause)
+                log.warning("nobody knows which plugins are broken, by 'backy plugins --check': %s", error)
             else:
                 self.broken_plugins = tuple(
                     f"{one['kind']} '{one['name']}' of {one['distribution']}: {one['cause']}"
@@ -247,7 +244,8 @@ class SlaWatch:
         for job in jobs:
             if job.sla_overdue and job.job not in self._since:
                 since = self._since[job.job] = now - timedelta(seconds=job.sla_overdue)
-                yield "backy_job_overdue", job.job, since, f"{late(job)} is not within SLA"
+                hook = "backy_copy_overdue" if job.copy else "backy_job_overdue"
+                yield hook, job.job, since, f"{late(job)} is not within SLA"
             elif not job.sla_overdue and job.job in self._since:
                 since = self._since.pop(job.job)
                 yield "backy_job_recovered", job.job, since, f"{job.job} is within SLA again"

@@ -17,11 +17,11 @@ from typing import Any
 
 import msgspec
 
-from backy.answers.replay import Head
 from backy.api import Consistency
 from backy.durable import read_file, write_file
 from backy.errors import BackyError
 from backy.repository.config import CONFIG, load_job
+from backy.repository.journal.lines import Head
 from backy.text.phrases import size
 
 log = logging.getLogger(__name__)
@@ -117,6 +117,8 @@ class Remembered(Holding, kw_only=True):
     """Bytes that the repository took after the last run; None before the first one."""
     paused: datetime | None = None
     """Until when only an operator starts a run; `NO_END` stands for an end that nobody has set."""
+    copied: datetime | None = None
+    """When the last copy began that succeeded; None without one, and of jobs that back up."""
 
 
 class JobStatus(Remembered, kw_only=True):
@@ -142,6 +144,8 @@ class JobStatus(Remembered, kw_only=True):
     """Consecutive failed runs."""
     max_size: int | None = None
     """Bytes that the repository may take."""
+    copy: str | None = None
+    """Where the job copies to or from; None if it backs up."""
 
 
 class PoolStatus(msgspec.Struct, frozen=True):

@@ -5,15 +5,15 @@ scheduler wait for a thread, as one may hang on a network file system.
 """
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
 import signal
 import stat
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
@@ -49,30 +49,25 @@ async def aside(
     Raises:
         HangingError: it takes longer than `limit`; its thread is left behind.
     """
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[Returned] = loop.create_future()
-
-    def tell(settle: Callable[..., None], result: object) -> None:
-        if not outcome.done():  # nobody waits any more
-            settle(result)
+    outcome: Future[Returned] = Future()
+    # It runs from here on, and nobody who gives up waiting for it can stop it.
+    outcome.set_running_or_notify_cancel()
 
     def work() -> None:
-        settle: Callable[..., None] = outcome.set_result
         try:
-            result: object = function(*arguments)
+            outcome.set_result(function(*arguments))
         except BaseException as error:  # noqa: BLE001  # it is raised below
-            settle, result = outcome.set_exception, error
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(tell, settle, result)
+            outcome.set_exception(error)
 
     # Not one of a pool: those that hang would leave none to others. A daemon: the process ends without it.
     Thread(target=work, daemon=True).start()
+    waiting = asyncio.wrap_future(outcome)
     try:
-        if limit and not (await asyncio.wait([outcome], timeout=limit.total_seconds()))[0]:
+        if limit and not (await asyncio.wait([waiting], timeout=limit.total_seconds()))[0]:
             raise HangingError(limit)
-        return await outcome
+        return await waiting
     finally:
-        outcome.cancel()
+        waiting.cancel()
 
 
 async def happened(event: asyncio.Event, within: timedelta) -> bool:
@@ -85,8 +80,11 @@ async def happened(event: asyncio.Event, within: timedelta) -> bool:
         return False
 
 
-class TimeLimitError(Exception):
+class TimeLimitError(BackyError):
     """A child exceeded its time limit and was ended."""
+
+    def __init__(self, limit: timedelta | None) -> None:
+        super().__init__(f"took longer than {limit} and was ended")
 
 
 class StandstillError(Exception):
@@ -132,41 +130,14 @@ async def run(
                 env={**os.environ, HEARTBEAT: str(told)},
             )
         log.debug("process %d: %s", process.pid, " ".join(command))
-        async with _moving(heard, standstill):
-            await _end(process, limit, given)
+        await _end(process, limit, given, heard, standstill)
     return int(process.returncode or 0)
-
-
-@asynccontextmanager
-async def _moving(heartbeat: int, standstill: timedelta | None) -> AsyncIterator[None]:
-    """Cancel the body when no byte came from the pipe for `standstill`, and raise StandstillError."""
-    if standstill is None:
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(standstill.total_seconds()) as watch:
-
-            def beat() -> None:
-                # At its end, which is that of the child, the pipe would be readable for ever.
-                if not os.read(heartbeat, _BEATS):
-                    loop.remove_reader(heartbeat)
-                elif not watch.expired():
-                    watch.reschedule(loop.time() + standstill.total_seconds())
-
-            loop.add_reader(heartbeat, beat)
-            try:
-                yield
-            finally:
-                loop.remove_reader(heartbeat)
-    except TimeoutError:
-        raise StandstillError from None
 
 
 async def output_of(command: Sequence[str], *, limit: timedelta) -> tuple[int, bytes]:
     """Run a command and return its exit code and its standard output. Raise the same errors as `run`."""
     process = await _start(*command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True)
-    printed = await _end(process, limit, None)
+    printed = await _end(process, limit)
     return int(process.returncode or 0), printed
 
 
@@ -177,46 +148,62 @@ async def _start(*command: str, **options: Any) -> Process:  # noqa: ANN401  # t
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
-        with contextlib.suppress(OSError):  # it can not be started
+        with suppress(OSError):  # it can not be started
             await _terminate(await starting)
         raise
 
 
-async def _end(process: Process, limit: timedelta | None, given: bytes | None) -> bytes:
-    """Wait for the end of a process and return its output; terminate it at the limit or if cancelled."""
+async def _end(
+    process: Process,
+    limit: timedelta | None,
+    given: bytes | None = None,
+    heartbeat: int = -1,
+    standstill: timedelta | None = None,
+) -> bytes:
+    """Wait for the end of a process and return its output; terminate it at a limit or if cancelled.
+
+    `standstill` limits the time between two bytes of the pipe `heartbeat`.
+    """
+    loop = asyncio.get_running_loop()
+
+    def beat() -> None:
+        # At its end, which is that of the child, the pipe would be readable for ever.
+        if not os.read(heartbeat, _BEATS):
+            loop.remove_reader(heartbeat)
+        elif standstill and not moving.expired():
+            moving.reschedule(loop.time() + standstill.total_seconds())
+
     try:
-        async with asyncio.timeout(limit.total_seconds() if limit else None):
+        async with _within(limit) as whole, _within(standstill) as moving:
+            if standstill:
+                loop.add_reader(heartbeat, beat)
             printed, _ = await process.communicate(given)
-    except TimeoutError:
+    except (TimeoutError, asyncio.CancelledError) as error:
         await _terminate(process)
-        raise TimeLimitError from None
-    except asyncio.CancelledError:
-        await _terminate(process)
-        raise
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        raise TimeLimitError(limit) if whole.expired() else StandstillError from None
+    finally:
+        if standstill:
+            loop.remove_reader(heartbeat)
     return printed or b""
+
+
+def _within(limit: timedelta | None) -> asyncio.Timeout:
+    return asyncio.timeout(limit.total_seconds() if limit else None)
 
 
 async def _terminate(process: Process) -> None:
     """End a process and its group: SIGTERM, then SIGKILL after `GRACE`."""
-    _signal_group(process, signal.SIGTERM)
-    if not await _ends(process):
-        log.warning("process %d did not end within %s of SIGTERM and is killed", process.pid, GRACE)
-    # Also after a clean end: children of the process may have ignored SIGTERM.
-    _signal_group(process, signal.SIGKILL)
-    if not await _ends(process):
-        log.error("process %d can not be killed, as one that waits for a disk, and is left behind", process.pid)
-
-
-async def _ends(process: Process) -> bool:
-    """Wait for the end of a process, for `GRACE` at most; return whether it has ended."""
-    return bool((await asyncio.wait([asyncio.ensure_future(process.wait())], timeout=GRACE.total_seconds()))[0])
-
-
-def _signal_group(process: Process, number: signal.Signals) -> None:
-    """Send a signal to the group of a process."""
-    # The leader of the group may have ended before the others, or all of them may be gone.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+    late = f"did not end within {GRACE} of SIGTERM and is killed"
+    stuck = "can not be killed, as one that waits for a disk, and is left behind"
+    # SIGKILL also after a clean end: children of the process may have ignored SIGTERM.
+    for number, text in ((signal.SIGTERM, late), (signal.SIGKILL, stuck)):
+        # The leader of the group may have ended before the others, or all of them may be gone.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        if not (await asyncio.wait([asyncio.ensure_future(process.wait())], timeout=GRACE.total_seconds()))[0]:
+            log.warning("process %d %s", process.pid, text)
 
 
 def open_log(path: Path) -> int:

@@ -18,7 +18,9 @@ from backy import hookspecs
 from backy.api import CHUNK_SIZE, Mismatch, Purged, Report, SourceError
 from backy.backup.backup import Backup
 from backy.config import Duration
+from backy.copies.copies import pull
 from backy.errors import BackyError, ChunkDamageError, PluginError, RevisionNotFoundError, VerificationError
+from backy.exchange.offer import Order
 from backy.groups.forget import expire, forget, undelete
 from backy.integrity.damage import Judge, distrust
 from backy.plugins.events import Events, RefusedError
@@ -333,6 +335,33 @@ def test_hook_backy_purge_finished_is_told_the_result(
     result = purge(repository, everything=True)
     assert noted() == [[str(result)]]
     assert result.files > 0
+
+
+def test_hook_backy_copy_finished_is_told_what_was_copied(
+    observe: Callable, noted: Callable, repository: Repository, tmp_path: Path
+) -> None:
+    revision = Backup(repository, ("daily",), Events()).run()
+    observe("copy_finished", "revisions, place, result")
+
+    done = pull(tmp_path / "second/vm", str(repository.directory))
+
+    result = {"bytes": done.bytes, "problems": []}
+    assert noted() == [[str((revision.id,)), str(repository.directory), str(result)]]
+    # nothing was copied
+    pull(tmp_path / "second/vm", str(repository.directory))
+    assert len(noted()) == 1
+
+
+def test_hook_backy_copy_failed_is_told_why(
+    observe: Callable, noted: Callable, repository: Repository, tmp_path: Path
+) -> None:
+    observe("copy_failed", "revisions, place, error")
+    Backup(repository, ("daily",), Events()).run()
+
+    with pytest.raises(BackyError) as failed:
+        pull(tmp_path / "second/vm", str(repository.directory), Order(specifications=("manual:none",)))
+
+    assert noted() == [[str(()), str(repository.directory), str(failed.value)]]
 
 
 def test_hook_backy_revision_removed_is_told_of_what_is_forgotten(

@@ -9,6 +9,10 @@ from backy.scheduler import DEFAULT_CONFIGURATION
 KEYS = [
     "source",
     "disks",
+    "pull",
+    "tags",
+    "sla",
+    "rate",
     "schedule",
     "moment",
     "attachments",
@@ -21,6 +25,7 @@ KEYS = [
     "max-size",
     "reserve",
     "quarantine",
+    "copies",
 ]
 
 

@@ -251,7 +251,7 @@ JOB_MISTAKES = {
     "{schedule: default}": "the key 'source' is missing",
     "{source: {type: x}}": "the key 'schedule' is missing",
     "web": "expected keys and values, got 'web'",
-    "{type: file, filename: /x, schedule: default}": "type: unknown key; there are: source, disks, schedule, moment,",
+    "{type: file, filename: /x, schedule: default}": "type: unknown key; there are: source, disks, pull, tags, ",
     "{source: /x, schedule: default}": "source: expected keys and values, got '/x'",
     "{source: {filename: /x}, schedule: default}": "source: the key 'type' is missing; it names the plugin",
     "{source: {type: x, backend: cowfile}, schedule: default}": "source.backend: write 'storage: chunked' or 'storage:",

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from backy.scheduler.configuration import document
-from backy.scheduler.configuration.configuration import load, load_location
+from backy.scheduler.configuration.configuration import load
 from backy.scheduler.configuration.document import ConfigurationError
+from backy.scheduler.configuration.location import load_location
 
 REST = "schedules: {default: {daily: {interval: 3650d, keep: 3}}}\n"
 JOB = "vm1: {schedule: default, source: {type: file, filename: &place PLACE}}"
@@ -47,7 +48,7 @@ def test_it_is_found_without_libyaml(tmp_path: Path) -> None:
     (tmp_path / "backy.conf").write_text(SOUND["alias of an alias"].replace("PLACE", "/x"))
     code = (
         "import sys, pathlib, yaml; del yaml.CSafeLoader; "
-        "from backy.scheduler.configuration.configuration import load_location; "
+        "from backy.scheduler.configuration.location import load_location; "
         "print(load_location(pathlib.Path(sys.argv[1])).base_dir)"
     )
     command = [sys.executable, "-c", code, tmp_path / "backy.conf"]
@@ -109,12 +110,12 @@ def test_what_can_not_be_found_is_an_error(tmp_path: Path, content: str | None, 
 
 def test_ten_thousand_jobs_are_not_made_to_find_the_scheduler(tmp_path: Path, monkeypatch) -> None:
     jobs = "".join(f"  vm{number}: {{schedule: default, source: {{type: file}}}}\n" for number in range(10_000))
-    composed = []
-    compose = document._PartLoader.compose_node
+    made = []
+    make = document._Loader.construct_mapping
     monkeypatch.setattr(
-        document._PartLoader, "compose_node", lambda *arguments: composed.append(1) or compose(*arguments)
+        document._Loader, "construct_mapping", lambda *given, **more: made.append(1) or make(*given, **more)
     )
     for text in (f"global: {{base-dir: /x}}\njobs:\n{jobs}", f"jobs:\n{jobs}global: {{base-dir: /x}}\n"):
         (tmp_path / "backy.conf").write_text(text)
         assert load_location(tmp_path / "backy.conf").base_dir == Path("/x")
-    assert len(composed) < 20
+    assert len(made) < 20

@@ -170,7 +170,7 @@ def run_once(ledger: Ledger, result: Result, now: datetime) -> None:
 def test_a_pause_outlasts_a_restart() -> None:
     ledger = ledger_of("vm")
     ledger.learn(ledger.jobs["vm"], summary_of(Past(NOW, None, {}), make_revision("a", NOW, ["daily"])), NOW)
-    ledger.pause("vm", NO_END, NOW)
+    ledger.pause("vm", timedelta.max, NOW)
     (before,) = ledger.rows(NOW)
     assert (before.status, before.paused, before.next_time) == ("paused", NO_END, None)
 

@@ -307,7 +307,7 @@ def test_the_repository_of_one_image_becomes_no_group(written, base: Path, image
     [
         ("", "'source' is missing"),
         ("disks: {},", "'source' is missing"),
-        ("source: {type: file, filename: /x}, disks: {root: {source: {type: file}}},", "not both"),
+        ("source: {type: file, filename: /x}, disks: {root: {source: {type: file}}},", "not two of them"),
         ("disks: {config: {source: {type: file}}},", "backy itself uses the name"),
     ],
 )

@@ -151,6 +151,19 @@ def test_hook_backy_job_overdue_and_recovered_are_told_once_a_change(status: Cal
     ]
 
 
+def test_hook_backy_copy_overdue_is_told_of_a_copy(status: Callable) -> None:
+    found = status({"vm1/offsite": {"sla_overdue": 60.0, "last_time": None, "copy": "ssh://backup2/vm1"}})
+
+    assert [tuple(change) for change in SlaWatch({}, NOW).changes(found.jobs, NOW)] == [
+        (
+            "backy_copy_overdue",
+            "vm1/offsite",
+            NOW - timedelta(seconds=60),
+            "vm1/offsite (last time: -) is not within SLA",
+        )
+    ]
+
+
 def test_hook_backy_job_recovered_is_told_after_a_restart_and_overdue_not_again(status: Callable) -> None:
     before = {job.job: job for job in status({"vm1": {"sla_overdue": 60.0}}).jobs}
     watch = SlaWatch(before, NOW)

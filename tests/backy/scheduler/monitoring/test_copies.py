@@ -28,6 +28,6 @@ def test_repositories_without_a_source_are_copies(tmp_path: Path) -> None:
 
 def test_check_counts_them(status: Callable[..., Status]) -> None:
     verdict = judge(status({}, copies=("one", "two")), timedelta())
-    assert verdict.summary == "0 jobs within SLA and 2 copies"
+    assert verdict.summary == "0 jobs within SLA and 2 repositories without a job"
     assert verdict.performance.endswith(" copies=2")
     assert "copies" not in str(judge(status({}), timedelta()))

@@ -1,0 +1,148 @@
+"""The side that sends: answers what the other side asks about one repository, and changes nothing but the journal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import date
+
+from backy.api import PAGE_SIZE
+from backy.durable import read_file
+from backy.errors import ChunkDamageError, DamageError, PeerError
+from backy.exchange.wire import Chunk, Done, Files, Get, List, Listed, Listing, Question, Want, Wire, crossed, framed
+from backy.image.chunkmap import ZERO
+from backy.image.stored import StoredImage
+from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
+from backy.pages import differing_pages
+from backy.repository import sealed
+from backy.repository.journal.lines import Head, head_of
+from backy.repository.repository import Repository
+from backy.repository.revision import Revision, select, utc_now
+from backy.system.parallel import in_parallel
+from backy.system.progress import Steps, quiet
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which revisions are copied, and how."""
+
+    tags: Collection[str] = ()
+    """Those with any of these tags; all if there are none."""
+    since: date = date.min
+    """Those of this day (UTC) and later."""
+    specifications: Sequence[str] = ()
+    """Those that SPECs name; all if there are none."""
+    rate: int | None = None
+    """Bytes a second, at most."""
+    dry_run: bool = False
+    """Whether to tell only what would be copied."""
+
+    def of(self, listed: Iterable[Listed]) -> list[Listed]:
+        """Return those that are to be copied, the oldest first; raises RevisionNotFoundError if a SPEC names none."""
+        history = sorted(listed, key=lambda one: (one.seq, one.timestamp, one.id))
+        named = {select(history, one).id for one in self.specifications} or {one.id for one in history}
+        tagged = [one for one in history if not self.tags or not set(self.tags).isdisjoint(one.tags)]
+        return [one for one in tagged if one.id in named and one.timestamp.date() >= self.since]
+
+
+ALL = Order()
+
+
+@dataclass
+class Offer:
+    """The revisions of a repository, for one other side."""
+
+    repository: Repository
+    order: Order = ALL
+    steps: Steps = quiet
+    witnessed: list[Head] = field(default_factory=list)
+    """The last lines of other journals that this side has seen."""
+    damaged: list[ChunkDamageError] = field(default_factory=list)
+    """Damage that was found while sending."""
+
+    def answer(self, wire: Wire) -> Done:
+        """Answer questions until the other side is done; return what it said at its end.
+
+        Raises:
+            PeerError: the other side asks for what it can not get, or ends too early.
+        """
+        try:
+            while not isinstance(question := wire.receive(Question), Done):
+                self._answer(wire, question)
+        finally:
+            self._report()
+        return question
+
+    def _answer(self, wire: Wire, question: Question) -> None:
+        records = self.repository.records
+        if isinstance(question, List):
+            listed = self.order.of(
+                Listed(one.id, one.seq, one.timestamp, one.tags, sealed.encode(one.state) if one.doubtful else None)
+                for one in records.survey()[0]
+            )
+            wire.send(Listing(listed, [], head_of(records.journal.read()), self.witnessed))
+        elif isinstance(question, Get | Want):
+            try:
+                revision = records.read(question.id)
+                base = None if question.base is None else records.read(question.base)
+            except FileNotFoundError:
+                raise PeerError(f"there is no revision {question.id}, or none {question.base}") from None
+            if isinstance(question, Want):
+                self._chunks(wire, revision, base, question.indexes)
+            else:
+                wire.send(self._files(revision, base))
+
+    def _files(self, revision: Revision, base: Revision | None) -> Files:
+        records = self.repository.records
+        try:
+            chunks = bytes(records.read_map(revision).encode())
+            other = bytes(records.read_map(base).encode()) if base else b""
+            attached = read_file(records.attachments_path(revision.id)) if revision.attachments else b""
+            record = read_file(records.record_path(revision.id))
+        except (DamageError, OSError) as error:
+            return Files(b"", b"", b"", b"", str(error))
+        return Files(record, sealed.encode(revision.state), attached, framed(crossed(chunks, other)))
+
+    def _chunks(self, wire: Wire, revision: Revision, base: Revision | None, indexes: Sequence[int]) -> None:
+        with ExitStack() as stack:
+            image = stack.enter_context(self.repository.image(revision))
+            other = stack.enter_context(self.repository.image(base)) if base else None
+            if [*indexes] != sorted({*indexes}) or max(indexes, default=-1) >= len(image.chunks):
+                raise PeerError(f"these are no chunks of revision {revision.id}")
+            progress = self.steps("copy", sum(map(image.chunks.length, indexes)))
+            for chunk in in_parallel(self._encoder(image, other), indexes):
+                wire.send(chunk)
+                progress(image.chunks.length(chunk.index))
+
+    def _encoder(self, image: StoredImage, base: StoredImage | None) -> Callable[[int], Chunk]:
+        """Return what makes the message with a chunk of `image`."""
+
+        def encoded(index: int) -> Chunk:
+            try:
+                content = image.chunk(index)
+            except ChunkDamageError as error:
+                self.damaged.append(error)
+                return Chunk(index, None, b"", str(error))
+            pages, parts = None, [content]
+            # a base that is damaged here may be sound there, but what is made of all pages needs none
+            with suppress(ChunkDamageError):
+                if base and index < len(base.chunks) and base.chunks[index] != ZERO:
+                    found = differing_pages(content, base.chunk(index))
+                    # what has few pages in common is as long, and takes more work on both sides
+                    if len(found) * PAGE_SIZE * 2 <= len(content):
+                        pages = found
+                        parts = [content[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] for page in pages]
+            return Chunk(index, pages, framed(b"".join(parts)))
+
+        return encoded
+
+    def _report(self) -> None:
+        """Tell of damage that was found, as `backy verify` does."""
+        if self.damaged:
+            with self.repository.locked(wait=True):
+                report_damage(self.repository, self.damaged, utc_now)
+                repair_or_distrust(self.repository, chunk_ids(self.damaged))

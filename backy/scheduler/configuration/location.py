@@ -1,0 +1,50 @@
+"""Where the scheduler has its files, which other commands need to know without reading all of its configuration."""
+
+from pathlib import Path
+
+import msgspec
+
+from backy.scheduler.configuration.document import ConfigurationError, Document
+
+STATUS = "status"
+"""Name of the status file in the base directory."""
+_GLOBAL = ("global", "config")
+"""Names of the section `global`. Files of backy 2.2 have the second one."""
+
+
+class Location(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """The files of a scheduler: the keys of `global` that other commands need."""
+
+    base_dir: Path = Path("/srv/backy")
+    """Directory of the repositories, each in a folder with its job's name. The scheduler never creates it."""
+    status_file: Path | None = None
+    """The file that `backy check` reads; None means `status` in the base directory."""
+
+    @property
+    def status_path(self) -> Path:
+        """Path of the status file."""
+        return self.status_file or self.base_dir / STATUS
+
+
+def load_location(path: Path) -> Location:
+    """Read the `Location` of the scheduler, and no more of the configuration than that needs.
+
+    Raises:
+        ConfigurationError: the file can not be read, is not YAML up to there, or one of the keys is wrong.
+    """
+    # `backy check` must answer at once and in any case: all of ten thousand jobs takes most of a second to read, and a
+    # mistake in one job would keep it from its work.
+    document = Document(path, only=_GLOBAL)
+    # A file that is no mapping means the defaults here: those who read all of it report the problem.
+    sections = document.content if isinstance(document.content, dict) else {}
+    name = next((name for name in _GLOBAL if sections.get(name)), _GLOBAL[0])
+    before = len(document.problems)
+    location = document.section(sections.get(name) or {}, Location, (name,))
+    if location is None or len(document.problems) > before:
+        raise ConfigurationError(path, document.problems)
+    return location
+
+
+def global_name(content: object) -> str:
+    """Return the name by which a document has the section `global`."""
+    return "config" if isinstance(content, dict) and "config" in content else "global"
