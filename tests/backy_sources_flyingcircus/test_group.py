@@ -15,7 +15,7 @@ from backy.system.safeyaml import dump_yaml
 @pytest.mark.parametrize("hosts", ["one for both", "none"])
 def test_two_disks_of_a_machine_make_a_group(machine: Callable, consul, tmp_path: Path, hosts: str) -> None:
     both = {name: machine(delay=0 if hosts == "one for both" else None) for name in ("root", "data")}
-    disks = {name: {"source": made[1].config.source} for name, made in both.items()}
+    disks = {name: {"source": dict(made[1].config.source)} for name, made in both.items()}
     (tmp_path / "web1").mkdir()
     moment = {"type": "program", "before": "true", "after": "true"}
     (tmp_path / "web1/config").write_bytes(dump_yaml({"format": 3, "disks": disks, "moment": moment}))

@@ -95,7 +95,7 @@ WATCH = Watch()
 
 def command(found: click.Command, **options: object) -> Callable[[Path], object]:
     """Return a function that does what a command does."""
-    return lambda directory: click.Context(found, obj=directory).invoke(found, **options)
+    return lambda directory: click.Context(found, obj=directory).invoke(found, directory=directory, **options)
 
 
 def scrub(*, deep: bool) -> Callable[[Path], object]:
