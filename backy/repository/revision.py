@@ -62,7 +62,7 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Start of the backup, UTC, by the machine's clock. Display and schedule use it; the order does not."""
     boot: str | None = None
     """Boot id of the machine at the start of the backup; None if the image was taken elsewhere."""
-    boottime: Annotated[float, msgspec.Meta(ge=0, le=2**32)] | None = None
+    boottime: Annotated[float, msgspec.Meta(ge=-(2**32), le=2**32)] | None = None
     """Seconds of CLOCK_BOOTTIME at the start of the backup; None if the image was taken elsewhere."""
     trusted_time: Time
     """Start of the backup as far as it does not depend on the clock being right; see `backy.system.clocks`."""
