@@ -126,7 +126,7 @@ class Guest:
 def guest(libvirt: Libvirt) -> Iterator[Guest]:
     version = kernel()
     why = missing() or (None if AGENT.exists() else "missing: the package qemu-guest-agent")
-    if why or version is None:
+    if why:
         pytest.skip(f"NOT TESTED: the agent by libvirt: {why}")
     with tempfile.TemporaryDirectory(prefix="backy-") as name:
         folder = Path(name)

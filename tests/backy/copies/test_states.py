@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import msgspec
@@ -208,7 +209,7 @@ def test_a_rate_is_kept_and_idleness_gives_no_right_to_more() -> None:
         now += 0.001
         return now
 
-    wire = Wire(None, None, 1000, passing, sleep)  # type: ignore[arg-type]
+    wire = Wire(BytesIO(), BytesIO(), 1000, passing, sleep)
     for _ in range(10):
         wire._count(500)
     assert now == pytest.approx(5, abs=0.1)
