@@ -38,7 +38,7 @@ def mount(directory: Path, configuration: Path | None, foreground: bool, cache: 
         from backy.scheduler.configuration.configuration import load
 
         # By the names of jobs: a repository that does not exist yet appears after its first backup.
-        tree = Forest({name: job.directory for name, job in load(configuration).jobs.items()}, tree_of)
+        tree = Forest({job.directory.name: job.directory for job in load(configuration).jobs.values()}, tree_of)
     if not foreground:
         # libfuse detaches the descriptors that it knows of, and whoever reads a pipe from here waits for all.
         discard()

@@ -99,7 +99,7 @@ def _base_directory(configuration: Configuration, unknown: list[str]) -> Iterato
     tried = set()
     for job in configuration.jobs.values():
         # A job's own folder may be the mount of another disk.
-        folder = next(path for path in (base / job.name, base) if path.is_dir())
+        folder = next(path for path in (job.directory, base) if path.is_dir())
         if (key := (job.config.storage.type, folder.stat().st_dev)) not in tried:
             tried.add(key)
             yield from _storage(job, folder, unknown)

@@ -319,6 +319,8 @@ class Reading:
             self._report(key, "the key 'source' is missing: the image to back up, or 'disks' with several")
         if len(there) > 1:
             self._report(key, f"a job has a 'source', 'disks' or 'pull', and not two of them: {', '.join(there)}")
+        for name in () if "pull" in there else sorted({"tags", "sla", "rate"} & job.keys()):
+            self._report((*key, name), "goes with 'pull'; each of 'copies' has its own")
         for name, disk in disks.items() if isinstance(disks, dict) else ():
             self._plugins(disk, (*key, DISKS, name))
             if problem := name_problem(name):

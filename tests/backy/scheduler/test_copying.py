@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from backy.errors import ConfigError
+from backy.mount.tree import Forest
 from backy.repository.config import load_job
 from backy.repository.records import Records
 from backy.repository.revision import utc_now
@@ -152,6 +153,7 @@ def test_copies_of_all_jobs_and_of_one(tmp_path: Path, keys: str, expected: dict
     [
         (", copies: {'a/b': {to: /x}}", "'a/b' can be no"),
         (", copies: {a: {}}", "the key 'to' is missing"),
+        (", sla: 2h", "jobs.vm.sla: goes with 'pull'; each of 'copies' has its own"),
         (", pull: ssh://two/vm", "a job has a 'source', 'disks' or 'pull', and not two of them: source, pull"),
     ],
 )
@@ -159,3 +161,11 @@ def test_what_copies_can_not_be(tmp_path: Path, keys: str, problem: str) -> None
     (tmp_path / "backy.conf").write_text(CONFIGURATION.format(keys))
     with pytest.raises(ConfigError, match=problem):
         load(tmp_path / "backy.conf")
+
+
+def test_a_mount_of_all_jobs_shows_no_copies_as_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backy) -> None:
+    (tmp_path / "backy.conf").write_text(CONFIGURATION.format(""))
+    shown: list[Forest] = []
+    monkeypatch.setattr("backy.mount.serve.serve", lambda tree, *_, **__: shown.append(tree))
+    assert backy("mount", "-f", "-c", tmp_path / "backy.conf", tmp_path).code == 0
+    assert list(shown[0]._directories) == ["vm"]
