@@ -140,7 +140,7 @@ def test_a_stream_that_is_cut_short_is_one_line_and_makes_nothing(
     [
         (["missing"], 1, "missing: No such file or directory"),
         (["."], 1, ".: Is a directory"),
-        (["config"], 1, "config is neither a stream of 'rbd export-diff' nor one of"),
+        (["config"], 1, "config is no stream of 'rbd export-diff'"),
         (["--tags", "a,,b", "config"], 2, "a tag is empty"),
         ([], 2, "FILE is missing"),
     ],

@@ -85,20 +85,16 @@ def test_diffs_from_snapshot_to_snapshot(disk, run: Callable, newest: Callable, 
         since = ["--from-snap", name]
 
 
-def test_merged_diffs_and_whole_images(disk, run: Callable, newest: Callable) -> None:
+def test_merged_diffs(disk, run: Callable, newest: Callable) -> None:
     chance = random.Random(4)
     change(disk, chance, "a")
     export(disk, "export-diff", "@a", "a.diff")
     change(disk, chance, "b")
     export(disk, "export-diff", "--from-snap", "a", "@b", "b.diff")
     disk.rbd("merge-diff", "a.diff", "b.diff", "ab.diff")
-    change(disk, chance)
-    export(disk, "export", "--export-format", "2", "", "image")
 
     assert run("import-diff", "ab.diff").code == 0
     assert newest() == digest(disk, "@b")
-    assert run("import-diff", "image").code == 0
-    assert newest() == digest(disk)
 
 
 def test_a_diff_since_the_snapshot_of_a_revision_comes_by_a_pipe(

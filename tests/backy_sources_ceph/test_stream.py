@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import Extent
+from backy_sources_ceph import stream as module
 from backy_sources_ceph.stream import opened_stream
+
+CHUNK = 4
 
 
 class Base:
@@ -24,6 +27,14 @@ class Base:
     def pread(self, offset: int, length: int) -> bytes:
         assert 0 <= length <= self.size - offset
         return self.content[offset : offset + length]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_chunks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK_SIZE", CHUNK)
+        patch.setattr(module, "chunk_count", lambda size: -(-size // CHUNK))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +83,10 @@ def test_an_image_is_made_of_the_stream_and_of_what_is_beneath(
         assert [extent.offset for extent in extents] == [0, *(extent.end for extent in extents)][:-1] or not size
         assert sum(extent.length for extent in extents) == size
         assert not any(any(made[extent.offset : extent.end]) for extent in extents if not extent.data)
+        written = {at for tag, start, data in records if tag == "w" for at in range(start, start + len(data))}
+        written |= set() if whole else {at for at, byte in enumerate(base[:size]) if byte}
+        read = sum(extent.length for extent in extents if extent.data)
+        assert read == sum(min(CHUNK, size - index * CHUNK) for index in {at // CHUNK for at in written})
         if whole:
             assert changes is None
             return

@@ -1,9 +1,8 @@
-"""Parses the streams of `rbd export-diff`, `rbd merge-diff` and `rbd export --export-format 2`.
+"""Parses the streams of `rbd export-diff` and `rbd merge-diff`.
 
-Ceph's doc/dev/rbd-diff.rst and doc/dev/rbd-export.rst describe the formats. Ceph 16 also writes a record `p` of one
-byte (whether a snapshot is protected), and a line "rbd image diffs v2" before the number of diffs. A diff has metadata
-first, each kind at most once and in any order, then data in ascending order. All numbers are little endian. An image
-is a sequence of diffs, from one snapshot to the next one and to the current state.
+Ceph's doc/dev/rbd-diff.rst describes the formats. Ceph 16 also writes a record `p` of one byte (whether a snapshot is
+protected). A diff has metadata first, each kind at most once and in any order, then data in ascending order. All
+numbers are little endian.
 
 The parser leaves data where it is: it maps ascending ranges of the image, the *pieces*, to places in the stream, which
 takes 24 bytes of memory for each.
@@ -14,7 +13,7 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, NamedTuple, NoReturn
 
@@ -25,8 +24,6 @@ ZEROES: Final = -1
 _BLOCK: Final = 2**20
 """Bytes that are read from a pipe at a time."""
 DIFFS: Final = {b"rbd diff v1\n": 1, b"rbd diff v2\n": 2}
-IMAGE: Final = b"rbd image v2\n"
-IMAGE_DIFFS: Final = b"rbd image diffs v2\n"
 # Ceph has maps for 256 million objects at most, of 4 MiB each by default.
 LARGEST_IMAGE: Final = 2**50
 """Bytes of the largest image that is accepted."""
@@ -41,28 +38,22 @@ class Piece(NamedTuple):
     offset: int
     length: int
     place: int
-    """The byte of the stream where the data begins; negative if the data is not in the stream."""
+    """The byte of the stream where the data begins, or `ZEROES`."""
 
     @property
     def end(self) -> int:
         """The first byte after the piece."""
         return self.offset + self.length
 
-    def part(self, start: int, end: int) -> Piece:
-        """Return the part from `start` to before `end`, both inside of the piece."""
-        return Piece(start, end - start, self.place if self.place < 0 else self.place + start - self.offset)
-
 
 class Pieces:
     """Pieces in ascending order without overlaps."""
 
-    def __init__(self, pieces: Iterable[Piece] = ()) -> None:
+    def __init__(self) -> None:
         # Arrays instead of a list of tuples, which would take several times the memory.
         self._offsets = array("q")
         self._lengths = array("q")
         self._places = array("q")
-        for piece in pieces:
-            self.append(piece)
 
     def append(self, piece: Piece) -> None:
         """Add a piece behind all others."""
@@ -89,24 +80,8 @@ class Pieces:
             if piece.offset >= end:
                 return
             if piece.end > start:
-                yield piece.part(max(piece.offset, start), min(piece.end, end))
-
-
-def overlaid(lower: Iterable[Piece], upper: Iterable[Piece]) -> Iterator[Piece]:
-    """Yield, in order, all pieces of `upper` and the parts of `lower` that they do not cover."""
-    rest = iter(lower)
-    below = next(rest, None)
-    for above in upper:
-        while below and below.offset < above.offset:
-            yield below.part(below.offset, min(below.end, above.offset))
-            below = below.part(above.offset, below.end) if below.end > above.offset else next(rest, None)
-        # What is left now begins under the upper piece: skip it up to the end of that.
-        while below and below.offset < above.end:
-            below = below.part(above.end, below.end) if below.end > above.end else next(rest, None)
-        yield above
-    while below:
-        yield below
-        below = next(rest, None)
+                first, length = max(piece.offset, start), min(piece.end, end) - max(piece.offset, start)
+                yield Piece(first, length, ZEROES if piece.place == ZEROES else piece.place + first - piece.offset)
 
 
 class Reader:
@@ -183,48 +158,13 @@ def parse(reader: Reader) -> Contents:
     Raises:
         SourceError: this is no stream, or not a sound one; the text has the position in bytes.
     """
-    # The line of an image is a byte longer than the lines of diffs.
-    start = reader.exactly(len(IMAGE) - 1)
-    if start in DIFFS:
-        contents = _Diff(reader, DIFFS[start]).contents()
-    elif start == IMAGE[:-1] and reader.exactly(1) == IMAGE[-1:]:
-        contents = _image(reader)
-    else:
-        reader.refuse("is neither a stream of 'rbd export-diff' nor one of 'rbd export --export-format 2'")
+    version = DIFFS.get(reader.exactly(len(b"rbd diff v1\n")))
+    if version is None:
+        reader.refuse("is no stream of 'rbd export-diff'")
+    contents = _Diff(reader, version).contents()
     if reader.some(1):
         reader.refuse("goes on behind its end")
     return contents
-
-
-def _image(reader: Reader) -> Contents:
-    """Read an image behind its first line: skip the metadata and apply the diffs in order."""
-    while reader.exactly(1) != b"E":
-        reader.leave_out(reader.number(8))
-    count = reader.exactly(8)
-    # Only some versions of Ceph write this line before the count.
-    if IMAGE_DIFFS.startswith(count):
-        if count + reader.exactly(len(IMAGE_DIFFS) - len(count)) != IMAGE_DIFFS:
-            reader.refuse("has no number of diffs")
-        count = reader.exactly(8)
-    contents = None
-    for _ in range(int.from_bytes(count, "little")):
-        version = DIFFS.get(reader.exactly(len(IMAGE) - 1))
-        if version is None:
-            reader.refuse("has something else where a diff should begin")
-        diff = _Diff(reader, version).contents()
-        # A diff of another snapshot would be laid over the wrong image without anybody noticing.
-        if diff.since != (contents.name if contents else None):
-            reader.refuse(f"has a diff since {diff.since!r}, which is not what the diff before it leads to")
-        contents = _followed(contents, diff) if contents else diff
-    if contents is None:
-        reader.refuse("has no diffs")
-    return contents
-
-
-def _followed(contents: Contents, diff: Contents) -> Contents:
-    """Return the image that a diff makes of another one."""
-    kept = contents.pieces.within(0, diff.size)
-    return Contents(None, diff.name, diff.size, Pieces(overlaid(kept, diff.pieces)))
 
 
 class _Diff:

@@ -21,10 +21,10 @@ from backy.cli.options import tags_of
 def command(directory: Path, tags: tuple[str, ...], file: str) -> None:
     """Make a revision of a stream that was made elsewhere; FILE may be '-' for standard input.
 
-    Streams are those of 'rbd export-diff', 'rbd merge-diff' and 'rbd export --export-format 2'. One that begins with a
-    snapshot needs a revision of that: the one that the snapshot 'backy-ID' is named for, or one that was imported from
-    a stream that ends with it. All of the stream is checked before anything is made of it; then it is stored and
-    verified as a backup is. A stream from a pipe takes up as much space in the repository meanwhile.
+    Streams are those of 'rbd export-diff' and 'rbd merge-diff'. One that begins with a snapshot needs a revision of
+    that: the one that the snapshot 'backy-ID' is named for, or one that was imported from a stream that ends with it.
+    All of the stream is checked before anything is made of it; then it is stored and verified as a backup is. A stream
+    from a pipe takes up as much space in the repository meanwhile.
     """
     # Imported late: `backy --help` must not pay for it.
     from backy.cli.progress import steps

@@ -3,17 +3,18 @@
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 
-from backy.api import Extent, Image, Snapshot, SourceError
+from backy.api import CHUNK_SIZE, Extent, Image, Snapshot, SourceError, chunk_count
 from backy.durable import pread_all
-from backy_sources_ceph.diff_format import ZEROES, Contents, Piece, Reader, overlaid, parse
+from backy.extents import joined
+from backy_sources_ceph.diff_format import ZEROES, Contents, Piece, Reader, parse
+from backy_sources_ceph.snapshot import filled
 
 STANDARD_INPUT = 0
-_BASE = -2
-"""The place of a piece that the stream does not have: it is in the image that the stream starts from."""
 
 
 class StreamImport:
@@ -42,51 +43,46 @@ class StreamSnapshot:
         self._name = name
 
     def extents(self) -> Iterator[Extent]:
-        """Yield data and holes in order."""
-        base = self._base.extents() if self._base else ()
-        # The image may have become smaller, so data of the base beyond the new end is left out.
-        kept = (
-            Piece(extent.offset, min(extent.end, self.size) - extent.offset, _BASE)
-            for extent in base
-            if extent.data and extent.offset < self.size
-        )
-        return _extents(overlaid(_zeroes(0, self.size), overlaid(kept, self._pieces)))
+        """Yield data and holes in order: a chunk is a hole if neither the stream nor the base has data in it."""
+        has_data = bytearray(chunk_count(self.size))
+        for extent in chain(self._base.extents() if self._base else (), self._parts()):
+            # The image may have become smaller, so the base may have data beyond the new end.
+            start, end = extent.offset // CHUNK_SIZE, chunk_count(min(extent.end, self.size))
+            if extent.data and start < end:
+                has_data[start:end] = b"\1" * (end - start)
+        starts = enumerate(range(0, self.size, CHUNK_SIZE))
+        return joined(Extent(at, min(CHUNK_SIZE, self.size - at), bool(has_data[index])) for index, at in starts)
 
     def changes(self) -> Iterator[Extent] | None:
         """Yield the ranges that differ from the base; None if the stream has all of the image."""
         if self._base is None:
             return None
         # A stream does not mention zeroes behind the old end, but the base does not have them.
-        return _extents(overlaid(_zeroes(self._base.size, self.size), self._pieces))
+        return filled(self._parts(), self._base.size, self.size)
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
         if offset + length > self.size:
             raise SourceError(f"{self._name} is of an image of {self.size} bytes: there are no {length} at {offset}")
-        beneath = Piece(offset, length, _BASE)
-        return b"".join(
-            self._read(piece) for piece in overlaid([beneath], self._pieces.within(offset, offset + length))
-        )
+        data = bytearray(length)
+        if self._base is not None and offset < self._base.size:
+            # The base may end within the range; behind its end there are zeroes.
+            known = min(length, self._base.size - offset)
+            data[:known] = self._base.pread(offset, known)
+        for piece in self._pieces.within(offset, offset + length):
+            data[piece.offset - offset : piece.end - offset] = self._read(piece)
+        return bytes(data)
+
+    def _parts(self) -> Iterator[Extent]:
+        return (Extent(piece.offset, piece.length, data=piece.place != ZEROES) for piece in self._pieces)
 
     def _read(self, piece: Piece) -> bytes:
-        if piece.place == _BASE and self._base is not None and piece.offset < self._base.size:
-            # The base may end within the piece; behind its end there are zeroes.
-            end = min(piece.end, self._base.size)
-            return self._base.pread(piece.offset, end - piece.offset).ljust(piece.length, b"\0")
-        if piece.place < 0:
+        if piece.place == ZEROES:
             return bytes(piece.length)
         data = pread_all(self._descriptor, piece.length, piece.place)
         if len(data) < piece.length:
             raise SourceError(f"{self._name} became shorter while it was read")
         return data
-
-
-def _zeroes(start: int, end: int) -> list[Piece]:
-    return [Piece(start, end - start, ZEROES)] if start < end else []
-
-
-def _extents(pieces: Iterable[Piece]) -> Iterator[Extent]:
-    return (Extent(piece.offset, piece.length, data=piece.place != ZEROES) for piece in pieces)
 
 
 @contextmanager
