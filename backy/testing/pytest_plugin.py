@@ -1,20 +1,14 @@
 """Fixtures for tests of plugins. pytest finds them by an entry point wherever backy is installed.
 
-Tests of contracts have a time limit, so that a plugin that hangs is a failed test and not an endless run.
+Tests of contracts have a time limit, so that a plugin that hangs is no endless run.
 """
 
 from __future__ import annotations
 
-import functools
-import os
-import sys
-import threading
-import traceback
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,8 +19,6 @@ if TYPE_CHECKING:
     from backy.testing.memory import MemoryRepository
     from backy.testing.recording import Recording
 
-Result = TypeVar("Result")
-_HUNG: Final[list[threading.Thread]] = []
 CRASHES = 12
 CONTRACTS = ("source_contract", "storage_contract", "verifier_contract")
 
@@ -43,28 +35,15 @@ def pytest_configure() -> None:
     pytest.register_assert_rewrite(*(f"backy.testing.{name}" for name in CONTRACTS))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """Run a test of a contract within the contract's `time_limit`."""
-    limit = getattr(pyfuncitem.cls, "time_limit", None)
-    test = pyfuncitem.obj
-    if limit is not None and hasattr(pyfuncitem.cls, "backy_contract"):
-
-        @functools.wraps(test)
-        def limited(**fixtures: object) -> object:
-            return within(limit, lambda: test(**fixtures))
-
-        pyfuncitem.obj = limited
-    try:
-        return (yield)
-    finally:
-        pyfuncitem.obj = test
-
-
 @pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """End the process last of all if a test was left hanging, with the status that pytest has found."""
-    session.config.add_cleanup(lambda: leave(int(exitstatus)))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each test of a contract the contract's `time_limit`, after which pytest-timeout ends it."""
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item.cls, "backy_contract"):
+            if not config.pluginmanager.hasplugin("timeout"):
+                raise pytest.UsageError("tests of contracts need pytest-timeout: pip install 'backy[testing]'")
+            # Signals interrupt no library that waits for another thread.
+            item.add_marker(pytest.mark.timeout(item.cls.time_limit, method="thread"))
 
 
 @pytest.fixture
@@ -112,43 +91,3 @@ def backy_appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applia
     disks = dict.fromkeys(("one", "two", "three"), 8 * 2**30)
     with Appliance.running(tmp_path_factory.mktemp("appliance") / "shared", disks) as appliance:
         yield appliance
-
-
-def within(seconds: float, function: Callable[[], Result]) -> Result:
-    """Call `function` in a thread of its own and return its result, or raise what it raises.
-
-    Raises:
-        pytest.fail.Exception: it did not end in `seconds`; the text shows where all threads are.
-    """
-    ended: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            ended.set_result(function())
-        except BaseException as error:  # noqa: BLE001  # also what pytest raises to skip or fail a test
-            ended.set_exception(error)
-
-    # No signal interrupts a library that waits for another thread. A daemon can be left behind.
-    thread = threading.Thread(target=run, name="test", daemon=True)
-    thread.start()
-    if wait([ended], seconds).done:
-        return ended.result()
-    _HUNG.append(thread)
-    pytest.fail(f"it hangs: it did not end in {seconds:g} seconds\n{stacks(thread)}")
-
-
-def stacks(first: threading.Thread) -> str:
-    """Return where `first` and all other threads are, as text."""
-    frames = sys._current_frames()  # noqa: SLF001  # there is no other way to see them
-    threads = sorted(threading.enumerate(), key=lambda thread: thread is not first)
-    found = [(thread.name, frames[thread.ident]) for thread in threads if thread.ident in frames]
-    return "\n".join(f"thread {name}:\n{''.join(traceback.format_stack(frame))}" for name, frame in found)
-
-
-def leave(status: int) -> None:
-    """End the process with `status` if a test was left hanging; else return."""
-    # Python waits for the threads of pools at its end, and those that hang would keep it for ever.
-    if any(thread.is_alive() for thread in _HUNG):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)

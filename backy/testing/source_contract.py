@@ -20,7 +20,6 @@ from backy.repository.config import JobConfig, SourceSection, VerifierSections
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 from backy.testing.images import difference
-from backy.testing.pytest_plugin import within
 
 Needed = TypeVar("Needed")
 # As opaque as real ids: a source must not expect an order or a form.
@@ -66,7 +65,7 @@ class SourceContract:
     @pytest.fixture
     def source(self, subject: SourceUnderTest, tmp_path: Path) -> Source:
         """Return the source as backy makes it."""
-        return within(self.time_limit, lambda: _made(subject, _config(subject), tmp_path))
+        return _made(subject, _config(subject), tmp_path)
 
     # the plugin -------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,6 @@ from backy.plugins.discovery import Kind
 from backy.plugins.loading import call, load
 from backy.testing.images import difference
 from backy.testing.laboratory import KINDS, Laboratory, patterned
-from backy.testing.pytest_plugin import within
 from backy.testing.trials import ACTIONS, failing_calls, power_losses, prepare
 
 ONE, TWO, THREE = patterned(0), patterned(100), patterned(200)
@@ -141,7 +140,7 @@ class StorageContract:
         """Return an initialized storage."""
         storage = self._made(subject)
         (subject.folder / "vm").mkdir()
-        within(self.time_limit, lambda: storage.initialize(IDENTITY))
+        storage.initialize(IDENTITY)
         return _Stored(storage, subject.folder / "vm", subject.blobs)
 
     @pytest.fixture
@@ -156,7 +155,7 @@ class StorageContract:
             monkeypatch.setattr(f"backy.{module}.boot_id", lambda: "one boot")
         directory = subject.folder / "laboratory"
         made = Laboratory(directory, backy_clock, subject.config, folder=subject.recorded_folder, blobs=subject.blobs)
-        within(self.time_limit, lambda: prepare(made))
+        prepare(made)
         return made
 
     # the plugin -------------------------------------------------------------------------------------------------------

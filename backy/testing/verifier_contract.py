@@ -14,7 +14,6 @@ from backy.plugins.loading import call, load
 from backy.testing.images import difference
 from backy.testing.laboratory import patterned
 from backy.testing.memory import MemoryImage
-from backy.testing.pytest_plugin import within
 
 # Six chunks of data, one of zeroes, and a short last one, which verifiers may treat in a special way.
 CONTENT = b"".join(patterned(100 * number) for number in range(6)) + bytes(CHUNK_SIZE) + b"short" * 1000
@@ -83,7 +82,7 @@ class VerifierContract:
     @pytest.fixture
     def verifier(self, config: dict[str, Any], tmp_path: Path) -> Verifier:
         """Return the verifier as backy makes it."""
-        return within(self.time_limit, lambda: _made(config, tmp_path))
+        return _made(config, tmp_path)
 
     def test_the_plugin_is_installed_and_keeps_the_contract(self, config: dict[str, Any]) -> None:
         """An entry point of the group `backy.verifiers` names the plugin, and its hook is that of a verifier."""
