@@ -67,7 +67,7 @@ class Extent(NamedTuple):
         return self.offset + self.length
 
 
-NO_STORE: Final = Path("/dev/null/store")
+_NO_STORE: Final = Path("/dev/null/store")
 """The folder of a job's store for plugins that are no storages: a path at which nothing can be made."""
 
 
@@ -81,7 +81,7 @@ class Job:
     """The id of the repository, which never changes. A source uses it in the names of what it keeps elsewhere."""
     directory: Path
     """The repository. Only the raw images of a storage lie here. A source does not touch it."""
-    store: Path = NO_STORE
+    store: Path = _NO_STORE
     """The folder in the repository that only this storage uses. It makes the folder itself. Other plugins get none."""
 
 

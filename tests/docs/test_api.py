@@ -12,7 +12,8 @@ from backy import api, comparing, hookspecs
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/api.md").read_text()
 SHOWN = re.findall(r"^\.\. auto(?:class|exception|data|function):: (\w+)(?:\(\))?$", PAGE, re.MULTILINE)
-PUBLIC = sorted({name for name in vars(api) if name[0].isalpha()} - {"annotations"})
+NAMES = (Path(__file__).parents[1] / "structure/public_names.txt").read_text()
+PUBLIC = sorted({*re.findall(r"\bbacky\.api\.(\w+)", NAMES)})
 PROTOCOLS = [found for name in PUBLIC if getattr(found := getattr(api, name), "_is_protocol", False)]
 METHODS = [
     f"{protocol.__name__}.{name}"

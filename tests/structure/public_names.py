@@ -38,16 +38,22 @@ def lines() -> Iterator[str]:
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """Return what a module offers: what it defines itself, or imports `as` what it is called."""
+    """Return what a module offers: what it defines itself, imports `as` what it is called, or what others define."""
     own = r"^{0}\b.*=|^    {0} as {0},$"
     text = inspect.getsource(module)
+    others = map(importlib.import_module, re.findall(r"^from (\S+) import \*", text, re.MULTILINE))
     return sorted(
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and name not in {"annotations", "log"}
-        and not inspect.ismodule(value)
-        and (getattr(value, "__module__", None) == module.__name__ or re.search(own.format(name), text, re.MULTILINE))
+        {found for other in others for found in public_names(other)}
+        | {
+            name
+            for name, value in vars(module).items()
+            if not name.startswith("_")
+            and name not in {"annotations", "log"}
+            and not inspect.ismodule(value)
+            and (
+                getattr(value, "__module__", None) == module.__name__ or re.search(own.format(name), text, re.MULTILINE)
+            )
+        }
     )
 
 
