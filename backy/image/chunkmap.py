@@ -11,8 +11,6 @@ Layout, little endian, described with test vectors in docs/reference/format.md:
     32 bytes  BLAKE3-256 of everything before
 """
 
-from __future__ import annotations
-
 import mmap
 import struct
 from collections.abc import Container, Iterator
@@ -81,7 +79,7 @@ class ChunkMap:
         """Return the length of chunk `index` in bytes: `CHUNK_SIZE`, or less for the last chunk."""
         return min(CHUNK_SIZE, self.size - index * CHUNK_SIZE)
 
-    def resized(self, size: int) -> ChunkMap:
+    def resized(self, size: int) -> "ChunkMap":
         """Return a copy for an image of `size` bytes, cut or extended by zero chunks."""
         copy = ChunkMap(size)
         end = _position(min(len(self), len(copy)))
@@ -92,32 +90,24 @@ class ChunkMap:
         """Yield the indexes from `start` to before `stop` of the chunks that hold data. Long holes cost little time."""
         end = len(self) if stop is None else min(stop, len(self))
         for first in range(start, end, _STEP):
-            last = min(first + _STEP, end)
-            ids = self._content[_position(first) : _position(last)]
-            if ids == _SKIP:
-                continue
-            for index in range(first, last):
-                if ids[(index - first) * ID_SIZE : (index - first + 1) * ID_SIZE] != ZERO:
-                    yield index
+            ids = self._content[_position(first) : _position(min(first + _STEP, end))]
+            if ids != _SKIP:
+                found = enumerate(_ID.iter_unpack(ids), first)
+                yield from (index for index, (chunk_id,) in found if chunk_id != ZERO)
 
-    def differing(self, old: ChunkMap) -> Iterator[int]:
+    def differing(self, old: "ChunkMap") -> Iterator[int]:
         """Yield the indexes of the chunks that differ from those of `old`. Beyond its end, `old` is zeroes."""
-        for index in range(len(self)):
-            if index >= len(old):
-                yield from self.data(index)
-                return
+        both = min(len(self), len(old))
+        for index, (new_id, old_id) in enumerate(zip(self._chunk_ids(), old._chunk_ids(), strict=False)):  # noqa: SLF001  # of another ChunkMap
             # The length too: a zero chunk has the same id whatever its length.
-            if self[index] != old[index] or self.length(index) != old.length(index):
+            if new_id != old_id or (index == both - 1 and self.length(index) != old.length(index)):
                 yield index
+        yield from self.data(both)
 
     def hole(self, start: int) -> int:
         """Return the index of the first zero chunk from `start` on; the number of chunks if there is none."""
-        for first in range(start, len(self), _STEP):
-            last = min(first + _STEP, len(self))
-            ids = list(_ID.iter_unpack(self._content[_position(first) : _position(last)]))
-            if (ZERO,) in ids:
-                return first + ids.index((ZERO,))
-        return len(self)
+        ids = enumerate(self._chunk_ids(start), start)
+        return next((index for index, (chunk_id,) in ids if chunk_id == ZERO), len(self))
 
     def data_size(self) -> int:
         """Return the total length in bytes of the chunks that hold data."""
@@ -125,7 +115,7 @@ class ChunkMap:
         last = len(self) - 1
         return whole - CHUNK_SIZE + self.length(last) if whole and self[last] != ZERO else whole
 
-    def distinct(self, known: ChunkMap | None = None) -> set[bytes]:
+    def distinct(self, known: "ChunkMap | None" = None) -> set[bytes]:
         """Return the ids of the chunks that hold data. Ids that `known` has at the same index may be left out."""
         if known is None:
             found = set(chain.from_iterable(self._chunk_ids()))
@@ -140,10 +130,10 @@ class ChunkMap:
         """Return the indexes of the chunks whose id is in `chunk_ids`, ascending."""
         return [index for index, (chunk_id,) in enumerate(self._chunk_ids()) if chunk_id in chunk_ids]
 
-    def _chunk_ids(self) -> Iterator[tuple[bytes]]:
-        """Yield all ids."""
+    def _chunk_ids(self, start: int = 0) -> Iterator[tuple[bytes]]:
+        """Yield all ids from index `start` on."""
         # Five times as fast as reading items one by one.
-        return _ID.iter_unpack(memoryview(self._content)[_HEADER.size : -ID_SIZE])
+        return _ID.iter_unpack(memoryview(self._content)[_position(start) : -ID_SIZE])
 
     def _rows(self) -> Iterator[tuple[bytes]]:
         """Yield the ids in rows of 16, without an incomplete last row."""
@@ -152,14 +142,13 @@ class ChunkMap:
 
     def extents(self) -> Iterator[Extent]:
         """Yield data and holes as runs of whole chunks, ascending and without gaps."""
-        start = end = 0
-        for index in self.data():
-            offset = index * CHUNK_SIZE
-            if offset > end:
-                yield from _extents(start, end, offset)
-                start = offset
-            end = offset + self.length(index)
-        yield from _extents(start, end, self.size)
+        start = 0
+        while start < len(self):
+            is_data = self[start] != ZERO
+            stop = self.hole(start) if is_data else next(self.data(start), len(self))
+            offset, end = start * CHUNK_SIZE, min(stop * CHUNK_SIZE, self.size)
+            yield Extent(offset, end - offset, is_data)
+            start = stop
 
     def encode(self) -> bytearray | mmap.mmap:
         """Return the content of the file, with its checksum. It is the map's own memory: do not change it."""
@@ -172,7 +161,7 @@ class ChunkMap:
         return self._content[-ID_SIZE:].hex()
 
     @classmethod
-    def decode(cls, content: bytearray | mmap.mmap) -> ChunkMap:
+    def decode(cls, content: bytearray | mmap.mmap) -> "ChunkMap":
         """Make a map from the content of a file. The map takes over the memory.
 
         Raises:
@@ -192,14 +181,6 @@ class ChunkMap:
         chunks = cls(0)
         chunks.size, chunks._content = size, content
         return chunks
-
-
-def _extents(start: int, end: int, stop: int) -> Iterator[Extent]:
-    """Yield the data from `start` to `end` and the hole from there to `stop`; none of them if it is empty."""
-    if end > start:
-        yield Extent(start, end - start, data=True)
-    if stop > end:
-        yield Extent(end, stop - end, data=False)
 
 
 def _position(index: int) -> int:

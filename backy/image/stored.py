@@ -1,15 +1,11 @@
 """Reads a stored revision as an image. Every chunk is compared with its id before any of its bytes are returned."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TypeVar
 
 from backy.api import CHUNK_SIZE, Extent, ImageReader, checked
 from backy.errors import ChunkDamageError, StorageError
 from backy.image.chunkmap import ZERO, ChunkMap
-from backy.system.parallel import in_parallel
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from backy.system.parallel import Item, Result, in_parallel
 
 
 class StoredImage:

@@ -4,8 +4,6 @@ A backup never builds upon a distrusted revision. A `Judge` reads such revisions
 sound.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -127,7 +125,7 @@ def repair_or_distrust(
 
 
 def _distrust_if_damaged(
-    repository: Repository, revision: Revision, repairer: Repairer, damaged: Collection[bytes]
+    repository: Repository, revision: Revision, repairer: "Repairer", damaged: Collection[bytes]
 ) -> bool:
     """Distrust a revision that refers to damage which can not be repaired; return whether it does."""
     try:

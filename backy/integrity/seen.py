@@ -5,8 +5,6 @@ reaches further back than it has to, and verifiers that take turns begin with al
 `doubt` follows from it: nobody knows when the source began to.
 """
 
-from __future__ import annotations
-
 import logging
 import zlib
 from array import array
@@ -31,7 +29,7 @@ _LARGEST: Final = 8 * chunk_count(LARGEST_IMAGE) + 4
 class Seen:
     """For each chunk the numbers of the last revisions in which it was read from the source, and compared with it."""
 
-    def __init__(self, history: Sequence[Revision] = (), numbers: array[int] | None = None) -> None:
+    def __init__(self, history: Sequence[Revision] = (), numbers: "array[int] | None" = None) -> None:
         # four bytes a number: lists would take as much memory as maps
         numbers = numbers or array("I")
         self._read, self._compared = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]

@@ -1,7 +1,5 @@
 """The storages that `config` names. A revision is found in one of them by the identity that its state has."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -152,7 +150,7 @@ class Storages:
             if section != own and answer == self.identity:
                 raise StorageError(f"'{own.folder}' and '{section.folder}' are one store, {self.identity}")
 
-    def require_same_as(self, before: Storages) -> None:
+    def require_same_as(self, before: "Storages") -> None:
         """Refuse changed options by which another store answers than `before`.
 
         Raises:

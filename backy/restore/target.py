@@ -3,8 +3,6 @@
 What somebody else uses or owns is not overwritten.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import logging
@@ -180,7 +178,7 @@ def _offered(kind: str, repository: Repository, **arguments: object) -> Abstract
 
 
 @contextmanager
-def _opened(path: Path, size: int, repository: Path, *, kept: bool, force: bool) -> Iterator[_File]:
+def _opened(path: Path, size: int, repository: Path, *, kept: bool, force: bool) -> Iterator["_File"]:
     """Open a file or a block device, and give a file the size of the image; `kept` keeps its content."""
     if path.resolve().is_relative_to(repository.resolve()):
         raise TargetError(f"{path} lies inside of the repository: restore to another place")

@@ -1,7 +1,5 @@
 """The form in which long work reports its progress."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Final
 

@@ -1,7 +1,5 @@
 """The file `journal` of a repository: every act on a record or a state is written down, durably, before it is done."""
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os
@@ -112,7 +110,7 @@ class Journal:
                 log.warning("%s can not be written: %s; the next command does it", self.path, error.strerror)
 
     @contextmanager
-    def _opened(self, *, counting: bool = False) -> Iterator[_End]:
+    def _opened(self, *, counting: bool = False) -> Iterator["_End"]:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with closed_at_end(os.open(self.path, flags, _MODE)) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

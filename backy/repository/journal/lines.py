@@ -3,8 +3,6 @@
 Each line tells of one step of one act, and has the hash of the line before. docs/reference/format.md describes them.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
@@ -51,7 +49,7 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
         """Whether a file could not be read at this time; then `UNREAD` and the cause stand for its digest."""
         return any((text or "").startswith(UNREAD) for text in (self.record, self.state))
 
-    def may_be(self, other: Fact) -> bool:
+    def may_be(self, other: "Fact") -> bool:
         """Tell whether this is `other`, as far as the files could be read."""
         pairs = ((self.record, other.record), (self.state, other.state))
         return all(there == told or (told and (there or "").startswith(UNREAD)) for there, told in pairs)
