@@ -14,11 +14,10 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from backy.durable import closed_at_end
 from backy.errors import BackyError, TargetError
@@ -36,6 +35,8 @@ _ENDED_BY_SIGNAL = 8
 """The value that fuse_main (fuse.h) returns when a signal ended its loop."""
 _SYSTEM_LOG = Path("/dev/log")
 _PREFIX = "backy-nbd-"
+_PAUSE = 0.05
+"""Seconds between two looks at nbdkit."""
 PORT = 10809
 """The port that IANA assigned to NBD."""
 
@@ -150,8 +151,8 @@ def serve_nbd(repository: Repository, revision: Revision, server: Server, ready:
         kind = ["--filter=cow"] if server.writable else ["--readonly"]
         image = folder / "mount" / revision.id
         arguments = [*server.options, *kind, "file", f"file={image}"]
-        with _Program(folder, arguments, lambda: ready(server.uri)) as nbdkit:
-            serve(single, folder / "mount", cache=server.cache, foreground=True, began=nbdkit.begin)
+        with _nbdkit(folder, arguments, lambda: ready(server.uri)) as begin:
+            serve(single, folder / "mount", cache=server.cache, foreground=True, began=begin)
 
 
 @contextmanager
@@ -212,72 +213,53 @@ def _socket(path: Path | None) -> Iterator[None]:
         path.unlink(missing_ok=True)  # nbdkit leaves it
 
 
-class _Program:
-    """nbdkit, started and watched by a thread, because the main thread answers the kernel."""
+@contextmanager
+def _nbdkit(folder: Path, arguments: list[str], ready: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Yield what starts nbdkit, to be called when the mount is there; end nbdkit at the end.
 
-    def __init__(self, folder: Path, arguments: list[str], ready: Callable[[], None]) -> None:
-        self._folder = folder
-        self._ready = ready
-        pid_file = ["--pidfile", str(folder / "pid")]
-        self._command = ["nbdkit", "--foreground", "--exit-with-parent", *pid_file, *arguments]
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stopping = False
-        self._failure = ""
-        self._thread = threading.Thread(target=self._run, name="nbdkit")
+    A thread watches it, because the main thread answers the kernel. `ready` is called when clients can connect.
 
-    def __enter__(self) -> Self:
-        return self
+    Raises:
+        BackyError: nbdkit ended by itself.
+    """
+    pid_file, printed = folder / "pid", folder / "log"
+    command = ["nbdkit", "--foreground", "--exit-with-parent", "--pidfile", str(pid_file), *arguments]
+    stopping = threading.Event()
+    failures: list[str] = []
 
-    def __exit__(self, kind: object, *_exception: object) -> None:
-        """Wait for nbdkit; raise BackyError if it ended by itself."""
-        self._stopping = True
-        if self._process is not None:
-            self._process.terminate()
-        if self._thread.ident is not None:
-            self._thread.join()
-        if self._failure and kind is None:
-            raise BackyError(self._failure)
-
-    def begin(self) -> None:
-        """Start nbdkit. Call this when the mount is there."""
-        self._thread.start()
-
-    def _run(self) -> None:
+    def run() -> None:
         # Threads of libfuse block the signals that end nbdkit, and it would inherit that.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         try:
-            failure = self._serve()
+            with printed.open("wb") as output:
+                # A process group of its own: Ctrl-C must reach this process only, which then ends nbdkit. An end of
+                # nbdkit before that would count as a failure.
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=output, process_group=0)  # noqa: S603  # no shell
         except OSError as error:
-            failure = f"nbdkit can not be run: {error}"
-        if not self._stopping:
-            self._failure = failure
-            self._end_mount()
+            failures.append(f"nbdkit can not be run: {error}")
+        else:
+            is_ready = False
+            while process.poll() is None and not stopping.wait(_PAUSE):
+                # nbdkit writes its pid file when it listens.
+                if not is_ready and pid_file.exists():
+                    is_ready = True
+                    ready()
+            if stopping.is_set():
+                process.terminate()
+                process.wait()
+                return
+            text = " ".join(printed.read_text(errors="replace").split())
+            failures.append(f"nbdkit ended with exit code {process.returncode}: {text}")
+        # The main thread ends the mount, and goes on; without a mount it does so already.
+        if any(mount.path == (folder / "mount").resolve() for mount in mounts()):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
-    def _serve(self) -> str:
-        """Run nbdkit to its end; return a text that says how it ended."""
-        log = self._folder / "log"
-        with log.open("wb") as output:
-            # A process group of its own: Ctrl-C must reach this process only, which then ends nbdkit. An end of nbdkit
-            # before that would count as a failure.
-            process = subprocess.Popen(  # noqa: S603  # no shell
-                self._command, stdin=subprocess.DEVNULL, stderr=output, process_group=0
-            )
-        self._process = process
-        if self._stopping:
-            process.terminate()  # __exit__ may have seen no process yet
-        # nbdkit writes its pid file when it listens.
-        while process.poll() is None and not (self._folder / "pid").exists():
-            time.sleep(0.01)
-        if process.poll() is None:
-            self._ready()
-        code = process.wait()
-        return f"nbdkit ended with exit code {code}: {' '.join(log.read_text(errors='replace').split())}"
-
-    def _end_mount(self) -> None:
-        """Unmount, so that the main thread goes on. If that fails, send it SIGTERM."""
-        mountpoint = self._folder / "mount"
-        try:
-            unmount(mountpoint)
-        except (BackyError, OSError):
-            if any(mount.path == mountpoint.resolve() for mount in mounts()):
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    thread = threading.Thread(target=run, name="nbdkit")
+    try:
+        yield thread.start
+    finally:
+        stopping.set()
+        if thread.ident is not None:
+            thread.join()
+    if failures:
+        raise BackyError(failures[0])
