@@ -10,8 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from typing import NamedTuple
+from weakref import WeakValueDictionary, finalize
 
 from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
@@ -97,14 +97,11 @@ class OpenImage(StoredImage):
         self._revision = revision
         self._cache = cache
         self._reported: set[bytes] = set()
-        # a `with` in two methods: the storage's files stay open until `close`
-        self._resources = ExitStack()
-        opened = self._resources.enter_context(repository.open_image(revision))
+        resources = ExitStack()
+        opened = resources.enter_context(repository.open_image(revision))
         super().__init__(opened.chunks, opened.reader)
-
-    def close(self) -> None:
-        """Close the storage's files."""
-        self._resources.close()
+        # the storage's files stay open as long as anybody has this, a thread that reads included
+        finalize(self, resources.close)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes at `offset`, fewer at the end of the image. Raises as `chunk`."""
@@ -166,10 +163,9 @@ class OpenImage(StoredImage):
 class Handle:
     """One open file. Reads ahead while it is read from front to back."""
 
-    def __init__(self, file: ImageFile, image: OpenImage, close: Callable[[], None]) -> None:
+    def __init__(self, file: ImageFile, image: OpenImage) -> None:
         self.file = file
         self.image = image
-        self.close = close
         self._latest = -2  # not -1, for which chunk 0 would be the next: many programs read that one alone
 
     def read(self, offset: int, length: int) -> bytes:
@@ -188,11 +184,11 @@ class OpenImages:
 
     def __init__(self, cache: ChunkCache) -> None:
         self._cache = cache
-        self._images: dict[tuple[Repository, str], tuple[OpenImage, int]] = {}
+        self._images: WeakValueDictionary[tuple[Repository, str], OpenImage] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def open(self, file: ImageFile) -> Handle:
-        """Open a complete revision. The caller closes what is returned.
+        """Open a complete revision; it is closed with its last handle.
 
         Raises:
             BackyError: its map is damaged, or its storage can not be opened.
@@ -200,14 +196,6 @@ class OpenImages:
         key = file.repository, file.revision.id
         with self._lock:
             # opened under the lock, or two threads would open the image twice
-            image, users = self._images.get(key) or (OpenImage(*file, self._cache), 0)
-            self._images[key] = image, users + 1
-        return Handle(file, image, partial(self._close, key))
-
-    def _close(self, key: tuple[Repository, str]) -> None:
-        with self._lock:
-            image, users = self._images.pop(key)
-            if users > 1:
-                self._images[key] = image, users - 1
-            else:
-                image.close()
+            image = self._images.get(key) or OpenImage(*file, self._cache)
+            self._images[key] = image
+        return Handle(file, image)

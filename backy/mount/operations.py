@@ -9,7 +9,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,9 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         Raises:
             BackyError: the map is damaged, or the storage can not be opened.
         """
-        with closing(self._images.open(file)):
-            self._blocks(file)
-            yield
+        handle = self._images.open(file)
+        self._blocks(handle.file)
+        yield
 
     def init_with_config(self, connection: Any, config: Any) -> None:  # noqa: ANN401  # structures of ctypes
         """Tell that the mount is there."""
@@ -145,7 +145,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     def release(self, path: str, fh: int) -> int:
         """Close a handle."""
-        self._handles.pop(fh).close()
+        del self._handles[fh]
         return 0
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:

@@ -4,7 +4,7 @@ import errno
 import logging
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,10 +26,8 @@ def revision(repository: Repository) -> Revision:
 
 
 @pytest.fixture
-def opened(repository: Repository, revision: Revision, cache: ChunkCache) -> Iterator[OpenImage]:
-    image = OpenImage(repository, revision, cache)
-    yield image
-    image.close()
+def opened(repository: Repository, revision: Revision, cache: ChunkCache) -> OpenImage:
+    return OpenImage(repository, revision, cache)
 
 
 @pytest.fixture
@@ -84,7 +82,7 @@ def test_the_same_chunk_elsewhere_is_not_read_again(opened: OpenImage, loaded: l
 def test_reading_from_front_to_back_reads_ahead(
     repository: Repository, revision: Revision, opened: OpenImage, cache: ChunkCache
 ) -> None:
-    handle = Handle(ImageFile(repository, revision), opened, opened.close)
+    handle = Handle(ImageFile(repository, revision), opened)
     handle.read(CHUNK_SIZE - 10, 10)
     assert list(cache._chunks) == [opened.chunks[0]]
     handle.read(CHUNK_SIZE, 10)
@@ -94,7 +92,7 @@ def test_reading_from_front_to_back_reads_ahead(
 def test_reading_here_and_there_does_not(
     repository: Repository, revision: Revision, opened: OpenImage, cache: ChunkCache
 ) -> None:
-    handle = Handle(ImageFile(repository, revision), opened, opened.close)
+    handle = Handle(ImageFile(repository, revision), opened)
     for index in (4, 2, 0):
         handle.read(index * CHUNK_SIZE, 10)
     assert list(cache._chunks) == [opened.chunks[index] for index in (4, 2, 0)]
@@ -150,7 +148,6 @@ def test_a_sound_copy_in_another_repository_is_read_after_a_damaged_one(
         opened.read(0, 1)
 
     assert sound.read(0, 4) == image.read_bytes()[:4]
-    sound.close()
 
 
 def test_a_removed_revision_is_stale_once_its_chunks_are_gone(
@@ -215,7 +212,6 @@ def test_a_delta_that_a_purge_removes_for_a_full_chunk_is_no_damage(
     monkeypatch.setattr(reader, "read", too_late)
     assert opened.read(0, CHUNK_SIZE) == image.read_bytes()[:CHUNK_SIZE]
     assert not delta.exists()
-    opened.close()
 
 
 def test_what_was_converted_can_be_read_by_those_who_have_it_open(
@@ -227,7 +223,6 @@ def test_what_was_converted_can_be_read_by_those_who_have_it_open(
     assert not (repository.directory / "chunks").exists()
 
     assert opened.read(0, SIZE) == image.read_bytes()
-    opened.close()
 
 
 class Closing:
@@ -251,12 +246,13 @@ def test_an_image_is_open_once_as_long_as_anybody_needs_it(
     storage = Closing(repository.storage())
     monkeypatch.setattr(repository, "storage", lambda _name: storage)
     images = OpenImages(cache)
-    with closing(images.open(ImageFile(repository, revision))) as first:
-        with closing(images.open(ImageFile(repository, revision))) as second:
-            assert first.image is second.image
-            assert storage.open_readers == 1
-        assert storage.open_readers == 1
-        first.read(0, 10)
+    first, second = (images.open(ImageFile(repository, revision)) for _ in range(2))
+    assert first.image is second.image
+    assert storage.open_readers == 1
+    del second
+    assert storage.open_readers == 1
+    first.read(0, 10)
+    del first
     assert storage.open_readers == 0
 
 
