@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from functools import partial, wraps
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -130,18 +129,6 @@ def _broken_command(name: str, cause: PluginError) -> click.Command:
     return click.Command(name, callback=fail, short_help=f"(broken) {cause}", context_settings=settings)
 
 
-def _show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    if not value or context.resilient_parsing:
-        return
-    click.echo(f"backy {version(CORE_DISTRIBUTION)}, Python {sys.version.split()[0]}")
-    origins = {plugin.origin for kind in Kind for found in advertised(kind).values() for plugin in found} - {
-        f"{CORE_DISTRIBUTION} {version(CORE_DISTRIBUTION)}"
-    }
-    for origin in sorted(origins):
-        click.echo(origin)
-    context.exit()
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "-l", "--logfile", type=click.Path(dir_okay=False, path_type=Path), help="Log to this file, not to standard error."
@@ -151,8 +138,11 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
     type=click.Path(file_okay=False, path_type=Path),
     help=f"Folder of event plugins that are single files; {FOLDER} by default.",
 )
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show versions."
+@click.version_option(
+    package_name=CORE_DISTRIBUTION,
+    prog_name="backy",
+    message=f"%(prog)s %(version)s, Python {sys.version.split()[0]}",
+    help="Show the version.",
 )
 @click.pass_context
 def backy(context: click.Context, logfile: Path | None, plugins_dir: Path | None) -> None:

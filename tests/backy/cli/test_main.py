@@ -149,14 +149,8 @@ def test_shells_can_complete_commands(process: Callable, monkeypatch: pytest.Mon
     assert process().communicate()[0] == "plain,restore\n"
 
 
-def test_the_version_names_core_python_and_third_parties(distribution: Callable[..., str], backy: Callable) -> None:
-    distribution("acme", {"backy.sources": ["tape"], "backy.hooks": ["pager"]}, version="2.5")
-
-    lines = backy("--version").out.splitlines()
-
-    assert lines[0] == f"backy 3.0.0, Python {sys.version.split()[0]}"
-    assert lines.count("acme 2.5") == 1
-    assert "backy-sources-file 3.0.0" in lines
+def test_the_version_names_core_and_python(backy: Callable) -> None:
+    assert backy("--version").out == f"backy 3.0.0, Python {sys.version.split()[0]}\n"
 
 
 # how a command ends ---------------------------------------------------------------------------------------------------
