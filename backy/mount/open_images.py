@@ -29,11 +29,11 @@ _ZEROES = bytes(CHUNK_SIZE)
 class ChunkCache:
     """Reads chunks by a few threads and keeps the latest ones. Safe to use from several threads.
 
-    It holds at most `limit` bytes, the chunks that are being read, and those that their readers have not taken yet.
+    It keeps as many as fit into `limit` bytes, and at least those that are read ahead.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self._most = max(limit // CHUNK_SIZE, 1 + processor_count())
         # Keyed by id, which stands for one content wherever it is stored: revisions and repositories share entries.
         self._chunks: OrderedDict[bytes, Future[bytes]] = OrderedDict()
         self._lock = threading.Lock()
@@ -48,34 +48,15 @@ class ChunkCache:
     def get(self, chunk_id: bytes, read: Callable[[], bytes]) -> Future[bytes]:
         """Return the future of chunk `chunk_id`; call `read` in a thread unless the chunk is kept or being read."""
         with self._lock:
-            future = self._chunks.get(chunk_id)
-            if future is not None:
-                self._chunks.move_to_end(chunk_id)
-                return future
-            future = self._chunks[chunk_id] = self._pool.submit(self._read, chunk_id, read)
-        future.add_done_callback(self._drop)
+            future = self._chunks.pop(chunk_id, None)
+            # After a failure, the next one to ask may know of a sound copy.
+            if future is None or (future.done() and future.exception()):
+                future = self._pool.submit(read)
+            self._chunks[chunk_id] = future
+            # Those that were not used for longest go.
+            while len(self._chunks) > self._most:
+                self._chunks.popitem(last=False)
         return future
-
-    def _read(self, chunk_id: bytes, read: Callable[[], bytes]) -> bytes:
-        """Call `read`; forget the chunk if that fails."""
-        try:
-            return read()
-        except BaseException:
-            # The next one to ask may know of a sound copy, so only those who wait already get this failure.
-            with self._lock:
-                del self._chunks[chunk_id]
-            raise
-
-    def _drop(self, _future: Future[bytes]) -> None:
-        """Drop the chunks that were not used for longest, as soon as one more has been read."""
-        with self._lock:
-            left = self._limit
-            for chunk_id, future in reversed(list(self._chunks.items())):
-                # A chunk that is still being read has no size yet, and somebody waits for it.
-                if future.done() and not future.cancelled():
-                    left -= len(future.result())
-                    if left < 0:
-                        del self._chunks[chunk_id]
 
 
 class ImageFile(NamedTuple):

@@ -7,14 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from backy.api import CHUNK_SIZE
 from backy.mount.open_images import ChunkCache
+from backy.system.parallel import processor_count
 
-SIZE = 1000
+ROOM = processor_count() + 3
+"""Number of chunks that are kept."""
 
 
 @pytest.fixture
 def cache() -> Iterator[ChunkCache]:
-    made = ChunkCache(3 * SIZE)
+    made = ChunkCache(ROOM * CHUNK_SIZE)
     yield made
     made.stop()
 
@@ -31,44 +34,36 @@ class Reader:
 
     def read(self, number: int) -> bytes:
         self.reads.append(number)
-        return bytes([number]) * SIZE
+        return bytes([number])
 
 
-def kept(cache: ChunkCache) -> int:
-    """Return how many bytes are kept."""
-    return sum(len(future.result()) for future in cache._chunks.values())
-
-
-def settled(cache: ChunkCache) -> list[int]:
-    """Return which chunks are kept, once all that was asked for is counted."""
-    cache.stop()
+def kept(cache: ChunkCache) -> list[int]:
+    """Return which chunks are kept."""
     return [chunk_id[0] for chunk_id in cache._chunks]
 
 
 def test_a_chunk_is_read_once_while_it_is_kept(cache: ChunkCache) -> None:
     reader = Reader(cache)
 
-    assert [reader(1), reader(2), reader(1)] == [b"\1" * SIZE, b"\2" * SIZE, b"\1" * SIZE]
+    assert [reader(1), reader(2), reader(1)] == [b"\1", b"\2", b"\1"]
     assert reader.reads == [1, 2]
 
 
 def test_what_was_not_used_for_longest_is_dropped(cache: ChunkCache) -> None:
     reader = Reader(cache)
-    for number in [1, 2, 3, 1, 4]:
+    for number in [*range(ROOM), 0, ROOM]:
         reader(number)
 
-    assert settled(cache) == [3, 1, 4]
-    assert kept(cache) == 3 * SIZE
+    assert kept(cache) == [*range(2, ROOM), 0, ROOM]
 
 
-def test_nothing_is_kept_without_room(cache: ChunkCache) -> None:
-    small = ChunkCache(SIZE - 1)
+def test_what_is_read_ahead_is_kept_without_room(cache: ChunkCache) -> None:
+    small = ChunkCache(0)
     reader = Reader(small)
-    for number in [1, 1, 2]:
-        assert reader(number) == bytes([number]) * SIZE
+    for number in range(ROOM):
+        assert reader(number) == bytes([number])
 
-    assert settled(small) == []
-    assert kept(small) == 0
+    assert kept(small) == [*range(2, ROOM)]
 
 
 def test_who_asks_meanwhile_waits_for_the_same_read(cache: ChunkCache) -> None:
@@ -124,14 +119,13 @@ def test_many_readers_get_what_they_ask_for_and_memory_stays_bounded(cache: Chun
     def work(seed: int) -> None:
         chance = random.Random(seed)
         for _ in range(rounds(200, 5000)):
-            number = chance.randrange(10)
-            assert reader(number) == bytes([number]) * SIZE
+            number = chance.randrange(3 * ROOM)
+            assert reader(number) == bytes([number])
 
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(work, range(20)))
 
-    assert len(settled(cache)) == 3
-    assert kept(cache) == 3 * SIZE
+    assert len(kept(cache)) == ROOM
 
 
 def test_threads_begin_with_the_first_read_as_none_survives_a_fork(cache: ChunkCache) -> None:
