@@ -12,34 +12,8 @@ from backy_sources_lvm.target import plan_target
 
 JOB = Job("web1", "job", Path("/nonexistent"))
 REFUSED = ["", "vg", "vg/", "/web1", "vg/a/b", "-vg/web1", "vg/-web1", "vg/..", "vg/.", "../vg", "vg/a b", "vg/a;b"]
-REFUSED += [
-    "vg/snapshot1",
-    "vg/pvmove0",
-    "vg/pool_tdata",
-    "vg/pool_tmeta",
-    "vg/x_rimage_0",
-    "vg/a\0",
-    f"vg/{'a' * 128}",
-    *(
-        f"vg/x_{word}0"
-        for word in [
-            "cdata",
-            "cmeta",
-            "corig",
-            "cvol",
-            "iorig",
-            "imeta",
-            "mimage",
-            "mlog",
-            "pmspare",
-            "rimage",
-            "rmeta",
-        ]
-    ),
-    *(f"vg/x_{word}" for word in ["tdata", "tmeta", "vdata", "vorigin", "wcorig"]),
-]
-ACCEPTED = ["pg_data", "db_meta", "x_rdata", "x_origin", "snap", "x_vpool", "..x", "+", "w--1"]
-"""Names that `lvcreate` 2.03.16 takes, which look like some that it keeps for itself."""
+REFUSED += ["vg/a\0", f"vg/{'a' * 128}"]
+ACCEPTED = ["pg_data", "snap", "..x", "+", "w--1"]
 
 
 @pytest.mark.parametrize("words", ["vg/web1", "/dev/vg/web1"])
@@ -59,7 +33,7 @@ def test_what_lvm_would_refuse_is_refused(words: str) -> None:
         backy_source_config(words)
 
 
-@pytest.mark.parametrize("section", [{"group": "-a", "volume": "b"}, {"group": "a", "volume": "b_tmeta"}])
+@pytest.mark.parametrize("section", [{"group": "-a", "volume": "b"}, {"group": "a", "volume": ".."}])
 def test_a_section_with_such_names_is_refused(section: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="is a name that LVM would accept"):
         backy_source({"type": "lvm", **section}, JOB)

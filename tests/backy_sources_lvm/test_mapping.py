@@ -1,4 +1,4 @@
-"""What thin_delta and thin_dump print becomes extents that a model of two volumes agrees with."""
+"""What thin_delta prints becomes extents that a model of two volumes agrees with."""
 
 from __future__ import annotations
 
@@ -15,35 +15,11 @@ from backy_sources_lvm.mapping import changes, extents, parse_runs, stretches
 BLOCK = 2**16
 DELTA = b"""<superblock uuid="" time="2" transaction="3" data_block_size="128" nr_data_blocks="0">
   <diff left="2" right="3">
-    <different>
-      <range begin="1600" left_data_begin="0" right_data_begin="48" length="16"/>
-    </different>
-    <same>
-      <range begin="1616" data_begin="16" length="16"/>
-    </same>
-    <left_only>
-      <range begin="1632" data_begin="32" length="16"/>
-    </left_only>
-    <right_only>
-      <range begin="4800" data_begin="64" length="16"/>
-    </right_only>
-  </diff>
-</superblock>
-"""
-BRIEF = b"""<superblock uuid="" time="2" transaction="3" data_block_size="128" nr_data_blocks="0">
-  <diff left="2" right="3">
     <different begin="1600" length="16"/>
     <same begin="1616" length="16"/>
     <left_only begin="1632" length="16"/>
     <right_only begin="4800" length="16"/>
   </diff>
-</superblock>
-"""
-DUMP = b"""<superblock uuid="" time="2" transaction="3" flags="0" version="2" data_block_size="128" nr_data_blocks="0">
-  <device dev_id="3" mapped_blocks="17" transaction="2" creation_time="2" snap_time="2">
-    <range_mapping origin_begin="1600" data_begin="48" length="16" time="1"/>
-    <single_mapping origin_block="4800" data_block="64" time="1"/>
-  </device>
 </superblock>
 """
 
@@ -52,27 +28,22 @@ def in_blocks(text: bytes) -> list[tuple[int, int, str]]:
     return [(run.start // BLOCK, run.end // BLOCK, run.kind) for run in parse_runs([text])]
 
 
-@pytest.mark.parametrize("text", [DELTA, BRIEF])
-def test_a_comparison_is_read(text: bytes) -> None:
+def test_a_comparison_is_read() -> None:
     expected = [(1600, 1616, "changed"), (1616, 1632, "same"), (1632, 1648, "gone"), (4800, 4816, "changed")]
-    assert in_blocks(text) == expected
-    assert list(parse_runs(text[at : at + 7] for at in range(0, len(text), 7))) == list(parse_runs([text]))
+    assert in_blocks(DELTA) == expected
+    assert list(parse_runs(DELTA[at : at + 7] for at in range(0, len(DELTA), 7))) == list(parse_runs([DELTA]))
 
 
-def test_a_dump_is_read() -> None:
-    assert in_blocks(DUMP) == [(1600, 1616, "changed"), (4800, 4801, "changed")]
-
-
-@pytest.mark.parametrize("text", [DELTA, BRIEF, DUMP])
+@pytest.mark.parametrize("text", [DELTA])
 def test_a_text_that_is_cut_off_or_something_else_is_refused(text: bytes) -> None:
     for end in (*range(0, len(text) - 2, 11), text.index(b"</superblock")):
         with pytest.raises(ValueError, match="cut off or no XML"):
             list(parse_runs([text[:end]]))
     wrong = [(b'begin="1616"', b'begin="1590"'), (b'length="16"', b'length="0"'), (b'length="16"', b'length="-1"')]
-    wrong += [(b'data_block_size="128"', b""), (b"diff", b"else"), (b"device", b"else"), (b'length="16"', b"")]
+    wrong += [(b'data_block_size="128"', b""), (b"diff", b"else"), (b'length="16"', b"")]
     for old, new in wrong:
         if old in text and text.replace(old, new) != text:
-            with pytest.raises(ValueError, match=r"has no number|follow what ends|tells of no volume|before their"):
+            with pytest.raises(ValueError, match=r"has no number|follow what ends|tells of no volume"):
                 list(parse_runs([text.replace(old, new)]))
 
 

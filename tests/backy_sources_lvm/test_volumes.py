@@ -27,11 +27,11 @@ LVS = """
       "report": [
           {
               "lv": [
-                  {"lv_name":"pool", "lv_uuid":"n1biGz", "lv_attr":"twi-aotz--", "lv_size":"1073741824", "lv_layout":"thin,pool", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-pool", "lv_device_open":"open", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"0.49", "metadata_percent":"11.13", "vg_free":"14910750720", "vg_extent_size":"4194304"},
-                  {"lv_name":"thick", "lv_uuid":"4BBBr6", "lv_attr":"owi-a-s---", "lv_size":"1073741824", "lv_layout":"linear", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-thick", "lv_device_open":"", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"", "metadata_percent":"", "vg_free":"14910750720", "vg_extent_size":"4194304"},
-                  {"lv_name":"thick", "lv_uuid":"4BBBr6", "lv_attr":"owi-a-s---", "lv_size":"1073741824", "lv_layout":"linear", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-thick", "lv_device_open":"", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"", "metadata_percent":"", "vg_free":"14910750720", "vg_extent_size":"4194304"},
-                  {"lv_name":"thick.backy-revision1", "lv_uuid":"fabtVA", "lv_attr":"sri-I-s---", "lv_size":"104857600", "lv_layout":"linear", "lv_tags":"other,backy-job", "lv_dm_path":"/dev/mapper/vg-thick.backy--revision1", "lv_device_open":"", "pool_lv":"", "origin":"thick", "thin_id":"", "data_percent":"100.00", "metadata_percent":"", "vg_free":"14910750720", "vg_extent_size":"4194304"},
-                  {"lv_name":"web1.backy-revision2", "lv_uuid":"aSOFva", "lv_attr":"Vri---tz-k", "lv_size":"107374182400", "lv_layout":"thin,sparse", "lv_tags":"backy-job2", "lv_dm_path":"/dev/mapper/vg-web1.backy--revision2", "lv_device_open":"", "pool_lv":"pool", "origin":"web1", "thin_id":"2", "data_percent":"0.01", "metadata_percent":"", "vg_free":"14910750720", "vg_extent_size":"4194304"}
+                  {"lv_name":"pool", "lv_uuid":"n1biGz", "lv_attr":"twi-aotz--", "lv_size":"1073741824", "lv_layout":"thin,pool", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-pool", "lv_device_open":"open", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"0.49", "metadata_percent":"11.13"},
+                  {"lv_name":"thick", "lv_uuid":"4BBBr6", "lv_attr":"owi-a-s---", "lv_size":"1073741824", "lv_layout":"linear", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-thick", "lv_device_open":"", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"", "metadata_percent":""},
+                  {"lv_name":"thick", "lv_uuid":"4BBBr6", "lv_attr":"owi-a-s---", "lv_size":"1073741824", "lv_layout":"linear", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-thick", "lv_device_open":"", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"", "metadata_percent":""},
+                  {"lv_name":"thick.backy-revision1", "lv_uuid":"fabtVA", "lv_attr":"sri-I-s---", "lv_size":"104857600", "lv_layout":"linear", "lv_tags":"other,backy-job", "lv_dm_path":"/dev/mapper/vg-thick.backy--revision1", "lv_device_open":"", "pool_lv":"", "origin":"thick", "thin_id":"", "data_percent":"100.00", "metadata_percent":""},
+                  {"lv_name":"web1.backy-revision2", "lv_uuid":"aSOFva", "lv_attr":"Vri---tz-k", "lv_size":"107374182400", "lv_layout":"thin,sparse", "lv_tags":"backy-job2", "lv_dm_path":"/dev/mapper/vg-web1.backy--revision2", "lv_device_open":"", "pool_lv":"pool", "origin":"web1", "thin_id":"2", "data_percent":"0.01", "metadata_percent":""}
               ]
           }
       ]
@@ -51,7 +51,7 @@ def test_volumes_are_read() -> None:
         "thick.backy-revision1",
         "web1.backy-revision2",
     ]
-    assert (found["thick"].lv_size, found["thick"].vg_free) == (2**30, 14910750720)
+    assert found["thick"].lv_size == 2**30
 
 
 def test_only_snapshots_with_name_and_tag_are_the_jobs_own() -> None:
@@ -71,14 +71,14 @@ def test_snapshots_of_volumes_with_long_names_are_known_again() -> None:
     assert found[name].revision_of("job") == "a" * 22
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"report": 1}', LVS.replace('"vg_free":"14910750720"', '"vg_free":"?"')])
+@pytest.mark.parametrize("text", ["", "{}", '{"report": 1}', LVS.replace('"lv_size":"1073741824"', '"lv_size":"?"')])
 def test_what_is_something_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # msgspec's texts
         parse_volumes(text)
 
 
 def made(**fields: object) -> Volume:
-    row = {**dict.fromkeys(FIELDS, ""), "lv_name": "pool", "lv_size": "0", "vg_free": "0", "vg_extent_size": "4194304"}
+    row = {**dict.fromkeys(FIELDS, ""), "lv_name": "pool", "lv_size": "0"}
     text = json.dumps({"report": [{"lv": [{**row, **{name: str(value) for name, value in fields.items()}}]}]})
     return parse_volumes(text)["pool"]
 
@@ -97,18 +97,6 @@ def test_what_would_fill_a_pool_is_refused_with_figures() -> None:
     assert pool.bytes_left(90) == 100
     with pytest.raises(SourceError, match=r"used 80.00 % of its data .*, and 100 bytes more might fill it; extend"):
         pool.check_pool("target vg/new", 90, 100)
-
-
-def test_a_snapshot_gets_a_fifth_of_the_volume_or_what_there_is() -> None:
-    gib = 2**30
-    assert made(lv_size=10 * gib, vg_free=5 * gib).snapshot_bytes("", None) == 2 * gib
-    assert made(lv_size=10 * gib, vg_free=gib).snapshot_bytes("", None) == gib
-    assert made(lv_size=1, vg_free=gib).snapshot_bytes("", None) == 2**22
-    assert made(lv_size=10 * gib, vg_free=gib).snapshot_bytes("", 2**22 + 1) == 2**23
-    with pytest.raises(SourceError, match=r"needs 536870912 bytes, and the volume group has 536870911 left"):
-        made(lv_size=10 * gib, vg_free=gib // 2 - 1).snapshot_bytes("", None)
-    with pytest.raises(SourceError, match=r"needs 2147483648 bytes, and the volume group has 1073741824 left"):
-        made(lv_size=10 * gib, vg_free=gib).snapshot_bytes("", 2 * gib)
 
 
 @pytest.mark.parametrize(

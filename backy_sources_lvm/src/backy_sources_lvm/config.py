@@ -8,13 +8,8 @@ import msgspec
 from backy.api import ConfigError
 from backy.config import Size
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,126}")
-"""What LVM takes for the name of a volume group or a volume (lvm(8))."""
-_RESERVED: Final = re.compile(
-    r"\.{1,2}|(snapshot|pvmove).*"
-    r"|.*_([ctv]data|[cirt]meta|[ci]orig|vorigin|wcorig|mlog|mimage|rimage|pmspare|cvol).*"
-)
-"""Names that LVM keeps for itself."""
+NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,126}")
+"""What may be the name of a volume group or a volume (lvm(8)). LVM keeps some for itself, and then says so."""
 
 
 class LvmConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
@@ -28,23 +23,18 @@ class LvmConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     pool_limit: Annotated[float, msgspec.Meta(gt=0, le=100)] = 90.0
     """Percentage of a thin pool's data or metadata from which on no snapshot is made in it."""
     snapshot_size: Size | None = None
-    """Bytes of the snapshot of a volume that is not thin; None for a fifth of the volume."""
+    """Bytes of the snapshot of a volume that is not thin; None for a fifth of it, or what the group has left."""
 
     def __post_init__(self) -> None:
         """Refuse what LVM would take for something else."""
         for key, name in (("group", self.group), ("volume", self.volume)):
-            if not is_name(name, reserved=key == "volume"):
+            if not NAME.fullmatch(name):
                 raise ValueError(f"{key} is a name that LVM would accept, not {name!r}")
 
     @property
     def specification(self) -> str:
         """The volume as LVM's programs name it."""
         return f"{self.group}/{self.volume}"
-
-
-def is_name(name: str, *, reserved: bool = True) -> bool:
-    """Tell whether LVM accepts a name; with `reserved`, that of a volume, of which LVM keeps some for itself."""
-    return bool(_NAME.fullmatch(name)) and name not in {".", ".."} and not (reserved and _RESERVED.fullmatch(name))
 
 
 def parse_specification(words: str) -> dict[str, str]:
@@ -54,6 +44,6 @@ def parse_specification(words: str) -> dict[str, str]:
         ConfigError: `words` has another form.
     """
     group, slash, volume = words.removeprefix("/dev/").partition("/")
-    if not (slash and is_name(group, reserved=False) and is_name(volume)):
+    if not (slash and NAME.fullmatch(group) and NAME.fullmatch(volume)):
         raise ConfigError(f"'{words}' names no logical volume: write VG/NAME")
     return {"group": group, "volume": volume}

@@ -1,7 +1,7 @@
-"""What thin_delta and thin_dump tell of the blocks of a thin volume, turned into extents.
+"""What thin_delta tells of the blocks of two thin volumes, turned into extents.
 
-Both print XML, for one volume or for two, with numbers that count blocks of the pool. A large volume has millions of
-lines, so nothing here holds more than a few of them.
+It prints XML, with numbers that count blocks of the pool. A large volume has millions of lines, so nothing here holds
+more than a few of them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,9 +20,6 @@ _KINDS: Final[dict[str, Kind]] = {
     "different": "changed",
     "right_only": "changed",
     "left_only": "gone",
-    # thin_dump knows one volume only, to which everything is new
-    "single_mapping": "changed",
-    "range_mapping": "changed",
 }
 
 
@@ -35,33 +32,24 @@ class Run(NamedTuple):
 
 
 def parse_runs(pieces: Iterable[bytes]) -> Iterator[Run]:
-    """Read what thin_delta --verbose or thin_dump printed.
+    """Read what thin_delta printed.
 
     Raises:
         ValueError: it is cut off, is something else, or blocks are out of order.
     """
     block = position = 0
-    kind: Kind | None = None
     is_complete = False
     for tag, attributes in _elements(pieces):
         if attributes is None:
-            is_complete |= tag in {"diff", "device"}
-            continue
-        if tag == "superblock":
+            is_complete |= tag == "diff"
+        elif tag == "superblock":
             block = _whole(tag, attributes, "data_block_size") * _SECTOR
-        kind = _KINDS.get(tag, kind)
-        # of thin_delta, `range` has the numbers if it is told to be verbose, else the kind itself has them
-        key = {"single_mapping": "origin_block", "range_mapping": "origin_begin"}.get(tag, "begin")
-        if key not in attributes or (tag != "range" and tag not in _KINDS):
-            continue
-        if kind is None or not block:
-            raise ValueError("there are blocks before their kind or size is told")
-        start = _whole(tag, attributes, key) * block
-        length = 1 if tag == "single_mapping" else _whole(tag, attributes, "length")
-        if start < position or not length:
-            raise ValueError(f"{length} blocks at {start} follow what ends at {position}")
-        position = start + length * block
-        yield Run(start, position, kind)
+        elif tag in _KINDS:
+            start, length = (_whole(tag, attributes, key) * block for key in ("begin", "length"))
+            if start < position or not length:
+                raise ValueError(f"{length} bytes at {start} follow what ends at {position}")
+            position = start + length
+            yield Run(start, position, _KINDS[tag])
     if not is_complete:
         raise ValueError("it tells of no volume")
 

@@ -44,24 +44,21 @@ def parse_held(status: str) -> int | None:
     return None if match[1] == "-" else int(match[1])
 
 
-def compare(what: str, pool: Volume, output: IO[bytes], thin_ids: tuple[str, ...], folder: Path = FOLDER) -> None:
-    """Write what thin_delta or thin_dump tells to a file.
+def compare(what: str, pool: Volume, output: IO[bytes], *thin_ids: str, folder: Path = FOLDER) -> None:
+    """Write what thin_delta tells to a file.
 
     Args:
         what: Begin of messages.
         pool: The pool.
         output: The file.
-        thin_ids: One volume of the pool, or an earlier and a later one, to be compared.
+        thin_ids: Two volumes of the pool, the earlier one first.
         folder: Where the lock of the pool is.
 
     Raises:
         ReservedError: somebody else reads the metadata.
         SourceError: the metadata can not be read.
     """
-    if len(thin_ids) == 1:
-        command = ["thin_dump", "--metadata-snap", "--dev-id", thin_ids[0]]
-    else:
-        command = ["thin_delta", "--metadata-snap", "--verbose", "--snap1", thin_ids[0], "--snap2", thin_ids[1]]
+    command = ["thin_delta", "--metadata-snap", "--snap1", thin_ids[0], "--snap2", thin_ids[1]]
     with _locked(folder / pool.lv_uuid) as mark, _reserved(what, pool, mark):
         run_into(output, what, *command, f"{pool.lv_dm_path}_tmeta", limit=COMPARING)
 
@@ -166,10 +163,10 @@ class ThinSnapshot(OpenFile):
         return mapping.stretches(mapping.parse_runs(_pieces(told)), self.size, holes=self._holes)
 
 
-def read_metadata(what: str, pool: Volume, told: IO[bytes], thin_ids: tuple[str, ...]) -> bool:
+def read_metadata(what: str, pool: Volume, told: IO[bytes], *thin_ids: str) -> bool:
     """Write what `compare` finds to a file; return false, and log why, if that fails."""
     try:
-        compare(what, pool, told, thin_ids)
+        compare(what, pool, told, *thin_ids)
         # what can not be understood shall be known before a backup has relied on half of it
         for _ in mapping.parse_runs(_pieces(told.fileno())):
             pass

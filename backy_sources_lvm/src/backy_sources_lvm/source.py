@@ -68,8 +68,9 @@ class LvmSource:
         told = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
         # "0 <sectors> thin <pool> <number of the volume>", and then the external origin if there is one
         _, _, _, _, thin_id, *external = run(self._what, "dmsetup", "table", path).split()
-        ids = (earlier.thin_id, thin_id) if earlier else (thin_id,)
-        is_told = read_metadata(self._what, all_volumes[origin.pool_lv], told, ids)
+        # compared with itself, it is mapped where it is the same
+        since = earlier.thin_id if earlier else thin_id
+        is_told = read_metadata(self._what, all_volumes[origin.pool_lv], told, since, thin_id)
         found = told.fileno() if is_told else None
         return ThinSnapshot(self._path, image.descriptor, found, earlier, holes=not external)
 
@@ -96,8 +97,9 @@ class LvmSource:
             raise SourceError(
                 f"{self._what} is not active, so it has no device; activate it by 'lvchange -ay {self._path}'"
             )
-        size = origin.snapshot_bytes(self._what, self._config.snapshot_size)
-        self._make(name, "--size", f"{size}b")
+        size = self._config.snapshot_size
+        # of a percentage, LVM takes what there is
+        self._make(name, *(("--size", f"{size}b") if size else ("--extents", "20%ORIGIN")))
         image = stack.enter_context(opened(Path(device_path(self._config.group, name))))
         return ThickSnapshot(self._path, image.descriptor, lambda: self._check_space(name))
 

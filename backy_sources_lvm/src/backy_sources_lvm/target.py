@@ -13,7 +13,7 @@ from backy.api import CHUNK_SIZE, Config, ConfigError, RestoreTarget, SourceErro
 from backy.config import typed
 from backy.durable import closed_at_end, pwrite_all, zero_device
 from backy.errors import raising
-from backy_sources_lvm.config import LvmConfig, is_name, parse_specification
+from backy_sources_lvm.config import NAME, LvmConfig, parse_specification
 from backy_sources_lvm.volumes import Volume, run, volume, volumes
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def plan_target(argument: str, options: Mapping[str, str], source: Config) -> Ta
         ConfigError: the name of the volume has the wrong form, or an option is unknown or wrong.
     """
     chosen = typed(dict(options), TargetOptions, "option")
-    if chosen.pool and not is_name(chosen.pool):
+    if chosen.pool and not NAME.fullmatch(chosen.pool):
         raise ConfigError(f"option.pool: '{chosen.pool}' is no name of a thin pool; write it without its group")
     group = source.get("group")
     whole = f"{group}/{argument}" if group and "/" not in argument else argument

@@ -19,16 +19,11 @@ TIMEOUT: Final = 600
 """Seconds that a program of LVM may take."""
 COMPARING: Final = 6 * 3600
 """Seconds that reading a pool's metadata may take: that of a pool of many TiB has gigabytes."""
-_PACKAGES: Final = {"thin_delta": "thin-provisioning-tools", "thin_dump": "thin-provisioning-tools"}
 _CONCLUSIONS: Final = ("Command failed.", "Run `")
 """How lines of errors begin that tell no cause."""
 _FOLDERS: Final = "/usr/sbin:/sbin"
 """Where the programs lie, which the PATH of a service may leave out."""
 _SNAPSHOT: Final = re.compile(rf".+\.backy-({ID_PATTERN.pattern})")
-_SHARE: Final = 5
-"""A snapshot of a volume that is not thin gets so many times less than the volume."""
-_LEAST: Final = 20
-"""With less than this share of the volume, a snapshot is likely to overflow."""
 
 
 def run(what: str, *command: str, limit: float = TIMEOUT) -> str:
@@ -53,7 +48,7 @@ def run_into(output: IO[bytes], what: str, *command: str, limit: float = TIMEOUT
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment, start_new_session=True
             )
         except FileNotFoundError:
-            package = _PACKAGES.get(command[0], "lvm2")
+            package = "thin-provisioning-tools" if command[0] == "thin_delta" else "lvm2"
             raise SourceError(f"{what}: the program {command[0]} is missing; install the package {package}") from None
         code = _ended(process, what, command[0], limit)
         errors.seek(0)
@@ -101,8 +96,6 @@ class Volume(msgspec.Struct, frozen=True):
     thin_id: str
     data_percent: str
     metadata_percent: str
-    vg_free: int
-    vg_extent_size: int
 
     @property
     def is_thin(self) -> bool:
@@ -154,24 +147,6 @@ class Volume(msgspec.Struct, frozen=True):
     def bytes_left(self, limit: float) -> int:
         """Return how much may be written to it before it is a pool that is nearly full."""
         return int(self.lv_size * (limit - float(self.data_percent or 0)) / 100)
-
-    def snapshot_bytes(self, what: str, wanted: int | None) -> int:
-        """Return the size of a snapshot of it, if it is not thin.
-
-        Raises:
-            SourceError: the group has not enough space left for it.
-        """
-        least = self._rounded(wanted or -(-self.lv_size // _LEAST))
-        if self.vg_free < least:
-            raise SourceError(
-                f"{what}: its snapshot needs {least} bytes, and the volume group has {self.vg_free} left; extend the "
-                "group, or set a smaller 'snapshot-size'"
-            )
-        return least if wanted else min(self._rounded(-(-self.lv_size // _SHARE)), self.vg_free)
-
-    def _rounded(self, size: int) -> int:
-        """Return `size` as a multiple of an extent, one at least."""
-        return max(1, -(-size // self.vg_extent_size)) * self.vg_extent_size
 
 
 FIELDS: Final = Volume.__struct_fields__
