@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.machinery import PathFinder
-from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -22,7 +20,7 @@ class MissingModuleError(BackyError):
 def debian_modules(package: str, *names: str) -> list[ModuleType]:
     """Import modules that Debian's `package` has, in their order: what one needs stands before it.
 
-    An interpreter that finds them by itself does so. Nothing else of Debian's gets importable.
+    An interpreter that finds them by itself does so. Nothing else of Debian's is importable afterwards.
 
     Raises:
         MissingModuleError: the package is not installed, or is made for another version of Python.
@@ -43,14 +41,9 @@ def _imported(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        # files with the suffix of another version are not found
-        found = PathFinder.find_spec(name, [str(_FOLDER)])
-        if found is None or found.loader is None:
-            raise
-    module = sys.modules[name] = module_from_spec(found)
+    # files with the suffix of another version are not found
+    sys.path.append(str(_FOLDER))
     try:
-        found.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+        return import_module(name)
+    finally:
+        sys.path.remove(str(_FOLDER))
