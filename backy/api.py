@@ -12,7 +12,6 @@ chunk with index `n` starts at `n * CHUNK_SIZE`. Its id is the BLAKE3-256 of its
 # ruff: isort: skip_file
 from backy.contract.images import *
 from backy.contract.plugins import *
-from backy.contract.revisions import *
 from backy.contract.storages import *
 
 # the errors that concern plugins; they lie below, so that every room can raise them

@@ -18,8 +18,7 @@ import pluggy
 
 # not by way of backy.api: the longest chain of imports goes through here
 from backy.contract.images import Config, Job
-from backy.contract.plugins import ConsoleCommand, Moment, RestoreTarget, Source, Verifier
-from backy.contract.revisions import RevisionInfo
+from backy.contract.plugins import ConsoleCommand, Moment, RestoreTarget, RevisionInfo, Source, Verifier
 from backy.contract.storages import Purged, Storage
 
 CONTRACT: Final = (1, 0)

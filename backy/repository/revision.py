@@ -12,7 +12,7 @@ import msgspec
 
 # not by way of backy.api: the longest chain of imports goes through here
 from backy.contract.images import LARGEST_IMAGE, Consistency, chunk_count
-from backy.contract.revisions import RevisionInfo, Statistics, Verification
+from backy.contract.plugins import RevisionInfo, Statistics, Verification
 from backy.errors import DamageError, RevisionNotFoundError, UnreadError
 from backy.repository.sealed import FORMAT
 from backy.system.clocks import Instant, trusted_time
