@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
@@ -18,7 +19,7 @@ from backy.api import CHUNK_SIZE
 from backy.copies.copies import pull, send, serve
 from backy.copies.ends import End
 from backy.exchange.offer import ALL, Order
-from backy.exchange.wire import NOTHING, Done, Hello, Wire
+from backy.exchange.wire import Done, Hello, Wire
 from backy.repository.journal.journal import facts_of
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
@@ -45,41 +46,44 @@ class Talk:
         return found
 
     @contextmanager
-    def connected(self, end: End, order: Order = ALL) -> Iterator[list[Wire]]:
+    def connected(self, end: End, order: Order = ALL) -> Iterator[tuple[Wire, Callable[[], list[Wire]]]]:
         """Serve in threads; as `ends.connected`."""
-        wires, threads = [], []
-        for _ in range(self.sessions):
+        wires, threads = list[Wire](), []
+        names = [token_hex(16) for _ in range(1, self.sessions)]
+
+        def session(name: str, others: Sequence[str] = ()) -> Wire:
             asked, answered = os.pipe(), os.pipe()
             wires.append(Wire(os.fdopen(answered[0], "rb"), os.fdopen(asked[1], "wb"), order.rate))
             other = Wire(os.fdopen(asked[0], "rb"), os.fdopen(answered[1], "wb"))
             threads.append(threading.Thread(target=self._serve, args=(end, other)))
             threads[-1].start()
-            wires[-1].send(Hello(end.name, end.mode == "--append", order.dry_run))
-        self.wires += wires
+            self.wires.append(wires[-1])
+            appending = end.mode == "--append"
+            wires[-1].send(Hello(end.name, appending, order.dry_run, session=name, others=[*others]))
+            return wires[-1]
+
         try:
-            yield wires
-            for wire in wires[1:]:
-                wire.send(NOTHING)
+            yield session("", names), lambda: [session(name) for name in names]
         finally:
             for wire in wires:
                 close(wire)
             for thread in threads:
                 thread.join()
 
-    def given(self, wire: Wire) -> Callable[..., AbstractContextManager[list[Wire]]]:
+    def given(self, wire: Wire) -> Callable[..., AbstractContextManager[tuple[Wire, Callable[[], list[Wire]]]]]:
         """Return what stands for `ends.connected` if the other side is there already."""
 
         @contextmanager
-        def connected(end: End, order: Order = ALL) -> Iterator[list[Wire]]:
-            yield [wire]
+        def connected(end: End, order: Order = ALL) -> Iterator[tuple[Wire, Callable[[], list[Wire]]]]:
+            yield wire, list
 
         return connected
 
     def push(self, directory: Path, base: Path, order: Order = ALL, name: str = "vm") -> Done:
         """Push to a directory below which repositories are, as by ssh."""
         end = End(f"ssh://there/{name}", ["serve", "--append", str(base)], name, "--append")
-        with self.connected(end, order) as (wire,):
-            return send(Repository.open(directory), wire, end.place, order)
+        with self.connected(end, order) as (wire, more):
+            return send(Repository.open(directory), [wire, *more()], end.place, order)
 
     def _serve(self, end: End, wire: Wire) -> None:
         try:

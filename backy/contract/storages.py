@@ -76,6 +76,32 @@ class ImageReader(Protocol):
         """
 
 
+@runtime_checkable
+class FramedImageReader(Protocol):
+    """A reader of a storage that keeps most chunks as zstd frames, which a copy on another server can have as they are.
+
+    Such a frame has its content's length and a checksum, a window of at most `CHUNK_SIZE`, and no dictionary.
+    """
+
+    def frame(self, index: int, chunk_id: bytes) -> bytes | None:
+        """Return the frame of a chunk, which need not be looked into; None if the chunk is stored otherwise.
+
+        Raises:
+            ChunkDamageError: as `read`.
+        """
+
+
+@runtime_checkable
+class FramedImageWriter(Protocol):
+    """A writer that can store a zstd frame that somebody else has made, as `FramedImageReader` describes it."""
+
+    def offer(self, data: bytes, frame: bytes) -> None:
+        """Take the frame of a chunk that the same thread will write next. Whether it is of use is up to the writer.
+
+        The frame may come from a stranger: that it gives `data`, and nothing behind it, is all that is known of it.
+        """
+
+
 @dataclass(frozen=True)
 class Purged:
     """The files that a purge removed."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import msgspec
 import shortuuid
 
 from backy.api import ImageReader
-from backy.copies.ends import End, connected, end_of
+from backy.copies.ends import End, borrowed, connected, end_of, lend
 from backy.durable import names_in
 from backy.errors import BackyError, PeerError, RepositoryBusyError, RepositoryError
 from backy.exchange import wire as protocol
@@ -59,12 +58,12 @@ def pull(
 
 
 def _pull(directory: Path, end: End, order: Order, config: JobConfig, steps: Steps) -> protocol.Done:
-    with connected(end, order) as wires:
-        listing = wires[0].ask(protocol.List(), protocol.Listing)
+    with connected(end, order) as (wire, more):
+        listing = wire.ask(protocol.List(), protocol.Listing)
         if not listing.disks:
-            arrival = Arrival(_repository(directory, config), wires, listing, end.place, order, steps=steps)
+            arrival = Arrival(_repository(directory, config), [wire], listing, end.place, more, order, steps=steps)
             return _telling(arrival.repository, end.place, partial(arrive, arrival))
-        wires[0].send(protocol.NOTHING)
+        wire.send(protocol.NOTHING)
     machine = None if order.dry_run else _machine(directory, listing.disks, config).config
     configs = {disk: machine.of(disk) if machine else config for disk in listing.disks}
     return _together({disk: _pull(directory / disk, end.of(disk), order, configs[disk], steps) for disk in configs})
@@ -79,13 +78,15 @@ def push(directory: Path, target: str, order: Order = ALL, steps: Steps = quiet)
 
 
 def _push(repository: Repository, end: End, order: Order, steps: Steps) -> protocol.Done:
-    with connected(replace(end, sessions=1), order) as wires:
-        return _telling(repository, end.place, partial(send, repository, wires[0], end.place, order, steps))
+    with connected(end, order) as (wire, more):
+        return _telling(repository, end.place, partial(send, repository, [wire, *more()], end.place, order, steps))
 
 
-def send(repository: Repository, wire: protocol.Wire, place: str, order: Order, steps: Steps = quiet) -> protocol.Done:
+def send(
+    repository: Repository, wires: Sequence[protocol.Wire], place: str, order: Order, steps: Steps = quiet
+) -> protocol.Done:
     """Send what is asked for, and note in the journal that it was copied."""
-    done = Offer(repository, order, steps, witnessed(repository)).answer(wire)
+    done = Offer(repository, order, steps, witnessed(repository)).answer(*wires)
     if done.copied and not order.dry_run:
         note(repository, "sent", place, done.head)
     return done
@@ -97,6 +98,8 @@ def arrive(arrival: Arrival) -> protocol.Done:
         done = _planned(arrival)
     elif (done := arrival.run()).copied:
         note(arrival.repository, "copy", arrival.place, arrival.listing.head)
+    for wire in arrival.wires[:0:-1]:
+        wire.send(protocol.NOTHING)
     arrival.wires[0].send(done)
     return done
 
@@ -203,7 +206,7 @@ def heal(repository: Repository, target: str, steps: Steps = quiet) -> None:
         PeerError: the other side can not be reached or can not go on.
         DamageError: a revision is still damaged.
     """
-    with connected(replace(end_of(target, "--read-only"), sessions=1)) as (wire,):
+    with connected(end_of(target, "--read-only")) as (wire, _):
         there = {one.id: one for one in wire.ask(protocol.List(), protocol.Listing).revisions}
         with repository.locked(wait=True):
             for revision in repository.records.history(trash=True):
@@ -219,7 +222,7 @@ def heal(repository: Repository, target: str, steps: Steps = quiet) -> None:
 
 def witnesses(target: str) -> list[Head]:
     """Return the heads of journals that another server has seen; raises PeerError."""
-    with connected(replace(end_of(target, "--read-only"), sessions=1)) as (wire,):
+    with connected(end_of(target, "--read-only")) as (wire, _):
         found = wire.ask(protocol.List(), protocol.Listing).witnessed
         wire.send(protocol.NOTHING)
     return found
@@ -243,6 +246,8 @@ def serve(directory: Path, wire: protocol.Wire, *, appending: bool) -> None:
             raise PeerError(f"it speaks version {hello.version} of the protocol, and this server {protocol.VERSION}")
         if hello.appending != appending:
             raise PeerError(f"it may only {'add revisions' if appending else 'read'} here")
+        if appending and hello.session:
+            return lend(hello.session, wire)
         _serve(_found(directory.absolute(), hello.name), hello, wire, appending=appending)
     except (BackyError, OSError) as error:
         with suppress(PeerError):  # it may have ended
@@ -258,12 +263,15 @@ def _serve(directory: Path, hello: protocol.Hello, wire: protocol.Wire, *, appen
         listing = wire.ask(protocol.List(), protocol.Listing)
         if "/" in hello.name and not hello.dry_run:
             _machine(directory.parent, [directory.name], sourceless())
-        arrive(Arrival(_repository(directory, sourceless()), [wire], listing, place, order, appending=True))
+        with ExitStack() as stack:
+            more = partial(borrowed, {*hello.others}, stack)
+            repository = _repository(directory, sourceless())
+            arrive(Arrival(repository, [wire], listing, place, more, order, appending=True))
     elif group := opened(directory):
         while not isinstance(wire.receive(protocol.Question), protocol.Done):
             wire.send(protocol.Listing([], group.names(), None, []))
     else:
-        send(Repository.open(directory), wire, place, order)
+        send(Repository.open(directory), [wire], place, order)
 
 
 def _found(directory: Path, name: str) -> Path:

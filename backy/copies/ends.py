@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shlex
+import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from select import select
 from typing import IO, Literal, Self, cast
 from urllib.parse import urlsplit
 
 from backy.errors import PeerError
 from backy.exchange.offer import ALL, Order
-from backy.exchange.wire import NOTHING, Hello, Wire
+from backy.exchange.wire import Hello, Wire
 from backy.repository.config import CONFIG
 
 SESSIONS = 4
 """Connections by ssh: one has 2 MiB on the way, which at 150 ms is half of what a line of 200 Mbit/s takes."""
+_CREDENTIALS = struct.Struct("3i")
+"""Process, user and group, as SO_PEERCRED gives them: socket(7)."""
 Mode = Literal["--read-only", "--append"]
 
 
@@ -75,28 +82,71 @@ def end_of(target: str, mode: Mode) -> End:
 
 
 @contextmanager
-def connected(end: End, order: Order = ALL) -> Iterator[list[Wire]]:
-    """Start what serves the other side, and yield connections to it, which share the rate of the order.
+def connected(end: End, order: Order = ALL) -> Iterator[tuple[Wire, Callable[[], list[Wire]]]]:
+    """Start what serves the other side; yield a connection to it, and what makes others; all share the rate.
 
     Raises:
         PeerError: it can not be started, or ends with an error.
     """
+    names = [secrets.token_hex(16) for _ in range(1, end.sessions)]
     with ExitStack() as stack:
-        wires = []
-        for _ in range(end.sessions):
-            child = stack.enter_context(_child(end))
+
+        def session(name: str, others: Sequence[str] = ()) -> Wire:
+            # the first one says what is wrong
+            child = stack.enter_context(_child(end, subprocess.DEVNULL if name else None))
             reading, writing = (cast(IO[bytes], pipe) for pipe in (child.stdout, child.stdin))
-            wires.append(Wire(reading, writing, order.rate and max(order.rate // end.sessions, 1)))
-            wires[-1].send(Hello(end.name, end.mode == "--append", order.dry_run))
-        yield wires
-        for wire in wires[1:]:
-            wire.send(NOTHING)
+            wire = Wire(reading, writing, order.rate and max(order.rate // end.sessions, 1))
+            wire.send(Hello(end.name, end.mode == "--append", order.dry_run, session=name, others=[*others]))
+            return wire
+
+        def more() -> list[Wire]:
+            found = [session(name) for name in names]
+            names.clear()
+            return found
+
+        yield session("", names), more
+
+
+def lend(name: str, wire: Wire) -> None:
+    """Let another process of this user have a connection that was named to it, until one of the three has ended.
+
+    Each connection by ssh is a process of its own here, and only one of them stores.
+    """
+    with socket.socket(socket.AF_UNIX) as meeting:
+        # a name without a file: nothing is left of a process that is killed
+        meeting.bind(f"\0backy-{name}")
+        meeting.listen()
+        while meeting.fileno() in select([meeting.fileno(), wire.pipes[0]], [], [])[0]:
+            with meeting.accept()[0] as other:
+                credentials = other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+                if _CREDENTIALS.unpack(credentials)[1] == os.geteuid():
+                    socket.send_fds(other, [b"+"], wire.pipes)
+                    other.recv(1)
+                    return
+
+
+def borrowed(names: set[str], stack: ExitStack) -> Iterator[Wire]:
+    """Yield the connections of these names that have come by now; remove their names. `stack` gives them back."""
+    for name in [*names]:
+        meeting = stack.enter_context(socket.socket(socket.AF_UNIX))
+        # it may be on its way still
+        with suppress(ConnectionRefusedError):
+            meeting.connect(f"\0backy-{name}")
+            pipes = socket.recv_fds(meeting, 1, 2)[1]
+            names.discard(name)
+            if pipes:
+                reading, writing = (
+                    stack.enter_context(os.fdopen(*one)) for one in zip(pipes, ("rb", "wb"), strict=True)
+                )
+                yield Wire(reading, writing)
 
 
 @contextmanager
-def _child(end: End) -> Iterator[subprocess.Popen[bytes]]:
+def _child(end: End, stderr: int | None) -> Iterator[subprocess.Popen[bytes]]:
     try:
-        child = subprocess.Popen(end.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603  # chosen by the operator
+        child = subprocess.Popen(  # noqa: S603  # chosen by the operator
+            end.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
+        )
     except OSError as error:
         raise PeerError(f"{end.command[0]} can not be started: {error.strerror}; install openssh-client") from error
     try:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from backy.api import PAGE_SIZE, ImageReader, chunk_count, identify
+from backy.api import PAGE_SIZE, FramedImageWriter, ImageReader, ImageWriter, chunk_count, identify
 from backy.backup.transfer import Transfer
 from backy.durable import sync_file_system_of, write_file
 from backy.errors import ChunkDamageError, DamageError, PeerError, is_full
-from backy.exchange.offer import ALL, Order
+from backy.exchange.offer import ALL, Order, new
 from backy.exchange.wire import Chunk, Done, Files, Get, Listed, Listing, Want, Wire, crossed, unframed
 from backy.groups.config import name_problem
-from backy.image.chunkmap import LARGEST_MAP, ZERO, ChunkMap
+from backy.image.chunkmap import LARGEST_MAP, ChunkMap
 from backy.image.stored import ChangedImage, StoredImage, attempts
 from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
 from backy.repository import sealed
@@ -40,6 +40,8 @@ from backy.system.progress import Steps, quiet
 log = logging.getLogger(__name__)
 FORGETTING = {"expire", "forget"}
 """The acts by which revisions go because somebody wants them to."""
+MANY = 8
+"""The number of chunks above which more than one connection is of use."""
 LATEST = 9000
 """The year up to which times can be counted on from."""
 FURTHEST = 10_000
@@ -51,12 +53,14 @@ class Arrival:
     """The copy of what the other side has into a repository."""
 
     repository: Repository
-    wires: Sequence[Wire]
+    wires: list[Wire]
     """Connections to the other side; chunks arrive by all of them."""
     listing: Listing
     """What the other side has."""
     place: str
     """What the other side is called in states."""
+    more: Callable[[], Iterable[Wire]] = tuple
+    """Returns further connections, once there is much to copy."""
     order: Order = ALL
     appending: bool = False
     """Whether the other side is not to be believed: its numbers must not shut out those of others."""
@@ -155,12 +159,14 @@ class Arrival:
             older = stack.enter_context(repository.open_image(base, base_map)) if base else None
             arriving = Arriving(chunks, reader, base_map or ChunkMap(0), older, self.wires)
             # the store may have some, for another revision or of an interrupted copy: all of them are read
-            tried = attempts(lambda index: len(arriving.chunk(index)), _new(chunks, base_map))
+            tried = attempts(lambda index: len(arriving.chunk(index)), new(chunks, base_map))
             wanted = [index for index, result in tried if isinstance(result, ChunkDamageError)]
             self._bytes += sum(map(chunks.length, wanted))
+            if len(wanted) > MANY:
+                self.wires.extend(self.more())
             arriving.want(one.id, base_id, wanted)
             live = LiveChunks(records, own, {chunks[index] for index in wanted})
-            writer = stack.enter_context(storage.create(record.id, base_id, record.size, live))
+            arriving.writer = writer = stack.enter_context(storage.create(record.id, base_id, record.size, live))
             with arriving.drained():
                 show = self.steps("copy", record.size)
                 Transfer(arriving, writer, base_map, show, threads_for(storage)).run()
@@ -219,11 +225,6 @@ def _doubt(revision_id: str, content: bytes, size: int) -> State:
     return state
 
 
-def _new(chunks: ChunkMap, base: ChunkMap | None) -> Iterator[int]:
-    """Yield the indexes of the chunks with data that the base has not."""
-    return (index for index in chunks.differing(base or ChunkMap(0)) if chunks[index] != ZERO)
-
-
 class Arriving(ChangedImage):
     """An image of which some chunks are in the own store, and the others arrive from the other side."""
 
@@ -233,20 +234,28 @@ class Arriving(ChangedImage):
         super().__init__(chunks, reader, parent)
         self._base = base
         self._wires = wires
-        self._locks = [threading.Lock() for _ in wires]
-        self._coming: list[deque[int]] = [deque() for _ in wires]
+        self._locks: list[threading.Lock] = []
+        self._coming: list[deque[int]] = []
         """The indexes that are still to come by each wire, in order."""
         self._wire_of: dict[int, int] = {}
         self._early: dict[int, Chunk] = {}
         """What has come before the thread that needs it."""
+        self._unfit: list[int] = []
+        """The index of a chunk that came as it is stored there, and does not have its id."""
+        self._revision_id = ""
+        self.writer: ImageWriter | None = None
+        """What stores the chunks; it may use their frames."""
 
     def want(self, revision_id: str, base_id: str | None, indexes: Sequence[int]) -> None:
         """Ask the other side for chunks, by all wires; the caller reads each of them, ascending."""
+        self._revision_id = revision_id
         for number, wire in enumerate(self._wires):
-            if part := list(indexes[number :: len(self._wires)]):
-                self._coming[number].extend(part)
+            part = list(indexes[number :: len(self._wires)])
+            self._locks.append(threading.Lock())
+            self._coming.append(deque(part))
+            if part:
                 self._wire_of.update(dict.fromkeys(part, number))
-                wire.send(Want(revision_id, base_id, part))
+                wire.send(Want(revision_id, base_id, part, unread=True))
 
     def chunk(self, index: int) -> bytes:
         """Return chunk `index`.
@@ -258,7 +267,15 @@ class Arriving(ChangedImage):
         """
         if index not in self._wire_of:
             return super().chunk(index)
-        return content_of(self._arrived(index), self.chunks, self._base)
+        arrived = self._arrived(index)
+        try:
+            content = content_of(arrived, self.chunks, self._base)
+        except PeerError as error:
+            self._unfit = [index]
+            raise DamageError(str(error)) from error
+        if arrived.pages is None and isinstance(self.writer, FramedImageWriter):
+            self.writer.offer(content, arrived.frame)
+        return content
 
     def _arrived(self, index: int) -> Chunk:
         number = self._wire_of[index]
@@ -284,6 +301,9 @@ class Arriving(ChangedImage):
                 while coming:
                     self._receive(number)
                     self._early.clear()
+            for index in self._unfit:
+                # now the other side reads it, too, and finds the damage, or is no side to believe
+                content_of(self._wires[0].ask(Want(self._revision_id, None, [index]), Chunk), self.chunks)
             raise
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -11,8 +13,21 @@ from datetime import date
 from backy.api import PAGE_SIZE
 from backy.durable import read_file
 from backy.errors import ChunkDamageError, DamageError, PeerError
-from backy.exchange.wire import Chunk, Done, Files, Get, List, Listed, Listing, Question, Want, Wire, crossed, framed
-from backy.image.chunkmap import ZERO
+from backy.exchange.wire import (
+    Chunk,
+    Done,
+    Files,
+    Get,
+    List,
+    Listed,
+    Listing,
+    Question,
+    Want,
+    Wire,
+    crossed,
+    framed,
+)
+from backy.image.chunkmap import ZERO, ChunkMap
 from backy.image.stored import StoredImage
 from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
 from backy.pages import differing_pages
@@ -52,6 +67,11 @@ class Order:
 ALL = Order()
 
 
+def new(chunks: ChunkMap, base: ChunkMap | None) -> Iterator[int]:
+    """Yield the indexes of the chunks with data that the base has not."""
+    return (index for index in chunks.differing(base or ChunkMap(0)) if chunks[index] != ZERO)
+
+
 @dataclass
 class Offer:
     """The revisions of a repository, for one other side."""
@@ -64,18 +84,48 @@ class Offer:
     damaged: list[ChunkDamageError] = field(default_factory=list)
     """Damage that was found while sending."""
 
-    def answer(self, wire: Wire) -> Done:
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads: int | None = None
+        self._shown = "", quiet("", 0)
+        """The revision that is sent, and its progress, by all connections together."""
+
+    def answer(self, first: Wire, *others: Wire) -> Done:
         """Answer questions until the other side is done; return what it said at its end.
+
+        Args:
+            first: The connection by which the other side begins and ends.
+            others: Connections that it may use beside it.
 
         Raises:
             PeerError: the other side asks for what it can not get, or ends too early.
         """
         try:
-            while not isinstance(question := wire.receive(Question), Done):
-                self._answer(wire, question)
+            with ThreadPoolExecutor(len(others) + 1) as pool:
+                # all together hold as much in memory as one alone
+                self._threads = 1 if others else None
+                for wire in others:
+                    pool.submit(self._beside, wire)
+                try:
+                    return self._answered(first)
+                finally:
+                    # one that was never taken over waits for a question still
+                    for wire in others:
+                        wire.end()
         finally:
             self._report()
+
+    def _answered(self, wire: Wire) -> Done:
+        while not isinstance(question := wire.receive(Question), Done):
+            self._answer(wire, question)
         return question
+
+    def _beside(self, wire: Wire) -> None:
+        """Answer questions by one of several connections, and end that however it goes."""
+        try:
+            self._answered(wire)
+        finally:
+            wire.end()
 
     def _answer(self, wire: Wire, question: Question) -> None:
         records = self.repository.records
@@ -92,7 +142,7 @@ class Offer:
             except FileNotFoundError:
                 raise PeerError(f"there is no revision {question.id}, or none {question.base}") from None
             if isinstance(question, Want):
-                self._chunks(wire, revision, base, question.indexes)
+                self._chunks(wire, revision, base, question)
             else:
                 wire.send(self._files(revision, base))
 
@@ -107,22 +157,32 @@ class Offer:
             return Files(b"", b"", b"", b"", str(error))
         return Files(record, sealed.encode(revision.state), attached, framed(crossed(chunks, other)))
 
-    def _chunks(self, wire: Wire, revision: Revision, base: Revision | None, indexes: Sequence[int]) -> None:
+    def _chunks(self, wire: Wire, revision: Revision, base: Revision | None, question: Want) -> None:
+        indexes = question.indexes
         with ExitStack() as stack:
             image = stack.enter_context(self.repository.image(revision))
             other = stack.enter_context(self.repository.image(base)) if base else None
             if [*indexes] != sorted({*indexes}) or max(indexes, default=-1) >= len(image.chunks):
                 raise PeerError(f"these are no chunks of revision {revision.id}")
-            progress = self.steps("copy", sum(map(image.chunks.length, indexes)))
-            for chunk in in_parallel(self._encoder(image, other), indexes):
+            with self._lock:
+                if self._shown[0] != revision.id:
+                    total = sum(
+                        image.chunks.length(index) for index in new(image.chunks, other.chunks if other else None)
+                    )
+                    self._shown = revision.id, self.steps("copy", total)
+                progress = self._shown[1]
+            for chunk in in_parallel(self._encoder(image, other, unread=question.unread), indexes, self._threads):
                 wire.send(chunk)
                 progress(image.chunks.length(chunk.index))
 
-    def _encoder(self, image: StoredImage, base: StoredImage | None) -> Callable[[int], Chunk]:
+    def _encoder(self, image: StoredImage, base: StoredImage | None, *, unread: bool) -> Callable[[int], Chunk]:
         """Return what makes the message with a chunk of `image`."""
 
         def encoded(index: int) -> Chunk:
+            based = base and index < len(base.chunks) and base.chunks[index] != ZERO
             try:
+                if unread and not based and (frame := image.frame(index)):
+                    return Chunk(index, None, frame)
                 content = image.chunk(index)
             except ChunkDamageError as error:
                 self.damaged.append(error)
@@ -130,7 +190,7 @@ class Offer:
             pages, parts = None, [content]
             # a base that is damaged here may be sound there, but what is made of all pages needs none
             with suppress(ChunkDamageError):
-                if base and index < len(base.chunks) and base.chunks[index] != ZERO:
+                if base and based:
                     found = differing_pages(content, base.chunk(index))
                     # what has few pages in common is as long, and takes more work on both sides
                     if len(found) * PAGE_SIZE * 2 <= len(content):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Annotated, Any, TypeVar
 
 import msgspec
@@ -45,6 +46,10 @@ class Hello(Message):
     dry_run: bool = False
     """Whether the side that stores only tells what it would copy."""
     version: int = VERSION
+    session: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{0,32}$")] = ""
+    """Name of a connection that the first one may take over, if this one offers revisions; empty for the first one."""
+    others: Annotated[list[str], msgspec.Meta(max_length=16)] = []
+    """What the first one may find: the names of others."""
 
 
 class Question(Message):
@@ -106,6 +111,8 @@ class Want(Question):
     id: Id
     base: Id | None
     indexes: Annotated[list[Index], msgspec.Meta(max_length=chunk_count(LARGEST_IMAGE))]
+    unread: bool = False
+    """Whether frames as they are stored will do, which the sender has not compared with their ids."""
 
 
 class Chunk(Message):
@@ -167,6 +174,16 @@ class Wire:
         self.bytes = 0
         """How many were sent and received."""
 
+    @property
+    def pipes(self) -> tuple[int, int]:
+        """The descriptors to read from and to write to."""
+        return self._reading.fileno(), self._writing.fileno()
+
+    def end(self) -> None:
+        """Say no more, by which the other side ends."""
+        with suppress(OSError):
+            self._writing.close()
+
     def send(self, message: Message) -> None:
         """Send a message; raises PeerError if nobody receives it."""
         content = msgspec.msgpack.encode(message)
@@ -223,8 +240,8 @@ class Wire:
 
 
 def framed(content: bytes) -> bytes:
-    """Return content as one zstd frame with its length."""
-    return zstandard.compress(content, 1)
+    """Return content as one zstd frame with its length and a checksum, as storages keep them."""
+    return zstandard.ZstdCompressor(1, write_checksum=True).compress(content)
 
 
 def unframed(frame: bytes, longest: int) -> bytes:
@@ -233,7 +250,7 @@ def unframed(frame: bytes, longest: int) -> bytes:
         # before any memory is taken
         if not 0 <= zstandard.frame_content_size(frame) <= longest:
             raise PeerError("the other side sent more than there can be")
-        return zstandard.decompress(frame, longest)
+        return zstandard.ZstdDecompressor().decompress(frame, longest, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise PeerError(f"the other side sent a damaged frame: {error}") from error
 

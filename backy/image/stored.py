@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 
-from backy.api import CHUNK_SIZE, Extent, ImageReader, checked
+from backy.api import CHUNK_SIZE, Extent, FramedImageReader, ImageReader, checked
 from backy.errors import ChunkDamageError, StorageError
 from backy.image.chunkmap import ZERO, ChunkMap
 from backy.system.parallel import Item, Result, in_parallel
@@ -44,6 +44,15 @@ class StoredImage:
             return checked(chunk_id, self.reader.read(index, chunk_id), length)
         except ChunkDamageError as error:
             raise error.at(index * CHUNK_SIZE) from error.__cause__
+
+    def frame(self, index: int) -> bytes | None:
+        """Return the zstd frame in which chunk `index` is stored, compared with nothing; None if it is in none.
+
+        Raises:
+            ChunkDamageError: it is missing.
+        """
+        chunk_id, reader = self.chunks[index], self.reader
+        return reader.frame(index, chunk_id) if chunk_id != ZERO and isinstance(reader, FramedImageReader) else None
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`.

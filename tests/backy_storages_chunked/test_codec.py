@@ -153,3 +153,27 @@ def test_a_frame_that_claims_more_than_a_chunk_is_refused_before_memory_is_taken
     bomb = zstandard.ZstdCompressor().compress(bytes(64 * 2**20))
     with pytest.raises(ValueError, match="impossible length"):
         Codec(1).decompress(bomb)
+
+
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [
+        ({"write_checksum": True}, True),
+        ({"write_checksum": True, "level": 19}, True),
+        ({"write_checksum": False}, False),
+        ({"write_checksum": True, "write_content_size": False}, False),
+        ({"write_checksum": True, "window": 27}, False),
+    ],
+)
+def test_a_frame_of_others_is_stored_if_it_is_like_ours(options: dict[str, int], taken: bool) -> None:
+    """Whoever restores with the program `zstd` takes no larger window for granted."""
+    content, (window, level) = b"content " * 1000, (options.pop("window", 0), options.pop("level", 1))
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, window_log=window, **options)
+    # a frame that is made piece by piece has the window in its header
+    made = zstandard.ZstdCompressor(compression_params=parameters).compressobj(len(content) if not window else -1)
+    frame = made.compress(content) + made.flush()
+    codec = Codec(1)
+    codec.offer(content, frame)
+    assert (codec.compress(content) == frame) is taken
+    assert codec.decompress(codec.compress(content)) == content
+    assert codec.compress(b"content " * 1000) == Codec(1).compress(content)

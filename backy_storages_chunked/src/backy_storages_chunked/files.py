@@ -152,6 +152,11 @@ class ChunkReader:
                 content = apply_delta(self.delta(delta), content)
             return content
 
+    def frame(self, index: int, chunk_id: bytes) -> bytes | None:
+        """Return the file of a full chunk as it is; None for a delta. Raises as `read`."""
+        file = self.locate(chunk_id)
+        return self._files.read(file) if file.base is None else None
+
     def probe(self, index: int, chunk_id: bytes) -> int:
         """Return the total size in bytes of the files of a chunk, without reading them.
 

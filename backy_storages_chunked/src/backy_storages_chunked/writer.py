@@ -85,6 +85,10 @@ class ChunkWriter:
         for descriptor in filter(None, (self._root, self._notes)):
             os.close(descriptor)
 
+    def offer(self, data: bytes, frame: bytes) -> None:
+        """Store this frame if `data` is written next, and in full."""
+        self._codec.offer(data, frame)
+
     def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
         """Store a chunk unless it is stored already; return how many of its bytes differ from the previous chunk."""
         # Two threads may have the same content for different indexes: the first one stores it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,19 @@ def test_what_is_damaged_there_is_told_and_the_rest_is_copied(
     assert done.problems[0].startswith(f"{third.id}: the other side has lost it: ")
     assert [one.trust for one in repository.records.history()] == [Trust.TRUSTED, Trust.TRUSTED, Trust.DISTRUSTED]
     same(origin, target, {first.id, second.id})
+    assert not talk.errors
+
+
+def test_a_chunk_that_is_another_one_there_is_told(origin: Laboratory, talk: Talk, tmp_path: Path) -> None:
+    """Its frame is whole, so that only the id tells."""
+    repository = origin.open()
+    third = repository.records.history()[-1]
+    chunks = repository.records.read_map(third)
+    paths = [next(origin.directory.glob(f"chunks/??/{chunks[index].hex()}.zst")) for index in (1, 2)]
+    shutil.copyfile(paths[1], paths[0])
+    done = pull(tmp_path / "copy", str(origin.directory))
+    assert done.problems[0].startswith(f"{third.id}: the other side has lost it: ")
+    assert repository.records.read(third.id).trust is Trust.DISTRUSTED
     assert not talk.errors
 
 

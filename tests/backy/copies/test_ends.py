@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
+from backy.copies.ends import borrowed, lend
 from backy.errors import ExitCode
+from backy.exchange.wire import NOTHING, Wire
 from backy.repository.running import use_number
-from backy.testing.laboratory import Laboratory
+from backy.testing.laboratory import Laboratory, patterned
 from tests.backy.copies.conftest import BACKY
 from tests.conftest import Result, tree
 from tests.copying import acts, same, sound
@@ -76,6 +82,52 @@ def test_by_a_key_that_may_only_append(origin: Laboratory, command: Callable, ba
     for name in ("..", "vm/..", ".ssh", "vm/data"):
         result = command("-b", origin.directory, "push", f"ssh://writer/{name}")
         assert result.code == ExitCode.FAILED
+
+
+def test_much_is_pushed_by_several_connections(origin: Laboratory, command: Callable, base: Path) -> None:
+    origin.content = b"".join(map(patterned, range(300, 312)))
+    origin.backup()
+    result = command("-b", origin.directory, "push", "ssh://writer/vm")
+    assert (result.code, result.err) == (0, "")
+    same(origin, base / "vm")
+
+
+def test_a_connection_is_lent_to_the_same_user_only() -> None:
+    name, (reading, other), (there, writing) = token_hex(16), os.pipe(), os.pipe()
+    with os.fdopen(reading, "rb") as pipe, os.fdopen(writing, "wb") as second, ExitStack() as stack:
+        lending = threading.Thread(target=lend, args=(name, Wire(pipe, second)))
+        lending.start()
+        found = strangers(name)
+        while found == "refused":  # it has not begun to listen
+            found = strangers(name)
+        assert found == "nothing"
+        (mine,) = borrowed(names := {name}, stack)
+        assert not names
+        mine.send(NOTHING)
+        assert os.read(there, 100)
+        assert lending.is_alive()
+        stack.close()
+        lending.join()
+    for descriptor in (other, there):
+        os.close(descriptor)
+
+
+def strangers(name: str) -> str:
+    """Return what becomes of the attempt of another user."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.setuid(65534)
+            with ExitStack() as stack:
+                names = {name}
+                found = [*borrowed(names, stack)]
+                os.write(writing, b"refused" if names else b"nothing" if not found else b"lent")
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        return answer.read()
 
 
 def test_what_ssh_says_is_shown(origin: Laboratory, command: Callable, base: Path, tmp_path: Path) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 
 import pytest
 
+from backy.config import typed
 from backy.copies.copies import pull, push
+from backy.copies.ends import borrowed
 from backy.errors import BackyError, PeerError, RevisionNotFoundError
 from backy.exchange.offer import Order
+from backy.exchange.wire import Wire
+from backy.repository.config import FORMAT, JobConfig
 from backy.repository.repository import Repository
 from backy.retention.tags import retag
 from backy.testing.laboratory import Laboratory
@@ -136,12 +141,47 @@ def test_a_revision_that_is_not_there_can_not_be_copied(origin: Laboratory, copy
     sound(copy)
 
 
-def test_several_connections_share_the_work(origin: Laboratory, talk: Talk, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["pull", "push"])
+def test_several_connections_share_the_work(
+    origin: Laboratory, talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     talk.sessions = 4
-    pull(tmp_path / "copy", str(origin.directory))
-    same(origin, tmp_path / "copy")
+    monkeypatch.setattr("backy.exchange.arrival.MANY", 0)
+    monkeypatch.setattr("backy.copies.copies.borrowed", waiting)
+    target = tmp_path / "base/vm"
+    target.parent.mkdir()
+    (target.parent / ".backy").touch()
+    pull(target, str(origin.directory)) if way == "pull" else talk.push(origin.directory, target.parent)
+    same(origin, target)
     assert sum(wire.bytes > 3000 for wire in talk.wires) > 1
     assert not talk.errors
+
+
+def waiting(names: set[str], stack: ExitStack) -> Iterator[Wire]:
+    """Yield all connections, the late ones, too."""
+    while names:
+        yield from borrowed(names, stack)
+
+
+def test_connections_that_come_too_late_end_unused(origin: Laboratory, talk: Talk, tmp_path: Path) -> None:
+    """There is too little to copy for them."""
+    talk.sessions = 4
+    target = tmp_path / "base/vm"
+    target.parent.mkdir()
+    (target.parent / ".backy").touch()
+    assert len(talk.push(origin.directory, target.parent).copied) == 3
+    same(origin, target)
+    assert [wire.bytes < 200 for wire in talk.wires] == [False, True, True, True]
+    assert not talk.errors
+
+
+def test_full_chunks_are_stored_as_they_are_there(origin: Laboratory, copy: Path, talk: Talk, tmp_path: Path) -> None:
+    """They are as compressed as there, whatever the level here is."""
+    config = {"format": FORMAT, "storage": {"type": "chunked", "compression": 19}}
+    pull(tmp_path / "copy", str(origin.directory), config=typed(config, JobConfig, "config"))
+    full = [path.relative_to(origin.directory) for path in origin.directory.glob("chunks/??/*.zst")]
+    assert full
+    assert all((tmp_path / "copy" / path).read_bytes() == (origin.directory / path).read_bytes() for path in full)
 
 
 def test_what_another_revision_has_is_not_sent(origin: Laboratory, copy: Path, talk: Talk, tmp_path: Path) -> None:
