@@ -39,8 +39,8 @@ repository
 integrity retention
 restore
 backup
-mount answers conversion making groups scrubbing
-exchange
+answers conversion making groups scrubbing
+exchange mount
 copies
 importing reading
 scheduler/process scheduler/configuration

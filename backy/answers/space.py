@@ -1,7 +1,7 @@
 """How much space a repository takes on the disk, and how much of that only as the base of differences."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from backy.api import Held
@@ -16,7 +16,7 @@ from backy.repository.revision import Revision
 def occupied(directory: Path) -> int:
     """Return the bytes that all files below `directory` take on the disk. Blocks that raw images share count once."""
     size = 0
-    shared: list[tuple[int, int]] = []
+    shared: set[tuple[int, int]] = set()
     for folder, _, names, descriptor in os.fwalk(directory):
         for name in names:
             try:
@@ -26,12 +26,16 @@ def occupied(directory: Path) -> int:
             try:
                 # Only raw images share blocks, and their names are ids. `du` would count each of them in full.
                 if folder == os.fspath(directory) and "." not in name and found.st_blocks:
-                    shared = list(_joined(sorted([*shared, *_blocks(directory / name)])))
+                    shared.update([*_blocks(directory / name)])
                     continue
             except (OSError, ValueError):
                 pass  # this file system does not tell, and so it shares no blocks either
             size += found.st_blocks * 512
-    return size + sum(end - start for start, end in shared)
+    counted = 0
+    for start, end in sorted(shared):
+        size += max(end - max(start, counted), 0)
+        counted = max(counted, end)
+    return size
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, int]]:
@@ -39,17 +43,6 @@ def _blocks(path: Path) -> Iterator[tuple[int, int]]:
     with closed_at_end(open_regular(path)) as descriptor:
         for extent in mapped(descriptor):
             yield extent.physical, extent.physical + extent.length
-
-
-def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Join ranges, given ascending, that touch or overlap."""
-    first = last = 0
-    for start, end in ranges:
-        if start > last:
-            yield first, last
-            first = start
-        last = max(last, end)
-    yield first, last
 
 
 def held_by(repository: Repository, revisions: Sequence[Revision]) -> Held:

@@ -15,7 +15,6 @@ from backy.errors import BackyError, RepositoryError, RevisionNotFoundError
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
     from backy.groups.group import Group
-    from backy.mount.tree import Forest, Tree
     from backy.repository.repository import Repository
 
 log = logging.getLogger(__name__)
@@ -33,16 +32,6 @@ def found_in(directory: Path) -> Repository | Group:
     from backy.groups.group import opened
 
     return opened(directory) or repository_of(directory)
-
-
-def tree_of(directory: Path) -> Tree | Forest:
-    """Return what a mount shows of a repository, or of all disks of a machine; raises as `Repository.open`."""
-    from backy.groups.group import opened
-    from backy.mount.tree import Forest, Tree
-
-    if (group := opened(directory)) is None:
-        return Tree(repository_of(directory))
-    return Forest({name: group.directory / name for name in group.names()}, tree_of)
 
 
 def each_disk(command: Callable[..., None]) -> Callable[..., None]:

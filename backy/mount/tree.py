@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from backy.api import ID_PATTERN
 from backy.errors import BackyError, DamageError
+from backy.groups.group import opened
 from backy.mount.active import REPOSITORY
 from backy.mount.open_images import ImageFile
 from backy.repository.config import CONFIG
@@ -149,9 +150,8 @@ class Single:
 class Forest:
     """Several repositories, each in a folder of its own. A repository that does not exist yet has no folder."""
 
-    def __init__(self, directories: Mapping[str, Path], tree_of: Callable[[Path], Tree | Forest]) -> None:
+    def __init__(self, directories: Mapping[str, Path]) -> None:
         self._directories = directories
-        self._tree_of = tree_of
         self._trees: dict[str, Tree | Forest] = {}
 
     def find(self, path: list[str]) -> Entry | None:
@@ -169,11 +169,19 @@ class Forest:
             return None
         try:
             if name not in self._trees:
-                self._trees[name] = self._tree_of(directory)
+                self._trees[name] = tree_of(directory)
         except BackyError as error:
             log.warning("%s is not shown: %s", name, error)
             return None
         return self._trees[name]
+
+
+def tree_of(directory: Path) -> Tree | Forest:
+    """Return what a mount shows of a repository, or of all disks of a machine; raises as `Repository.open`."""
+    group = opened(directory)
+    if group is None:
+        return Tree(Repository.open(directory))
+    return Forest({name: group.directory / name for name in group.names()})
 
 
 Names = Tree | Forest | Single

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from backy.cli.disks import repository_of, tree_of
+from backy.cli.disks import repository_of
 from backy.cli.options import cache_option, configuration_of, revision_option
 from backy.cli.output import answer, discard, echoing
 
@@ -28,9 +28,8 @@ def mount(directory: Path, configuration: Path | None, foreground: bool, cache: 
     file named by '--logfile'.
     """
     from backy.mount.serve import serve
-    from backy.mount.tree import Forest, Tree
+    from backy.mount.tree import Forest, tree_of
 
-    tree: Tree | Forest
     if configuration is None:
         tree = tree_of(directory)
     else:
@@ -38,7 +37,7 @@ def mount(directory: Path, configuration: Path | None, foreground: bool, cache: 
         from backy.scheduler.configuration.configuration import load
 
         # By the names of jobs: a repository that does not exist yet appears after its first backup.
-        tree = Forest({job.directory.name: job.directory for job in load(configuration).jobs.values()}, tree_of)
+        tree = Forest({job.directory.name: job.directory for job in load(configuration).jobs.values()})
     if not foreground:
         # libfuse detaches the descriptors that it knows of, and whoever reads a pipe from here waits for all.
         discard()

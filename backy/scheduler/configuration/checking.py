@@ -15,9 +15,9 @@ from backy.making.making import try_storage
 from backy.plugins.discovery import Kind, Plugin
 from backy.plugins.events import Events
 from backy.plugins.loading import chosen, invoke, managed
-from backy.scheduler.configuration.configuration import Configuration, JobEntry, Reading, Written
+from backy.scheduler.configuration.configuration import Configuration, Global, JobEntry, Reading, Written
 from backy.scheduler.configuration.document import ConfigurationError, Problem
-from backy.scheduler.configuration.location import global_name
+from backy.scheduler.configuration.location import global_name, listener
 
 
 def check(path: Path) -> tuple[Configuration, list[str]]:
@@ -79,7 +79,7 @@ def _surroundings(found: Reading, unknown: list[str]) -> Iterator[Problem]:
         ("status-file", _folder_of(settings.status_file)),
         ("metrics-file", _folder_of(settings.metrics_file)),
         ("backup-completed-callback", _program(settings.backup_completed_callback)),
-        ("telnet-addrs", _addresses(found, section)),
+        ("telnet-addrs", _addresses(found.configuration)),
     ):
         key = f"{section}.{name}"
         # What is wrong is not in the settings, which have a default in its place.
@@ -119,24 +119,18 @@ def _storage(job: JobEntry, folder: Path, unknown: list[str]) -> Iterator[str]:
         pass  # told of the section itself
 
 
-def _addresses(found: Reading, section: str) -> Iterator[str]:
+def _addresses(configuration: Configuration) -> Iterator[str]:
     """Yield which addresses of the console are none of this machine."""
-    content = found.document.content
-    settings = content.get(section) if isinstance(content, dict) else None
     # Not the default: whether a machine has IPv6 is no mistake of the file.
-    is_written = isinstance(settings, dict) and "telnet-addrs" in settings
-    for address in found.configuration.telnet_addresses if is_written else ():
+    is_default = configuration.settings.telnet_addrs == Global().telnet_addrs
+    for address in () if is_default else configuration.telnet_addresses:
         try:
-            family, kind, protocol, _, (host, _, *rest) = socket.getaddrinfo(
-                address, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
-            )[0]
-            with socket.socket(family, kind, protocol) as probe:
-                # Any free port: the right one is that of the running scheduler.
-                probe.bind((host, 0, *rest))
+            # Any free port: the right one is that of the running scheduler.
+            listener(address, 0).close()
         except socket.gaierror:
             yield f"'{address}' is no IP address"
         except OSError as error:
-            yield f"the console can not listen at {address}: {error.strerror}"
+            yield f"the console can not listen at {address}: {os.strerror(error.errno or 0)}"
 
 
 def _same_sources(found: Reading) -> Iterator[Problem]:

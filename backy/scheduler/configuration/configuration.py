@@ -113,8 +113,7 @@ class JobKeys(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     verifier: config.VerifierSections | None = None
     expire: bool | None = None
     time_limit: Duration | None = None
-    standstill: Duration | msgspec.UnsetType | None = msgspec.UNSET
-    """None switches it off, which is not the same as a key that is not there."""
+    standstill: Duration | None = None
     max_size: Size | None = None
     reserve: Size | None = None
     quarantine: config.Quarantine | None = None
@@ -287,10 +286,9 @@ class Reading:
             self.document.keys(value["keep"], self._tags[value["schedule"]], (*key, "keep"))
         if entry is None or schedule is None:
             return
-        own = msgspec.structs.asdict(entry).items()
-        # A key that is not there is as in `global`. So is null, but for the standstill that it switches off.
-        given = {name: one for name, one in own if one is not (msgspec.UNSET if name == "standstill" else None)}
-        merged = msgspec.structs.asdict(settings) | given
+        own = msgspec.structs.asdict(entry)
+        # A key that is not there is as in `global`, and so is null.
+        merged = msgspec.structs.asdict(settings) | {name: one for name, one in own.items() if one is not None}
         tags = {tag: msgspec.structs.replace(one, keep=entry.keep.get(tag, one.keep)) for tag, one in schedule.items()}
         content = {**merged, "format": FORMAT, "schedule": tags, "hooks": self._hooks or None}
         kind = GroupConfig if entry.disks else config.JobConfig

@@ -1,10 +1,14 @@
-"""Where the scheduler has its files, which other commands need to know without reading all of its configuration."""
+"""Where the scheduler has its files, which commands need to know without all of its configuration, and listens."""
 
+import socket
 from pathlib import Path
 
 import msgspec
 
 from backy.scheduler.configuration.document import ConfigurationError, Document
+
+RECEIVE_BUFFER = 16 * 1024
+"""Bytes that the system buffers for a connection. They are processed in one piece, which must not take long."""
 
 STATUS = "status"
 """Name of the status file in the base directory."""
@@ -48,3 +52,14 @@ def load_location(path: Path) -> Location:
 def global_name(content: object) -> str:
     """Return the name by which a document has the section `global`."""
     return "config" if isinstance(content, dict) and "config" in content else "global"
+
+
+def listener(address: str, port: int) -> socket.socket:
+    """Open a socket that listens at an IP address of this machine. Raises OSError, gaierror for another text."""
+    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
+    family, _, _, _, where = found[0]
+    # One of IPv6 is for IPv6 alone, or `::` would take the port of 0.0.0.0 as well.
+    opened = socket.create_server(where, family=family)
+    # Connections inherit the size of the buffer.
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    return opened

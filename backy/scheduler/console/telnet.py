@@ -7,7 +7,6 @@ silence, for the time to receive an answer, and for the number of clients.
 import asyncio
 import logging
 import re
-import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from telnetlib3.stream_writer import TelnetWriter
 
 from backy.errors import BackyError
 from backy.plugins.discovery import CORE_DISTRIBUTION
+from backy.scheduler.configuration.location import listener
 from backy.terminal.plain import printable
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,6 @@ MOST_CLIENTS = 100
 LONGEST_LINE = 4096
 MOST_UNANSWERED = 64 * 1024
 """Bytes that a client may send before a line of it is answered, including those of the protocol."""
-
-RECEIVE_BUFFER = 16 * 1024
-"""Bytes that the system buffers for a connection. They are processed in one piece, which must not take long."""
 
 SILENCE = timedelta(minutes=10)
 """Longest time without a line from a client."""
@@ -63,7 +60,7 @@ class Console:
         listening, problems = [], []
         for address in addresses:
             try:
-                opened = _listening(address, port)
+                opened = listener(address, port)
             except OSError as error:
                 # Backups must go on if a port is taken, and the other addresses must work.
                 problems.append(f"the console can not listen at {address} port {port}: {error.strerror}")
@@ -218,14 +215,3 @@ class Connection(BaseServer):
 
 _HTTP = re.compile(r"\bHTTP/\d")
 _END_OF_LINE = re.compile(rb"\r\n|\r\0|\n|\r")
-
-
-def _listening(address: str, port: int) -> socket.socket:
-    """Open a listening socket."""
-    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
-    family, _, _, _, where = found[0]
-    # One of IPv6 is for IPv6 alone, or `::` would take the port of 0.0.0.0 as well.
-    opened = socket.create_server(where, family=family)
-    # Connections inherit the size of the buffer.
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    return opened

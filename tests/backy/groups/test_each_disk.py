@@ -8,12 +8,12 @@ from datetime import timedelta
 
 import pytest
 
-from backy.cli.disks import tree_of
 from backy.groups.acts import backup
 from backy.groups.forget import due
 from backy.groups.group import Group
 from backy.mount.active import mounted_path
 from backy.mount.open_images import ImageFile
+from backy.mount.tree import tree_of
 from backy.repository.records import Records
 from backy.testing.clock import Clock
 from tests.revisions import variant

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from backy.cli.disks import tree_of
 from backy.errors import BackyError, DamageError, RepositoryError, SourceError, UnreadError
 from backy.groups.acts import backup, purge_all
 from backy.groups.forget import forget, undelete
 from backy.groups.group import Group, opened
+from backy.mount.tree import tree_of
 from backy.repository.records import Records
 from backy.repository.running import running_path
 from backy.repository.sealed import encode

@@ -9,7 +9,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backy.backup.backup import Backup
-from backy.cli.disks import tree_of
 from backy.mount.open_images import ImageFile
 from backy.mount.tree import Entry, Folder, Forest, Link, Tree, tag_folder
 from backy.repository.repository import Repository
@@ -172,7 +171,7 @@ def test_a_tag_that_is_too_long_for_a_name_has_no_folder(tree: Tree, repository:
 
 def test_several_repositories_have_a_folder_each(repository: Repository, tmp_path: Path) -> None:
     revision = Backup(repository, ("daily",)).run()
-    forest = Forest({"vm": repository.directory, "new": tmp_path / "new"}, tree_of)
+    forest = Forest({"vm": repository.directory, "new": tmp_path / "new"})
 
     assert names(forest) == ["vm"]
     assert forest.find(["vm", "last"]) == Link(revision.id)
@@ -186,7 +185,7 @@ def test_several_repositories_have_a_folder_each(repository: Repository, tmp_pat
 def test_a_repository_appears_with_its_job_s_first_backup_and_vanishes_with_its_folder(
     repository: Repository, tmp_path: Path
 ) -> None:
-    forest = Forest({"vm": tmp_path / "later"}, tree_of)
+    forest = Forest({"vm": tmp_path / "later"})
     assert names(forest) == []
     repository.directory.rename(tmp_path / "later")
     assert names(forest) == ["vm"]
@@ -201,5 +200,5 @@ def test_a_repository_that_can_not_be_read_is_told(repository: Repository, caplo
     config.chmod(0o600)
     config.write_text("format: 99")
 
-    assert names(Forest({"vm": repository.directory}, tree_of)) == []
+    assert names(Forest({"vm": repository.directory})) == []
     assert "vm is not shown: " in caplog.text

@@ -139,7 +139,7 @@ def test_durations_are_text_or_seconds(read, text: str, seconds: int) -> None:
         ("{standstill: null}", "", None),
         ("{standstill: 0}", "    standstill: 3h\n", 3),
         ("{}", "    standstill: 0\n", None),
-        ("{}", "    standstill: null\n", None),
+        ("{}", "    standstill: null\n", 1),
     ],
 )
 def test_standstill_has_a_limit_that_can_be_taken_away(read, general: str, own: str, hours: int | None) -> None:
