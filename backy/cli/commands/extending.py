@@ -86,21 +86,15 @@ def show(name: str) -> None:
 @plugins.command("new")
 @click.argument("kind", metavar="KIND", type=click.Choice([kind.word for kind in Kind]))
 @click.argument("name")
-@click.option(
-    "--into",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
-    default=Path(),
-    help="Folder to make the package in; the current one by default.",
-)
-def new(kind: str, name: str, into: Path) -> None:
-    """Write a small package for a plugin NAME. It works and its tests pass; change it as you need.
+def new(kind: str, name: str) -> None:
+    """Write a small package for a plugin NAME into the current folder. Its tests pass; change it as you need.
 
     KIND is source, storage, verifier, moment, hook or command. NAME is what users write for it: the type, as in 'backy
     init NAME SOURCE' or in 'verifier: NAME' of a configuration, or the command. Messages name a hook by it.
     """
     from backy.testing.skeleton.packages import begin
 
-    folder = begin(next(one for one in Kind if one.word == kind), name, into)
+    folder = begin(next(one for one in Kind if one.word == kind), name, Path())
     answer({"folder": str(folder)}, f"Made {folder}; next: pip install -e '{folder}[test]' && pytest {folder}")
 
 

@@ -21,9 +21,14 @@ PLACEHOLDERS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["", "Tape", "tape_robot", "-tape", "tape-", "ta--pe", "../tape", "7", "tape robot"])
 def test_a_name_that_can_be_none_is_refused(backy, tmp_path: Path, name: str) -> None:
-    refused = backy("plugins", "new", "source", "--into", tmp_path, "--", name)
+    refused = backy("plugins", "new", "source", "--", name)
 
     assert refused.code == 1
     assert refused.err == (
@@ -33,7 +38,7 @@ def test_a_name_that_can_be_none_is_refused(backy, tmp_path: Path, name: str) ->
 
 
 def test_a_name_that_is_taken_is_refused(backy, tmp_path: Path) -> None:
-    refused = backy("plugins", "new", "source", "file", "--into", tmp_path)
+    refused = backy("plugins", "new", "source", "file")
 
     assert refused.code == 1
     assert refused.err.startswith("Error: there is a source 'file' already, in backy-sources-file 3.")
@@ -41,17 +46,17 @@ def test_a_name_that_is_taken_is_refused(backy, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_there_is_left_as_it_is(backy, tmp_path: Path, tree) -> None:
-    assert backy("plugins", "new", "source", "tape", "--into", tmp_path).code == 0
+    assert backy("plugins", "new", "source", "tape").code == 0
     before = tree(tmp_path)
-    refused = backy("plugins", "new", "source", "tape", "--into", tmp_path)
+    refused = backy("plugins", "new", "source", "tape")
 
-    assert refused.err == f"Error: {tmp_path}/backy_sources_tape is there already and left as it is\n"
+    assert refused.err == "Error: backy_sources_tape is there already and left as it is\n"
     assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_placeholder_is_left(backy, tmp_path: Path, kind: str) -> None:
-    assert backy("plugins", "new", kind, "tape-robot", "--into", tmp_path).code == 0
+    assert backy("plugins", "new", kind, "tape-robot").code == 0
     for path in tmp_path.rglob("*"):
         text = str(path.relative_to(tmp_path)) + (path.read_text() if path.is_file() else "")
         assert not [word for word in PLACEHOLDERS if re.search(rf"\b\w*{word}", text)]
@@ -59,7 +64,7 @@ def test_no_placeholder_is_left(backy, tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_package_names_its_kind_and_what_it_imports(backy, tmp_path: Path, kind: str) -> None:
-    assert backy("plugins", "new", kind, "tape-robot", "--into", tmp_path).code == 0
+    assert backy("plugins", "new", kind, "tape-robot").code == 0
     package = f"backy_{kind}s_tape_robot"
     project = tomllib.loads((tmp_path / package / "pyproject.toml").read_text())["project"]
     modules = (tmp_path / package / "src" / package).glob("*.py")
