@@ -16,7 +16,7 @@ from backy.plugins.events import HEEDLESS
 from backy.scheduler.configuration.configuration import JobEntry
 from backy.scheduler.jobs.agenda import Outcome, Result
 from backy.scheduler.process import children
-from backy.scheduler.process.children import StandstillError, TimeLimitError, aside
+from backy.scheduler.process.children import EndedError, aside
 from backy.text.phrases import size
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class Runner:
         try:
             _, printed = await children.output_of(status, limit=CALLBACK_LIMIT)
             code = await children.run(command, logfile, limit=CALLBACK_LIMIT, given=printed)
-        except TimeLimitError as error:
+        except EndedError as error:
             return f"it {error}"
         except OSError as error:
             return error.strerror or str(error)
@@ -138,10 +138,8 @@ class Runner:
         line = [*self.backy, "-b", str(job.directory), "-l", str(logfile), command, *words]
         try:
             code = await children.run(line, logfile, limit=job.time_limit, standstill=standstill, given=given)
-        except TimeLimitError as error:
+        except EndedError as error:
             raise _CommandError(f"the {command} {error}") from None
-        except StandstillError:
-            raise _CommandError(f"nothing was read or stored for {standstill}, so the {command} was ended") from None
         if code != ExitCode.DONE:
             raise _CommandError(await _cause(job, code), code)
 

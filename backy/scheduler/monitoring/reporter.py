@@ -141,7 +141,7 @@ class Reporter:
                 command = [*self.backy, "plugins", "--check", "--json"]
                 _, printed = await children.output_of(command, limit=PLUGINS_LIMIT)
                 listed = msgspec.json.decode(printed, type=dict[str, list[dict[str, str | None]]])["plugins"]
-            except (OSError, children.TimeLimitError, msgspec.DecodeError, KeyError) as error:
+            except (OSError, children.EndedError, msgspec.DecodeError, KeyError) as error:
                 log.warning("nobody knows which plugins are broken, by 'backy plugins --check': %s", error)
             else:
                 self.broken_plugins = tuple(

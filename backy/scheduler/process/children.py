@@ -80,15 +80,8 @@ async def happened(event: asyncio.Event, within: timedelta) -> bool:
         return False
 
 
-class TimeLimitError(BackyError):
-    """A child exceeded its time limit and was ended."""
-
-    def __init__(self, limit: timedelta | None) -> None:
-        super().__init__(f"took longer than {limit} and was ended")
-
-
-class StandstillError(Exception):
-    """A child did nothing for too long and was ended."""
+class EndedError(BackyError):
+    """A child exceeded its time limit, or did nothing for too long, and was ended."""
 
 
 async def run(
@@ -111,8 +104,7 @@ async def run(
         standstill: Time without any progress after which the command is ended, or None.
 
     Raises:
-        StandstillError: the command did nothing for `standstill`.
-        TimeLimitError: the command took longer than `limit`.
+        EndedError: the command took longer than `limit`, or did nothing for `standstill`.
         OSError: the command can not be started, or the logfile can not be opened.
     """
     # Opened again for each command, as it may have been rotated.
@@ -182,7 +174,8 @@ async def _end(
         await _terminate(process)
         if isinstance(error, asyncio.CancelledError):
             raise
-        raise TimeLimitError(limit) if whole.expired() else StandstillError from None
+        why = f"took longer than {limit}" if whole.expired() else f"read or stored nothing for {standstill}"
+        raise EndedError(f"{why} and was ended") from None
     finally:
         if standstill:
             loop.remove_reader(heartbeat)

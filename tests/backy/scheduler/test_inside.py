@@ -172,9 +172,7 @@ def test_a_source_that_hangs_holds_up_nobody_for_good(scheduler, inside) -> None
         await until(lambda: daemon.ledger.jobs["vm1"].task)
         daemon.trigger(["vm2"])
         await until(lambda: daemon.ledger.jobs["vm1"].known.error)
-        assert (
-            daemon.ledger.jobs["vm1"].known.error == "nothing was read or stored for 0:00:01, so the backup was ended"
-        )
+        assert daemon.ledger.jobs["vm1"].known.error == "the backup read or stored nothing for 0:00:01 and was ended"
         await until(lambda: daemon.ledger.jobs["vm2"].summary and daemon.ledger.jobs["vm2"].summary.revisions)
 
     inside(scenario, program)
@@ -211,7 +209,7 @@ def test_a_source_that_is_unfit_when_it_is_made_harms_neither_the_scheduler_nor_
         assert (await run(daemon, "vm2")).known.error == f"exit code 7; {scheduler.base}/vm2/backy.log may tell more"
         assert (await run(daemon, "vm3")).known.error is None
         await until(lambda: jobs["vm1"].known.error)
-        assert jobs["vm1"].known.error == "nothing was read or stored for 0:00:02, so the backup was ended"
+        assert jobs["vm1"].known.error == "the backup read or stored nothing for 0:00:02 and was ended"
         assert not [thread for thread in threading.enumerate() if thread not in before and not idle(thread)]
         assert not scheduler.children()
 

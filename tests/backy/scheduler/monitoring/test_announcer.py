@@ -108,7 +108,7 @@ def test_hook_backy_job_finished_is_told_of_every_cause(scheduler, told: Callabl
         "unknown": "no source 'nonsense'",
         "conflict": "claimed by one 1.0 and two 1.0",
         "signal": "ended by signal 11",
-        "standstill": "nothing was read or stored for 0:00:05, so the backup was ended",
+        "standstill": "the backup read or stored nothing for 0:00:05 and was ended",
         "full": "No space left on device",
     }.items():
         assert text in found[name][1]
