@@ -143,9 +143,9 @@ def findings(
         witnessed: The last lines that witnesses saw of this journal.
         history: What the lines tell, if it is known.
     """
-    if not lines:
-        return ["there is no journal"]
     history = history or replay(lines)
+    if not history.length:
+        return ["there is no journal"]
     return [
         *history.problems,
         *contradictions(history, found),

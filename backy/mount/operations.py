@@ -8,8 +8,7 @@ import itertools
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +52,17 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
         """The open files, which the kernel knows by numbers."""
+        self._held: Handle | None = None
         self._data: dict[str, int] = {}
 
-    @contextmanager
-    def held(self, file: ImageFile) -> Iterator[None]:
+    def hold(self, file: ImageFile) -> None:
         """Keep an image open, so that it can still be opened and read after its revision was removed.
 
         Raises:
             BackyError: the map is damaged, or the storage can not be opened.
         """
-        handle = self._images.open(file)
-        self._blocks(handle.file)
-        yield
+        self._held = self._images.open(file)
+        self._blocks(file)
 
     def init_with_config(self, connection: Any, config: Any) -> None:  # noqa: ANN401  # structures of ctypes
         """Tell that the mount is there."""

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,24 +63,25 @@ def serve(
     except (OSError, AttributeError) as error:
         raise BackyError(f"there is no libfuse 3: {error}; Debian has it in the package 'fuse3'") from error
     operations = Operations(tree, ChunkCache(cache), mountpoint, began)
+    if isinstance(tree, Single):
+        operations.hold(tree.file)
     if not foreground:
         _log_to_system()
     # libfuse ends the mount on SIGTERM only if nobody else handles it.
     handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        with operations.held(tree.file) if isinstance(tree, Single) else nullcontext():
-            FileSystem(
-                operations,
-                str(mountpoint),
-                foreground=foreground,
-                ro=True,
-                fsname=SUBTYPE,
-                subtype=SUBTYPE,
-                default_permissions=True,
-                # Images never change, so the kernel may keep their pages from one open to the next.
-                kernel_cache=True,
-                **OPTIONS,
-            )
+        FileSystem(
+            operations,
+            str(mountpoint),
+            foreground=foreground,
+            ro=True,
+            fsname=SUBTYPE,
+            subtype=SUBTYPE,
+            default_permissions=True,
+            # Images never change, so the kernel may keep their pages from one open to the next.
+            kernel_cache=True,
+            **OPTIONS,
+        )
     except RuntimeError as error:
         if error.args == (_ENDED_BY_SIGNAL,):
             return

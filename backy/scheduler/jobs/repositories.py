@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 import shortuuid
 
-from backy.answers.replay import History, contradictions, findings, replay
+from backy.answers.replay import History, findings, replay
 from backy.config import typed
 from backy.errors import BackyError, ConfigError, RepositoryError
 from backy.groups.config import DISKS, GroupConfig, load_group, with_disks
@@ -290,11 +290,8 @@ def _audit(directory: Path, earlier: Audited) -> Audited:
     if witness and history.adopted and history.adoption != witness.adoption:
         log.warning("%s: what was there was adopted, in line %d of the journal", directory, history.adopted)
         witness = None
-    if known:
-        # what was seen last is the end of what is known
-        told = [*history.problems, *contradictions(history, found)]
-    else:
-        told = findings(lines, found, [witness] if witness else [], history)
+    # what was seen last is the end of what is known
+    told = findings(lines, found, [witness] if witness and not known else [], history)
     # a disk that does not answer is no tampering; what else is wrong is told all the same, of the same revision, too
     unread = tuple(f"{revision_id}." for revision_id, fact in found.items() if fact.unread)
     problems = tuple(problem for problem in told if not (problem.startswith(unread) and UNREAD in problem))

@@ -102,14 +102,14 @@ def test_a_held_image_can_be_opened_when_its_revision_is_removed(
     operations = Operations(Single(ImageFile(repository, revision)), cache, image.parent / "mountpoint")
     operations.init_with_config(None, None)
     before = operations.getattr(f"/{revision.id}")
-    with operations.held(ImageFile(repository, revision)):
-        repository.remove(revision.id)
-        handle = operations.open(f"/{revision.id}", os.O_RDONLY)
-        assert operations.read(f"/{revision.id}", 2**30, 0, handle) == image.read_bytes()
-        assert operations.getattr(f"/{revision.id}") == before
-        assert operations.readdir("/", 0) == [".", "..", revision.id]
-        assert refused(lambda: operations.getattr("/last")) == errno.ENOENT
-        operations.release(f"/{revision.id}", handle)
+    operations.hold(ImageFile(repository, revision))
+    repository.remove(revision.id)
+    handle = operations.open(f"/{revision.id}", os.O_RDONLY)
+    assert operations.read(f"/{revision.id}", 2**30, 0, handle) == image.read_bytes()
+    assert operations.getattr(f"/{revision.id}") == before
+    assert operations.readdir("/", 0) == [".", "..", revision.id]
+    assert refused(lambda: operations.getattr("/last")) == errno.ENOENT
+    operations.release(f"/{revision.id}", handle)
 
 
 def test_a_damaged_map_is_told_when_a_file_is_opened(
