@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections import UserDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,49 +88,18 @@ def changing() -> None:
 
 
 class MemoryBlobs(UserDict[str, bytes]):
-    """What a storage keeps elsewhere, such as the objects of a bucket, by name. A change can fail, or do something.
+    """What a storage keeps elsewhere, such as the objects of a bucket, by name. A recording can let a change fail.
 
     A change is an object that is put, replaced or deleted. Who changes it, such as a server for tests, must let an
     OSError reach the storage as a failure.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.changes = 0
-        """Number of changes that were begun; may be set."""
-        self._at: dict[tuple[int, bool], Callable[[], object]] = {}
-
-    def at(self, change: int, act: Callable[[], object], *, after: bool = False) -> None:
-        """Call `act` right before or after a change, counted from now, 1 the next one. What it raises is a failure."""
-        self._at[self.changes + change, after] = act
-
-    def fail(self, change: int, number: int = errno.EIO) -> None:
-        """Let a change fail with an error number, counted from now, 1 the next one."""
-
-        def failing() -> None:
-            raise OSError(number, os.strerror(number))
-
-        self.at(change, failing)
-
-    def calm(self) -> None:
-        """Let nothing happen at changes to come."""
-        self._at.clear()
-
     def __setitem__(self, name: str, content: bytes) -> None:
         """Put an object."""
-        with self._change():
-            super().__setitem__(name, content)
+        changing()
+        super().__setitem__(name, content)
 
     def __delitem__(self, name: str) -> None:
         """Delete an object."""
-        with self._change():
-            super().__delitem__(name)
-
-    @contextmanager
-    def _change(self) -> Iterator[None]:
         changing()
-        self.changes += 1
-        number = self.changes
-        self._at.get((number, False), lambda: None)()
-        yield
-        self._at.get((number, True), lambda: None)()
+        super().__delitem__(name)

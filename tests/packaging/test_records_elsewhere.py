@@ -17,7 +17,7 @@ def test_a_storage_behind_a_server_of_objects(
     environment: Callable, wheels: dict[str, Path], rounds: Callable[[int, int], int], tmp_path: Path
 ) -> None:
     ours = [wheels[name] for name in ("backy_sources_file", "backy_storages_chunked")]
-    made = environment(*ours, "hatchling>=1.21", "pytest>=8.2")
+    made = environment(*ours, "hatchling>=1.21", "pytest>=8.2", "pytest-timeout>=2.3")
     made.pip("install", "--quiet", "--no-compile", "--no-build-isolation", PACKAGE)
 
     # 0 stands for every step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -134,24 +133,6 @@ def test_any_change_of_a_bucket_may_fail(laboratory, action: str) -> None:
     calls = made.record(lambda: ACTIONS[action](made)).calls
     assert calls.count("put") >= abs(len(made.blobs) - before)
     assert failing_calls(laboratory(Bucket), action, 6, lasting=False)
-
-
-def test_a_change_can_fail_or_do_something() -> None:
-    blobs, done = MemoryBlobs(), []
-    blobs["a"] = b"1"
-    blobs.fail(2, errno.ENOSPC)
-    blobs["b"] = b"2"
-    with pytest.raises(OSError, match="No space left"):
-        blobs["b"] = b"3"
-    assert blobs == {"a": b"1", "b": b"2"}
-    blobs.at(1, lambda: done.append(dict(blobs)))
-    blobs.at(1, lambda: done.append(dict(blobs)), after=True)
-    del blobs["a"]
-    assert done == [{"a": b"1", "b": b"2"}, {"b": b"2"}]
-    assert blobs.changes == 4
-    blobs.fail(1)
-    blobs.calm()
-    assert blobs.pop("b") == b"2"
 
 
 def test_what_was_not_sent_before_the_record_is_lost(laboratory) -> None:

@@ -1,20 +1,59 @@
-"""A server of objects on loopback, whose changes can fail, or kill its client: see `MemoryBlobs`."""
+"""A server of objects on loopback, whose changes can fail, or kill its client: see `Blobs`."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 
 from backy.testing.memory import MemoryBlobs
 
 
+class Blobs(MemoryBlobs):
+    """Objects of which a change can fail, or do something; changes are counted from now, 1 the next one."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self.acts: dict[tuple[int, bool], Callable[[], object]] = {}
+        super().__init__()
+
+    def at(self, change: int, act: Callable[[], object], *, after: bool = False) -> None:
+        """Call `act` right before or after a change."""
+        self.acts[self.changes + change, after] = act
+
+    def fail(self, change: int) -> None:
+        def failing() -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.at(change, failing)
+
+    def __setitem__(self, name: str, content: bytes) -> None:
+        with self.acting():
+            super().__setitem__(name, content)
+
+    def __delitem__(self, name: str) -> None:
+        with self.acting():
+            super().__delitem__(name)
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        self.changes += 1
+        number = self.changes
+        self.acts.get((number, False), lambda: None)()
+        yield
+        self.acts.get((number, True), lambda: None)()
+
+
 class ObjectServer:
     """Objects in memory, by name; `blobs` can be changed at any time."""
 
     def __init__(self) -> None:
-        self.blobs = MemoryBlobs()
+        self.blobs = Blobs()
         self.lock = Lock()
         server = self
 

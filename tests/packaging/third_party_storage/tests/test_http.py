@@ -185,7 +185,7 @@ def test_a_server_that_fails_loses_nothing(machine: Machine) -> None:
         before = machine.ids()
         machine.server.blobs.fail(number)
         codes.append(machine.start("backup", "daily").wait()[0])
-        machine.server.blobs.calm()
+        machine.server.blobs.acts.clear()
         for new in machine.ids() - before:
             machine.content[new] = machine.image.read_bytes()
     # A chunk that can not be stored fails the backup; a record is published by the next command.
@@ -277,7 +277,7 @@ class Steps:
     def put_back(self) -> None:
         shutil.rmtree(self.machine.directory, ignore_errors=True)
         shutil.copytree(self.before, self.machine.directory, symlinks=True)
-        self.machine.server.blobs.calm()
+        self.machine.server.blobs.acts.clear()
         self.machine.server.blobs.clear()
         self.machine.server.blobs.update(self.blobs)
 
@@ -298,7 +298,7 @@ class Steps:
             if code:
                 break
         assert (code == 0) == (at is None), at
-        blobs.calm()
+        blobs.acts.clear()
         return blobs.changes - before
 
 
