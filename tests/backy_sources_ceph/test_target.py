@@ -184,9 +184,8 @@ def test_a_job_of_this_type_says_where_its_cluster_is(
     disk.write(CHUNK_SIZE, random.Random(1).randbytes(10_000))
     repository = repositories(disk)
     Backup(repository, ()).run()
-    name = target.specification.rpartition("/")[2]
 
-    assert backy("-b", repository.directory, "restore", f"ceph-rbd:{name}").code == 0
+    assert backy("-b", repository.directory, "restore", f"ceph-rbd:{target.specification}").code == 0
     assert target.digest() == hashlib.sha256(disk.rbd("export", f"{disk.pool}/{disk.name}", "-")).hexdigest()
 
 
@@ -217,12 +216,11 @@ def test_what_can_not_be_restored_to_is_one_line(restore: Callable, arguments: l
 def test_what_is_given_counts_more_than_the_job_says() -> None:
     source = {"type": "ceph-rbd", "pool": "vms", "image": "web1", "namespace": "n", "conf": "/a", "user": "backy"}
 
-    assert plan_target("other", {}, source).title == "target vms/n/other"
     assert plan_target("vms/other", {}, source).title == "target vms/other"
     config = plan_target("a/b/c", {"conf": "/b", "cluster": "remote"}, source).config
     assert (config.conf, config.cluster, config.user) == ("/b", "remote", "backy")
     with pytest.raises(ConfigError):
-        plan_target("other", {}, {})
+        plan_target("other", {}, source)
 
 
 def test_a_cluster_that_stops_to_answer_ends_it(

@@ -47,9 +47,9 @@ def test_keys_of_a_section_are_checked() -> None:
             backy_source({**section, key: value}, JOB)
 
 
-def test_a_target_has_its_group_from_the_job() -> None:
+def test_a_target_has_its_limit_from_the_job() -> None:
     own = {"type": "lvm", "group": "vg", "volume": "web1", "pool-limit": 95}
-    plan = plan_target("copy", {}, own)
+    plan = plan_target("vg/copy", {}, own)
     assert (plan.config.specification, plan.config.pool_limit, plan.pool, plan.like) == ("vg/copy", 95, None, "web1")
     plan = plan_target("other/copy", {"pool": "thin"}, own)
     assert (plan.config.specification, plan.pool, plan.like) == ("other/copy", "thin", None)
@@ -61,4 +61,4 @@ def test_a_target_has_its_group_from_the_job() -> None:
 )
 def test_a_wrong_target_is_refused(words: str, options: dict[str, str]) -> None:
     with pytest.raises(ConfigError):
-        plan_target(words, options, {})
+        plan_target(words, options, {"group": "vg", "volume": "web1"})

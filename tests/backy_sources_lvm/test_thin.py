@@ -42,7 +42,7 @@ def test_of_a_large_volume_only_what_has_changed_is_read(guest: Guest, rounds: C
     assert first["bytes_read"] == 12 * MIB
     assert changed * MIB <= second["bytes_read"] <= 1.05 * changed * MIB
 
-    guest.backy("-b", WEB1, "restore", "lvm:copy", limit=limit)
+    guest.backy("-b", WEB1, "restore", "lvm:vg/copy", limit=limit)
     for begin, length in ((0, 6), (50 * 1024, 4), (60 * 1024, changed + 1)):
         guest.shell(f"cmp -i {begin}M -n {length}M /dev/vg/web1 /dev/vg/copy", limit=limit)
     used = guest.shell("lvs --noheadings -o data_percent vg/copy vg/web1").out.split()

@@ -54,16 +54,8 @@ def plan_target(argument: str, options: Mapping[str, str], source: Config) -> Ta
         ConfigError: the name of the image has the wrong form, or an option is unknown or wrong.
     """
     chosen = typed(dict(options), TargetOptions, "option")
-    own = {key: source[key] for key in ("pool", "namespace", "conf", "cluster", "user") if key in source}
-    if "/" in argument:
-        # The job's namespace belongs to the job's pool, not to one that the user names.
-        own = {**own, "namespace": "", **parse_specification(argument)}
-    elif "pool" not in own:
-        raise ConfigError(f"'{argument}' names no RBD image: write POOL/IMAGE or POOL/NAMESPACE/IMAGE")
-    else:
-        own["image"] = argument
-    given = {key: value for key in ("conf", "cluster", "user") if (value := getattr(chosen, key)) is not None}
-    config = typed({"type": "ceph-rbd", **own, **given}, CephConfig, "target")
+    cluster = {key: getattr(chosen, key) or source.get(key) for key in ("conf", "cluster", "user")}
+    config = typed({"type": "ceph-rbd", **parse_specification(argument), **cluster}, CephConfig, "target")
     return TargetPlan(config, None if chosen.features is None else _bits(chosen.features))
 
 

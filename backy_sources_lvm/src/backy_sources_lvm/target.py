@@ -55,10 +55,8 @@ def plan_target(argument: str, options: Mapping[str, str], source: Config) -> Ta
     chosen = typed(dict(options), TargetOptions, "option")
     if chosen.pool and not NAME.fullmatch(chosen.pool):
         raise ConfigError(f"option.pool: '{chosen.pool}' is no name of a thin pool; write it without its group")
-    group = source.get("group")
-    whole = f"{group}/{argument}" if group and "/" not in argument else argument
-    config = typed({"type": "lvm", **source, **parse_specification(whole)}, LvmConfig, "target")
-    return TargetPlan(config, chosen.pool, source.get("volume") if group == config.group else None)
+    config = typed({"type": "lvm", **source, **parse_specification(argument)}, LvmConfig, "target")
+    return TargetPlan(config, chosen.pool, source.get("volume") if source.get("group") == config.group else None)
 
 
 @contextmanager

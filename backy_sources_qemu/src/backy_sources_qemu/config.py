@@ -19,7 +19,7 @@ class QemuConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
 
     type: str
     domain: str | None = None
-    """Name or UUID of a machine of libvirt."""
+    """Name of a machine of libvirt."""
     disk: str | None = None
     """Target of the disk in the machine, such as `vda`."""
     uri: str | None = None

@@ -141,7 +141,7 @@ def by_libvirt(what: str, config: QemuConfig) -> Iterator[tuple[Domain, Command]
             if host := urlsplit(connection.getURI()).hostname:
                 # its images are not those that have the same paths here
                 raise SourceError(f"{what}: libvirt is that of {host}: run backy there, with a 'uri' without a host")
-            handle = _handle(libvirt, connection, config.domain or "")
+            handle = connection.lookupByName(config.domain or "")
             domain = parse(what, handle.XMLDesc(), config.disk or "")
             domain = domain._replace(description=handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode())
 
@@ -155,16 +155,6 @@ def by_libvirt(what: str, config: QemuConfig) -> Iterator[tuple[Domain, Command]
             return answer["return"]
 
         yield domain, command
-
-
-def _handle(libvirt: Any, connection: Any, name: str) -> Any:  # noqa: ANN401  # libvirt has no types
-    """Return a machine by its name, or by its UUID."""
-    try:
-        return connection.lookupByName(name)
-    except libvirt.libvirtError:
-        with suppress(libvirt.libvirtError):
-            return connection.lookupByUUIDString(name)
-        raise
 
 
 def parse(what: str, text: str, target: str) -> Domain:
