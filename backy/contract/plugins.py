@@ -219,16 +219,21 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
     """What else it noticed; each line begins with the verifier's name."""
 
     @classmethod
-    def together(cls, verifications: Sequence[Verification]) -> Verification | None:
-        """Return several verifications of one revision as one; None if there is none."""
+    def together(
+        cls, verifications: Sequence[Verification], figure: Callable[[Iterable[int]], int] = max
+    ) -> Verification | None:
+        """Return several verifications of one revision as one; None if there is none.
+
+        `figure` is `sum` for those of several images.
+        """
         if not verifications:
             return None
         if len(verifications) == 1:
             return verifications[0]
         # the record does not tell which chunks these were, so what is sure is what the most thorough one did
-        checked, total = max(one.checked for one in verifications), verifications[0].total
+        checked, total = (figure(getattr(one, name) for one in verifications) for name in ("checked", "total"))
         return cls(
-            verifier=", ".join(one.verifier for one in verifications),
+            verifier=", ".join(dict.fromkeys(one.verifier for one in verifications)),
             checked=checked,
             total=total,
             out_of_time=checked < total and any(one.out_of_time for one in verifications),

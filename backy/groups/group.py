@@ -48,6 +48,8 @@ class Together:
             "tags": tuple(sorted({tag for one in each for tag in one.tags})),
             "pinned": max((one.state.pinned for one in each if one.state.pinned), default=None),
         }
+        verified = [one.verification for one in each if one.verification]
+        together = Verification.together(verified, sum) if len(verified) == len(each) else None
         compared = [one.compared_since for one in each if one.compared_since]
         return msgspec.structs.replace(
             found,
@@ -57,7 +59,7 @@ class Together:
             ),
             unfrozen=any(one.unfrozen for one in each),
             statistics=Statistics(**{key: sum(getattr(one.statistics, key) for one in each) for key in _FIGURES}),
-            verifications=_verified([one.verification for one in each]),
+            verifications=(together,) if together else (),
             compared_since=min(compared) if len(compared) == len(each) else None,
             state=msgspec.structs.replace(found.state, **state),
         )
@@ -83,21 +85,6 @@ class Together:
     def forgotten(self) -> set[bool]:
         """Whether its revisions are in the trash: both if some are."""
         return {bool(one.state.forgotten) for one in self.members.values()}
-
-
-def _verified(each: Sequence[Verification | None]) -> tuple[Verification, ...]:
-    found = [one for one in each if one]
-    if len(found) < len(each):
-        return ()
-    return (
-        Verification(
-            verifier=", ".join(dict.fromkeys(one.verifier for one in found)),
-            checked=sum(one.checked for one in found),
-            total=sum(one.total for one in found),
-            out_of_time=any(one.out_of_time for one in found),
-            remarks=tuple(remark for one in found for remark in one.remarks),
-        ),
-    )
 
 
 class Group:
