@@ -2,10 +2,10 @@
 
 import logging
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from backy.api import CHUNK_SIZE, Extent, ImageWriter, Parallel, Progress, Snapshot, chunk_count
+from backy.api import CHUNK_SIZE, ImageWriter, Parallel, Progress, Snapshot, chunk_count
 from backy.errors import SourceError
 from backy.image.chunkmap import ZERO, ChunkMap, entry
 from backy.image.spans import spans, whole
@@ -20,25 +20,12 @@ class Unhinted:
     """A snapshot that does not tell what differs from the parent, so that core and verifiers read all of it."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+        self.size, self.extents, self.pread = snapshot.size, snapshot.extents, snapshot.pread
         if isinstance(snapshot, Parallel):
             self.parallel = snapshot.parallel
 
-    @property
-    def size(self) -> int:
-        """Bytes from the first to the last."""
-        return self._snapshot.size
-
-    def extents(self) -> Iterable[Extent]:
-        """Yield data and holes of the snapshot."""
-        return self._snapshot.extents()
-
     def changes(self) -> None:
         """Return None: the changes are not known."""
-
-    def pread(self, offset: int, length: int) -> bytes:
-        """Read from the snapshot."""
-        return self._snapshot.pread(offset, length)
 
 
 @dataclass
@@ -96,9 +83,8 @@ class Transfer:
         self._done.hinted = changes is not None
         # without changes, all is as the source says that it is, holes included
         self._done.seen = bytearray([changes is None]) * chunk_count(size)
-        more = (
-            set() if changes is None else {*self._odd_chunk(size), *self.wrong}.intersection(range(chunk_count(size)))
-        )
+        more = set() if changes is None else {*self._odd_chunk(size), *self.wrong}
+        more.intersection_update(range(chunk_count(size)))
         unknown = "the source does not tell what changed" if len(self._base) else "there is no parent"
         why = unknown if changes is None else "the source tells of a change"
         for span in spans(whole(self.snapshot.extents(), size) if changes is None else changes, size):

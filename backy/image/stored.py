@@ -13,14 +13,10 @@ class StoredImage:
 
     def __init__(self, chunks: ChunkMap, reader: ImageReader, threads: int | None = None) -> None:
         self.chunks = chunks
+        self.size = chunks.size
         self.reader = reader
         self.threads = threads
         """How many threads the storage would like to read chunks; None if it does not care."""
-
-    @property
-    def size(self) -> int:
-        """Length of the image in bytes."""
-        return self.chunks.size
 
     def extents(self) -> Iterator[Extent]:
         """Yield data and holes as runs of whole chunks, ascending and without gaps."""

@@ -268,10 +268,9 @@ def load_job(path: Path) -> JobConfig:
     content = load_yaml(path)
     if isinstance(content, dict):
         if "disks" in content:
-            each = (
-                ", ".join(f"-b {one.parent}" for one in sorted(path.parent.glob(f"*/{CONFIG}"))) or "none has a backup"
-            )
-            raise RepositoryError(f"{path.parent} has disks of one machine, and this is done with one of them: {each}")
+            disks = [f"-b {one.parent}" for one in sorted(path.parent.glob(f"*/{CONFIG}"))] or ["none has a backup"]
+            what = "disks of one machine, and this is done with one of them"
+            raise RepositoryError(f"{path.parent} has {what}: {', '.join(disks)}")
         # before the keys are checked: a wrong version is the reason why they differ
         version = content.get("format")
         if version is None and content.keys() & {"type", "source", "source-type"}:

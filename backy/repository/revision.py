@@ -291,9 +291,8 @@ def tag_problem(tag: str) -> str | None:
         return f"'{tag}' can be no tag: it has no name behind the colon, as '{MANUAL}before-upgrade' has"
     # nobody could name a revision by it
     if tag.isdecimal() or tag in {"last", "latest"}:
-        return (
-            f"'{tag}' can be no tag: '-r {tag}' means the revision of that {'number' if tag.isdecimal() else 'place'}"
-        )
+        meaning = "number" if tag.isdecimal() else "place"
+        return f"'{tag}' can be no tag: '-r {tag}' means the revision of that {meaning}"
     return None
 
 
