@@ -26,6 +26,7 @@ from backy.text.phrases import local_time
 
 log = logging.getLogger(__name__)
 _MODE = 0o600
+_WORST_FIRST = ("none", "unknown", "crash", "guest")
 _FIGURES = Statistics.__struct_fields__
 
 
@@ -54,9 +55,7 @@ class Together:
         return msgspec.structs.replace(
             found,
             size=sum(one.size for one in each),
-            consistency=next(
-                w for w in ("none", "unknown", "crash", "guest") if w in {one.consistency for one in each}
-            ),
+            consistency=min((one.consistency for one in each), key=_WORST_FIRST.index),
             unfrozen=any(one.unfrozen for one in each),
             statistics=Statistics(**{key: sum(getattr(one.statistics, key) for one in each) for key in _FIGURES}),
             verifications=(together,) if together else (),
@@ -97,11 +96,9 @@ class Group:
 
     def names(self) -> list[str]:
         """Return the names of all disks that have a repository: those of `config`, and what the machine has no more."""
-        found = sorted(name for name in names_in(self.directory) if (self.directory / name / CONFIG).is_file())
-        return [
-            *filter(found.__contains__, self.config.disks),
-            *(name for name in found if name not in self.config.disks),
-        ]
+        found = [name for name in names_in(self.directory) if (self.directory / name / CONFIG).is_file()]
+        places = {name: place for place, name in enumerate(self.config.disks)}
+        return sorted(found, key=lambda name: (places.get(name, len(places)), name))
 
     def repository(self, name: str) -> Repository:
         """Open the repository of a disk; raises as `Repository.open`."""
@@ -157,8 +154,7 @@ class Group:
     def _doubt(self, groups: list[Together], partial: list[Together], damaged: list[RecordDamageError]) -> str | None:
         """Return why nobody can tell which group is the newest; None if it is the last one of `groups`."""
         newest = groups[-1].revision if groups else None
-        later = [one for one in partial if newest is None or one.revision.order > newest.order]
-        problem = next((one.lacking for one in later), None)
+        problem = next((one.lacking for one in partial if newest is None or one.revision.order > newest.order), None)
         # the order of a damaged record is not known, if no other disk tells it: only a link tells which is the newest
         lost = [error for error in damaged if error.revision_id not in {one.id for one in partial}]
         if lost and (

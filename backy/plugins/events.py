@@ -68,13 +68,10 @@ class Events:
                     self.failures.append(text)
                     log.warning("%s; nothing depends on it", text)
         finally:
-            self.close()
-
-    def close(self) -> None:
-        """End the processes of the plugins. What has not been told yet is dropped."""
-        self._told.clear()
-        while self._hosts:
-            self._hosts.pop().close()
+            # after an interrupt, what has not been told yet is dropped
+            self._told.clear()
+            while self._hosts:
+                self._hosts.pop().close()
 
     def tell(self, hook: str, **arguments: object) -> None:
         """Note what happened. Observers are told of it at the end of the context."""

@@ -32,11 +32,7 @@ def parse_yaml(content: bytes | str, where: str) -> object:
         ConfigError: it is not YAML; the text begins with `where` and names line and column.
     """
     try:
-        loader = LOADER(content)
-        try:
-            return loader.get_single_data()
-        finally:
-            loader.dispose()
+        return yaml.load(content, LOADER)  # noqa: S506  # it is a safe one
     except (yaml.YAMLError, ValueError) as error:  # ValueError: 2026-02-30 looks like a date and is none.
         raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
 
