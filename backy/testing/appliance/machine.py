@@ -122,17 +122,10 @@ class Appliance:
             AssertionError: it failed, and `check` is true.
             ApplianceError: the guest does not answer.
         """
-        return self._ask(command, limit, check=check, input=text, background=False)
-
-    def start(self, *command: object, log: Path) -> int:
-        """Start a command in the guest that goes on in the background, printing to a file; return its process id."""
-        return int(self._ask(command, 60, log=str(log), background=True).out)
-
-    def _ask(self, command: tuple[object, ...], limit: float, *, check: bool = True, **request: object) -> Ended:
         words = [str(word) for word in command]
         self._connection.settimeout(limit)
         try:
-            self._connection.sendall(json.dumps({"command": words, **request}).encode() + b"\n")
+            self._connection.sendall(json.dumps({"command": words, "input": text}).encode() + b"\n")
             line = self._answers.readline()
         except OSError as error:
             raise ApplianceError(f"the guest does not answer {words}: {error}") from error

@@ -49,13 +49,6 @@ def test_disks_are_found_by_name(backy_appliance: Appliance) -> None:
         assert int(backy_appliance.run("blockdev", "--getsize64", path).out) == 8 * 2**30
 
 
-def test_a_command_goes_on_in_the_background(backy_appliance: Appliance) -> None:
-    log = backy_appliance.folder / "log"
-    process = backy_appliance.start("sh", "-c", "echo begun; exec sleep 1000", log=log)
-    backy_appliance.run("kill", process)
-    assert log.read_text() in {"", "begun\n"}
-
-
 def test_what_does_not_boot_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backy.testing.appliance.machine.BOOT_LIMITS", {"no-such-accelerator": 5.0})
     with pytest.raises(ApplianceError, match="no-such-accelerator"), Appliance.running(tmp_path / "shared", {}):
