@@ -8,7 +8,7 @@ import fcntl
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
@@ -116,22 +116,6 @@ def _note(mark: int, text: str) -> None:
     os.ftruncate(mark, 0)
     pwrite_all(mark, text.encode(), 0)
     os.fsync(mark)
-
-
-class ThickSnapshot(OpenFile):
-    """A snapshot of a volume that is not thin. `check` raises SourceError if it is full, and so can not be read."""
-
-    def __init__(self, path: Path, descriptor: int, check: Callable[[], None]) -> None:
-        super().__init__(path, descriptor)
-        self._check = check
-
-    def pread(self, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
-        try:
-            return super().pread(offset, length)
-        except SourceError:
-            self._check()
-            raise
 
 
 class ThinSnapshot(OpenFile):

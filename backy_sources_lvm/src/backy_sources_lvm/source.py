@@ -8,9 +8,9 @@ from pathlib import Path
 
 from backy.api import Job, Snapshot, SourceError
 from backy.errors import warned
-from backy_sources_file import opened
+from backy_sources_file import OpenFile, opened
 from backy_sources_lvm.config import LvmConfig
-from backy_sources_lvm.snapshots import ThickSnapshot, ThinSnapshot, read_metadata
+from backy_sources_lvm.snapshots import ThinSnapshot, read_metadata
 from backy_sources_lvm.volumes import Volume, device_path, run, snapshot_name, tag, volume, volumes
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,12 @@ class LvmSource:
                     yield self._thin(stack, origin, all_volumes, name, parent)
                 else:
                     yield self._thick(stack, origin, name)
-        except BaseException:
-            self._clean_up(revision_id)
+        except BaseException as error:
+            try:
+                if isinstance(error, SourceError) and not origin.is_thin:
+                    self._check_space(name)
+            finally:
+                self._clean_up(revision_id)
             raise
         # no other backup of the job runs, so only this one has added a snapshot
         self._drop(self._own(all_volumes) if origin.is_thin else [name])
@@ -91,7 +95,7 @@ class LvmSource:
         log.warning("%s is read as a whole: the snapshot of revision %s %s", self._what, parent, cause)
         return None
 
-    def _thick(self, stack: ExitStack, origin: Volume, name: str) -> ThickSnapshot:
+    def _thick(self, stack: ExitStack, origin: Volume, name: str) -> OpenFile:
         """Make a snapshot of a volume that is not thin and open it until `stack` ends."""
         if not origin.is_active:
             raise SourceError(
@@ -101,12 +105,12 @@ class LvmSource:
         # of a percentage, LVM takes what there is
         self._make(name, *(("--size", f"{size}b") if size else ("--extents", "20%ORIGIN")))
         image = stack.enter_context(opened(Path(device_path(self._config.group, name))))
-        return ThickSnapshot(self._path, image.descriptor, lambda: self._check_space(name))
+        return OpenFile(self._path, image.descriptor)
 
     def _check_space(self, name: str) -> None:
-        """Raise SourceError if a snapshot could not take all that was written to the volume."""
-        made, _ = volume(self._what, self._config.group, name)
-        if made.is_overflown:
+        """Raise SourceError if a snapshot could not take all that was written to the volume, and so can not be read."""
+        made = volumes(self._what, self._config.group).get(name)
+        if made and made.is_overflown:
             raise SourceError(
                 f"{self._what}: more was written to it during the backup than its snapshot of {made.lv_size} bytes "
                 "could take; set a larger 'snapshot-size' in the section 'source'"

@@ -5,7 +5,6 @@ Every error is one line. Pools that are full harm the machines whose volumes lie
 
 import os
 import re
-import select
 import subprocess
 import tempfile
 from typing import IO, Final
@@ -13,7 +12,6 @@ from typing import IO, Final
 import msgspec
 
 from backy.api import ID_PATTERN, SourceError
-from backy.durable import closed_at_end
 
 TIMEOUT: Final = 600
 """Seconds that a program of LVM may take."""
@@ -59,19 +57,14 @@ def run_into(output: IO[bytes], what: str, *command: str, limit: float = TIMEOUT
 
 def _ended(process: subprocess.Popen[bytes], what: str, program: str, limit: float) -> int:
     """Wait for a program and return its exit code."""
-    # Popen's own wait with a limit looks again and again, for up to a twentieth of a second too long
-    with closed_at_end(os.pidfd_open(process.pid)) as descriptor:
-        ending = select.poll()
-        ending.register(descriptor, select.POLLIN)
-        try:
-            has_ended = ending.poll(limit * 1000)
-        except BaseException:
-            # this process shall end, but not before its program: what that has made is removed next
-            process.wait(limit)
-            raise
-    if not has_ended:
-        raise SourceError(f"{what}: {program} does not end within {limit:.0f} s, and still runs")
-    return process.wait()
+    try:
+        return process.wait(limit)
+    except subprocess.TimeoutExpired:
+        raise SourceError(f"{what}: {program} does not end within {limit:.0f} s, and still runs") from None
+    except BaseException:
+        # this process shall end, but not before its program: what that has made is removed next
+        process.wait(limit)
+        raise
 
 
 def reason(told: str) -> str:
