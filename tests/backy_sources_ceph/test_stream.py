@@ -92,3 +92,16 @@ def test_an_image_is_made_of_the_stream_and_of_what_is_beneath(
             return
         changed = {index for extent in changes or () for index in range(extent.offset, extent.end)}
         assert changed >= {index for index in range(size) if made[index : index + 1] != base[index : index + 1]}
+
+
+def test_what_is_replaced_is_not_read_in_the_base(folder: Path, encode: Callable) -> None:
+    class Damaged(Base):
+        def pread(self, offset: int, length: int) -> bytes:
+            raise AssertionError
+
+    (folder / "x.diff").write_bytes(encode(("s", 8), ("z", 2, 2), ("w", 4, b"new")))
+    with opened_stream(str(folder / "x.diff"), folder) as stream:
+        snapshot = stream.snapshot(Damaged(b"damaged!"))
+        assert snapshot.pread(2, 5) == b"\0\0new"
+        with pytest.raises(AssertionError):
+            snapshot.pread(2, 6)

@@ -18,34 +18,26 @@ STANDARD_INPUT = 0
 
 
 class StreamImport:
-    """The image in a stream, as a `backy.api.Import`."""
+    """The image in a stream, as a `backy.api.Import`, and its snapshot."""
 
     def __init__(self, descriptor: int, contents: Contents, title: str) -> None:
         self.base = contents.since
         self.name = contents.name
-        self._descriptor = descriptor
-        self._contents = contents
-        self._title = title
-
-    def snapshot(self, base: Image | None) -> Snapshot:
-        """Return the image that the stream makes of `base`, which is the image of the snapshot `base`."""
-        return StreamSnapshot(self._descriptor, self._contents, base, self._title)
-
-
-class StreamSnapshot:
-    """An image made of a stream and of the image that the stream starts from."""
-
-    def __init__(self, descriptor: int, contents: Contents, base: Image | None, name: str) -> None:
         self.size = contents.size
         self._descriptor = descriptor
         self._pieces = contents.pieces
-        self._base = base
-        self._name = name
+        self._title = title
+        self._beneath: Image | None = None
+
+    def snapshot(self, base: Image | None) -> Snapshot:
+        """Return the image that the stream makes of `base`, which is the image of the snapshot `base`."""
+        self._beneath = base
+        return self
 
     def extents(self) -> Iterator[Extent]:
         """Yield data and holes in order: a chunk is a hole if neither the stream nor the base has data in it."""
         has_data = bytearray(chunk_count(self.size))
-        for extent in chain(self._base.extents() if self._base else (), self._parts()):
+        for extent in chain(self._beneath.extents() if self._beneath else (), self._parts()):
             # The image may have become smaller, so the base may have data beyond the new end.
             start, end = extent.offset // CHUNK_SIZE, chunk_count(min(extent.end, self.size))
             if extent.data and start < end:
@@ -55,21 +47,22 @@ class StreamSnapshot:
 
     def changes(self) -> Iterator[Extent] | None:
         """Yield the ranges that differ from the base; None if the stream has all of the image."""
-        if self._base is None:
+        if self._beneath is None:
             return None
         # A stream does not mention zeroes behind the old end, but the base does not have them.
-        return filled(self._parts(), self._base.size, self.size)
+        return filled(self._parts(), self._beneath.size, self.size)
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
         if offset + length > self.size:
-            raise SourceError(f"{self._name} is of an image of {self.size} bytes: there are no {length} at {offset}")
+            raise SourceError(f"{self._title} is of an image of {self.size} bytes: there are no {length} at {offset}")
         data = bytearray(length)
-        if self._base is not None and offset < self._base.size:
-            # The base may end within the range; behind its end there are zeroes.
-            known = min(length, self._base.size - offset)
-            data[:known] = self._base.pread(offset, known)
-        for piece in self._pieces.within(offset, offset + length):
+        pieces = list(self._pieces.within(offset, offset + length))
+        # The base may end within the range; behind its end there are zeroes. What is damaged there may be replaced.
+        known = min(length, self._beneath.size - offset) if self._beneath else 0
+        if self._beneath and known > 0 and sum(piece.length for piece in pieces) < length:
+            data[:known] = self._beneath.pread(offset, known)
+        for piece in pieces:
             data[piece.offset - offset : piece.end - offset] = self._read(piece)
         return bytes(data)
 
@@ -81,7 +74,7 @@ class StreamSnapshot:
             return bytes(piece.length)
         data = pread_all(self._descriptor, piece.length, piece.place)
         if len(data) < piece.length:
-            raise SourceError(f"{self._name} became shorter while it was read")
+            raise SourceError(f"{self._title} became shorter while it was read")
         return data
 
 
