@@ -16,6 +16,7 @@ import click
 from backy.cli.completion import names_of, tags
 from backy.cli.options import Decorator, dry_run_option, rate_option, revision_of, storage_option, tags_of
 from backy.cli.output import answer, chosen, descriptor
+from backy.cli.progress import steps
 from backy.errors import BackyError, ExitCode, PeerError
 from backy.plugins.discovery import Kind
 from backy.text.phrases import counted, size
@@ -81,7 +82,6 @@ def pull(directory: Path, source: str, storage: str, configure: bool, order: Ord
     expired here comes back by -r only. Each chunk is compared with its
     id, and those that are here are not sent again, also after an interruption.
     """
-    from backy.cli.progress import steps
     from backy.config import typed
     from backy.copies.copies import pull
     from backy.making.making import sourceless
@@ -108,7 +108,6 @@ def push(directory: Path, target: str, order: Order) -> Done:
     TARGET is ssh://[USER@]HOST[:PORT]/NAME, where 'backy serve --append' is the forced command of the key, so that it
     can add revisions and nothing else; or the directory of a repository, such as that on a disk in a drawer.
     """
-    from backy.cli.progress import steps
     from backy.copies.copies import push
 
     with steps() as show:

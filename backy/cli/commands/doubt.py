@@ -13,11 +13,12 @@ import click
 from backy.cli.disks import each_disk, repository_of
 from backy.cli.options import dry_run_option, rate_option, read_by, revision_of
 from backy.cli.output import answer, answered, echo, kept, width
+from backy.cli.progress import steps
 from backy.cli.revisions import answer_with, described
 from backy.cli.usage import Group
 from backy.config import parse_duration
 from backy.errors import DamageError, RevisionNotFoundError
-from backy.repository.revision import Revision
+from backy.repository.revision import Revision, utc_now
 from backy.text.phrases import counted, local_time, local_zone, short_ids
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
@@ -33,7 +34,6 @@ def verify(directory: Path, specification: str | None) -> None:
     A sound revision becomes 'verified'; a damaged one stays or becomes 'distrusted'. One of which the source hid a
     change stays 'wrong', sound as it may be.
     """
-    from backy.cli.progress import steps
     from backy.scrubbing.scrub import verify_all
 
     repository = repository_of(directory)
@@ -79,9 +79,7 @@ def scrub(directory: Path, mode: str, specification: str | None, repair_from: st
     id. A deep scrub that runs out of time continues there the next time. Revisions that refer to damaged chunks become
     distrusted.
     """
-    from backy.cli.progress import steps
     from backy.copies.copies import heal
-    from backy.repository.revision import utc_now
     from backy.scrubbing.scrub import Scrub
 
     repository = repository_of(directory)

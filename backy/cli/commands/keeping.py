@@ -10,7 +10,7 @@ from backy.cli.options import dry_run_option, force_option, revision_of, tags_ar
 from backy.cli.output import answer, chosen
 from backy.cli.revisions import answer_with
 from backy.cli.usage import Group
-from backy.repository.revision import Revision
+from backy.repository.revision import Revision, utc_now
 from backy.text.phrases import counted, local_time, size
 
 # Without a default, unlike the shared option: tags decide how long a revision is kept.
@@ -118,7 +118,6 @@ def expire(directory: Path, dry_run: bool) -> None:
     is over.
     """
     from backy.groups.forget import due, expire
-    from backy.repository.revision import utc_now
 
     found = found_in(directory)
     config = found.config
@@ -153,7 +152,6 @@ def purge(directory: Path, trash: bool, dry_run: bool) -> None:
     """
     from backy.groups.acts import purge_all
     from backy.groups.group import opened
-    from backy.repository.revision import utc_now
     from backy.retention.purge import over, purge
 
     group = opened(directory)

@@ -10,6 +10,7 @@ import click
 from backy.cli.disks import found_in, repository_of
 from backy.cli.options import force_option, options_of, revision_option, tags_argument
 from backy.cli.output import answer, descriptor, discard
+from backy.cli.progress import steps
 from backy.cli.revisions import described
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ def backup(directory: Path, tags: tuple[str, ...], force: bool, configure: bool)
     removed and the older ones are as they were. Of a machine with several 'disks' all are backed up at one instant.
     """
     from backy.backup.backup import Backup
-    from backy.cli.progress import steps
     from backy.groups.acts import backup
     from backy.repository.repository import Repository
     from backy.retention.tags import check_tags
@@ -88,7 +88,6 @@ def restore(directory: Path, specification: str, target: str, is_group: bool, fo
     A damaged chunk ends the restore. With --salvage it continues, and fails at its end. FILE has the format of GNU
     ddrescue's mapfiles, in which '+' is a range that was read and '-' one that was not.
     """
-    from backy.cli.progress import steps
     from backy.groups.acts import restore
     from backy.groups.group import opened, require
     from backy.restore.restore import STANDARD_OUTPUT, Restore

@@ -12,10 +12,11 @@ from backy.cli.completion import revisions
 from backy.cli.disks import each_disk, found_in, repository_of
 from backy.cli.options import revision_option, wide_option
 from backy.cli.output import answer, answered, chosen, echo
+from backy.cli.progress import steps
 from backy.cli.revisions import described, print_table
 from backy.cli.usage import Group as Commands
-from backy.errors import DamageError
-from backy.repository.revision import Revision
+from backy.errors import DamageError, TamperingError
+from backy.repository.revision import Revision, utc_now
 from backy.text.phrases import counted, length_of_time, local_time, size
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
@@ -134,7 +135,6 @@ def diff(directory: Path, old: str, new: str) -> None:
     as zeroes, and what NEW lacks is not listed.
     """
     from backy.answers.images import compare
-    from backy.cli.progress import steps
 
     repository = repository_of(directory)
     before, after = repository.records.select(old), repository.records.select(new)
@@ -172,7 +172,6 @@ def restore(directory: Path, specification: str) -> None:
     import time
 
     from backy.answers.images import forecast
-    from backy.cli.progress import steps
 
     repository = repository_of(directory)
     revision = repository.records.select_image(specification)
@@ -202,7 +201,6 @@ def why(directory: Path, specification: str) -> None:
     from backy.answers.reasons import reasons
     from backy.groups.group import Group, opened
     from backy.repository.repository import Repository
-    from backy.repository.revision import utc_now
 
     found = found_in(directory)
     if isinstance(found, Repository):
@@ -242,7 +240,6 @@ def audit(directory: Path, witnesses: tuple[str, ...], adopting: bool) -> None:
     """
     from backy.answers.audit import adopt, audit, read_witness
     from backy.copies.copies import witnesses as seen_at
-    from backy.errors import TamperingError
 
     if adopting and witnesses:
         raise click.UsageError("--adopt asks no witness; find out first what the witness says, without it")

@@ -12,8 +12,9 @@ from backy.cli.completion import names_of
 from backy.cli.disks import repository_of
 from backy.cli.options import dry_run_option, settings_option, storage_option
 from backy.cli.output import answer, stream
+from backy.cli.progress import steps
 from backy.cli.revisions import described
-from backy.errors import DamageError
+from backy.errors import BackyError, DamageError
 from backy.plugins.discovery import Kind
 from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
 from backy.text.phrases import counted
@@ -73,7 +74,6 @@ def init(
 
 def _works(storage: str, directory: Path) -> bool:
     """Return whether a storage is installed and can work in a directory."""
-    from backy.errors import BackyError
     from backy.making.making import try_storage
 
     try:
@@ -100,7 +100,6 @@ def convert(directory: Path, storage: str, settings: dict[str, dict[str, Any]], 
     Revisions keep their ids, tags, times and trust, and can be read all the while; backups end with exit code 75
     meanwhile. It can be interrupted at any time, and goes on when it is called again.
     """
-    from backy.cli.progress import steps
     from backy.conversion.convert import Conversion
     from backy.scheduler.monitoring.check import job_of
 
