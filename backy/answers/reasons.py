@@ -8,7 +8,7 @@ import msgspec
 from backy.config import format_duration
 from backy.repository.config import JobConfig
 from backy.repository.revision import MANUAL, PINNED, Revision, trusted_now
-from backy.retention.rules import Rules, Schedule, next_ideal, spread
+from backy.retention.rules import Rules, next_ideal, spread
 from backy.system.clocks import present
 from backy.text.phrases import counted
 
@@ -31,40 +31,30 @@ def reasons(config: JobConfig, job: str, history: Sequence[Revision], revision: 
         cause = "config says 'expire: false'" if config.schedule else "config has no schedule"
         return [Hold(None, None, f"the repository's {cause}")]
     trusted = trusted_now(history, present(now), config.allowance)
-    return holds(config.schedule, spread(job, config.schedule), history, revision, now, trusted)
+    return holds(Rules(config.schedule, now, trusted), spread(job, config.schedule), history, revision)
 
 
-def holds(  # noqa: PLR0913, PLR0917  # two clocks come to what is asked about
-    schedule: Schedule,
-    shift: timedelta,
-    history: Sequence[Revision],
-    revision: Revision,
-    now: datetime,
-    trusted: datetime | None = None,
-) -> list[Hold]:
+def holds(rules: Rules, shift: timedelta, history: Sequence[Revision], revision: Revision) -> list[Hold]:
     """Return the reasons to keep a revision, in the order of its tags; none if it expires as a whole.
 
     Args:
-        schedule: The tags of the job.
+        rules: Those of the job's schedule, now.
         shift: The job's spread.
         history: The revisions, the oldest first.
         revision: One of them.
-        now: The time.
-        trusted: The trusted time; None if the clock is believed.
     """
-    rules = Rules(schedule, now, trusted)
     newest = next(newest for other, newest in rules.standings(history) if other.id == revision.id)
 
     def hold(tag: str) -> Hold:
-        if tag in schedule:
-            interval, keep = schedule[tag].interval, schedule[tag].keep
-            until = _after(now, rules.windows[tag] - rules.age(revision))
+        if tag in rules.schedule:
+            interval, keep = rules.schedule[tag].interval, rules.schedule[tag].keep
+            until = _after(rules.now, rules.windows[tag] - rules.age(revision))
             if rules.wanted[tag] <= 0:
                 newer, times = counted(keep, "newer one has", "newer ones have"), counted(keep, "time")
                 young = f"{newer} it, but it is younger than {times} {format_duration(interval)}"
                 return Hold(tag, until, young)
             # one more revision has the tag after each interval, until enough of them are newer
-            last_wanted = _after(next_ideal(interval, shift, now), (rules.wanted[tag] - 1) * interval)
+            last_wanted = _after(next_ideal(interval, shift, rules.now), (rules.wanted[tag] - 1) * interval)
             until = max(until, last_wanted) if until and last_wanted else None
             return Hold(tag, until, f"it is one of the newest {keep}")
         if tag.startswith(MANUAL):
@@ -72,7 +62,7 @@ def holds(  # noqa: PLR0913, PLR0917  # two clocks come to what is asked about
         cause = f"the schedule does not have it, and keeps nothing longer than {format_duration(rules.longest)}"
         if tag.startswith(PINNED):
             cause = "the image shrank after this revision; 'backy accept' says that it was meant"
-        return Hold(tag, _after(now, rules.longest - rules.age_of(tag, revision)), cause)
+        return Hold(tag, _after(rules.now, rules.longest - rules.age_of(tag, revision)), cause)
 
     found = [hold(tag) for tag in revision.tags if rules.held(tag, revision)]
     # no tag keeps the newest revision that is not in doubt, and those that are newer than that

@@ -101,7 +101,8 @@ class Rules:
     """Applies a schedule to one revision after the other, from the newest to the oldest."""
 
     def __init__(self, schedule: Schedule, now: datetime, trusted: datetime | None) -> None:
-        self._now = now
+        self.schedule = schedule
+        self.now = now
         self._trusted = trusted
         self.windows = {name: tag.interval * tag.keep for name, tag in schedule.items()}
         """The age up to which no tag of the schedule expires."""
@@ -126,7 +127,7 @@ class Rules:
 
     def age(self, revision: Revision) -> timedelta:
         """Return how old a revision is for certain."""
-        by_clock = self._now - revision.timestamp
+        by_clock = self.now - revision.timestamp
         return by_clock if self._trusted is None else min(by_clock, self._trusted - revision.trusted_time)
 
     def held(self, tag: str, revision: Revision) -> bool:
@@ -139,7 +140,7 @@ class Rules:
     def age_of(self, tag: str, revision: Revision) -> timedelta:
         """Return how old a tag is that the schedule does not have."""
         if tag.startswith(PINNED) and revision.state.pinned:
-            return min(self._now, self._trusted or self._now) - revision.state.pinned
+            return min(self.now, self._trusted or self.now) - revision.state.pinned
         return self.age(revision)
 
 

@@ -121,7 +121,7 @@ class Runner:
         status = [*self.backy, "-b", str(job.directory), "status", "--json"]
         command, logfile = [str(callback), job.name], job.directory / LOGFILE
         try:
-            _, printed = await children.output_of(status, limit=CALLBACK_LIMIT)
+            printed = await children.output_of(status, limit=CALLBACK_LIMIT)
             code = await children.run(command, logfile, limit=CALLBACK_LIMIT, given=printed)
         except EndedError as error:
             return f"it {error}"

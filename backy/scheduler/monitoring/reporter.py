@@ -139,7 +139,7 @@ class Reporter:
         while True:
             try:
                 command = [*self.backy, "plugins", "--check", "--json"]
-                _, printed = await children.output_of(command, limit=PLUGINS_LIMIT)
+                printed = await children.output_of(command, limit=PLUGINS_LIMIT)
                 listed = msgspec.json.decode(printed, type=dict[str, list[dict[str, str | None]]])["plugins"]
             except (OSError, children.EndedError, msgspec.DecodeError, KeyError) as error:
                 log.warning("nobody knows which plugins are broken, by 'backy plugins --check': %s", error)

@@ -126,11 +126,10 @@ async def run(
     return int(process.returncode or 0)
 
 
-async def output_of(command: Sequence[str], *, limit: timedelta) -> tuple[int, bytes]:
-    """Run a command and return its exit code and its standard output. Raise the same errors as `run`."""
+async def output_of(command: Sequence[str], *, limit: timedelta) -> bytes:
+    """Run a command and return its standard output. Raise the same errors as `run`."""
     process = await _start(*command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True)
-    printed = await _end(process, limit)
-    return int(process.returncode or 0), printed
+    return await _end(process, limit)
 
 
 async def _start(*command: str, **options: Any) -> Process:  # noqa: ANN401  # those of asyncio
