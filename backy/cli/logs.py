@@ -71,11 +71,6 @@ def by_a_thread() -> Iterator[None]:
         _replace_handlers(handlers, level)
 
 
-def is_verbose() -> bool:
-    """Return whether everything is logged."""
-    return logging.getLogger().isEnabledFor(logging.DEBUG)
-
-
 def logs_to_file() -> bool:
     """Return whether log lines go to a file, and so not to standard error."""
     return any(isinstance(handler, logging.FileHandler) for handler in _handlers())

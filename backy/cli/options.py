@@ -25,11 +25,7 @@ def tags_of(_context: click.Context, _parameter: click.Parameter, value: str | N
     Raises:
         BadParameter: a tag is not valid.
     """
-    try:
-        return () if value is None else parse_tags(value)
-    except ValueError as error:
-        # With the usage, and exit code 2: nothing was started.
-        raise click.BadParameter(str(error)) from error
+    return read_by(parse_tags)(_context, _parameter, value) or ()
 
 
 def read_by(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -39,6 +35,7 @@ def read_by(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parame
         try:
             return None if value is None else read(value)
         except ValueError as error:
+            # With the usage, and exit code 2: nothing was started.
             raise click.BadParameter(str(error)) from error
 
     return parse

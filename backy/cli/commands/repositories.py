@@ -3,6 +3,7 @@
 import logging
 import shlex
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def init(
     '--from' takes no SOURCE. It makes the directory anew whose records a storage keeps elsewhere. All its revisions can
     be restored; to back up again, write a section 'source' into its 'config'.
     """
-    from backy.making.making import make_repository, rebuild_repository
+    from backy.making.making import make_repository, rebuild_repository, try_storage
 
     if origin is not None:
         if source_type is not None:
@@ -67,20 +68,11 @@ def init(
         f"To back up:    {backy} backup daily",
         f"To get at it:  {backy} mount MOUNTPOINT, and every revision is a raw image for dd and other tools",
     ]
-    if storage == "chunked" and _works("cow", repository.directory):
-        texts.append("Files can share blocks here: '--storage cow' keeps raw images without a mount, and uncompressed")
+    if storage == "chunked":
+        with suppress(BackyError, OSError):  # it is not installed, or can not work there: no time for an error
+            try_storage("cow", repository.directory)
+            texts.append("Files can share blocks here: '--storage cow' keeps raw images without a mount, uncompressed")
     answer({"directory": str(repository.directory), "revisions": []}, *texts)
-
-
-def _works(storage: str, directory: Path) -> bool:
-    """Return whether a storage is installed and can work in a directory."""
-    from backy.making.making import try_storage
-
-    try:
-        try_storage(storage, directory)
-    except (BackyError, OSError):
-        return False  # the repository is made: this is no time for an error
-    return True
 
 
 @click.command("convert")

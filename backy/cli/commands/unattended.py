@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from backy.cli.options import configuration_option, wide_option
-from backy.cli.output import answer, answered, chosen, echo, width
+from backy.cli.output import answer, answered, chosen, echo, kept, width
 from backy.errors import BackyError, ConfigError
 from backy.text.phrases import counted
 
@@ -23,11 +23,11 @@ def scheduler(configuration: Path) -> None:
     Stays in the foreground. On SIGHUP it reads the configuration again. Every backup is an ordinary command that logs
     to 'backy.log' in the repository.
     """
-    from backy.cli.logs import by_a_thread, is_verbose
+    from backy.cli.logs import by_a_thread
     from backy.scheduler.daemon import serve
 
     # The children come from the same installation as this process, not from PATH.
-    program = [sys.executable, str(Path(sys.argv[0]).absolute()), *(["-v"] if is_verbose() else [])]
+    program = [sys.executable, str(Path(sys.argv[0]).absolute()), *(["-v"] if kept("verbose", default=False) else [])]
     with by_a_thread():
         serve(configuration.absolute(), program)
 

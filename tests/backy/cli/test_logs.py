@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.cli.logs import by_a_thread, is_verbose, set_up_logging
+from backy.cli.logs import by_a_thread, set_up_logging
 from backy.repository.repository import Repository
 from backy.text.phrases import TIME_FORMAT
 
@@ -50,12 +50,12 @@ def test_lines_are_written_by_a_thread_and_all_of_them(tmp_path: Path) -> None:
     with by_a_thread():
         for number in range(1000):
             logging.getLogger("backy.test").info("line %d", number)
-        assert not is_verbose()
+        assert not logging.getLogger().isEnabledFor(logging.DEBUG)
     assert logging.getLogger().level == logging.WARNING
     assert (tmp_path / "log").read_text().count("INFO line") == 1000
     set_up_logging(None, verbose=True)
     with by_a_thread():
-        assert is_verbose()
+        assert logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
 def test_a_logfile_may_be_a_link_of_the_caller_or_a_descriptor(backy, repository: Repository, tmp_path: Path) -> None:
