@@ -45,7 +45,8 @@ copies
 importing reading
 scheduler/process scheduler/configuration
 scheduler/monitoring
-scheduler/jobs scheduler/console
+scheduler/jobs
+scheduler/console
 scheduler
 testing
 cli

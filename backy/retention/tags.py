@@ -36,7 +36,7 @@ def check_tags(config: JobConfig, tags: Iterable[str]) -> None:
         if schedule and tag not in schedule and not tag.startswith(MANUAL):
             raise UnknownTagError(
                 f"unknown tag '{tag}'; {did_you_mean(tag, schedule)}the schedule has: {', '.join(schedule)}. "
-                f"'{MANUAL}{tag}' never expires, and --force takes '{tag}' as it is"
+                f"'{MANUAL}{tag}' never expires, and --force of 'backup' or 'tags' takes '{tag}' as it is"
             )
 
 

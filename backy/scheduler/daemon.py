@@ -152,10 +152,10 @@ class Daemon:
             copies=self._copies,
         )
 
-    def trigger(self, names: Iterable[str]) -> int:
-        """Queue jobs and return how many of them were not running already."""
+    def trigger(self, names: Iterable[str], tags: Sequence[str] = ()) -> int:
+        """Queue jobs, with these tags or those that are due; return how many of them were not running already."""
         now = self.clock()
-        started = sum(self.ledger.agenda.trigger(name, now) for name in names)
+        started = sum(self.ledger.agenda.trigger(name, now, tags) for name in names)
         self._wake.set()
         return started
 

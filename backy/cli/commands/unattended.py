@@ -35,9 +35,12 @@ def scheduler(configuration: Path) -> None:
 @click.command("jobs")
 @configuration_option
 @wide_option
+@click.option("--failed", is_flag=True, help="List only jobs that fail now, by their last run.")
 @click.argument("pattern", metavar="[REGEX]", default="")
-def jobs(configuration: Path, wide: bool, pattern: str) -> None:
+def jobs(configuration: Path, wide: bool, failed: bool, pattern: str) -> None:
     """List all jobs of the scheduler, or those whose name has a match of the regular expression REGEX.
+
+    The last column tells why a job fails.
 
     The list comes from the scheduler's status file: no scheduler has to run, and it may be some seconds old. If no
     scheduler keeps it up to date, the first line tells how old it is; with '--json', a warning does.
@@ -46,7 +49,7 @@ def jobs(configuration: Path, wide: bool, pattern: str) -> None:
     from backy.scheduler.monitoring.check import recorded
 
     found = recorded(configuration)
-    jobs = selected(found.status.jobs, pattern)
+    jobs = selected(found.status.jobs, pattern, failed=failed)
     if answered({"jobs": jobs}):
         if found.doubt:
             log.warning("%s", found.doubt)
@@ -112,9 +115,9 @@ def check_config(configuration: Path) -> None:
 def client(configuration: Path, words: tuple[str, ...]) -> None:
     """Send COMMAND to the running scheduler and print its answer.
 
-    'jobs [REGEX]' lists the jobs, 'status' counts them, 'run JOB' and 'runall' run some at once, 'pause JOB [--for
-    TIME]' and 'resume JOB' keep one from running, 'reload' reads the configuration again. 'help' lists all commands.
-    Only the owner of the scheduler may do that.
+    'jobs [--failed] [REGEX]' lists the jobs, 'status' counts them, 'log JOB' shows what one has done last. 'run JOB
+    [TAGS]' and 'runall' run some at once, 'pause JOB [--for TIME]' and 'resume JOB' keep one from running, 'reload'
+    reads the configuration again. 'help' lists all commands. Only the owner of the scheduler may do that.
     """
     from backy.scheduler.configuration.location import load_location
     from backy.scheduler.process.base_directory import ask

@@ -25,9 +25,11 @@ from backy.config import parse_duration
 from backy.errors import BackyError, PluginError
 from backy.plugins.events import Events, Sections
 from backy.plugins.hosting import Host
-from backy.scheduler.configuration.configuration import Configuration
+from backy.retention.tags import check_tags
+from backy.scheduler.configuration.configuration import Configuration, JobEntry
 from backy.scheduler.console.jobtable import job_table, selected
 from backy.scheduler.console.telnet import Console
+from backy.scheduler.jobs.runner import LOGFILE, tail
 from backy.scheduler.monitoring.status import NO_END, Status
 from backy.scheduler.process.base_directory import SOCKET, Question, Reply, short
 from backy.scheduler.process.children import HangingError, aside
@@ -54,11 +56,13 @@ PATIENCE = timedelta(seconds=30)
 class Scheduler(Protocol):
     """What commands need of a scheduler."""
 
+    configuration: Configuration
+
     def status(self) -> Status:
         """Return the current status of scheduler and jobs."""
 
-    def trigger(self, names: Iterable[str]) -> int:
-        """Queue jobs and return how many of them were not running already."""
+    def trigger(self, names: Iterable[str], tags: Sequence[str] = ()) -> int:
+        """Queue jobs, with these tags or those that are due; return how many of them were not running already."""
 
     def pause(self, name: str, length: timedelta | None) -> datetime | None:
         """Start no run of a job for some time, or go on with it; return when the pause ends."""
@@ -106,10 +110,12 @@ async def execute(
 
 
 async def _jobs(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
-    jobs = scheduler.status().jobs
+    jobs, pattern = scheduler.status().jobs, [word for word in arguments if word != "--failed"]
+    if len(pattern) > 1:
+        raise BackyError("write: jobs [--failed] [REGEX]")
 
     def answer() -> Reply:
-        found = selected(jobs, *arguments)
+        found = selected(jobs, *pattern, failed="--failed" in arguments)
         return Reply(ok=True, text=job_table(found), data={"jobs": msgspec.to_builtins(found)})
 
     # A table of ten thousand jobs takes too long for the loop.
@@ -127,24 +133,30 @@ async def _status(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     return Reply(ok=True, text=shown, data=data)
 
 
-def _known(scheduler: Scheduler, name: str) -> str:
-    """Return the name of a job; raises BackyError if there is none of this name."""
-    names = [job.job for job in scheduler.status().jobs]
-    if name not in names:
+def _known(scheduler: Scheduler, name: str) -> JobEntry:
+    """Return the job of this name; raises BackyError if there is none."""
+    jobs = scheduler.configuration.jobs
+    if name not in jobs:
         # A list of all jobs may be ten thousand names long.
-        raise BackyError(f"Unknown job {name}; {did_you_mean(name, names)}'jobs' lists all")
-    return name
+        raise BackyError(f"Unknown job {name}; {did_you_mean(name, jobs)}'jobs' lists all")
+    return jobs[name]
 
 
 async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
-    name = _known(scheduler, arguments[0])
-    triggered = scheduler.trigger([name])
-    text = f"Triggered immediate run for {name}" if triggered else f"{name} runs already"
-    return Reply(ok=True, text=text, data={"triggered": triggered})
+    job = _known(scheduler, arguments[0])
+    tags = sorted({tag.strip() for text in arguments[1:] for tag in text.split(",")})
+    if tags and job.copy:
+        raise BackyError(f"{job.name} copies revisions with the tags that they have")
+    check_tags(job.config, tags)
+    triggered = scheduler.trigger([job.name], tags)
+    how = f" as {','.join(tags)}" if tags else ""
+    text = f"Triggered immediate run for {job.name}{how}" if triggered else f"{job.name} runs already"
+    # The run that goes on has other tags: what was asked for does not happen.
+    return Reply(ok=bool(triggered or not tags), text=text, data={"triggered": triggered})
 
 
 async def _run_all(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
-    triggered = scheduler.trigger([job.job for job in scheduler.status().jobs])
+    triggered = scheduler.trigger(scheduler.configuration.jobs)
     text = f"Triggered immediate run for {counted(triggered, 'job')}"
     return Reply(ok=True, text=text, data={"triggered": triggered})
 
@@ -156,14 +168,23 @@ async def _pause(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
         given = parse_duration(length[-1]) if length else timedelta.max
     except ValueError as error:
         raise BackyError(str(error)) from None
-    until = scheduler.pause(_known(scheduler, name), given)
+    until = scheduler.pause(_known(scheduler, name).name, given)
     end = f"'resume {name}'" if until == NO_END else local_time(until, zone=True)
     return Reply(ok=True, text=f"{name} is paused until {end}", data={"paused": msgspec.to_builtins(until)})
 
 
 async def _resume(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
-    scheduler.pause(name := _known(scheduler, arguments[0]), None)
+    scheduler.pause(name := _known(scheduler, arguments[0]).name, None)
     return Reply(ok=True, text=f"{name} goes on", data={"paused": None})
+
+
+async def _log(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
+    logfile = _known(scheduler, arguments[0]).directory / LOGFILE
+    try:
+        lines = (await aside(tail, logfile, 2**14, limit=PATIENCE))[-20:]
+    except OSError as error:
+        raise BackyError(f"{logfile} can not be read: {error.strerror}") from None
+    return Reply(ok=True, text="\n".join(lines), data={"lines": lines})
 
 
 async def _reload(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
@@ -171,9 +192,10 @@ async def _reload(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
 
 
 COMMANDS: Mapping[str, Command] = {
-    "jobs": Command(_jobs, "List the jobs, or those whose name has a match of a regular expression.", "[REGEX]"),
+    "jobs": Command(_jobs, "List the jobs, those that fail, or those whose name matches REGEX.", "[--failed] [REGEX]"),
     "status": Command(_status, "Count the jobs by state."),
-    "run": Command(_run, "Run a job as soon as there is a slot, regardless of its schedule.", "JOB", changes=True),
+    "log": Command(_log, "Show the last lines of a job's log.", "JOB"),
+    "run": Command(_run, "Run a job as soon as there is a slot, with TAGS or those due.", "JOB [TAGS]", changes=True),
     "runall": Command(_run_all, "Run all jobs as soon as there are slots.", changes=True),
     "pause": Command(
         _pause, "Start a job only by 'run', until it is resumed or a time is over.", "JOB [--for] [TIME]", changes=True

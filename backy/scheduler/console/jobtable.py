@@ -14,12 +14,14 @@ LONGEST = 1000
 """Longest regular expression, in characters."""
 
 
-def selected(jobs: Iterable[JobStatus], pattern: str = "") -> list[JobStatus]:
-    """Return the jobs whose name contains a match of `pattern`. Raise BackyError if that is no regular expression."""
-    if not pattern:
-        return list(jobs)
-    matches = matcher(pattern)
-    return [job for job in jobs if matches(job.job)]
+def selected(jobs: Iterable[JobStatus], pattern: str = "", *, failed: bool = False) -> list[JobStatus]:
+    """Return the jobs whose name contains a match of `pattern`; if `failed` is true, only those that fail now.
+
+    Raises:
+        BackyError: `pattern` is no regular expression.
+    """
+    matches = matcher(pattern) if pattern else bool
+    return [job for job in jobs if matches(job.job) and (job.failing_since or not failed)]
 
 
 def job_table(jobs: Sequence[JobStatus], width: int | None = None, *, wide: bool = False) -> str:

@@ -7,7 +7,7 @@ simulation without any. Within a pool the job that violates its service level fi
 
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
@@ -87,6 +87,8 @@ class Entry:
     """Time of the next attempt after a failure, due or not. After a busy repository: no attempt before this time."""
     urgent: bool = False
     """Whether an operator asked for a run now."""
+    asked: Sequence[str] = ()
+    """The tags that the operator wants instead of those that are due."""
     paused: datetime | None = None
     """Until when only an operator starts a run."""
     copied: datetime | None = None
@@ -160,12 +162,12 @@ class Agenda:
         self._note(entry, past, duration)
         self._place(entry, now)
 
-    def trigger(self, name: str, now: datetime) -> bool:
-        """Queue a job regardless of its schedule. Return False if it is running already."""
+    def trigger(self, name: str, now: datetime, tags: Sequence[str] = ()) -> bool:
+        """Queue a job regardless of its schedule, with other tags if any. Return False if it is running already."""
         entry = self.entries[name]
         if entry.phase is Phase.RUNNING:
             return False
-        entry.urgent = True
+        entry.urgent, entry.asked = True, tags
         self._place(entry, now)
         return True
 
@@ -189,8 +191,7 @@ class Agenda:
         if self.entries.get(entry.name) is not entry:
             return  # removed, or replaced by a new job of its name, during the run
         self._note(entry, past, duration)
-        entry.urgent = False
-        entry.retry = None
+        entry.urgent, entry.asked, entry.retry = False, (), None
         if outcome is Outcome.DONE and entry.pool is Pool.COPY:
             entry.failures = 0
         if outcome is Outcome.BUSY:
@@ -253,7 +254,7 @@ class Agenda:
             _, _, ticket, entry = heapq.heappop(queue)
             if ticket != entry.ticket:
                 continue
-            tags = missed(entry.schedule, entry.shift, entry.runs, now)
+            tags = entry.asked or missed(entry.schedule, entry.shift, entry.runs, now)
             if not tags and not (entry.urgent or entry.failures):
                 self._place(entry, now)  # due when it was queued: the clock was set back since
                 continue

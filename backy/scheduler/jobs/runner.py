@@ -162,7 +162,7 @@ def _length(logfile: Path) -> int:
     return logfile.stat().st_size if logfile.exists() else 0
 
 
-def _tail(logfile: Path, length: int, begin: int = 0) -> list[str]:
+def tail(logfile: Path, length: int, begin: int = 0) -> list[str]:
     """Return the lines in the last `length` bytes of a log, from its byte `begin` on."""
     # Only the end: a log may have grown for years.
     with os.fdopen(open_regular(logfile), "rb") as stream:
@@ -176,7 +176,7 @@ def _failed_hooks(logfile: Path, begin: int) -> str | None:
     """Return what commands have logged of hooks that failed since the log was `begin` bytes long; None if nothing."""
     # The commands do not fail for it, so that only their logs tell.
     try:
-        lines = _tail(logfile, _MOST, begin)
+        lines = tail(logfile, _MOST, begin)
     except OSError:
         return None
     failed = {found[1]: None for line in lines if (found := _FAILED_HOOK.match(line))}
@@ -190,7 +190,7 @@ async def _cause(job: JobEntry, code: int) -> str:
         return _ended(code)
     logfile, full = job.directory / LOGFILE, os.strerror(errno.ENOSPC)
     try:
-        lines = await aside(_tail, logfile, _TAIL, limit=job.standstill)
+        lines = await aside(tail, logfile, _TAIL, limit=job.standstill)
     except (BackyError, OSError) as error:
         return f"exit code {code}, and its log can not be read: {error}"
     # What a plugin prints without a line break stands before the "Error: " of standard error, but never before the

@@ -42,6 +42,20 @@ def test_jobs_are_listed_and_chosen(backy, configuration: Path, status_file: Pat
     assert [job["job"] for job in listed] == ["db1"]
 
 
+def test_jobs_that_fail_are_listed_with_the_reason(backy, configuration: Path, status_file: Path) -> None:
+    """Also one of which only the expiry fails, and none that was ended or held up."""
+    status = json.loads(status_file.read_bytes())
+    for number, job in enumerate(status["jobs"]):
+        job |= {"failing_since": None if number else job["since"], "failures": 0}
+    status_file.write_bytes(msgspec.json.encode(status))
+    said = backy("jobs", "-c", configuration, "--failed")
+    assert re.search(r"^db1 .* why$", said.out, re.MULTILINE)
+    assert said.out.endswith("\n1 job\n")
+    for words, names in ((["--failed"], ["db1"]), (["--failed", "web"], []), (["web"], ["web1"])):
+        listed = json.loads(backy("jobs", "-c", configuration, "--json", *words).out)["jobs"]
+        assert [(job["job"], job["error"]) for job in listed] == [(name, "why") for name in names]
+
+
 @pytest.fixture
 def status_file(configuration: Path) -> Path:
     path = configuration.parent / "status"

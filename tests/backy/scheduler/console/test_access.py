@@ -7,7 +7,7 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,29 +16,39 @@ import pytest
 
 from backy.api import ConsoleCommand
 from backy.errors import BackyError
-from backy.scheduler.configuration.configuration import Configuration, Global
+from backy.repository.config import JobConfig, ScheduledTag
+from backy.repository.sealed import FORMAT
+from backy.scheduler.configuration.configuration import Configuration, Copy, Global, JobEntry
 from backy.scheduler.console import access as module
 from backy.scheduler.console.access import Access
 from backy.scheduler.monitoring.status import NO_END, Status
 from backy.scheduler.process.base_directory import SOCKET, Reply, SilentError, ask
 
-ALL = "jobs, status, run, runall, pause, resume, reload, help"
+ALL = "jobs, status, log, run, runall, pause, resume, reload, help"
 
 
 class Scheduler:
     """Two jobs, of which one runs."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: Status, base: Path) -> None:
         self._status = status
+        schedule = {"daily": ScheduledTag(timedelta(days=1), 7)}
+        jobs = {
+            job.job: JobEntry(base / job.job, schedule, JobConfig(format=FORMAT, schedule=schedule))
+            for job in status.jobs
+        }
+        self.configuration = Configuration(base, Global(base_dir=base), {}, jobs)
         self.triggered: list[str] = []
+        self.tags: tuple[str, ...] = ()
         self.trouble = ""
         self.paused: dict[str, timedelta | None] = {}
 
     def status(self) -> Status:
         return self._status
 
-    def trigger(self, names: Iterable[str]) -> int:
+    def trigger(self, names: Iterable[str], tags: Sequence[str] = ()) -> int:
         self.triggered += names
+        self.tags = tuple(tags)
         return len(self.triggered) - self.triggered.count("web2")
 
     def pause(self, name: str, length: timedelta | None) -> datetime | None:
@@ -52,8 +62,8 @@ class Scheduler:
 
 
 @pytest.fixture
-def scheduler(status) -> Scheduler:
-    return Scheduler(status({"db1": {}, "web2": {"status": "running (fast)", "last_time": None}}))
+def scheduler(status, tmp_path: Path) -> Scheduler:
+    return Scheduler(status({"db1": {}, "web2": {"status": "running (fast)", "last_time": None}}), tmp_path)
 
 
 @pytest.fixture
@@ -101,6 +111,26 @@ def test_jobs_are_chosen_by_a_regular_expression(asked: Callable[..., Reply]) ->
     assert asked("jobs", "(") == Reply(ok=False, text="'(' is no regular expression: missing ): (")
 
 
+def test_jobs_that_fail_are_chosen(asked: Callable[..., Reply], scheduler: Scheduler) -> None:
+    assert asked("jobs", "--failed").text.endswith("0 jobs")
+    scheduler.status().jobs[1].failing_since = NO_END
+    for words, names in (("--failed",), ["web2"]), (("--failed", "^db"), []), (("web", "--failed"), ["web2"]):
+        assert [job["job"] for job in asked("jobs", *words).data["jobs"]] == names
+
+
+def test_the_last_lines_of_a_log_are_shown(asked: Callable[..., Reply], tmp_path: Path) -> None:
+    log = tmp_path / "db1/backy.log"
+    assert asked("log", "db1") == Reply(ok=False, text=f"{log} can not be read: No such file or directory")
+    log.parent.mkdir()
+    log.write_text("".join(f"line {number}\n" for number in range(10_000)))
+    expected = [f"line {number}" for number in range(9980, 10_000)]
+    assert asked("log", "db1") == Reply(ok=True, text="\n".join(expected), data={"lines": expected})
+    assert asked("log", "db2").text == "Unknown job db2; did you mean 'db1'? 'jobs' lists all"
+    log.unlink()
+    log.symlink_to("/etc/passwd")
+    assert "no regular file" in asked("log", "db1", console=True, read_only=True).text
+
+
 def test_jobs_are_counted_by_status(asked: Callable[..., Reply]) -> None:
     reply = asked("status")
     assert [line.split() for line in reply.text.splitlines()[2:]] == [
@@ -118,6 +148,27 @@ def test_a_job_is_run(asked: Callable[..., Reply], scheduler: Scheduler) -> None
     assert asked("run", "web2").text == "web2 runs already"
     assert asked("run", "db2") == Reply(ok=False, text="Unknown job db2; did you mean 'db1'? 'jobs' lists all")
     assert asked("run", "xyz") == Reply(ok=False, text="Unknown job xyz; 'jobs' lists all")
+
+
+def test_a_job_is_run_with_other_tags_than_those_that_are_due(
+    asked: Callable[..., Reply], scheduler: Scheduler, tmp_path: Path
+) -> None:
+    reply = asked("run", "db1", "manual:a, daily,daily")
+    assert (reply.text, scheduler.tags) == ("Triggered immediate run for db1 as daily,manual:a", ("daily", "manual:a"))
+    scheduler.triggered.clear()
+    assert asked("run", "web2", "daily") == Reply(ok=False, text="web2 runs already", data={"triggered": 0})
+    for tags, said in (
+        ("dayly", "unknown tag 'dayly'; did you mean 'daily'? the schedule has: daily. 'manual:dayly' never expires"),
+        ("daily,", "'' can be no tag"),
+        ("", "'' can be no tag"),
+        ("manual:", "'manual:' can be no tag"),
+    ):
+        assert (reply := asked("run", "db1", tags)).text.startswith(said)
+        assert not reply.ok
+    entry = JobEntry(tmp_path / "db1", {}, JobConfig(format=FORMAT), copy=Copy(to="/srv/copy"))
+    scheduler.configuration.jobs["db1"] = entry
+    assert asked("run", "db1", "daily").text == "db1 copies revisions with the tags that they have"
+    assert scheduler.triggered == ["web2"]
 
 
 def test_a_job_is_paused_for_a_time_or_until_it_is_resumed(asked: Callable[..., Reply], scheduler: Scheduler) -> None:
@@ -156,9 +207,9 @@ def test_a_reload_says_what_came_of_it(asked: Callable[..., Reply], scheduler: S
             ("jabs",),
             f"no such command 'jabs'; did you mean 'jobs'? there are: {ALL}",
         ),
-        (("run",), "write: run JOB"),
-        (("run", "a", "b"), "write: run JOB"),
-        (("jobs", "a", "b"), "write: jobs [REGEX]"),
+        (("run",), "write: run JOB [TAGS]"),
+        (("run", "a", "b", "c"), "write: run JOB [TAGS]"),
+        (("jobs", "a", "b"), "write: jobs [--failed] [REGEX]"),
         (("status", "a"), "write: status"),
     ],
 )
@@ -213,8 +264,8 @@ def test_help_has_all_commands_also_those_of_plugins(asked: Callable[..., Reply]
     reply = asked("help")
     assert "drives [ARGUMENT]...      Show the drives." in reply.text.splitlines()
     assert list(reply.data) == [
-        "drives [ARGUMENT]...", "jobs [REGEX]", "status", "run JOB", "runall", "pause JOB [--for] [TIME]", "resume JOB",
-        "reload", "help",
+        "drives [ARGUMENT]...", "jobs [--failed] [REGEX]", "status", "log JOB", "run JOB [TAGS]", "runall",
+        "pause JOB [--for] [TIME]", "resume JOB", "reload", "help",
     ]  # fmt: skip
     assert asked("drives", "1", "2").text == "drives ['1', '2']"
     assert not asked("drives", console=True, read_only=True).ok

@@ -92,6 +92,21 @@ def test_a_run_now_of_a_job_that_is_not_due_takes_the_tags_of_its_next_run(agend
     assert agenda.start(START + 2 * MINUTE) == [vm]
 
 
+def test_a_run_now_may_have_tags_of_its_own_once(agenda: Agenda) -> None:
+    vm = enter(agenda, "vm", done(START - 5 * DAY))
+    agenda.trigger("vm", START, ["manual:x"])
+    agenda.learn("vm", vm.past, 1, START)
+    assert agenda.start(START) == [vm]
+    assert vm.due == (START, ("manual:x",))
+    agenda.finish(vm, Outcome.FAILED, vm.past, 1, START)
+    assert vm.due == (START + 2 * MINUTE, ("daily",))
+    agenda.trigger("vm", START, ["manual:x"])
+    agenda.start(START)
+    agenda.finish(vm, Outcome.DONE, Past(vm.past.since, START, {**vm.past.tags, "manual:x": START}), 1, START)
+    assert agenda.start(START) == [vm], "what was due is due"
+    assert vm.due == (START, ("daily",))
+
+
 def test_a_repository_that_is_busy_is_no_failure(agenda: Agenda) -> None:
     vm = enter(agenda, "vm", done())
     agenda.start(START)
