@@ -1,20 +1,259 @@
-"""Reads a stream of `rbd` from a file or a pipe as an image that can be imported."""
+"""Reads a stream of `rbd export-diff` or `rbd merge-diff`, from a file or a pipe, as an image that can be imported.
+
+Ceph's doc/dev/rbd-diff.rst describes the formats. Ceph 16 also writes a record `p` of one byte (whether a snapshot is
+protected). A diff has metadata first, each kind at most once and in any order, then data in ascending order. All
+numbers are little endian.
+
+The parser leaves data where it is: it maps ascending ranges of the image, the *pieces*, to places in the stream, which
+takes 24 bytes of memory for each.
+"""
+
+from __future__ import annotations
 
 import os
 import stat
 import tempfile
+from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple, NoReturn
 
 from backy.api import CHUNK_SIZE, Extent, Image, Snapshot, SourceError, chunk_count
 from backy.durable import pread_all
 from backy.extents import joined
-from backy_sources_ceph.diff_format import ZEROES, Contents, Piece, Reader, parse
 from backy_sources_ceph.snapshot import filled
 
-STANDARD_INPUT = 0
+STANDARD_INPUT: Final = 0
+ZEROES: Final = -1
+"""The place of a piece that reads as zeroes."""
+_BLOCK: Final = 2**20
+"""Bytes that are read from a pipe at a time."""
+DIFFS: Final = {b"rbd diff v1\n": 1, b"rbd diff v2\n": 2}
+# Ceph has maps for 256 million objects at most, of 4 MiB each by default.
+LARGEST_IMAGE: Final = 2**50
+"""Bytes of the largest image that is accepted."""
+# Far more than Ceph takes, and little enough to read before it is checked.
+LONGEST_NAME: Final = 4096
+"""Bytes of the longest name of a snapshot that is accepted."""
+
+
+class Piece(NamedTuple):
+    """A range of an image and the place of its data."""
+
+    offset: int
+    length: int
+    place: int
+    """The byte of the stream where the data begins, or `ZEROES`."""
+
+    @property
+    def end(self) -> int:
+        """The first byte after the piece."""
+        return self.offset + self.length
+
+
+class Pieces:
+    """Pieces in ascending order without overlaps."""
+
+    def __init__(self) -> None:
+        # Arrays instead of a list of tuples, which would take several times the memory.
+        self._offsets = array("q")
+        self._lengths = array("q")
+        self._places = array("q")
+
+    def append(self, piece: Piece) -> None:
+        """Add a piece behind all others."""
+        self._offsets.append(piece.offset)
+        self._lengths.append(piece.length)
+        self._places.append(piece.place)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __iter__(self) -> Iterator[Piece]:
+        return map(Piece, self._offsets, self._lengths, self._places)
+
+    @property
+    def end(self) -> int:
+        """The first byte after the last piece."""
+        return self._offsets[-1] + self._lengths[-1] if self._offsets else 0
+
+    def within(self, start: int, end: int) -> Iterator[Piece]:
+        """Yield the pieces from `start` to before `end`, cut at both."""
+        # The last piece that begins at or before `start` may reach beyond it.
+        for index in range(max(bisect_right(self._offsets, start) - 1, 0), len(self._offsets)):
+            piece = Piece(self._offsets[index], self._lengths[index], self._places[index])
+            if piece.offset >= end:
+                return
+            if piece.end > start:
+                first, length = max(piece.offset, start), min(piece.end, end) - max(piece.offset, start)
+                yield Piece(first, length, ZEROES if piece.place == ZEROES else piece.place + first - piece.offset)
+
+
+class Reader:
+    """A stream in a file, or from a pipe: then everything read is also written to the file `kept`.
+
+    Raises:
+        SourceError: the stream ends too early; the text has the position in bytes.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, kept: BinaryIO | None = None) -> None:
+        self._file = file
+        self._name = name
+        self._kept = kept
+        if kept is None:
+            start = file.tell()
+            self._length = file.seek(0, os.SEEK_END)
+            file.seek(start)
+
+    @property
+    def position(self) -> int:
+        """The number of bytes that were read or left out."""
+        return (self._kept or self._file).tell()
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise SourceError."""
+        raise SourceError(f"{self._name} {what} (at byte {self.position}); nothing was imported")
+
+    def some(self, length: int) -> bytes:
+        """Read a few bytes; fewer than `length` at the end only."""
+        data = self._file.read(length)
+        if self._kept:
+            self._kept.write(data)
+        return data
+
+    def exactly(self, length: int) -> bytes:
+        """Read a few bytes."""
+        data = self.some(length)
+        if len(data) < length:
+            self.refuse("is cut short")
+        return data
+
+    def number(self, length: int) -> int:
+        """Read a number of so many bytes."""
+        return int.from_bytes(self.exactly(length), "little")
+
+    def leave_out(self, length: int) -> None:
+        """Pass by any number of bytes."""
+        if self._kept:
+            # A pipe can not be sought in. Reading also keeps the data, which the import needs later.
+            for start in range(0, length, _BLOCK):
+                self.exactly(min(_BLOCK, length - start))
+        elif self.position + length > self._length:
+            self.refuse("is cut short")
+        else:
+            self._file.seek(length, os.SEEK_CUR)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The content of a stream."""
+
+    since: str | None
+    """The snapshot that the pieces are a difference from; None if they are the whole image."""
+    name: str | None
+    """The snapshot that the stream leads to; None if it leads to the current state of the image."""
+    size: int
+    """Bytes of the image."""
+    pieces: Pieces
+
+
+def parse(reader: Reader) -> Contents:
+    """Read a whole stream.
+
+    Raises:
+        SourceError: this is no stream, or not a sound one; the text has the position in bytes.
+    """
+    version = DIFFS.get(reader.exactly(len(b"rbd diff v1\n")))
+    if version is None:
+        reader.refuse("is no stream of 'rbd export-diff'")
+    contents = _Diff(reader, version).contents()
+    if reader.some(1):
+        reader.refuse("goes on behind its end")
+    return contents
+
+
+class _Diff:
+    """Reads a diff behind its first line."""
+
+    def __init__(self, reader: Reader, version: int) -> None:
+        self._reader = reader
+        self._version = version
+        self._metadata: dict[bytes, str | int] = {}
+        self._pieces = Pieces()
+
+    def contents(self) -> Contents:
+        while (tag := self._reader.exactly(1)) != b"e":
+            # Version 2 has the length of each record, so that unknown metadata can be skipped.
+            length = self._reader.number(8) if self._version > 1 else None
+            if tag in {b"w", b"z"}:
+                self._data(length, zeroes=tag == b"z")
+            elif len(self._pieces):
+                self._reader.refuse(f"has a record {_shown(tag)} behind data")
+            elif tag in self._metadata:
+                self._reader.refuse(f"has a second record {_shown(tag)}")
+            else:
+                self._metadata[tag] = self._metadatum(tag, length)
+        since, name = (self._metadata.get(tag) for tag in (b"f", b"t"))
+        return Contents(since, name, self._size(), self._pieces)  # type: ignore[arg-type]  # names are texts
+
+    def _metadatum(self, tag: bytes, length: int | None) -> str | int:
+        if tag in {b"f", b"t"}:
+            name = self._name()
+            self._check(tag, length, 4 + len(name.encode()))
+            return name
+        if tag == b"s":
+            self._check(tag, length, 8)
+            return self._reader.number(8)
+        if length is None:
+            self._reader.refuse(f"has an unknown record {_shown(tag)}")
+        # Some versions of Ceph write a length of 8 for the record `p`, which has one byte.
+        self._reader.leave_out(1 if (tag, length) == (b"p", 8) else length)
+        return 0
+
+    def _name(self) -> str:
+        length = self._reader.number(4)
+        if length > LONGEST_NAME:
+            self._reader.refuse(f"names a snapshot by {length} bytes")
+        try:
+            name = self._reader.exactly(length).decode()
+        except UnicodeDecodeError:
+            name = ""
+        # Names are shown to people, so control characters must not reach their terminals.
+        if not name or not name.isprintable():
+            self._reader.refuse("names a snapshot by what is no text")
+        return name
+
+    def _data(self, length: int | None, *, zeroes: bool) -> None:
+        offset, count = self._reader.number(8), self._reader.number(8)
+        size = self._size()
+        self._check(b"z" if zeroes else b"w", length, 16 if zeroes else 16 + count)
+        if offset < self._pieces.end:
+            self._reader.refuse(f"has data of byte {offset} of the image behind that of byte {self._pieces.end}")
+        if not count or offset + count > size:
+            self._reader.refuse(f"has {count} bytes at {offset} of an image of {size} bytes")
+        self._pieces.append(Piece(offset, count, ZEROES if zeroes else self._reader.position))
+        if not zeroes:
+            self._reader.leave_out(count)
+
+    def _size(self) -> int:
+        size = self._metadata.get(b"s")
+        if not isinstance(size, int):
+            self._reader.refuse("does not tell the image's size before its data")
+        if size > LARGEST_IMAGE:
+            self._reader.refuse(f"is of an image of {size} bytes, more than Ceph can have")
+        return size
+
+    def _check(self, tag: bytes, length: int | None, expected: int) -> None:
+        if length is not None and length != expected:
+            self._reader.refuse(f"has a record {_shown(tag)} of {length} bytes in place of {expected}")
+
+
+def _shown(tag: bytes) -> str:
+    return repr(tag.decode("latin-1"))
 
 
 class StreamImport:
@@ -38,9 +277,9 @@ class StreamImport:
         """Yield data and holes in order: a chunk is a hole if neither the stream nor the base has data in it."""
         has_data = bytearray(chunk_count(self.size))
         for extent in chain(self._beneath.extents() if self._beneath else (), self._parts()):
-            # The image may have become smaller, so the base may have data beyond the new end.
             start, end = extent.offset // CHUNK_SIZE, chunk_count(min(extent.end, self.size))
-            if extent.data and start < end:
+            # The image may have become smaller, so the base may have data beyond the new end.
+            if extent.data and extent.offset < self.size:
                 has_data[start:end] = b"\1" * (end - start)
         starts = enumerate(range(0, self.size, CHUNK_SIZE))
         return joined(Extent(at, min(CHUNK_SIZE, self.size - at), bool(has_data[index])) for index, at in starts)

@@ -1,22 +1,25 @@
 """Reads snapshots: of a thin volume only what is mapped, or only what has changed, as the pool's metadata tell.
 
 The kernel keeps one copy of the metadata of a pool in use for such readers. Who wants to read reserves it, and has to
-release it.
+release it. thin_delta then tells of the blocks of two volumes, in XML, with numbers that count blocks of the pool. A
+large volume has millions of lines, so nothing here holds more than a few of them.
 """
 
 import fcntl
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Literal, NamedTuple
+from xml.parsers.expat import ExpatError, ParserCreate
 
 from backy.api import Extent, SourceError
 from backy.durable import closed_at_end, pwrite_all
+from backy.extents import joined
 from backy_sources_file import OpenFile
-from backy_sources_lvm import mapping
 from backy_sources_lvm.volumes import COMPARING, Volume, run, run_into
 
 log = logging.getLogger(__name__)
@@ -25,6 +28,15 @@ FOLDER: Final = Path("/var/lib/backy-lvm")
 _BEGUN: Final = "reserving"
 """Is noted before anything is reserved."""
 _PIECE: Final = 2**16
+_SECTOR: Final = 512
+Kind = Literal["same", "changed", "gone"]
+"""What became of blocks: as in the earlier snapshot, written since then, or discarded since then."""
+_KINDS: Final[dict[str, Kind]] = {
+    "same": "same",
+    "different": "changed",
+    "right_only": "changed",
+    "left_only": "gone",
+}
 
 
 class ReservedError(SourceError):
@@ -118,6 +130,98 @@ def _note(mark: int, text: str) -> None:
     os.fsync(mark)
 
 
+class Run(NamedTuple):
+    """Bytes of a volume of which the same is true. Where there is none, nothing is mapped, nor was."""
+
+    start: int
+    end: int
+    kind: Kind
+
+
+def parse_runs(pieces: Iterable[bytes]) -> Iterator[Run]:
+    """Read what thin_delta printed.
+
+    Raises:
+        ValueError: it is cut off, is something else, or blocks are out of order.
+    """
+    block = position = 0
+    is_complete = False
+    for tag, attributes in _elements(pieces):
+        if attributes is None:
+            is_complete |= tag == "diff"
+        elif tag == "superblock":
+            block = _whole(tag, attributes, "data_block_size") * _SECTOR
+        elif tag in _KINDS:
+            start, length = (_whole(tag, attributes, key) * block for key in ("begin", "length"))
+            if start < position or not length:
+                raise ValueError(f"{length} bytes at {start} follow what ends at {position}")
+            position = start + length
+            yield Run(start, position, _KINDS[tag])
+    if not is_complete:
+        raise ValueError("it tells of no volume")
+
+
+def _elements(pieces: Iterable[bytes]) -> Iterator[tuple[str, dict[str, str] | None]]:
+    """Yield each element of a text as it begins, with its attributes, and as it ends, with None."""
+    found: list[tuple[str, dict[str, str] | None]] = []
+    # no tree of elements is made, which would be as large as the text
+    parser = ParserCreate()
+    parser.StartElementHandler = lambda tag, attributes: found.append((tag, attributes))
+    parser.EndElementHandler = lambda tag: found.append((tag, None))
+    for piece in chain(pieces, [None]):
+        try:
+            parser.Parse(piece or b"", piece is None)
+        except ExpatError as error:
+            raise ValueError(f"it is cut off or no XML: {error}") from error
+        yield from found
+        found.clear()
+
+
+def _whole(tag: str, attributes: dict[str, str], key: str) -> int:
+    number = attributes.get(key, "")
+    if not (number.isascii() and number.isdecimal()):
+        raise ValueError(f"{tag} has no number {key}")
+    return int(number)
+
+
+class Stretch(NamedTuple):
+    """An extent of a volume, and whether it was changed since the earlier snapshot."""
+
+    extent: Extent
+    changed: bool
+
+
+def stretches(runs: Iterable[Run], size: int, *, holes: bool) -> Iterator[Stretch]:
+    """Yield what is between 0 and `size` without gaps.
+
+    Args:
+        runs: What is known of the blocks.
+        size: Bytes of the volume. Blocks may be mapped beyond it, in part or as a whole.
+        holes: Whether what is not mapped reads as zeroes. It does not if the volume has an external origin.
+    """
+    position = 0
+    for mapped in runs:
+        start, end = min(mapped.start, size), min(mapped.end, size)
+        if start > position:
+            yield Stretch(Extent(position, start - position, data=not holes), changed=False)
+        if end > start:
+            is_data = mapped.kind != "gone" or not holes
+            yield Stretch(Extent(start, end - start, data=is_data), changed=mapped.kind != "same")
+        position = max(position, end)
+    if position < size:
+        yield Stretch(Extent(position, size - position, data=not holes), changed=False)
+
+
+def changes(found: Iterable[Stretch], earlier: int) -> Iterator[Extent]:
+    """Yield what differs from a snapshot that had `earlier` bytes. Everything beyond its end does."""
+    for extent, changed in found:
+        if changed:
+            yield extent
+        elif extent.end > earlier:
+            start = max(extent.offset, earlier)
+            yield Extent(start, extent.end - start, data=extent.data)
+
+
 class ThinSnapshot(OpenFile):
     """A snapshot of a thin volume.
 
@@ -135,16 +239,16 @@ class ThinSnapshot(OpenFile):
         """Yield data and holes."""
         if self._told is None:
             return super().extents()
-        return mapping.extents(self._stretches(self._told))
+        return joined(extent for extent, _ in self._stretches(self._told))
 
     def changes(self) -> Iterator[Extent] | None:
         """Yield the ranges that differ from the earlier snapshot; None if there is none."""
         if self._told is None or self._earlier is None:
             return None
-        return mapping.changes(self._stretches(self._told), self._earlier.lv_size)
+        return joined(changes(self._stretches(self._told), self._earlier.lv_size))
 
-    def _stretches(self, told: int) -> Iterator[mapping.Stretch]:
-        return mapping.stretches(mapping.parse_runs(_pieces(told)), self.size, holes=self._holes)
+    def _stretches(self, told: int) -> Iterator[Stretch]:
+        return stretches(parse_runs(_pieces(told)), self.size, holes=self._holes)
 
 
 def read_metadata(what: str, pool: Volume, told: IO[bytes], *thin_ids: str) -> bool:
@@ -152,7 +256,7 @@ def read_metadata(what: str, pool: Volume, told: IO[bytes], *thin_ids: str) -> b
     try:
         compare(what, pool, told, *thin_ids)
         # what can not be understood shall be known before a backup has relied on half of it
-        for _ in mapping.parse_runs(_pieces(told.fileno())):
+        for _ in parse_runs(_pieces(told.fileno())):
             pass
     except ReservedError as error:
         log.warning("%s; all of it is read", error)
