@@ -279,9 +279,9 @@ def backy_job_finished(  # noqa: PLR0913, PLR0917  # plugins take only those tha
 ) -> None:
     """Note that a run of a job has ended, however it did. Called by `scheduler`.
 
-    `outcome` is `done`, `failed` or `busy`. `error` is what the log of the scheduler says, or None. A backup
-    that is done may have one: then something failed that follows a backup. `failures` counts failed runs in a
-    row. `next_time` is None if the job is not due again. An exception is logged and changes nothing.
+    `outcome` is `done`, `failed`, `busy` or `cancelled`. `error` is what the log of the scheduler says, or None. A
+    backup that is done may have one: then something failed that follows a backup. `failures` counts failed runs in
+    a row. `next_time` is None if the job is not due again. An exception is logged and changes nothing.
     """
 
 

@@ -19,7 +19,7 @@ from backy.plugins.events import Events
 from backy.repository.revision import Clock, utc_now
 from backy.scheduler.configuration.configuration import Configuration, JobEntry, load
 from backy.scheduler.console.access import Access
-from backy.scheduler.jobs.agenda import Outcome, Result
+from backy.scheduler.jobs.agenda import Outcome, Phase, Result
 from backy.scheduler.jobs.due import GRACE, ClockWatch
 from backy.scheduler.jobs.ledger import Job, Ledger, Scanner
 from backy.scheduler.jobs.repositories import Summary, pending
@@ -158,6 +158,23 @@ class Daemon:
         started = sum(self.ledger.agenda.trigger(name, now, tags) for name in names)
         self._wake.set()
         return started
+
+    async def cancel(self, name: str) -> datetime | None:
+        """End the run of a job, or take it out of the queue; return when the job is due again.
+
+        Raises:
+            BackyError: there is no such run, or it is being ended already.
+        """
+        job, result = self.ledger.jobs[name], Result(Outcome.CANCELLED, "cancelled by an operator")
+        await asyncio.sleep(0)  # a task that was made just now has to begin, or it would not come to its clean end
+        if job.entry.phase is Phase.QUEUED:
+            self._finish(job, result)
+        elif task := job.task:
+            self._end([job], result)
+            await asyncio.wait([task])
+        else:
+            raise BackyError(f"there is no run of {name} to cancel")
+        return job.entry.due.time if job.entry.due else None
 
     def pause(self, name: str, length: timedelta | None) -> datetime | None:
         """Start no run of a job for some time, or go on with it; return when the pause ends."""
@@ -318,8 +335,9 @@ class Daemon:
             if result.outcome is Outcome.DONE and job.newest == newest and not copy:
                 cause = "there is no new revision" if looked else "its repository hangs"
                 result = Result(Outcome.FAILED, f"the backup ended well, but {cause}")
-        except asyncio.CancelledError:
-            result = Result(Outcome.BUSY, "the backup was ended by the scheduler")
+        except asyncio.CancelledError as error:
+            # What `_end` passes on.
+            result = (*error.args, Result(Outcome.BUSY, "the backup was ended by the scheduler"))[0]
             raise
         except Exception:
             log.exception("%s: internal error", name)
@@ -352,11 +370,11 @@ class Daemon:
         self._reporter.report()
 
     @staticmethod
-    def _end(jobs: Iterable[Job]) -> None:
-        """Cancel the runs of these jobs without waiting for them."""
+    def _end(jobs: Iterable[Job], result: Result | None = None) -> None:
+        """Cancel the runs of these jobs, with this result, without waiting for them."""
         for job in jobs:
             if job.task:
-                job.task.cancel()
+                job.task.cancel(result)
                 job.task = None  # cancelled once only: a second time would cut short its clean end
 
     def _prepare(self, job: JobEntry) -> bytes | None:

@@ -64,6 +64,9 @@ class Scheduler(Protocol):
     def trigger(self, names: Iterable[str], tags: Sequence[str] = ()) -> int:
         """Queue jobs, with these tags or those that are due; return how many of them were not running already."""
 
+    async def cancel(self, name: str) -> datetime | None:
+        """End the run of a job; return when it is due again. Raise BackyError if there is no run."""
+
     def pause(self, name: str, length: timedelta | None) -> datetime | None:
         """Start no run of a job for some time, or go on with it; return when the pause ends."""
 
@@ -161,6 +164,12 @@ async def _run_all(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     return Reply(ok=True, text=text, data={"triggered": triggered})
 
 
+async def _cancel(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
+    upcoming = await scheduler.cancel(name := _known(scheduler, arguments[0]).name)
+    text = f"{name} is cancelled and waits until {_end(name, upcoming)}"
+    return Reply(ok=True, text=text, data={"next_time": upcoming})
+
+
 async def _pause(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     name, *length = arguments
     try:
@@ -169,8 +178,11 @@ async def _pause(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     except ValueError as error:
         raise BackyError(str(error)) from None
     until = scheduler.pause(_known(scheduler, name).name, given)
-    end = f"'resume {name}'" if until == NO_END else local_time(until, zone=True)
-    return Reply(ok=True, text=f"{name} is paused until {end}", data={"paused": msgspec.to_builtins(until)})
+    return Reply(ok=True, text=f"{name} is paused until {_end(name, until)}", data={"paused": until})
+
+
+def _end(name: str, until: datetime | None) -> str:
+    return f"'resume {name}'" if until == NO_END else local_time(until, zone=True)
 
 
 async def _resume(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
@@ -197,6 +209,7 @@ COMMANDS: Mapping[str, Command] = {
     "log": Command(_log, "Show the last lines of a job's log.", "JOB"),
     "run": Command(_run, "Run a job as soon as there is a slot, with TAGS or those due.", "JOB [TAGS]", changes=True),
     "runall": Command(_run_all, "Run all jobs as soon as there are slots.", changes=True),
+    "cancel": Command(_cancel, "End the run of a job; the next one comes by its schedule.", "JOB", changes=True),
     "pause": Command(
         _pause, "Start a job only by 'run', until it is resumed or a time is over.", "JOB [--for] [TIME]", changes=True
     ),

@@ -52,6 +52,8 @@ class Outcome(Enum):
     FAILED = "failed"
     BUSY = "busy"
     """Another command held the repository. This is no failure of the job."""
+    CANCELLED = "cancelled"
+    """An operator ended it. This is no failure either."""
 
 
 class Result(NamedTuple):
@@ -84,7 +86,7 @@ class Entry:
     failures: int = 0
     """Consecutive failed runs."""
     retry: datetime | None = None
-    """Time of the next attempt after a failure, due or not. After a busy repository: no attempt before this time."""
+    """Time of the next attempt after a failure, due or not. If busy or cancelled: no attempt before this time."""
     urgent: bool = False
     """Whether an operator asked for a run now."""
     asked: Sequence[str] = ()
@@ -199,6 +201,10 @@ class Agenda:
         elif outcome is Outcome.FAILED:
             entry.failures += 1
             entry.retry = now + backoff(entry.failures)
+        elif outcome is Outcome.CANCELLED:
+            # As if all had run: what was due is due again at the next time of the schedule.
+            tags = dict.fromkeys(entry.schedule, now)
+            entry.retry = next_due(entry.schedule, entry.shift, Past(now, now, tags), now).time
         self._place(entry, now)
 
     def set_clock(self, jump: timedelta, now: datetime) -> None:

@@ -128,7 +128,7 @@ class Ledger:
         self.agenda.finish(job.entry, result.outcome, job.past, known.last_duration, now)
         job.task = job.row = None
         known.occupied = known.occupied if result.occupied is None else result.occupied
-        if result.outcome is Outcome.BUSY:
+        if result.outcome in {Outcome.BUSY, Outcome.CANCELLED}:
             # This says nothing of what failed before, unless the command that was in the way has made a revision.
             if not (job.entry.failures or known.unfinished):
                 known.error, known.failing_since, known.full = result.error, None, False

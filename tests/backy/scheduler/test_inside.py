@@ -464,6 +464,48 @@ def test_hook_backy_journal_broken_is_told_once(
     inside(again)
 
 
+def test_runs_are_cancelled_whether_they_go_on_wait_or_have_just_begun(
+    scheduler, inside, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("vm1", "vm2"):
+        scheduler.job(name)
+    scheduler.hold()
+    scheduler.content["global"]["worker-limit"] = 1
+
+    async def cancelled(daemon: Daemon, job: Job) -> None:
+        """Cancel a run, and see that it is no failure, and that the next one comes by the schedule."""
+        upcoming = await daemon.cancel(job.settings.name)
+        (row,) = (row for row in daemon.status().jobs if row.job == job.settings.name)
+        assert (row.status, row.error, row.failing_since) == ("waiting for deadline", "cancelled by an operator", None)
+        assert row.next_time == upcoming > utc_now()
+        assert not job.entry.urgent
+        with pytest.raises(BackyError, match=f"there is no run of {job.settings.name} to cancel"):
+            await daemon.cancel(job.settings.name)
+
+    async def scenario(daemon: Daemon) -> None:
+        log, (first, second) = scheduler.base / "vm1/backy.log", daemon.ledger.jobs.values()
+        daemon.trigger(["vm1"])
+        await until(lambda: log.exists() and " -- daily" in log.read_text())
+        daemon.trigger(["vm2"])
+        await until(lambda: second.entry.phase is Phase.QUEUED)
+        await cancelled(daemon, second)
+        assert scheduler.children()
+        await cancelled(daemon, first)
+        assert scheduler.children() == []
+        assert list(scheduler.base.glob("vm1/*.rev")) == []
+
+        daemon.ledger.agenda.trigger("vm2", utc_now())
+        assert daemon.ledger.agenda.start(utc_now()) == [second.entry]
+        second.task = daemon._keep(daemon._run(second))
+        await cancelled(daemon, second)
+        assert daemon.ledger.agenda.running(second.entry.pool) == 0
+        scheduler.release()
+        assert (await run(daemon, "vm1")).known.error is None
+
+    inside(scenario)
+    assert "vm1: cancelled by an operator; next " in caplog.text
+
+
 def test_a_reload_and_its_errors(scheduler, inside, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     for name in ("vm1", "vm2"):

@@ -24,7 +24,7 @@ from backy.scheduler.console.access import Access
 from backy.scheduler.monitoring.status import NO_END, Status
 from backy.scheduler.process.base_directory import SOCKET, Reply, SilentError, ask
 
-ALL = "jobs, status, log, run, runall, pause, resume, reload, help"
+ALL = "jobs, status, log, run, runall, cancel, pause, resume, reload, help"
 
 
 class Scheduler:
@@ -42,6 +42,8 @@ class Scheduler:
         self.tags: tuple[str, ...] = ()
         self.trouble = ""
         self.paused: dict[str, timedelta | None] = {}
+        self.cancelled: dict[str, datetime] = {}
+        """When jobs that can be cancelled are due again."""
 
     def status(self) -> Status:
         return self._status
@@ -50,6 +52,11 @@ class Scheduler:
         self.triggered += names
         self.tags = tuple(tags)
         return len(self.triggered) - self.triggered.count("web2")
+
+    async def cancel(self, name: str) -> datetime:
+        if name not in self.cancelled:
+            raise BackyError("no run")
+        return self.cancelled.pop(name)
 
     def pause(self, name: str, length: timedelta | None) -> datetime | None:
         self.paused[name] = length
@@ -171,6 +178,19 @@ def test_a_job_is_run_with_other_tags_than_those_that_are_due(
     assert scheduler.triggered == ["web2"]
 
 
+def test_a_run_is_cancelled_and_it_is_told_when_the_next_one_is(
+    asked: Callable[..., Reply], scheduler: Scheduler
+) -> None:
+    scheduler.cancelled = {"web2": NO_END - timedelta(days=1)}
+    reply = asked("cancel", "web2")
+    assert reply.text == "web2 is cancelled and waits until 9998-12-31 00:00:00 UTC"
+    assert reply.data == {"next_time": "9998-12-31T00:00:00Z"}
+    assert asked("cancel", "web2") == Reply(ok=False, text="no run")
+    scheduler.cancelled = {"web2": NO_END}
+    assert not asked("cancel", "web2", console=True, read_only=True).ok
+    assert asked("cancel", "web2").text == "web2 is cancelled and waits until 'resume web2'"
+
+
 def test_a_job_is_paused_for_a_time_or_until_it_is_resumed(asked: Callable[..., Reply], scheduler: Scheduler) -> None:
     for words in (("pause", "db1", "--for", "3h"), ("pause", "db1", "3h")):
         reply = asked(*words)
@@ -265,7 +285,7 @@ def test_help_has_all_commands_also_those_of_plugins(asked: Callable[..., Reply]
     assert "drives [ARGUMENT]...      Show the drives." in reply.text.splitlines()
     assert list(reply.data) == [
         "drives [ARGUMENT]...", "jobs [--failed] [REGEX]", "status", "log JOB", "run JOB [TAGS]", "runall",
-        "pause JOB [--for] [TIME]", "resume JOB", "reload", "help",
+        "cancel JOB", "pause JOB [--for] [TIME]", "resume JOB", "reload", "help",
     ]  # fmt: skip
     assert asked("drives", "1", "2").text == "drives ['1', '2']"
     assert not asked("drives", console=True, read_only=True).ok

@@ -116,6 +116,23 @@ def test_a_repository_that_is_busy_is_no_failure(agenda: Agenda) -> None:
     assert agenda.next_time() == next_ideal(DAY, vm.shift, START + MINUTE)
 
 
+@pytest.mark.parametrize("failures", [0, 1])
+def test_a_run_that_was_cancelled_waits_for_its_schedule_and_misses_nothing(agenda: Agenda, failures: int) -> None:
+    vm = enter(agenda, "vm", done(START - 5 * DAY))
+    for outcome in [Outcome.FAILED] * failures + [Outcome.CANCELLED]:
+        agenda.trigger("vm", START)
+        assert agenda.start(START) == [vm]
+        agenda.finish(vm, outcome, vm.past, 1, START)
+    time = next_ideal(DAY, vm.shift, START)
+    assert (vm.failures, agenda.next_time(), vm.due) == (failures, time, (time, ("daily",)))
+    agenda.trigger("vm", START)
+    assert agenda.start(START) == [vm], "an operator does not wait"
+    agenda.finish(vm, Outcome.CANCELLED, vm.past, 1, START)
+    assert agenda.start(time - MINUTE) == []
+    assert agenda.start(time) == [vm]
+    assert vm.due == (time, ("daily",))
+
+
 def test_a_success_of_somebody_else_ends_failures(agenda: Agenda) -> None:
     vm = enter(agenda, "vm", done())
     agenda.start(START)
