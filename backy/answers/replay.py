@@ -1,7 +1,5 @@
 """What follows from the lines of a journal: what each revision has to be, and what contradicts it. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 

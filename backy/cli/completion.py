@@ -1,21 +1,16 @@
 """Where the repository is that a command line means, and what a shell may put in for an unfinished word of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
 from backy.errors import RepositoryError
 from backy.plugins.discovery import Kind, advertised
+from backy.repository.revision import Revision
 from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
 from backy.text.phrases import alternatives
-
-if TYPE_CHECKING:
-    from backy.repository.revision import Revision
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 

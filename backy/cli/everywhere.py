@@ -1,7 +1,5 @@
 """What may stand before a command or behind it: where the repository is, and how much is told."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import inspect

@@ -5,8 +5,6 @@ libraries that a plugin uses can not write between the bytes of an image. While 
 there as well. `echo` and `descriptor` are the way to standard output.
 """
 
-from __future__ import annotations
-
 import fcntl
 import functools
 import os
