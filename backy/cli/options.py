@@ -1,5 +1,7 @@
 """Options and arguments that several commands have."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
