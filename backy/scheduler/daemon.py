@@ -144,6 +144,7 @@ class Daemon:
                 *self._access.console.problems,
                 *self._scanner.problems(self.ledger.jobs),
                 *self._announcer.problems(self.ledger.jobs),
+                *self.ledger.crowded(),
             ),
             plugins=self._reporter.broken_plugins,
             pools=self.ledger.pools(),
@@ -324,17 +325,18 @@ class Daemon:
 
     async def _run(self, job: Job) -> None:
         """Run a job, scan its repository and record the result."""
-        name, tags = job.settings.name, job.entry.due.tags if job.entry.due else ()
-        copy = job.settings.copy
-        log.info("%s: %s", name, f"{job.settings.verb} {copy.to}" if copy else f"backing up as {','.join(tags)}")
-        newest = job.newest
+        name, newest, tags = job.settings.name, job.newest, job.entry.due.tags if job.entry.due else ()
+        log.info("%s: %s", name, job.settings.doing(tags))
         try:
-            result = await self._runner.run(job.settings, tags)
+            async with asyncio.timeout(job.settings.lasts(self.clock())):
+                result = await self._runner.run(job.settings, tags)
             looked = bool(job.settings.part) or await self._scanner.look_again(job)
             # Do not trust the exit code alone: a job that never has a new revision would be run again and again.
-            if result.outcome is Outcome.DONE and job.newest == newest and not copy:
+            if result.outcome is Outcome.DONE and job.newest == newest and not job.settings.beside:
                 cause = "there is no new revision" if looked else "its repository hangs"
                 result = Result(Outcome.FAILED, f"the backup ended well, but {cause}")
+        except TimeoutError:
+            result = Result(Outcome.BUSY, f"it goes on within its next hours, {job.settings.hours}")
         except asyncio.CancelledError as error:
             # What `_end` passes on.
             result = (*error.args, Result(Outcome.BUSY, "the backup was ended by the scheduler"))[0]
@@ -365,7 +367,7 @@ class Daemon:
             next_time=entry.due.time if entry.due else None,
         )
         if result.outcome is Outcome.DONE and not job.settings.part:
-            self.trigger(one.settings.name for one in self.ledger.pushed_from(job))
+            self.trigger(self.ledger.pushed_from(job, self.clock()))
         self._wake.set()
         self._reporter.report()
 

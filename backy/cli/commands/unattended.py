@@ -102,8 +102,9 @@ def check_config(configuration: Path) -> None:
         former = any(_FORMER.search(str(problem)) for problem in error.problems)
         hint = f"; 'backy upgrade --rewrite {configuration}' makes it one of backy 3" if former else ""
         raise ConfigError(f"{configuration} has {counted(len(error.problems), 'problem')}{hint}") from error
-    parts = f"{counted(len(found.jobs), 'job')}, {counted(len(found.schedules), 'schedule')}"
-    content = {"problems": [], "jobs": len(found.jobs), "schedules": len(found.schedules), "unknown": unknown}
+    jobs = sum(not job.part for job in found.jobs.values())
+    parts = f"{counted(jobs, 'job')}, {counted(len(found.schedules), 'schedule')}"
+    content = {"problems": [], "jobs": jobs, "schedules": len(found.schedules), "unknown": unknown}
     others = [f"not looked at, as this user may not: {what}" for what in unknown]
     answer(content, f"{configuration} is sound: {parts}", *others)
 

@@ -1,10 +1,10 @@
 """The configuration of the scheduler, /etc/backy.conf: its keys, and reading it with all its problems at once."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -18,30 +18,13 @@ from backy.repository import config
 from backy.repository.revision import MANUAL, PINNED, tag_problem
 from backy.repository.sealed import FORMAT
 from backy.retention.rules import Schedule
+from backy.scheduler.configuration.beside import SCRUB, Beside, Copy, Scrub
 from backy.scheduler.configuration.document import ConfigurationError, Document, Key
+from backy.scheduler.configuration.hours import Hours, Zone
 from backy.scheduler.configuration.location import Location, global_name
 from backy.text.phrases import alternatives
 
 _JOB_NAME = re.compile(r"\w[\w.@+:-]{0,199}")
-
-
-class Copy(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
-    """A copy of a job elsewhere, as it is written below `copies`, or of what is elsewhere."""
-
-    to: str = ""
-    """What `backy push` takes; the job's name follows a `/` at the end. Or what `pull` takes."""
-    tags: tuple[str, ...] = ()
-    """Tags of the revisions that are copied; all without any."""
-    sla: Duration | None = None
-    """How old the copy may become; None for one and a half of the shortest interval."""
-    rate: Size | None = None
-    """Bytes a second, at most."""
-
-    @property
-    def options(self) -> list[str]:
-        """The options of `backy push`, or of `pull`."""
-        given = {"--tags": ",".join(self.tags), "--rate": str(self.rate or "")}
-        return [word for name, value in given.items() if value for word in (name, value)]
 
 
 class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
@@ -83,6 +66,12 @@ class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, re
     """How much evidence of damage and differences each repository keeps."""
     copies: dict[str, Copy] | None = None
     """Copies of all jobs elsewhere, by their names."""
+    scrub: Scrub | None = None
+    """How the repositories are read again and again; None for not at all."""
+    hours: Hours | None = None
+    """When backups may begin; None for any time."""
+    time_zone: Zone | None = None
+    """That of the hours; None for that of the machine."""
 
 
 class JobKeys(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
@@ -118,6 +107,9 @@ class JobKeys(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     reserve: Size | None = None
     quarantine: config.Quarantine | None = None
     copies: dict[str, Copy] | None = None
+    scrub: Scrub | None = None
+    hours: Hours | None = None
+    time_zone: Zone | None = None
 
 
 @dataclass(frozen=True)
@@ -132,15 +124,31 @@ class JobEntry:
     time_limit: timedelta | None = None
     standstill: timedelta | None = None
     max_size: int | None = None
-    copy: Copy | None = None
-    """What is copied; None if it is backed up."""
+    beside: Beside | None = None
+    """What is done in place of a backup."""
     part: str = ""
-    """Name of the copy that is pushed; empty for what makes the revisions in the directory."""
+    """Name of the copy that is pushed, or `scrub`; empty for what makes the revisions in the directory."""
+    hours: Hours | None = None
+    """When it may begin."""
+
+    @property
+    def copy(self) -> Copy | None:
+        """What is copied; None if nothing is."""
+        return self.beside if isinstance(self.beside, Copy) else None
 
     @property
     def verb(self) -> str:
         """The command that does the job."""
-        return "push" if self.part else "pull" if self.copy else "backup"
+        return "scrub" if isinstance(self.beside, Scrub) else "push" if self.part else "pull" if self.copy else "backup"
+
+    def doing(self, tags: Sequence[str]) -> str:
+        """Return what is logged of a run with these tags."""
+        return f"{self.verb} {self.beside.words[-1]}" if self.beside else f"backing up as {','.join(tags)}"
+
+    def lasts(self, now: datetime) -> float | None:
+        """Return how many seconds a run may take that begins now; None for any time."""
+        # only a scrub goes on where it was ended
+        return (self.hours.closes(now) - now).total_seconds() if self.hours and self.verb == "scrub" else None
 
     @property
     def name(self) -> str:
@@ -178,6 +186,10 @@ def load(path: Path) -> Configuration:
     if found.document.problems:
         raise ConfigurationError(path, found.document.problems)
     return found.configuration
+
+
+def _hours(merged: Mapping[str, Any], hours: Hours | None) -> Hours | None:
+    return Hours((*hours[:2], merged["time_zone"])) if hours else None
 
 
 class Written(NamedTuple):
@@ -302,12 +314,18 @@ class Reading:
         directory = settings.base_dir / name
         pull = Copy(to=entry.pull, tags=entry.tags, sla=entry.sla, rate=entry.rate) if entry.pull else None
         limits = (merged["time_limit"] or None, merged["standstill"] or None, max_size)
-        yield JobEntry(directory, tags, written, *limits, pull)
+        made = JobEntry(directory, tags, written, *limits, pull, hours=_hours(merged, merged["hours"]))
+        yield made
         for part, one in (merged["copies"] or {}).items():
-            if problem := name_problem(part) or (None if one.to else "the key 'to' is missing: where to"):
+            problem = name_problem(part) or (f"'{SCRUB}' is no name of a copy" if part == SCRUB else None)
+            if problem := problem or (None if one.to else "the key 'to' is missing: where to"):
                 self._report((*key, "copies", part), problem)
             push = msgspec.structs.replace(one, to=one.to + name) if one.to.endswith("/") else one
-            yield JobEntry(directory, tags, written, *limits, push, part)
+            yield replace(made, beside=push, part=part, hours=_hours(merged, one.hours) or made.hours)
+        if scrub := merged["scrub"]:
+            # it takes as long as there is to read
+            hours = _hours(merged, scrub.hours) or made.hours
+            yield replace(made, schedule=scrub.schedule, time_limit=None, beside=scrub, part=SCRUB, hours=hours)
 
     def _images(self, job: Mapping[str, Any], key: Key) -> None:
         """Report a job that has no image, or several, or disks that can not have their names."""

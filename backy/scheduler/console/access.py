@@ -148,8 +148,8 @@ def _known(scheduler: Scheduler, name: str) -> JobEntry:
 async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     job = _known(scheduler, arguments[0])
     tags = sorted({tag.strip() for text in arguments[1:] for tag in text.split(",")})
-    if tags and job.copy:
-        raise BackyError(f"{job.name} copies revisions with the tags that they have")
+    if tags and job.beside:
+        raise BackyError(f"{job.name} makes no revisions of its own, and takes no tags")
     check_tags(job.config, tags)
     triggered = scheduler.trigger([job.name], tags)
     how = f" as {','.join(tags)}" if tags else ""

@@ -14,7 +14,8 @@ from enum import Enum, StrEnum
 from typing import NamedTuple
 
 from backy.retention.rules import EPOCH, Schedule, spread
-from backy.scheduler.jobs.due import Due, Past, backoff, late_from, missed, next_due
+from backy.scheduler.configuration.hours import DAY, Hours
+from backy.scheduler.jobs.due import SLA_FACTOR, Due, Past, backoff, late_from, missed, next_due, smallest_interval
 
 BUSY_RETRY = timedelta(minutes=2)
 """Pause before the next attempt if another command holds the repository."""
@@ -30,6 +31,11 @@ class Pool(StrEnum):
     SLOW = "slow"
     COPY = "copy"
     """Copies wait for networks, and for no backup."""
+    SCRUB = "scrub"
+    """One at a time reads all of a repository."""
+
+
+BACKUPS = {Pool.FAST, Pool.SLOW}
 
 
 class Phase(StrEnum):
@@ -94,16 +100,18 @@ class Entry:
     paused: datetime | None = None
     """Until when only an operator starts a run."""
     copied: datetime | None = None
-    """When the last copy began that succeeded, if the job copies: it is due by that, whatever there was to copy."""
+    """When the last copy or scrub began that succeeded: one is due by that, whatever there was to do."""
     sla: timedelta | None = None
     """How old the newest revision may become; None for what the schedule allows."""
+    hours: Hours | None = None
+    """When a run may begin that nobody has asked for; None for any time."""
     ticket: int = field(default=0, repr=False)
     """Number of its only valid entry in the heaps; entries with another ticket are void."""
 
     @property
     def runs(self) -> Past:
         """What has run for the schedule."""
-        if self.pool is not Pool.COPY:
+        if self.pool in BACKUPS:
             return self.past
         tags = dict.fromkeys(self.schedule, self.copied) if self.copied else {}
         return Past(self.past.since, self.copied, tags)
@@ -111,7 +119,19 @@ class Entry:
     @property
     def late_from(self) -> datetime:
         """When the job violates its SLA unless it has a new revision before."""
-        return late_from(self.schedule, self.past, self.sla)
+        return self.late(self.past)
+
+    def late(self, past: Past) -> datetime:
+        """Return when a job with this past violates its SLA."""
+        late, shortest = late_from(self.schedule, past, self.sla), smallest_interval(self.schedule)
+        # of a job with shorter intervals than it waits each day, nobody expects runs outside of its hours
+        if self.hours and shortest * SLA_FACTOR < DAY - self.hours.length and self.hours.opens(late) > late:
+            return self.hours.opens(late) + shortest / 2
+        return late
+
+    def opens(self, time: datetime) -> datetime:
+        """Return when a run may begin that is due at a time."""
+        return self.hours.opens(time) if self.hours else time
 
     def __str__(self) -> str:
         return f"{self.phase} ({self.pool})" if self.phase in {Phase.QUEUED, Phase.RUNNING} else str(self.phase)
@@ -135,6 +155,10 @@ class Agenda:
     def running(self, pool: Pool) -> int:
         """Return how many slots of a pool are in use."""
         return len(self._running[pool])
+
+    def slots(self, pool: Pool) -> int:
+        """Return how many slots a pool has."""
+        return 1 if pool is Pool.SCRUB else self.worker_limit
 
     def queued(self, pool: Pool) -> int:
         """Return how many jobs wait for a slot of a pool."""
@@ -194,13 +218,15 @@ class Agenda:
             return  # removed, or replaced by a new job of its name, during the run
         self._note(entry, past, duration)
         entry.urgent, entry.asked, entry.retry = False, (), None
-        if outcome is Outcome.DONE and entry.pool is Pool.COPY:
+        if outcome is Outcome.DONE and entry.pool not in BACKUPS:
             entry.failures = 0
         if outcome is Outcome.BUSY:
             entry.retry = now + BUSY_RETRY
         elif outcome is Outcome.FAILED:
             entry.failures += 1
-            entry.retry = now + backoff(entry.failures)
+            # what is damaged was told, and to read all again at once would not help
+            scrub = entry.pool is Pool.SCRUB
+            entry.retry = now + (smallest_interval(entry.schedule) / 8 if scrub else backoff(entry.failures))
         elif outcome is Outcome.CANCELLED:
             # As if all had run: what was due is due again at the next time of the schedule.
             tags = dict.fromkeys(entry.schedule, now)
@@ -227,7 +253,7 @@ class Agenda:
         if past.newest and past.newest > (entry.past.newest or EPOCH):
             entry.failures, entry.retry = 0, None
         entry.past = past
-        if entry.pool is not Pool.COPY:
+        if entry.pool in BACKUPS:
             entry.pool = Pool.SLOW if duration is None or duration >= FAST.total_seconds() else Pool.FAST
         entry.phase = Phase.WAITING
 
@@ -246,6 +272,7 @@ class Agenda:
             entry.due = entry.due._replace(time=entry.retry)
         if entry.paused and entry.paused > entry.due.time:
             entry.phase, entry.due = Phase.PAUSED, entry.due._replace(time=entry.paused)
+        entry.due = entry.due._replace(time=entry.opens(entry.due.time))
         heapq.heappush(self._waiting, (entry.due.time, entry.ticket, entry))
 
     def _queue(self, entry: Entry) -> None:
@@ -256,13 +283,15 @@ class Agenda:
     def _fill(self, pool: Pool, now: datetime) -> Iterator[Entry]:
         """Assign the free slots of a pool and yield the jobs to start."""
         queue, running = self._queues[pool], self._running[pool]
-        while queue and len(running) < self.worker_limit:
+        while queue and len(running) < self.slots(pool):
             _, _, ticket, entry = heapq.heappop(queue)
             if ticket != entry.ticket:
                 continue
             tags = entry.asked or missed(entry.schedule, entry.shift, entry.runs, now)
-            if not tags and not (entry.urgent or entry.failures):
-                self._place(entry, now)  # due when it was queued: the clock was set back since
+            due = (tags or entry.failures) and entry.opens(now) == now
+            if not due and not entry.urgent:
+                # due when it was queued: the clock was set back since, or its hours are over
+                self._place(entry, now)
                 continue
             # A job that has waited for a slot is not sent back to wait for a near run with more tags: that could
             # repeat for ever.

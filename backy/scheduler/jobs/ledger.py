@@ -5,7 +5,7 @@ The scanner makes the summaries in threads, so that the scheduler notices what o
 
 import asyncio
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,11 +16,13 @@ import msgspec
 
 from backy.repository.revision import Clock, utc_now
 from backy.scheduler.configuration.configuration import Configuration, JobEntry
+from backy.scheduler.configuration.hours import DAY, Hours
 from backy.scheduler.jobs.agenda import Agenda, Entry, Outcome, Phase, Pool, Result
-from backy.scheduler.jobs.due import GRACE, Past, by_interval, late_from, smallest_interval, tolerance
+from backy.scheduler.jobs.due import GRACE, Past, by_interval, smallest_interval, tolerance
 from backy.scheduler.jobs.repositories import Audited, Stamp, Summary, stamp, summarize
 from backy.scheduler.monitoring.status import NO_END, Holding, JobStatus, PoolStatus, Remembered, verdict
 from backy.scheduler.process.children import HangingError, aside, happened
+from backy.text.phrases import length_of_time
 
 log = logging.getLogger(__name__)
 _IMAGES = ("source", "disks", "storage")
@@ -98,8 +100,9 @@ class Ledger:
             # A backup that is running would be of the old source, or in the old storage.
             if any(getattr(settings.config, key, None) != getattr(job.settings.config, key, None) for key in _IMAGES):
                 ended.append(job)
-            job.entry.sla = settings.copy.sla if settings.copy else None
-            if settings.schedule != job.settings.schedule:
+            job.entry.sla = settings.beside.sla if settings.beside else None
+            job.entry.hours = settings.hours
+            if (settings.schedule, settings.hours) != (job.settings.schedule, job.settings.hours):
                 self.agenda.reschedule(name, settings.schedule, now)
             if settings != job.settings:
                 job.settings, job.row = settings, None
@@ -121,7 +124,7 @@ class Ledger:
     def finish(self, job: Job, result: Result, now: datetime) -> None:
         """Record how a run of a job has ended."""
         known = job.known
-        if job.settings.copy and job.entry.due and result.outcome is Outcome.DONE:
+        if job.settings.beside and job.entry.due and result.outcome is Outcome.DONE:
             job.entry.copied = known.copied = job.entry.due.time
         if job.settings.part:
             known.last_time = known.copied
@@ -171,7 +174,7 @@ class Ledger:
     def pools(self) -> dict[str, PoolStatus]:
         """Return the use of each pool."""
         agenda = self.agenda
-        return {str(pool): PoolStatus(agenda.running(pool), agenda.queued(pool), agenda.worker_limit) for pool in Pool}
+        return {str(pool): PoolStatus(agenda.running(pool), agenda.queued(pool), agenda.slots(pool)) for pool in Pool}
 
     def _add(self, settings: JobEntry, before: JobStatus | None, now: datetime) -> Job:
         # A restart gives no job more time for its first backup, nor does a clock that was ahead when it became known.
@@ -181,9 +184,11 @@ class Ledger:
         job = self.jobs[name] = Job(settings, self.agenda.add(name, settings.schedule, since), known)
         # What has failed fails until a run proves the contrary; a restart proves nothing.
         job.entry.failures = before.failures if before else 0
-        job.entry.paused = known.paused
-        if settings.copy:
-            job.entry.pool, job.entry.copied, job.entry.sla = Pool.COPY, known.copied, settings.copy.sla
+        job.entry.paused, job.entry.hours = known.paused, settings.hours
+        if settings.beside:
+            job.entry.pool = Pool.COPY if settings.copy else Pool.SCRUB
+            # nobody knows when all was read last: that counts from when the job is known
+            job.entry.copied, job.entry.sla = known.copied or (None if settings.copy else since), settings.beside.sla
         # Without this a restart would show all jobs as if they had no revisions.
         job.entry.past = Past(since, known.last_time, {})
         if settings.part:
@@ -194,11 +199,22 @@ class Ledger:
         """Return the jobs whose repositories are scanned: all but those that push what another job makes."""
         return [job for job in self.jobs.values() if not job.settings.part]
 
-    def pushed_from(self, job: Job) -> list[Job]:
-        """Return the copies of a job that are pushed."""
-        return [
-            one for one in self.jobs.values() if one.settings.part and one.settings.directory == job.settings.directory
-        ]
+    def pushed_from(self, job: Job, now: datetime) -> list[str]:
+        """Return the names of the copies of a job that are pushed, if they may begin now."""
+        pushed = [one for one in self.jobs.values() if one.settings.verb == "push" and one.entry.opens(now) == now]
+        return [one.settings.name for one in pushed if one.settings.directory == job.settings.directory]
+
+    def crowded(self) -> Iterator[str]:
+        """Yield what is said of hours in which the backups of a day do not fit."""
+        taken: dict[tuple[Hours, Pool], float] = defaultdict(float)
+        for job in self.jobs.values():
+            if (hours := job.settings.hours) and not job.settings.beside:
+                interval = smallest_interval(job.entry.schedule)
+                runs = DAY / interval if interval > hours.length else hours.length / interval
+                taken[hours, job.entry.pool] += (job.known.last_duration or 0) * runs / self.agenda.worker_limit
+        for (hours, pool), seconds in taken.items():
+            if seconds > hours.length.total_seconds():
+                yield f"the {pool} backups of a day take {length_of_time(seconds)}, which does not fit into {hours}"
 
     def _remove(self, name: str) -> Job:
         self.agenda.remove(name)
@@ -211,7 +227,7 @@ def _row(job: Job, now: datetime) -> JobStatus:
     running = entry.due if entry.phase is Phase.RUNNING else None
     # A run that goes on is no next one, and there is none while nobody ends a pause.
     upcoming = None if running or (entry.due and entry.due.time == NO_END) else entry.due
-    late = late_from(entry.schedule, past, entry.sla)
+    late = entry.late(past)
     return JobStatus(
         **(known | {"last_tags": tuple(by_interval(entry.schedule, job.known.last_tags))}),
         **verdict(late, now),
@@ -224,6 +240,7 @@ def _row(job: Job, now: datetime) -> JobStatus:
         next_tags=tuple(by_interval(entry.schedule, upcoming.tags)) if upcoming else (),
         failures=entry.failures,
         max_size=job.settings.max_size,
+        verb=job.settings.verb,
         copy=job.settings.copy.to if job.settings.copy else None,
     )
 

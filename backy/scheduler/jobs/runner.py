@@ -68,9 +68,8 @@ class Runner:
         """Run the commands of a job, one after the other."""
         if not job.part and (problem := await self._too_large(job)):
             return Result(Outcome.FAILED, problem)
-        # After `--`, as a tag may begin with a dash.
-        words = [*(job.copy.options if job.copy else []), *(["--configure"] if config else [])]
-        words += ["--", job.copy.to if job.copy else ",".join(tags)]
+        words = ["--configure"] if config else []
+        words += job.beside.words if job.beside else ["--", ",".join(tags)]
         try:
             await self._backy(job, job.verb, *words, standstill=job.standstill, given=config)
         except _CommandError as error:

@@ -154,7 +154,10 @@ def judge(found: Recorded) -> Verdict:
     if found.stale:
         return Verdict(State.CRITICAL, found.stale, performance)
     overdue = [job for job in status.jobs if job.sla_overdue]
-    copies = [job for job in status.jobs if job.copy]
+    kinds = {
+        ("copy", "copies"): [job for job in status.jobs if job.copy],
+        ("scrub", "scrubs"): [job for job in status.jobs if job.verb == "scrub"],
+    }
     warnings = [
         # Not critical as long as the file is new: a restart takes some seconds.
         *filter(None, [found.silence]),
@@ -166,14 +169,15 @@ def judge(found: Recorded) -> Verdict:
     tampered = [f"{job.job}: {_first_of(job.tampering, 'finding')}" for job in status.jobs if job.tampering]
     worst: dict[str, Sized] = {
         "changed by somebody else than backy": tampered,
-        "not within SLA": [job for job in overdue if not job.copy],
+        "not within SLA": [job for job in overdue if job.verb == "backup"],
         "not backed up, as the disk is full": [job for job in status.jobs if job.full],
     }
     critical = [f"{counted(len(found), 'job')} {how}" for how, found in worst.items() if found]
-    if old := [job for job in copies if job.sla_overdue]:
-        critical.append(f"{len(old)} of {counted(len(copies), 'copy', 'copies')} not within SLA")
-    jobs = counted(len(status.jobs) - len(copies), "job")
-    within = f"{jobs} and {counted(len(copies), 'copy', 'copies')} within SLA" if copies else f"{jobs} within SLA"
+    for words, one in kinds.items():
+        if old := sum(job.sla_overdue > 0 for job in one):
+            critical.append(f"{old} of {counted(len(one), *words)} not within SLA")
+    jobs = counted(len(status.jobs) - sum(map(len, kinds.values())), "job")
+    within = f"{' and '.join([jobs, *(counted(len(one), *words) for words, one in kinds.items() if one)])} within SLA"
     if status.copies:
         within += f" and {counted(len(status.copies), 'repository', 'repositories')} without a job"
     summary = ", ".join(critical) or (f"{within}, {counted(len(warnings), 'warning')}" if warnings else within)

@@ -118,7 +118,7 @@ class Remembered(Holding, kw_only=True):
     paused: datetime | None = None
     """Until when only an operator starts a run; `NO_END` stands for an end that nobody has set."""
     copied: datetime | None = None
-    """When the last copy began that succeeded; None without one, and of jobs that back up."""
+    """When the last copy or scrub began that came to its end; None without one, and of jobs that back up."""
 
 
 class JobStatus(Remembered, kw_only=True):
@@ -144,6 +144,8 @@ class JobStatus(Remembered, kw_only=True):
     """Consecutive failed runs."""
     max_size: int | None = None
     """Bytes that the repository may take."""
+    verb: str = "backup"
+    """The command of the job: `backup`, `pull`, `push` or `scrub`."""
     copy: str | None = None
     """Where the job copies to or from; None if it backs up."""
 

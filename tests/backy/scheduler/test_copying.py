@@ -153,6 +153,10 @@ def test_copies_of_all_jobs_and_of_one(tmp_path: Path, keys: str, expected: dict
     [
         (", copies: {'a/b': {to: /x}}", "'a/b' can be no"),
         (", copies: {a: {}}", "the key 'to' is missing"),
+        (", copies: {scrub: {to: /x}}", "'scrub' is no name of a copy"),
+        (", hours: 22-6", "jobs.vm.hours: expected hours such as '22:00-06:00', got '22-6'"),
+        (", time-zone: Berlin", "jobs.vm.time-zone: there is no time zone 'Berlin': write one as"),
+        (", scrub: {to: light}", "jobs.vm.scrub: object contains unknown field `to`"),
         (", sla: 2h", "jobs.vm.sla: goes with 'pull'; each of 'copies' has its own"),
         (", pull: ssh://two/vm", "a job has a 'source', 'disks' or 'pull', and not two of them: source, pull"),
     ],

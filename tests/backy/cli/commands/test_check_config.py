@@ -26,6 +26,9 @@ KEYS = [
     "reserve",
     "quarantine",
     "copies",
+    "scrub",
+    "hours",
+    "time-zone",
 ]
 
 

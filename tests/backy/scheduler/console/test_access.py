@@ -18,7 +18,8 @@ from backy.api import ConsoleCommand
 from backy.errors import BackyError
 from backy.repository.config import JobConfig, ScheduledTag
 from backy.repository.sealed import FORMAT
-from backy.scheduler.configuration.configuration import Configuration, Copy, Global, JobEntry
+from backy.scheduler.configuration.beside import Copy
+from backy.scheduler.configuration.configuration import Configuration, Global, JobEntry
 from backy.scheduler.console import access as module
 from backy.scheduler.console.access import Access
 from backy.scheduler.monitoring.status import NO_END, Status
@@ -172,9 +173,9 @@ def test_a_job_is_run_with_other_tags_than_those_that_are_due(
     ):
         assert (reply := asked("run", "db1", tags)).text.startswith(said)
         assert not reply.ok
-    entry = JobEntry(tmp_path / "db1", {}, JobConfig(format=FORMAT), copy=Copy(to="/srv/copy"))
+    entry = JobEntry(tmp_path / "db1", {}, JobConfig(format=FORMAT), beside=Copy(to="/srv/copy"))
     scheduler.configuration.jobs["db1"] = entry
-    assert asked("run", "db1", "daily").text == "db1 copies revisions with the tags that they have"
+    assert asked("run", "db1", "daily").text == "db1 makes no revisions of its own, and takes no tags"
     assert scheduler.triggered == ["web2"]
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 from hypothesis import given
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from backy.repository.config import ScheduledTag
 from backy.retention.rules import next_ideal
+from backy.scheduler.configuration.hours import Hours, Zone
 from backy.scheduler.jobs.agenda import BUSY_RETRY, Agenda, Entry, Outcome, Phase, Pool
 from backy.scheduler.jobs.due import Past
 
@@ -321,3 +322,72 @@ def test_a_pause_that_ends_before_a_job_is_due_delays_nothing(agenda: Agenda) ->
     time = next_ideal(DAY, vm.shift, START)
     agenda.pause("vm", time - MINUTE, START)
     assert (str(vm), agenda.next_time()) == ("waiting for deadline", time)
+
+
+NIGHT = Hours((time(22), time(6), Zone("UTC")))
+
+
+def test_a_job_with_hours_begins_within_them_only(agenda: Agenda) -> None:
+    entry = enter(agenda, "vm", done(START - 3 * DAY), START + DAY / 2)
+    entry.hours = NIGHT
+    agenda.reschedule("vm", DAILY, START + DAY / 2)
+    assert entry.due.time == agenda.next_time() == START + timedelta(hours=22)
+    assert agenda.start(START + timedelta(hours=21, minutes=59)) == []
+    assert agenda.start(START + timedelta(hours=22)) == [entry]
+
+
+def test_hours_that_are_over_end_the_waiting_for_a_slot(agenda: Agenda) -> None:
+    first, second = (enter(agenda, name, done(START - 3 * DAY), START) for name in ("first", "second"))
+    for entry in (first, second):
+        entry.hours = NIGHT
+        agenda.reschedule(entry.name, DAILY, START)
+    late = START + timedelta(hours=6)
+    (runs,) = agenda.start(START)
+    waits = second if runs is first else first
+    agenda.finish(runs, Outcome.DONE, done(START), 1, late)
+    assert agenda.start(late) == []
+    assert (waits.phase, waits.due.time) == (Phase.WAITING, START + timedelta(hours=22))
+    # but not for an operator
+    agenda.trigger(waits.name, late)
+    assert agenda.start(late) == [waits]
+
+
+def test_what_failed_is_tried_again_within_its_hours(agenda: Agenda) -> None:
+    entry = enter(agenda, "vm", done(START - 3 * DAY), START + timedelta(hours=5, minutes=59))
+    entry.hours = NIGHT
+    assert agenda.start(START + timedelta(hours=5, minutes=59)) == [entry]
+    agenda.finish(entry, Outcome.FAILED, done(START - 3 * DAY), 1, START + timedelta(hours=6))
+    assert (entry.phase, entry.due.time) == (Phase.FAILED, START + timedelta(hours=22))
+
+
+@pytest.mark.parametrize(
+    ("interval", "hours", "expected"),
+    [
+        (timedelta(hours=1), None, timedelta(hours=1.5)),
+        # from 06:00 on nobody expects any
+        (timedelta(hours=1), NIGHT, timedelta(hours=22.5)),
+        (DAY, NIGHT, 1.5 * DAY),
+    ],
+)
+def test_a_job_is_late_by_what_its_hours_allow(
+    agenda: Agenda, interval: timedelta, hours: Hours, expected: timedelta
+) -> None:
+    entry = agenda.add("vm", {"daily": ScheduledTag(interval, 7)}, START)
+    entry.hours = hours
+    begin = START + timedelta(hours=5)
+    assert entry.late(done(begin)) == (START if hours and interval < DAY else begin) + expected
+
+
+def test_one_scrub_at_a_time_and_who_waits_longest_goes_first(agenda: Agenda) -> None:
+    agenda.worker_limit = 4
+    for name, days in (("a", 70), ("b", 80), ("c", 75)):
+        entry = agenda.add(f"{name}/scrub", {"scrub": ScheduledTag(60 * DAY, 1)}, START - 100 * DAY)
+        entry.pool, entry.sla, entry.copied = Pool.SCRUB, 90 * DAY, START - days * DAY
+        agenda.learn(entry.name, entry.runs, None, START)
+    order = []
+    while started := agenda.start(START):
+        (entry,) = started
+        order.append(entry.name)
+        entry.copied = START
+        agenda.finish(entry, Outcome.DONE, entry.runs, None, START)
+    assert order == ["b/scrub", "c/scrub", "a/scrub"]

@@ -1,0 +1,97 @@
+"""Scrubs as jobs of a scheduler, and hours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from backy.repository.records import Records
+from backy.repository.revision import Trust, utc_now
+from backy.scheduler.configuration.beside import Scrub
+from backy.scheduler.configuration.configuration import load
+from backy.scheduler.jobs.ledger import Ledger
+from backy.scheduler.monitoring.check import State, examine
+from tests.backy.scheduler.test_copying import CONFIGURATION
+
+Eventually = Callable[[Callable[[], Any]], Any]
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
+
+
+def test_damage_is_found_and_told(scheduler, eventually: Eventually) -> None:
+    image = scheduler.job("vm1", scrub={"rate": "1G"})
+    with image.open("r+b") as stream:
+        stream.write(b"data" * 1000)
+    scheduler.start()
+    scheduler.ask("run", "vm1")
+    (one,) = eventually(lambda: Records(scheduler.base / "vm1").history())
+    first = eventually(lambda: scheduler.jobs().get("vm1/scrub"))
+    assert (first.verb, first.copied, first.sla) == ("scrub", None, "OK")
+    assert timedelta(days=89) < first.late_from - utc_now() < timedelta(days=90)
+
+    scheduler.ask("run", "vm1/scrub")
+    done = eventually(lambda: (job := scheduler.jobs()["vm1/scrub"]).copied and job)
+    assert (done.error, done.failures, done.last_time) == (None, 0, done.copied)
+    assert "scrub --rate 1073741824 -- deep" in (scheduler.base / "vm1/backy.log").read_text()
+    verdict = examine(scheduler.configuration)
+    assert (verdict.state, verdict.summary) == (State.OK, "1 job and 1 scrub within SLA")
+
+    (path,) = (scheduler.base / "vm1").glob("chunks/??/*")
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-1])
+    scheduler.ask("run", "vm1/scrub")
+    found = eventually(lambda: (job := scheduler.jobs()["vm1/scrub"]).error and job)
+    # to read all again at once would not help
+    assert timedelta(days=7) < found.next_time - utc_now() < timedelta(days=8)
+    assert (found.failures, found.copied) == (1, done.copied)
+    assert "1 chunk is damaged" in found.error
+    assert Records(scheduler.base / "vm1").read(one.id).trust is Trust.DISTRUSTED
+    eventually(lambda: any("vm1/scrub: fails since" in line for line in examine(scheduler.configuration).details))
+
+
+def test_each_job_has_its_hours_and_its_scrub(tmp_path: Path) -> None:
+    content = CONFIGURATION.replace(
+        "copies: ", 'scrub: {{sla: 60d}}, hours: "22:00-06:00", time-zone: Europe/Berlin, copies: '
+    )
+    path = tmp_path / "backy.conf"
+    path.write_text(
+        content.format(', time-zone: UTC, scrub: {hours: "10:00-16:00"}, copies: {a: {to: /x, hours: "02:00-03:00"}}')
+    )
+    jobs = load(path).jobs
+    assert {name: (job.verb, str(job.hours), str(job.hours[2])) for name, job in jobs.items()} == {
+        "vm": ("backup", "22:00-06:00", "UTC"),
+        "vm/a": ("push", "02:00-03:00", "UTC"),
+        "vm/scrub": ("scrub", "10:00-16:00", "UTC"),
+    }
+    assert jobs["vm/scrub"].schedule["scrub"].interval == timedelta(days=60)
+    path.write_text(content.format(""))
+    jobs = load(path).jobs
+    assert {str(job.hours[2]) for job in jobs.values()} == {"Europe/Berlin"}
+    assert jobs["vm/scrub"].beside == Scrub(sla=timedelta(days=60))
+
+
+def test_hours_that_are_too_short_are_told_and_a_push_waits_for_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "backy.conf"
+    path.write_text(
+        CONFIGURATION.format(', hours: "12:00-14:00", time-zone: UTC, copies: {a: {to: /x, hours: "02:00-03:00"}}')
+    )
+    ledger = Ledger(1)
+    configuration = load(path)
+    ledger.apply(configuration, {}, NOON)
+    job = ledger.jobs["vm"]
+    assert [*ledger.crowded()] == []
+    job.known.last_duration = 3 * 3600.0
+    assert [*ledger.crowded()] == ["the slow backups of a day take 3:00:00, which does not fit into 12:00-14:00"]
+    assert ledger.pushed_from(job, NOON) == []
+    assert ledger.pushed_from(job, NOON + timedelta(hours=14)) == ["vm/a"]
+    ledger.apply(replace(configuration, jobs={"vm": replace(job.settings, hours=None)}), {}, NOON)
+    assert [*ledger.crowded()] == []
+
+
+def test_a_scrub_ends_with_its_hours_and_nothing_else_does(tmp_path: Path) -> None:
+    path = tmp_path / "backy.conf"
+    path.write_text(CONFIGURATION.format(', scrub: {}, hours: "12:00-14:00", time-zone: UTC'))
+    lasts = {name: job.lasts(NOON + timedelta(minutes=30)) for name, job in load(path).jobs.items()}
+    assert lasts == {"vm": None, "vm/offsite": None, "vm/scrub": 5400.0}
