@@ -21,17 +21,7 @@ from backy.cli.logs import logs_to_file, set_up_logging
 from backy.cli.usage import Group, told
 from backy.errors import BackyError, ExitCode, PluginError, is_full
 from backy.plugins.broken import BrokenPluginError, described, error_line
-from backy.plugins.discovery import (
-    CORE_DISTRIBUTION,
-    ELSEWHERE,
-    FOLDER,
-    VARIABLE,
-    Kind,
-    Plugin,
-    advertised,
-    conflict,
-    contenders,
-)
+from backy.plugins.discovery import CORE_DISTRIBUTION, FOLDER, VARIABLE, Kind, Plugin, advertised, conflict, contenders
 from backy.terminal.plain import painted, printable
 from backy.text.phrases import did_you_mean
 
@@ -83,6 +73,8 @@ class Commands(Group):
 
     def hint(self, name: str, known: Iterable[str]) -> str:
         """Return the package that has the command, or the most similar one."""
+        from backy.plugins.discovery import ELSEWHERE
+
         package = ELSEWHERE.get((Kind.COMMAND, name))
         return f"install {package}, which has it; " if package else did_you_mean(name, known)
 
