@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import msgspec
+
 from backy.api import Progress
 from backy.system.progress import HEARTBEAT, Steps, quiet
 from backy.text.phrases import size
@@ -83,24 +85,26 @@ def heartbeat() -> int | None:
 
 
 def beating(steps: Steps, descriptor: int, monotonic: Callable[[], float] = time.monotonic) -> Steps:
-    """Return `steps` that also write a byte to `descriptor` when bytes are done, once a second at most."""
+    """Return `steps` that also write to `descriptor` how far they are when bytes are done, once a second at most."""
     last = 0.0
 
-    def beat() -> None:
+    def beat(**far: str | int) -> None:
         nonlocal last
-        # Several threads may be here at once: then there is a byte more, which does not matter.
+        # Several threads may be here at once: then there is a line more, which does not matter.
         if (now := monotonic()) >= last + 1:
             last = now
             with suppress(OSError):  # nobody reads it, or not yet
-                os.write(descriptor, b".")
+                os.write(descriptor, msgspec.json.encode(far) + b"\n")
 
     def step(name: str, total: int) -> Progress:
-        told = steps(name, total)
-        beat()
+        told, so_far = steps(name, total), 0
+        beat(step=name, done=0, total=total)
 
         def done(length: int) -> None:
+            nonlocal so_far
+            so_far += length
             told(length)
-            beat()
+            beat(step=name, done=so_far, total=total)
 
         return done
 

@@ -75,7 +75,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
         self._reloading = asyncio.Lock()
-        self._runner = Runner(self.backy, self._prepare)
+        self.runner = Runner(self.backy, self._prepare)
         self._scanner = Scanner(self._learn, self.clock)
         self._watch = ClockWatch(self.clock)
         self._told_clock = False
@@ -256,7 +256,7 @@ class Daemon:
         """Put a configuration into force and return a summary of the changes."""
         self.configuration = configuration
         self._loaded = self.clock()
-        self._runner.callback = configuration.settings.backup_completed_callback
+        self.runner.callback = configuration.settings.backup_completed_callback
         added, ended = self.ledger.apply(configuration, before, self._loaded)
         self._scanner.add(job for job in added if not job.settings.part)
         for job in ended:
@@ -329,7 +329,7 @@ class Daemon:
         log.info("%s: %s", name, job.settings.doing(tags))
         try:
             async with asyncio.timeout(job.settings.lasts(self.clock())):
-                result = await self._runner.run(job.settings, tags)
+                result = await self.runner.run(job.settings, tags)
             looked = bool(job.settings.part) or await self._scanner.look_again(job)
             # Do not trust the exit code alone: a job that never has a new revision would be run again and again.
             if result.outcome is Outcome.DONE and job.newest == newest and not job.settings.beside:

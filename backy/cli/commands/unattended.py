@@ -116,10 +116,10 @@ def check_config(configuration: Path) -> None:
 def client(configuration: Path, words: tuple[str, ...]) -> None:
     """Send COMMAND to the running scheduler and print its answer.
 
-    'jobs [--failed] [REGEX]' lists the jobs, 'status' counts them, 'log JOB' shows what one has done last. 'run JOB
-    [TAGS]' and 'runall' run some at once, 'cancel JOB' ends a run, 'pause JOB [--for TIME]' and 'resume JOB' keep one
-    from running, 'reload' reads the configuration again. 'help' lists all commands. Only the owner of the scheduler may
-    do that.
+    'jobs [--failed] [REGEX]' lists the jobs, 'status' counts them, 'log JOB' shows what one has done last, 'progress'
+    what runs. 'run JOB [TAGS]' and 'runall' run some at once, 'cancel JOB' ends a run, 'pause JOB [--for TIME]' and
+    'resume JOB' keep one from running, 'reload' reads the configuration again. 'help' lists all commands. Only the
+    owner of the scheduler may do that.
     """
     from backy.scheduler.configuration.location import load_location
     from backy.scheduler.process.base_directory import ask

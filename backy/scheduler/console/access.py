@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -29,11 +29,11 @@ from backy.retention.tags import check_tags
 from backy.scheduler.configuration.configuration import Configuration, JobEntry
 from backy.scheduler.console.jobtable import job_table, selected
 from backy.scheduler.console.telnet import Console
-from backy.scheduler.jobs.runner import LOGFILE, tail
+from backy.scheduler.jobs.runner import LOGFILE, Runner, tail
 from backy.scheduler.monitoring.status import NO_END, Status
 from backy.scheduler.process.base_directory import SOCKET, Question, Reply, short
 from backy.scheduler.process.children import HangingError, aside
-from backy.text.phrases import alternatives, counted, did_you_mean, local_time
+from backy.text.phrases import alternatives, counted, did_you_mean, local_time, size
 
 log = logging.getLogger(__name__)
 _HOOK = "backy_console_commands"
@@ -57,6 +57,7 @@ class Scheduler(Protocol):
     """What commands need of a scheduler."""
 
     configuration: Configuration
+    runner: Runner
 
     def status(self) -> Status:
         """Return the current status of scheduler and jobs."""
@@ -85,12 +86,13 @@ class Command:
     changes: bool = False
     """Whether the command changes anything. Such commands can be switched off for the console."""
 
-    def takes(self, count: int) -> bool:
-        """Return whether the command takes `count` arguments."""
-        names = self.arguments.split()
+    def takes(self, arguments: Sequence[str]) -> bool:
+        """Return whether the command takes these arguments, by their number."""
+        # An option counts only if it is given.
+        names = [name for name in self.arguments.split() if not name.startswith("[--") or name[1:-1] in arguments]
         # A plugin's command takes any number of arguments, and says itself which.
         most = float("inf") if self.arguments.endswith("...") else len(names)
-        return sum(not name.startswith("[") for name in names) <= count <= most
+        return sum(not name.startswith("[") for name in names) <= len(arguments) <= most
 
 
 async def execute(
@@ -105,7 +107,7 @@ async def execute(
     command = commands.get(name)
     if command is None:
         raise BackyError(f"no such command '{name}'; {alternatives(name, commands)}")
-    if not command.takes(len(arguments)):
+    if not command.takes(arguments):
         raise BackyError(f"write: {name} {command.arguments}".rstrip())
     if command.changes and not may_change:
         raise BackyError(f"'{name}' is switched off here, as it changes something; 'backy client {name}' does it")
@@ -114,8 +116,6 @@ async def execute(
 
 async def _jobs(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     jobs, pattern = scheduler.status().jobs, [word for word in arguments if word != "--failed"]
-    if len(pattern) > 1:
-        raise BackyError("write: jobs [--failed] [REGEX]")
 
     def answer() -> Reply:
         found = selected(jobs, *pattern, failed="--failed" in arguments)
@@ -152,8 +152,7 @@ async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
         raise BackyError(f"{job.name} makes no revisions of its own, and takes no tags")
     check_tags(job.config, tags)
     triggered = scheduler.trigger([job.name], tags)
-    how = f" as {','.join(tags)}" if tags else ""
-    text = f"Triggered immediate run for {job.name}{how}" if triggered else f"{job.name} runs already"
+    text = f"Triggered immediate run for {job.name}" if triggered else f"{job.name} runs already"
     # The run that goes on has other tags: what was asked for does not happen.
     return Reply(ok=bool(triggered or not tags), text=text, data={"triggered": triggered})
 
@@ -165,9 +164,8 @@ async def _run_all(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
 
 
 async def _cancel(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
-    upcoming = await scheduler.cancel(name := _known(scheduler, arguments[0]).name)
-    text = f"{name} is cancelled and waits until {_end(name, upcoming)}"
-    return Reply(ok=True, text=text, data={"next_time": upcoming})
+    due = await scheduler.cancel(name := _known(scheduler, arguments[0]).name)
+    return Reply(ok=True, text=f"{name} is cancelled and waits until {_end(name, due)}", data={"next_time": due})
 
 
 async def _pause(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
@@ -199,6 +197,17 @@ async def _log(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     return Reply(ok=True, text="\n".join(lines), data={"lines": lines})
 
 
+async def _progress(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
+    jobs = [job for job in scheduler.status().jobs if job.running_since]
+    running = [{"job": job.job, "since": job.running_since, **scheduler.runner.doing.get(job.job, {})} for job in jobs]
+    return Reply(ok=True, text="\n".join(map(_run_of, running)) or "no job runs", data={"jobs": running})
+
+
+def _run_of(one: Mapping[str, Any]) -> str:
+    far = f": {one['step']}, {size(one['done'])} of {size(one['total'])}" if "step" in one else ""
+    return f"{one['job']}: {one['command']}, since {local_time(one['since'], zone=True)}{far}"
+
+
 async def _reload(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     return Reply(ok=True, text=f"Reloaded: {await scheduler.reload()}")
 
@@ -207,6 +216,7 @@ COMMANDS: Mapping[str, Command] = {
     "jobs": Command(_jobs, "List the jobs, those that fail, or those whose name matches REGEX.", "[--failed] [REGEX]"),
     "status": Command(_status, "Count the jobs by state."),
     "log": Command(_log, "Show the last lines of a job's log.", "JOB"),
+    "progress": Command(_progress, "Show what runs, since when, and how far it is."),
     "run": Command(_run, "Run a job as soon as there is a slot, with TAGS or those due.", "JOB [TAGS]", changes=True),
     "runall": Command(_run_all, "Run all jobs as soon as there are slots.", changes=True),
     "cancel": Command(_cancel, "End the run of a job; the next one comes by its schedule.", "JOB", changes=True),

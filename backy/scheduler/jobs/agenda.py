@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
-from backy.retention.rules import EPOCH, Schedule, spread
+from backy.retention.rules import EPOCH, Schedule, next_ideal, spread
 from backy.scheduler.configuration.hours import DAY, Hours
 from backy.scheduler.jobs.due import SLA_FACTOR, Due, Past, backoff, late_from, missed, next_due, smallest_interval
 
@@ -228,9 +228,7 @@ class Agenda:
             scrub = entry.pool is Pool.SCRUB
             entry.retry = now + (smallest_interval(entry.schedule) / 8 if scrub else backoff(entry.failures))
         elif outcome is Outcome.CANCELLED:
-            # As if all had run: what was due is due again at the next time of the schedule.
-            tags = dict.fromkeys(entry.schedule, now)
-            entry.retry = next_due(entry.schedule, entry.shift, Past(now, now, tags), now).time
+            entry.retry = min(next_ideal(tag.interval, entry.shift, now) for tag in entry.schedule.values())
         self._place(entry, now)
 
     def set_clock(self, jump: timedelta, now: datetime) -> None:

@@ -5,9 +5,10 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from backy.answers.space import occupied
 from backy.durable import open_regular
@@ -47,9 +48,12 @@ class Runner:
     prepare: Callable[[JobEntry], bytes | None]
     """Makes a job's folder, and returns a `config` that the backup has to give it first. Called in a thread."""
     callback: Path | None = None
+    doing: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the runs of jobs do, or did last, by name: the `command`, and maybe the `step` and its bytes."""
 
     async def run(self, job: JobEntry, tags: Sequence[str]) -> Result:
         """Back up or copy a job and, after a success, expire and purge. Cancelling this ends the current command."""
+        self.doing[job.name] = {"command": job.verb}
         try:
             config = await aside(self.prepare, job, limit=job.standstill)
             begin = await aside(_length, job.directory / LOGFILE, limit=job.standstill)
@@ -135,8 +139,9 @@ class Runner:
         # `-l` has the lines of the log dated; what a crash prints goes to the same file as it is.
         logfile = job.directory / LOGFILE
         line = [*self.backy, "-b", str(job.directory), "-l", str(logfile), command, *words]
+        self.doing[job.name] = doing = {"command": command}
         try:
-            code = await children.run(line, logfile, limit=job.time_limit, standstill=standstill, given=given)
+            code = await children.run(line, logfile, doing, limit=job.time_limit, standstill=standstill, given=given)
         except EndedError as error:
             raise _CommandError(f"the {command} {error}") from None
         if code != ExitCode.DONE:

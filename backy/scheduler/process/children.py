@@ -19,6 +19,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
+import msgspec
+
 from backy.durable import closed_at_end
 from backy.errors import BackyError
 from backy.system.progress import HEARTBEAT
@@ -28,8 +30,8 @@ Returned = TypeVar("Returned")
 GRACE = timedelta(seconds=30)
 """How long a child may take to clean up after SIGTERM."""
 
-_BEATS = 4096
-"""Bytes read from a heartbeat at once."""
+_BEATS = 2**16
+"""Bytes read from a heartbeat at once: all that a pipe holds, so that the last line is a whole one."""
 
 
 class HangingError(BackyError):
@@ -84,9 +86,10 @@ class EndedError(BackyError):
     """A child exceeded its time limit, or did nothing for too long, and was ended."""
 
 
-async def run(
+async def run(  # noqa: PLR0913  # the limits of a child, and what goes to it and comes from it
     command: Sequence[str],
     logfile: Path,
+    doing: dict[str, Any] | None = None,
     *,
     limit: timedelta | None = None,
     given: bytes | None = None,
@@ -99,6 +102,7 @@ async def run(
     Args:
         command: Program and arguments.
         logfile: What the command prints is appended to this file.
+        doing: What is known of the run; what a command of backy tells of its progress is put there.
         limit: Time after which the command is ended, or None.
         given: Content of its standard input.
         standstill: Time without any progress after which the command is ended, or None.
@@ -122,7 +126,7 @@ async def run(
                 env={**os.environ, HEARTBEAT: str(told)},
             )
         log.debug("process %d: %s", process.pid, " ".join(command))
-        await _end(process, limit, given, heard, standstill)
+        await _end(process, limit, given, heard, standstill, doing)
     return int(process.returncode or 0)
 
 
@@ -144,29 +148,32 @@ async def _start(*command: str, **options: Any) -> Process:  # noqa: ANN401  # t
         raise
 
 
-async def _end(
+async def _end(  # noqa: PLR0913, PLR0917  # those of `run`
     process: Process,
     limit: timedelta | None,
     given: bytes | None = None,
     heartbeat: int = -1,
     standstill: timedelta | None = None,
+    doing: dict[str, Any] | None = None,
 ) -> bytes:
     """Wait for the end of a process and return its output; terminate it at a limit or if cancelled.
 
-    `standstill` limits the time between two bytes of the pipe `heartbeat`.
+    `standstill` limits the time between two lines of the pipe `heartbeat`, the last of which is put into `doing`.
     """
     loop = asyncio.get_running_loop()
 
     def beat() -> None:
         # At its end, which is that of the child, the pipe would be readable for ever.
-        if not os.read(heartbeat, _BEATS):
+        if not (told := os.read(heartbeat, _BEATS)):
             loop.remove_reader(heartbeat)
         elif standstill and not moving.expired():
             moving.reschedule(loop.time() + standstill.total_seconds())
+        if told and doing:
+            doing.update(msgspec.json.decode(told.splitlines()[-1]))
 
     try:
         async with _within(limit) as whole, _within(standstill) as moving:
-            if standstill:
+            if heartbeat >= 0:
                 loop.add_reader(heartbeat, beat)
             printed, _ = await process.communicate(given)
     except (TimeoutError, asyncio.CancelledError) as error:
@@ -176,7 +183,7 @@ async def _end(
         why = f"took longer than {limit}" if whole.expired() else f"read or stored nothing for {standstill}"
         raise EndedError(f"{why} and was ended") from None
     finally:
-        if standstill:
+        if heartbeat >= 0:
             loop.remove_reader(heartbeat)
     return printed or b""
 

@@ -234,7 +234,7 @@ class Site:
             load(self.configuration), None, ["backy"], Notifier(None, timedelta(seconds=1)), self.machine.clock
         )
         daemon._watch = ClockWatch(self.machine.clock, lambda: self.machine.up)
-        daemon._runner, daemon._announcer = self, self
+        daemon.runner, daemon._announcer = self, self
         daemon._apply(daemon.configuration, {})
         parts = (
             daemon._start_what_is_due(),

@@ -106,7 +106,7 @@ class Server:
     async def start(self) -> None:
         daemon = Daemon(load(self.configuration), None, ["backy"], Notifier(None, SECOND), self.machine.clock)
         daemon._watch = ClockWatch(self.machine.clock, lambda: self.machine.up)
-        daemon._runner, daemon._announcer = self, self
+        daemon.runner, daemon._announcer = self, self
         daemon._apply(daemon.configuration, {})
         parts = (
             daemon._start_what_is_due(),

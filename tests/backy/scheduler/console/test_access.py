@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -25,7 +26,7 @@ from backy.scheduler.console.access import Access
 from backy.scheduler.monitoring.status import NO_END, Status
 from backy.scheduler.process.base_directory import SOCKET, Reply, SilentError, ask
 
-ALL = "jobs, status, log, run, runall, cancel, pause, resume, reload, help"
+ALL = "jobs, status, log, progress, run, runall, cancel, pause, resume, reload, help"
 
 
 class Scheduler:
@@ -39,6 +40,7 @@ class Scheduler:
             for job in status.jobs
         }
         self.configuration = Configuration(base, Global(base_dir=base), {}, jobs)
+        self.runner = SimpleNamespace(doing={})
         self.triggered: list[str] = []
         self.tags: tuple[str, ...] = ()
         self.trouble = ""
@@ -139,6 +141,22 @@ def test_the_last_lines_of_a_log_are_shown(asked: Callable[..., Reply], tmp_path
     assert "no regular file" in asked("log", "db1", console=True, read_only=True).text
 
 
+def test_what_runs_is_shown_with_how_far_it_is(asked: Callable[..., Reply], scheduler: Scheduler) -> None:
+    assert asked("progress") == Reply(ok=True, text="no job runs", data={"jobs": []})
+    scheduler.runner.doing = {
+        "db1": {"command": "purge"},  # what it did last
+        "web2": {"command": "backup", "step": "verify", "done": 3 * 2**30, "total": 2**32},
+    }
+    web = scheduler.status().jobs[1]
+    web.running_since = web.since
+    reply = asked("progress", console=True, read_only=True)
+    assert reply.text == "web2: backup, since 2026-01-01 00:00:00 UTC: verify, 3.0 GiB of 4.0 GiB"
+    (told,) = asked("progress").data["jobs"]
+    assert told == {"job": "web2", "since": "2026-01-01T00:00:00Z"} | scheduler.runner.doing["web2"]
+    del scheduler.runner.doing["web2"]["step"]
+    assert asked("progress").text == "web2: backup, since 2026-01-01 00:00:00 UTC"
+
+
 def test_jobs_are_counted_by_status(asked: Callable[..., Reply]) -> None:
     reply = asked("status")
     assert [line.split() for line in reply.text.splitlines()[2:]] == [
@@ -162,7 +180,7 @@ def test_a_job_is_run_with_other_tags_than_those_that_are_due(
     asked: Callable[..., Reply], scheduler: Scheduler, tmp_path: Path
 ) -> None:
     reply = asked("run", "db1", "manual:a, daily,daily")
-    assert (reply.text, scheduler.tags) == ("Triggered immediate run for db1 as daily,manual:a", ("daily", "manual:a"))
+    assert (reply.text, scheduler.tags) == ("Triggered immediate run for db1", ("daily", "manual:a"))
     scheduler.triggered.clear()
     assert asked("run", "web2", "daily") == Reply(ok=False, text="web2 runs already", data={"triggered": 0})
     for tags, said in (
@@ -285,8 +303,8 @@ def test_help_has_all_commands_also_those_of_plugins(asked: Callable[..., Reply]
     reply = asked("help")
     assert "drives [ARGUMENT]...      Show the drives." in reply.text.splitlines()
     assert list(reply.data) == [
-        "drives [ARGUMENT]...", "jobs [--failed] [REGEX]", "status", "log JOB", "run JOB [TAGS]", "runall",
-        "cancel JOB", "pause JOB [--for] [TIME]", "resume JOB", "reload", "help",
+        "drives [ARGUMENT]...", "jobs [--failed] [REGEX]", "status", "log JOB", "progress", "run JOB [TAGS]",
+        "runall", "cancel JOB", "pause JOB [--for] [TIME]", "resume JOB", "reload", "help",
     ]  # fmt: skip
     assert asked("drives", "1", "2").text == "drives ['1', '2']"
     assert not asked("drives", console=True, read_only=True).ok

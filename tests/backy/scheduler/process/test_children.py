@@ -240,6 +240,31 @@ def test_progress_puts_off_the_end_and_does_not_prevent_it(log: Path, rest: int)
         assert standing(log, program, beats) == 0
 
 
+def test_a_child_tells_how_far_it_is_also_where_it_may_stand_still(log: Path) -> None:
+    program = """
+import time
+from backy.cli.progress import beating, heartbeat
+from backy.system.progress import quiet
+times = iter([1, 1.5, 2, 2.5])
+done = beating(quiet, heartbeat(), monotonic=times.__next__)("verify", 100)
+for length in (20, 30, 40):
+    done(length)
+time.sleep(1000)
+"""
+    doing = {"command": "backup"}
+
+    async def watch() -> None:
+        task = asyncio.create_task(run([sys.executable, "-c", program], log, doing))
+        async with asyncio.timeout(60):
+            while doing.get("done") != 50:  # the third is within a second
+                await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(watch())
+    assert doing == {"command": "backup", "step": "verify", "done": 50, "total": 100}
+
+
 def test_a_child_that_has_closed_its_pipe_is_watched_still(log: Path) -> None:
     closing = "import os, time; os.close(int(os.environ['BACKY_HEARTBEAT'])); print(flush=True); time.sleep(1000)"
 
