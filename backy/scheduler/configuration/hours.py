@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Self
 from zoneinfo import ZoneInfo
 
@@ -52,6 +52,14 @@ class Hours(tuple[time, time, Zone | None]):
         """How long they are on a day without a change of the clock."""
         start, end = (timedelta(hours=one.hour, minutes=one.minute) for one in self[:2])
         return (end - start) % DAY or DAY
+
+    def spread(self, shift: timedelta) -> timedelta:
+        """Return the shift of runs that lie in the first half of the hours as those of `shift` lie in the day."""
+        # by the season in which the hours begin earlier: in the other one no run comes to lie behind their end
+        seasons = [datetime.combine(date(2026, month, 1), self[0], self[2]).astimezone(self[2]) for month in (1, 7)]
+        begin = max(seasons, key=lambda one: one.utcoffset() or DAY).astimezone(UTC)
+        day = timedelta(hours=begin.hour, minutes=begin.minute) + shift % DAY * (self.length / DAY / 2)
+        return shift - shift % DAY + (day if self.length < DAY else shift % DAY)
 
     def opens(self, now: datetime) -> datetime:
         """Return the first time within the hours that is not before `now`."""

@@ -164,9 +164,9 @@ class Agenda:
         """Return how many jobs wait for a slot of a pool."""
         return sum(ticket == entry.ticket for _, _, ticket, entry in self._queues[pool])
 
-    def add(self, name: str, schedule: Schedule, since: datetime) -> Entry:
+    def add(self, name: str, schedule: Schedule, since: datetime, hours: Hours | None = None) -> Entry:
         """Add a job that exists since `since`. It does not run before the first call of `learn`."""
-        entry = Entry(name, schedule, spread(name, schedule), Past(since, None, {}))
+        entry = Entry(name, schedule, _shift(name, schedule, hours), Past(since, None, {}), hours=hours)
         self.entries[name] = entry
         return entry
 
@@ -174,10 +174,10 @@ class Agenda:
         """Remove a job. If it is running, its slot stays in use until `finish` is called."""
         self.entries.pop(name).ticket = 0
 
-    def reschedule(self, name: str, schedule: Schedule, now: datetime) -> None:
-        """Change the schedule of a job."""
+    def reschedule(self, name: str, schedule: Schedule, now: datetime, hours: Hours | None = None) -> None:
+        """Change the schedule and the hours of a job."""
         entry = self.entries[name]
-        entry.schedule, entry.shift = schedule, spread(name, schedule)
+        entry.schedule, entry.hours, entry.shift = schedule, hours, _shift(name, schedule, hours)
         self._place(entry, now)
 
     def learn(self, name: str, past: Past, duration: float | None, now: datetime) -> None:
@@ -297,3 +297,8 @@ class Agenda:
             entry.phase = Phase.RUNNING
             running.add(entry)
             yield entry
+
+
+def _shift(name: str, schedule: Schedule, hours: Hours | None) -> timedelta:
+    shift = spread(name, schedule)
+    return hours.spread(shift) if hours else shift

@@ -101,9 +101,8 @@ class Ledger:
             if any(getattr(settings.config, key, None) != getattr(job.settings.config, key, None) for key in _IMAGES):
                 ended.append(job)
             job.entry.sla = settings.beside.sla if settings.beside else None
-            job.entry.hours = settings.hours
             if (settings.schedule, settings.hours) != (job.settings.schedule, job.settings.hours):
-                self.agenda.reschedule(name, settings.schedule, now)
+                self.agenda.reschedule(name, settings.schedule, now, settings.hours)
             if settings != job.settings:
                 job.settings, job.row = settings, None
         # Sorted once here, so that no status has to be.
@@ -181,10 +180,10 @@ class Ledger:
         since = min(before.since, now) if before else now
         name = settings.name
         known = msgspec.convert(before, Remembered, from_attributes=True) if before else Remembered(job=name)
-        job = self.jobs[name] = Job(settings, self.agenda.add(name, settings.schedule, since), known)
+        job = self.jobs[name] = Job(settings, self.agenda.add(name, settings.schedule, since, settings.hours), known)
         # What has failed fails until a run proves the contrary; a restart proves nothing.
         job.entry.failures = before.failures if before else 0
-        job.entry.paused, job.entry.hours = known.paused, settings.hours
+        job.entry.paused = known.paused
         if settings.beside:
             job.entry.pool = Pool.COPY if settings.copy else Pool.SCRUB
             # nobody knows when all was read last: that counts from when the job is known

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.config import convert
+from backy.retention.rules import EPOCH
 from backy.scheduler.configuration.hours import DAY, Hours, Zone
 
 BERLIN = Zone("Europe/Berlin")
@@ -85,6 +86,16 @@ def test_before_it_opens_it_is_closed(hours: Hours, now: datetime) -> None:
     if opens - now > 3 * MINUTE:
         assert hours.opens(opens - 2 * MINUTE) == opens
     assert timedelta() < hours.length <= DAY
+
+
+@given(HOURS, st.timedeltas(timedelta(), 30 * DAY), st.integers(1, 700))
+def test_runs_are_spread_over_the_first_half_of_the_hours(hours: Hours, shift: timedelta, days: int) -> None:
+    spread = hours.spread(shift)
+    assert abs(spread - shift) < DAY
+    run = EPOCH + spread + (datetime(2026, 1, 1, tzinfo=UTC) - EPOCH) // DAY * DAY + days * DAY
+    opened = hours.opens(run)
+    # in one season they may be before the hours, by the hour that clocks are set
+    assert opened - run <= timedelta(hours=1)
 
 
 def test_the_zone_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,8 +329,7 @@ NIGHT = Hours((time(22), time(6), Zone("UTC")))
 
 def test_a_job_with_hours_begins_within_them_only(agenda: Agenda) -> None:
     entry = enter(agenda, "vm", done(START - 3 * DAY), START + DAY / 2)
-    entry.hours = NIGHT
-    agenda.reschedule("vm", DAILY, START + DAY / 2)
+    agenda.reschedule("vm", DAILY, START + DAY / 2, NIGHT)
     assert entry.due.time == agenda.next_time() == START + timedelta(hours=22)
     assert agenda.start(START + timedelta(hours=21, minutes=59)) == []
     assert agenda.start(START + timedelta(hours=22)) == [entry]
@@ -339,8 +338,7 @@ def test_a_job_with_hours_begins_within_them_only(agenda: Agenda) -> None:
 def test_hours_that_are_over_end_the_waiting_for_a_slot(agenda: Agenda) -> None:
     first, second = (enter(agenda, name, done(START - 3 * DAY), START) for name in ("first", "second"))
     for entry in (first, second):
-        entry.hours = NIGHT
-        agenda.reschedule(entry.name, DAILY, START)
+        agenda.reschedule(entry.name, DAILY, START, NIGHT)
     late = START + timedelta(hours=6)
     (runs,) = agenda.start(START)
     waits = second if runs is first else first
