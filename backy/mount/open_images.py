@@ -49,14 +49,23 @@ class ChunkCache:
         """Return the future of chunk `chunk_id`; call `read` in a thread unless the chunk is kept or being read."""
         with self._lock:
             future = self._chunks.pop(chunk_id, None)
-            # After a failure, the next one to ask may know of a sound copy.
-            if future is None or (future.done() and future.exception()):
-                future = self._pool.submit(read)
+            if future is None:
+                future = self._pool.submit(self._read, chunk_id, read)
             self._chunks[chunk_id] = future
             # Those that were not used for longest go.
             while len(self._chunks) > self._most:
                 self._chunks.popitem(last=False)
         return future
+
+    def _read(self, chunk_id: bytes, read: Callable[[], bytes]) -> bytes:
+        """Call `read`; forget the chunk if that fails."""
+        try:
+            return read()
+        except BaseException:
+            # The next one to ask may know of a sound copy. A failure that is kept keeps its image open, too.
+            with self._lock:
+                self._chunks.pop(chunk_id, None)
+            raise
 
 
 class ImageFile(NamedTuple):

@@ -236,12 +236,18 @@ class Closing:
     def open(self, revision_id: str) -> Iterator[ImageReader]:
         with self._storage.open(revision_id) as reader:
             self.open_readers += 1
-            yield reader
-        self.open_readers -= 1
+            try:
+                yield reader
+            finally:
+                self.open_readers -= 1
 
 
 def test_an_image_is_open_once_as_long_as_anybody_needs_it(
-    repository: Repository, revision: Revision, cache: ChunkCache, monkeypatch: pytest.MonkeyPatch
+    repository: Repository,
+    revision: Revision,
+    cache: ChunkCache,
+    spoil: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     storage = Closing(repository.storage())
     monkeypatch.setattr(repository, "storage", lambda _name: storage)
@@ -252,6 +258,10 @@ def test_an_image_is_open_once_as_long_as_anybody_needs_it(
     del second
     assert storage.open_readers == 1
     first.read(0, 10)
+    # a failure has a traceback, and that has the image
+    spoil(repository, revision, 2).unlink()
+    with pytest.raises(OSError, match="there is no file with this chunk"):
+        first.read(2 * CHUNK_SIZE, 10)
     del first
     assert storage.open_readers == 0
 
