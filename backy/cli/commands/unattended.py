@@ -97,7 +97,7 @@ def check_config(configuration: Path) -> None:
     try:
         found, unknown = check(configuration)
     except ConfigurationError as error:
-        problems = [problem.located(configuration) for problem in error.problems]
+        problems = [problem.located() for problem in error.problems]
         answer({"problems": problems}, *problems)
         former = any(_FORMER.search(str(problem)) for problem in error.problems)
         hint = f"; 'backy upgrade --rewrite {configuration}' makes it one of backy 3" if former else ""

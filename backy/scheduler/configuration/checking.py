@@ -40,13 +40,13 @@ def plugin_problems(found: Reading) -> Iterator[Problem]:
     # Also a failure is remembered: thousands of jobs may name the same broken plugin.
     loaded = cache(_loaded)
     for written in found.sections:
-        line = found.document.line((*written.key, written.kind.word))
+        place = found.document.place((*written.key, written.kind.word))
         plugin = loaded(written.kind, written.section.type)
         for text in [str(plugin)] if isinstance(plugin, PluginError) else _mistakes(*plugin, written, found):
-            yield Problem(line, ".".join(written.key), text)
+            yield Problem(*place, ".".join(written.key), text)
     with Events.installed(found.configuration.hooks) as events:
         for name, text in events.problems():
-            yield Problem(found.document.line(("hooks", name)), f"hooks.{name}", text)
+            yield Problem(*found.document.place(("hooks", name)), f"hooks.{name}", text)
 
 
 def _loaded(kind: Kind, name: str) -> tuple[Plugin, pluggy.PluginManager] | PluginError:
@@ -85,7 +85,7 @@ def _surroundings(found: Reading, unknown: list[str]) -> Iterator[Problem]:
         # What is wrong is not in the settings, which have a default in its place.
         try:
             for text in () if key in wrong else problems:
-                yield Problem(found.document.line(key.split(".")), key, text)
+                yield Problem(*found.document.place(key.split(".")), key, text)
         except PermissionError as error:
             unknown.append(f"{key}: {error.filename}")
 
@@ -143,7 +143,7 @@ def _same_sources(found: Reading) -> Iterator[Problem]:
             other = first.setdefault(content, job)
             if other != job:
                 text = f"is the source of {other}, too: its image is backed up twice"
-                yield Problem(found.document.line((*written.key, "source")), f"{job}.source", text)
+                yield Problem(*found.document.place((*written.key, "source")), f"{job}.source", text)
 
 
 def _folder_of(path: Path | None) -> Iterator[str]:

@@ -227,7 +227,12 @@ class Reading:
 
     def _read(self) -> Configuration:
         sections = self.document.mapping(self.document.content, ())
-        self.document.keys(sections, ["global", "hooks", "schedules", "jobs"], (), also=["config"])
+        names = ["hooks", "schedules", "jobs"]
+        self.document.keys(sections, ["global", "include", *names], (), also=["config"])
+        if "include" in sections:
+            own = {name: dict(self.document.mapping(sections.get(name) or {}, (name,))) for name in names}
+            self.document.include(sections["include"], own)
+            sections = {**sections, **own}
         settings = self._global(sections)
         written = self._required(sections, "schedules", "at least one schedule")
         # All of their tags, also wrong ones: those of which there is a mistake are no unknown ones besides.

@@ -1,11 +1,14 @@
 """Reads a YAML file, remembers the lines of its keys, checks its values, and collects its problems."""
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import os
 import re
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -34,6 +37,8 @@ _RETIRED = {
 class Problem(NamedTuple):
     """A problem of a configuration."""
 
+    path: Path
+    """The file, which may be one that another includes."""
     line: int
     """Counted from 1; 0 if the file as a whole is meant."""
     key: str
@@ -44,13 +49,13 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         return ": ".join(filter(None, [f"line {self.line}" if self.line else "", self.key, self.message]))
 
-    def located(self, path: Path) -> str:
+    def located(self) -> str:
         """Return the problem with its file and line, which editors and CI systems turn into a link."""
-        return ": ".join(filter(None, [f"{path}:{self.line}" if self.line else f"{path}", self.key, self.message]))
+        return ": ".join(filter(None, [f"{self.path}{f':{self.line}' * bool(self.line)}", self.key, self.message]))
 
 
 class ConfigurationError(ConfigError):
-    """A configuration can not be used. `problems` has all the reasons, sorted by line."""
+    """A configuration can not be used. `problems` has all the reasons, sorted by file and line."""
 
     def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
         self.path = path
@@ -58,7 +63,8 @@ class ConfigurationError(ConfigError):
         more = len(self.problems) - 1
         # One line for logs and terminals, with the way to the rest.
         rest = f"; {more} more: 'backy check-config -c {path}' shows all" if more else ""
-        super().__init__(f"{path}{', ' if self.problems[0].line else ': '}{self.problems[0]}{rest}")
+        first = self.problems[0]
+        super().__init__(f"{first.path}{', ' if first.line else ': '}{first}{rest}")
 
 
 def _content(path: Path) -> bytes:
@@ -88,24 +94,57 @@ class Document:
         """
         self.path = path
         self.problems: list[Problem] = []
+        self._included: dict[Key, Document] = {}
+        """The files that the sections' keys are in which were included."""
         self._searched: dict[int, dict[str, tuple[int, yaml.Node]]] = {}
         try:
             content = _content(path)
         except OSError as error:
-            raise ConfigurationError(path, [Problem(0, "", f"can not be read: {error.strerror}")]) from error
+            raise ConfigurationError(path, [Problem(path, 0, "", f"can not be read: {error.strerror}")]) from error
         try:
-            loader = _Loader(_part(content, only) if only else content, self.problems)
+            loader = _Loader(_part(content, only) if only else content, self)
             self._root: yaml.Node | None = loader.get_single_node()
             self.content: object = None if self._root is None else loader.construct_object(self._root, deep=True)
         except (yaml.YAMLError, RecursionError) as error:  # the second one if values are nested too deep
-            raise ConfigurationError(path, [_not_yaml(error, content)]) from error
+            raise ConfigurationError(path, [_not_yaml(path, error, content)]) from error
 
     def report(self, key: Sequence[str], message: str) -> None:
         """Add a problem of the value at `key`."""
-        self.problems.append(Problem(self.line(key), ".".join(map(_printable, key)), message))
+        self.problems.append(Problem(*self.place(key), ".".join(map(_printable, key)), message))
 
-    def line(self, key: Sequence[str]) -> int:
-        """Return the line of a key, or that of the innermost existing key above it."""
+    def include(self, pattern: object, sections: Mapping[str, dict[str, Any]]) -> None:
+        """Add to each of the sections what the files have whose paths match a pattern, which begins at this file."""
+        if not isinstance(pattern, str) or "\0" in pattern:
+            self.report(("include",), f"expected a pattern of paths such as 'conf.d/*.yaml', got {shown(pattern)}")
+            return
+        try:
+            os.scandir((self.path.parent / pattern).parent).close()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                # nothing would match, and all of its jobs would be gone without a word
+                self.report(("include",), f"the folder {error.filename} can not be read: {error.strerror}")
+        for name in sorted(glob(pattern, root_dir=self.path.parent)):  # noqa: PTH207  # that of paths takes hidden files
+            try:
+                self._include(Document(self.path.parent / name), sections)
+            except ConfigurationError as error:
+                self.problems += error.problems
+
+    def _include(self, document: Document, sections: Mapping[str, dict[str, Any]]) -> None:
+        found = document.mapping(document.content or {}, ())
+        document.keys(found, list(sections), ())
+        for section, own in sections.items():
+            for name, value in document.mapping(found.get(section) or {}, (section,)).items():
+                if name in own:
+                    path, line = self.place((section, name))
+                    document.report((section, name), f"is there already, in {path}:{line}")
+                else:
+                    own[name], self._included[section, name] = value, document
+        self.problems += document.problems
+
+    def place(self, key: Sequence[str]) -> tuple[Path, int]:
+        """Return the file and the line of a key, or those of the innermost existing key above it."""
+        if other := self._included.get(tuple(key[:2])):
+            return other.place(key)
         node, line = self._root, 1
         for part in key:
             if not isinstance(node, yaml.MappingNode):
@@ -114,7 +153,7 @@ class Document:
             if found is None:
                 break
             line, node = found
-        return line
+        return self.path, line
 
     def _entries(self, node: yaml.MappingNode) -> dict[str, tuple[int, yaml.Node]]:
         """Return line and value of every key of a mapping."""
@@ -162,9 +201,9 @@ class _Loader(LOADER):  # type: ignore[misc]  # whichever of the two there is
     people do are text, too: to YAML 1:30 is 90 and 010 is 8, and 2026-02-30 is an error.
     """
 
-    def __init__(self, content: bytes, problems: list[Problem]) -> None:
+    def __init__(self, content: bytes, document: Document) -> None:
         super().__init__(content)
-        self._problems = problems
+        self._document = document
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[str, int] = {}
@@ -174,7 +213,7 @@ class _Loader(LOADER):  # type: ignore[misc]  # whichever of the two there is
                 raise yaml.constructor.ConstructorError(None, None, _NO_WORD, key.start_mark)
             if key.value in lines and key.tag != _MERGE:
                 text = f"is there already, in line {lines[key.value]}"
-                self._problems.append(Problem(line, _printable(key.value), text))
+                self._document.problems.append(Problem(self._document.path, line, _printable(key.value), text))
             lines[key.value] = line
         # Merge keys are resolved only now: a key that overrides a merged one does not exist twice.
         self.flatten_mapping(node)
@@ -206,12 +245,12 @@ def _printable(word: str) -> str:
 _NO_WORD = "a key is not a plain word"
 
 
-def _not_yaml(error: Exception, content: bytes) -> Problem:
+def _not_yaml(path: Path, error: Exception, content: bytes) -> Problem:
     # A character that YAML forbids has an offset, all else a mark, and a RecursionError has neither.
     mark, offset = getattr(error, "problem_mark", None), getattr(error, "position", None)
     line = mark.line + 1 if mark else 0 if offset is None else content.count(b"\n", 0, offset) + 1
     near = b"\n".join(content.split(b"\n")[max(line - 2, 0) : max(line, 1)])
-    return Problem(line, "", f"not YAML: {_mistake(near, error)}")
+    return Problem(path, line, "", f"not YAML: {_mistake(near, error)}")
 
 
 def _mistake(near: bytes, error: Exception) -> str:

@@ -193,7 +193,7 @@ MISTAKES = {
     "jobs empty": (f"{SMALL.partition('jobs')[0]}jobs:\n", "line 4: jobs: expected keys and values, got nothing"),
     "unknown section": (
         f"{SMALL}job: {{}}",
-        "line 8: job: unknown key; did you mean 'jobs'? there are: global, hooks,",
+        "line 8: job: unknown key; did you mean 'jobs'? there are: global, include, hooks,",
     ),
     "section twice": (SMALL + SMALL, "line 8: schedules: is there already, in line 1"),
     "job twice": (f"{SMALL}  web1: {{}}\n", "line 8: web1: is there already, in line 5"),

@@ -1,0 +1,122 @@
+"""A configuration may be in several files, and problems are told with the file that they are in."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from backy.scheduler.configuration.configuration import load
+from backy.scheduler.configuration.document import ConfigurationError
+
+JOB = "{source: {type: file, filename: /x.img}, schedule: default}"
+MAIN = f"include: conf.d/*.yaml\nschedules:\n  default: {{daily: {{interval: 1d, keep: 7}}}}\njobs:\n  main: {JOB}\n"
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """Write a configuration and files beside it, and return its path."""
+
+    def write(main: str, **files: str) -> Path:
+        (tmp_path / "conf.d").mkdir(exist_ok=True)
+        for name, text in files.items():
+            (tmp_path / "conf.d" / f"{name}.yaml").write_text(text)
+        (tmp_path / "backy.conf").write_text(main)
+        return tmp_path / "backy.conf"
+
+    return write
+
+
+@pytest.fixture
+def problems(write):
+    """Return what is said of a configuration that is wrong, without the folder of the files."""
+
+    def problems(main: str, **files: str) -> list[str]:
+        path = write(main, **files)
+        with pytest.raises(ConfigurationError) as caught:
+            load(path)
+        assert "\n" not in str(caught.value)
+        return [problem.located().replace(f"{path.parent}/", "") for problem in caught.value.problems]
+
+    return problems
+
+
+def test_schedules_jobs_and_hooks_are_added(write) -> None:
+    path = write(
+        MAIN,
+        one="hooks: {pager: {number: 1}}\nschedules: {hourly: {hourly: {interval: 1h, keep: 3}}}\n",
+        two=f"# alone\njobs:\n  web1: {JOB.replace('default', 'hourly')}\n  web2: {JOB}\n",
+        three="",
+        four="jobs:\n",
+    )
+    (path.parent / "conf.d/.#two.yaml").symlink_to("nowhere")  # as an editor leaves it
+    (path.parent / "conf.d/two.yaml.bak").write_text("jobs: 7")
+    found = load(path)
+
+    assert list(found.jobs) == ["main", "web1", "web2"]
+    assert list(found.schedules) == ["default", "hourly"]
+    assert found.jobs["web1"].schedule["hourly"].interval == timedelta(hours=1)
+    assert found.hooks == {"pager": {"number": 1}}
+
+
+@pytest.mark.parametrize("pattern", ["none/*.yaml", "conf.d/*.yaml", "backy.conf/x", "''", "/none/*/x", "'['"])
+def test_a_pattern_may_match_nothing(write, pattern: str) -> None:
+    assert list(load(write(MAIN.replace("conf.d/*.yaml", pattern))).jobs) == ["main"]
+
+
+def test_all_may_be_in_other_files(write) -> None:
+    path = write(f"include: '{os.fspath(write('').parent)}/conf.d/*'", jobs=MAIN.partition("\n")[2])
+
+    assert list(load(path).jobs) == ["main"]
+    (path.parent / "conf.d/jobs.yaml").unlink()
+    assert load(path).jobs == {}
+
+
+def test_a_name_that_is_there_twice_is_told_with_both_places(problems, tmp_path: Path) -> None:
+    two = f"jobs:\n\n  web1: {JOB}\n  main: {JOB}\nschedules:\n  default: {{}}\n"
+    assert problems(MAIN, a=f"jobs:\n  web1: {JOB}\n", b=two) == [
+        "conf.d/b.yaml:3: jobs.web1: is there already, in conf.d/a.yaml:2",
+        "conf.d/b.yaml:4: jobs.main: is there already, in backy.conf:5",
+        "conf.d/b.yaml:6: schedules.default: is there already, in backy.conf:3",
+    ]
+
+
+def test_problems_are_told_with_their_file(problems) -> None:
+    wrong = JOB.replace("default", "defalt")
+    assert problems(
+        f"{MAIN}  other: {wrong}\n",
+        a=f"jobs:\n  web1: {wrong}\n  web2: {JOB}\n  web2: {JOB}\n",
+        b="\0",
+        c="global: {base-dir: /x}\nschedules: 5\njobs: {web3: {source: {}, schedule: default}}",
+        d="5",
+    ) == [
+        "backy.conf:6: jobs.other.schedule: no schedule 'defalt'; did you mean 'default'? there are: default",
+        "conf.d/a.yaml:2: jobs.web1.schedule: no schedule 'defalt'; did you mean 'default'? there are: default",
+        "conf.d/a.yaml:4: web2: is there already, in line 3",
+        "conf.d/b.yaml:1: not YAML: it has control characters; remove them",
+        "conf.d/c.yaml:1: global: unknown key; there are: hooks, schedules, jobs",
+        "conf.d/c.yaml:2: schedules: expected keys and values, got 5",
+        "conf.d/c.yaml:3: jobs.web3.source: the key 'type' is missing; it names the plugin, as in 'type: file'",
+        "conf.d/d.yaml:1: expected keys and values, got 5",
+    ]
+
+
+@pytest.mark.parametrize("value", ["5", "[a]", "", '"\\0"'])
+def test_only_a_pattern_is_taken(problems, value: str) -> None:
+    (problem,) = problems(MAIN.replace("conf.d/*.yaml", value))
+    assert problem.startswith("backy.conf:1: include: expected a pattern of paths such as 'conf.d/*.yaml', got ")
+
+
+def test_what_can_not_be_read_is_a_problem(problems, write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write(MAIN)
+    (tmp_path / "conf.d/folder.yaml").mkdir()
+    assert problems(MAIN) == ["conf.d/folder.yaml: can not be read: it is no regular file"]
+
+    def denied(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    # Also by root, whom no mode keeps out: without this, all jobs of the folder would be gone.
+    monkeypatch.setattr("os.scandir", denied)
+    assert problems(MAIN)[0] == "backy.conf:1: include: the folder conf.d can not be read: Permission denied"
