@@ -221,7 +221,7 @@ def _nbdkit(folder: Path, arguments: list[str], ready: Callable[[], None]) -> It
     A thread watches it, because the main thread answers the kernel. `ready` is called when clients can connect.
 
     Raises:
-        BackyError: nbdkit ended by itself.
+        BackyError: nbdkit ended by itself, or `ready` raised an OSError.
     """
     pid_file, printed = folder / "pid", folder / "log"
     command = ["nbdkit", "--foreground", "--exit-with-parent", "--pidfile", str(pid_file), *arguments]
@@ -239,15 +239,14 @@ def _nbdkit(folder: Path, arguments: list[str], ready: Callable[[], None]) -> It
         except OSError as error:
             failures.append(f"nbdkit can not be run: {error}")
         else:
-            is_ready = False
-            while process.poll() is None and not stopping.wait(_PAUSE):
+            while process.poll() is None and not failures and not stopping.wait(_PAUSE):
                 # nbdkit writes its pid file when it listens.
-                if not is_ready and pid_file.exists():
-                    is_ready = True
-                    ready()
+                if pid_file.exists():
+                    pid_file.unlink()
+                    failures.extend(_told(ready))
+            process.terminate()
+            process.wait()
             if stopping.is_set():
-                process.terminate()
-                process.wait()
                 return
             text = " ".join(printed.read_text(errors="replace").split())
             failures.append(f"nbdkit ended with exit code {process.returncode}: {text}")
@@ -264,3 +263,11 @@ def _nbdkit(folder: Path, arguments: list[str], ready: Callable[[], None]) -> It
             thread.join()
     if failures:
         raise BackyError(failures[0])
+
+
+def _told(ready: Callable[[], None]) -> Iterator[str]:
+    """Call `ready`; yield why that fails."""
+    try:
+        ready()
+    except OSError as error:
+        yield f"nobody can be told where to connect: {error.strerror}"

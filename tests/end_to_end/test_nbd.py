@@ -257,6 +257,14 @@ def test_an_address_that_can_not_be_had_is_told_in_one_line(repository: Reposito
     assert done.stderr.startswith("Error: nbdkit ended with exit code 1: bind: ")
 
 
+def test_a_server_of_which_nobody_can_be_told_ends(repository: Repository) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [BACKY, "-b", repository.directory, "nbd-server"]
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "Error: nobody can be told where to connect: No space left on device\n"
+
+
 def failing(repository: Repository, folder: Path, script: str, path: str = "") -> str:
     """Run a server with this in the place of nbdkit; return what it says when it ends."""
     (folder / "bin").mkdir()

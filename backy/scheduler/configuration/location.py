@@ -56,8 +56,9 @@ def global_name(content: object) -> str:
 
 def listener(address: str, port: int) -> socket.socket:
     """Open a socket that listens at an IP address of this machine. Raises OSError, gaierror for another text."""
-    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
-    family, _, _, _, where = found[0]
+    # As bytes: a text that can be no name of a host would be another error.
+    flags = socket.AI_PASSIVE | socket.AI_NUMERICHOST
+    family, _, _, _, where = socket.getaddrinfo(address.encode(), port, type=socket.SOCK_STREAM, flags=flags)[0]
     # One of IPv6 is for IPv6 alone, or `::` would take the port of 0.0.0.0 as well.
     opened = socket.create_server(where, family=family)
     # Connections inherit the size of the buffer.

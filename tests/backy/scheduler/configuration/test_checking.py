@@ -87,8 +87,8 @@ MISTAKES: dict[str, tuple[Callable[[Content], None], list[str]]] = {
         ["global.backup-completed-callback: there is no program /nowhere/callback"],
     ),
     "global, address": (
-        put("global", "telnet-addrs", value=["127.0.0.1", "foo.example"]),
-        ["global.telnet-addrs: 'foo.example' is no IP address"],
+        put("global", "telnet-addrs", value=["127.0.0.1", "foo.example", "foo..example"]),
+        ["global.telnet-addrs: 'foo.example' is no IP address", "global.telnet-addrs: 'foo..example' is no IP address"],
     ),
     "global, option of a plugin": (
         put("global", "storage", value={"type": "chunked", "compression": 99, "x": 1}),
