@@ -67,7 +67,7 @@ def end_of(target: str, mode: Mode) -> End:
         user = f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname
         # a forced command, as the other server should have for this key, takes the place of this one
         served = shlex.join(["backy", "serve", mode, parts.path])
-        ssh = ["ssh", "-oBatchMode=yes", "-oServerAliveInterval=30", *port, "--", user]
+        ssh = ["ssh", "-oBatchMode=yes", "-oConnectTimeout=30", "-oServerAliveInterval=30", *port, "--", user]
         return End(target, [*ssh, served], name, mode, SESSIONS)
     if "://" in target:
         raise PeerError(f"{target} can not be reached: write ssh://HOST/NAME, or a directory")
@@ -128,16 +128,15 @@ def lend(name: str, wire: Wire) -> None:
 def borrowed(names: set[str], stack: ExitStack) -> Iterator[Wire]:
     """Yield the connections of these names that have come by now; remove their names. `stack` gives them back."""
     for name in [*names]:
-        meeting = stack.enter_context(socket.socket(socket.AF_UNIX))
         # it may be on its way still
-        with suppress(ConnectionRefusedError):
+        with suppress(ConnectionRefusedError), ExitStack() as own:
+            meeting = own.enter_context(socket.socket(socket.AF_UNIX))
             meeting.connect(f"\0backy-{name}")
             pipes = socket.recv_fds(meeting, 1, 2)[1]
             names.discard(name)
             if pipes:
-                reading, writing = (
-                    stack.enter_context(os.fdopen(*one)) for one in zip(pipes, ("rb", "wb"), strict=True)
-                )
+                reading, writing = (own.enter_context(os.fdopen(*one)) for one in zip(pipes, ("rb", "wb"), strict=True))
+                stack.enter_context(own.pop_all())
                 yield Wire(reading, writing)
 
 

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from backy.api import PAGE_SIZE, FramedImageWriter, ImageReader, ImageWriter, chunk_count, identify
@@ -163,7 +163,11 @@ class Arrival:
             wanted = [index for index, result in tried if isinstance(result, ChunkDamageError)]
             self._bytes += sum(map(chunks.length, wanted))
             if len(wanted) > MANY:
-                self.wires.extend(self.more())
+                for wire in self.more():
+                    # what can not be had by one that was refused comes by the others
+                    with suppress(PeerError):
+                        wire.ask(Get(one.id, one.id), Files)
+                        self.wires.append(wire)
             arriving.want(one.id, base_id, wanted)
             live = LiveChunks(records, own, {chunks[index] for index in wanted})
             arriving.writer = writer = stack.enter_context(storage.create(record.id, base_id, record.size, live))

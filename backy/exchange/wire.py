@@ -203,7 +203,8 @@ class Wire:
             PeerError: there is none, it is no message of this kind, or the other side can not go on.
         """
         (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
-        if length > _LONGEST:
+        # several connections bring chunks at the same time, and each of these may be kept twice
+        if length > (2 * CHUNK_SIZE if kind is Chunk else _LONGEST):
             raise PeerError(f"the other side wants to send {length} bytes at once")
         content = self._exactly(length)
         self._count(length)

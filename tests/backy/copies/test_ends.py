@@ -14,7 +14,7 @@ from secrets import token_hex
 
 import pytest
 
-from backy.copies.ends import borrowed, lend
+from backy.copies.ends import borrowed, end_of, lend
 from backy.errors import ExitCode
 from backy.exchange.wire import NOTHING, Wire
 from backy.repository.running import use_number
@@ -110,6 +110,15 @@ def test_a_connection_is_lent_to_the_same_user_only() -> None:
         lending.join()
     for descriptor in (other, there):
         os.close(descriptor)
+
+
+def test_connections_that_never_come_cost_nothing() -> None:
+    with ExitStack() as stack:
+        before = {*Path("/proc/self/fd").iterdir()}
+        assert [*borrowed({token_hex(16), token_hex(16)}, stack)] == []
+        assert {*Path("/proc/self/fd").iterdir()} == before
+    # one that nobody answers must not hold up what the others have done
+    assert "-oConnectTimeout=30" in end_of("ssh://host/vm", "--append").command
 
 
 def strangers(name: str) -> str:

@@ -12,8 +12,9 @@ import pytest
 from backy.api import CHUNK_SIZE
 from backy.config import Duration
 from backy.copies.copies import pull, push, witnesses
+from backy.errors import PeerError
 from backy.exchange.offer import Order
-from backy.exchange.wire import Wire
+from backy.exchange.wire import Chunk, Files, Wire
 from backy.groups.forget import expire, forget
 from backy.integrity.damage import distrust
 from backy.plugins.events import Events
@@ -193,6 +194,14 @@ def test_pages_that_changed_are_all_that_is_sent(origin: Laboratory, copy: Path,
     done = pull(copy, str(origin.directory))
     assert (done.copied, done.bytes) == ([made.id], CHUNK_SIZE)
     assert talk.bytes < made.statistics.bytes_stored * 1.05 + 3000
+
+
+def test_no_chunk_takes_the_memory_of_a_map() -> None:
+    claim = (100 * 2**20).to_bytes(4, "little")
+    with pytest.raises(PeerError, match="wants to send 104857600 bytes"):
+        Wire(BytesIO(claim), BytesIO()).receive(Chunk)
+    with pytest.raises(PeerError, match="ended too early"):
+        Wire(BytesIO(claim), BytesIO()).receive(Files)
 
 
 def test_a_rate_is_kept_and_idleness_gives_no_right_to_more() -> None:

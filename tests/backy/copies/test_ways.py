@@ -6,22 +6,23 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import date
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from backy.config import typed
 from backy.copies.copies import pull, push
-from backy.copies.ends import borrowed
+from backy.copies.ends import End, borrowed
 from backy.errors import BackyError, PeerError, RevisionNotFoundError
 from backy.exchange.offer import Order
-from backy.exchange.wire import Wire
+from backy.exchange.wire import Hello, Wire
 from backy.repository.config import FORMAT, JobConfig
 from backy.repository.repository import Repository
 from backy.retention.tags import retag
 from backy.testing.laboratory import Laboratory
 from backy.testing.memory import MemoryRepository
-from tests.copying import Talk, make, same, sound
+from tests.copying import Talk, close, make, same, sound
 
 
 def test_a_copy_of_a_copy(origin: Laboratory, copy: Path, talk: Talk, tmp_path: Path) -> None:
@@ -172,6 +173,26 @@ def test_connections_that_come_too_late_end_unused(origin: Laboratory, talk: Tal
     assert len(talk.push(origin.directory, target.parent).copied) == 3
     same(origin, target)
     assert [wire.bytes < 200 for wire in talk.wires] == [False, True, True, True]
+    assert not talk.errors
+
+
+def test_a_connection_that_is_refused_is_no_loss(
+    origin: Laboratory, talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk.sessions = 4
+    monkeypatch.setattr("backy.exchange.arrival.MANY", 0)
+    serve, numbers = talk._serve, count()
+
+    def refusing(end: End, wire: Wire) -> None:
+        if next(numbers) == 2:
+            wire.receive(Hello)
+            close(wire)
+        else:
+            serve(end, wire)
+
+    monkeypatch.setattr(talk, "_serve", refusing)
+    assert len(pull(tmp_path / "copy", str(origin.directory)).copied) == 3
+    same(origin, tmp_path / "copy")
     assert not talk.errors
 
 
