@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backy.cli.output import TAKER, answered, echo, keep, kept, print_json
-from backy.errors import BackyError, RepositoryError, RevisionNotFoundError
+from backy.errors import BackyError, ExitCode, RepositoryError, RevisionNotFoundError
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
     from backy.groups.group import Group
@@ -83,4 +83,6 @@ def _end(failed: dict[str, BackyError], disks: list[str]) -> None:
     for name, error in counting.items():
         log.error("%s: %s", name, error)
     if counting:
-        raise click.exceptions.Exit(max(error.exit_code for error in counting.values()))
+        codes = {error.exit_code for error in counting.values()}
+        # to be tried again soon, if nothing else is wrong
+        raise click.exceptions.Exit(max(codes - {ExitCode.BUSY}, default=ExitCode.BUSY))

@@ -301,7 +301,7 @@ class Daemon:
             log.warning("the clock was set %s by %s", "back" if jump < timedelta() else "forward", abs(jump))
             # Before anything is started: what is ahead of the clock counts for nothing, and what is not counts again.
             await self._scanner.look([job for job in self.ledger.jobs.values() if job.summary])
-            self.ledger.agenda.set_clock(jump, self.clock())
+            self.ledger.set_clock(jump, self.clock())
 
     def _waits_for_clock(self) -> bool:
         """Tell whether the clock may be set soon: it is before a job's newest revision, and the scheduler has begun."""
@@ -328,15 +328,12 @@ class Daemon:
         name, newest, tags = job.settings.name, job.newest, job.entry.due.tags if job.entry.due else ()
         log.info("%s: %s", name, job.settings.doing(tags))
         try:
-            async with asyncio.timeout(job.settings.lasts(self.clock())):
-                result = await self.runner.run(job.settings, tags)
+            result = await self.runner.run(job.settings, tags, self.ledger.round(job, self.clock()))
             looked = bool(job.settings.part) or await self._scanner.look_again(job)
             # Do not trust the exit code alone: a job that never has a new revision would be run again and again.
             if result.outcome is Outcome.DONE and job.newest == newest and not job.settings.beside:
                 cause = "there is no new revision" if looked else "its repository hangs"
                 result = Result(Outcome.FAILED, f"the backup ended well, but {cause}")
-        except TimeoutError:
-            result = Result(Outcome.BUSY, f"it goes on within its next hours, {job.settings.hours}")
         except asyncio.CancelledError as error:
             # What `_end` passes on.
             result = (*error.args, Result(Outcome.BUSY, "the backup was ended by the scheduler"))[0]

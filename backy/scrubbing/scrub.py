@@ -44,6 +44,8 @@ class Item(msgspec.Struct, frozen=True, order=True):
     """Empty if the revisions of the storage share chunks."""
     index: int
     chunk_id: bytes
+    round: str = ""
+    """In `.scrub`: name of the scrubs of which that was one."""
 
 
 class Inventory:
@@ -81,10 +83,10 @@ class Inventory:
         self._shared = {name: sorted(chunk_ids) for name, chunk_ids in distinct.items()}
         self.count += sum(map(len, self._shared.values()))
 
-    def items(self, last: Item | None) -> Iterator[Item]:
-        """Yield every chunk once: those after `last` first, then the others; in order if `last` is None."""
+    def items(self, last: Item | None, *, rest: bool = False) -> Iterator[Item]:
+        """Yield every chunk once: those after `last` first, then the others unless `rest`; in order without `last`."""
         yield from (item for item in self._in_order() if last is None or item > last)
-        if last is not None:
+        if last is not None and not rest:
             yield from (item for item in self._in_order() if item <= last)
 
     def _in_order(self) -> Iterator[Item]:
@@ -170,6 +172,8 @@ class Scrub:
     """Bytes per second to read at most."""
     longest: timedelta | None = None
     """Time after which the scrub ends."""
+    round: str = ""
+    """Name of several scrubs that check each chunk once, all together; the first one begins with the first chunk."""
     steps: Steps = quiet
     monotonic: Callable[[], float] = time.monotonic
     """Returns seconds."""
@@ -202,11 +206,16 @@ class Scrub:
         directory = self.repository.directory
         with ExitStack() as stack:
             position: Path | None = None
+            name = ""
             # Only a scrub of all chunks has a position; one of a single revision would lose that of the others.
             if self.deep and self.only is None:
                 stack.enter_context(exclusive(directory, SCRUB_LOCK))
                 position = directory / SCRUB_LOCK
                 self._last = read_position(position)
+                # one in between by hand has been further, or read all
+                name = self.round or (self._last.round if self._last else "")
+                if self._last and self._last.round != name:
+                    self._last = None
             stack.enter_context(shared(directory, PURGE_LOCK))
             try:
                 self._visit(Inventory(self.repository, self._revisions()))
@@ -215,7 +224,7 @@ class Scrub:
             finally:
                 # Suspects are left if they could not be noted: the next scrub begins where this one did to find them.
                 if position and self._last and not self._suspects:
-                    write_position(position, self._last)
+                    write_position(position, msgspec.structs.replace(self._last, round=name))
         return self._result
 
     def _revisions(self) -> list[Revision]:
@@ -232,11 +241,12 @@ class Scrub:
     def _visit(self, inventory: Inventory) -> None:
         """Check all chunks, or as many as there is time for."""
         result = self._result
-        result.total = inventory.count
+        items = partial(inventory.items, self._last, rest=bool(self.round))
+        result.total = sum(1 for _ in items()) if self.round else inventory.count
         result.problems += inventory.problems
         progress = self.steps("scrub", inventory.count * CHUNK_SIZE)
         begin = self.monotonic()
-        with closing(self._look(inventory.items(self._last))) as looks:
+        with closing(self._look(items())) as looks:
             for item, found in looks:
                 self._last = item
                 result.chunks += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from backy.cli.progress import steps
 from backy.cli.revisions import answer_with, described
 from backy.cli.usage import Group
 from backy.config import parse_duration
-from backy.errors import DamageError, RevisionNotFoundError
+from backy.errors import DamageError, RepositoryBusyError, RevisionNotFoundError
 from backy.repository.revision import Revision, utc_now
 from backy.text.phrases import counted, local_time, local_zone, short_ids
 
@@ -70,9 +70,10 @@ def _tell(judged: list[Revision], one: Revision | str) -> None:
     callback=read_by(parse_duration),
     help="Stop after this time, such as '2h'.",
 )
+@click.option("--round", nargs=2, type=(str, float), hidden=True, help="Name and end, in seconds; for the scheduler.")
 @click.option("--repair-from", metavar="SOURCE", help="Get damaged chunks from a copy, as 'backy pull' names it.")
 @each_disk
-def scrub(directory: Path, mode: str, specification: str | None, repair_from: str | None, **limits: Any) -> None:  # noqa: ANN401  # a rate and a time
+def scrub(directory: Path, mode: str, specification: str | None, repair_from: str | None, **limits: Any) -> None:  # noqa: ANN401  # a rate, times and a name
     """Check the stored data for damage, without the source.
 
     'light' checks that every file is there and has a plausible size; 'deep' reads every chunk and compares it with its
@@ -84,8 +85,11 @@ def scrub(directory: Path, mode: str, specification: str | None, repair_from: st
 
     repository = repository_of(directory)
     only = None if specification is None else repository.records.select(specification)
+    name, end = limits.pop("round") or ("", 0)
+    if end:
+        limits["longest"] = timedelta(seconds=max(end - utc_now().timestamp(), 0))
     with steps() as show:
-        result = Scrub(repository, mode == "deep", utc_now, only, steps=show, **limits).run()
+        result = Scrub(repository, mode == "deep", utc_now, only, round=name, steps=show, **limits).run()
         if repair_from is not None:
             heal(repository, repair_from, show)
     damaged = counted(len(result.damaged), "is damaged", "are damaged")
@@ -95,6 +99,8 @@ def scrub(directory: Path, mode: str, specification: str | None, repair_from: st
     # Damage only: to run out of time is no failure, and the next scrub goes on there.
     if wrong := list(_damage(result, repaired=repair_from is not None)):
         raise DamageError("; ".join(wrong))
+    if name and not result.complete:
+        raise RepositoryBusyError(f"{rest[1:]}: the next scrub goes on there")
 
 
 def _damage(result: Scrubbed, *, repaired: bool) -> Iterator[str]:

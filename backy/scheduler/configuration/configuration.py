@@ -20,7 +20,7 @@ from backy.repository.sealed import FORMAT
 from backy.retention.rules import Schedule
 from backy.scheduler.configuration.beside import SCRUB, Beside, Copy, Scrub
 from backy.scheduler.configuration.document import ConfigurationError, Document, Key
-from backy.scheduler.configuration.hours import Hours, Zone
+from backy.scheduler.configuration.hours import DAY, Hours, Zone
 from backy.scheduler.configuration.location import Location, global_name
 from backy.text.phrases import alternatives
 
@@ -145,10 +145,10 @@ class JobEntry:
         """Return what is logged of a run with these tags."""
         return f"{self.verb} {self.beside.words[-1]}" if self.beside else f"backing up as {','.join(tags)}"
 
-    def lasts(self, now: datetime) -> float | None:
-        """Return how many seconds a run may take that begins now; None for any time."""
-        # only a scrub goes on where it was ended
-        return (self.hours.closes(now) - now).total_seconds() if self.hours and self.verb == "scrub" else None
+    def round(self, begun: datetime, now: datetime) -> list[str]:
+        """Return the options of a scrub that goes on with one that has begun, and ends with its hours."""
+        end = self.hours.closes(now).timestamp() if self.hours and self.hours.length < DAY else 0
+        return ["--round", begun.isoformat(), str(end)]
 
     @property
     def name(self) -> str:

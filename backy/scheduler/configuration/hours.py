@@ -76,4 +76,6 @@ class Hours(tuple[time, time, Zone | None]):
         """Return when the clock shows a time next; if it is set forward over it, how late it is then."""
         local = now.astimezone(self[2])
         day = local.date() + DAY * (local.time() >= when)
-        return datetime.combine(day, when, self[2]).astimezone(UTC)
+        found = [datetime.combine(day, when, self[2]).replace(fold=fold).astimezone(UTC) for fold in (0, 1)]
+        # what the clock shows twice a day may have been shown once already
+        return found[found[0] <= now]

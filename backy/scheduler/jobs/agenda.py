@@ -125,7 +125,11 @@ class Entry:
         """Return when a job with this past violates its SLA."""
         late, shortest = late_from(self.schedule, past, self.sla), smallest_interval(self.schedule)
         # of a job with shorter intervals than it waits each day, nobody expects runs outside of its hours
-        if self.hours and shortest * SLA_FACTOR < DAY - self.hours.length and self.hours.opens(late) > late:
+        if (
+            self.hours
+            and (self.sla or shortest * SLA_FACTOR) < DAY - self.hours.length
+            and self.hours.opens(late) > late
+        ):
             return self.hours.opens(late) + shortest / 2
         return late
 

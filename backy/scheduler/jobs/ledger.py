@@ -124,7 +124,9 @@ class Ledger:
         """Record how a run of a job has ended."""
         known = job.known
         if job.settings.beside and job.entry.due and result.outcome is Outcome.DONE:
-            job.entry.copied = known.copied = job.entry.due.time
+            job.entry.copied = known.copied = min(known.begun or job.entry.due.time, job.entry.due.time)
+        if result.outcome is not Outcome.BUSY:
+            known.begun = None
         if job.settings.part:
             known.last_time = known.copied
         self.agenda.finish(job.entry, result.outcome, job.past, known.last_duration, now)
@@ -140,6 +142,22 @@ class Ledger:
         known.failing_since = (known.failing_since or now) if result.error else None
         if result.outcome is Outcome.DONE:
             known.put_off_since = (known.put_off_since or now) if result.put_off else None
+
+    @staticmethod
+    def round(job: Job, now: datetime) -> list[str]:
+        """Return the options by which a scrub goes on with what it has begun; none for other jobs."""
+        if job.settings.verb != "scrub":
+            return []
+        job.known.begun = job.known.begun or now
+        return job.settings.round(job.known.begun, now)
+
+    def set_clock(self, jump: timedelta, now: datetime) -> None:
+        """Place all jobs anew after the clock was set forward by `jump`, or back if that is negative."""
+        for job in self.jobs.values():
+            # what was done while the clock was ahead shall not count until its time has come
+            if job.entry.copied and job.entry.copied > now:
+                job.entry.copied, job.row = now, None
+        self.agenda.set_clock(jump, now)
 
     def pause(self, name: str, length: timedelta | None, now: datetime) -> datetime | None:
         """Start no run of a job for some time, or go on with it; return when the pause ends."""
@@ -225,7 +243,7 @@ def _row(job: Job, now: datetime) -> JobStatus:
     entry, past, known = job.entry, job.past, msgspec.structs.asdict(job.known)
     running = entry.due if entry.phase is Phase.RUNNING else None
     # A run that goes on is no next one, and there is none while nobody ends a pause.
-    upcoming = None if running or (entry.due and entry.due.time == NO_END) else entry.due
+    upcoming = None if running or (entry.due and entry.due.time >= NO_END) else entry.due
     late = entry.late(past)
     return JobStatus(
         **(known | {"last_tags": tuple(by_interval(entry.schedule, job.known.last_tags))}),

@@ -51,13 +51,13 @@ class Runner:
     doing: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the runs of jobs do, or did last, by name: the `command`, and maybe the `step` and its bytes."""
 
-    async def run(self, job: JobEntry, tags: Sequence[str]) -> Result:
+    async def run(self, job: JobEntry, tags: Sequence[str], options: Sequence[str] = ()) -> Result:
         """Back up or copy a job and, after a success, expire and purge. Cancelling this ends the current command."""
         self.doing[job.name] = {"command": job.verb}
         try:
             config = await aside(self.prepare, job, limit=job.standstill)
             begin = await aside(_length, job.directory / LOGFILE, limit=job.standstill)
-            result = await self._run(job, tags, config)
+            result = await self._run(job, tags, config, options)
         except (BackyError, OSError) as error:
             return Result(Outcome.FAILED, str(error))
         try:
@@ -68,11 +68,11 @@ class Runner:
             failed, takes = str(error), None
         return result._replace(error="; ".join(filter(None, [result.error, failed])) or None, occupied=takes)
 
-    async def _run(self, job: JobEntry, tags: Sequence[str], config: bytes | None) -> Result:
+    async def _run(self, job: JobEntry, tags: Sequence[str], config: bytes | None, options: Sequence[str]) -> Result:
         """Run the commands of a job, one after the other."""
         if not job.part and (problem := await self._too_large(job)):
             return Result(Outcome.FAILED, problem)
-        words = ["--configure"] if config else []
+        words = ["--configure", *options] if config else [*options]
         words += job.beside.words if job.beside else ["--", ",".join(tags)]
         try:
             await self._backy(job, job.verb, *words, standstill=job.standstill, given=config)

@@ -119,6 +119,8 @@ class Remembered(Holding, kw_only=True):
     """Until when only an operator starts a run; `NO_END` stands for an end that nobody has set."""
     copied: datetime | None = None
     """When the last copy or scrub began that came to its end; None without one, and of jobs that back up."""
+    begun: datetime | None = None
+    """When the scrub began that goes on within the next hours; None without one."""
 
 
 class JobStatus(Remembered, kw_only=True):

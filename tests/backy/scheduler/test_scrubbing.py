@@ -12,7 +12,9 @@ from backy.repository.records import Records
 from backy.repository.revision import Trust, utc_now
 from backy.scheduler.configuration.beside import Scrub
 from backy.scheduler.configuration.configuration import load
-from backy.scheduler.jobs.ledger import Ledger
+from backy.scheduler.configuration.hours import DAY
+from backy.scheduler.jobs.agenda import Outcome, Result
+from backy.scheduler.jobs.ledger import Job, Ledger
 from backy.scheduler.monitoring.check import State, examine
 from tests.backy.scheduler.test_copying import CONFIGURATION
 
@@ -34,7 +36,7 @@ def test_damage_is_found_and_told(scheduler, eventually: Eventually) -> None:
     scheduler.ask("run", "vm1/scrub")
     done = eventually(lambda: (job := scheduler.jobs()["vm1/scrub"]).copied and job)
     assert (done.error, done.failures, done.last_time) == (None, 0, done.copied)
-    assert "scrub --rate 1073741824 -- deep" in (scheduler.base / "vm1/backy.log").read_text()
+    assert " 0 --rate 1073741824 -- deep" in (scheduler.base / "vm1/backy.log").read_text()
     verdict = examine(scheduler.configuration)
     assert (verdict.state, verdict.summary) == (State.OK, "1 job and 1 scrub within SLA")
 
@@ -90,8 +92,38 @@ def test_hours_that_are_too_short_are_told_and_a_push_waits_for_its_own(tmp_path
     assert [*ledger.crowded()] == []
 
 
+def scrubbing(path: Path, hours: str) -> tuple[Ledger, Job]:
+    path.write_text(CONFIGURATION.format(f', scrub: {{}}, hours: "{hours}", time-zone: UTC'))
+    ledger = Ledger(1)
+    ledger.apply(load(path), {}, NOON - 70 * DAY)
+    return ledger, ledger.jobs["vm/scrub"]
+
+
 def test_a_scrub_ends_with_its_hours_and_nothing_else_does(tmp_path: Path) -> None:
-    path = tmp_path / "backy.conf"
-    path.write_text(CONFIGURATION.format(', scrub: {}, hours: "12:00-14:00", time-zone: UTC'))
-    lasts = {name: job.lasts(NOON + timedelta(minutes=30)) for name, job in load(path).jobs.items()}
-    assert lasts == {"vm": None, "vm/offsite": None, "vm/scrub": 5400.0}
+    ledger, job = scrubbing(tmp_path / "backy.conf", "12:00-14:00")
+    end = (NOON + timedelta(hours=2)).timestamp()
+    assert ledger.round(job, NOON) == ["--round", NOON.isoformat(), str(end)]
+    assert ledger.round(ledger.jobs["vm"], NOON) == []
+    ledger, job = scrubbing(tmp_path / "backy.conf", "00:00-24:00")
+    assert ledger.round(job, NOON) == ["--round", NOON.isoformat(), "0"]
+
+
+def test_what_was_read_in_several_nights_counts_from_the_first_one_on(tmp_path: Path) -> None:
+    ledger, job = scrubbing(tmp_path / "backy.conf", "12:00-14:00")
+    for day, (outcome, copied) in enumerate(
+        [(Outcome.BUSY, NOON - 70 * DAY), (Outcome.BUSY, NOON - 70 * DAY), (Outcome.DONE, NOON)]
+    ):
+        now = NOON + day * DAY
+        assert job.entry in ledger.agenda.start(now)
+        assert ledger.round(job, now)[1] == NOON.isoformat()
+        ledger.finish(job, Result(outcome), now)
+        assert job.entry.copied == copied
+    assert job.known.begun is None
+    ledger.set_clock(-9 * DAY, NOON - 7 * DAY)
+    assert job.entry.copied == NOON - 7 * DAY, "nobody knows better, and it is not ahead of the clock"
+
+
+def test_a_pause_without_end_has_no_next_run(tmp_path: Path) -> None:
+    ledger, _ = scrubbing(tmp_path / "backy.conf", "12:00-14:00")
+    ledger.pause("vm/scrub", timedelta.max, NOON)
+    assert {row.job: row.next_time for row in ledger.rows(NOON)}["vm/scrub"] is None

@@ -80,6 +80,17 @@ def test_a_deep_scrub_goes_on_behind_the_chunk_that_was_looked_at_last(stored: R
         assert position(stored) == name
 
 
+def test_scrubs_of_one_round_read_each_chunk_once(stored: Repository) -> None:
+    """Whatever somebody does by hand meanwhile; and another round begins with the first chunk."""
+    scrub(stored, longest=timedelta(0))
+    for total in (3, 2, 1, 0):
+        found = scrub(stored, longest=timedelta(0), round="first")
+        assert (found.total, found.chunks, found.complete) == (total, min(total, 1), total < 2)
+        assert scrub(stored).complete
+    found = scrub(stored, round="second")
+    assert (found.total, found.complete) == (3, True)
+
+
 def test_a_whole_round_from_the_middle_ends_where_it_began(stored: Repository) -> None:
     scrub(stored, longest=timedelta(0))
     before = position(stored)

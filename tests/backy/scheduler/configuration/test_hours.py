@@ -68,6 +68,14 @@ def test_a_time_that_a_day_leaves_out() -> None:
     assert hours.opens(datetime(2026, 3, 29, 0, 30, tzinfo=UTC)) == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 
 
+def test_a_time_that_a_day_has_twice() -> None:
+    """The clock goes from 03:00 to 02:00 at 01:00 UTC."""
+    now, again = datetime(2026, 10, 25, 1, 10, tzinfo=UTC), datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
+    assert Hours((time(2, 30), time(5), BERLIN)).opens(now) == again
+    assert Hours((time(1), time(2, 30), BERLIN)).closes(now) == again
+    assert Hours((time(2, 30), time(5), BERLIN)).opens(now - DAY / 24) == again - DAY / 24
+
+
 @given(HOURS, NOW)
 def test_it_opens_within_two_days_and_closes_after_it_has_opened(hours: Hours, now: datetime) -> None:
     opens = hours.opens(now)

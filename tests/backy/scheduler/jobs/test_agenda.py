@@ -376,6 +376,14 @@ def test_a_job_is_late_by_what_its_hours_allow(
     assert entry.late(done(begin)) == (START if hours and interval < DAY else begin) + expected
 
 
+def test_hours_do_not_lengthen_an_sla_that_somebody_has_set(agenda: Agenda) -> None:
+    entry = agenda.add("vm/a", {"daily": ScheduledTag(timedelta(hours=1), 7)}, START)
+    entry.hours, entry.sla = NIGHT, 1.5 * DAY
+    assert entry.late(done(START)) == START + 1.5 * DAY
+    entry.sla = timedelta(hours=10)
+    assert entry.late(done(START)) == START + timedelta(hours=22.5)
+
+
 def test_one_scrub_at_a_time_and_who_waits_longest_goes_first(agenda: Agenda) -> None:
     agenda.worker_limit = 4
     for name, days in (("a", 70), ("b", 80), ("c", 75)):
