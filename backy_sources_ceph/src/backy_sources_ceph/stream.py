@@ -24,7 +24,6 @@ from typing import BinaryIO, Final, NamedTuple, NoReturn
 
 from backy.api import CHUNK_SIZE, Extent, Image, Snapshot, SourceError, chunk_count
 from backy.durable import pread_all
-from backy.extents import joined
 from backy_sources_ceph.snapshot import filled
 
 STANDARD_INPUT: Final = 0
@@ -281,8 +280,14 @@ class StreamImport:
             # The image may have become smaller, so the base may have data beyond the new end.
             if extent.data and extent.offset < self.size:
                 has_data[start:end] = b"\1" * (end - start)
-        starts = enumerate(range(0, self.size, CHUNK_SIZE))
-        return joined(Extent(at, min(CHUNK_SIZE, self.size - at), bool(has_data[index])) for index, at in starts)
+        start = 0
+        while start < len(has_data):
+            is_data = has_data[start]
+            # Not chunk by chunk: an image of many TiB may have nearly no data.
+            stop = has_data.find(1 - is_data, start)
+            stop = len(has_data) if stop < 0 else stop
+            yield Extent(start * CHUNK_SIZE, min(stop * CHUNK_SIZE, self.size) - start * CHUNK_SIZE, bool(is_data))
+            start = stop
 
     def changes(self) -> Iterator[Extent] | None:
         """Yield the ranges that differ from the base; None if the stream has all of the image."""
