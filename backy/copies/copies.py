@@ -271,6 +271,7 @@ def _serve(directory: Path, hello: protocol.Hello, wire: protocol.Wire, *, appen
         while not isinstance(wire.receive(protocol.Question), protocol.Done):
             wire.send(protocol.Listing([], group.names(), None, []))
     else:
+        wire.beside = bool(hello.session or hello.others)
         send(Repository.open(directory), [wire], place, order)
 
 

@@ -103,7 +103,7 @@ class Offer:
         try:
             with ThreadPoolExecutor(len(others) + 1) as pool:
                 # all together hold as much in memory as one alone
-                self._threads = 1 if others else None
+                self._threads = 1 if others or first.beside else None
                 for wire in others:
                     pool.submit(self._beside, wire)
                 try:

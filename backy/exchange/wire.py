@@ -173,6 +173,8 @@ class Wire:
         self._due = now()
         self.bytes = 0
         """How many were sent and received."""
+        self.beside = False
+        """Whether other processes use others beside it."""
 
     @property
     def pipes(self) -> tuple[int, int]:

@@ -100,7 +100,7 @@ def scrub(directory: Path, mode: str, specification: str | None, repair_from: st
     if wrong := list(_damage(result, repaired=repair_from is not None)):
         raise DamageError("; ".join(wrong))
     if name and not result.complete:
-        raise RepositoryBusyError(f"{rest[1:]}: the next scrub goes on there")
+        raise RepositoryBusyError(f"{result.chunks}{rest}: the next scrub goes on there")
 
 
 def _damage(result: Scrubbed, *, repaired: bool) -> Iterator[str]:

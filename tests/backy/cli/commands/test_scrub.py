@@ -3,7 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from click.exceptions import Exit
 
+from backy.cli.disks import _end
+from backy.errors import DamageError, RepositoryBusyError
 from backy.repository.repository import Repository
 
 
@@ -62,6 +65,21 @@ def test_one_that_runs_out_of_time_says_how_far_it_came(backy, stored: Repositor
     assert (done.code, done.out) == (0, "Scrubbed 1 chunk of 3, then the time was over: 0 are damaged\n")
     found = json.loads(backy("-b", stored.directory, "scrub", "deep", "--max-duration", "0", "--json").out)
     assert (found["complete"], found["chunks"], found["total"]) == (False, 1, 3)
+
+
+def test_one_of_a_round_that_is_over_too_early_is_no_success(backy, stored: Repository) -> None:
+    done = backy("-b", stored.directory, "scrub", "deep", "--round", "name", "1")
+    assert (done.code, done.err) == (75, "Error: 1 of 3, then the time was over: the next scrub goes on there\n")
+    done = backy("-b", stored.directory, "scrub", "deep", "--round", "name", "0")
+    assert (done.code, done.out) == (0, "Scrubbed 2 chunks: 0 are damaged\n")
+
+
+def test_a_disk_that_is_damaged_counts_for_more_than_one_that_is_busy() -> None:
+    busy, damaged = RepositoryBusyError("later"), DamageError("damaged")
+    for failed, code in (({"a": busy, "b": damaged}, 1), ({"a": busy}, 75)):
+        with pytest.raises(Exit) as found:
+            _end(failed, ["a", "b"])
+        assert found.value.exit_code == code
 
 
 @pytest.mark.parametrize("option", [["--rate", "100M"], ["--rate", "9M", "--max-duration", "0"], ["-r", "last"]])
