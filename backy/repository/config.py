@@ -289,12 +289,13 @@ def write_job(path: Path, job: JobConfig) -> None:
 
 def dump_job(job: JobConfig) -> bytes:
     """Return the content of `config`."""
-    plain = msgspec.to_builtins(job, enc_hook=_plain)
+    content = msgspec.to_builtins(job, enc_hook=plain)
     # one alone needs no list, and most have one
-    if len(plain.get("verifier", ())) == 1:
-        plain["verifier"] = plain["verifier"][0]
-    return dump_yaml(plain)
+    if len(content.get("verifier", ())) == 1:
+        content["verifier"] = content["verifier"][0]
+    return dump_yaml(content)
 
 
-def _plain(value: Duration | Size) -> object:
+def plain(value: Duration | Size) -> object:
+    """Return a value as it is written."""
     return int(value) if isinstance(value, Size) else format_duration(value)

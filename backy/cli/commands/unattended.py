@@ -1,5 +1,6 @@
 """The scheduler, and what tells of it: `backy scheduler`, `jobs`, `check`, `check-config` and `client`."""
 
+import json
 import logging
 import re
 import sys
@@ -84,17 +85,22 @@ _FORMER = re.compile(r"source\.(backend|cow)\b|no source '(ceph|rbd)'|\.keep: .*
 
 @click.command("check-config")
 @configuration_option
-def check_config(configuration: Path) -> None:
+@click.option("--explain", "explained", metavar="JOB", help="Show what JOB comes to, and where each value is written.")
+def check_config(configuration: Path, explained: str | None) -> None:
     """List all problems of the scheduler's configuration, each with its file and line.
 
     These include missing and broken plugins, settings that a plugin refuses, and what the machine lacks: the base
     directory, file systems on which a storage can work, programs, addresses. For this, a file is made in the base
     directory and removed. No source is touched.
     """
-    from backy.scheduler.configuration.checking import check
+    from backy.scheduler.configuration.checking import check, explain
     from backy.scheduler.configuration.document import ConfigurationError
 
     try:
+        if explained is not None:
+            rows = list(explain(configuration, explained))
+            answer({"values": rows}, *(f"{row['key']}: {json.dumps(row['value'])}  # {row['from']}" for row in rows))
+            return
         found, unknown = check(configuration)
     except ConfigurationError as error:
         problems = [problem.located() for problem in error.problems]

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pluggy
@@ -15,9 +16,11 @@ from backy.making.making import try_storage
 from backy.plugins.discovery import Kind, Plugin
 from backy.plugins.events import Events
 from backy.plugins.loading import chosen, invoke, managed
-from backy.scheduler.configuration.configuration import Configuration, Global, JobEntry, Reading, Written
-from backy.scheduler.configuration.document import ConfigurationError, Problem
+from backy.repository.config import plain
+from backy.scheduler.configuration.configuration import Configuration, Global, JobEntry, JobKeys, Reading, Written
+from backy.scheduler.configuration.document import ConfigurationError, Key, Problem
 from backy.scheduler.configuration.location import global_name, listener
+from backy.text.phrases import alternatives
 
 
 def check(path: Path) -> tuple[Configuration, list[str]]:
@@ -33,6 +36,41 @@ def check(path: Path) -> tuple[Configuration, list[str]]:
     if problems := [*found.document.problems, *plugin_problems(found), *around]:
         raise ConfigurationError(path, problems)
     return found.configuration, unknown
+
+
+def explain(path: Path, job: str) -> Iterator[dict[str, object]]:
+    """Yield all that a job comes to: each `key` with its `value`, and where that is `from`.
+
+    Raises:
+        ConfigurationError: the file can not be read, or anything in it is wrong.
+        ConfigError: there is no such job.
+    """
+    found = Reading(path)
+    if found.document.problems:
+        raise ConfigurationError(path, found.document.problems)
+    sections: Any = found.document.content
+    if job not in sections["jobs"]:
+        raise ConfigError(f"no job '{job}'; {alternatives(job, sections['jobs'])}")
+    own, name = sections["jobs"][job], global_name(sections)
+    for field in msgspec.structs.fields(JobKeys):
+        key = field.encode_name
+        above, section = (("jobs", job), own) if own.get(key) is not None else ((name,), sections.get(name) or {})
+        if (value := section.get(key)) is not None:
+            for leaf, one in _leaves(value, (*above, key)):
+                yield {"key": ".".join(leaf[len(above) :]), "value": one, "from": found.document.where(leaf)}
+        elif value := getattr(Global(), field.name, None):
+            yield {"key": key, "value": msgspec.to_builtins(value, enc_hook=plain), "from": "default"}
+    for leaf, one in _leaves(sections["schedules"][own["schedule"]], ("schedules", own["schedule"])):
+        if leaf[-1] != "keep" or leaf[-2] not in own.get("keep", ()):
+            yield {"key": ".".join(leaf), "value": one, "from": found.document.where(leaf)}
+
+
+def _leaves(value: object, key: Key) -> Iterator[tuple[Key, object]]:
+    """Yield the values below a key that have none below them."""
+    for name, one in value.items() if isinstance(value, dict) else ():
+        yield from _leaves(one, (*key, name))
+    if not isinstance(value, dict) or not value:
+        yield key, value
 
 
 def plugin_problems(found: Reading) -> Iterator[Problem]:

@@ -232,7 +232,7 @@ class Reading:
         if "include" in sections:
             own = {name: dict(self.document.mapping(sections.get(name) or {}, (name,))) for name in names}
             self.document.include(sections["include"], own)
-            sections = {**sections, **own}
+            self.document.content = sections = {**sections, **own}
         settings = self._global(sections)
         written = self._required(sections, "schedules", "at least one schedule")
         # All of their tags, also wrong ones: those of which there is a mistake are no unknown ones besides.

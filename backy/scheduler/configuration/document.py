@@ -135,11 +135,14 @@ class Document:
         for section, own in sections.items():
             for name, value in document.mapping(found.get(section) or {}, (section,)).items():
                 if name in own:
-                    path, line = self.place((section, name))
-                    document.report((section, name), f"is there already, in {path}:{line}")
+                    document.report((section, name), f"is there already, in {self.where((section, name))}")
                 else:
                     own[name], self._included[section, name] = value, document
         self.problems += document.problems
+
+    def where(self, key: Sequence[str]) -> str:
+        """Return what `place` does as a text, which editors turn into a link."""
+        return ":".join(map(str, self.place(key)))
 
     def place(self, key: Sequence[str]) -> tuple[Path, int]:
         """Return the file and the line of a key, or those of the innermost existing key above it."""

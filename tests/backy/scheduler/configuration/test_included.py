@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -120,3 +121,38 @@ def test_what_can_not_be_read_is_a_problem(problems, write, monkeypatch: pytest.
     # Also by root, whom no mode keeps out: without this, all jobs of the folder would be gone.
     monkeypatch.setattr("os.scandir", denied)
     assert problems(MAIN)[0] == "backy.conf:1: include: the folder conf.d can not be read: Permission denied"
+
+
+def test_what_a_job_comes_to_is_told_with_its_places(write, backy, tmp_path: Path) -> None:
+    shop = "    verifier: [full, none]\n    keep: {weekly: 9}\n    expire: null\n    quarantine: {size: 1G}\n"
+    schedule = "\n  own:\n    weekly: {interval: 7d,\n keep: 4}\n    daily: {interval: 1d, keep: 7}\n"
+    shop = f"  shop:\n    source: {{type: file, filename: /x.img}}\n    schedule: own\n{shop}    copies: {{}}\n"
+    path = write(f"{MAIN}\nglobal: {{expire: false, trash: 9d}}", shop=f"schedules:{schedule}jobs:\n{shop}")
+
+    done = backy("check-config", "-c", path, "--explain", "shop")
+
+    assert (done.code, done.out.replace(f"{tmp_path}/", "").splitlines()) == (
+        0,
+        [
+            'source.type: "file"  # conf.d/shop.yaml:8',
+            'source.filename: "/x.img"  # conf.d/shop.yaml:8',
+            'schedule: "own"  # conf.d/shop.yaml:9',
+            "keep.weekly: 9  # conf.d/shop.yaml:11",
+            'storage: {"type": "chunked"}  # default',
+            'verifier: ["full", "none"]  # conf.d/shop.yaml:10',
+            "expire: false  # backy.conf:7",
+            'standstill: "1h"  # default',
+            "reserve: 1048576  # default",
+            'quarantine.size: "1G"  # conf.d/shop.yaml:13',
+            "copies: {}  # conf.d/shop.yaml:14",
+            'schedules.own.weekly.interval: "7d"  # conf.d/shop.yaml:3',
+            'schedules.own.daily.interval: "1d"  # conf.d/shop.yaml:5',
+            "schedules.own.daily.keep: 7  # conf.d/shop.yaml:5",
+        ],
+    )
+    (first, *_) = json.loads(backy("check-config", "-c", path, "--explain", "shop", "--json").out)["values"]
+    assert first == {"key": "source.type", "value": "file", "from": f"{tmp_path}/conf.d/shop.yaml:8"}
+    done = backy("check-config", "-c", path, "--explain", "shpo")
+    assert (done.code, done.err) == (1, "Error: no job 'shpo'; did you mean 'shop'? there are: main, shop\n")
+    write("jobs: 5")
+    assert backy("check-config", "-c", path, "--explain", "shop").out.endswith("expected keys and values, got 5\n")
