@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pluggy
@@ -18,7 +18,7 @@ from backy.plugins.events import Events
 from backy.plugins.loading import chosen, invoke, managed
 from backy.repository.config import plain
 from backy.scheduler.configuration.configuration import Configuration, Global, JobEntry, JobKeys, Reading, Written
-from backy.scheduler.configuration.document import ConfigurationError, Key, Problem
+from backy.scheduler.configuration.document import ConfigurationError, Problem
 from backy.scheduler.configuration.location import global_name, listener
 from backy.text.phrases import alternatives
 
@@ -48,29 +48,18 @@ def explain(path: Path, job: str) -> Iterator[dict[str, object]]:
     found = Reading(path)
     if found.document.problems:
         raise ConfigurationError(path, found.document.problems)
-    sections: Any = found.document.content
-    if job not in sections["jobs"]:
-        raise ConfigError(f"no job '{job}'; {alternatives(job, sections['jobs'])}")
-    own, name = sections["jobs"][job], global_name(sections)
-    for field in msgspec.structs.fields(JobKeys):
-        key = field.encode_name
-        above, section = (("jobs", job), own) if own.get(key) is not None else ((name,), sections.get(name) or {})
-        if (value := section.get(key)) is not None:
-            for leaf, one in _leaves(value, (*above, key)):
-                yield {"key": ".".join(leaf[len(above) :]), "value": one, "from": found.document.where(leaf)}
-        elif value := getattr(Global(), field.name, None):
-            yield {"key": key, "value": msgspec.to_builtins(value, enc_hook=plain), "from": "default"}
-    for leaf, one in _leaves(sections["schedules"][own["schedule"]], ("schedules", own["schedule"])):
-        if leaf[-1] != "keep" or leaf[-2] not in own.get("keep", ()):
-            yield {"key": ".".join(leaf), "value": one, "from": found.document.where(leaf)}
-
-
-def _leaves(value: object, key: Key) -> Iterator[tuple[Key, object]]:
-    """Yield the values below a key that have none below them."""
-    for name, one in value.items() if isinstance(value, dict) else ():
-        yield from _leaves(one, (*key, name))
-    if not isinstance(value, dict) or not value:
-        yield key, value
+    if job not in found.written:
+        raise ConfigError(f"no job '{job}'; {alternatives(job, found.written)}")
+    written, sections = found.written[job], cast("dict[str, Any]", found.document.content)
+    for key, default in msgspec.to_builtins(JobKeys(schedule=""), enc_hook=plain).items():
+        above = ("jobs", job) if (sections["jobs"][job] or {}).get(key) is not None else (global_name(sections),)
+        if written.get(key) is not None:
+            yield {"key": key, "value": written[key], "from": found.document.where((*above, key))}
+        elif default:
+            yield {"key": key, "value": default, "from": "default"}
+    name = written["schedule"]
+    for tag, one in msgspec.to_builtins(found.configuration.jobs[job].schedule, enc_hook=plain).items():
+        yield {"key": f"schedule.{tag}", "value": one, "from": found.document.where(("schedules", name, tag))}
 
 
 def plugin_problems(found: Reading) -> Iterator[Problem]:
@@ -78,10 +67,9 @@ def plugin_problems(found: Reading) -> Iterator[Problem]:
     # Also a failure is remembered: thousands of jobs may name the same broken plugin.
     loaded = cache(_loaded)
     for written in found.sections:
-        place = found.document.place((*written.key, written.kind.word))
         plugin = loaded(written.kind, written.section.type)
         for text in [str(plugin)] if isinstance(plugin, PluginError) else _mistakes(*plugin, written, found):
-            yield Problem(*place, ".".join(written.key), text)
+            yield Problem(*found.document.place((*written.key, written.kind.word)), ".".join(written.key), text)
     with Events.installed(found.configuration.hooks) as events:
         for name, text in events.problems():
             yield Problem(*found.document.place(("hooks", name)), f"hooks.{name}", text)
@@ -178,8 +166,7 @@ def _same_sources(found: Reading) -> Iterator[Problem]:
         if written.kind is Kind.SOURCE:
             content = msgspec.json.encode(written.section.options, order="deterministic")
             job = ".".join(written.key)
-            other = first.setdefault(content, job)
-            if other != job:
+            if (other := first.setdefault(content, job)) != job:
                 text = f"is the source of {other}, too: its image is backed up twice"
                 yield Problem(*found.document.place((*written.key, "source")), f"{job}.source", text)
 

@@ -1,5 +1,6 @@
 """The configuration of the scheduler, /etc/backy.conf: its keys, and reading it with all its problems at once."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from backy.config import Duration, Size, convert
+from backy.config import Duration, Size, convert, mistakes
 from backy.groups.config import DISKS, Disk, GroupConfig, name_problem
 from backy.plugins.discovery import Kind
 from backy.plugins.events import REQUIRED
@@ -27,8 +28,8 @@ from backy.text.phrases import alternatives
 _JOB_NAME = re.compile(r"\w[\w.@+:-]{0,199}")
 
 
-class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
-    """The section `global`: settings of the scheduler, and defaults of the jobs."""
+class Global(Location, frozen=True, kw_only=True, rename="kebab"):
+    """The section `global`: settings of the scheduler. It has keys of `JobKeys`, too, as defaults of all jobs."""
 
     worker_limit: Annotated[int, msgspec.Meta(ge=1)] = 1
     """Largest number of backups that run at a time, for fast and for slow jobs each."""
@@ -44,38 +45,14 @@ class Global(Location, forbid_unknown_fields=True, frozen=True, kw_only=True, re
     """Path of the metrics for Prometheus, or None: `*.prom` for node_exporter's textfile collector."""
     backup_completed_callback: Path | None = None
     """A program that is called after each backup."""
-    storage: config.StorageSection = config.StorageSection.named("chunked")
-    """Storage of the images."""
-    verifier: config.VerifierSections | None = None
-    """Verifiers of new revisions; None leaves the choice to the source."""
-    expire: bool = True
-    """Whether revisions expire by the schedule."""
     trash: Duration = config.TRASH
     """How long a revision stays in the trash after it was forgotten or has expired."""
     longest_outage: Duration = config.LONGEST_OUTAGE
     """How long the server may be off between two backups: a clock that says more is not believed."""
-    time_limit: Duration | None = None
-    """Time after which a backup is ended; 0 or None means never."""
-    standstill: Duration | None = Duration(hours=1)
-    """Time without a byte read or stored after which a backup is ended; 0 or None means never."""
-    max_size: Size | None = None
-    """Space that a repository may take: from then on its job makes no backups; 0 or None means any."""
-    reserve: Size = config.RESERVE
-    """Space in each repository for commands that free some when the disk is full; 0 means none."""
-    quarantine: config.Quarantine = config.Quarantine()
-    """How much evidence of damage and differences each repository keeps."""
-    copies: dict[str, Copy] | None = None
-    """Copies of all jobs elsewhere, by their names."""
-    scrub: Scrub | None = None
-    """How the repositories are read again and again; None for not at all."""
-    hours: Hours | None = None
-    """When backups may begin; None for any time."""
-    time_zone: Zone | None = None
-    """That of the hours; None for that of the machine."""
 
 
 class JobKeys(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
-    """A job as it is written below `jobs`."""
+    """A job as it is written below `jobs`. Keys that it lacks are those of `global`."""
 
     source: config.SourceSection | None = None
     """The image to back up: `type` names the source, the other keys belong to it."""
@@ -95,21 +72,32 @@ class JobKeys(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     """What brings the writers to rest while snapshots are taken."""
     attachments: dict[config.AttachmentName, str] = {}
     """What revisions get beside the image: what a program prints, by the name of the file."""
-    # None where `global` has the same key, so that a job without the key can be told from one that repeats the default.
     keep: dict[str, Annotated[int, msgspec.Meta(ge=1, le=config.MOST_KEPT)]] = {}
     """Numbers of revisions to keep that differ from the schedule's, by tag."""
-    storage: config.StorageSection | None = None
+    storage: config.StorageSection = config.StorageSection.named("chunked")
+    """Storage of the images."""
     verifier: config.VerifierSections | None = None
-    expire: bool | None = None
+    """Verifiers of new revisions; None leaves the choice to the source."""
+    expire: bool = True
+    """Whether revisions expire by the schedule."""
     time_limit: Duration | None = None
-    standstill: Duration | None = None
+    """Time after which a backup is ended; 0 or None means never."""
+    standstill: Duration | None = Duration(hours=1)
+    """Time without a byte read or stored after which a backup is ended; 0 or None means never."""
     max_size: Size | None = None
-    reserve: Size | None = None
-    quarantine: config.Quarantine | None = None
+    """Space that a repository may take: from then on its job makes no backups; 0 or None means any."""
+    reserve: Size = config.RESERVE
+    """Space in each repository for commands that free some when the disk is full; 0 means none."""
+    quarantine: config.Quarantine = config.Quarantine()
+    """How much evidence of damage and differences each repository keeps."""
     copies: dict[str, Copy] | None = None
+    """Copies of all jobs elsewhere, by their names."""
     scrub: Scrub | None = None
+    """How the repositories are read again and again; None for not at all."""
     hours: Hours | None = None
+    """When backups may begin; None for any time."""
     time_zone: Zone | None = None
+    """That of the hours; None for that of the machine."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +189,16 @@ class Written(NamedTuple):
     section: config.PluginSection
 
 
+_IMAGES = {"source": 0, DISKS: 0, "pull": 0}.keys()
+"""The keys of a job that say what its images are, of which it has one."""
+
+
+def _filled(value: Any, job: str) -> Any:  # noqa: ANN401  # any value of YAML
+    """Return a value with the name of a job in place of `${job}`."""
+    text = json.dumps(value, default=str)
+    return json.loads(text.replace("${job}", json.dumps(job)[1:-1])) if "${job}" in text else value
+
+
 _PLUGINS: Mapping[str, tuple[Kind, Any]] = {
     "source": (Kind.SOURCE, config.SourceSection),
     "storage": (Kind.STORAGE, config.StorageSection),
@@ -218,6 +216,10 @@ class Reading:
         """The file, with the problems that were found in it."""
         self._report = self.document.report
         self._hooks: dict[str, dict[str, Any]] = {}
+        self._inherited: dict[str, Any] = {}
+        """The defaults of all jobs, as `global` has them."""
+        self.written: dict[str, dict[str, Any]] = {}
+        """What is written of each job, in it or in `global`."""
         self._tags: Mapping[str, list[str]] = {}
         """The tags of each schedule as they are written."""
         self.sections: list[Written] = []
@@ -264,8 +266,13 @@ class Reading:
 
     def _settings(self, value: object, name: str) -> Global:
         # `global:` without anything below it is None in YAML.
-        found = {} if value is None else value
-        self._plugins(found, (name,))
+        found = self.document.mapping({} if value is None else value, (name,))
+        self.document.keys(found, Global.__struct_encode_fields__ + JobKeys.__struct_encode_fields__, (name,))
+        own = {key: found[key] for key in JobKeys.__struct_encode_fields__ if key in found}
+        # a source is that of the jobs
+        self._plugins({key: one for key, one in own.items() if key not in _IMAGES}, (name,))
+        self.document.section({"schedule": "", **own}, JobKeys, (name,))
+        self._inherited = {key: one for key, one in own.items() if key not in dict(mistakes(own, JobKeys))}
         return self.document.section(found, Global, (name,)) or Global()
 
     def _required(self, sections: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any]:
@@ -293,19 +300,23 @@ class Reading:
         """Yield a job, and its copies, unless something is wrong."""
         key = ("jobs", name)
         self._name(key, settings)
-        self._plugins(value, key)
-        entry = self.document.section(value, JobKeys, key)
-        schedule = self._chosen(value, schedules, key)
-        if isinstance(value, dict):
-            self._images(value, key)
-        if schedule is not None and isinstance(value, dict) and isinstance(value.get("keep"), dict):
+        # `web1:` without anything below it is None in YAML: all of it is in `global`.
+        own = self.document.mapping({} if value is None else _filled(value, name), key)
+        above = {key: one for key, one in self._inherited.items() if key not in _IMAGES or not _IMAGES & own.keys()}
+        # A key that is not there is as in `global`, and so is null.
+        known = JobKeys.__struct_encode_fields__
+        found = _filled(above, name) | {key: one for key, one in own.items() if one is not None or key not in known}
+        self.written[name] = found
+        self._plugins({key: one for key, one in found.items() if key in own or key in _IMAGES}, key)
+        entry = self.document.section(found, JobKeys, key)
+        schedule = self._chosen(found, schedules, key)
+        self._images(found, own, key)
+        if schedule is not None and isinstance(own.get("keep"), dict):
             # A misspelt tag would keep revisions longer or shorter than was meant, without a word.
-            self.document.keys(value["keep"], self._tags[value["schedule"]], (*key, "keep"))
+            self.document.keys(own["keep"], self._tags[found["schedule"]], (*key, "keep"))
         if entry is None or schedule is None:
             return
-        own = msgspec.structs.asdict(entry)
-        # A key that is not there is as in `global`, and so is null.
-        merged = msgspec.structs.asdict(settings) | {name: one for name, one in own.items() if one is not None}
+        merged = msgspec.structs.asdict(settings) | msgspec.structs.asdict(entry)
         tags = {tag: msgspec.structs.replace(one, keep=entry.keep.get(tag, one.keep)) for tag, one in schedule.items()}
         content = {**merged, "format": FORMAT, "schedule": tags, "hooks": self._hooks or None}
         kind = GroupConfig if entry.disks else config.JobConfig
@@ -315,11 +326,9 @@ class Reading:
             if self.document.problems:
                 return  # what is wrong with it was reported
             raise
-        max_size = int(merged["max_size"] or 0) or None
-        directory = settings.base_dir / name
         pull = Copy(to=entry.pull, tags=entry.tags, sla=entry.sla, rate=entry.rate) if entry.pull else None
-        limits = (merged["time_limit"] or None, merged["standstill"] or None, max_size)
-        made = JobEntry(directory, tags, written, *limits, pull, hours=_hours(merged, merged["hours"]))
+        limits = (merged["time_limit"] or None, merged["standstill"] or None, int(merged["max_size"] or 0) or None)
+        made = JobEntry(settings.base_dir / name, tags, written, *limits, pull, hours=_hours(merged, merged["hours"]))
         yield made
         for part, one in (merged["copies"] or {}).items():
             problem = name_problem(part) or (f"'{SCRUB}' is no name of a copy" if part == SCRUB else None)
@@ -332,15 +341,15 @@ class Reading:
             hours = _hours(merged, scrub.hours) or made.hours
             yield replace(made, schedule=scrub.schedule, time_limit=None, beside=scrub, part=SCRUB, hours=hours)
 
-    def _images(self, job: Mapping[str, Any], key: Key) -> None:
+    def _images(self, job: Mapping[str, Any], own: Mapping[str, Any], key: Key) -> None:
         """Report a job that has no image, or several, or disks that can not have their names."""
         disks = job.get(DISKS)
-        there = [name for name in ("source", DISKS, "pull") if job.get(name) is not None]
+        there = [name for name in _IMAGES if job.get(name) is not None]
         if not there or disks == {}:
             self._report(key, "the key 'source' is missing: the image to back up, or 'disks' with several")
         if len(there) > 1:
             self._report(key, f"a job has a 'source', 'disks' or 'pull', and not two of them: {', '.join(there)}")
-        for name in () if "pull" in there else sorted({"tags", "sla", "rate"} & job.keys()):
+        for name in () if "pull" in there else sorted({"tags", "sla", "rate"} & own.keys()):
             self._report((*key, name), "goes with 'pull'; each of 'copies' has its own")
         for name, disk in disks.items() if isinstance(disks, dict) else ():
             self._plugins(disk, (*key, DISKS, name))
@@ -357,10 +366,10 @@ class Reading:
         if settings.base_dir / key[-1] == settings.status_path:
             self._report(key, "is the name of the status file; call the job otherwise, or set global.status-file")
 
-    def _chosen(self, job: object, schedules: Mapping[str, Schedule], key: Key) -> Schedule | None:
+    def _chosen(self, job: Mapping[str, Any], schedules: Mapping[str, Schedule], key: Key) -> Schedule | None:
         """Return the schedule that a job names. Report an unknown one and return None."""
         # Taken from the document: a job with other problems has no entry, and users want to see this one, too.
-        name = job.get("schedule") if isinstance(job, dict) else None
+        name = job.get("schedule")
         if not isinstance(name, str):
             return None  # reported with the other keys of the job
         if name not in schedules:

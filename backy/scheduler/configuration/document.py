@@ -63,8 +63,7 @@ class ConfigurationError(ConfigError):
         more = len(self.problems) - 1
         # One line for logs and terminals, with the way to the rest.
         rest = f"; {more} more: 'backy check-config -c {path}' shows all" if more else ""
-        first = self.problems[0]
-        super().__init__(f"{first.path}{', ' if first.line else ': '}{first}{rest}")
+        super().__init__(f"{self.problems[0].path}{', ' if self.problems[0].line else ': '}{self.problems[0]}{rest}")
 
 
 def _content(path: Path) -> bytes:
@@ -152,8 +151,7 @@ class Document:
         for part in key:
             if not isinstance(node, yaml.MappingNode):
                 break
-            found = self._entries(node).get(part)
-            if found is None:
+            if (found := self._entries(node).get(part)) is None:
                 break
             line, node = found
         return self.path, line

@@ -55,7 +55,7 @@ def test_what_is_not_written_has_its_default(read) -> None:
     assert (settings.base_dir, settings.status_path) == (Path("/srv/backy"), Path("/srv/backy/status"))
     assert (settings.worker_limit, settings.status_interval) == (1, timedelta(seconds=30))
     assert (configuration.telnet_addresses, settings.telnet_port) == (("::1", "127.0.0.1"), 6023)
-    assert (settings.backup_completed_callback, settings.storage.type, settings.verifier) == (None, "chunked", None)
+    assert settings.backup_completed_callback is None
     job = configuration.jobs["web1"]
     assert (job.name, job.schedule) == ("web1", {"daily": ScheduledTag(timedelta(1), 7)})
     assert (job.config.storage, job.config.verifier, job.config.expire, job.time_limit) == (

@@ -134,25 +134,65 @@ def test_what_a_job_comes_to_is_told_with_its_places(write, backy, tmp_path: Pat
     assert (done.code, done.out.replace(f"{tmp_path}/", "").splitlines()) == (
         0,
         [
-            'source.type: "file"  # conf.d/shop.yaml:8',
-            'source.filename: "/x.img"  # conf.d/shop.yaml:8',
+            'source: {"type": "file", "filename": "/x.img"}  # conf.d/shop.yaml:8',
             'schedule: "own"  # conf.d/shop.yaml:9',
-            "keep.weekly: 9  # conf.d/shop.yaml:11",
+            'keep: {"weekly": 9}  # conf.d/shop.yaml:11',
             'storage: {"type": "chunked"}  # default',
             'verifier: ["full", "none"]  # conf.d/shop.yaml:10',
             "expire: false  # backy.conf:7",
             'standstill: "1h"  # default',
             "reserve: 1048576  # default",
-            'quarantine.size: "1G"  # conf.d/shop.yaml:13',
+            'quarantine: {"size": "1G"}  # conf.d/shop.yaml:13',
             "copies: {}  # conf.d/shop.yaml:14",
-            'schedules.own.weekly.interval: "7d"  # conf.d/shop.yaml:3',
-            'schedules.own.daily.interval: "1d"  # conf.d/shop.yaml:5',
-            "schedules.own.daily.keep: 7  # conf.d/shop.yaml:5",
+            'schedule.weekly: {"interval": "1w", "keep": 9}  # conf.d/shop.yaml:3',
+            'schedule.daily: {"interval": "1d", "keep": 7}  # conf.d/shop.yaml:5',
         ],
     )
     (first, *_) = json.loads(backy("check-config", "-c", path, "--explain", "shop", "--json").out)["values"]
-    assert first == {"key": "source.type", "value": "file", "from": f"{tmp_path}/conf.d/shop.yaml:8"}
+    assert first == {
+        "key": "source",
+        "value": {"type": "file", "filename": "/x.img"},
+        "from": f"{tmp_path}/conf.d/shop.yaml:8",
+    }
     done = backy("check-config", "-c", path, "--explain", "shpo")
     assert (done.code, done.err) == (1, "Error: no job 'shpo'; did you mean 'shop'? there are: main, shop\n")
     write("jobs: 5")
     assert backy("check-config", "-c", path, "--explain", "shop").out.endswith("expected keys and values, got 5\n")
+
+
+def test_jobs_take_from_global_what_they_lack(write) -> None:
+    general = (
+        "{schedule: default, keep: {daily: 3, other: 9}, source: {type: file, filename: '/${job}.img'}, tags: [a], "
+        "sla: 5h, rate: 1M, moment: {type: program, before: 'freeze ${job}'}, attachments: {x: 'dump ${job}'}, "
+        "copies: {far: {to: 'ssh://b/${job}-1'}}, storage: cow}"
+    )
+    jobs = "\n  web1:\n  web2: {keep: {daily: 5}, pull: '/other/${job}', moment: null}"
+    jobs += "\n  web3: {disks: {a: {source: {type: x}}}}"
+    found = load(write(f"global: {general}\n{MAIN.partition('jobs:')[0]}jobs:{jobs}")).jobs
+    web1, web2 = found["web1"], found["web2"]
+
+    assert (web1.config.source, web2.config.source) == ({"type": "file", "filename": "/web1.img"}, None)
+    assert (web1.schedule["daily"].keep, web2.schedule["daily"].keep) == (3, 5)
+    assert (web1.config.moment, web2.config.moment) == tuple(
+        {"type": "program", "before": f"freeze {name}"} for name in ("web1", "web2")
+    )
+    assert (web1.config.storage.type, web1.config.attachments) == ("cow", {"x": "dump web1"})
+    assert found["web2/far"].copy is not None
+    assert found["web2/far"].copy.to == "ssh://b/web2-1"
+    assert (web1.copy, found["web3"].verb) == (None, "backup")
+    assert web2.copy is not None
+    assert (web2.copy.to, web2.copy.rate, web2.copy.sla) == ("/other/web2", 2**20, timedelta(hours=5))
+
+
+def test_a_mistake_in_global_is_told_once(problems) -> None:
+    general = "{schedule: 5, storag: cow, expire: 7, source: {type: file}}"
+    jobs = "{b: {schedule: a}, c: {unknown: , schedule: a}, d: {schedule: }}"
+    found = problems(f"global: {general}\nschedules: {{a: {{}}}}\njobs: {jobs}")
+    assert [problem.partition("there are")[0] for problem in found] == [
+        "backy.conf:1: global.expire: expected true or false, got 7",
+        "backy.conf:1: global.schedule: expected text, got a number; text of digits needs quotes",
+        "backy.conf:1: global.storag: unknown key; did you mean 'storage'? ",
+        "backy.conf:2: schedules.a: has no tag; write one as in 'daily: {interval: 1d, keep: 7}'",
+        "backy.conf:3: jobs.c.unknown: unknown key; ",
+        "backy.conf:3: jobs.d: the key 'schedule' is missing",
+    ]
