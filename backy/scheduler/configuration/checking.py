@@ -17,7 +17,7 @@ from backy.plugins.discovery import Kind, Plugin
 from backy.plugins.events import Events
 from backy.plugins.loading import chosen, invoke, managed
 from backy.repository.config import plain
-from backy.scheduler.configuration.configuration import Configuration, Global, JobEntry, JobKeys, Reading, Written
+from backy.scheduler.configuration.configuration import Configuration, Global, JobEntry, JobKeys, Reading, Written, load
 from backy.scheduler.configuration.document import ConfigurationError, Problem
 from backy.scheduler.configuration.location import global_name, listener
 from backy.text.phrases import alternatives
@@ -45,19 +45,17 @@ def explain(path: Path, job: str) -> Iterator[dict[str, object]]:
         ConfigurationError: the file can not be read, or anything in it is wrong.
         ConfigError: there is no such job.
     """
+    load(path)
     found = Reading(path)
-    if found.document.problems:
-        raise ConfigurationError(path, found.document.problems)
-    if job not in found.written:
+    if (written := found.written.get(job)) is None:
         raise ConfigError(f"no job '{job}'; {alternatives(job, found.written)}")
-    written, sections = found.written[job], cast("dict[str, Any]", found.document.content)
+    sections, name = cast("dict[str, Any]", found.document.content), written["schedule"]
     for key, default in msgspec.to_builtins(JobKeys(schedule=""), enc_hook=plain).items():
         above = ("jobs", job) if (sections["jobs"][job] or {}).get(key) is not None else (global_name(sections),)
         if written.get(key) is not None:
             yield {"key": key, "value": written[key], "from": found.document.where((*above, key))}
         elif default:
             yield {"key": key, "value": default, "from": "default"}
-    name = written["schedule"]
     for tag, one in msgspec.to_builtins(found.configuration.jobs[job].schedule, enc_hook=plain).items():
         yield {"key": f"schedule.{tag}", "value": one, "from": found.document.where(("schedules", name, tag))}
 

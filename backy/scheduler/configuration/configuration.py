@@ -215,13 +215,8 @@ class Reading:
         self.document = Document(path)
         """The file, with the problems that were found in it."""
         self._report = self.document.report
-        self._hooks: dict[str, dict[str, Any]] = {}
-        self._inherited: dict[str, Any] = {}
-        """The defaults of all jobs, as `global` has them."""
         self.written: dict[str, dict[str, Any]] = {}
         """What is written of each job, in it or in `global`."""
-        self._tags: Mapping[str, list[str]] = {}
-        """The tags of each schedule as they are written."""
         self.sections: list[Written] = []
         """All sections of plugins but those of event plugins, also of jobs that are wrong otherwise."""
         self.configuration = self._read()
@@ -272,6 +267,7 @@ class Reading:
         # a source is that of the jobs
         self._plugins({key: one for key, one in own.items() if key not in _IMAGES}, (name,))
         self.document.section({"schedule": "", **own}, JobKeys, (name,))
+        # the defaults of all jobs
         self._inherited = {key: one for key, one in own.items() if key not in dict(mistakes(own, JobKeys))}
         return self.document.section(found, Global, (name,)) or Global()
 
