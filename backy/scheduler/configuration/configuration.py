@@ -285,8 +285,7 @@ class Reading:
                 self._report((*key, name), f"no schedule gives tags that begin with '{MANUAL}' or '{PINNED}'")
             elif problem := tag_problem(name):
                 self._report((*key, name), problem)
-            tag = self.document.section(content, config.ScheduledTag, (*key, name))
-            if tag is not None:
+            if (tag := self.document.section(content, config.ScheduledTag, (*key, name))) is not None:
                 found[name] = tag
         if value == {}:
             self._report(key, "has no tag; write one as in 'daily: {interval: 1d, keep: 7}'")
@@ -366,11 +365,10 @@ class Reading:
         """Return the schedule that a job names. Report an unknown one and return None."""
         # Taken from the document: a job with other problems has no entry, and users want to see this one, too.
         name = job.get("schedule")
-        if not isinstance(name, str):
-            return None  # reported with the other keys of the job
-        if name not in schedules:
+        # what is no text is reported with the other keys of the job
+        if isinstance(name, str) and name not in schedules:
             self._report((*key, "schedule"), f"no schedule '{name}'; {alternatives(name, schedules)}")
-        return schedules.get(name)
+        return schedules.get(name) if isinstance(name, str) else None
 
     def _plugins(self, content: object, key: Key) -> None:
         """Note the sections of plugins in a section, and report the key `backend` in that of a source."""
