@@ -256,24 +256,6 @@ def backy_copy_failed(job: Job, revisions: tuple[str, ...], place: str, error: s
 
 
 @hookspec
-def backy_drill_finished(
-    job: Job, revision: RevisionInfo, level: int, result: Mapping[str, Any], config: Config
-) -> None:
-    """Note that a drill has proved that `revision` can be restored. Called by nothing yet: there are no drills.
-
-    An exception is logged and changes nothing.
-    """
-
-
-@hookspec
-def backy_drill_failed(job: Job, revision: RevisionInfo, level: int, error: str, config: Config) -> None:
-    """Note that a drill has not proved that `revision` can be restored.
-
-    Called by nothing yet: there are no drills. An exception is logged and changes nothing.
-    """
-
-
-@hookspec
 def backy_job_finished(  # noqa: PLR0913, PLR0917  # plugins take only those that they need
     job: Job, outcome: str, error: str | None, failures: int, next_time: datetime | None, config: Config
 ) -> None:
@@ -305,14 +287,6 @@ def backy_job_recovered(job: Job, since: datetime, text: str, config: Config) ->
 @hookspec
 def backy_copy_overdue(job: Job, place: str, since: datetime, text: str, config: Config) -> None:
     """Note that the copies at `place` are too old. Called by the scheduler.
-
-    An exception is logged and changes nothing.
-    """
-
-
-@hookspec
-def backy_drill_overdue(job: Job, since: datetime, text: str, config: Config) -> None:
-    """Note that the last drill of a job is too old. Called by nothing yet: there are no drills.
 
     An exception is logged and changes nothing.
     """

@@ -96,7 +96,7 @@ class Talk:
 
 def close(wire: Wire) -> None:
     """Close both pipes, of which the other side may have closed its ends."""
-    for stream in (wire._writing, wire._reading):
+    for stream in (wire.writing, wire.reading):
         try:
             stream.close()
         except OSError:

@@ -134,9 +134,7 @@ def _broken_command(name: str, cause: PluginError) -> click.Command:
     "-l", "--logfile", type=click.Path(dir_okay=False, path_type=Path), help="Log to this file, not to standard error."
 )
 @click.option(
-    "--plugins-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help=f"Folder of event plugins that are single files; {FOLDER} by default.",
+    "--plugins-dir", type=click.Path(file_okay=False, path_type=Path), help=f"Folder of event plugins; else {FOLDER}."
 )
 @click.version_option(
     package_name=CORE_DISTRIBUTION,

@@ -1,7 +1,5 @@
 """Options and arguments that several commands have."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,7 +91,7 @@ def revision_of(text: str, *names: str, **settings: Any) -> Decorator:  # noqa: 
 
 
 revision_option = revision_of(
-    "Which revision: a number (0 is the newest), an id or its beginning, a tag, or 'last'.",
+    "Which one: a number (0 is the newest), an id or its beginning, a tag, or 'last'.",
     default="latest",
     show_default=True,
 )
@@ -136,5 +134,5 @@ cache_option = click.option(
     metavar="MIB",
     default=256,
     show_default=True,
-    help="Keep up to so many MiB of recently read data in memory.",
+    help="MiB of data to keep in memory.",
 )

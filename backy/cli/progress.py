@@ -1,7 +1,5 @@
 """Shows progress: to people as bars with rate and remaining time, on a terminal only; to a scheduler by a pipe."""
 
-from __future__ import annotations
-
 import os
 import stat
 import sys

@@ -1,7 +1,5 @@
 """The use cases of copies: pull from another server, push to it, and serve one that pulls or pushes."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence

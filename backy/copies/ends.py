@@ -1,7 +1,5 @@
 """What leads to another backup server: `backy serve` as a child, here or by ssh."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shlex

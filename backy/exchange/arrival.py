@@ -4,8 +4,6 @@ The order is that of a backup: chunks, map, state, and the record, which makes t
 interrupted is never seen, and the chunks that are here already are not sent again.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections import deque

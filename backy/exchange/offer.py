@@ -1,7 +1,5 @@
 """The side that sends: answers what the other side asks about one repository, and changes nothing but the journal."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -13,20 +11,7 @@ from datetime import date
 from backy.api import PAGE_SIZE
 from backy.durable import read_file
 from backy.errors import ChunkDamageError, DamageError, PeerError
-from backy.exchange.wire import (
-    Chunk,
-    Done,
-    Files,
-    Get,
-    List,
-    Listed,
-    Listing,
-    Question,
-    Want,
-    Wire,
-    crossed,
-    framed,
-)
+from backy.exchange.wire import Chunk, Done, Files, Get, List, Listed, Listing, Question, Want, Wire, crossed, framed
 from backy.image.chunkmap import ZERO, ChunkMap
 from backy.image.stored import StoredImage
 from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage

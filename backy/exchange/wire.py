@@ -4,12 +4,11 @@ A message is its length, four bytes, little endian, and MessagePack. The side th
 answers. docs/reference/protocol.md describes all messages and their order.
 """
 
-from __future__ import annotations
-
 import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import IO, Annotated, Any, TypeVar
 
 import msgspec
@@ -153,46 +152,41 @@ Said = TypeVar("Said", bound=Message)
 _ANY = msgspec.msgpack.Decoder(Hello | List | Listing | Get | Files | Want | Chunk | Done | Refusal)
 
 
+@dataclass(eq=False)
 class Wire:
     """One connection to the other side."""
 
-    def __init__(
-        self,
-        reading: IO[bytes],
-        writing: IO[bytes],
-        rate: int | None = None,
-        now: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        """Make a connection of two pipes that sends and receives at most `rate` bytes a second."""
-        self._reading = reading
-        self._writing = writing
-        self._rate = rate
-        self._now = now
-        self._sleep = sleep
-        self._due = now()
+    reading: IO[bytes]
+    writing: IO[bytes]
+    rate: int | None = None
+    """How many bytes a second it sends and receives at most."""
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    beside: bool = False
+    """Whether other processes use others beside it."""
+
+    def __post_init__(self) -> None:
+        self._due = self.now()
         self.bytes = 0
         """How many were sent and received."""
-        self.beside = False
-        """Whether other processes use others beside it."""
 
     @property
     def pipes(self) -> tuple[int, int]:
         """The descriptors to read from and to write to."""
-        return self._reading.fileno(), self._writing.fileno()
+        return self.reading.fileno(), self.writing.fileno()
 
     def end(self) -> None:
         """Say no more, by which the other side ends."""
         with suppress(OSError):
-            self._writing.close()
+            self.writing.close()
 
     def send(self, message: Message) -> None:
         """Send a message; raises PeerError if nobody receives it."""
         content = msgspec.msgpack.encode(message)
         try:
-            self._writing.write(_LENGTH.pack(len(content)))
-            self._writing.write(content)
-            self._writing.flush()
+            self.writing.write(_LENGTH.pack(len(content)))
+            self.writing.write(content)
+            self.writing.flush()
         except OSError as error:
             self.receive(Hello)  # nobody says that; raises what it said before it ended
             raise PeerError("the other side has ended") from error
@@ -228,7 +222,7 @@ class Wire:
     def _exactly(self, length: int) -> bytes:
         content = bytearray()
         while len(content) < length:
-            piece = self._reading.read(min(_PIECE, length - len(content)))
+            piece = self.reading.read(min(_PIECE, length - len(content)))
             if not piece:
                 raise PeerError("the other side has ended too early")
             content += piece
@@ -236,10 +230,10 @@ class Wire:
 
     def _count(self, length: int) -> None:
         self.bytes += length
-        if self._rate:
+        if self.rate:
             # time in which nothing was sent gives no right to more
-            self._due = max(self._due, self._now()) + length / self._rate
-            self._sleep(max(self._due - self._now(), 0.0))
+            self._due = max(self._due, self.now()) + length / self.rate
+            self.sleep(max(self._due - self.now(), 0.0))
 
 
 def framed(content: bytes) -> bytes:

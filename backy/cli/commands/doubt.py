@@ -68,7 +68,7 @@ def _tell(judged: list[Revision], one: Revision | str) -> None:
     "longest",
     metavar="TIME",
     callback=read_by(parse_duration),
-    help="Stop after this time, such as '2h'.",
+    help="Stop after a time such as '2h'.",
 )
 @click.option("--round", nargs=2, type=(str, float), hidden=True, help="Name and end, in seconds; for the scheduler.")
 @click.option("--repair-from", metavar="SOURCE", help="Get damaged chunks from a copy, as 'backy pull' names it.")

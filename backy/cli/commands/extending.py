@@ -153,7 +153,7 @@ def _print_table(listed: list[Listed]) -> None:
     type=click.IntRange(min=1),
     default=20,
     show_default=True,
-    help="Try so many crashes of each kind besides the most dangerous ones. More take longer.",
+    help="So many crashes of each kind, and the worst ones.",
 )
 def selftest(folder: Path, storage: str, count: int) -> None:
     """Test on this machine that backups survive crashes, in a temporary repository.

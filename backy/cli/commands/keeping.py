@@ -70,9 +70,7 @@ def _show(revision: Revision) -> None:
     multiple=True,
 )
 @click.option(
-    "--force",
-    is_flag=True,
-    help="Forget the last good revision, many, or one whose state can not be read; needs --reason.",
+    "--force", is_flag=True, help="Forget the last good one, many, or one whose state can not be read; needs --reason."
 )
 @click.option("--reason", metavar="TEXT", help="Why; the journal keeps it.")
 @dry_run_option

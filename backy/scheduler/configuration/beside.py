@@ -1,7 +1,5 @@
 """What a job does beside backups: copies of its revisions elsewhere, or from there, and scrubs."""
 
-from __future__ import annotations
-
 import msgspec
 
 from backy.config import Duration, Size

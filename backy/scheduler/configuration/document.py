@@ -1,7 +1,5 @@
 """Reads a YAML file, remembers the lines of its keys, checks its values, and collects its problems."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os
@@ -10,7 +8,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from glob import glob
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 import yaml
@@ -128,7 +126,7 @@ class Document:
             except ConfigurationError as error:
                 self.problems += error.problems
 
-    def _include(self, document: Document, sections: Mapping[str, dict[str, Any]]) -> None:
+    def _include(self, document: Self, sections: Mapping[str, dict[str, Any]]) -> None:
         found = document.mapping(document.content or {}, ())
         document.keys(found, list(sections), ())
         for section, own in sections.items():

@@ -1,7 +1,5 @@
 """Hours of the day in which jobs begin, in the time of a zone, whose clock may be set forward or back."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Self

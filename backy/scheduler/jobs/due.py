@@ -3,12 +3,10 @@
 A tag is missed if no complete revision has it since the start of its latest run. All times are UTC.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from backy.repository.revision import Clock, Revision
 from backy.retention.rules import EPOCH, Schedule, next_ideal
@@ -40,7 +38,7 @@ class Past:
     @classmethod
     def of(
         cls, history: Iterable[Revision], since: datetime, limit: datetime, began: Mapping[str, datetime] | None = None
-    ) -> Past:
+    ) -> Self:
         """Sum up complete revisions in any order; those that began after `limit` are ahead of the clock.
 
         Args:

@@ -5,15 +5,13 @@ What it tells of the disk with the base directory is found here, too: how full t
 other machines.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Container
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -34,6 +32,13 @@ STEP = timedelta(hours=6)
 """Pause between two samples that are kept."""
 NO_END = datetime(9999, 1, 1, tzinfo=UTC)
 """End of a pause for which nobody has set one."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What was seen of one of several disks."""
+
+    head: Head | None
+    """The last line of its journal that nothing contradicts."""
 
 
 class Holding(msgspec.Struct, kw_only=True):
@@ -91,13 +96,6 @@ class Holding(msgspec.Struct, kw_only=True):
         """The heads by the job's name, those of disks by `JOB/DISK`."""
         found = {self.job: self.head, **{f"{self.job}/{name}": one.head for name, one in self.disks.items()}}
         return {name: head for name, head in found.items() if head}
-
-
-class Seen(msgspec.Struct, frozen=True):
-    """What was seen of one of several disks."""
-
-    head: Head | None
-    """The last line of its journal that nothing contradicts."""
 
 
 class Remembered(Holding, kw_only=True):
@@ -213,7 +211,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     copies: tuple[str, ...] = ()
     """Repositories in the base directory that have no source, and are no jobs."""
 
-    def at(self, now: datetime) -> Status:
+    def at(self, now: datetime) -> Self:
         """Return the status with the verdicts of `now`: a job may have become late since the file was written."""
         return msgspec.structs.replace(self, jobs=tuple([_at(job, now) for job in self.jobs]))
 

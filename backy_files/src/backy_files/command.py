@@ -1,7 +1,5 @@
 """`backy files`: list, read and copy files of guests."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import os

@@ -14,7 +14,7 @@ from backy.cli.options import tags_of
     default="manual:import",
     show_default=True,
     callback=tags_of,
-    help="Tags of the revision, with commas between them.",
+    help="Its tags, with commas.",
 )
 @click.argument("file", metavar="FILE")
 @click.pass_obj

@@ -8,8 +8,6 @@ The parser leaves data where it is: it maps ascending ranges of the image, the *
 takes 24 bytes of memory for each.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import tempfile

@@ -31,12 +31,7 @@ _PIECE: Final = 2**16
 _SECTOR: Final = 512
 Kind = Literal["same", "changed", "gone"]
 """What became of blocks: as in the earlier snapshot, written since then, or discarded since then."""
-_KINDS: Final[dict[str, Kind]] = {
-    "same": "same",
-    "different": "changed",
-    "right_only": "changed",
-    "left_only": "gone",
-}
+_KINDS: Final[dict[str, Kind]] = {"same": "same", "different": "changed", "right_only": "changed", "left_only": "gone"}
 
 
 class ReservedError(SourceError):

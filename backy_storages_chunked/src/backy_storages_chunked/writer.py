@@ -55,12 +55,7 @@ class ChunkWriter:
     """Stores a new revision. Safe to use from several threads."""
 
     def __init__(
-        self,
-        files: ChunkFiles,
-        codec: Codec,
-        durability: Durability,
-        reliable: Container[bytes],
-        size: int | None = None,
+        self, files: ChunkFiles, codec: Codec, durability: Durability, reliable: Container[bytes], size: int | None
     ) -> None:
         """Begin an image of `size` bytes; None for a repair, which stores what it is given."""
         self._files = files

@@ -128,7 +128,7 @@ class Site:
         repository.memory.content = self.chance.randbytes(5000)
         return repository
 
-    async def run(self, job: JobEntry, tags: tuple[str, ...]) -> Result:
+    async def run(self, job: JobEntry, tags: tuple[str, ...], _options: object) -> Result:
         """Do what the commands of a run do, in the place of a `Runner`."""
         await asyncio.sleep(self.chance.uniform(5, 900))
         repository = self.open(job.name)

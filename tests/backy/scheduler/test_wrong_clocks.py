@@ -76,7 +76,7 @@ class Server:
         repository.memory.content = b"content"
         return repository
 
-    async def run(self, _job: object, tags: tuple[str, ...]) -> Result:
+    async def run(self, _job: object, tags: tuple[str, ...], _options: object) -> Result:
         """Do what the commands of a run do, in the place of a `Runner`."""
         machine, repository = self.machine, self.open()
         made = Backup(repository, tags, Events(), clock=machine.clock, boottime=lambda: machine.up).run()
