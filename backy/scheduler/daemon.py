@@ -90,7 +90,8 @@ class Daemon:
     async def run(self, left: Status | None = None) -> None:
         """Schedule until SIGTERM, SIGINT or SIGQUIT, then end all children; `left` is the status of an earlier one."""
         before = {job.job: job for job in left.jobs} if left else {}
-        self._disk, self._copies = (left.disk, left.copies) if left else (None, ())
+        if left:
+            self._disk, self._copies, self._reporter.notices = left.disk, left.copies, left.notices
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number, self._stop.set)
@@ -99,8 +100,7 @@ class Daemon:
         self._sla = SlaWatch(before, self._started)
         try:
             await self._access.open(self.configuration)
-            # Before `ready`: who waits for it finds a status file.
-            await self._reporter.write()
+            await self._reporter.write()  # before `ready`: who waits for that finds a status file
             async with asyncio.TaskGroup() as group:
                 work = [
                     group.create_task(self._start_what_is_due()),

@@ -1,5 +1,6 @@
-"""The scheduler, and what tells of it: `backy scheduler`, `jobs`, `check`, `check-config` and `client`."""
+"""The scheduler, and what tells of it: `backy scheduler`, `jobs`, `check`, `check-config`, `client` and `notify`."""
 
+import asyncio
 import json
 import logging
 import re
@@ -135,3 +136,21 @@ def client(configuration: Path, words: tuple[str, ...]) -> None:
         raise BackyError(reply.text)
     content = reply.data if isinstance(reply.data, dict) else {"answer": reply.data}
     answer(content, *reply.text.splitlines())
+
+
+@click.command("notify")
+@configuration_option
+@click.option("--test", is_flag=True, required=True, expose_value=False, help="Send it, and print the answer.")
+def notify(configuration: Path) -> None:
+    """Send a test message to those that 'notify' of the configuration names.
+
+    That the mailer took it does not mean that it arrived. No scheduler has to run for this.
+    """
+    from backy.scheduler.configuration.configuration import load
+    from backy.scheduler.monitoring.reporter import send
+
+    found = load(configuration).settings.notify
+    if not found:
+        raise ConfigError(f"{configuration} has no 'notify' in 'global': nobody would be told anything")
+    printed = asyncio.run(send(found, ["a test: this is how you are told of what needs somebody"]))
+    answer({"printed": printed}, f"{found.program} took it, and printed {printed or 'nothing'}")

@@ -103,6 +103,7 @@ def _surroundings(found: Reading, unknown: list[str]) -> Iterator[Problem]:
         ("status-file", _folder_of(settings.status_file)),
         ("metrics-file", _folder_of(settings.metrics_file)),
         ("backup-completed-callback", _program(settings.backup_completed_callback)),
+        ("notify.program", _program(settings.notify.program if settings.notify else None)),
         ("telnet-addrs", _addresses(found.configuration)),
     ):
         key = f"{section}.{name}"

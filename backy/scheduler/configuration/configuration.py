@@ -22,7 +22,7 @@ from backy.retention.rules import Schedule
 from backy.scheduler.configuration.beside import SCRUB, Beside, Copy, Scrub
 from backy.scheduler.configuration.document import ConfigurationError, Document, Key
 from backy.scheduler.configuration.hours import DAY, Hours, Zone
-from backy.scheduler.configuration.location import Location, global_name
+from backy.scheduler.configuration.location import Location, Notify, global_name
 from backy.text.phrases import alternatives
 
 _JOB_NAME = re.compile(r"\w[\w.@+:-]{0,199}")
@@ -49,6 +49,8 @@ class Global(Location, frozen=True, kw_only=True, rename="kebab"):
     """How long a revision stays in the trash after it was forgotten or has expired."""
     longest_outage: Duration = config.LONGEST_OUTAGE
     """How long the server may be off between two backups: a clock that says more is not believed."""
+    notify: Notify | None = None
+    """Who is told of what needs somebody; None for nobody."""
 
 
 class JobKeys(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):

@@ -1,7 +1,8 @@
-"""Where the scheduler has its files, which commands need to know without all of its configuration, and listens."""
+"""Where the scheduler has its files, which commands need to know without all else; where it listens, and sends mail."""
 
 import socket
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -28,6 +29,20 @@ class Location(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     def status_path(self) -> Path:
         """Path of the status file."""
         return self.status_file or self.base_dir / STATUS
+
+
+class Notify(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
+    """Who is told of what needs somebody."""
+
+    # Nothing with which a text could get out of its header.
+    to: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9@.,_+ -]+\Z")]
+    """Addresses, with commas between them."""
+    program: Path = Path("/usr/sbin/sendmail")
+    """The mailer, or another program that takes a mail."""
+    failures: Annotated[int, msgspec.Meta(ge=1)] = 3
+    """Failed runs in a row from which on people are told."""
+    per_hour: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 6
+    """Largest number of mails in an hour."""
 
 
 def load_location(path: Path) -> Location:

@@ -183,11 +183,8 @@ def judge(found: Recorded) -> Verdict:
     summary = ", ".join(critical) or (f"{within}, {counted(len(warnings), 'warning')}" if warnings else within)
     # Warnings are printed whatever decides: one may be the cause. The heads of the journals come last, each time: who
     # keeps the output of checks can tell later that a journal was written anew.
-    heads = [
-        f"{name}: journal {head.job} {head.number} {head.hash}"
-        for job in status.jobs
-        for name, head in job.heads.items()
-    ]
+    ends = {name: head for job in status.jobs for name, head in job.heads.items()}
+    heads = [f"{name}: journal {head.job} {head.number} {head.hash}" for name, head in ends.items()]
     details = [line for kind in (tampered, [*map(late, overdue)], warnings, heads) for line in _first(kind)]
     state = State.CRITICAL if critical else State.WARNING if warnings else State.OK
     return Verdict(state, summary, performance, tuple(details))
@@ -214,8 +211,7 @@ def _general(status: Status) -> Iterator[str]:
     if status.disk and status.disk.low_since:
         yield shortage(status.disk)
     yield from status.problems
-    for plugin in status.plugins:
-        yield f"broken plugin: {plugin}"
+    yield from (f"broken plugin: {plugin}" for plugin in status.plugins)
 
 
 def _failing(job: JobStatus) -> Iterator[str]:
@@ -239,8 +235,6 @@ def _warnings(job: JobStatus, now: datetime) -> Iterator[str]:
         yield f"{job.job}: its run of {since} takes longer than its interval of {interval}"
     if job.max_size and job.occupied is not None and job.occupied >= job.max_size * NEARLY:
         yield f"{job.job}: its repository takes {size(job.occupied)}, and max-size is {size(job.max_size)}"
-    if job.quarantine_reports:
-        yield f"{job.job}: {counted(job.quarantine_reports, 'report')} of damage or differences in quarantine"
     if job.partly_verified:
         since = local_time(job.compared_since, zone=True)
         earlier = f"all was compared since {since}" if job.compared_since else "a part of it never was"
@@ -251,11 +245,15 @@ def _warnings(job: JobStatus, now: datetime) -> Iterator[str]:
         yield f"{job.job}: the newest revision is inconsistent: the source could not be brought to rest"
     elif job.consistency == "none":
         yield f"{job.job}: the newest revision is inconsistent: the source was written to while it was read"
-    yield from _revisions(job)
+    if job.waiting:
+        yield f"{job.job}: {counted(job.waiting, 'revision waits', 'revisions wait')} to expire"
+    yield from unsound(job)
 
 
-def _revisions(job: JobStatus) -> Iterator[str]:
+def unsound(job: JobStatus) -> Iterator[str]:
     """Yield the warnings about revisions of a job, its older ones included."""
+    if job.quarantine_reports:
+        yield f"{job.job}: {counted(job.quarantine_reports, 'report')} of damage or differences in quarantine"
     if job.distrusted:
         yield f"{job.job}: {counted(job.distrusted, 'revision is', 'revisions are')} distrusted"
     if job.wrong:
@@ -264,10 +262,7 @@ def _revisions(job: JobStatus) -> Iterator[str]:
     if job.ahead:
         more = f" and {len(job.ahead) - 1} more" if len(job.ahead) > 1 else ""
         yield f"{job.job}: ahead of the clock, so that the schedule does not count it: revision {job.ahead[-1]}{more}"
-    for line in job.pinned:
-        yield f"{job.job}: {line}"
-    if job.waiting:
-        yield f"{job.job}: {counted(job.waiting, 'revision waits', 'revisions wait')} to expire"
+    yield from (f"{job.job}: {line}" for line in job.pinned)
     if job.unreadable:
         yield f"{job.job}: {counted(job.unreadable, 'record is', 'records are')} damaged"
 

@@ -1,4 +1,4 @@
-"""Tells others what the scheduler knows: by the status file, metrics and systemd, and event plugins."""
+"""Tells others what the scheduler knows: by the status file, metrics, systemd, mail and event plugins."""
 
 import asyncio
 import logging
@@ -7,9 +7,11 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Container, Coroutine, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from email.message import EmailMessage
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Self
 
 import msgspec
@@ -21,11 +23,13 @@ from backy.plugins.loading import ARGUMENTS
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, utc_now
 from backy.scheduler.configuration.configuration import Configuration
+from backy.scheduler.configuration.location import Notify
 from backy.scheduler.monitoring import metrics, status
-from backy.scheduler.monitoring.check import late
-from backy.scheduler.monitoring.status import JobStatus, Status
+from backy.scheduler.monitoring.check import late, unsound
+from backy.scheduler.monitoring.status import JobStatus, Status, shortage
 from backy.scheduler.process import children
 from backy.scheduler.process.children import aside, happened
+from backy.terminal.plain import printable
 from backy.text.phrases import counted, local_time
 
 log = logging.getLogger(__name__)
@@ -35,8 +39,8 @@ GATHER = timedelta(seconds=1)
 PLUGINS_INTERVAL = timedelta(hours=1)
 """Pause between two searches for broken plugins."""
 
-PLUGINS_LIMIT = timedelta(minutes=2)
-"""Time limit of such a search."""
+LIMIT = timedelta(minutes=2)
+"""Time limit of such a search, and of a mailer."""
 MOST_WAITING = 10_000
 """Number of events that wait for plugins at most; further ones are logged and lost."""
 
@@ -87,11 +91,13 @@ class Reporter:
     """The command line of the program `backy`, without options."""
     notifier: Notifier
     broken_plugins: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        self._changed = asyncio.Event()
-        self._write_problem: str | None = None
-        self._writing = asyncio.Lock()
+    unsent: tuple[str, ...] = ()
+    """Why the last mail could not be sent, if it could not."""
+    notices: dict[str, str] = field(default_factory=dict)
+    """As in the status."""
+    _changed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _write_problem: str | None = field(default=None, init=False)
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     def report(self) -> None:
         """Request that the status is written soon."""
@@ -99,7 +105,7 @@ class Reporter:
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """Return the coroutines to run concurrently until cancelled."""
-        return [self._write_status(), self._look_for_broken_plugins(), self._keep_watchdog_calm()]
+        return [self._write_status(), self._look_for_broken_plugins(), self._keep_watchdog_calm(), self._notify()]
 
     async def write(self) -> None:
         """Write the current status."""
@@ -107,6 +113,7 @@ class Reporter:
         async with self._writing:
             self._changed.clear()
             found = self.current()
+            found = msgspec.structs.replace(found, notices=self.notices, problems=(*found.problems, *self.unsent))
             running = sum(pool.running for pool in found.pools.values())
             queued = sum(pool.queued for pool in found.pools.values())
             slots = f"{running} running, {queued} waiting for a slot"
@@ -139,7 +146,7 @@ class Reporter:
         while True:
             try:
                 command = [*self.backy, "plugins", "--check", "--json"]
-                printed = await children.output_of(command, limit=PLUGINS_LIMIT)
+                printed = await children.output_of(command, limit=LIMIT)
                 listed = msgspec.json.decode(printed, type=dict[str, list[dict[str, str | None]]])["plugins"]
             except (OSError, children.EndedError, msgspec.DecodeError, KeyError) as error:
                 log.warning("nobody knows which plugins are broken, by 'backy plugins --check': %s", error)
@@ -152,12 +159,56 @@ class Reporter:
                 self.report()
             await asyncio.sleep(PLUGINS_INTERVAL.total_seconds())
 
+    async def _notify(self) -> None:
+        """Send mail of what has changed, until cancelled."""
+        # By what is so, and not by events: neither a mailer that fails nor a restart loses anything.
+        pause = self.interval()
+        while True:
+            notify = self.configuration().settings.notify
+            found = cases(self.current(), notify.failures) if notify else self.notices
+            lines = [f"over: {text}" for key, text in self.notices.items() if key not in found]
+            lines += [f"new: {text}" for key, text in found.items() if key not in self.notices]
+            try:
+                if notify and lines:
+                    held = f"{counted(len(lines), 'change')}, held back for {pause} at most"
+                    await send(notify, [*lines, held, *self.unsent])
+                self.notices, self.unsent = found, ()
+            except (BackyError, OSError) as error:
+                self.unsent = (f"mail is held back: {error}",)
+            pause = timedelta(hours=1) / notify.per_hour if notify and lines else self.interval()
+            await asyncio.sleep(pause.total_seconds())
+
     async def _keep_watchdog_calm(self) -> None:
         """Reset the watchdog until cancelled."""
         # From the loop itself, so that it stops if the loop hangs; twice as often as needed, see sd_notify(3).
         while self.notifier.watchdog:
             self.notifier.tell("WATCHDOG=1")
             await asyncio.sleep(self.notifier.watchdog.total_seconds() / 2)
+
+
+def cases(status: Status, failures: int) -> dict[str, str]:
+    """Return what somebody has to look at: texts, by what makes each of them another one."""
+    found = {"disk": shortage(status.disk)} if status.disk and status.disk.low_since else {}
+    for job in status.jobs:
+        states = {"is not within SLA": job.sla_overdue, "fails again and again": job.failures >= failures}
+        found |= {f"{job.job} {how}": f"{late(job)} {how}" for how, so in states.items() if so}
+        found |= {text: text for text in [*(f"{job.job}: {one}" for one in job.tampering), *unsound(job)]}
+    return found
+
+
+async def send(notify: Notify, lines: Iterable[str]) -> str:
+    """Give lines to the mailer, and return what that printed. Raise BackyError or OSError if it fails."""
+    text, mail = "\n".join(map(printable, lines)), EmailMessage()
+    mail["To"], mail["Date"], mail["Auto-Submitted"] = notify.to, utc_now(), "auto-generated"
+    mail["Subject"] = f"backy on {socket.gethostname()}: {text[:120]}".replace("\n", "; ")
+    mail.set_content(text)
+    # No pipe: a daemon that the mailer leaves behind would hold its end.
+    with NamedTemporaryFile() as out:
+        code = await children.run([str(notify.program), "-t", "-i"], Path(out.name), limit=LIMIT, given=bytes(mail))
+        printed = printable(out.read(1000).decode(errors="replace").strip())
+    if code:
+        raise BackyError(f"the mailer ended with exit code {code} and printed: {printed or 'nothing'}")
+    return printed
 
 
 class Announcer:
@@ -235,9 +286,8 @@ class SlaWatch:
 
     def __init__(self, before: Mapping[str, JobStatus], written: datetime) -> None:
         """Begin with the jobs that were overdue for an earlier scheduler."""
-        self._since = {
-            name: written - timedelta(seconds=job.sla_overdue) for name, job in before.items() if job.sla_overdue
-        }
+        overdue = [job for job in before.values() if job.sla_overdue]
+        self._since = {job.job: written - timedelta(seconds=job.sla_overdue) for job in overdue}
 
     def changes(self, jobs: Iterable[JobStatus], now: datetime) -> Iterator[tuple[str, str, datetime, str]]:
         """Yield what has changed since the last call: hooks, names of jobs, since when, and texts."""

@@ -210,6 +210,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The disk with the base directory; None until somebody has looked, or if nobody can."""
     copies: tuple[str, ...] = ()
     """Repositories in the base directory that have no source, and are no jobs."""
+    notices: dict[str, str] = {}
+    """What was so when a mail told of it last: the texts, by what makes each of them another one."""
 
     def at(self, now: datetime) -> Self:
         """Return the status with the verdicts of `now`: a job may have become late since the file was written."""
