@@ -52,13 +52,11 @@ def jobs(configuration: Path, wide: bool, failed: bool, pattern: str) -> None:
 
     found = recorded(configuration)
     jobs = selected(found.status.jobs, pattern, failed=failed)
-    if answered({"jobs": jobs}):
-        if found.doubt:
-            log.warning("%s", found.doubt)
-    else:
-        if found.doubt:
-            echo(found.doubt)
-        echo(job_table(jobs, None if wide else width(), wide=wide), lines=True)
+    if not answered({"jobs": jobs}):
+        shown = job_table(jobs, None if wide else width(), wide=wide)
+        echo("\n".join(filter(None, [found.doubt, shown])), lines=True)
+    elif found.doubt:
+        log.warning("%s", found.doubt)
 
 
 @click.command("check")

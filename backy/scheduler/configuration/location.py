@@ -15,6 +15,7 @@ STATUS = "status"
 """Name of the status file in the base directory."""
 _GLOBAL = ("global", "config")
 """Names of the section `global`. Files of backy 2.2 have the second one."""
+_ADDRESS = r"[\w+-]+(\.[\w+-]+)*(@[\w-]+(\.[\w-]+)*)?"
 
 
 class Location(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
@@ -34,8 +35,8 @@ class Location(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 class Notify(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
     """Who is told of what needs somebody."""
 
-    # Nothing with which a text could get out of its header.
-    to: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9@.,_+ -]+\Z")]
+    # Nothing with which a text could get out of its header, nor what Python's parser of addresses fails at.
+    to: Annotated[str, msgspec.Meta(pattern=rf"(?a)\A *{_ADDRESS}( *, *{_ADDRESS})* *\Z")]
     """Addresses, with commas between them."""
     program: Path = Path("/usr/sbin/sendmail")
     """The mailer, or another program that takes a mail."""

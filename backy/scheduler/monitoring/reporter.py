@@ -134,7 +134,7 @@ class Reporter:
             status.write(configuration.settings.status_path, msgspec.json.encode(found))
             if configuration.settings.metrics_file:
                 status.write(configuration.settings.metrics_file, metrics.render(found).encode())
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             # A full disk must not stop the backups; `backy check` notices the old file.
             self._write_problem = f"the status can not be written: {error}"
             if self._write_problem != before:
@@ -151,11 +151,8 @@ class Reporter:
             except (OSError, children.EndedError, msgspec.DecodeError, KeyError) as error:
                 log.warning("nobody knows which plugins are broken, by 'backy plugins --check': %s", error)
             else:
-                self.broken_plugins = tuple(
-                    f"{one['kind']} '{one['name']}' of {one['distribution']}: {one['cause']}"
-                    for one in listed
-                    if one["state"] == "failed"
-                )
+                form = "{kind} '{name}' of {distribution}: {cause}"
+                self.broken_plugins = tuple([form.format(**one) for one in listed if one["state"] == "failed"])
                 self.report()
             await asyncio.sleep(PLUGINS_INTERVAL.total_seconds())
 
@@ -172,8 +169,9 @@ class Reporter:
                 if notify and lines:
                     held = f"{counted(len(lines), 'change')}, held back for {pause} at most"
                     await send(notify, [*lines, held, *self.unsent])
+                    self.report()  # or a scheduler that starts soon would tell it again
                 self.notices, self.unsent = found, ()
-            except (BackyError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # no text and no mailer may end the scheduler
                 self.unsent = (f"mail is held back: {error}",)
             pause = timedelta(hours=1) / notify.per_hour if notify and lines else self.interval()
             await asyncio.sleep(pause.total_seconds())
@@ -200,7 +198,8 @@ async def send(notify: Notify, lines: Iterable[str]) -> str:
     """Give lines to the mailer, and return what that printed. Raise BackyError or OSError if it fails."""
     text, mail = "\n".join(map(printable, lines)), EmailMessage()
     mail["To"], mail["Date"], mail["Auto-Submitted"] = notify.to, utc_now(), "auto-generated"
-    mail["Subject"] = f"backy on {socket.gethostname()}: {text[:120]}".replace("\n", "; ")
+    # What has the form of an encoded word would be decoded, and could bring another header.
+    mail["Subject"] = f"backy on {socket.gethostname()}: {text[:120]}".replace("\n", "; ").replace("=?", "= ?")
     mail.set_content(text)
     # No pipe: a daemon that the mailer leaves behind would hold its end.
     with NamedTemporaryFile() as out:

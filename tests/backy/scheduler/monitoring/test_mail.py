@@ -168,6 +168,34 @@ def test_a_mailer_that_fails_or_hangs_is_tried_again(sink: Sink, looks, monkeypa
     assert sink.texts[1:] == [[f"new: {FAILS}", "1 change, held back for 0:00:01 at most", f"mail is held back: {why}"]]
 
 
+def test_a_mail_that_can_not_be_made_ends_nothing(sink: Sink, looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def send(*_: object) -> str:
+        raise UnicodeEncodeError("ascii", "ä", 0, 1, "made up")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reporting, "send", send)
+        looks({"vm1": FAILING})
+    assert "made up" in looks.reporter.unsent[0]
+    looks({"vm1": FAILING})
+    assert len(sink.mails) == 1
+
+
+def test_what_was_told_is_written_soon_as_a_restart_may_follow(looks) -> None:
+    looks({"vm1": {}})
+    assert not looks.reporter._changed.is_set()
+    looks({"vm1": FAILING})
+    assert looks.reporter._changed.is_set()
+
+
+def test_a_status_that_no_file_can_have_ends_nothing(tmp_path: Path, status, caplog) -> None:
+    found = status({"vm1": FAILING | {"error": "\udcff"}})
+    settings = SimpleNamespace(status_path=tmp_path / "status", metrics_file=None)
+    reporter = Reporter(lambda: found, lambda: SimpleNamespace(settings=settings), lambda: SHORT, (), Notifier(None))
+    for _ in range(2):
+        asyncio.run(reporter.write())
+    assert caplog.text.count("the status can not be written: ") == 1
+
+
 def test_a_mailer_that_is_missing_is_told(sink: Sink, looks) -> None:
     sink.path.unlink()
     looks({"vm1": FAILING})
@@ -194,6 +222,8 @@ def test_a_daemon_that_the_mailer_leaves_behind_is_not_waited_for(sink: Sink, lo
         "ä" * 200,
         "x" * 5000,
         ".\n.\nFrom somebody",
+        "=?utf-8?q?=0ABcc:x?=",
+        "=?unknown-8bit?q?=ff?=ä",
     ],
 )
 def test_no_name_gets_out_of_its_line(sink: Sink, looks, evil: str) -> None:
@@ -246,6 +276,8 @@ def test_a_scheduler_sends_mail_and_no_job_waits_for_it(scheduler, sink: Sink, e
     [
         ("{}", "global.notify: object missing required field `to`"),
         ('{to: "root\\nBcc: x"}', "global.notify: expected text matching"),
+        ("{to: root@}", "global.notify: expected text matching"),  # Python's parser fails at both
+        ("{to: ' .,'}", "global.notify: expected text matching"),
         ("{to: [root]}", "global.notify: expected text, got {'to': ['root']}"),
         ("{to: root, progam: /bin/true}", "global.notify: object contains unknown field `progam`"),
         ("{to: root, program: sendmail}", "global.notify: 'sendmail' is no absolute path"),
