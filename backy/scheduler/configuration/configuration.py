@@ -231,7 +231,8 @@ class Reading:
         if "include" in sections:
             own = {name: dict(self.document.mapping(sections.get(name) or {}, (name,))) for name in names}
             self.document.include(sections["include"], own)
-            self.document.content = sections = {**sections, **own}
+            sections = {**sections, **{name: one for name, one in own.items() if one or name in sections}}
+            self.document.content = sections
         settings = self._global(sections)
         written = self._required(sections, "schedules", "at least one schedule")
         # All of their tags, also wrong ones: those of which there is a mistake are no unknown ones besides.
@@ -266,11 +267,12 @@ class Reading:
         found = self.document.mapping({} if value is None else value, (name,))
         self.document.keys(found, Global.__struct_encode_fields__ + JobKeys.__struct_encode_fields__, (name,))
         own = {key: found[key] for key in JobKeys.__struct_encode_fields__ if key in found}
+        filled = _filled(own, name)
         # a source is that of the jobs
-        self._plugins({key: one for key, one in own.items() if key not in _IMAGES}, (name,))
-        self.document.section({"schedule": "", **own}, JobKeys, (name,))
+        self._plugins({key: one for key, one in filled.items() if key not in _IMAGES}, (name,))
+        self.document.section({"schedule": "", **filled}, JobKeys, (name,))
         # the defaults of all jobs
-        self._inherited = {key: one for key, one in own.items() if key not in dict(mistakes(own, JobKeys))}
+        self._inherited = {key: one for key, one in own.items() if key not in dict(mistakes(filled, JobKeys))}
         return self.document.section(found, Global, (name,)) or Global()
 
     def _required(self, sections: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any]:
@@ -299,10 +301,10 @@ class Reading:
         self._name(key, settings)
         # `web1:` without anything below it is None in YAML: all of it is in `global`.
         own = self.document.mapping({} if value is None else _filled(value, name), key)
-        above = {key: one for key, one in self._inherited.items() if key not in _IMAGES or not _IMAGES & own.keys()}
         # A key that is not there is as in `global`, and so is null.
-        known = JobKeys.__struct_encode_fields__
-        found = _filled(above, name) | {key: one for key, one in own.items() if one is not None or key not in known}
+        own = {key: one for key, one in own.items() if one is not None or key not in JobKeys.__struct_encode_fields__}
+        above = {key: one for key, one in self._inherited.items() if key not in _IMAGES or not _IMAGES & own.keys()}
+        found = _filled(above, name) | own
         self.written[name] = found
         self._plugins({key: one for key, one in found.items() if key in own or key in _IMAGES}, key)
         entry = self.document.section(found, JobKeys, key)

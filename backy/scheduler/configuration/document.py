@@ -49,7 +49,8 @@ class Problem(NamedTuple):
 
     def located(self) -> str:
         """Return the problem with its file and line, which editors and CI systems turn into a link."""
-        return ": ".join(filter(None, [f"{self.path}{f':{self.line}' * bool(self.line)}", self.key, self.message]))
+        place = f"{_printable(str(self.path))}{f':{self.line}' * bool(self.line)}"
+        return ": ".join(filter(None, [place, self.key, self.message]))
 
 
 class ConfigurationError(ConfigError):
@@ -61,7 +62,8 @@ class ConfigurationError(ConfigError):
         more = len(self.problems) - 1
         # One line for logs and terminals, with the way to the rest.
         rest = f"; {more} more: 'backy check-config -c {path}' shows all" if more else ""
-        super().__init__(f"{self.problems[0].path}{', ' if self.problems[0].line else ': '}{self.problems[0]}{rest}")
+        first = self.problems[0]
+        super().__init__(f"{_printable(str(first.path))}{', ' if first.line else ': '}{first}{rest}")
 
 
 def _content(path: Path) -> bytes:
@@ -139,7 +141,7 @@ class Document:
 
     def where(self, key: Sequence[str]) -> str:
         """Return what `place` does as a text, which editors turn into a link."""
-        return ":".join(map(str, self.place(key)))
+        return ":".join(_printable(str(part)) for part in self.place(key))
 
     def place(self, key: Sequence[str]) -> tuple[Path, int]:
         """Return the file and the line of a key, or those of the innermost existing key above it."""

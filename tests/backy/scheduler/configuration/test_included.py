@@ -71,8 +71,25 @@ def test_all_may_be_in_other_files(write) -> None:
     path = write(f"include: '{os.fspath(write('').parent)}/conf.d/*'", jobs=MAIN.partition("\n")[2])
 
     assert list(load(path).jobs) == ["main"]
+    # as if the folder was not mounted: a scheduler that runs would end all backups, and be green
     (path.parent / "conf.d/jobs.yaml").unlink()
-    assert load(path).jobs == {}
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    assert [problem.message.partition(";")[0] for problem in caught.value.problems] == [
+        "the section 'jobs' is missing",
+        "the section 'schedules' is missing",
+    ]
+
+
+def test_problems_of_a_file_with_any_name_can_be_written(write) -> None:
+    path = write(f"include: conf.d/*\n{MAIN.partition(chr(10))[2]}")
+    Path(os.fsdecode(os.fsencode(path.parent) + b"/conf.d/b\xfcro.yaml")).write_text("jobs: {main: 5}")
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    (problem,) = caught.value.problems
+    for text in (str(caught.value), problem.located()):
+        assert "/conf.d/b\\udcfcro.yaml" in text
+        assert text.isprintable()
 
 
 def test_a_name_that_is_there_twice_is_told_with_both_places(problems, tmp_path: Path) -> None:
@@ -182,6 +199,16 @@ def test_jobs_take_from_global_what_they_lack(write) -> None:
     assert (web1.copy, found["web3"].verb) == (None, "backup")
     assert web2.copy is not None
     assert (web2.copy.to, web2.copy.rate, web2.copy.sla) == ("/other/web2", 2**20, timedelta(hours=5))
+
+
+def test_null_is_as_in_global(write) -> None:
+    general = "{schedule: default, source: {type: file, filename: '/${job}.img'}, storage: {type: cow, name: '${job}'}}"
+    jobs = "{web1: {source: null, rate: null, sla: , tags: }, web2: {disks: null}, web3: {pull: a, source: }}"
+    found = load(write(f"global: {general}\n{MAIN.partition('jobs:')[0]}jobs: {jobs}")).jobs
+    sources = [found[name].config.source for name in ("web1", "web2", "web3")]
+    assert sources == [{"type": "file", "filename": f"/{name}.img"} for name in ("web1", "web2")] + [None]
+    # the name that a default gets of each job is no mistake before that
+    assert [one.config.storage.folder for one in found.values()] == ["web1", "web2", "web3"]
 
 
 def test_a_mistake_in_global_is_told_once(problems) -> None:
