@@ -167,7 +167,6 @@ class Daemon:
             BackyError: there is no such run, or it is being ended already.
         """
         job, result = self.ledger.jobs[name], Result(Outcome.CANCELLED, "cancelled by an operator")
-        await asyncio.sleep(0)  # a task that was made just now has to begin, or it would not come to its clean end
         if job.entry.phase is Phase.QUEUED:
             self._finish(job, result)
         elif task := job.task:
@@ -373,7 +372,8 @@ class Daemon:
         """Cancel the runs of these jobs, with this result, without waiting for them."""
         for job in jobs:
             if job.task:
-                job.task.cancel(result)
+                # Later: a task that was made just now has to begin, or it would not come to its clean end.
+                asyncio.get_running_loop().call_soon(job.task.cancel, result)
                 job.task = None  # cancelled once only: a second time would cut short its clean end
 
     def _prepare(self, job: JobEntry) -> bytes | None:

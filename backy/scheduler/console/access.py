@@ -205,7 +205,7 @@ async def _progress(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
 
 def _run_of(one: Mapping[str, Any]) -> str:
     far = f": {one['step']}, {size(one['done'])} of {size(one['total'])}" if "step" in one else ""
-    return f"{one['job']}: {one['command']}, since {local_time(one['since'], zone=True)}{far}"
+    return f"{one['job']}: {one.get('command', 'begins')}, since {local_time(one['since'], zone=True)}{far}"
 
 
 async def _reload(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:

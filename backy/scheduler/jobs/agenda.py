@@ -193,11 +193,14 @@ class Agenda:
         self._place(entry, now)
 
     def trigger(self, name: str, now: datetime, tags: Sequence[str] = ()) -> bool:
-        """Queue a job regardless of its schedule, with other tags if any. Return False if it is running already."""
+        """Queue a job regardless of its schedule, with other tags if any. Return False if it is running already.
+
+        What was asked for before, and waits for a slot, is not forgotten.
+        """
         entry = self.entries[name]
         if entry.phase is Phase.RUNNING:
             return False
-        entry.urgent, entry.asked = True, tags
+        entry.urgent, entry.asked = True, sorted({*entry.asked, *tags})
         self._place(entry, now)
         return True
 

@@ -501,6 +501,14 @@ def test_runs_are_cancelled_whether_they_go_on_wait_or_have_just_begun(
         await cancelled(daemon, second)
         assert daemon.ledger.agenda.running(second.entry.pool) == 0
 
+        # a reload may end one that has just begun, too: its slot would be lost for all others
+        daemon.ledger.agenda.trigger("vm2", utc_now())
+        daemon.ledger.agenda.start(utc_now())
+        second.task = daemon._keep(daemon._run(second))
+        daemon._end([second])
+        await asyncio.gather(*daemon._tasks, return_exceptions=True)
+        assert daemon.ledger.agenda.running(second.entry.pool) == 0
+
     inside(scenario)
     assert "vm1: cancelled by an operator; next " in caplog.text
 

@@ -155,6 +155,8 @@ def test_what_runs_is_shown_with_how_far_it_is(asked: Callable[..., Reply], sche
     assert told == {"job": "web2", "since": "2026-01-01T00:00:00Z"} | scheduler.runner.doing["web2"]
     del scheduler.runner.doing["web2"]["step"]
     assert asked("progress").text == "web2: backup, since 2026-01-01 00:00:00 UTC"
+    scheduler.runner.doing.clear()  # it has its slot, and no command yet
+    assert asked("progress").text == "web2: begins, since 2026-01-01 00:00:00 UTC"
 
 
 def test_jobs_are_counted_by_status(asked: Callable[..., Reply]) -> None:

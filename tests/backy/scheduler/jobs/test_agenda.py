@@ -108,6 +108,14 @@ def test_a_run_now_may_have_tags_of_its_own_once(agenda: Agenda) -> None:
     assert vm.due == (START, ("daily",))
 
 
+def test_tags_that_wait_for_a_slot_are_not_lost_by_another_question(agenda: Agenda) -> None:
+    vm = enter(agenda, "vm", done())
+    for tags in ["manual:x"], ["manual:b", "manual:x"], []:  # the last one as by `runall`
+        agenda.trigger("vm", START, tags)
+    assert agenda.start(START) == [vm]
+    assert vm.due == (START, ("manual:b", "manual:x"))
+
+
 def test_a_repository_that_is_busy_is_no_failure(agenda: Agenda) -> None:
     vm = enter(agenda, "vm", done())
     agenda.start(START)
