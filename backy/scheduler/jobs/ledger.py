@@ -207,7 +207,7 @@ class Ledger:
             # nobody knows when all was read last: that counts from when the job is known
             job.entry.copied, job.entry.sla = known.copied or (None if settings.copy else since), settings.beside.sla
         # Without this a restart would show all jobs as if they had no revisions.
-        job.entry.past = Past(since, known.last_time, {})
+        job.entry.past = job.past if settings.part else Past(since, known.last_time, {})
         if settings.part:
             self.agenda.learn(name, job.past, None, now)
         return job

@@ -53,6 +53,21 @@ def test_damage_is_found_and_told(scheduler, eventually: Eventually) -> None:
     eventually(lambda: any("vm1/scrub: fails since" in line for line in examine(scheduler.configuration).details))
 
 
+def test_what_has_never_succeeded_fails_after_a_restart_still(tmp_path: Path) -> None:
+    path = tmp_path / "backy.conf"
+    path.write_text(CONFIGURATION.replace("copies: ", "scrub: {{}}, copies: ").format(", copies: {a: {to: /x}}"))
+    configuration, names = load(path), ["vm/a", "vm/scrub"]
+    before, after, later = Ledger(2), Ledger(2), NOON + timedelta(days=70)
+    before.apply(configuration, {}, NOON)
+    for name in names:
+        before.agenda.trigger(name, later)
+    assert {entry.name for entry in before.agenda.start(later)} == {*names}
+    for name in names:
+        before.finish(before.jobs[name], Result(Outcome.FAILED, "no"), later)
+    after.apply(configuration, {row.job: row for row in before.rows(later)}, later)
+    assert [row.failures for row in after.rows(later) if row.job in names] == [1, 1]
+
+
 def test_each_job_has_its_hours_and_its_scrub(tmp_path: Path) -> None:
     content = CONFIGURATION.replace(
         "copies: ", 'scrub: {{sla: 60d}}, hours: "22:00-06:00", time-zone: Europe/Berlin, copies: '
