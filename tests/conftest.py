@@ -337,7 +337,9 @@ def as_nobody(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     base = tmp_path_factory.getbasetemp()
     everybody = Path(tempfile.gettempdir())
     for folder in takewhile(lambda folder: folder != everybody, [tmp_path, base, *base.parents[:2]]):
-        folder.chmod(0o755)
+        # not those that everybody may enter already, such as /var/tmp, which would lose the rest of its mode
+        if folder.stat().st_mode & 0o005 != 0o005:
+            folder.chmod(0o755)
     return unprivileged
 
 

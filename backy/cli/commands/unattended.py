@@ -1,6 +1,5 @@
 """The scheduler, and what tells of it: `backy scheduler`, `jobs`, `check`, `check-config`, `client` and `notify`."""
 
-import asyncio
 import json
 import logging
 import re
@@ -144,11 +143,7 @@ def notify(configuration: Path) -> None:
 
     That the mailer took it does not mean that it arrived. No scheduler has to run for this.
     """
-    from backy.scheduler.configuration.configuration import load
-    from backy.scheduler.monitoring.reporter import send
+    from backy.scheduler.monitoring.reporter import send_test
 
-    found = load(configuration).settings.notify
-    if not found:
-        raise ConfigError(f"{configuration} has no 'notify' in 'global': nobody would be told anything")
-    printed = asyncio.run(send(found, ["a test: this is how you are told of what needs somebody"]))
-    answer({"printed": printed}, f"{found.program} took it, and printed {printed or 'nothing'}")
+    program, printed = send_test(configuration)
+    answer({"printed": printed}, f"{program} took it, and printed {printed or 'nothing'}")

@@ -17,12 +17,12 @@ from typing import Any, Self
 import msgspec
 
 from backy.api import Job
-from backy.errors import BackyError
+from backy.errors import BackyError, ConfigError
 from backy.plugins.events import Events
 from backy.plugins.loading import ARGUMENTS
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, utc_now
-from backy.scheduler.configuration.configuration import Configuration
+from backy.scheduler.configuration.configuration import Configuration, load
 from backy.scheduler.configuration.location import Notify
 from backy.scheduler.monitoring import metrics, status
 from backy.scheduler.monitoring.check import late, unsound
@@ -208,6 +208,14 @@ async def send(notify: Notify, lines: Iterable[str]) -> str:
     if code:
         raise BackyError(f"the mailer ended with exit code {code} and printed: {printed or 'nothing'}")
     return printed
+
+
+def send_test(configuration: Path) -> tuple[Path, str]:
+    """Send a test message; return the mailer, and what that printed. Raise BackyError or OSError if it fails."""
+    notify = load(configuration).settings.notify
+    if not notify:
+        raise ConfigError(f"{configuration} has no 'notify' in 'global': nobody would be told anything")
+    return notify.program, asyncio.run(send(notify, ["a test: this is how you are told of what needs somebody"]))
 
 
 class Announcer:
