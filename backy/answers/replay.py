@@ -1,23 +1,27 @@
-"""What follows from the lines of a journal: what each revision has to be, and what contradicts it. Pure."""
+"""What follows from the lines of a journal: what each revision has to be, and what contradicts it. Pure.
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+What contradicts what is told by the functions of `audit.py`, by which it is told without backy as well.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from backy.repository.journal.lines import ADOPT, BEGIN, NO_LINE, Fact, Head, Line, Read, Step
+from msgspec.structs import astuple
 
-_GONE = (Fact(),)
+from backy.repository.journal.lines import ADOPT, BEGIN, NO_LINE, Fact, Head, Line, Read
+from backy.standalone import audit
 
 
 @dataclass
 class History:
     """All that a journal tells since its beginning, or since a person adopted what was there."""
 
-    told: dict[str, tuple[Fact, ...]] = field(default_factory=dict)
+    told: dict[str, list[audit.Fact]] = field(default_factory=dict)
     """What each revision is: what was written last, and what it may be since, as nobody could tell what came of an act.
 
     Those that are gone are left out.
     """
-    pending: Line | None = None
+    pending: audit.Line | None = None
     """An act that was neither done nor dropped: it runs, or a crash has ended it."""
     problems: list[str] = field(default_factory=list)
     """Where the journal contradicts itself."""
@@ -51,69 +55,21 @@ def replay(lines: Iterable[Read], known: History | None = None) -> History:
         elif line and line.act == ADOPT and not line.revision:
             # what was before binds nobody any more
             history = History(job=history.job, last=history.last, adopted=number, adoption=line_hash)
-        if problem := _broken(line, number, history.last):
-            history.problems.append(problem)
         if line:
-            _follow(history, line)
+            plain = _plain(line)
+            history.problems += audit.chained(plain, number, history.last)
+            history.problems += audit.follow(plain, history.pending, history.told)
+            history.pending = plain if plain.step == "intended" else None
+        else:
+            history.problems.append(f"line {number} is damaged")
         history.length, history.last = number, line_hash
     return history
 
 
-def _broken(line: Line | None, number: int, before: str) -> str | None:
-    """Return how a line breaks the chain."""
-    if line is None:
-        return f"line {number} is damaged"
-    if line.number != number:
-        return f"line {number} has the number {line.number}"
-    return None if line.before == before else f"line {number} does not follow the one before it"
-
-
-def _follow(history: History, line: Line) -> None:
-    """Take in one line."""
-    pending, history.pending = history.pending, None
-    if pending and (line.step is Step.INTENDED or (line.act, line.revision) != (pending.act, pending.revision)):
-        history.problems.append(f"line {pending.number}: nothing tells whether '{pending.act}' was done")
-    if line.step is Step.INTENDED:
-        history.pending = line
-        told = history.told.get(line.revision or "", _GONE)
-        # an act on what somebody has changed before must not make it right
-        if line.was and line.fact and line.fact.record and line.was not in told and not line.was.unread:
-            history.problems.append(
-                f"line {line.number}: {line.revision} was not what was written last, before '{line.act}'"
-            )
-    elif line.step is Step.UNKNOWN and line.revision and line.fact:
-        history.told[line.revision] = (*history.told.get(line.revision, _GONE), line.fact)
-    elif line.step is Step.DONE and line.revision and line.fact:
-        history.told[line.revision] = (line.fact,)
-        if line.fact.record is None:
-            del history.told[line.revision]
-
-
-def contradictions(history: History, found: Mapping[str, Fact]) -> Iterator[str]:
-    """Yield where the directory is not what the journal tells.
-
-    Args:
-        history: What the journal tells.
-        found: What is there.
-    """
-    for revision_id in sorted(history.told.keys() | found.keys()):
-        told, there = list(history.told.get(revision_id, _GONE)), found.get(revision_id, Fact())
-        # an act that has not ended explains what is there, too
-        if history.pending and history.pending.revision == revision_id:
-            told.append(history.pending.fact or Fact())
-        if there not in told:
-            # what can not be read now is held against what it may be
-            yield _difference(revision_id, next(filter(there.may_be, told), told[0]), there)
-
-
-def _difference(revision_id: str, told: Fact, there: Fact) -> str:
-    if told.record is None:
-        return f"revision {revision_id} is there, and the journal does not know of it"
-    if there.record is None:
-        return f"revision {revision_id} is gone, and nothing in the journal removed it"
-    what, content = (".rev", there.record) if told.record != there.record else (".state", there.state)
-    unread = content is not None and " " in content
-    return f"{revision_id}{what} {content if unread else 'is not the one that was written last'}"
+def _plain(line: Line) -> audit.Line:
+    """Return a line as `audit.py` has it."""
+    facts = (one and astuple(one) for one in (line.fact, line.was))
+    return audit.Line(line.number, line.before, line.act, line.step, line.revision, *facts)
 
 
 def unwitnessed(lines: Sequence[Read], history: History, head: Head) -> str | None:
@@ -146,6 +102,6 @@ def findings(
         return ["there is no journal"]
     return [
         *history.problems,
-        *contradictions(history, found),
+        *audit.contradictions(history.told, history.pending, {name: astuple(fact) for name, fact in found.items()}),
         *filter(None, (unwitnessed(lines, history, head) for head in witnessed)),
     ]

@@ -84,7 +84,7 @@ def chained(line: Line, number: int, before: str) -> list[str]:
 
 
 def follow(line: Line, pending: Line | None, told: dict[str, list[Fact]]) -> list[str]:
-    """Take in what a line tells of its revision; return how it contradicts the lines before it."""
+    """Take in what a line tells of its revision, if it is not gone; return how it contradicts the lines before it."""
     problems = []
     if pending and (line.step == "intended" or (line.act, line.revision) != (pending.act, pending.revision)):
         problems.append(f"line {pending.number}: nothing tells whether '{pending.act}' was done")
@@ -98,6 +98,8 @@ def follow(line: Line, pending: Line | None, told: dict[str, list[Fact]]) -> lis
         told[line.revision] = [*told.get(line.revision, [GONE]), line.fact]
     elif line.step == "done" and line.revision and line.fact:
         told[line.revision] = [line.fact]
+        if not line.fact[0]:
+            del told[line.revision]
     return problems
 
 
@@ -119,10 +121,15 @@ def findings(raws: list[bytes], found: dict[str, Fact]) -> list[str]:
         else:
             problems.append(f"line {number} is damaged")
         before = hashlib.sha256(raw).hexdigest()
+    return problems + contradictions(told, pending, found)
+
+
+def contradictions(told: dict[str, list[Fact]], pending: Line | None, found: dict[str, Fact]) -> list[str]:
+    """Return where what was found is not what a journal tells, nor what the act explains that has no end yet."""
+    problems = []
     for name in sorted({*told, *found}):
         there = found.get(name, GONE)
         was = list(told.get(name, [GONE]))
-        # An act that has no end yet explains what is there, too.
         if pending and pending.revision == name:
             was.append(pending.fact or GONE)
         if there not in was:

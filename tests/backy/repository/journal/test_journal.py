@@ -41,7 +41,7 @@ def test_it_tells_what_is_intended_before_it_is_done(journal: Journal, tmp_path:
         write(tmp_path)
         assert findings(journal.read(), facts_of(tmp_path)) == []
     assert steps(journal)[2:] == [("backup", Step.DONE)]
-    assert replay(journal.read()).told == {NAME: (FACT,)}
+    assert replay(journal.read()).told == {NAME: [(FACT.record, FACT.state)]}
 
 
 @pytest.mark.parametrize("done", [True, False])
