@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import SourceError
-from backy_sources_ceph.stream import Contents, Piece, Reader, parse
+from backy_sources_ceph.stream import Piece, StreamImport, parse
 
 Encode = Callable[..., bytes]
 NAMES = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=9)
@@ -36,18 +36,18 @@ def diffs(draw: st.DrawFn, **metadata: str | None) -> list[tuple]:
     return draw(st.permutations(head)) + data
 
 
-def read(stream: bytes) -> Contents:
-    return parse(Reader(io.BytesIO(stream), "x.diff"))
+def read(stream: bytes) -> StreamImport:
+    return parse(io.BytesIO(stream), "x.diff")
 
 
-def read_or_refused(stream: bytes) -> Contents | str:
+def read_or_refused(stream: bytes) -> StreamImport | str:
     try:
         return read(stream)
     except SourceError as error:
         return str(error)
 
 
-def content(stream: bytes, contents: Contents, base: bytes = b"") -> bytes:
+def content(stream: bytes, contents: StreamImport, base: bytes = b"") -> bytes:
     """Return the image that a stream makes of `base`."""
     made = bytearray(base[: contents.size].ljust(contents.size, b"\0"))
     for piece in contents.pieces:
@@ -73,7 +73,7 @@ def test_a_diff_says_what_was_written_into_it(encode: Encode, records: list[tupl
     contents = read(stream)
     names = dict(record for record in records if record[0] in "ft")
 
-    assert (contents.since, contents.name) == (names.get("f"), names.get("t"))
+    assert (contents.base, contents.name) == (names.get("f"), names.get("t"))
     assert content(stream, contents, base) == applied(records, base)
 
 
@@ -93,7 +93,7 @@ def test_whatever_is_changed_in_a_stream_it_is_read_or_refused_in_one_line(
     for _ in range(data.draw(st.integers(1, 3))):
         stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
     contents = read_or_refused(bytes(stream))
-    if isinstance(contents, Contents):
+    if isinstance(contents, StreamImport):
         assert contents.pieces.end <= contents.size
         assert all(piece.place < len(stream) for piece in contents.pieces)
     else:
@@ -104,7 +104,7 @@ def test_whatever_is_changed_in_a_stream_it_is_read_or_refused_in_one_line(
 @given(st.binary(max_size=200), st.sampled_from([b"", b"rbd diff v1\n", b"rbd diff v2\n"]))
 def test_noise_is_refused_in_one_line(noise: bytes, header: bytes) -> None:
     contents = read_or_refused(header + noise)
-    assert isinstance(contents, Contents) or contents.isprintable()
+    assert isinstance(contents, StreamImport) or contents.isprintable()
 
 
 HEAD = [("s", 100)]

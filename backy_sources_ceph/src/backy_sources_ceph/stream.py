@@ -9,6 +9,7 @@ takes 24 bytes of memory for each.
 """
 
 import os
+import shutil
 import stat
 import tempfile
 from array import array
@@ -27,9 +28,9 @@ from backy_sources_ceph.snapshot import filled
 STANDARD_INPUT: Final = 0
 ZEROES: Final = -1
 """The place of a piece that reads as zeroes."""
-_BLOCK: Final = 2**20
-"""Bytes that are read from a pipe at a time."""
 DIFFS: Final = {b"rbd diff v1\n": 1, b"rbd diff v2\n": 2}
+"""First lines of streams, with the versions of the format."""
+_FIRST_LINE: Final = len(b"rbd diff v1\n")
 # Ceph has maps for 256 million objects at most, of 4 MiB each by default.
 LARGEST_IMAGE: Final = 2**50
 """Bytes of the largest image that is accepted."""
@@ -90,180 +91,20 @@ class Pieces:
                 yield Piece(first, length, ZEROES if piece.place == ZEROES else piece.place + first - piece.offset)
 
 
-class Reader:
-    """A stream in a file, or from a pipe: then everything read is also written to the file `kept`.
+@dataclass
+class StreamImport:
+    """The image in a stream, as a `backy.api.Import`, and its snapshot."""
 
-    Raises:
-        SourceError: the stream ends too early; the text has the position in bytes.
-    """
-
-    def __init__(self, file: BinaryIO, name: str, kept: BinaryIO | None = None) -> None:
-        self._file = file
-        self._name = name
-        self._kept = kept
-        if kept is None:
-            start = file.tell()
-            self._length = file.seek(0, os.SEEK_END)
-            file.seek(start)
-
-    @property
-    def position(self) -> int:
-        """The number of bytes that were read or left out."""
-        return (self._kept or self._file).tell()
-
-    def refuse(self, what: str) -> NoReturn:
-        """Raise SourceError."""
-        raise SourceError(f"{self._name} {what} (at byte {self.position}); nothing was imported")
-
-    def some(self, length: int) -> bytes:
-        """Read a few bytes; fewer than `length` at the end only."""
-        data = self._file.read(length)
-        if self._kept:
-            self._kept.write(data)
-        return data
-
-    def exactly(self, length: int) -> bytes:
-        """Read a few bytes."""
-        data = self.some(length)
-        if len(data) < length:
-            self.refuse("is cut short")
-        return data
-
-    def number(self, length: int) -> int:
-        """Read a number of so many bytes."""
-        return int.from_bytes(self.exactly(length), "little")
-
-    def leave_out(self, length: int) -> None:
-        """Pass by any number of bytes."""
-        if self._kept:
-            # A pipe can not be sought in. Reading also keeps the data, which the import needs later.
-            for start in range(0, length, _BLOCK):
-                self.exactly(min(_BLOCK, length - start))
-        elif self.position + length > self._length:
-            self.refuse("is cut short")
-        else:
-            self._file.seek(length, os.SEEK_CUR)
-
-
-@dataclass(frozen=True)
-class Contents:
-    """The content of a stream."""
-
-    since: str | None
+    file: BinaryIO
+    title: str
+    base: str | None
     """The snapshot that the pieces are a difference from; None if they are the whole image."""
     name: str | None
     """The snapshot that the stream leads to; None if it leads to the current state of the image."""
     size: int
     """Bytes of the image."""
     pieces: Pieces
-
-
-def parse(reader: Reader) -> Contents:
-    """Read a whole stream.
-
-    Raises:
-        SourceError: this is no stream, or not a sound one; the text has the position in bytes.
-    """
-    version = DIFFS.get(reader.exactly(len(b"rbd diff v1\n")))
-    if version is None:
-        reader.refuse("is no stream of 'rbd export-diff'")
-    contents = _Diff(reader, version).contents()
-    if reader.some(1):
-        reader.refuse("goes on behind its end")
-    return contents
-
-
-class _Diff:
-    """Reads a diff behind its first line."""
-
-    def __init__(self, reader: Reader, version: int) -> None:
-        self._reader = reader
-        self._version = version
-        self._metadata: dict[bytes, str | int] = {}
-        self._pieces = Pieces()
-
-    def contents(self) -> Contents:
-        while (tag := self._reader.exactly(1)) != b"e":
-            # Version 2 has the length of each record, so that unknown metadata can be skipped.
-            length = self._reader.number(8) if self._version > 1 else None
-            if tag in {b"w", b"z"}:
-                self._data(length, zeroes=tag == b"z")
-            elif len(self._pieces):
-                self._reader.refuse(f"has a record {_shown(tag)} behind data")
-            elif tag in self._metadata:
-                self._reader.refuse(f"has a second record {_shown(tag)}")
-            else:
-                self._metadata[tag] = self._metadatum(tag, length)
-        since, name = (self._metadata.get(tag) for tag in (b"f", b"t"))
-        return Contents(since, name, self._size(), self._pieces)  # type: ignore[arg-type]  # names are texts
-
-    def _metadatum(self, tag: bytes, length: int | None) -> str | int:
-        if tag in {b"f", b"t"}:
-            name = self._name()
-            self._check(tag, length, 4 + len(name.encode()))
-            return name
-        if tag == b"s":
-            self._check(tag, length, 8)
-            return self._reader.number(8)
-        if length is None:
-            self._reader.refuse(f"has an unknown record {_shown(tag)}")
-        # Some versions of Ceph write a length of 8 for the record `p`, which has one byte.
-        self._reader.leave_out(1 if (tag, length) == (b"p", 8) else length)
-        return 0
-
-    def _name(self) -> str:
-        length = self._reader.number(4)
-        if length > LONGEST_NAME:
-            self._reader.refuse(f"names a snapshot by {length} bytes")
-        try:
-            name = self._reader.exactly(length).decode()
-        except UnicodeDecodeError:
-            name = ""
-        # Names are shown to people, so control characters must not reach their terminals.
-        if not name or not name.isprintable():
-            self._reader.refuse("names a snapshot by what is no text")
-        return name
-
-    def _data(self, length: int | None, *, zeroes: bool) -> None:
-        offset, count = self._reader.number(8), self._reader.number(8)
-        size = self._size()
-        self._check(b"z" if zeroes else b"w", length, 16 if zeroes else 16 + count)
-        if offset < self._pieces.end:
-            self._reader.refuse(f"has data of byte {offset} of the image behind that of byte {self._pieces.end}")
-        if not count or offset + count > size:
-            self._reader.refuse(f"has {count} bytes at {offset} of an image of {size} bytes")
-        self._pieces.append(Piece(offset, count, ZEROES if zeroes else self._reader.position))
-        if not zeroes:
-            self._reader.leave_out(count)
-
-    def _size(self) -> int:
-        size = self._metadata.get(b"s")
-        if not isinstance(size, int):
-            self._reader.refuse("does not tell the image's size before its data")
-        if size > LARGEST_IMAGE:
-            self._reader.refuse(f"is of an image of {size} bytes, more than Ceph can have")
-        return size
-
-    def _check(self, tag: bytes, length: int | None, expected: int) -> None:
-        if length is not None and length != expected:
-            self._reader.refuse(f"has a record {_shown(tag)} of {length} bytes in place of {expected}")
-
-
-def _shown(tag: bytes) -> str:
-    return repr(tag.decode("latin-1"))
-
-
-class StreamImport:
-    """The image in a stream, as a `backy.api.Import`, and its snapshot."""
-
-    def __init__(self, descriptor: int, contents: Contents, title: str) -> None:
-        self.base = contents.since
-        self.name = contents.name
-        self.size = contents.size
-        self._descriptor = descriptor
-        self._pieces = contents.pieces
-        self._title = title
-        self._beneath: Image | None = None
+    _beneath: Image | None = None
 
     def snapshot(self, base: Image | None) -> Snapshot:
         """Return the image that the stream makes of `base`, which is the image of the snapshot `base`."""
@@ -297,9 +138,9 @@ class StreamImport:
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
         if offset + length > self.size:
-            raise SourceError(f"{self._title} is of an image of {self.size} bytes: there are no {length} at {offset}")
+            raise SourceError(f"{self.title} is of an image of {self.size} bytes: there are no {length} at {offset}")
         data = bytearray(length)
-        pieces = list(self._pieces.within(offset, offset + length))
+        pieces = list(self.pieces.within(offset, offset + length))
         # The base may end within the range; behind its end there are zeroes. What is damaged there may be replaced.
         known = min(length, self._beneath.size - offset) if self._beneath else 0
         if self._beneath and known > 0 and sum(piece.length for piece in pieces) < length:
@@ -309,15 +150,130 @@ class StreamImport:
         return bytes(data)
 
     def _parts(self) -> Iterator[Extent]:
-        return (Extent(piece.offset, piece.length, data=piece.place != ZEROES) for piece in self._pieces)
+        return (Extent(piece.offset, piece.length, data=piece.place != ZEROES) for piece in self.pieces)
 
     def _read(self, piece: Piece) -> bytes:
         if piece.place == ZEROES:
             return bytes(piece.length)
-        data = pread_all(self._descriptor, piece.length, piece.place)
+        data = pread_all(self.file.fileno(), piece.length, piece.place)
         if len(data) < piece.length:
-            raise SourceError(f"{self._title} became shorter while it was read")
+            raise SourceError(f"{self.title} became shorter while it was read")
         return data
+
+
+def parse(file: BinaryIO, title: str) -> StreamImport:
+    """Read a whole stream from a file.
+
+    Raises:
+        SourceError: this is no stream, or not a sound one; the text has the position in bytes.
+    """
+    return _Diff(file, title).read()
+
+
+class _Diff:
+    """Reads a diff from a file."""
+
+    def __init__(self, file: BinaryIO, title: str) -> None:
+        self._file = file
+        self._title = title
+        start = file.tell()
+        self._length = file.seek(0, os.SEEK_END)
+        file.seek(start)
+        self._metadata: dict[bytes, str | int] = {}
+        self._pieces = Pieces()
+
+    def read(self) -> StreamImport:
+        version = DIFFS.get(self._exactly(_FIRST_LINE))
+        if version is None:
+            self._refuse("is no stream of 'rbd export-diff'")
+        while (tag := self._exactly(1)) != b"e":
+            # Version 2 has the length of each record, so that unknown metadata can be skipped.
+            length = self._number(8) if version > 1 else None
+            if tag in {b"w", b"z"}:
+                self._data(tag, length)
+            elif len(self._pieces):
+                self._refuse(f"has a record {_shown(tag)} behind data")
+            elif tag in self._metadata:
+                self._refuse(f"has a second record {_shown(tag)}")
+            else:
+                self._metadata[tag] = self._metadatum(tag, length)
+        if self._file.read(1):
+            self._refuse("goes on behind its end")
+        since, name = (self._metadata.get(tag) for tag in (b"f", b"t"))
+        return StreamImport(self._file, self._title, since, name, self._size(), self._pieces)  # type: ignore[arg-type]  # names are texts
+
+    def _metadatum(self, tag: bytes, length: int | None) -> str | int:
+        if tag in {b"f", b"t"}:
+            name = self._name()
+            self._check(tag, length, 4 + len(name.encode()))
+            return name
+        if tag == b"s":
+            self._check(tag, length, 8)
+            return self._number(8)
+        if length is None:
+            self._refuse(f"has an unknown record {_shown(tag)}")
+        # Some versions of Ceph write a length of 8 for the record `p`, which has one byte.
+        self._leave_out(1 if (tag, length) == (b"p", 8) else length)
+        return 0
+
+    def _name(self) -> str:
+        length = self._number(4)
+        if length > LONGEST_NAME:
+            self._refuse(f"names a snapshot by {length} bytes")
+        try:
+            name = self._exactly(length).decode()
+        except UnicodeDecodeError:
+            name = ""
+        # Names are shown to people, so control characters must not reach their terminals.
+        if not name or not name.isprintable():
+            self._refuse("names a snapshot by what is no text")
+        return name
+
+    def _data(self, tag: bytes, length: int | None) -> None:
+        offset, count, size = self._number(8), self._number(8), self._size()
+        stored = count if tag == b"w" else 0
+        self._check(tag, length, 16 + stored)
+        if offset < self._pieces.end:
+            self._refuse(f"has data of byte {offset} of the image behind that of byte {self._pieces.end}")
+        if not count or offset + count > size:
+            self._refuse(f"has {count} bytes at {offset} of an image of {size} bytes")
+        self._pieces.append(Piece(offset, count, self._file.tell() if stored else ZEROES))
+        self._leave_out(stored)
+
+    def _size(self) -> int:
+        size = self._metadata.get(b"s")
+        if not isinstance(size, int):
+            self._refuse("does not tell the image's size before its data")
+        if size > LARGEST_IMAGE:
+            self._refuse(f"is of an image of {size} bytes, more than Ceph can have")
+        return size
+
+    def _check(self, tag: bytes, length: int | None, expected: int) -> None:
+        if length is not None and length != expected:
+            self._refuse(f"has a record {_shown(tag)} of {length} bytes in place of {expected}")
+
+    def _number(self, length: int) -> int:
+        return int.from_bytes(self._exactly(length), "little")
+
+    def _exactly(self, length: int) -> bytes:
+        """Read a few bytes."""
+        data = self._file.read(length)
+        self._leave_out(length - len(data))
+        return data
+
+    def _leave_out(self, length: int) -> None:
+        """Pass by any number of bytes."""
+        if self._file.tell() + length > self._length:
+            self._file.seek(self._length)
+            self._refuse("is cut short")
+        self._file.seek(length, os.SEEK_CUR)
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise SourceError(f"{self._title} {what} (at byte {self._file.tell()}); nothing was imported")
+
+
+def _shown(tag: bytes) -> str:
+    return repr(tag.decode("latin-1"))
 
 
 @contextmanager
@@ -334,14 +290,16 @@ def opened_stream(path: str, folder: Path) -> Iterator[StreamImport]:
         try:
             # A duplicate, because standard input must stay open when this stream is closed.
             descriptor = os.dup(STANDARD_INPUT) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            given = stack.enter_context(os.fdopen(descriptor, "rb"))
-            # Only a file can be read again later, so anything else is copied on the way.
-            if stat.S_ISREG(os.fstat(given.fileno()).st_mode):
-                contents = parse(Reader(given, name))
-            else:
+            file: BinaryIO = stack.enter_context(os.fdopen(descriptor, "rb"))
+            # Only a file can be read again later, so what comes from anything else is kept, if it begins as a stream.
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 kept = stack.enter_context(tempfile.TemporaryFile(dir=folder))
-                descriptor, contents = kept.fileno(), parse(Reader(given, name, kept))
-                kept.flush()
+                kept.write(begin := file.read(_FIRST_LINE))
+                if begin in DIFFS:
+                    shutil.copyfileobj(file, kept, CHUNK_SIZE)
+                kept.seek(0)
+                file = kept
+            stream = parse(file, name)
         except OSError as error:
             raise SourceError(f"{name}: {error.strerror}") from error
-        yield StreamImport(descriptor, contents, name)
+        yield stream

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -13,15 +13,6 @@ from backy.errors import raising
 from backy_sources_ceph.connection import CephConfig, bindings, opened_pool, parse_specification, reported
 
 log = logging.getLogger(__name__)
-FEATURES: Final = {
-    "layering": 1,
-    "exclusive-lock": 4,
-    "object-map": 8,
-    "fast-diff": 16,
-    "deep-flatten": 32,
-    "journaling": 64,
-}
-"""Features of an image that can be chosen, with their bits in librbd's features.h."""
 
 
 class TargetOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -60,11 +51,14 @@ def plan_target(argument: str, options: Mapping[str, str], source: Config) -> Ta
 
 
 def _bits(features: str) -> int:
-    names = [name.strip() for name in features.split(",") if name.strip()]
-    for name in names:
-        if name not in FEATURES:
-            raise ConfigError(f"option.features: there is no feature '{name}'; there are {', '.join(FEATURES)}")
-    return sum(FEATURES[name] for name in set(names))
+    _, rbd = bindings()
+    # librbd adds up what is named twice
+    names = {name.strip() for name in features.split(",")} - {""}
+    try:
+        return int(rbd.RBD().features_from_string(",".join(names))) if names else 0
+    except rbd.InvalidArgument:
+        there = "layering, exclusive-lock, object-map, fast-diff, deep-flatten and journaling"
+        raise ConfigError(f"option.features: not all of '{features}' are features; there are {there}") from None
 
 
 @contextmanager
@@ -84,7 +78,7 @@ def opened_target(target: TargetPlan, size: int, *, force: bool) -> Iterator[Res
             if not made:
                 _empty(handle, target.title, size)
             if missing := (target.features or 0) & ~handle.features():
-                names = ", ".join(name for name, bit in FEATURES.items() if bit & missing)
+                names = bindings()[1].RBD().features_to_string(missing)
                 log.warning("%s is without features that were asked for: %s", target.title, names)
         yield RbdTarget(handle, target.title)
 
