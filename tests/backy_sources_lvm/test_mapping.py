@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -26,26 +27,25 @@ DELTA = b"""<superblock uuid="" time="2" transaction="3" data_block_size="128" n
 
 
 def in_blocks(text: bytes) -> list[tuple[int, int, str]]:
-    return [(run.start // BLOCK, run.end // BLOCK, run.kind) for run in parse_runs([text])]
+    return [(run.start // BLOCK, run.end // BLOCK, run.kind) for run in parse_runs(io.BytesIO(text))]
 
 
 def test_a_comparison_is_read() -> None:
     expected = [(1600, 1616, "changed"), (1616, 1632, "same"), (1632, 1648, "gone"), (4800, 4816, "changed")]
     assert in_blocks(DELTA) == expected
-    assert list(parse_runs(DELTA[at : at + 7] for at in range(0, len(DELTA), 7))) == list(parse_runs([DELTA]))
 
 
 @pytest.mark.parametrize("text", [DELTA])
 def test_a_text_that_is_cut_off_or_something_else_is_refused(text: bytes) -> None:
     for end in (*range(0, len(text) - 2, 11), text.index(b"</superblock")):
         with pytest.raises(ValueError, match="cut off or no XML"):
-            list(parse_runs([text[:end]]))
+            list(parse_runs(io.BytesIO(text[:end])))
     wrong = [(b'begin="1616"', b'begin="1590"'), (b'length="16"', b'length="0"'), (b'length="16"', b'length="-1"')]
     wrong += [(b'data_block_size="128"', b""), (b"diff", b"else"), (b'length="16"', b"")]
     for old, new in wrong:
         if old in text and text.replace(old, new) != text:
             with pytest.raises(ValueError, match=r"has no number|follow what ends|tells of no volume"):
-                list(parse_runs([text.replace(old, new)]))
+                list(parse_runs(io.BytesIO(text.replace(old, new))))
 
 
 # A volume is a list of what each block has: None is not mapped, a number is a block of the pool.
@@ -94,8 +94,8 @@ def test_extents_and_changes_are_those_of_a_model(
     # sizes are no multiple of a block, and blocks may be mapped beyond them: a volume has shrunk
     old_size, size = old * BLOCK // 4, new * BLOCK // 4
     text = printed(earlier, later)
-    found = list(joined(extent for extent, _ in stretches(parse_runs([text]), size, holes=holes)))
-    changed = list(joined(changes(stretches(parse_runs([text]), size, holes=holes), old_size)))
+    found = list(joined(extent for extent, _ in stretches(parse_runs(io.BytesIO(text)), size, holes=holes)))
+    changed = list(joined(changes(stretches(parse_runs(io.BytesIO(text)), size, holes=holes), old_size)))
 
     def has(volume: list[int | None], quarter: int) -> int | None:
         return volume[quarter // 4] if quarter // 4 < len(volume) else None

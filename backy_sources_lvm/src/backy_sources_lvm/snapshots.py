@@ -9,12 +9,12 @@ import fcntl
 import logging
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import IO, Final, Literal, NamedTuple
-from xml.parsers.expat import ExpatError, ParserCreate
+from xml.etree import ElementTree as ET
 
 from backy.api import Extent, SourceError
 from backy.durable import closed_at_end, pwrite_all
@@ -27,7 +27,6 @@ FOLDER: Final = Path("/var/lib/backy-lvm")
 """Has a file for each pool, which is locked while its metadata is reserved, and names what is reserved."""
 _BEGUN: Final = "reserving"
 """Is noted before anything is reserved."""
-_PIECE: Final = 2**16
 _SECTOR: Final = 512
 Kind = Literal["same", "changed", "gone"]
 """What became of blocks: as in the earlier snapshot, written since then, or discarded since then."""
@@ -133,7 +132,7 @@ class Run(NamedTuple):
     kind: Kind
 
 
-def parse_runs(pieces: Iterable[bytes]) -> Iterator[Run]:
+def parse_runs(told: IO[bytes]) -> Iterator[Run]:
     """Read what thin_delta printed.
 
     Raises:
@@ -141,41 +140,33 @@ def parse_runs(pieces: Iterable[bytes]) -> Iterator[Run]:
     """
     block = position = 0
     is_complete = False
-    for tag, attributes in _elements(pieces):
-        if attributes is None:
-            is_complete |= tag == "diff"
-        elif tag == "superblock":
-            block = _whole(tag, attributes, "data_block_size") * _SECTOR
-        elif tag in _KINDS:
-            start, length = (_whole(tag, attributes, key) * block for key in ("begin", "length"))
-            if start < position or not length:
-                raise ValueError(f"{length} bytes at {start} follow what ends at {position}")
-            position = start + length
-            yield Run(start, position, _KINDS[tag])
+    parent: ET.Element | None = None
+    try:
+        for event, element in ET.iterparse(told, ("start", "end")):  # noqa: S314  # thin_delta has made it
+            if event == "end":
+                is_complete |= element.tag == "diff"
+            elif element.tag == "superblock":
+                block = _whole(element, "data_block_size") * _SECTOR
+            elif element.tag == "diff":
+                parent = element
+            elif element.tag in _KINDS:
+                start, length = (_whole(element, key) * block for key in ("begin", "length"))
+                if start < position or not length:
+                    raise ValueError(f"{length} bytes at {start} follow what ends at {position}")
+                position = start + length
+                yield Run(start, position, _KINDS[element.tag])
+                if parent is not None:
+                    parent.clear()  # no tree is kept, which would be as large as the text
+    except ET.ParseError as error:
+        raise ValueError(f"it is cut off or no XML: {error}") from error
     if not is_complete:
         raise ValueError("it tells of no volume")
 
 
-def _elements(pieces: Iterable[bytes]) -> Iterator[tuple[str, dict[str, str] | None]]:
-    """Yield each element of a text as it begins, with its attributes, and as it ends, with None."""
-    found: list[tuple[str, dict[str, str] | None]] = []
-    # no tree of elements is made, which would be as large as the text
-    parser = ParserCreate()
-    parser.StartElementHandler = lambda tag, attributes: found.append((tag, attributes))
-    parser.EndElementHandler = lambda tag: found.append((tag, None))
-    for piece in chain(pieces, [None]):
-        try:
-            parser.Parse(piece or b"", piece is None)
-        except ExpatError as error:
-            raise ValueError(f"it is cut off or no XML: {error}") from error
-        yield from found
-        found.clear()
-
-
-def _whole(tag: str, attributes: dict[str, str], key: str) -> int:
-    number = attributes.get(key, "")
+def _whole(element: ET.Element, key: str) -> int:
+    number = element.get(key, "")
     if not (number.isascii() and number.isdecimal()):
-        raise ValueError(f"{tag} has no number {key}")
+        raise ValueError(f"{element.tag} has no number {key}")
     return int(number)
 
 
@@ -243,7 +234,8 @@ class ThinSnapshot(OpenFile):
         return joined(changes(self._stretches(self._told), self._earlier.lv_size))
 
     def _stretches(self, told: int) -> Iterator[Stretch]:
-        return stretches(parse_runs(_pieces(told)), self.size, holes=self._holes)
+        with _anew(told) as file:
+            yield from stretches(parse_runs(file), self.size, holes=self._holes)
 
 
 def read_metadata(what: str, pool: Volume, told: IO[bytes], *thin_ids: str) -> bool:
@@ -251,8 +243,8 @@ def read_metadata(what: str, pool: Volume, told: IO[bytes], *thin_ids: str) -> b
     try:
         compare(what, pool, told, *thin_ids)
         # what can not be understood shall be known before a backup has relied on half of it
-        for _ in parse_runs(_pieces(told.fileno())):
-            pass
+        with _anew(told.fileno()) as file:
+            deque(parse_runs(file), maxlen=0)
     except ReservedError as error:
         log.warning("%s; all of it is read", error)
     except (SourceError, OSError, ValueError) as error:
@@ -262,9 +254,6 @@ def read_metadata(what: str, pool: Volume, told: IO[bytes], *thin_ids: str) -> b
     return False
 
 
-def _pieces(file: int) -> Iterator[bytes]:
-    """Yield the content of a file. Each call has a position of its own."""
-    position = 0
-    while piece := os.pread(file, _PIECE, position):
-        position += len(piece)
-        yield piece
+def _anew(descriptor: int) -> IO[bytes]:
+    """Open a file that has no name once more, with a position of its own."""
+    return Path(f"/proc/self/fd/{descriptor}").open("rb")

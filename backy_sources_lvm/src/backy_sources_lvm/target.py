@@ -3,9 +3,9 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Final, TypeAlias
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
 
 import msgspec
 
@@ -19,9 +19,6 @@ from backy_sources_lvm.volumes import Volume, run, volume, volumes
 log = logging.getLogger(__name__)
 _LOOK: Final = 2**30
 """Bytes after which the pool of a thin volume is looked at again, or sooner if it is small or fuller."""
-
-Space: TypeAlias = Callable[[int], AbstractContextManager[object]]
-"""Is entered with the length of each write."""
 
 
 class TargetOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -78,8 +75,7 @@ def opened_target(target: TargetPlan, size: int, *, force: bool) -> Iterator[Res
         made, _ = volume(target.title, target.config.group, target.config.volume)
         descriptor = os.open(made.lv_dm_path, os.O_RDWR | os.O_CLOEXEC | os.O_EXCL)
     with closed_at_end(descriptor):
-        space: Space = PoolSpace(target, made.pool_lv, descriptor) if made.is_thin else nullcontext
-        opened = VolumeTarget(descriptor, space, is_empty=is_empty)
+        opened = VolumeTarget(target, made, descriptor, is_empty=is_empty)
         # what is behind the image may be another machine's
         opened.zero(size, os.lseek(descriptor, 0, os.SEEK_END) - size)
         yield opened
@@ -129,52 +125,20 @@ def _resize(target: TargetPlan, existing: Volume, size: int) -> None:
         run(target.title, "lvextend", "--yes", "--size", f"{size}b", path)
 
 
-class PoolSpace:
-    """The space of a thin pool while one of its volumes, open as `descriptor`, is written to.
+class VolumeTarget:
+    """An open volume. Several threads may write.
 
-    It is looked at again and again: other volumes fill the pool as well.
+    The pool of a thin one is looked at again and again: other volumes fill it as well.
     """
 
-    def __init__(self, target: TargetPlan, pool: str, descriptor: int) -> None:
+    def __init__(self, target: TargetPlan, made: Volume, descriptor: int, *, is_empty: bool) -> None:
         self._target = target
-        self._pool = pool
+        self._pool = made.pool_lv if made.is_thin else ""
         self._descriptor = descriptor
-        self._left = 0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def __call__(self, length: int) -> Iterator[None]:
-        """Let one thread write `length` bytes.
-
-        Raises:
-            TargetError: the pool would be nearly full then.
-        """
-        with self._lock:
-            if self._left < length:
-                self._left = self._look(length)
-            self._left -= length
-            yield
-
-    def _look(self, length: int) -> int:
-        """Return how much may be written before the next look."""
-        # what is only in memory has no space in the pool yet
-        os.fsync(self._descriptor)
-        title, config = self._target.title, self._target.config
-        try:
-            pool, _ = volume(title, config.group, self._pool)
-            pool.check_pool(title, config.pool_limit, length)
-        except SourceError as error:
-            raise TargetError(f"{error}; the volume is not complete") from error
-        return max(length, min(pool.bytes_left(config.pool_limit) // 2, _LOOK))
-
-
-class VolumeTarget:
-    """An open volume. Several threads may write."""
-
-    def __init__(self, descriptor: int, space: Space, *, is_empty: bool) -> None:
-        self._descriptor = descriptor
-        self._space = space
         self._is_empty = is_empty
+        self._left = 0
+        """Bytes that may be written to the pool before it is looked at again."""
+        self._lock = threading.Lock()
 
     def pwrite(self, data: bytes, offset: int) -> None:
         """Write all of `data`."""
@@ -194,3 +158,27 @@ class VolumeTarget:
     def finish(self) -> None:
         """Make everything durable."""
         os.fsync(self._descriptor)
+
+    @contextmanager
+    def _space(self, length: int) -> Iterator[None]:
+        """Let a thread write `length` bytes, one after the other in a pool; raise TargetError if that fills it."""
+        if not self._pool:
+            yield
+            return
+        with self._lock:
+            if self._left < length:
+                self._left = self._look(length)
+            self._left -= length
+            yield
+
+    def _look(self, length: int) -> int:
+        """Return how much may be written before the next look."""
+        # what is only in memory has no space in the pool yet
+        os.fsync(self._descriptor)
+        title, config = self._target.title, self._target.config
+        try:
+            pool, _ = volume(title, config.group, self._pool)
+            pool.check_pool(title, config.pool_limit, length)
+        except SourceError as error:
+            raise TargetError(f"{error}; the volume is not complete") from error
+        return max(length, min(pool.bytes_left(config.pool_limit) // 2, _LOOK))
