@@ -191,7 +191,10 @@ def test_a_job_of_this_type_says_where_its_cluster_is(
         (["ceph-rbd:"], "'' names no RBD image"),
         (["ceph-rbd:nonesuch/disk"], "target nonesuch/disk: there is no pool 'nonesuch'"),
         (["-o", "size=1", "ceph-rbd:a/b"], "option.size: unknown key"),
-        (["-o", "features=fast", "ceph-rbd:a/b"], "option.features: not all of 'fast' are features; there are layering, "),
+        (
+            ["-o", "features=fast", "ceph-rbd:a/b"],
+            "option.features: not all of 'fast' are features; there are layering, ",
+        ),
         (
             ["-o", "conf=/nonexistent", "ceph-rbd:a/b"],
             "target a/b: the configuration of the Ceph cluster, /nonexistent",
