@@ -70,10 +70,17 @@ def digest(path: Path) -> str | None:
         return "is no regular file, or too long" if wrong else UNREAD + str(problem.strerror)
 
 
-def facts() -> dict[str, Fact]:
-    """Return what is there of each revision."""
-    paths = [path for path in REPOSITORY.glob("*.rev") if re.fullmatch("[0-9A-Za-z-]{8,64}", path.stem)]
-    return {one.stem: (digest(one), digest(one.with_suffix(".state"))) for one in paths if not one.is_symlink()}
+def fact(directory: Path, name: str) -> Fact:
+    """Return what a revision is, by the files that are there."""
+    record = digest(directory / f"{name}.rev")
+    # Without a record there is no revision, whatever an interrupted backup or a removal left.
+    return (record, digest(directory / f"{name}.state")) if record else GONE
+
+
+def facts(directory: Path) -> dict[str, Fact]:
+    """Return what all revisions are that have a record."""
+    paths = [path for path in directory.glob("*.rev") if re.fullmatch("[0-9A-Za-z][0-9A-Za-z-]{7,63}", path.stem)]
+    return {one.stem: fact(directory, one.stem) for one in paths if not one.is_symlink()}
 
 
 def chained(line: Line, number: int, before: str) -> list[str]:
@@ -161,7 +168,7 @@ def audit() -> list[str]:
             # A writer holds it as long as records and journal may differ.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             raws = read_file(path, 2**30).split(b"\n")[:-1]
-            return findings(raws, facts()) if raws else ["there is no journal"]
+            return findings(raws, facts(REPOSITORY)) if raws else ["there is no journal"]
     except FileNotFoundError:
         return ["there is no journal"]
     except OSError as problem:

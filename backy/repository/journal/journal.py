@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backy.contract.images import ID_PATTERN
-from backy.durable import WrongFileError, allocate_ahead, closed_at_end, open_regular, read_file, sync_folder, write_all
+from backy.durable import allocate_ahead, closed_at_end, open_regular, read_file, sync_folder, write_all
 from backy.errors import UnreadError
-from backy.repository.journal.lines import BEGIN, NO_LINE, UNREAD, Fact, Line, Read, Step, decode, digest, encode
+from backy.repository.journal.lines import BEGIN, NO_LINE, Fact, Line, Read, Step, decode, digest, encode
+from backy.standalone import audit
 from backy.system.clocks import present
 
 log = logging.getLogger(__name__)
@@ -20,8 +20,6 @@ JOURNAL = "journal"
 _MODE = 0o640
 _AHEAD = 64 * 1024
 """Bytes that are allocated behind the end, so that a full disk keeps nobody from forgetting something."""
-_LARGEST = 64 * 2**20
-"""Bytes that no record and no state exceeds."""
 _LONGEST = 2**32
 """Bytes that no journal exceeds: some millions of acts."""
 _TAIL = 4096
@@ -177,24 +175,9 @@ class _End:
 
 def fact_of(directory: Path, revision_id: str) -> Fact:
     """Return what a revision is, by the files that are there. Reads them without understanding them."""
-    record = _digest_of(directory / f"{revision_id}.rev")
-    # without a record there is no revision, whatever an interrupted backup or a removal left
-    return Fact(record, _digest_of(directory / f"{revision_id}.state")) if record else Fact()
-
-
-def _digest_of(path: Path) -> str | None:
-    try:
-        return digest(read_file(path, _LARGEST))
-    except FileNotFoundError:
-        return None
-    except WrongFileError:
-        return "is no regular file, or too long"
-    except OSError as error:
-        # no digest is like this, so it is what the journal does not tell, and the finding says why
-        return f"{UNREAD}{error.strerror}"
+    return Fact(*audit.fact(directory, revision_id))
 
 
 def facts_of(directory: Path) -> dict[str, Fact]:
     """Return what all revisions are that have a record."""
-    paths = (path for path in directory.glob("*.rev") if ID_PATTERN.fullmatch(path.stem) and not path.is_symlink())
-    return {path.stem: fact_of(directory, path.stem) for path in paths}
+    return {revision_id: Fact(*fact) for revision_id, fact in audit.facts(directory).items()}

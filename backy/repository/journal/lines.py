@@ -10,9 +10,12 @@ from enum import StrEnum
 from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec.structs import astuple
+
+from backy.standalone import audit
 
 _Hash = Annotated[str, msgspec.Meta(max_length=64)]
-UNREAD = "can not be read: "
+UNREAD = audit.UNREAD
 NO_LINE = ""
 """What the first line has instead of the hash of a line before it."""
 BEGIN = "begin"
@@ -51,8 +54,7 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
 
     def may_be(self, other: "Fact") -> bool:
         """Tell whether this is `other`, as far as the files could be read."""
-        pairs = ((self.record, other.record), (self.state, other.state))
-        return all(there == told or (told and (there or "").startswith(UNREAD)) for there, told in pairs)
+        return audit.may_be(astuple(self), astuple(other))
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
