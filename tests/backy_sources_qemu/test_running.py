@@ -16,7 +16,7 @@ from backy.api import Extent, Job, Snapshot, Source, SourceBusyError, SourceErro
 from backy.config import typed
 from backy_sources_qemu.config import QemuConfig
 from backy_sources_qemu.disks import QemuSource
-from backy_sources_qemu.machine import Machine, Names
+from backy_sources_qemu.machine import Disk, Names
 from backy_sources_qemu.scratch import Scratch, scratch
 from tests.backups import Backups
 from tests.virtual import NODES, Virtual, content_of
@@ -225,7 +225,7 @@ def test_an_old_qemu_is_refused() -> None:
         return {"qemu": {"major": 6, "minor": 2}}
 
     with pytest.raises(SourceError, match=r"QEMU 6.2 can not freeze it; 7.1 can"):
-        Machine("web1", old, Names.of("job"), Path("/nowhere"))
+        Disk("web1", old, Names("job"), Path("/nowhere"), "disk", None)
 
 
 def test_the_space_for_what_is_overwritten_has_a_limit(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from backy.hookspecs import hookimpl
 from backy_sources_qemu import export, image
 from backy_sources_qemu.bitmaps import MARK, base_of, bitmap_name, other_than
 from backy_sources_qemu.config import QemuConfig, check_options, parse_disk
-from backy_sources_qemu.machine import Disk, Machine, Names
-from backy_sources_qemu.monitor import Command, by_libvirt, by_socket, locked, place, short
+from backy_sources_qemu.machine import Disk, Names
+from backy_sources_qemu.monitor import by_libvirt, by_socket, locked, place, short
 from backy_sources_qemu.scratch import Scratch, scratch
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class QemuSource:
         self._config = config
         self._job = job
         self._what = f"source {config.title}"
-        self._names = Names.of(short(job.id))
+        self._names = Names(short(job.id))
         self._files: dict[str, bytes] = {}
 
     @contextmanager
@@ -128,17 +128,12 @@ class QemuSource:
         with self._alone(str(path)) as begin, by_socket(self._what, path) as command:
             if command is None:
                 raise SourceError(f"{self._what}: the machine was shut down")
-            yield self._reached(command, begin, None)
+            yield Disk(self._what, command, self._names, begin.with_suffix(".socket"), self._config.node, None)
 
     @contextmanager
     def _by_libvirt(self) -> Iterator[Disk]:
         with by_libvirt(self._what, self._config) as (domain, command), self._alone(domain.uuid) as begin:
-            yield self._reached(command, begin, domain.alias)
-
-    def _reached(self, command: Command, begin: Path, alias: str | None) -> Disk:
-        machine = Machine(self._what, command, self._names, begin.with_suffix(".socket"))
-        machine.clean_up()
-        return machine.disk(self._config.node, alias)
+            yield Disk(self._what, command, self._names, begin.with_suffix(".socket"), None, domain.alias)
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[Path]:
