@@ -184,8 +184,11 @@ def _run(arguments: list[str] | None) -> int:
     """Run a command and return its exit code; an error is one line on standard error."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if completion := os.environ.get(COMPLETION):
-            return _complete(completion)
+        if instruction := os.environ.get(COMPLETION):
+            # Here: nearly all commands need no completion.
+            from click.shell_completion import shell_complete
+
+            return shell_complete(backy, {}, "backy", COMPLETION, instruction)
         with backy.make_context("backy", list(words)) as context:
             backy.invoke(context)
         # Here an error can be told still; the interpreter would end with an exit code of its own.
@@ -201,22 +204,6 @@ def _run(arguments: list[str] | None) -> int:
     except BaseException as error:  # noqa: BLE001  # this is where every error ends, as one line
         return _failed(error)
     log.info("done")
-    return ExitCode.DONE
-
-
-def _complete(instruction: str) -> int:
-    """Print what completes a command line, or the shell's script for that, and return the exit code."""
-    from click.shell_completion import get_completion_class
-
-    shell, _, what = instruction.partition("_")
-    found = get_completion_class(shell)
-    if found is None or what not in {"source", "complete"}:
-        return ExitCode.FAILED
-    completion = found(backy, {}, "backy", COMPLETION)
-    # Commands of plugins are imported for that, and may complete their own arguments.
-    with redirect_stdout(sys.stderr):
-        text = completion.source() if what == "source" else completion.complete()
-    click.echo(text)
     return ExitCode.DONE
 
 
