@@ -32,7 +32,7 @@ from backy.plugins.events import Events
 from backy.repository.attachments import write as write_attachments
 from backy.repository.live import Base, LiveChunks, base_of, clean_up
 from backy.repository.repository import Repository
-from backy.repository.revision import Birth, Group, Revision, State, trusted_now, utc_now
+from backy.repository.revision import Birth, Disks, Revision, State, trusted_now, utc_now
 from backy.repository.running import begin, begun, end, take_number
 from backy.repository.storages import threads_for
 from backy.retention.purge import leftovers, sweep
@@ -67,7 +67,7 @@ class Backup:
     """When the image was taken, if that was not now."""
     state: Callable[[], dict[str, Any]] = dict
     """Returns further members of the new revision's state, when all of the image was read."""
-    group: Group | None = None
+    group: Disks | None = None
     """The group of disks that the new revision belongs to."""
     rest: Rest = field(default_factory=Rest)
     """Whether the writers rest while the snapshot is taken."""
@@ -337,9 +337,8 @@ class _Making:
         storage = self._repository.storage()
         with storage.create(self._birth.id, self._birth.parent, size, live) as writer:
             progress = self._backup.steps("backup", size)
-            done = Transfer(
-                self._snapshot, writer, base.chunks, progress, threads_for(storage, self._snapshot), wrong
-            ).run()
+            threads = threads_for(storage, self._snapshot)
+            done = Transfer(self._snapshot, writer, base.chunks, progress, threads, wrong).run()
             stored = writer.commit()
         # chunks that this revision may share with earlier ones that were not synced
         if stored.durable and any(earlier.state.unsynced_boot for earlier in base.candidates):
@@ -384,10 +383,7 @@ class _Making:
         log.info("%s: %s; %s", self._birth.id, what, read)
 
     def _statistics(self, done: Transferred, stored: Stored) -> Statistics:
-        return Statistics(
-            # not below 0: somebody may have set the clock back
-            duration=max((self._backup.clock() - self._started).total_seconds(), 0.0),
-            bytes_read=done.bytes_read,
-            bytes_written=done.bytes_written,
-            bytes_stored=stored.bytes,
-        )
+        # not below 0: somebody may have set the clock back
+        duration = max((self._backup.clock() - self._started).total_seconds(), 0.0)
+        sizes = {"bytes_read": done.bytes_read, "bytes_written": done.bytes_written, "bytes_stored": stored.bytes}
+        return Statistics(duration=duration, **sizes)

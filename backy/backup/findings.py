@@ -86,10 +86,8 @@ class Assessment:
         said = self.consistency()
         if said == "none" and not self._accept_torn:
             advice = getattr(self._snapshot, "advice", "stop what writes to it during the backup")
-            raise SourceError(
-                f"the source was written to while it was read, so its image is of no one instant: {advice}; "
-                "'torn: accept' in the section 'source' keeps such images"
-            )
+            text = f"the source was written to while it was read, so its image is of no one instant: {advice}"
+            raise SourceError(f"{text}; 'torn: accept' in the section 'source' keeps such images")
         return said
 
 
@@ -183,7 +181,6 @@ class Findings:
         """Raise VerificationError if the stored image differs from the source."""
         if self.failures:
             end = "; did the source change during the backup?" if self.differing else "."
-            raise VerificationError(
-                f"verification found {counted(self.failures, 'chunk that is', 'chunks that are')} not what the source "
-                f"has, {self._first}{end} The new revision is removed, 'backy reports list' has evidence"
-            )
+            what = counted(self.failures, "chunk that is", "chunks that are")
+            text = f"verification found {what} not what the source has, {self._first}{end}"
+            raise VerificationError(f"{text} The new revision is removed, 'backy reports list' has evidence")

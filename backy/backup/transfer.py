@@ -117,9 +117,8 @@ class Transfer:
             data = self.snapshot.pread(offset, length)
         # a plugin may break its contract, and a short chunk would be stored as if it were the whole one
         if len(data) != length:
-            raise SourceError(
-                f"the source gave {len(data)} instead of {length} bytes at {offset}: did it shrink meanwhile?"
-            )
+            gave = f"{len(data)} instead of {length} bytes at {offset}"
+            raise SourceError(f"the source gave {gave}: did it shrink meanwhile?")
         self._replace(index, entry(data), data)
         with self._lock:
             self._done.bytes_read += length

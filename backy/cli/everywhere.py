@@ -45,10 +45,8 @@ def replaced(command: click.Command, wrap: Wrap, *, json: bool = False) -> click
         offered.append(click.Option(["--json"], is_flag=True, expose_value=False, callback=_keep, help=text))
     # One that takes unknown options takes any word.
     taken = {name for parameter in copied.params for name in parameter.opts}
-    copied.params = [
-        *copied.params,
-        *(one for one in offered if not (taken & {*one.opts} or (one.hidden and copied.ignore_unknown_options))),
-    ]
+    free = [one for one in offered if not (taken & {*one.opts} or (one.hidden and copied.ignore_unknown_options))]
+    copied.params = [*copied.params, *free]
     copied.epilog = copied.epilog or "-b, -j, -c and -v may also stand here; 'backy --help' explains them."
     if isinstance(copied, click.Group):
         copied.commands = {name: replaced(nested, wrap, json=json) for name, nested in copied.commands.items()}

@@ -18,10 +18,12 @@ import click
 from backy.cli import output
 from backy.cli.everywhere import options, replaced
 from backy.cli.logs import logs_to_file, set_up_logging
+from backy.cli.options import FILE, FOLDER
 from backy.cli.usage import Group, told
 from backy.errors import BackyError, ExitCode, PluginError, is_full
+from backy.plugins import discovery
 from backy.plugins.broken import BrokenPluginError, described, error_line
-from backy.plugins.discovery import CORE_DISTRIBUTION, FOLDER, VARIABLE, Kind, Plugin, advertised, conflict, contenders
+from backy.plugins.discovery import CORE_DISTRIBUTION, VARIABLE, Kind, Plugin, advertised, conflict, contenders
 from backy.terminal.plain import painted, printable
 from backy.text.phrases import did_you_mean
 
@@ -41,6 +43,8 @@ GROUPS = {
 """The commands of `backy --help` by what they are for."""
 SILENT = {"completion", "lock", "mount", "nbd-server", "restore", "scheduler", "selftest", "serve", "unmount"}
 """The commands that do not answer in JSON: they tell nothing, or while they run, or in a format of its own."""
+VERSION = f"%(prog)s %(version)s, Python {sys.version.split()[0]}"
+"""What `--version` prints, in the words of click."""
 COMPLETION = "_BACKY_COMPLETE"
 """Environment variable by which a shell asks for completions of a command line."""
 
@@ -73,9 +77,7 @@ class Commands(Group):
 
     def hint(self, name: str, known: Iterable[str]) -> str:
         """Return the package that has the command, or the most similar one."""
-        from backy.plugins.discovery import ELSEWHERE
-
-        package = ELSEWHERE.get((Kind.COMMAND, name))
+        package = discovery.ELSEWHERE.get((Kind.COMMAND, name))
         return f"install {package}, which has it; " if package else did_you_mean(name, known)
 
 
@@ -130,18 +132,9 @@ def _broken_command(name: str, cause: PluginError) -> click.Command:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "-l", "--logfile", type=click.Path(dir_okay=False, path_type=Path), help="Log to this file, not to standard error."
-)
-@click.option(
-    "--plugins-dir", type=click.Path(file_okay=False, path_type=Path), help=f"Folder of event plugins; else {FOLDER}."
-)
-@click.version_option(
-    package_name=CORE_DISTRIBUTION,
-    prog_name="backy",
-    message=f"%(prog)s %(version)s, Python {sys.version.split()[0]}",
-    help="Show the version.",
-)
+@click.option("-l", "--logfile", type=FILE, help="Log to this file, not to standard error.")
+@click.option("--plugins-dir", type=FOLDER, help=f"Folder of event plugins; else {discovery.FOLDER}.")
+@click.version_option(package_name=CORE_DISTRIBUTION, prog_name="backy", message=VERSION, help="Show the version.")
 @click.pass_context
 def backy(context: click.Context, logfile: Path | None, plugins_dir: Path | None) -> None:
     """Back up images of virtual machines, block by block, and get them back.

@@ -15,6 +15,11 @@ from backy.repository.revision import parse_tags
 from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+Settings = dict[str, dict[str, Any]]
+"""Values of the keys of sections of a configuration."""
+
+FILE, FOLDER = click.Path(dir_okay=False, path_type=Path), click.Path(file_okay=False, path_type=Path)
+"""Types of options with a path."""
 
 
 def tags_of(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -39,9 +44,7 @@ def read_by(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parame
     return parse
 
 
-def settings_of(
-    _context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]
-) -> dict[str, dict[str, Any]]:
+def settings_of(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> Settings:
     """Split each SECTION.KEY=VALUE; VALUE is YAML. Callback of an option.
 
     Raises:
@@ -50,7 +53,7 @@ def settings_of(
     # not above: nearly all commands have no such option
     from backy.system.safeyaml import parse_yaml
 
-    settings: dict[str, dict[str, Any]] = {}
+    settings: Settings = {}
     for name, text in _pairs(value, "SECTION.KEY=VALUE"):
         section, _, key = name.partition(".")
         if not section or not key:
@@ -90,15 +93,10 @@ def revision_of(text: str, *names: str, **settings: Any) -> Decorator:  # noqa: 
     return click.option(*names, metavar="SPEC", shell_complete=revisions, help=text, **settings)
 
 
-revision_option = revision_of(
-    "Which one: a number (0 is the newest), an id or its beginning, a tag, or 'last'.",
-    default="latest",
-    show_default=True,
-)
+_spec = "Which one: a number (0 is the newest), an id or its beginning, a tag, or 'last'."
+revision_option = revision_of(_spec, default="latest", show_default=True)
 
-wide_option = click.option(
-    "--wide", is_flag=True, help="Show all columns and whole ids, whatever the terminal's width."
-)
+wide_option = click.option("--wide", is_flag=True, help="Show all columns and whole ids, however wide that is.")
 
 tags_argument = click.argument("tags", metavar="TAGS", callback=tags_of, shell_complete=tags)
 
@@ -114,25 +112,20 @@ force_option = click.option("-f", "--force", is_flag=True, help="Take tags that 
 
 def configuration_of(text: str, default: Callable[[], Path] | None = None) -> Decorator:
     """Return the option that names the scheduler's configuration."""
-    names, kind = ("-c", "--config", "configuration"), click.Path(dir_okay=False, path_type=Path)
-    shown = str(DEFAULT_CONFIGURATION) if default else None
-    return click.option(*names, metavar="FILE", type=kind, default=default, show_default=shown, help=text)
+    names, shown = ("-c", "--config", "configuration"), str(DEFAULT_CONFIGURATION) if default else None
+    return click.option(*names, metavar="FILE", type=FILE, default=default, show_default=shown, help=text)
 
 
 configuration_option = configuration_of("The scheduler's configuration.", lambda: kept("config", DEFAULT_CONFIGURATION))
 
 
-rate_option = click.option(
-    "--rate", metavar="RATE", callback=read_by(Size.from_plain), help="At most so many bytes a second, such as 20M."
-)
+_rate = read_by(Size.from_plain)
+rate_option = click.option("--rate", metavar="RATE", callback=_rate, help="Bytes a second at most, such as 20M.")
+
+DATE = click.DateTime(["%Y-%m-%d"])
+"""The type of an option that is a day."""
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 
-cache_option = click.option(
-    "--cache",
-    type=click.IntRange(min=0),
-    metavar="MIB",
-    default=256,
-    show_default=True,
-    help="MiB of data to keep in memory.",
-)
+_cache = "MiB of data to keep in memory; 256 by default."
+cache_option = click.option("--cache", type=click.IntRange(min=0), metavar="MIB", default=256, help=_cache)

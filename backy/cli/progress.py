@@ -45,14 +45,9 @@ def _shown() -> Iterator[Steps]:
             texts = [f"{size(int(speed))}/s" if speed else "", f"{size(skipped)} skipped" if skipped else ""]
             return Text(", ".join(filter(None, texts)))
 
-    columns = (
-        progress.TextColumn("{task.description:>8}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(binary_units=True),
-        Rate(),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*columns, console=Console(stderr=True)) as bars:
+    name, bar = progress.TextColumn("{task.description:>8}"), progress.BarColumn()
+    done, left = progress.DownloadColumn(binary_units=True), progress.TimeRemainingColumn()
+    with progress.Progress(name, bar, done, Rate(), left, console=Console(stderr=True)) as bars:
 
         def settle() -> None:
             """Let the bars of steps that have ended tell what they skipped: a source may tell what is as it was."""

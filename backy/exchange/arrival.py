@@ -207,13 +207,9 @@ def checked_files(one: Listed, files: Files, base: ChunkMap | None) -> tuple[Rec
     attached = digest(files.attachments) if files.attachments else None
     if (chunks.digest, chunks.size, attached) != (record.map_digest, record.size, record.attachments):
         raise DamageError(f"its map or its attachments are not those that {one.id}{RECORD} names")
-    group = record.group
-    if (
-        (record.seq, record.timestamp) != (one.seq, one.timestamp)
-        or len(files.attachments) > LARGEST_FILE
-        or (group and (group.id != one.id or any(map(name_problem, group.disks))))
-        or max(record.timestamp, record.trusted_time).year > LATEST
-    ):
+    group, late = record.group, max(record.timestamp, record.trusted_time).year > LATEST
+    other = (record.seq, record.timestamp) != (one.seq, one.timestamp) or len(files.attachments) > LARGEST_FILE
+    if other or late or (group and (group.id != one.id or any(map(name_problem, group.disks)))):
         raise DamageError("it is another one than it was said to be, or none that there can be")
     return record, state, chunks
 

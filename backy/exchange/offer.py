@@ -151,10 +151,8 @@ class Offer:
                 raise PeerError(f"these are no chunks of revision {revision.id}")
             with self._lock:
                 if self._shown[0] != revision.id:
-                    total = sum(
-                        image.chunks.length(index) for index in new(image.chunks, other.chunks if other else None)
-                    )
-                    self._shown = revision.id, self.steps("copy", total)
+                    sent = new(image.chunks, other.chunks if other else None)
+                    self._shown = revision.id, self.steps("copy", sum(map(image.chunks.length, sent)))
                 progress = self._shown[1]
             for chunk in in_parallel(self._encoder(image, other, unread=question.unread), indexes, self._threads):
                 wire.send(chunk)

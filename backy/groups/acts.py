@@ -21,8 +21,7 @@ from backy.groups.group import Group, Together, of_disks, opened, save
 from backy.repository.config import CONFIG
 from backy.repository.records import Records
 from backy.repository.repository import Repository
-from backy.repository.revision import Clock, utc_now
-from backy.repository.revision import Group as Disks
+from backy.repository.revision import Clock, Disks, utc_now
 from backy.repository.running import begin, end, last_number, use_number
 from backy.restore.restore import Restore
 from backy.retention.purge import purge

@@ -68,10 +68,8 @@ def with_disks(config: JobConfig, disks: Mapping[str, Disk]) -> GroupConfig:
 def name_problem(name: str) -> str | None:
     """Return why no disk can have a name; None if one can."""
     if not _NAME.fullmatch(name) or name.endswith(".rev"):
-        return (
-            f"{name!r} can be no disk: its name is that of its folder, with letters, digits and _ . @ + : -, the first "
-            "a letter, a digit or _"
-        )
+        rule = "letters, digits and _ . @ + : -, the first a letter, a digit or _"
+        return f"{name!r} can be no disk: its name is that of its folder, with {rule}"
     return f"backy itself uses the name '{name}'; call the disk otherwise" if name in RESERVED else None
 
 

@@ -25,8 +25,7 @@ from backy.groups.group import Group, Together
 from backy.plugins.events import Events
 from backy.repository.journal.lines import Read, Step
 from backy.repository.repository import Repository
-from backy.repository.revision import MANUAL, Clock, Revision, utc_now
-from backy.repository.revision import Group as Disks
+from backy.repository.revision import MANUAL, Clock, Disks, Revision, utc_now
 from backy.repository.running import begin, births, end
 from backy.retention.purge import discard, may_go
 from backy.retention.rules import Expiry, Mark, Plan, plan, read_mark, write_mark
@@ -82,9 +81,8 @@ def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
         # of a machine with several disks all locks are held, so that no backup runs
         for birth in births(found.directory) if held.running else ():
             for needed in chosen.keys() & {birth.id, birth.parent}:
-                raise RepositoryBusyError(
-                    f"the backup that runs needs revision {needed}; forget it when that has ended"
-                )
+                text = f"the backup that runs needs revision {needed}; forget it when that has ended"
+                raise RepositoryBusyError(text)
         each = [(held.disks[name], one) for members in chosen.values() for name, one in members.items()]
         held.require_alone((one for _, one in each), "forget -r")
         _require_read((one for _, one in each), specifications, force=force)
@@ -108,10 +106,8 @@ def _require_read(revisions: Iterable[Revision], specifications: Collection[str]
     for revision in revisions:
         # it may be sound on another day, but a disk that is broken for good must not bind anybody for ever
         if revision.unread and not (force and revision.id in specifications):
-            raise UnreadError(
-                f"{revision.state_problem}; it may be sound on another day; "
-                f"'-r {revision.id} --force --reason TEXT' removes it for good"
-            )
+            way = f"'-r {revision.id} --force --reason TEXT' removes it for good"
+            raise UnreadError(f"{revision.state_problem}; it may be sound on another day; {way}")
 
 
 def too_much(history: Sequence[Revision], chosen: Collection[str], before: int) -> str | None:
@@ -134,12 +130,8 @@ def too_much(history: Sequence[Revision], chosen: Collection[str], before: int) 
 def forgotten(lines: Iterable[Read], since: datetime) -> int:
     """Return how many revisions were forgotten since then, as the journal tells, and did not come back."""
     acts = {"forget": True, "undelete": False}
-    known = {
-        line.revision: acts[line.act]
-        for line, _ in lines
-        if line and line.act in acts and line.step is Step.DONE and line.time >= since
-    }
-    return sum(known.values())
+    done = (line for line, _ in lines if line and line.act in acts and line.step is Step.DONE and line.time >= since)
+    return sum({line.revision: acts[line.act] for line in done}.values())
 
 
 def due(found: Repository | Group, now: datetime) -> Plan:

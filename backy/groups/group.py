@@ -17,8 +17,7 @@ from backy.repository.config import CONFIG
 from backy.repository.journal.journal import JOURNAL
 from backy.repository.records import Records
 from backy.repository.repository import Repository
-from backy.repository.revision import Group as Disks
-from backy.repository.revision import Revision, select, utc_now
+from backy.repository.revision import Disks, Revision, select, utc_now
 from backy.repository.running import begun, end, running_path
 from backy.retention.purge import discard
 from backy.system.locking import BACKUP_LOCK, exclusive
@@ -157,9 +156,8 @@ class Group:
         problem = next((one.lacking for one in partial if newest is None or one.revision.order > newest.order), None)
         # the order of a damaged record is not known, if no other disk tells it: only a link tells which is the newest
         lost = [error for error in damaged if error.revision_id not in {one.id for one in partial}]
-        if lost and (
-            newest is None or all(Records(self.directory / name).linked() != newest.id for name in self.names())
-        ):
+        links = {Records(self.directory / name).linked() for name in self.names()} if lost else set()
+        if lost and (newest is None or newest.id not in links):
             problem = problem or str(lost[0])
         older = f"-r {newest.id} restores the state of {local_time(newest.timestamp, zone=True)}" if newest else ""
         return problem and f"{problem}; {older or 'there is no other'}"

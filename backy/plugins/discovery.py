@@ -215,9 +215,8 @@ def _readable(failures: list[str]) -> Iterator[_Found]:
             folder = getattr(distribution, "_path", None)
             found = _read(folder, _changed(folder)) if isinstance(folder, Path) else _parsed(distribution)
         except Exception as error:  # noqa: BLE001  # parsers of foreign files; the cause is shown
-            failures.append(
-                f"the distribution {_folder(distribution)} can not be read: {error or type(error).__name__}"
-            )
+            cause = error or type(error).__name__
+            failures.append(f"the distribution {_folder(distribution)} can not be read: {cause}")
             continue
         # Of one distribution that is on the path twice, Python imports the first.
         if found and (normalized := _normalized(found[0])) not in seen:

@@ -19,11 +19,8 @@ from backy.plugins.discovery import ELSEWHERE, Kind, Plugin, advertised, conflic
 from backy.plugins.guard import Call, made
 from backy.text.phrases import alternatives, did_you_mean
 
-ARGUMENTS = {
-    name: tuple(inspect.signature(function).parameters)
-    for name, function in vars(hookspecs).items()
-    if name.startswith("backy_")
-}
+_HOOKS = {name: function for name, function in vars(hookspecs).items() if name.startswith("backy_")}
+ARGUMENTS = {name: tuple(inspect.signature(function).parameters) for name, function in _HOOKS.items()}
 """The arguments of each hook, by its name."""
 EVENTS = ARGUMENTS.keys() - {name for kind in Kind for name in kind.factories}
 """The names of the hooks that are no factories."""

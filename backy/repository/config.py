@@ -128,9 +128,8 @@ class StorageSection(ShortSection):
         """
         super().__init__(written)
         if not isinstance(self.folder, str) or not _FOLDER.fullmatch(self.folder):
-            raise ValueError(
-                f"the storage can not have the folder {self.folder!r}; give it a 'name' of letters, digits, '-' and '_'"
-            )
+            advice = "give it a 'name' of letters, digits, '-' and '_'"
+            raise ValueError(f"the storage can not have the folder {self.folder!r}; {advice}")
         if self.folder in RESERVED:
             raise ValueError(f"backy itself uses the name '{self.folder}'; give the storage another 'name'")
 
@@ -217,9 +216,7 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
         folders = [section.folder for section in self.storages]
         for folder in folders:
             if folders.count(folder) > 1:
-                raise ValueError(
-                    f"two storages would share the folder '{folder}'; give the new one a 'name' of its own"
-                )
+                raise ValueError(f"two storages would share the folder '{folder}'; give the new one another 'name'")
 
     @property
     def storages(self) -> tuple[StorageSection, ...]:
@@ -234,10 +231,8 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
         """
         for section in self.storages:
             if section.folder == storage.folder and section.type != storage.type:
-                raise ConfigError(
-                    f"the folder '{section.folder}' is that of the storage '{section.type}'; give '{storage.type}' a "
-                    "'name' of its own"
-                )
+                taken = f"the folder '{section.folder}' is that of the storage '{section.type}'"
+                raise ConfigError(f"{taken}; give '{storage.type}' a 'name' of its own")
         # by folder, because that is where the data is: the options may have changed
         earlier = tuple(section for section in self.storages if section.folder != storage.folder)
         # at once, because two sections must not have one folder at any time

@@ -64,10 +64,8 @@ class Published:
         found = parse_yaml(fetched(self._storage, CONFIG, self._there[CONFIG]), "the published config")
         other = found.get("id") if isinstance(found, dict) else None
         if other != job_id:
-            raise StorageError(
-                f"the store {self.identity} has the records of another repository, {other}: 'backy init --from' makes "
-                "its directory anew"
-            )
+            text = f"the store {self.identity} has the records of another repository, {other}"
+            raise StorageError(f"{text}: 'backy init --from' makes its directory anew")
 
     # from there -------------------------------------------------------------------------------------------------------
 

@@ -263,9 +263,8 @@ class Records:
             if error.revision_id == specification:
                 raise error
         if any(revision.id == specification for revision in everything if revision.state.forgotten):
-            raise RevisionNotFoundError(
-                f"{specification} is in the trash; 'backy undelete {specification}' brings it back"
-            )
+            way = f"'backy undelete {specification}' brings it back"
+            raise RevisionNotFoundError(f"{specification} is in the trash; {way}")
         # 'last', a number or a tag may mean the damaged one
         doubt = self.doubt(sound, damaged)
         if doubt is not None and all(revision.id != specification for revision in sound):

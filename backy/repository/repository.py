@@ -55,9 +55,8 @@ class Repository:
         try:
             return cls(directory, load_job(directory / CONFIG))
         except (FileNotFoundError, NotADirectoryError):
-            raise RepositoryError(
-                f"{directory} is no repository: it has no file 'config'; 'backy init' makes one"
-            ) from None
+            text = f"{directory} is no repository: it has no file 'config'; 'backy init' makes one"
+            raise RepositoryError(text) from None
 
     @classmethod
     def initialize(cls, directory: Path, config: JobConfig) -> Self:
@@ -227,10 +226,8 @@ class Repository:
     def source(self) -> Source:
         """Make the job's source; raises ConfigError, also if there is none, or PluginError."""
         if self.config.source is None:
-            raise ConfigError(
-                f"{self.directory} has no source, so there is nothing to back up; add a section to its 'config', "
-                "such as 'source: {type: file, filename: /PATH}'"
-            )
+            advice = "add a section to its 'config', such as 'source: {type: file, filename: /PATH}'"
+            raise ConfigError(f"{self.directory} has no source, so there is nothing to back up; {advice}")
         source: Source = self.plugin(Kind.SOURCE, self.config.source)
         return source
 

@@ -39,7 +39,7 @@ class Trust(StrEnum):
     """It was distrusted; then all of it was read and is sound."""
 
 
-class Group(msgspec.Struct, frozen=True):
+class Disks(msgspec.Struct, frozen=True):
     """The disks of one machine that were backed up at one instant."""
 
     id: str
@@ -101,7 +101,7 @@ class Record(Birth, frozen=True, kw_only=True, gc=False):
     """Whether the source tried to bring the writers to rest, and could not."""
     shrunk: Shrunk | None = None
     """What the image had before, if it is smaller now, or has only zeroes where it had data; else None."""
-    group: Group | None = None
+    group: Disks | None = None
     """The group of disks that it belongs to."""
     stall: float | None = None
     """Seconds that the writers rested while snapshots were taken; None if nothing brought them to rest."""
@@ -355,9 +355,8 @@ def select(history: Sequence[_Named], specification: str) -> _Named:
         if int(specification) < len(newest_first):
             return newest_first[int(specification)]
         last = len(newest_first) - 1
-        raise RevisionNotFoundError(
-            f"no revision {int(specification)}: they are numbered from 0, the newest, to {last}"
-        )
+        numbers = f"they are numbered from 0, the newest, to {last}"
+        raise RevisionNotFoundError(f"no revision {int(specification)}: {numbers}")
     named = [revision for revision in newest_first if specification in {revision.id, "last", "latest"}]
     tagged = [revision for revision in newest_first if specification in revision.tags]
     if found := named or tagged:
@@ -370,7 +369,6 @@ def select(history: Sequence[_Named], specification: str) -> _Named:
         ids = ", ".join(revision.id for revision in matching)
         raise RevisionNotFoundError(f"'{specification}' is ambiguous: it begins the ids {ids}")
     known = sorted({tag for revision in newest_first for tag in revision.tags})
-    there = (
-        f"there are: {', '.join(['last', *known])}, 0 to {len(newest_first) - 1}; 'backy status' lists their ids, too"
-    )
-    raise RevisionNotFoundError(f"no revision '{specification}'; {did_you_mean(specification, known)}{there}")
+    there = f"there are: {', '.join(['last', *known])}, 0 to {len(newest_first) - 1}"
+    text = f"no revision '{specification}'; {did_you_mean(specification, known)}{there}"
+    raise RevisionNotFoundError(f"{text}; 'backy status' lists their ids, too")

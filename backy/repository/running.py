@@ -8,7 +8,7 @@ import msgspec
 
 from backy.api import ID_PATTERN
 from backy.durable import names_in, read_file, write_file
-from backy.repository.revision import Birth, Group
+from backy.repository.revision import Birth, Disks
 
 COUNTER = ".seq"
 """Name of the file with the last number that was used for a revision."""
@@ -22,7 +22,7 @@ def running_path(directory: Path, revision_id: str) -> Path:
     return directory / f".{revision_id}{_SUFFIX}"
 
 
-def begin(directory: Path, birth: Birth | Group) -> None:
+def begin(directory: Path, birth: Birth | Disks) -> None:
     """Write down, durably, that a backup runs, or a group is made or removed: what is left halfway is found by it."""
     write_file(running_path(directory, birth.id), msgspec.json.encode(birth) + b"\n", _MODE)
 

@@ -124,10 +124,8 @@ class Storages:
             if answer == identity:
                 return self.made(section)
             answers.append(f"'{section.type}' in {section.folder}: {answer}")
-        raise StorageError(
-            f"the store {identity} is none of those that 'config' names ({', '.join(answers)}). Name the one that has "
-            "it under 'earlier_storages', or bring it back to its place"
-        )
+        text = f"the store {identity} is none of those that 'config' names ({', '.join(answers)})"
+        raise StorageError(f"{text}. Name the one that has it under 'earlier_storages', or bring it back to its place")
 
     # another storage --------------------------------------------------------------------------------------------------
 
@@ -167,10 +165,8 @@ class Storages:
         except StorageError as error:
             answer = f"no store ({error})"
         if answer != present:
-            raise StorageError(
-                f"the storage '{own.type}' in {own.folder} is {present}; with the changed options, {answer} answers. "
-                "Another store needs a 'name' of its own"
-            )
+            text = f"the storage '{own.type}' in {own.folder} is {present}; with the changed options, {answer} answers"
+            raise StorageError(f"{text}. Another store needs a 'name' of its own")
 
 
 def threads_for(*asked: object) -> int | None:

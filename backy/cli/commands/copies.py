@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backy.cli.completion import names_of, tags
-from backy.cli.options import Decorator, dry_run_option, rate_option, revision_of, storage_option, tags_of
+from backy.cli.options import DATE, FOLDER, Decorator, dry_run_option, rate_option, revision_of, storage_option, tags_of
 from backy.cli.output import answer, chosen, descriptor
 from backy.cli.progress import steps
 from backy.errors import BackyError, ExitCode, PeerError
@@ -30,9 +30,7 @@ log = logging.getLogger(__name__)
 
 _OPTIONS: list[Decorator] = [
     click.option("--tags", metavar="TAGS", callback=tags_of, shell_complete=tags, help="Those with any of TAGS."),
-    click.option(
-        "--since", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="Those of this day (UTC) or later."
-    ),
+    click.option("--since", type=DATE, metavar="DATE", help="Those of this day (UTC) or later."),
     revision_of("This one; may be given several times.", "-r", "--revision", "specifications", multiple=True),
     rate_option,
     dry_run_option,
@@ -117,7 +115,7 @@ def push(directory: Path, target: str, order: Order) -> Done:
 @click.command("serve")
 @click.option("--read-only", "mode", flag_value="read-only", help="Let the other side read.")
 @click.option("--append", "mode", flag_value="append", help="Let the other side add revisions, and nothing else.")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("directory", metavar="DIR", type=FOLDER)
 def serve(mode: str | None, directory: Path) -> None:
     """Answer 'backy pull' or 'backy push' of another server, by standard input and output.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backy.cli.disks import each_disk, repository_of
-from backy.cli.options import dry_run_option, rate_option, read_by, revision_of
+from backy.cli.options import DATE, dry_run_option, rate_option, read_by, revision_of
 from backy.cli.output import answer, answered, echo, kept, width
 from backy.cli.progress import steps
 from backy.cli.revisions import answer_with, described
@@ -64,11 +64,7 @@ def _tell(judged: list[Revision], one: Revision | str) -> None:
 @revision_of("Look at this revision only.")
 @rate_option
 @click.option(
-    "--max-duration",
-    "longest",
-    metavar="TIME",
-    callback=read_by(parse_duration),
-    help="Stop after a time such as '2h'.",
+    "--max-duration", "longest", metavar="TIME", callback=read_by(parse_duration), help="Stop after TIME, such as 2h."
 )
 @click.option("--round", nargs=2, type=(str, float), hidden=True, help="Name and end, in seconds; for the scheduler.")
 @click.option("--repair-from", metavar="SOURCE", help="Get damaged chunks from a copy, as 'backy pull' names it.")
@@ -115,13 +111,10 @@ def _damage(result: Scrubbed, *, repaired: bool) -> Iterator[str]:
         yield f"distrusted for it: {', '.join(result.distrusted)}; 'backy reports list' has the evidence"
 
 
-_DATE = click.DateTime(formats=["%Y-%m-%d"])
-
-
 @click.command("distrust")
 @revision_of("Distrust this revision only.")
-@click.option("-f", "--from", "first", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and later.")
-@click.option("-u", "--until", "last", type=_DATE, metavar="DATE", help="Distrust those of this day (UTC) and earlier.")
+@click.option("-f", "--from", "first", type=DATE, metavar="DATE", help="Distrust those of this day (UTC) and later.")
+@click.option("-u", "--until", "last", type=DATE, metavar="DATE", help="Distrust those of this day (UTC) and earlier.")
 @click.option("--all", "everything", is_flag=True, help="Distrust all revisions.")
 @dry_run_option
 @each_disk

@@ -139,22 +139,15 @@ def _print_table(listed: list[Listed]) -> None:
     echo(table(listed, shown, folding=["Distribution"], width=width()), lines=True)
 
 
+_ON = "Folder on the file system to test; nothing stays in it."
+_THERE = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+# Without a default: only the file system of the repositories matters.
 @click.command("selftest")
-@click.option(
-    "--on",
-    "folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,  # no default: only the file system of the repositories matters
-    help="Folder on the file system to test; nothing stays in it.",
-)
+@click.option("--on", "folder", type=_THERE, required=True, help=_ON)
 @storage_option("NAME", "How images are kept.")
-@click.option(
-    "--count",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    help="So many crashes of each kind, and the worst ones.",
-)
+@click.option("--count", type=click.IntRange(1), default=20, help="Crashes of each kind, and the worst; 20 by default.")
 def selftest(folder: Path, storage: str, count: int) -> None:
     """Test on this machine that backups survive crashes, in a temporary repository.
 

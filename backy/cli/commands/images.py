@@ -6,14 +6,12 @@ from typing import Any
 import click
 
 from backy.cli.disks import repository_of
-from backy.cli.options import cache_option, configuration_of, revision_option
+from backy.cli.options import FOLDER, cache_option, configuration_of, revision_option
 from backy.cli.output import answer, discard, echoing
 
 
 @click.command("mount")
-@configuration_of(
-    "Show the repositories of all jobs in this configuration of the scheduler, each in a folder of its own."
-)
+@configuration_of("Show the repositories of all jobs in this configuration of the scheduler, each in its own folder.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, until Ctrl-C or SIGTERM.")
 @cache_option
 @click.argument("mountpoint", metavar="MOUNTPOINT", type=click.Path(path_type=Path))
@@ -57,14 +55,12 @@ def unmount(mountpoint: Path) -> None:
     unmount(mountpoint)
 
 
+_SOCKET = "Listen on this Unix socket; by default on one in a folder that only you get to."
+
+
 @click.command("nbd-server")
 @revision_option
-@click.option(
-    "--socket",
-    metavar="PATH",
-    type=click.Path(path_type=Path),
-    help="Listen on this Unix socket; by default on one in a folder that only you get to.",
-)
+@click.option("--socket", metavar="PATH", type=click.Path(path_type=Path), help=_SOCKET)
 @click.option("--host", metavar="HOST", help="Listen on this address; 127.0.0.1 if there is only --port.")
 @click.option("--port", metavar="PORT", type=click.IntRange(1, 65535), help="Listen on this port; 10809 with --host.")
 @click.option("--writable", is_flag=True, help="Take writes, which are kept in a temporary file and gone at the end.")
@@ -111,9 +107,7 @@ def find(directory: Path, specification: str, only_id: bool) -> None:
 
 @click.command("attachments")
 @revision_option
-@click.option(
-    "--into", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Write them to the folder DIR."
-)
+@click.option("--into", metavar="DIR", type=FOLDER, help="Write them to the folder DIR.")
 @click.option("--force", is_flag=True, help="Replace files that are in DIR already.")
 def attachments(directory: Path, specification: str, into: Path | None, force: bool) -> None:
     """List the files that belong to a revision beside its image: size in bytes, and name.

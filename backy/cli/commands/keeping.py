@@ -62,16 +62,13 @@ def _show(revision: Revision) -> None:
     answer_with([revision], f"{revision.id} {tags}")
 
 
+_WHICH = "Which revision, may be repeated; the full id also removes one whose record is damaged."
+
+
+# Without a default: a revision is not removed because a word was forgotten.
 @click.command("forget")
-@revision_of(
-    "Which revision, may be repeated; the full id also removes one whose record is damaged.",
-    *("-r", "--revision", "specifications"),
-    required=True,  # no default: a revision is not removed because a word was forgotten
-    multiple=True,
-)
-@click.option(
-    "--force", is_flag=True, help="Forget the last good one, many, or one whose state can not be read; needs --reason."
-)
+@revision_of(_WHICH, "-r", "--revision", "specifications", required=True, multiple=True)
+@click.option("--force", is_flag=True, help="Forget the last good one, many, or an unreadable one; needs --reason.")
 @click.option("--reason", metavar="TEXT", help="Why; the journal keeps it.")
 @dry_run_option
 def forget(directory: Path, specifications: tuple[str, ...], force: bool, reason: str | None, dry_run: bool) -> None:
@@ -156,12 +153,11 @@ def purge(directory: Path, trash: bool, dry_run: bool) -> None:
     if dry_run:
         each = map(group.repository, group.names()) if group else [repository_of(directory)]
         going = sorted(
-            {each_id for one in each for each_id in over(one, one.records.states(), utc_now(), everything=trash)}
+            set[str]().union(*(over(one, one.records.states(), utc_now(), everything=trash) for one in each))
         )
-        texts = [f"Would remove {one} for good" for one in going] or [
-            "Nothing in the trash has been there for its time"
-        ]
-        answer({"revisions": [{"id": one} for one in going]}, *texts)
+        texts = [f"Would remove {one} for good" for one in going]
+        nothing = "Nothing in the trash has been there for its time"
+        answer({"revisions": [{"id": one} for one in going]}, *(texts or [nothing]))
         return
     purged = purge_all(group, everything=trash) if group else purge(repository_of(directory), everything=trash)
     # Files, not chunks: a file that other chunks are made of stays although its own chunk is gone.

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from backy.cli.disks import found_in, repository_of
-from backy.cli.options import force_option, options_of, revision_option, tags_argument
+from backy.cli.options import FILE, force_option, options_of, revision_option, tags_argument
 from backy.cli.output import answer, descriptor, discard
 from backy.cli.progress import steps
 from backy.cli.revisions import described
@@ -52,30 +52,17 @@ def backup(directory: Path, tags: tuple[str, ...], force: bool, configure: bool)
         discard()
 
 
+_SALVAGE = "Continue after damaged chunks, write zeroes for them, and list in FILE which ranges could be read."
+_OPTION = "An option of TYPE:ARGUMENT, such as how it is made or reached; may be given several times."
+
+
 @click.command("restore")
 @revision_option
-@click.option(
-    "--resume", is_flag=True, help="Read TARGET, a file or a block device, and write only the chunks that differ."
-)
-@click.option(
-    "--salvage",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Continue after damaged chunks, write zeroes for them, and list in FILE which ranges could be read.",
-)
-@click.option(
-    "--group", "is_group", is_flag=True, help="Write all disks of a machine to the folder TARGET, as DISK.img."
-)
+@click.option("--resume", is_flag=True, help="Read TARGET, a file or a block device, and write only what differs.")
+@click.option("--salvage", metavar="FILE", type=FILE, help=_SALVAGE)
+@click.option("--group", "is_group", is_flag=True, help="Write a machine's disks to the folder TARGET, as DISK.img.")
 @click.option("--force", is_flag=True, help="Replace a file, or what TYPE:ARGUMENT names, if it is there already.")
-@click.option(
-    "-o",
-    "--option",
-    "options",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=options_of,
-    help="An option of TYPE:ARGUMENT, such as how it is made or reached; may be given several times.",
-)
+@click.option("-o", "--option", "options", metavar="NAME=VALUE", multiple=True, callback=options_of, help=_OPTION)
 # Text, not a path: only the restore knows whether 'ceph-rbd:vms/web1' is a file.
 @click.argument("target", metavar="TARGET")
 def restore(directory: Path, specification: str, target: str, is_group: bool, force: bool, **of_one: Any) -> None:  # noqa: ANN401  # what `Restore` has for one disk

@@ -222,14 +222,11 @@ def why(directory: Path, specification: str) -> None:
     answer({"revision": revision.id, "reasons": kept}, *texts, *nothing)
 
 
+_WITNESS = "What 'backy audit --json' printed, a status file, or a copy, as 'backy pull' names it; may be repeated."
+
+
 @click.command("audit")
-@click.option(
-    "--witness",
-    "witnesses",
-    multiple=True,
-    metavar="FILE|SOURCE",
-    help="What 'backy audit --json' printed, a status file, or a copy, as 'backy pull' names it; may be repeated.",
-)
+@click.option("--witness", "witnesses", multiple=True, metavar="FILE|SOURCE", help=_WITNESS)
 @click.option("--adopt", "adopting", is_flag=True, help="Declare that what is there is right from now on.")
 @each_disk
 def audit(directory: Path, witnesses: tuple[str, ...], adopting: bool) -> None:

@@ -5,13 +5,12 @@ import shlex
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import click
 
 from backy.cli.completion import names_of
 from backy.cli.disks import repository_of
-from backy.cli.options import dry_run_option, settings_option, storage_option
+from backy.cli.options import Settings, dry_run_option, settings_option, storage_option
 from backy.cli.output import answer, stream
 from backy.cli.progress import steps
 from backy.cli.revisions import described
@@ -28,16 +27,9 @@ log = logging.getLogger(__name__)
 @click.argument("source", metavar="SOURCE", required=False)
 @click.option("--from", "origin", metavar="TYPE:ARGUMENT", help="Make it anew of what a storage keeps.")
 @storage_option("NAME[:ARGUMENT]", "How, and where, images are kept.")
-@settings_option(
-    "SECTION.KEY=VALUE", "A key of a section of 'config', such as 'verifier.type=sample'; may be given several times."
-)
+@settings_option("SECTION.KEY=VALUE", "A key of 'config', such as 'verifier.type=sample'; may be repeated.")
 def init(
-    directory: Path,
-    source_type: str | None,
-    source: str | None,
-    origin: str | None,
-    storage: str,
-    settings: dict[str, dict[str, Any]],
+    directory: Path, source_type: str | None, source: str | None, origin: str | None, storage: str, settings: Settings
 ) -> None:
     """Make a repository that backs up SOURCE.
 
@@ -77,12 +69,9 @@ def init(
 
 @click.command("convert")
 @storage_option("NAME", "How images are to be kept.", required=True)
-@settings_option(
-    "storage.KEY=VALUE",
-    "A key of the section 'storage', such as 'storage.name', the folder; may be given several times.",
-)
+@settings_option("storage.KEY=VALUE", "A key of 'storage', such as 'storage.name', the folder; may be repeated.")
 @dry_run_option
-def convert(directory: Path, storage: str, settings: dict[str, dict[str, Any]], dry_run: bool) -> None:
+def convert(directory: Path, storage: str, settings: Settings, dry_run: bool) -> None:
     """Move all revisions into another storage, such as 'chunked' or 'cow'.
 
     Without '-o', NAME is a storage that the job has or had, if there is one of this type. For another one of the same

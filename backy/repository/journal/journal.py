@@ -41,9 +41,7 @@ class Journal:
         except FileNotFoundError:
             return []
         # many may be asked for one after the other, and to understand a line takes long
-        return decode(
-            b"".join(one for one in content.splitlines(keepends=True) if having in one) if having else content
-        )
+        return decode(b"".join(one for one in content.splitlines(keepends=True) if having in one))
 
     @contextmanager
     def reading(self, *, wait: bool = True) -> Iterator[bytes | None]:
@@ -151,16 +149,8 @@ class _End:
         """Add a line with `more` of its members."""
         self.number += 1
         now = present(self._clock())
-        line = Line(
-            number=self.number,
-            before=self._before,
-            time=now.wall,
-            boot=now.boot or "",
-            boottime=now.boottime or 0.0,
-            act=act,
-            step=step,
-            **more,  # type: ignore[arg-type]  # members of a line
-        )
+        more |= {"time": now.wall, "boot": now.boot or "", "boottime": now.boottime or 0.0}
+        line = Line(number=self.number, before=self._before, act=act, step=step, **more)  # type: ignore[arg-type]  # members of a line
         content = encode(line)
         self._unwritten += content
         self._before = digest(content[:-1])

@@ -132,10 +132,8 @@ def head_of(lines: Sequence[Read]) -> Head | None:
     if not lines:
         return None
     first = lines[0].line
-    adoption = next(
-        (one.hash for one in reversed(lines) if one.line and one.line.act == ADOPT and not one.line.revision), ""
-    )
-    return Head((first and first.note) or "", len(lines), lines[-1].hash, adoption)
+    adoptions = [one.hash for one in lines if one.line and one.line.act == ADOPT and not one.line.revision]
+    return Head((first and first.note) or "", len(lines), lines[-1].hash, adoptions[-1] if adoptions else "")
 
 
 def doubted_since(lines: Sequence[Read], revision_id: str) -> datetime | None:

@@ -149,9 +149,8 @@ class Document:
             return other.place(key)
         node, line = self._root, 1
         for part in key:
-            if not isinstance(node, yaml.MappingNode):
-                break
-            if (found := self._entries(node).get(part)) is None:
+            found = self._entries(node).get(part) if isinstance(node, yaml.MappingNode) else None
+            if found is None:
                 break
             line, node = found
         return self.path, line

@@ -221,7 +221,7 @@ COMMANDS: Mapping[str, Command] = {
     "runall": Command(_run_all, "Run all jobs as soon as there are slots.", changes=True),
     "cancel": Command(_cancel, "End the run of a job; the next one comes by its schedule.", "JOB", changes=True),
     "pause": Command(
-        _pause, "Start a job only by 'run', until it is resumed or a time is over.", "JOB [--for] [TIME]", changes=True
+        _pause, "Start a job only by 'run', for TIME or till 'resume'.", "JOB [--for] [TIME]", changes=True
     ),
     "resume": Command(_resume, "Let a paused job run again when it is due.", "JOB", changes=True),
     "reload": Command(_reload, "Read the configuration again.", changes=True),

@@ -124,13 +124,10 @@ class Entry:
     def late(self, past: Past) -> datetime:
         """Return when a job with this past violates its SLA."""
         late, shortest = late_from(self.schedule, past, self.sla), smallest_interval(self.schedule)
+        opens = self.opens(late)
         # of a job with shorter intervals than it waits each day, nobody expects runs outside of its hours
-        if (
-            self.hours
-            and (self.sla or shortest * SLA_FACTOR) < DAY - self.hours.length
-            and self.hours.opens(late) > late
-        ):
-            return self.hours.opens(late) + shortest / 2
+        if self.hours and opens > late and (self.sla or shortest * SLA_FACTOR) < DAY - self.hours.length:
+            return opens + shortest / 2
         return late
 
     def opens(self, time: datetime) -> datetime:

@@ -116,15 +116,9 @@ async def run(  # noqa: PLR0913  # the limits of a child, and what goes to it an
     heard, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     with closed_at_end(heard):
         with closed_at_end(output), closed_at_end(told):
-            process = await _start(
-                *command,
-                stdin=DEVNULL if given is None else PIPE,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                pass_fds=(told,),
-                env={**os.environ, HEARTBEAT: str(told)},
-            )
+            channels = {"stdin": DEVNULL if given is None else PIPE, "stdout": output, "stderr": output}
+            env = {**os.environ, HEARTBEAT: str(told)}
+            process = await _start(*command, **channels, pass_fds=(told,), env=env)
         log.debug("process %d: %s", process.pid, " ".join(command))
         await _end(process, limit, given, heard, standstill, doing)
     return int(process.returncode or 0)
@@ -132,14 +126,14 @@ async def run(  # noqa: PLR0913  # the limits of a child, and what goes to it an
 
 async def output_of(command: Sequence[str], *, limit: timedelta) -> bytes:
     """Run a command and return its standard output. Raise the same errors as `run`."""
-    process = await _start(*command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True)
+    process = await _start(*command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
     return await _end(process, limit)
 
 
 async def _start(*command: str, **options: Any) -> Process:  # noqa: ANN401  # those of asyncio
     """Start a process; if that is cancelled, end it with all that it has started until then."""
     # asyncio would kill the process alone, and give it no time to clean up.
-    starting = asyncio.ensure_future(asyncio.create_subprocess_exec(*command, **options))
+    starting = asyncio.ensure_future(asyncio.create_subprocess_exec(*command, **options, start_new_session=True))
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:

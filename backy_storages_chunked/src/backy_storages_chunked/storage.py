@@ -146,13 +146,8 @@ class ChunkedStorage:
 
 def _ingredients(files: ChunkFiles, live: Container[bytes]) -> set[ChunkFile]:
     """Return the files that live deltas are made of."""
-    return {
-        ingredient
-        for number in range(FOLDERS)
-        for file in files.folder(number)
-        if file.base is not None and _needed(file, files, live)
-        for ingredient in file.made_of
-    }
+    deltas = (file for number in range(FOLDERS) for file in files.folder(number) if file.base is not None)
+    return {other for file in deltas if _needed(file, files, live) for other in file.made_of}
 
 
 def _needed(file: ChunkFile, files: ChunkFiles, live: Container[bytes]) -> bool:

@@ -256,9 +256,8 @@ def noted(folder: Path) -> set[bytes]:
         return set()
     except OSError as error:
         # the next backup stores again what is not kept, which is no reason to free no space until then
-        log.warning(
-            "what a backup has stored that did not end is not kept, as %s fails: %s", folder / NAME, error.strerror
-        )
+        text = "what a backup has stored that did not end is not kept, as %s fails: %s"
+        log.warning(text, folder / NAME, error.strerror)
         return set()
 
 

@@ -15,7 +15,7 @@ from backy.exchange.wire import Chunk, Done, Files, Get, List, Listed, Listing, 
 from backy.exchange.wire import framed as compressed
 from backy.image.chunkmap import ChunkMap
 from backy.repository import sealed
-from backy.repository.revision import Group, State, Wrong
+from backy.repository.revision import Disks, State, Wrong
 from tests.playing import Play, framed, prefixed
 
 ID = "abcdefghijkl"
@@ -211,9 +211,9 @@ SEALED: dict[str, Callable[[Play], list[Message]]] = {
     "a wrong chunk beyond the end": lambda play: resealed(
         play, state={"wrong": Wrong((2,), play.revisions[1].timestamp)}
     ),
-    "a group with another id": lambda play: resealed(play, group=Group("x" * 4000, ("a", "b"))),
-    "a group that leads elsewhere": lambda play: resealed(play, group=Group("../../../tmp", ("a", "b"))),
-    "a disk that leads elsewhere": lambda play: resealed(play, group=Group(play.revisions[1].id, ("../a", "b"))),
+    "a group with another id": lambda play: resealed(play, group=Disks("x" * 4000, ("a", "b"))),
+    "a group that leads elsewhere": lambda play: resealed(play, group=Disks("../../../tmp", ("a", "b"))),
+    "a disk that leads elsewhere": lambda play: resealed(play, group=Disks(play.revisions[1].id, ("../a", "b"))),
     "an image of another size": lambda play: resealed(play, size=2**46),
     "a time without a zone": naive,
     "a time that is never reached": lambda play: resealed(play, trusted_time=datetime(9999, 1, 1, tzinfo=UTC)),
