@@ -129,7 +129,7 @@ def add_program(tree: Path) -> None:
 
 
 def add_surroundings(tree: Path, man: Path) -> None:
-    """Add man pages, completions, units, what rotates the logs, and an example of the configuration."""
+    """Add man pages, completions, units, what rotates the logs, and examples."""
     for page in man.iterdir():
         write(tree / f"usr/share/man/man{page.suffix[1:]}/{page.name}.gz", gzip.compress(page.read_bytes(), mtime=0))
     examples = ROOT / "docs/examples"
@@ -137,7 +137,8 @@ def add_surroundings(tree: Path, man: Path) -> None:
         text = unit.read_text().replace("/usr/local/bin/", "/usr/bin/").replace("/etc/systemd/system/", "")
         write(tree / f"lib/systemd/system/{unit.name}", text.encode())
     write(tree / "etc/logrotate.d/backy", (examples / "backy.logrotate").read_bytes())
-    write(tree / "usr/share/doc/backy/examples/backy.conf", (examples / "backy.conf").read_bytes())
+    for name in ("alerts.yaml", "backy.conf", "dashboard.json"):
+        write(tree / "usr/share/doc/backy/examples" / name, (examples / name).read_bytes())
     write(tree / "usr/share/doc/backy/NEWS.gz", gzip.compress((ROOT / "CHANGES.md").read_bytes(), mtime=0))
     places = {
         "bash": "bash-completion/completions/backy",

@@ -54,7 +54,9 @@ def test_the_core_has_all_that_belongs_to_it(packages: dict[str, Path]) -> None:
         "lib/systemd/system/backy.service",
         "lib/systemd/system/backy-mount.service",
         "etc/logrotate.d/backy",
+        "usr/share/doc/backy/examples/alerts.yaml",
         "usr/share/doc/backy/examples/backy.conf",
+        "usr/share/doc/backy/examples/dashboard.json",
     ):
         assert f"./{name}" in found
     programs = {Path(name).name for name in found if "/bin/" in name and not name.endswith("/")}
