@@ -1,4 +1,4 @@
-"""Joins extents, and asks the file system for those of a file. Plugins may use it."""
+"""Joins extents, fills gaps between them, and asks the file system for those of a file. Plugins may use it."""
 
 from __future__ import annotations
 
@@ -43,6 +43,19 @@ def joined(extents: Iterable[Extent]) -> Iterator[Extent]:
         last = extent
     if last is not None:
         yield last
+
+
+def filled(extents: Iterable[Extent], start: int, stop: int, *, data: bool = False) -> Iterator[Extent]:
+    """Yield ascending extents, with one more for each gap between `start` and `stop`: a hole, unless that is `data`."""
+    # Of changes, these are the old end and the new one: what an image has grown by may be told by nobody.
+    position = start
+    for extent in extents:
+        if extent.offset > position:
+            yield Extent(position, extent.offset - position, data)
+        position = max(position, extent.end)
+        yield extent
+    if position < stop:
+        yield Extent(position, stop - position, data)
 
 
 def mapped(descriptor: int) -> Iterator[Mapped]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backy.api import Extent
 from backy.extents import joined
-from backy_sources_lvm.snapshots import changes, parse_runs, stretches
+from backy_sources_lvm.snapshots import differences, parse_runs
 
 BLOCK = 2**16
 DELTA = b"""<superblock uuid="" time="2" transaction="3" data_block_size="128" nr_data_blocks="0">
@@ -94,8 +94,9 @@ def test_extents_and_changes_are_those_of_a_model(
     # sizes are no multiple of a block, and blocks may be mapped beyond them: a volume has shrunk
     old_size, size = old * BLOCK // 4, new * BLOCK // 4
     text = printed(earlier, later)
-    found = list(joined(extent for extent, _ in stretches(parse_runs(io.BytesIO(text)), size, holes=holes)))
-    changed = list(joined(changes(stretches(parse_runs(io.BytesIO(text)), size, holes=holes), old_size)))
+    found, changed = (
+        list(joined(differences(parse_runs(io.BytesIO(text)), end, size, holes=holes))) for end in (0, old_size)
+    )
 
     def has(volume: list[int | None], quarter: int) -> int | None:
         return volume[quarter // 4] if quarter // 4 < len(volume) else None

@@ -1,11 +1,11 @@
 """Reads a snapshot of an image for a backup."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
 from backy.api import Consistency, Extent, SourceError
-from backy.extents import joined
+from backy.extents import filled, joined
 from backy_sources_ceph.connection import CephConfig, bindings, reported
 
 # In windows, reading begins early and lists of changes stay short.
@@ -102,16 +102,3 @@ def opened_snapshot(
         handle = rbd.Image(pool, config.image, snapshot=name)
     with closing(handle):
         yield RbdSnapshot(handle, name, since, check, what)
-
-
-def filled(extents: Iterable[Extent], start: int, stop: int) -> Iterator[Extent]:
-    """Yield ascending extents, with a hole for each gap between `start` and `stop`."""
-    # Ceph lists what was written or discarded and leaves out the rest.
-    position = start
-    for extent in extents:
-        if extent.offset > position:
-            yield Extent(position, extent.offset - position, data=False)
-        position = max(position, extent.end)
-        yield extent
-    if position < stop:
-        yield Extent(position, stop - position, data=False)

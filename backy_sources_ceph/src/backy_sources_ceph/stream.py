@@ -23,7 +23,7 @@ from typing import BinaryIO, Final, NamedTuple, NoReturn
 
 from backy.api import CHUNK_SIZE, Extent, Image, Snapshot, SourceError, chunk_count
 from backy.durable import pread_all
-from backy_sources_ceph.snapshot import filled
+from backy.extents import filled
 
 STANDARD_INPUT: Final = 0
 ZEROES: Final = -1

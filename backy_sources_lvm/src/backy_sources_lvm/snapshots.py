@@ -18,7 +18,7 @@ from xml.etree import ElementTree as ET
 
 from backy.api import Extent, SourceError
 from backy.durable import closed_at_end, pwrite_all
-from backy.extents import joined
+from backy.extents import filled, joined
 from backy_sources_file import OpenFile
 from backy_sources_lvm.volumes import COMPARING, Volume, run, run_into
 
@@ -170,42 +170,20 @@ def _whole(element: ET.Element, key: str) -> int:
     return int(number)
 
 
-class Stretch(NamedTuple):
-    """An extent of a volume, and whether it was changed since the earlier snapshot."""
-
-    extent: Extent
-    changed: bool
-
-
-def stretches(runs: Iterable[Run], size: int, *, holes: bool) -> Iterator[Stretch]:
-    """Yield what is between 0 and `size` without gaps.
+def differences(runs: Iterable[Run], earlier: int, size: int, *, holes: bool) -> Iterator[Extent]:
+    """Yield what differs from a snapshot that had `earlier` bytes: all that is beyond its end does.
 
     Args:
         runs: What is known of the blocks.
+        earlier: Where the earlier snapshot ends; 0 for all that there is.
         size: Bytes of the volume. Blocks may be mapped beyond it, in part or as a whole.
         holes: Whether what is not mapped reads as zeroes. It does not if the volume has an external origin.
     """
-    position = 0
-    for mapped in runs:
-        start, end = min(mapped.start, size), min(mapped.end, size)
-        if start > position:
-            yield Stretch(Extent(position, start - position, data=not holes), changed=False)
-        if end > start:
-            is_data = mapped.kind != "gone" or not holes
-            yield Stretch(Extent(start, end - start, data=is_data), changed=mapped.kind != "same")
-        position = max(position, end)
-    if position < size:
-        yield Stretch(Extent(position, size - position, data=not holes), changed=False)
-
-
-def changes(found: Iterable[Stretch], earlier: int) -> Iterator[Extent]:
-    """Yield what differs from a snapshot that had `earlier` bytes. Everything beyond its end does."""
-    for extent, changed in found:
-        if changed:
-            yield extent
-        elif extent.end > earlier:
-            start = max(extent.offset, earlier)
-            yield Extent(start, extent.end - start, data=extent.data)
+    found = (
+        (max(run.start, earlier) if run.kind == "same" else run.start, min(run.end, size), run.kind) for run in runs
+    )
+    extents = (Extent(start, end - start, kind != "gone" or not holes) for start, end, kind in found if start < end)
+    return filled(extents, earlier, size, data=not holes)
 
 
 class ThinSnapshot(OpenFile):
@@ -223,19 +201,17 @@ class ThinSnapshot(OpenFile):
 
     def extents(self) -> Iterator[Extent]:
         """Yield data and holes."""
-        if self._told is None:
-            return super().extents()
-        return joined(extent for extent, _ in self._stretches(self._told))
+        return super().extents() if self._told is None else joined(self._differences(self._told, 0))
 
     def changes(self) -> Iterator[Extent] | None:
         """Yield the ranges that differ from the earlier snapshot; None if there is none."""
         if self._told is None or self._earlier is None:
             return None
-        return joined(changes(self._stretches(self._told), self._earlier.lv_size))
+        return joined(self._differences(self._told, self._earlier.lv_size))
 
-    def _stretches(self, told: int) -> Iterator[Stretch]:
+    def _differences(self, told: int, earlier: int) -> Iterator[Extent]:
         with _anew(told) as file:
-            yield from stretches(parse_runs(file), self.size, holes=self._holes)
+            yield from differences(parse_runs(file), earlier, self.size, holes=self._holes)
 
 
 def read_metadata(what: str, pool: Volume, told: IO[bytes], *thin_ids: str) -> bool:

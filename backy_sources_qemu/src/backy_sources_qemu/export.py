@@ -7,7 +7,7 @@ from typing import Any, Final
 from backy.api import Consistency, Extent, SourceError, TargetError
 from backy.debian import debian_modules
 from backy.errors import raising
-from backy.extents import joined
+from backy.extents import filled, joined
 
 ALLOCATION: Final = "base:allocation"
 BITMAP: Final = "qemu:dirty-bitmap:"
@@ -93,17 +93,12 @@ class Export:
 
     def changes(self) -> Iterable[Extent] | None:
         """Yield the ranges in the bitmap, and what the image has grown by; None without a bitmap."""
-        return None if self.bitmap is None else joined(self._changes(BITMAP + self.bitmap))
-
-    def _changes(self, context: str) -> Iterator[Extent]:
-        old = self.size if self._earlier is None else min(self._earlier, self.size)
-        for offset, length, flags in self._ranges(context):
-            end = offset + length
-            if flags & _DIRTY:
-                yield Extent(offset, length, data=True)
-            elif end > old:
-                start = max(offset, old)
-                yield Extent(start, end - start, data=True)
+        if self.bitmap is None:
+            return None
+        dirty = (
+            Extent(at, length, data=True) for at, length, flags in self._ranges(BITMAP + self.bitmap) if flags & _DIRTY
+        )
+        return joined(filled(dirty, self.size if self._earlier is None else self._earlier, self.size, data=True))
 
     def _ranges(self, context: str) -> Iterator[tuple[int, int, int]]:
         """Yield offset, length and flags of ranges, from the first byte to the last."""

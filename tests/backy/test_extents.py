@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import Extent
-from backy_sources_ceph.snapshot import filled
+from backy.extents import filled
 
 
 @st.composite
