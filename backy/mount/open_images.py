@@ -82,19 +82,29 @@ class OpenImage(StoredImage):
     by then. Only if that fails, too, the chunk is damaged. So a read during a purge gets the right bytes or an error.
     """
 
-    def __init__(self, repository: Repository, revision: Revision, cache: ChunkCache) -> None:
-        self._repository = repository
-        self._revision = revision
+    def __init__(self, file: ImageFile, cache: ChunkCache) -> None:
+        self.file = file
+        self._repository, self._revision = file
         self._cache = cache
         self._reported: set[bytes] = set()
+        self._latest = -2  # not -1, for which chunk 0 would be the next: many programs read that one alone
         resources = ExitStack()
-        opened = resources.enter_context(repository.open_image(revision))
+        opened = resources.enter_context(file.repository.open_image(file.revision))
         super().__init__(opened.chunks, opened.reader)
         # the storage's files stay open as long as anybody has this, a thread that reads included
         finalize(self, resources.close)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return `length` bytes at `offset`, fewer at the end of the image. Raises as `chunk`."""
+        """Return `length` bytes at `offset`, fewer at the end of the image. Raises as `chunk`.
+
+        Reads ahead while it is read from front to back.
+        """
+        index = offset // CHUNK_SIZE
+        # as many as are read at the same time, and the one that is wanted now
+        if index == self._latest + 1:
+            for ahead in range(index, index + 1 + processor_count()):
+                self.fetch(ahead)
+        self._latest = index
         return self.pread(offset, min(length, self.size - offset)) if offset < self.size else b""
 
     def fetch(self, index: int) -> None:
@@ -150,35 +160,16 @@ class OpenImage(StoredImage):
         return OSError(errno.EIO, cause)
 
 
-class Handle:
-    """One open file. Reads ahead while it is read from front to back."""
-
-    def __init__(self, file: ImageFile, image: OpenImage) -> None:
-        self.file = file
-        self.image = image
-        self._latest = -2  # not -1, for which chunk 0 would be the next: many programs read that one alone
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return `length` bytes at `offset`; raises the errors of `OpenImage.read`."""
-        index = offset // CHUNK_SIZE
-        # as many as are read at the same time, and the one that is wanted now
-        if index == self._latest + 1:
-            for ahead in range(index, index + 1 + processor_count()):
-                self.image.fetch(ahead)
-        self._latest = index
-        return self.image.read(offset, length)
-
-
 class OpenImages:
-    """The open images, each of them opened once for all its handles. Safe to use from several threads."""
+    """The open images, each of them opened once for all who read it. Safe to use from several threads."""
 
     def __init__(self, cache: ChunkCache) -> None:
         self._cache = cache
         self._images: WeakValueDictionary[tuple[Repository, str], OpenImage] = WeakValueDictionary()
         self._lock = threading.Lock()
 
-    def open(self, file: ImageFile) -> Handle:
-        """Open a complete revision; it is closed with its last handle.
+    def open(self, file: ImageFile) -> OpenImage:
+        """Open a complete revision; it is closed when nobody has it any more.
 
         Raises:
             BackyError: its map is damaged, or its storage can not be opened.
@@ -186,6 +177,4 @@ class OpenImages:
         key = file.repository, file.revision.id
         with self._lock:
             # opened under the lock, or two threads would open the image twice
-            image = self._images.get(key) or OpenImage(*file, self._cache)
-            self._images[key] = image
-        return Handle(file, image)
+            return self._images.get(key) or self._images.setdefault(key, OpenImage(file, self._cache))

@@ -15,7 +15,7 @@ from typing import Any
 from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
 from backy.mount.active import read_ahead
-from backy.mount.open_images import ChunkCache, Handle, ImageFile, OpenImages
+from backy.mount.open_images import ChunkCache, ImageFile, OpenImage, OpenImages
 from backy.mount.tree import Entry, Folder, Link, Names
 
 # Where libfuse 2 is installed as well, mfusepy would take that, which does not pass on SEEK_DATA and SEEK_HOLE.
@@ -44,9 +44,9 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         self._cache = cache
         self._images = OpenImages(cache)
         self._numbers = itertools.count(1)
-        self._handles: dict[int, Handle] = {}
+        self._handles: dict[int, OpenImage] = {}
         """The open files, which the kernel knows by numbers."""
-        self._held: Handle | None = None
+        self._held: OpenImage | None = None
         self._data: dict[str, int] = {}
 
     def hold(self, file: ImageFile) -> None:
@@ -126,7 +126,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
                 return number
         raise OSError(errno.EISDIR, path)
 
-    def _opened(self, path: str, file: ImageFile) -> Handle:
+    def _opened(self, path: str, file: ImageFile) -> OpenImage:
         try:
             return self._images.open(file)
         except (BackyError, OSError) as error:
@@ -147,7 +147,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     def lseek(self, offset: int, whence: int, fh: int) -> int:
         """Return the offset of the next data or hole from `offset` on, in whole chunks."""
-        chunks = self._handles[fh].image.chunks
+        chunks = self._handles[fh].chunks
         if not 0 <= offset < chunks.size:
             raise OSError(errno.ENXIO, "behind the end")
         index = offset // CHUNK_SIZE

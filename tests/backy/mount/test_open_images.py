@@ -13,7 +13,7 @@ from backy.api import CHUNK_SIZE, PAGE_SIZE, ImageReader
 from backy.backup.backup import Backup
 from backy.conversion.convert import Conversion
 from backy.errors import DamageError
-from backy.mount.open_images import ChunkCache, Handle, ImageFile, OpenImage, OpenImages
+from backy.mount.open_images import ChunkCache, ImageFile, OpenImage, OpenImages
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.retention.purge import purge
@@ -27,7 +27,7 @@ def revision(repository: Repository) -> Revision:
 
 @pytest.fixture
 def opened(repository: Repository, revision: Revision, cache: ChunkCache) -> OpenImage:
-    return OpenImage(repository, revision, cache)
+    return OpenImage(ImageFile(repository, revision), cache)
 
 
 @pytest.fixture
@@ -75,26 +75,20 @@ def test_zero_chunks_are_not_read(opened: OpenImage, loaded: list[int]) -> None:
 
 
 def test_the_same_chunk_elsewhere_is_not_read_again(opened: OpenImage, loaded: list[int]) -> None:
-    assert opened.read(2 * CHUNK_SIZE, CHUNK_SIZE) == opened.read(3 * CHUNK_SIZE, CHUNK_SIZE)
+    assert opened.read(2 * CHUNK_SIZE, CHUNK_SIZE) == opened.pread(3 * CHUNK_SIZE, CHUNK_SIZE)
     assert loaded == [2]
 
 
-def test_reading_from_front_to_back_reads_ahead(
-    repository: Repository, revision: Revision, opened: OpenImage, cache: ChunkCache
-) -> None:
-    handle = Handle(ImageFile(repository, revision), opened)
-    handle.read(CHUNK_SIZE - 10, 10)
+def test_reading_from_front_to_back_reads_ahead(opened: OpenImage, cache: ChunkCache) -> None:
+    opened.read(CHUNK_SIZE - 10, 10)
     assert list(cache._chunks) == [opened.chunks[0]]
-    handle.read(CHUNK_SIZE, 10)
+    opened.read(CHUNK_SIZE, 10)
     assert list(cache._chunks) == [opened.chunks[0], opened.chunks[2]]
 
 
-def test_reading_here_and_there_does_not(
-    repository: Repository, revision: Revision, opened: OpenImage, cache: ChunkCache
-) -> None:
-    handle = Handle(ImageFile(repository, revision), opened)
+def test_reading_here_and_there_does_not(opened: OpenImage, cache: ChunkCache) -> None:
     for index in (4, 2, 0):
-        handle.read(index * CHUNK_SIZE, 10)
+        opened.read(index * CHUNK_SIZE, 10)
     assert list(cache._chunks) == [opened.chunks[index] for index in (4, 2, 0)]
 
 
@@ -142,7 +136,7 @@ def test_a_sound_copy_in_another_repository_is_read_after_a_damaged_one(
 ) -> None:
     (revision,) = repository.records.history()
     copy = shutil.copytree(repository.directory, image.parent / "copy")
-    sound = OpenImage(Repository.open(copy), revision, cache)
+    sound = OpenImage(ImageFile(Repository.open(copy), revision), cache)
     spoil(repository, revision, 0)
     with pytest.raises(OSError, match="chunk"):
         opened.read(0, 1)
@@ -198,7 +192,7 @@ def test_a_delta_that_a_purge_removes_for_a_full_chunk_is_no_damage(
         stream.write(b"changed")
     changed = Backup(repository, ("daily",)).run()
     (delta,) = repository.directory.glob("chunks/??/*.delta")
-    opened = OpenImage(repository, changed, cache)
+    opened = OpenImage(ImageFile(repository, changed), cache)
     reader = opened.reader
     read = reader.read
 
@@ -218,7 +212,7 @@ def test_what_was_converted_can_be_read_by_those_who_have_it_open(
     mount: Callable[..., Path], repository: Repository, image: Path, cache: ChunkCache
 ) -> None:
     repository = Repository.initialize(mount("btrfs") / "vm", repository.config)
-    opened = OpenImage(repository, Backup(repository, ("daily",)).run(), cache)
+    opened = OpenImage(ImageFile(repository, Backup(repository, ("daily",)).run()), cache)
     Conversion(Repository.open(repository.directory), "cow").run()
     assert not (repository.directory / "chunks").exists()
 
@@ -253,7 +247,7 @@ def test_an_image_is_open_once_as_long_as_anybody_needs_it(
     monkeypatch.setattr(repository, "storage", lambda _name: storage)
     images = OpenImages(cache)
     first, second = (images.open(ImageFile(repository, revision)) for _ in range(2))
-    assert first.image is second.image
+    assert first is second
     assert storage.open_readers == 1
     del second
     assert storage.open_readers == 1

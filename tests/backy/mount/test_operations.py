@@ -153,7 +153,7 @@ def test_data_and_holes_are_found_as_the_map_has_them(operations: Operations, re
 
 def test_there_is_no_data_in_a_hole_at_the_end(operations: Operations, revision: Revision) -> None:
     handle = operations.open(f"/{revision.id}", os.O_RDONLY)
-    chunks = operations._handles[handle].image.chunks
+    chunks = operations._handles[handle].chunks
     assert isinstance(chunks, ChunkMap)
     chunks[4] = ZERO
 
