@@ -6,7 +6,7 @@ Every call has a time-out, and every error is one line.
 import errno
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import msgspec
@@ -107,34 +107,26 @@ def opened_pool(config: CephConfig, title: str | None = None) -> Iterator[Any]:
         SourceError: the cluster can not be reached, or has no such pool.
     """
     what = title or f"source {config.specification}"
-    with _connected(config, what) as connection:
-        with reported(what):
-            # Opening a pool that does not exist would ask the monitors for ever.
-            if config.pool not in connection.list_pools():
-                raise SourceError(f"{what}: there is no pool '{config.pool}'")
-            pool = connection.open_ioctx(config.pool)
-        with closing(pool):
-            pool.set_namespace(config.namespace)
-            yield pool
-
-
-@contextmanager
-def _connected(config: CephConfig, what: str) -> Iterator[Any]:
     rados, _ = bindings()
-    with reported(f"{what}: the configuration of the Ceph cluster, {config.conf or 'ceph.conf'}"):
-        connection = rados.Rados(
-            conffile=config.conf or rados.Rados.DEFAULT_CONF_FILES,
-            clustername=config.cluster,
-            rados_id=config.user and config.user.removeprefix("client."),
-            # A cache is of no use: every block is read once, in large pieces.
-            conf={"rbd_cache": "false"},
-        )
-    try:
+    with ExitStack() as stack:
+        with reported(f"{what}: the configuration of the Ceph cluster, {config.conf or 'ceph.conf'}"):
+            connection = rados.Rados(
+                conffile=config.conf or rados.Rados.DEFAULT_CONF_FILES,
+                clustername=config.cluster,
+                rados_id=config.user and config.user.removeprefix("client."),
+                # A cache is of no use: every block is read once, in large pieces.
+                conf={"rbd_cache": "false"},
+            )
+        stack.callback(connection.shutdown)
         with reported(f"{what}: connecting to the Ceph cluster"):
             for name, default in _TIMEOUTS.items():
                 if float(connection.conf_get(name)) == default:
                     connection.conf_set(name, str(TIMEOUT))
             connection.connect()
-        yield connection
-    finally:
-        connection.shutdown()
+        with reported(what):
+            # Opening a pool that does not exist would ask the monitors for ever.
+            if config.pool not in connection.list_pools():
+                raise SourceError(f"{what}: there is no pool '{config.pool}'")
+            pool = stack.enter_context(closing(connection.open_ioctx(config.pool)))
+        pool.set_namespace(config.namespace)
+        yield pool
