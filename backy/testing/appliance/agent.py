@@ -24,15 +24,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     return {"code": ended.returncode, "out": ended.stdout, "err": ended.stderr}
 
 
-def port(name: str) -> Path:
-    """Return the device of a virtio-serial port."""
-    found = [one for one in Path("/sys/class/virtio-ports").iterdir() if (one / "name").read_text().strip() == name]
-    return Path("/dev") / found[0].name
-
-
-def serve(name: str) -> None:
+def serve(port: str) -> None:
     """Answer the requests of a port until the host closes it."""
-    with port(name).open("r+b", buffering=0) as stream:
+    with Path(port).open("r+b", buffering=0) as stream:
         stream.write(json.dumps(READY).encode() + b"\n")
         for line in BufferedReader(stream):
             reply = memoryview(json.dumps(answer(json.loads(line))).encode() + b"\n")

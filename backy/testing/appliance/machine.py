@@ -33,7 +33,8 @@ CPU = "max,-la57,-erms"
 """Emulation copies one byte at a time where a processor promises that it is fast at that."""
 CHEAP = "norandmaps nokaslr mitigations=off init_on_alloc=0 audit=0 nowatchdog lsm="
 """What the kernel shall not do: an emulated guest has no enemies, and translates a program anew at each new address."""
-PORT = "backy.appliance"
+PORT = "/dev/vport0p1"
+"""The first port in the guest, by which it is told what to run."""
 AGENT = "org.qemu.guest_agent.0"
 """Name of the second port, for QEMU's agent if a test starts it in the guest."""
 
@@ -194,7 +195,7 @@ def _command(work: Path, version: str, accelerator: str, port: int) -> list[str]
         qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot
         -machine q35,memory-backend=memory -cpu {CPU} -accel {accelerator} -m {MEMORY}M
         -object memory-backend-memfd,id=memory,size={MEMORY}M,share=on
-        -device virtio-serial-pci -chardev socket,id=port,fd={port} -device virtserialport,chardev=port,name={PORT}
+        -device virtio-serial-pci -chardev socket,id=port,fd={port} -device virtserialport,chardev=port
         -chardev socket,id=agent,path={work / "agent"},server=on,wait=off
         -device virtserialport,chardev=agent,name={AGENT}
         -netdev user,id=network -device virtio-net-pci,netdev=network
