@@ -4,38 +4,16 @@ What contradicts what is told by the functions of `audit.py`, by which it is tol
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from msgspec.structs import astuple
 
-from backy.repository.journal.lines import ADOPT, BEGIN, NO_LINE, Fact, Head, Line, Read
+from backy.repository.journal.lines import Fact, Head, Line, Read
 from backy.standalone import audit
 
 
-@dataclass
-class History:
+class History(audit.History):
     """All that a journal tells since its beginning, or since a person adopted what was there."""
-
-    told: dict[str, list[audit.Fact]] = field(default_factory=dict)
-    """What each revision is: what was written last, and what it may be since, as nobody could tell what came of an act.
-
-    Those that are gone are left out.
-    """
-    pending: audit.Line | None = None
-    """An act that was neither done nor dropped: it runs, or a crash has ended it."""
-    problems: list[str] = field(default_factory=list)
-    """Where the journal contradicts itself."""
-
-    job: str = ""
-    """Id of the repository, by the first line."""
-    length: int = 0
-    """Number of lines."""
-    last: str = NO_LINE
-    """The hash of the last line."""
-    adopted: int = 0
-    """Number of the line of the last adoption; 0 without one."""
-    adoption: str = ""
-    """The hash of that line."""
 
     @property
     def head(self) -> Head | None:
@@ -47,29 +25,14 @@ def replay(lines: Iterable[Read], known: History | None = None) -> History:
     """Follow the lines to the last one; they go on from what is `known`."""
     known = known or History()
     history = replace(known, told=dict(known.told), problems=list(known.problems))
-    for number, (line, line_hash) in enumerate(lines, history.length + 1):
-        if number == 1:
-            history.job = (line and line.note) or ""
-            if not line or line.act != BEGIN:
-                history.problems.append("the journal has no beginning")
-        elif line and line.act == ADOPT and not line.revision:
-            # what was before binds nobody any more
-            history = History(job=history.job, last=history.last, adopted=number, adoption=line_hash)
-        if line:
-            plain = _plain(line)
-            history.problems += audit.chained(plain, number, history.last)
-            history.problems += audit.follow(plain, history.pending, history.told)
-            history.pending = plain if plain.step == "intended" else None
-        else:
-            history.problems.append(f"line {number} is damaged")
-        history.length, history.last = number, line_hash
+    audit.replay(((_plain(line) if line else None, line_hash) for line, line_hash in lines), history)
     return history
 
 
 def _plain(line: Line) -> audit.Line:
     """Return a line as `audit.py` has it."""
     facts = (one and astuple(one) for one in (line.fact, line.was))
-    return audit.Line(line.number, line.before, line.act, line.step, line.revision, *facts)
+    return audit.Line(line.number, line.before, line.act, line.step, line.revision, line.note, *facts)
 
 
 def unwitnessed(lines: Sequence[Read], history: History, head: Head) -> str | None:

@@ -16,8 +16,9 @@ import os
 import re
 import stat
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import Any, Iterable, NamedTuple, Optional, Tuple
 
 REPOSITORY = Path(__file__).resolve().parent
 Fact = Tuple[Optional[str], Optional[str]]  # SHA-256 of a record and of a state, None for one that is not there
@@ -34,8 +35,35 @@ class Line(NamedTuple):
     act: Any
     step: Any
     revision: str | None
+    note: Any
     fact: Any
     was: Any
+
+
+@dataclass
+class History:
+    """All that a journal tells since its beginning, or since a person adopted what was there."""
+
+    told: dict[str, list[Fact]] = field(default_factory=dict)
+    """What each revision is: what was written last, and what it may be since, as nobody could tell what came of an act.
+
+    Those that are gone are left out.
+    """
+    pending: Line | None = None
+    """An act that was neither done nor dropped: it runs, or a crash has ended it."""
+    problems: list[str] = field(default_factory=list)
+    """Where the journal contradicts itself."""
+
+    job: str = ""
+    """Id of the repository, by the first line."""
+    length: int = 0
+    """Number of lines."""
+    last: str = ""
+    """The hash of the last line."""
+    adopted: int = 0
+    """Number of the line of the last adoption; 0 without one."""
+    adoption: str = ""
+    """The hash of that line."""
 
 
 def read_line(raw: bytes) -> Line | None:
@@ -44,7 +72,7 @@ def read_line(raw: bytes) -> Line | None:
         found = json.loads(raw.decode())
         facts = [one and (one["record"], one["state"]) for one in (found["fact"], found["was"])]
         name = found["revision"] and str(found["revision"])
-        return Line(found["number"], found["before"], found["act"], found["step"], name, *facts)
+        return Line(found["number"], found["before"], found["act"], found["step"], name, found.get("note"), *facts)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -110,25 +138,30 @@ def follow(line: Line, pending: Line | None, told: dict[str, list[Fact]]) -> lis
     return problems
 
 
-def findings(raws: list[bytes], found: dict[str, Fact]) -> list[str]:
-    """Return what contradicts a journal, whose lines are chained by hashes: in itself, and in what was found."""
-    told: dict[str, list[Fact]] = {}
-    problems: list[str] = []
-    pending, before = None, ""
-    for number, raw in enumerate(raws, 1):
-        line = read_line(raw)
-        if number == 1 and not (line and line.act == "begin"):
-            problems.append("the journal has no beginning")
-        elif number > 1 and line and line.act == "adopt" and not line.revision:
+def replay(lines: Iterable[tuple[Line | None, str]], history: History) -> None:
+    """Follow lines, which are chained by hashes, each with its hash; None stands for a damaged one."""
+    for number, (line, line_hash) in enumerate(lines, history.length + 1):
+        if number == 1:
+            history.job = (line and line.note) or ""
+            if not line or line.act != "begin":
+                history.problems.append("the journal has no beginning")
+        elif line and line.act == "adopt" and not line.revision:
             # What a person declared to be right counts from then on.
-            told, problems, pending = {}, [], None
+            history.told, history.problems, history.pending = {}, [], None
+            history.adopted, history.adoption = number, line_hash
         if line:
-            problems += chained(line, number, before) + follow(line, pending, told)
-            pending = line if line.step == "intended" else None
+            history.problems += chained(line, number, history.last) + follow(line, history.pending, history.told)
+            history.pending = line if line.step == "intended" else None
         else:
-            problems.append(f"line {number} is damaged")
-        before = hashlib.sha256(raw).hexdigest()
-    return problems + contradictions(told, pending, found)
+            history.problems.append(f"line {number} is damaged")
+        history.length, history.last = number, line_hash
+
+
+def findings(raws: list[bytes], found: dict[str, Fact]) -> list[str]:
+    """Return what contradicts a journal: in itself, and in what was found."""
+    history = History()
+    replay(((read_line(raw), hashlib.sha256(raw).hexdigest()) for raw in raws), history)
+    return history.problems + contradictions(history.told, history.pending, found)
 
 
 def contradictions(told: dict[str, list[Fact]], pending: Line | None, found: dict[str, Fact]) -> list[str]:
