@@ -67,14 +67,9 @@ class NbdConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     """Name of a bitmap of QEMU that tells what changed; `{parent}` stands for the id of the earlier revision."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no URI of NBD."""
-        check_uri(self.uri)
-
-
-def check_uri(uri: str) -> None:
-    """Raise ValueError unless a text looks like the URI of an NBD export."""
-    if not re.match(r"nbds?(\+unix|\+vsock)?://", uri):
-        raise ValueError(f"{uri!r} is no URI such as nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH")
+        """Refuse what does not look like a URI of NBD."""
+        if not re.match(r"nbds?(\+unix|\+vsock)?://", self.uri):
+            raise ValueError(f"{self.uri!r} is no URI such as nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH")
 
 
 def parse_disk(words: str) -> dict[str, str]:

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-from backy.api import Config, ConfigError, Consistency, Job, RestoreTarget, Snapshot, Source, TargetError
+from backy.api import Config, Consistency, Job, RestoreTarget, Snapshot, Source, TargetError
 from backy.config import typed
 from backy.errors import raising
 from backy.hookspecs import hookimpl
 from backy_sources_qemu import export
-from backy_sources_qemu.config import NbdConfig, check_options, check_uri
+from backy_sources_qemu.config import NbdConfig, check_options
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +69,7 @@ def backy_source(config: Config, job: Job) -> Source:
 @hookimpl
 def backy_source_config(argument: str) -> Config:
     """Return the section for the URI of an export."""
-    try:
-        check_uri(argument)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    typed({"type": "nbd", "uri": argument}, NbdConfig, "export")
     return {"uri": argument}
 
 
