@@ -11,15 +11,16 @@ The model allows everything that ext4 (in any of its data modes) and XFS do, and
   first part is there, or the file has its length and zeroes in place of the data (blocks without data), or each page
   of 4096 bytes is independently new, old or zeroes. The same holds for lengths and modes.
 - Durable data is whole. The disk returns the bytes that were written to it.
+- What is kept elsewhere behaves as files that are synced at once: only what is being sent may be lost or in part.
 """
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from backy.testing.recording import Recording
-from backy.testing.tree import Change, Entry, Naming, Operation, Remove, Sync, Tree, Write, apply_changes
+from backy.testing.tree import Change, Entry, Naming, Operation, Sync, Tree, Write, apply_changes
 
 # Linux writes back whole pages of its cache.
 PAGE: Final = 4096
@@ -140,8 +141,8 @@ def crashes(operations: Sequence[Operation], mixtures: int, seed: int) -> list[C
     return found
 
 
-def distinct(recording: Recording, chosen: Iterable[Crash]) -> Iterator[tuple[Crash, Tree, dict[str, bytes]]]:
-    """Yield crashes, what they leave on the disk, and what is kept elsewhere then.
+def distinct(recording: Recording, chosen: Iterable[Crash]) -> Iterator[tuple[Crash, Tree]]:
+    """Yield crashes, and what they leave on the disk and elsewhere.
 
     Skip a crash that leaves the same as an earlier one.
     """
@@ -149,11 +150,10 @@ def distinct(recording: Recording, chosen: Iterable[Crash]) -> Iterator[tuple[Cr
     seen = set()
     for crash in chosen:
         tree = crash.tree(recording)
-        blobs = blobs_after(crash, *recording.blobs[crash.after : crash.after + 2]) if recording.blobs else {}
-        state = hash((frozenset(tree.listing().items()), frozenset(blobs.items())))
+        state = hash((frozenset(tree.listing().items()), frozenset(tree.blobs.items())))
         if state not in seen:
             seen.add(state)
-            yield crash, tree, blobs
+            yield crash, tree
 
 
 def landmarks(recording: Recording) -> list[int]:
@@ -165,33 +165,11 @@ def landmarks(recording: Recording) -> list[int]:
     names: set[Entry | None] = set(recording.before.names)
     found = []
     for number, operation in enumerate(recording.operations, 1):
-        if isinstance(operation, Remove):
+        if isinstance(operation, Naming):
             names.discard(operation.former)
-        elif isinstance(operation, Naming) and operation.entry:
-            if operation.entry in names or operation.entry[1].endswith((".map", ".state", ".rev")):
+            if operation.entry and (
+                operation.entry in names or operation.entry[1].endswith((".map", ".state", ".rev"))
+            ):
                 found.append(number)
             names.add(operation.entry)
     return [*found, len(recording.operations)]
-
-
-def blobs_after(crash: Crash, earlier: Mapping[str, bytes], later: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return what is kept elsewhere after a crash between two instants, at which it was `earlier` and `later`.
-
-    What changed between them was being sent when the power failed: it may be there or not, or in part.
-    """
-    chance = random.Random(f"{crash.after} {crash.seed} blobs")  # noqa: S311  # chance that can be had again
-    if crash.names == "all" and crash.content == "kept":
-        return dict(later)
-    found = dict(earlier)
-    if crash.names == "none":
-        return found
-    for name in sorted(earlier.keys() | later.keys()):
-        if earlier.get(name) == later.get(name) or chance.choice([True, False]):
-            continue
-        content = later.get(name)
-        if content is None:
-            del found[name]
-        else:
-            torn = crash.content in {"cut", "torn", "any"} and chance.choice([True, False])
-            found[name] = content[: len(content) // 2] if torn else content
-    return found

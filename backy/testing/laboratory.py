@@ -7,7 +7,7 @@ backup, and looks for files that should not have been left behind.
 
 import random
 import shutil
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -149,13 +149,13 @@ class Laboratory:
         recording, self.recording = self.recording, None
         return recording
 
-    def put(self, tree: Tree, blobs: Mapping[str, bytes] | None = None) -> None:
-        """Replace the recorded folder by `tree`, and what is kept elsewhere by `blobs`."""
+    def put(self, tree: Tree) -> None:
+        """Replace the recorded folder, and what is kept elsewhere, by those of `tree`."""
         shutil.rmtree(self.recorded, ignore_errors=True)
         tree.write(self.recorded)
         if self.blobs is not None:
             self.blobs.clear()
-            self.blobs.update(blobs or {})
+            self.blobs.update(tree.blobs)
 
     # promises ---------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import itertools
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,7 @@ from unittest.mock import patch
 
 from backy import durable
 from backy.testing import memory
-from backy.testing.tree import Chmod, Enter, Entry, Node, Operation, Remove, Rename, Sync, Tree, Truncate, Write
+from backy.testing.tree import ELSEWHERE, Chmod, Entry, Naming, Node, Operation, Sync, Tree, Truncate, Write
 
 Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Blobs = Mapping[str, bytes]
@@ -56,16 +57,15 @@ class Recording:
 
     def __init__(self, directory: Path, fault: Fault | None = None, blobs: Blobs | None = None) -> None:
         self.directory = directory.resolve()
-        self.before = Tree.read(directory)
-        """The directory at the beginning of the recording."""
+        self.before = Tree.read(directory, blobs)
+        """The directory, and what is kept elsewhere, at the beginning of the recording."""
         self.operations: list[Operation] = []
         """The operations in order."""
         self.calls: list[str] = []
         """The names of all calls that could fail, with the one that did."""
-        self.blobs: list[dict[str, bytes]] = []
-        """What was kept elsewhere: at the beginning, after each operation, and at the end; empty if that is nowhere."""
         self._fault = fault
-        self._elsewhere = blobs
+        self._elsewhere = {} if blobs is None else blobs
+        self._seen = dict(self._elsewhere)
         self._now = self.before.copy()
         self._numbers = itertools.count(len(self.before.nodes))
         self._open: dict[int, int] = {}
@@ -87,9 +87,20 @@ class Recording:
         yield memory, "changing", self._changing
 
     def look(self) -> None:
-        """Remember what is kept elsewhere now."""
-        if self._elsewhere is not None:
-            self.blobs.append(dict(self._elsewhere))
+        """Note what was changed elsewhere: all of it at once, and durable before anything else happens."""
+        now, syncs = dict(self._elsewhere), [Sync(ELSEWHERE)]
+        for name in sorted({name for name, _ in self._seen.items() ^ now.items()}):
+            if name not in now:
+                self._add(Naming(None, former=(ELSEWHERE, name)))
+                continue
+            number = next(self._numbers)
+            self._add(Naming(number, (ELSEWHERE, name), node=Node(stat.S_IFREG)))
+            self._add(Write(number, 0, now[name]))
+            syncs.append(Sync(number))
+        if now != self._seen:
+            self._seen = now
+            for sync in syncs:
+                self._add(sync)
 
     def check(self) -> None:
         """Raise IncompleteRecordingError if the directory is not what the operations have made of `before`."""
@@ -177,11 +188,11 @@ class Recording:
     def _call_rename(self, src: Name, dst: Name, **folders: int | None) -> None:
         source, target = self._both("rename", src, dst, folders)
 
-        def renamed(target: str) -> Rename | None:
+        def renamed(target: str) -> Naming | None:
             number = self._number(source)
             # rename(2) does nothing if both are names of one file.
             same = number == self._now.find(target)
-            return None if same else Rename(number, self._entry(target), self._entry(source))
+            return None if same else Naming(number, self._entry(target), self._entry(source))
 
         self._do("rename", target, renamed, src, dst, **folders)
 
@@ -189,7 +200,7 @@ class Recording:
 
     def _call_link(self, src: Name, dst: Name, **keywords: int | None) -> None:
         source, target = self._both("link", src, dst, keywords)
-        self._do("link", target, lambda target: Enter(self._number(source), self._entry(target)), src, dst, **keywords)
+        self._do("link", target, lambda target: Naming(self._number(source), self._entry(target)), src, dst, **keywords)
 
     # what the calls have in common ------------------------------------------------------------------------------------
 
@@ -227,16 +238,19 @@ class Recording:
 
     def _note(self, operation: Operation | None) -> None:
         if operation is not None:
-            operation.apply(self._now)
-            self.operations.append(operation)
             self.look()
+            self._add(operation)
 
-    def _entered(self, inside: str) -> Enter:
+    def _add(self, operation: Operation) -> None:
+        operation.apply(self._now)
+        self.operations.append(operation)
+
+    def _entered(self, inside: str) -> Naming:
         """Return the operation that has just made what is at a path."""
-        return Enter(next(self._numbers), self._entry(inside), node=Node.at(self.directory / inside))
+        return Naming(next(self._numbers), self._entry(inside), node=Node.at(self.directory / inside))
 
-    def _removed(self, inside: str) -> Remove:
-        return Remove(None, former=self._entry(inside))
+    def _removed(self, inside: str) -> Naming:
+        return Naming(None, former=self._entry(inside))
 
     def _entry(self, inside: str) -> Entry:
         folder, _, name = inside.rpartition("/")
@@ -270,7 +284,7 @@ class Recording:
 def record(directory: Path, fault: Fault | None = None, blobs: Blobs | None = None) -> Iterator[Recording]:
     """Record the changes that all threads of this process make in `directory`; `fault` makes calls fail.
 
-    `blobs` is what is kept elsewhere, by name. The recording has its content at the time of each operation. A change of
+    `blobs` is what is kept elsewhere, by name. What was changed there is noted before the next operation. A change of
     `MemoryBlobs` is a call that can fail.
 
     Raises:
@@ -278,7 +292,6 @@ def record(directory: Path, fault: Fault | None = None, blobs: Blobs | None = No
     """
     # Only one recording can run at a time, because the functions of `os` belong to the whole process.
     recording = Recording(directory, fault, blobs)
-    recording.look()
     try:
         with ExitStack() as replaced:
             for replacement in recording.replacements():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = 0
 """The number of the directory itself."""
+ELSEWHERE = -1
+"""The number of a folder outside of the directory: its entries are what is kept elsewhere, such as objects."""
 
 Entry = tuple[int, str]
 """The number of a folder, and a name in it."""
@@ -48,8 +50,8 @@ class Tree:
     names: dict[Entry, int]
 
     @classmethod
-    def read(cls, directory: Path) -> Tree:
-        """Return the content of `directory`.
+    def read(cls, directory: Path, blobs: Mapping[str, bytes] | None = None) -> Tree:
+        """Return the content of `directory`, and `blobs`, which are kept elsewhere, by name.
 
         Raises:
             ValueError: it has something that is neither a file nor a folder nor a symbolic link.
@@ -64,7 +66,15 @@ class Tree:
             if number not in tree.nodes:
                 tree.nodes[number] = Node.at(path)
             tree.names[numbers[path.parent], path.name] = number
+        for name, content in (blobs or {}).items():
+            number = tree.names[ELSEWHERE, name] = len(tree.nodes)
+            tree.nodes[number] = Node(stat.S_IFREG, content)
         return tree
+
+    @property
+    def blobs(self) -> dict[str, bytes]:
+        """What is kept elsewhere, by name."""
+        return {name: self.nodes[at].content for (folder, name), at in self.names.items() if folder == ELSEWHERE}
 
     def write(self, directory: Path) -> None:
         """Write the tree to `directory`, which must not exist."""
@@ -142,7 +152,10 @@ class Sync(Operation):
 
 @dataclass(frozen=True)
 class Naming(Operation):
-    """An operation on names, in one step."""
+    """An operation on names, in one step: open with O_CREAT, mkdir, symlink, link, rename, unlink, rmdir.
+
+    One that only removes a name does so whichever node has it, and its number is None.
+    """
 
     entry: Entry | None = None
     """The name that comes, maybe in place of another node's."""
@@ -170,18 +183,6 @@ class Naming(Operation):
             tree.names.pop(self.former, None)
         if self.entry and self.number is not None:
             tree.names[self.entry] = self.number
-
-
-class Enter(Naming):
-    """Name a node, a new one or one that is there: open with O_CREAT, mkdir, symlink, or link."""
-
-
-class Remove(Naming):
-    """Remove a name, whichever node has it: unlink, rmdir."""
-
-
-class Rename(Naming):
-    """Rename a node, in place of another one with the new name."""
 
 
 @dataclass(frozen=True)

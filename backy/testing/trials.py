@@ -77,11 +77,11 @@ def power_losses(laboratory: Laboratory, action: str, count: int) -> int:
     # Shuffled, so that a small count has crashes from the whole action. The seed makes a failure repeatable.
     random.Random(action).shuffle(drawn)  # noqa: S311  # no secret
     checked = tried = 0
-    for crash, tree, blobs in distinct(recording, [*certain, *drawn]):
+    for crash, tree in distinct(recording, [*certain, *drawn]):
         tried += crash not in certain
         if tried > count:
             break
-        laboratory.put(tree, blobs)
+        laboratory.put(tree)
         _check(laboratory, crash.after, str(crash))
         checked += 1
     return checked
@@ -95,13 +95,12 @@ def failing_calls(laboratory: Laboratory, action: str, count: int, *, lasting: b
     Raises:
         BrokenPromiseError: data was lost, or the next backup failed; the text names the last calls.
     """
-    before, promises = Tree.read(laboratory.recorded), list(laboratory.promises)
-    blobs = dict(laboratory.blobs or {})
+    before, promises = Tree.read(laboratory.recorded, laboratory.blobs), list(laboratory.promises)
     calls = len(laboratory.record(lambda: ACTIONS[action](laboratory)).calls)
     chosen = random.Random(action).sample(range(calls), min(calls, count))  # noqa: S311  # likewise
     for number in chosen:
         # Every run starts from the same directory and the same promises.
-        laboratory.put(before, blobs)
+        laboratory.put(before)
         laboratory.promises = list(promises)
         fault = Fault(number, errno.ENOSPC if lasting else errno.EIO, lasting)
         failed = laboratory.record(lambda: ACTIONS[action](laboratory), fault)

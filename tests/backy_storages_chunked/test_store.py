@@ -15,7 +15,7 @@ import pytest
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Held, Job, Purged, identify
 from backy.errors import ChunkDamageError, ConfigError, StorageError
 from backy.testing.recording import Fault, Recording, record
-from backy.testing.tree import Enter, Rename, Sync, Write
+from backy.testing.tree import Naming, Sync, Write
 from backy_storages_chunked import backy_storage
 from backy_storages_chunked.files import ChunkFile, ChunkFiles, parse_name
 from backy_storages_chunked.storage import ChunkedStorage
@@ -326,7 +326,7 @@ def test_what_is_replaced_gives_way_to_synced_bytes_only(store: Store) -> None:
     with record(store.directory) as recording:
         store.write(data(1))
 
-    assert calls_from_the_first_write(recording)[:3] == [Write, Sync, Rename]
+    assert calls_from_the_first_write(recording)[:3] == [Write, Sync, Naming]
 
 
 def test_a_full_chunk_is_on_the_disk_before_it_is_read_in_preference_to_a_delta(store: Store) -> None:
@@ -338,7 +338,7 @@ def test_a_full_chunk_is_on_the_disk_before_it_is_read_in_preference_to_a_delta(
     with record(store.directory) as recording:
         store.write(new)
 
-    assert calls_from_the_first_write(recording)[:3] == [Write, Sync, Rename]
+    assert calls_from_the_first_write(recording)[:3] == [Write, Sync, Naming]
 
 
 @pytest.mark.parametrize("harm", ["missing", "torn", "another"])
@@ -477,7 +477,11 @@ def syncs(tmp_path: Path, durability: str) -> tuple[list[str], bool]:
         for seed in (1, 2):
             writer.write(seed, identify(data(seed)), data(seed), None)
         durable = writer.commit().durable
-    names = {operation.number: operation.entry[1] for operation in recording.operations if isinstance(operation, Enter)}
+    names = {
+        operation.number: operation.entry[1]
+        for operation in recording.operations
+        if isinstance(operation, Naming) and operation.node
+    }
     names[recording.before.find("chunks")] = "chunks"
     found = [
         "everything" if operation.number is None else names[operation.number]

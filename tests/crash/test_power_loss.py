@@ -30,7 +30,7 @@ def test_power_loss_leaves_every_complete_revision_and_a_repository_that_works(
     random.Random(action + durability).shuffle(chosen)
     chosen.insert(0, Crash(len(recording.operations), *CERTAIN[1]))
 
-    for crash, tree, _ in islice(distinct(recording, chosen), rounds(8, len(chosen))):
+    for crash, tree in islice(distinct(recording, chosen), rounds(8, len(chosen))):
         lab.put(tree)
         lab.boot = f"after {crash}"
         try:

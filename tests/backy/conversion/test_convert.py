@@ -484,7 +484,7 @@ def test_a_power_loss_at_any_instant_loses_nothing(laboratory: Laboratory, round
     chosen = crashes(recording.operations, mixtures=2, seed=1)
     random.Random(1).shuffle(chosen)
     limit = rounds(4, len(chosen))
-    for number, (crash, tree, _) in enumerate(distinct(recording, chosen)):
+    for number, (crash, tree) in enumerate(distinct(recording, chosen)):
         if number == limit:
             break
         laboratory.put(tree)

@@ -17,7 +17,7 @@ def outcomes(directory: Path, action) -> list[dict[str, bytes]]:
     chosen = crashes(recording.operations, mixtures=60, seed=1)
     return [
         {name: node.content for name, (_, node) in tree.listing().items() if name}
-        for _, tree, _ in distinct(recording, chosen)
+        for _, tree in distinct(recording, chosen)
     ]
 
 
