@@ -29,13 +29,12 @@ class Audit(msgspec.Struct, frozen=True):
     findings: tuple[str, ...]
 
 
-def audit(repository: Repository, witnessed: Sequence[Head] = (), *, maps: bool = True) -> Audit:
+def audit(repository: Repository, witnessed: Sequence[Head] = ()) -> Audit:
     """Hold records, states and maps against the journal.
 
     Args:
         repository: Is only read.
         witnessed: What witnesses saw; heads of other repositories are left out.
-        maps: Whether to read the chunk maps, too, which takes longest.
     """
     journal = repository.records.journal
     with journal.reading() as content:
@@ -46,8 +45,8 @@ def audit(repository: Repository, witnessed: Sequence[Head] = (), *, maps: bool 
     problems = findings(lines, found, seen, history)
     if witnessed and not seen:
         problems.append("the witness has not seen the journal of this repository")
-    if maps:
-        problems += _maps(repository)
+    # last, as they take longest
+    problems += _maps(repository)
     return Audit(None if problems else history.head, len(lines), len(found), tuple(problems))
 
 

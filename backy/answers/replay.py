@@ -63,8 +63,6 @@ def findings(
     history = history or replay(lines)
     if not history.length:
         return ["there is no journal"]
-    return [
-        *history.problems,
-        *audit.contradictions(history.told, history.pending, {name: astuple(fact) for name, fact in found.items()}),
-        *filter(None, (unwitnessed(lines, history, head) for head in witnessed)),
-    ]
+    there = {name: astuple(fact) for name, fact in found.items()}
+    seen = filter(None, (unwitnessed(lines, history, head) for head in witnessed))
+    return [*history.problems, *audit.contradictions(history.told, history.pending, there), *seen]

@@ -154,8 +154,7 @@ class Backup:
             history = [revision for revision in everything if not revision.state.forgotten]
             base = base_of(self.repository, history)
             # of what was forgotten the numbers are used, too
-            number = max((revision.seq for revision in everything), default=0)
-            birth = self._begin(history, number, base.parent)
+            birth = self._begin(history, max((revision.seq for revision in everything), default=0), base.parent)
         seen = Seen.load(self.repository.directory, history, birth.seq)
         try:
             with ExitStack() as stack:

@@ -185,8 +185,7 @@ def _run(arguments: list[str] | None) -> int:
         with backy.make_context("backy", list(words)) as context:
             backy.invoke(context)
         # Here an error can be told still; the interpreter would end with an exit code of its own.
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -225,8 +224,6 @@ def _tell(message: str) -> None:
 def _output_has_no_reader() -> bool:
     """Return whether standard output is a pipe that nobody reads any more."""
     # EPIPE may also come from a plugin's own pipe or socket: then it is an error as any other.
-    if sys.stdout is None:
-        return False
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
@@ -235,8 +232,6 @@ def _output_has_no_reader() -> bool:
 def _drop_output() -> None:
     """Discard output that could not be written."""
     # The interpreter would try again at its end, and print a second error.
-    if sys.stdout is None:
-        return
     try:
         sys.stdout.flush()
     except OSError:

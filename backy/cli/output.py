@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
-from typing import Any, Final, TextIO, TypeVar
+from typing import Any, Final, TextIO, TypeVar, cast
 
 import click
 
@@ -38,10 +38,11 @@ def separate() -> None:
             os.dup2(null, STANDARD_ERROR)
             os.close(null)
         sys.stderr = os.fdopen(STANDARD_ERROR, "w", closefd=False)
-    if sys.stdout is not None:
-        # Above the three standard descriptors, and closed in children: they have no data to write.
-        private = fcntl.fcntl(STANDARD_OUTPUT, fcntl.F_DUPFD_CLOEXEC, 3)
-        sys.stdout = os.fdopen(private, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")  # `descriptor` tells of it
+    # Above the three standard descriptors, and closed in children: they have no data to write.
+    private = fcntl.fcntl(sys.stdout.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+    sys.stdout = os.fdopen(private, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
     os.dup2(STANDARD_ERROR, STANDARD_OUTPUT)
 
 
@@ -49,18 +50,16 @@ def close() -> None:
     """Close what `separate` opened. `print` writes to standard error from now on."""
     # What plugins print while the interpreter ends is no data either.
     data, sys.stdout = sys.stdout, sys.stderr
-    if data is not None:
-        # Flushed before: an error would have been told as that of the command.
-        with suppress(OSError):
-            data.close()
+    # Flushed before: an error would have been told as that of the command.
+    with suppress(OSError):
+        data.close()
 
 
 def discard() -> None:
     """Let standard output lead nowhere: it can not be written, or its reader must not wait for this process."""
-    if (data := stream()) is not None:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, data.fileno(), inheritable=False)
-        os.close(null)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream().fileno(), inheritable=False)
+    os.close(null)
 
 
 def kept_apart(callback: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,15 +76,14 @@ def kept_apart(callback: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def stream() -> TextIO | None:
-    """Return the text stream on standard output; None if that is closed."""
+def stream() -> TextIO:
+    """Return the text stream on standard output; one that leads nowhere if that is closed."""
     context = click.get_current_context(silent=True)
-    found: TextIO | None = sys.stdout if context is None else context.meta.get(_DATA, sys.stdout)
-    return found
+    return cast(TextIO, sys.stdout if context is None else context.meta.get(_DATA, sys.stdout))
 
 
 def echo(text: object, *, lines: bool = False) -> None:
-    """Write a line of text, or several `lines`, to standard output; do nothing if that is closed.
+    """Write a line of text, or several `lines`, to standard output.
 
     Characters that could control a terminal are written out. Threads use what `echoing` returns.
     """
@@ -98,18 +96,17 @@ def echoing(*, lines: bool = False) -> Callable[[object], None]:
     data = stream()
 
     def write(text: object) -> None:
-        if data is not None:
-            click.echo(painted(printable(str(text), lines=lines), data), file=data)
+        click.echo(painted(printable(str(text), lines=lines), data), file=data)
 
     return write
 
 
 def descriptor() -> int:
     """Return the descriptor of standard output; raise TargetError if that is closed."""
-    # Not simply 1: that leads to standard error.
-    if (data := stream()) is None:
+    if sys.__stdout__ is None:
         raise TargetError("standard output is closed")
-    return data.fileno()
+    # Not simply 1: that leads to standard error.
+    return stream().fileno()
 
 
 def width() -> int | None:
@@ -118,7 +115,7 @@ def width() -> int | None:
         return int(wanted)
     data = stream()
     # Some terminals say that they have none.
-    return (data is not None and data.isatty() and os.get_terminal_size(data.fileno()).columns) or None
+    return (data.isatty() and os.get_terminal_size(data.fileno()).columns) or None
 
 
 def answered(content: object) -> bool:
@@ -142,8 +139,7 @@ def keep(name: str, value: object) -> None:
 
 def kept(name: str, default: Value) -> Value:
     """Return the value that is kept under this name, or `default`."""
-    found: Value = click.get_current_context().meta.get(f"backy.{name}", default)
-    return found
+    return cast(Value, click.get_current_context().meta.get(f"backy.{name}", default))
 
 
 def chosen(found: object, *names: str) -> dict[str, Any]:
@@ -159,8 +155,7 @@ def print_json(content: object) -> None:
     text = msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
     # JSON has a way of its own to write out what is not printable, which is in texts only.
     lines = [line if line.isprintable() else _escaped(line) for line in text.split("\n")]
-    if (data := stream()) is not None:
-        click.echo("\n".join(lines), file=data)
+    click.echo("\n".join(lines), file=stream())
 
 
 def _escaped(line: str) -> str:

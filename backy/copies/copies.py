@@ -141,8 +141,7 @@ def _together(each: Mapping[str, protocol.Done]) -> protocol.Done:
 
 def _repository(directory: Path, config: JobConfig) -> Repository:
     """Return the repository in a directory, or what will be one when something arrives."""
-    there = (directory / CONFIG).exists()
-    return Repository.open(directory) if there else Repository(directory, config)
+    return Repository.open(directory) if (directory / CONFIG).exists() else Repository(directory, config)
 
 
 def _machine(directory: Path, disks: Sequence[str], wanted: JobConfig) -> Group:
@@ -262,9 +261,8 @@ def _serve(directory: Path, hello: protocol.Hello, wire: protocol.Wire, *, appen
         if "/" in hello.name and not hello.dry_run:
             _machine(directory.parent, [directory.name], sourceless())
         with ExitStack() as stack:
-            more = partial(borrowed, {*hello.others}, stack)
-            repository = _repository(directory, sourceless())
-            arrive(Arrival(repository, [wire], listing, place, more, order, appending=True))
+            here, more = _repository(directory, sourceless()), partial(borrowed, {*hello.others}, stack)
+            arrive(Arrival(here, [wire], listing, place, more, order, appending=True))
     elif group := opened(directory):
         while not isinstance(wire.receive(protocol.Question), protocol.Done):
             wire.send(protocol.Listing([], group.names(), None, []))

@@ -114,11 +114,12 @@ def lend(name: str, wire: Wire) -> None:
         # a name without a file: nothing is left of a process that is killed
         meeting.bind(f"\0backy-{name}")
         meeting.listen()
-        while meeting.fileno() in select([meeting.fileno(), wire.pipes[0]], [], [])[0]:
+        pipes = wire.reading.fileno(), wire.writing.fileno()
+        while meeting.fileno() in select([meeting.fileno(), pipes[0]], [], [])[0]:
             with meeting.accept()[0] as other:
                 credentials = other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
                 if _CREDENTIALS.unpack(credentials)[1] == os.geteuid():
-                    socket.send_fds(other, [b"+"], wire.pipes)
+                    socket.send_fds(other, [b"+"], pipes)
                     other.recv(1)
                     return
 
@@ -141,9 +142,7 @@ def borrowed(names: set[str], stack: ExitStack) -> Iterator[Wire]:
 @contextmanager
 def _child(end: End, stderr: int | None) -> Iterator[subprocess.Popen[bytes]]:
     try:
-        child = subprocess.Popen(  # noqa: S603  # chosen by the operator
-            end.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
-        )
+        child = subprocess.Popen(end.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)  # noqa: S603  # chosen by the operator
     except OSError as error:
         raise PeerError(f"{end.command[0]} can not be started: {error.strerror}; install openssh-client") from error
     try:

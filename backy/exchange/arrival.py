@@ -170,8 +170,7 @@ class Arrival:
             live = LiveChunks(records, own, {chunks[index] for index in wanted})
             arriving.writer = writer = stack.enter_context(storage.create(record.id, base_id, record.size, live))
             with arriving.drained():
-                show = self.steps("copy", record.size)
-                Transfer(arriving, writer, base_map, show, threads_for(storage)).run()
+                Transfer(arriving, writer, base_map, self.steps("copy", record.size), threads_for(storage)).run()
             stored = writer.commit()
         if stored.durable and any(each.state.unsynced_boot for each in own):
             sync_file_system_of(repository.directory)

@@ -1,6 +1,5 @@
 """The side that sends: answers what the other side asks about one repository, and changes nothing but the journal."""
 
-import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +21,6 @@ from backy.repository.repository import Repository
 from backy.repository.revision import Revision, select, utc_now
 from backy.system.parallel import in_parallel
 from backy.system.progress import Steps, quiet
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

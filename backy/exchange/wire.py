@@ -170,11 +170,6 @@ class Wire:
         self.bytes = 0
         """How many were sent and received."""
 
-    @property
-    def pipes(self) -> tuple[int, int]:
-        """The descriptors to read from and to write to."""
-        return self.reading.fileno(), self.writing.fileno()
-
     def end(self) -> None:
         """Say no more, by which the other side ends."""
         with suppress(OSError):

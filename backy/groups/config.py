@@ -15,7 +15,9 @@ from backy.system.safeyaml import load_yaml
 
 DISKS: Final = "disks"
 """The key that makes a `config` that of a group."""
-_NAME = re.compile(r"\w[\w.@+:-]{0,199}")
+NAME = re.compile(r"\w[\w.@+:-]{0,199}")
+NAME_RULE = "letters, digits and _ . @ + : -, the first a letter, a digit or _, 200 at most"
+"""What names of jobs and of disks are, which are those of folders."""
 
 
 class Disk(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -67,9 +69,8 @@ def with_disks(config: JobConfig, disks: Mapping[str, Disk]) -> GroupConfig:
 
 def name_problem(name: str) -> str | None:
     """Return why no disk can have a name; None if one can."""
-    if not _NAME.fullmatch(name) or name.endswith(".rev"):
-        rule = "letters, digits and _ . @ + : -, the first a letter, a digit or _"
-        return f"{name!r} can be no disk: its name is that of its folder, with {rule}"
+    if not NAME.fullmatch(name) or name.endswith(".rev"):
+        return f"{name!r} can be no disk: its name is that of its folder, with {NAME_RULE}"
     return f"backy itself uses the name '{name}'; call the disk otherwise" if name in RESERVED else None
 
 

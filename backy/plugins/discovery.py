@@ -174,9 +174,9 @@ def advertised(kind: Kind) -> dict[str, list[Plugin]]:
     A distribution whose metadata can not be read has none; `unreadable` names it.
     """
     found = defaultdict(list)
-    for distribution, version, entry_points in _readable([]):
+    for name, version, entry_points in (one for one in _readable() if not isinstance(one, str)):
         for one in entry_points.select(group=kind.group):
-            found[one.name].append(Plugin(kind, one.name, one.value, distribution, version))
+            found[one.name].append(Plugin(kind, one.name, one.value, name, version))
     folder = Path(os.environ.get(VARIABLE) or FOLDER).absolute()
     for path in sorted(folder.glob("*.py")) if kind is Kind.HOOK else ():
         found[path.stem].append(Plugin(kind, path.stem, str(path), str(path), "(a file)"))
@@ -185,9 +185,7 @@ def advertised(kind: Kind) -> dict[str, list[Plugin]]:
 
 def unreadable() -> list[str]:
     """Return a line for each distribution that may have plugins but can not be read: its folder, and the cause."""
-    lines: list[str] = []
-    list(_readable(lines))
-    return lines
+    return [line for line in _readable() if isinstance(line, str)]
 
 
 def contenders(plugins: Iterable[Plugin]) -> list[Plugin]:
@@ -206,8 +204,8 @@ def conflict(candidates: Iterable[Plugin]) -> str:
     return f"claimed by {origins}; uninstall all but one, or put the others into BACKY_DISABLED_PLUGINS"
 
 
-def _readable(failures: list[str]) -> Iterator[_Found]:
-    """Yield the distributions that have plugins of backy; add a line to `failures` for each that can not be read."""
+def _readable() -> Iterator[_Found | str]:
+    """Yield the distributions that have plugins of backy, and a line for each that can not be read."""
     seen = set()
     for distribution in distributions():
         # Whatever is wrong with one distribution, all commands have to work.
@@ -215,8 +213,7 @@ def _readable(failures: list[str]) -> Iterator[_Found]:
             folder = getattr(distribution, "_path", None)
             found = _read(folder, _changed(folder)) if isinstance(folder, Path) else _parsed(distribution)
         except Exception as error:  # noqa: BLE001  # parsers of foreign files; the cause is shown
-            cause = error or type(error).__name__
-            failures.append(f"the distribution {_folder(distribution)} can not be read: {cause}")
+            yield f"the distribution {_folder(distribution)} can not be read: {error or type(error).__name__}"
             continue
         # Of one distribution that is on the path twice, Python imports the first.
         if found and (normalized := _normalized(found[0])) not in seen:

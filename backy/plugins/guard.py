@@ -88,7 +88,8 @@ def _checked(call: Call, wanted: Any, value: Any) -> Any:  # noqa: ANN401  # thi
         return _entered(call, arguments[0], value)
     if kind is Iterable:
         return _extents(call, value)
-    for name, one in _fields(kind).items():
+    # of a record, its fields
+    for name, one in (get_type_hints(kind) if is_dataclass(kind) else {}).items():
         _checked(Call(call.plugin, f"{call}.{name}"), one, getattr(value, name))
     return value
 
@@ -104,12 +105,6 @@ def _fits(kind: Any, arguments: tuple[Any, ...], value: object) -> bool:  # noqa
         return isinstance(value, list | tuple) and all(isinstance(one, arguments[0]) for one in value)
     # Nobody looks at what is returned in place of nothing.
     return kind is NoneType or isinstance(value, kind)
-
-
-@cache
-def _fields(kind: type) -> Mapping[str, Any]:
-    """Return the annotations of the fields of a record; none of any other type."""
-    return get_type_hints(kind) if is_dataclass(kind) else {}
 
 
 def _extents(call: Call, extents: Iterable[Any]) -> Iterator[api.Extent]:

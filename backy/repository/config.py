@@ -103,11 +103,6 @@ class VerifierSections(list[PluginSection]):
     """The sections of the job's verifiers, in their order. One may be written without a list."""
 
     @classmethod
-    def named(cls, *names: str) -> Self:
-        """Make the sections of verifiers without options."""
-        return cls(map(ShortSection.named, names))
-
-    @classmethod
     def from_plain(cls, value: object) -> Self:
         """Make the sections of plain values; raises ValueError, also if there is none."""
         if value == []:

@@ -199,8 +199,7 @@ class Records:
                 continue  # forgotten since it was listed
             except RecordDamageError as error:
                 damaged.append(error)
-        machine = self.directory.parent
-        used = [one for one in sound if not (one.group and one.group.is_half(machine))]
+        used = [one for one in sound if not (one.group and one.group.is_half(self.directory.parent))]
         seen = (one for one in used if trash or not one.state.forgotten)
         return sorted(seen, key=lambda revision: revision.order), damaged
 

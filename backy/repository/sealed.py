@@ -5,7 +5,6 @@ the files.
 """
 
 import hashlib
-from functools import cache
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -66,16 +65,10 @@ def decode(content: bytes, kind: type[Content], name: str) -> Content:
         # only a member of the document itself has a line that begins like this: no text goes over lines
         if _OURS not in content and (found := msgspec.json.decode(content, type=_Header).format) != FORMAT:
             raise DamageError(f"{name} has format {found}; this version of backy reads {FORMAT}")
-        document: Content = _decoder(kind).decode(content)
+        document = msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"{name} is damaged: {error}") from error
     # a sound document under another name would be a second revision with the same data
     if document.id != name.rpartition(".")[0]:
         raise DamageError(f"{name} belongs to revision {document.id}; was it renamed?")
     return document
-
-
-@cache
-def _decoder(kind: type[Content]) -> msgspec.json.Decoder[Content]:
-    """Return what decodes documents of one kind: there may be very many."""
-    return msgspec.json.Decoder(kind)

@@ -72,7 +72,7 @@ class MemoryRepository(Repository):
     def make(cls, directory: Path, storage: Config | None = None) -> MemoryRepository:
         """Make a repository with the section `storage`, or with the default one."""
         # No plugin has this name: `source` below takes its place.
-        source, verifier = SourceSection.named("memory"), VerifierSections.named("full")
+        source, verifier = SourceSection.named("memory"), VerifierSections.from_plain("full")
         section = StorageSection(storage or {"type": "chunked"})
         # Thousands of trials would write a reserve, and none of them waits for a real disk to be full.
         config = JobConfig(format=FORMAT, source=source, verifier=verifier, storage=section, reserve=Size(0))

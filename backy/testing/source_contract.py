@@ -205,7 +205,7 @@ class SourceContract:
     def test_backups_read_back_what_the_source_held(self, subject: SourceUnderTest, tmp_path: Path) -> None:
         """Every one of three backups into a real repository is right, with changes between them."""
         config = JobConfig(
-            format=FORMAT, source=SourceSection(_config(subject)), verifier=VerifierSections.named("full")
+            format=FORMAT, source=SourceSection(_config(subject)), verifier=VerifierSections.from_plain("full")
         )
         repository = Repository.initialize(tmp_path / "repository", config)
         images: list[bytes] = []

@@ -129,7 +129,7 @@ def repositories(tmp_path: Path) -> Callable[..., Repository]:
 
     def make(disk: Disk, verifier: str | None = "none", **keys: Any) -> Repository:
         folder = tmp_path / f"vm{next(NUMBERS)}"
-        chosen = VerifierSections.named(verifier) if verifier else None
+        chosen = VerifierSections.from_plain(verifier) if verifier else None
         source = SourceSection({**disk.config, **keys})
         return Repository.initialize(folder, JobConfig(format=FORMAT, source=source, verifier=chosen))
 

@@ -73,7 +73,7 @@ def image(kind: str, mount: Callable[..., Path], loop_device: Callable[[Path], P
 
 def repository_of(folder: Path, image: Path, verifier: str, **keys: str) -> Repository:
     source = SourceSection({"type": "file", "filename": str(image), **keys})
-    config = JobConfig(format=FORMAT, source=source, verifier=VerifierSections.named(verifier))
+    config = JobConfig(format=FORMAT, source=source, verifier=VerifierSections.from_plain(verifier))
     return Repository.initialize(folder / f"{verifier}-{len(list(folder.iterdir()))}", config)
 
 

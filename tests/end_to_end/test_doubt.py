@@ -247,7 +247,7 @@ def test_raw_images_are_doubted_and_made_right_too(mount, clock) -> None:
     story = Watch(MemoryRepository.make(mount("btrfs") / "vm", {"type": "cow"}), {"type": "full"}, clock)
     directory = story.repository.directory
     story.back_up()
-    story.repository.config.verifier = VerifierSections.named("none")
+    story.repository.config.verifier = VerifierSections.from_plain("none")
     story.source.change(1, 5, hide=True)
     second = Backup(story.repository, ("daily",), Events(), clock=clock).run()
     story.repository.config.verifier = VerifierSections.from_plain({"type": "changed", "turns": 1})
@@ -308,10 +308,10 @@ def test_before_a_chunk_was_compared_nobody_is_in_doubt(watch) -> None:
 def test_a_chunk_that_was_told_and_read_is_no_lie(watch) -> None:
     """Even if the first look at it gave something else than all later ones."""
     story: Watch = watch({"type": "full"})
-    story.repository.config.verifier = VerifierSections.named("none")
+    story.repository.config.verifier = VerifierSections.from_plain("none")
     story.back_up()
     story.back_up()
-    story.repository.config.verifier = VerifierSections.named("full")
+    story.repository.config.verifier = VerifierSections.from_plain("full")
 
     class Glitch(Frozen):
         def pread(self, offset: int, length: int) -> bytes:
@@ -335,10 +335,10 @@ def test_a_source_that_may_have_been_written_to_is_no_liar(watch, sort: str) -> 
     story: Watch = watch({"type": "full"})
     story.back_up()
     story.repository.config.source = SourceSection({"type": "memory", "torn": "accept"})
-    story.repository.config.verifier = VerifierSections.named("none")
+    story.repository.config.verifier = VerifierSections.from_plain("none")
     story.source.change(3, hide=True)
     story.back_up()
-    story.repository.config.verifier = VerifierSections.named("full")
+    story.repository.config.verifier = VerifierSections.from_plain("full")
     if sort == "fickle":
         story.source.fickle = True
     else:

@@ -213,6 +213,5 @@ def delete(directory: Path, names: tuple[str, ...], everything: bool) -> None:
     # Neither: nothing is deleted by accident. Both: one of them is a mistake.
     if bool(names) == everything:
         raise click.UsageError("name the reports to delete, or give --all")
-    repository = repository_of(directory).directory
-    deleted = quarantine.delete(repository, None if everything else names)
+    deleted = quarantine.delete(repository_of(directory).directory, None if everything else names)
     answer({"reports": deleted}, f"Deleted {counted(len(deleted), 'report')}")

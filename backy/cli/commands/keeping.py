@@ -152,9 +152,8 @@ def purge(directory: Path, trash: bool, dry_run: bool) -> None:
     group = opened(directory)
     if dry_run:
         each = map(group.repository, group.names()) if group else [repository_of(directory)]
-        going = sorted(
-            set[str]().union(*(over(one, one.records.states(), utc_now(), everything=trash) for one in each))
-        )
+        over_each = (over(one, one.records.states(), utc_now(), everything=trash) for one in each)
+        going = sorted(set[str]().union(*over_each))
         texts = [f"Would remove {one} for good" for one in going]
         nothing = "Nothing in the trash has been there for its time"
         answer({"revisions": [{"id": one} for one in going]}, *(texts or [nothing]))

@@ -33,8 +33,7 @@ def backup(directory: Path, tags: tuple[str, ...], force: bool, configure: bool)
     from backy.retention.tags import check_tags
     from backy.scheduler.jobs.repositories import configure as configured
 
-    given = configured(directory, sys.stdin.buffer.read()) if configure else None
-    found = given or found_in(directory)
+    found = configured(directory, sys.stdin.buffer.read()) if configure else found_in(directory)
     # Before anything else: a mistyped tag is found before the source makes a snapshot.
     if not force:
         check_tags(found.config, tags)

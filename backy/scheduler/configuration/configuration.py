@@ -1,7 +1,6 @@
 """The configuration of the scheduler, /etc/backy.conf: its keys, and reading it with all its problems at once."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from backy.config import Duration, Size, convert, mistakes
-from backy.groups.config import DISKS, Disk, GroupConfig, name_problem
+from backy.groups.config import DISKS, NAME, NAME_RULE, Disk, GroupConfig, name_problem
 from backy.plugins.discovery import Kind
 from backy.plugins.events import REQUIRED
 from backy.repository import config
@@ -24,8 +23,6 @@ from backy.scheduler.configuration.document import ConfigurationError, Document,
 from backy.scheduler.configuration.hours import DAY, Hours, Zone
 from backy.scheduler.configuration.location import Location, Notify, global_name
 from backy.text.phrases import alternatives
-
-_JOB_NAME = re.compile(r"\w[\w.@+:-]{0,199}")
 
 
 class Global(Location, frozen=True, kw_only=True, rename="kebab"):
@@ -359,9 +356,8 @@ class Reading:
 
     def _name(self, key: Key, settings: Global) -> None:
         """Report a name that no folder in the base directory can have."""
-        if not _JOB_NAME.fullmatch(key[-1]):
-            rule = "letters, digits and _ . @ + : -, the first a letter, a digit or _, 200 at most"
-            self._report(key, f"a job's name is that of its folder: {rule}")
+        if not NAME.fullmatch(key[-1]):
+            self._report(key, f"a job's name is that of its folder: {NAME_RULE}")
         if settings.base_dir / key[-1] == settings.status_path:
             self._report(key, "is the name of the status file; call the job otherwise, or set global.status-file")
 

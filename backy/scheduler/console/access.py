@@ -22,7 +22,7 @@ import msgspec
 
 from backy.api import ConsoleCommand
 from backy.config import parse_duration
-from backy.errors import BackyError, PluginError
+from backy.errors import BackyError, PluginError, raising
 from backy.plugins.events import Events, Sections
 from backy.plugins.hosting import Host
 from backy.retention.tags import check_tags
@@ -190,10 +190,8 @@ async def _resume(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
 
 async def _log(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     logfile = _known(scheduler, arguments[0]).directory / LOGFILE
-    try:
+    with raising(BackyError, f"{logfile} can not be read"):
         lines = (await aside(tail, logfile, 2**14, limit=PATIENCE))[-20:]
-    except OSError as error:
-        raise BackyError(f"{logfile} can not be read: {error.strerror}") from None
     return Reply(ok=True, text="\n".join(lines), data={"lines": lines})
 
 
@@ -220,9 +218,7 @@ COMMANDS: Mapping[str, Command] = {
     "run": Command(_run, "Run a job as soon as there is a slot, with TAGS or those due.", "JOB [TAGS]", changes=True),
     "runall": Command(_run_all, "Run all jobs as soon as there are slots.", changes=True),
     "cancel": Command(_cancel, "End the run of a job; the next one comes by its schedule.", "JOB", changes=True),
-    "pause": Command(
-        _pause, "Start a job only by 'run', for TIME or till 'resume'.", "JOB [--for] [TIME]", changes=True
-    ),
+    "pause": Command(_pause, "Run a job only by 'run', for TIME or till 'resume'.", "JOB [--for] [TIME]", changes=True),
     "resume": Command(_resume, "Let a paused job run again when it is due.", "JOB", changes=True),
     "reload": Command(_reload, "Read the configuration again.", changes=True),
 }
@@ -278,8 +274,7 @@ class Access:
         try:
             async with asyncio.timeout(PATIENCE.total_seconds()):
                 question = await reader.readline()
-            reply = await self._reply(question)
-            writer.write(msgspec.json.encode(reply) + b"\n")
+            writer.write(msgspec.json.encode(await self._reply(question)) + b"\n")
             async with asyncio.timeout(PATIENCE.total_seconds()):
                 await writer.drain()
         except (TimeoutError, ValueError, OSError) as error:

@@ -64,9 +64,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     options.log_errors = False
     try:
         compiled = re2.compile(pattern, options)
-    except UnicodeEncodeError as error:
-        raise BackyError(f"{pattern!r} is no regular expression: it is no Unicode") from error
-    except re2.error as error:
-        cause = error.args[0].decode(errors="replace")
+    except (UnicodeEncodeError, re2.error) as error:
+        cause = "it is no Unicode" if isinstance(error, UnicodeError) else error.args[0].decode(errors="replace")
         raise BackyError(f"{pattern!r} is no regular expression: {cause}") from error
     return lambda text: compiled.search(text) is not None

@@ -116,13 +116,8 @@ class Entry:
         tags = dict.fromkeys(self.schedule, self.copied) if self.copied else {}
         return Past(self.past.since, self.copied, tags)
 
-    @property
-    def late_from(self) -> datetime:
-        """When the job violates its SLA unless it has a new revision before."""
-        return self.late(self.past)
-
     def late(self, past: Past) -> datetime:
-        """Return when a job with this past violates its SLA."""
+        """Return when a job with this past violates its SLA unless it has a new revision before."""
         late, shortest = late_from(self.schedule, past, self.sla), smallest_interval(self.schedule)
         opens = self.opens(late)
         # of a job with shorter intervals than it waits each day, nobody expects runs outside of its hours
@@ -280,7 +275,7 @@ class Agenda:
     def _queue(self, entry: Entry) -> None:
         """Put a job into the queue of its pool."""
         entry.phase = Phase.QUEUED
-        heapq.heappush(self._queues[entry.pool], (not entry.urgent, entry.late_from, entry.ticket, entry))
+        heapq.heappush(self._queues[entry.pool], (not entry.urgent, entry.late(entry.past), entry.ticket, entry))
 
     def _fill(self, pool: Pool, now: datetime) -> Iterator[Entry]:
         """Assign the free slots of a pool and yield the jobs to start."""

@@ -93,7 +93,9 @@ class Ledger:
         """
         self.agenda.worker_limit = configuration.settings.worker_limit
         wanted = configuration.jobs
-        ended = [self._remove(name) for name in self.jobs.keys() - wanted.keys()]
+        ended = [self.jobs.pop(name) for name in self.jobs.keys() - wanted.keys()]
+        for job in ended:
+            self.agenda.remove(job.settings.name)
         added = [self._add(one, before.get(name), now) for name, one in wanted.items() if name not in self.jobs]
         for name, settings in wanted.items():
             job = self.jobs[name]
@@ -232,10 +234,6 @@ class Ledger:
         for (hours, pool), seconds in taken.items():
             if seconds > hours.length.total_seconds():
                 yield f"the {pool} backups of a day take {length_of_time(seconds)}, which does not fit into {hours}"
-
-    def _remove(self, name: str) -> Job:
-        self.agenda.remove(name)
-        return self.jobs.pop(name)
 
 
 def _row(job: Job, now: datetime) -> JobStatus:

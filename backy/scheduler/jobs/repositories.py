@@ -112,12 +112,10 @@ def _present(directory: Path, wanted: JobConfig) -> tuple[JobConfig | None, JobC
     if not path.exists():
         return None, wanted
     present = group or Repository.open(directory).config
-    if isinstance(wanted, GroupConfig) and group is None:
-        text = f"{directory} is the repository of one image"
-        raise RepositoryError(f"{text}: choose another name for a job with 'disks', or move it away")
-    if group and not isinstance(wanted, GroupConfig):
-        text = "choose another name for a job with one 'source', or move it away"
-        raise RepositoryError(f"{directory} has disks of one machine: {text}")
+    if isinstance(wanted, GroupConfig) != bool(group):
+        what = "has disks of one machine" if group else "is the repository of one image"
+        kind = "one 'source'" if group else "'disks'"
+        raise RepositoryError(f"{directory} {what}: choose another name for a job with {kind}, or move it away")
     return present, msgspec.structs.replace(wanted, format=present.format, id=present.id, created=present.created)
 
 

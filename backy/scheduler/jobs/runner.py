@@ -1,7 +1,6 @@
 """Runs a job: the ordinary commands `backup` or `pull`, `expire` and `purge`, one after the other, or `push`."""
 
 import errno
-import logging
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -20,7 +19,6 @@ from backy.scheduler.process import children
 from backy.scheduler.process.children import EndedError, aside
 from backy.text.phrases import size
 
-log = logging.getLogger(__name__)
 LOGFILE = "backy.log"
 """Name of a job's log in its repository."""
 

@@ -41,11 +41,7 @@ class HangingError(BackyError):
         super().__init__(f"nothing came for {limit}, as from a network file system that hangs")
 
 
-async def aside(
-    function: Callable[..., Returned],
-    *arguments: Any,  # noqa: ANN401  # those of the function
-    limit: timedelta | None = None,
-) -> Returned:
+async def aside(function: Callable[..., Returned], *arguments: Any, limit: timedelta | None = None) -> Returned:  # noqa: ANN401  # those of the function
     """Call a function in a thread of its own, and return what it returns.
 
     Raises:
@@ -126,8 +122,7 @@ async def run(  # noqa: PLR0913  # the limits of a child, and what goes to it an
 
 async def output_of(command: Sequence[str], *, limit: timedelta) -> bytes:
     """Run a command and return its standard output. Raise the same errors as `run`."""
-    process = await _start(*command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
-    return await _end(process, limit)
+    return await _end(await _start(*command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL), limit)
 
 
 async def _start(*command: str, **options: Any) -> Process:  # noqa: ANN401  # those of asyncio

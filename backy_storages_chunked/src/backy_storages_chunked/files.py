@@ -61,7 +61,8 @@ class ChunkFiles:
         self.directory = directory
         # On the same file system as the chunks, so that files can be renamed into place.
         self.temporary = directory / "tmp"
-        self._deltas: dict[int, dict[bytes, list[ChunkFile]]] = {}
+        self._deltas: dict[int, dict[bytes, ChunkFile]] = {}
+        """By the number of the folder and the id of the chunk, as they were when the folder was listed."""
 
     def path(self, file: ChunkFile) -> str:
         """Return the path of `file`."""
@@ -71,20 +72,12 @@ class ChunkFiles:
         """Return the file to read a chunk from; None if there is none."""
         # A full chunk before a delta: a repair stores in full what a damaged delta has.
         full = ChunkFile(chunk_id)
-        return full if self.exists(full) else next(iter(self.deltas(chunk_id)), None)
-
-    def deltas(self, chunk_id: bytes) -> list[ChunkFile]:
-        """Return the delta files of a chunk that were there when its folder was listed."""
-        number = chunk_id[0]
-        if number not in self._deltas:
-            # Complete before it is published: several threads may get here at the same time.
-            deltas: dict[bytes, list[ChunkFile]] = {}
-            for file in self.folder(number):
-                if file.base is not None:
-                    # More than one only after crashes.
-                    deltas.setdefault(file.chunk_id, []).append(file)
-            self._deltas[number] = deltas
-        return self._deltas[number].get(chunk_id, [])
+        if self.exists(full):
+            return full
+        if (number := chunk_id[0]) not in self._deltas:
+            # Of a chunk there is more than one only after crashes.
+            self._deltas[number] = {file.chunk_id: file for file in self.folder(number) if file.base is not None}
+        return self._deltas[number].get(chunk_id)
 
     def exists(self, file: ChunkFile) -> bool:
         """Return whether `file` is there."""

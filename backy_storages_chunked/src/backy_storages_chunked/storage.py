@@ -152,7 +152,5 @@ def _ingredients(files: ChunkFiles, live: Container[bytes]) -> set[ChunkFile]:
 
 def _needed(file: ChunkFile, files: ChunkFiles, live: Container[bytes]) -> bool:
     """Return whether a live chunk is read from this file."""
-    if file.chunk_id not in live:
-        return False
     # Beside a full chunk, a delta with the same id is not read.
-    return file.base is None or not files.exists(ChunkFile(file.chunk_id))
+    return file.chunk_id in live and (file.base is None or not files.exists(ChunkFile(file.chunk_id)))

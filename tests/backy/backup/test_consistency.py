@@ -80,7 +80,7 @@ class Source:
 def repository_of(folder: Path, machine: Machine, verifier: str, *, accept: bool) -> Repository:
     """Make a repository of a machine, which accepts torn images or does not."""
     written = {"type": "file", "filename": "/nowhere", **({"torn": "accept"} if accept else {})}
-    config = JobConfig(format=FORMAT, source=SourceSection(written), verifier=VerifierSections.named(verifier))
+    config = JobConfig(format=FORMAT, source=SourceSection(written), verifier=VerifierSections.from_plain(verifier))
     repository = Repository.initialize(folder / f"repository-{next(NUMBERS)}", config)
     repository.source = lambda: Source(machine)  # type: ignore[method-assign]  # a stand-in
     return repository

@@ -295,7 +295,7 @@ def test_a_hint_that_is_right_is_relied_on(repository, clock) -> None:
 
 
 def test_a_hint_that_was_not_asked_for_is_relied_on_by_nobody(repository, clock) -> None:
-    repository.config.verifier = VerifierSections.named("changed")
+    repository.config.verifier = VerifierSections.from_plain("changed")
     first = Backup(repository, ("one",), clock=clock).run()
 
     assert first.statistics.bytes_read == len(repository.memory.content)
@@ -321,7 +321,7 @@ def test_a_source_that_changes_behind_the_backup_fails_the_second_time_too(repos
 
 
 def test_after_a_crash_between_both_a_chunk_that_is_wrong_is_found_again(repository, clock, monkeypatch) -> None:
-    repository.config.verifier = VerifierSections.named("changed")
+    repository.config.verifier = VerifierSections.from_plain("changed")
     first = Backup(repository, ("one",), clock=clock).run()
     # its turn is in the second backup, which crashes
     repository.memory.content = b"".join([*CHUNKS[:2], NEW, *CHUNKS[3:]])

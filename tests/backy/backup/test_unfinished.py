@@ -218,7 +218,7 @@ def test_nothing_that_is_torn_gets_into_an_image(mount, rounds, kind: str) -> No
         chance = random.Random(seed)
         vm = MemoryRepository.make(folder / str(seed), {"type": kind})
         # Nothing but the writer looks at what was left.
-        vm.config.verifier = VerifierSections.named("none")
+        vm.config.verifier = VerifierSections.from_plain("none")
         blocks = [bytes(CHUNK_SIZE), *(chance.randbytes(CHUNK_SIZE) for _ in range(3))]
         for _ in range(chance.randrange(1, 3)):
             vm.memory.content = b"".join(chance.choices(blocks, k=4)) + chance.randbytes(chance.choice([0, 5000]))
@@ -236,7 +236,7 @@ def test_nothing_that_is_torn_gets_into_an_image(mount, rounds, kind: str) -> No
 
 @pytest.mark.parametrize("size", [5 * CHUNK_SIZE, 3 * CHUNK_SIZE + 5000, (CHUNKS + 1) * CHUNK_SIZE + 1])
 def test_what_the_source_has_no_more_is_not_in_the_image(vm: MemoryRepository, size: int) -> None:
-    vm.config.verifier = VerifierSections.named("none")
+    vm.config.verifier = VerifierSections.from_plain("none")
     fail(vm, CHUNKS - 1)
     now = bytearray(vm.memory.content[:size].ljust(size, b"\0"))
     now[CHUNK_SIZE : 2 * CHUNK_SIZE] = bytes(CHUNK_SIZE)  # a whole chunk was discarded
@@ -253,7 +253,7 @@ def test_what_the_source_has_no_more_is_not_in_the_image(vm: MemoryRepository, s
 @pytest.mark.parametrize("kind", ["torn", "zeroes"])
 def test_a_page_that_is_not_what_was_written_is_written_again(mount, kind: str) -> None:
     vm = MemoryRepository.make(mount("xfs") / "vm", {"type": "cow"})
-    vm.config.verifier = VerifierSections.named("none")
+    vm.config.verifier = VerifierSections.from_plain("none")
     vm.memory.content = random.Random(1).randbytes(CHUNKS * CHUNK_SIZE)
     fail(vm, CHUNKS - 1)
     with (vm.directory / "cow/unfinished").open("r+b") as stream:

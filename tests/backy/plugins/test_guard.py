@@ -80,7 +80,7 @@ def backed_up(distribution: Callable[..., str], tmp_path: Path) -> Callable[[str
 
     def run(fault: str) -> Revision:
         distribution("acme", GROUPS, PLUGIN + fault)
-        config = JobConfig(format=FORMAT, source=SECTION, storage=SHORT, verifier=VerifierSections.named("odd"))
+        config = JobConfig(format=FORMAT, source=SECTION, storage=SHORT, verifier=VerifierSections.from_plain("odd"))
         return Backup(
             Repository.initialize(tmp_path / "odd", config), ("daily",), events=Events(), revision_id="revision"
         ).run()

@@ -38,7 +38,7 @@ def test_a_job_is_read_as_it_was_written(load) -> None:
         format=3,
         source=SourceSection({"type": "file", "filename": "/ü"}),
         storage=StorageSection({"type": "chunked", "compression": 3}),
-        verifier=VerifierSections.named("full"),
+        verifier=VerifierSections.from_plain("full"),
     )
     assert load(dump_job(job)) == job
     assert b"verifier" not in dump_job(JobConfig(format=3, source=SourceSection.named("file")))
