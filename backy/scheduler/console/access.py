@@ -95,25 +95,6 @@ class Command:
         return sum(not name.startswith("[") for name in names) <= len(arguments) <= most
 
 
-async def execute(
-    commands: Mapping[str, Command], scheduler: Scheduler, words: Sequence[str], *, may_change: bool
-) -> Reply:
-    """Execute the command that `words` name, with its arguments.
-
-    Raises:
-        BackyError: the command is unknown, not allowed here, or failed.
-    """
-    name, *arguments = words or [""]
-    command = commands.get(name)
-    if command is None:
-        raise BackyError(f"no such command '{name}'; {alternatives(name, commands)}")
-    if not command.takes(arguments):
-        raise BackyError(f"write: {name} {command.arguments}".rstrip())
-    if command.changes and not may_change:
-        raise BackyError(f"'{name}' is switched off here, as it changes something; 'backy client {name}' does it")
-    return await command.run(scheduler, arguments)
-
-
 async def _jobs(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     jobs, pattern = scheduler.status().jobs, [word for word in arguments if word != "--failed"]
 
@@ -286,20 +267,34 @@ class Access:
         """Execute the command of a client of the socket."""
         try:
             words = msgspec.json.decode(question, type=Question).command
-            # Only the owner of the scheduler can connect there, and may do everything.
-            work = execute(self._commands, self._scheduler, words, may_change=True)
-            # Shielded: a command that changes something is not to be interrupted because its client has gone.
-            return await asyncio.shield(asyncio.ensure_future(work))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return Reply(ok=False, text=f"this is no question: {error}")
-        except BackyError as error:
-            return Reply(ok=False, text=str(error))
+        # Only the owner of the scheduler can connect there, and may do everything.
+        return await self._execute(words, may_change=True)
 
-    async def _answer_console(self, words: Sequence[str]) -> str:
+    async def _answer_console(self, words: Sequence[str]) -> Reply:
         """Execute a command that came through the console, and log it if it changes anything."""
         if any(command.changes for name, command in self._commands.items() if name == words[0]):
             self._note(textwrap.shorten(" ".join(words), LONGEST_NOTE, placeholder=" ..."))
-        return (await execute(self._commands, self._scheduler, words, may_change=self._may_change)).text
+        return await self._execute(words, may_change=self._may_change)
+
+    async def _execute(self, words: Sequence[str], *, may_change: bool) -> Reply:
+        """Execute the command that `words` name, with its arguments; the reply tells why it fails."""
+        name, *arguments = words or [""]
+        command = self._commands.get(name)
+        if command is None:
+            text = f"no such command '{name}'; {alternatives(name, self._commands)}"
+        elif not command.takes(arguments):
+            text = f"write: {name} {command.arguments}".rstrip()
+        elif command.changes and not may_change:
+            text = f"'{name}' is switched off here, as it changes something; 'backy client {name}' does it"
+        else:
+            try:
+                # Shielded: a command that changes something is not to be interrupted because its client has gone.
+                return await asyncio.shield(asyncio.ensure_future(command.run(self._scheduler, arguments)))
+            except BackyError as error:
+                text = str(error)
+        return Reply(ok=False, text=text)
 
     def _note(self, text: str) -> None:
         """Log a command that changes something, or would; of the refused ones, one a minute."""

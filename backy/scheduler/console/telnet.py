@@ -16,9 +16,9 @@ from telnetlib3.server_base import BaseServer
 from telnetlib3.stream_reader import TelnetReader
 from telnetlib3.stream_writer import TelnetWriter
 
-from backy.errors import BackyError
 from backy.plugins.discovery import CORE_DISTRIBUTION
 from backy.scheduler.configuration.location import listener
+from backy.scheduler.process.base_directory import Reply
 from backy.terminal.plain import printable
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ SLOWNESS = timedelta(seconds=30)
 PIECE = 64 * 1024
 """Bytes of an answer that are sent at once."""
 
-Answering = Callable[[Sequence[str]], Awaitable[str]]
-"""Executes the command in some words and returns its text. Raises BackyError."""
+Answering = Callable[[Sequence[str]], Awaitable[Reply]]
+"""Executes the command in some words, also if the client goes meanwhile. The reply tells why it fails."""
 
 
 class Console:
@@ -170,7 +170,7 @@ class Connection(BaseServer):
                     await self._send("Goodbye.\n")
                     break
                 if words:
-                    await self._send(f"{await self._answer(words)}\n")
+                    await self._send(f"{(await self._console.answering(words)).text}\n")
         except (EOFError, TimeoutError, OSError) as error:  # the ways in which clients leave
             log.debug("console: %s has ended: %r", self, error)
         except Exception:
@@ -178,14 +178,6 @@ class Connection(BaseServer):
         # All is sent before, or given up after `SLOWNESS`.
         self._socket.close()
         asyncio.get_running_loop().call_later(SLOWNESS.total_seconds(), self._socket.abort)
-
-    async def _answer(self, words: Sequence[str]) -> str:
-        """Execute a command and return its text."""
-        # Shielded: a command that changes something is not to be interrupted because its client has gone.
-        try:
-            return await asyncio.shield(asyncio.ensure_future(self._console.answering(words)))
-        except BackyError as error:
-            return str(error)
 
     async def _line(self) -> str:
         """Return the next line without control characters.

@@ -17,9 +17,9 @@ from typing import Self
 
 import pytest
 
-from backy.errors import BackyError
 from backy.scheduler.console import telnet as module
 from backy.scheduler.console.telnet import Console
+from backy.scheduler.process.base_directory import Reply
 
 IAC, DONT, DO, WONT, WILL, SB, IP, SE = b"\xff", b"\xfe", b"\xfd", b"\xfc", b"\xfb", b"\xfa", b"\xf4", b"\xf0"
 GREETING = b"backy 3.0.0\r\nReady.\r\nbacky> "
@@ -27,16 +27,16 @@ RELEASED = threading.Event()
 REFUSED = b"Too many clients.\r\n"
 
 
-async def answering(words: Sequence[str]) -> str:
+async def answering(words: Sequence[str]) -> Reply:
     if words[0] == "long":
-        return "x" * int(words[1])
+        return Reply(ok=True, text="x" * int(words[1]))
     if words[0] == "fail":
-        raise BackyError("this has failed")
+        return Reply(ok=False, text="this has failed")
     while words[0] == "wait" and not RELEASED.is_set():
         await asyncio.sleep(0.01)
     if words[0] == "break":
         raise ValueError("on purpose")
-    return "\n".join(words)
+    return Reply(ok=True, text="\n".join(words))
 
 
 class Server:
@@ -275,9 +275,9 @@ def test_those_who_are_silent_lock_out_nobody(server: Server) -> None:
 def test_a_line_of_http_ends_the_connection(server: Server, line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Sequence[str]] = []
 
-    async def note(words: Sequence[str]) -> str:
+    async def note(words: Sequence[str]) -> Reply:
         asked.append(words)
-        return ""
+        return Reply(ok=True, text="")
 
     monkeypatch.setattr(server.console, "answering", note)
     with server.connect() as connection:
