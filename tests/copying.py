@@ -53,7 +53,7 @@ class Talk:
 
         def session(name: str, others: Sequence[str] = ()) -> Wire:
             asked, answered = os.pipe(), os.pipe()
-            wires.append(Wire(os.fdopen(answered[0], "rb"), os.fdopen(asked[1], "wb"), order.rate))
+            wires.append(Wire(os.fdopen(answered[0], "rb"), os.fdopen(asked[1], "wb"), order.limits))
             other = Wire(os.fdopen(asked[0], "rb"), os.fdopen(answered[1], "wb"))
             threads.append(threading.Thread(target=self._serve, args=(end, other)))
             threads[-1].start()

@@ -15,11 +15,22 @@ from typing import Any
 import msgspec
 import shortuuid
 
-from backy.api import LARGEST_IMAGE, FreezingSnapshot, Moment, Report, Snapshot, Source, Statistics, Stored, Verifier
+from backy.api import (
+    LARGEST_IMAGE,
+    FreezingSnapshot,
+    Moment,
+    Report,
+    SharingSource,
+    Snapshot,
+    Source,
+    Statistics,
+    Stored,
+    Verifier,
+)
 from backy.backup.attached import collect
 from backy.backup.findings import Assessment, Findings, recorded
 from backy.backup.rest import Rest, Stages, moment_of
-from backy.backup.transfer import Transfer, Transferred, Unhinted
+from backy.backup.transfer import Limited, Transfer, Transferred, Unhinted
 from backy.durable import names_in, sync_file_system_of
 from backy.errors import BackyError, RepositoryBusyError, SourceBusyError, SourceError, VerificationError, is_full
 from backy.image.chunkmap import ChunkMap
@@ -162,6 +173,8 @@ class Backup:
                 with self.rest.during(moment):
                     snapshot = stack.enter_context(source.snapshot(birth.id, birth.parent))
                 yield
+                shared = source.reads_from if isinstance(source, SharingSource) else ()
+                self.limits = self.repository.limits("backup", *shared)
                 making = _Making(self, self._events, birth, snapshot, seen)
                 made = making.run(self.repository.verifiers(source.verifier), base)
                 del base  # its map takes as much memory as what is saved now
@@ -226,7 +239,8 @@ class _Making:
         torn = section is not None and section.accepts_torn
         self._assessment = Assessment(snapshot, accept_torn=torn, frozen=backup.rest.frozen)
         self._unfrozen = isinstance(snapshot, FreezingSnapshot) and snapshot.unfrozen
-        self._snapshot = snapshot if birth.parent else Unhinted(snapshot)
+        limited = Limited(snapshot, backup.limits) if backup.limits else snapshot
+        self._snapshot = limited if birth.parent else Unhinted(limited)
         self._started = backup.clock()
         # at once, as they tell of the machine as it is in the image
         self._attached = collect(snapshot, {} if backup.timestamp else backup.repository.config.attachments)

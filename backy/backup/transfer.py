@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from backy.api import CHUNK_SIZE, ImageWriter, Parallel, Progress, Snapshot, chunk_count
@@ -11,6 +11,7 @@ from backy.image.chunkmap import ZERO, ChunkMap, entry
 from backy.image.spans import spans, whole
 from backy.pages import pages_with_data, total
 from backy.repository.storages import threads_for
+from backy.system.limits import Limit
 from backy.system.parallel import in_parallel, thread_count
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,22 @@ class Unhinted:
 
     def changes(self) -> None:
         """Return None: the changes are not known."""
+
+
+class Limited:
+    """A snapshot that is read no faster than all of some limits allow."""
+
+    def __init__(self, snapshot: Snapshot, limits: Sequence[Limit]) -> None:
+        self.size, self.extents, self.changes = snapshot.size, snapshot.extents, snapshot.changes
+        self._pread, self._limits = snapshot.pread, limits
+        if isinstance(snapshot, Parallel):
+            self.parallel = snapshot.parallel
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes at `offset`."""
+        for limit in self._limits:
+            limit.take(length)
+        return self._pread(offset, length)
 
 
 @dataclass

@@ -54,6 +54,15 @@ class KeepingSource(Source, Protocol):
         """
 
 
+@runtime_checkable
+class SharingSource(Source, Protocol):
+    """A source that reads from what other jobs read from, too, so that there may be a limit for all of them."""
+
+    @property
+    def reads_from(self) -> Collection[str]:
+        """The names of limits that apply, such as `ceph-pool/rbd`: a kind and a name."""
+
+
 class Import(Protocol):
     """An image that was taken elsewhere: all of it, or its differences from an earlier snapshot."""
 

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -56,6 +57,9 @@ def pull(
 
 
 def _pull(directory: Path, end: End, order: Order, config: JobConfig, steps: Steps) -> protocol.Done:
+    # a machine has those of its disks, and what is wrong with the repository is told when something arrives
+    with suppress(BackyError):
+        order = replace(order, limits=[*order.limits, *_repository(directory, config).limits("copies")])
     with connected(end, order) as (wire, more):
         listing = wire.ask(protocol.List(), protocol.Listing)
         if not listing.disks:
@@ -76,6 +80,7 @@ def push(directory: Path, target: str, order: Order = ALL, steps: Steps = quiet)
 
 
 def _push(repository: Repository, end: End, order: Order, steps: Steps) -> protocol.Done:
+    order = replace(order, limits=[*order.limits, *repository.limits("copies")])
     with connected(end, order) as (wire, more):
         return _telling(repository, end.place, partial(send, repository, [wire, *more()], end.place, order, steps))
 

@@ -81,7 +81,7 @@ def end_of(target: str, mode: Mode) -> End:
 
 @contextmanager
 def connected(end: End, order: Order = ALL) -> Iterator[tuple[Wire, Callable[[], list[Wire]]]]:
-    """Start what serves the other side; yield a connection to it, and what makes others; all share the rate.
+    """Start what serves the other side; yield a connection to it, and what makes others; all share the limits.
 
     Raises:
         PeerError: it can not be started, or ends with an error.
@@ -93,7 +93,7 @@ def connected(end: End, order: Order = ALL) -> Iterator[tuple[Wire, Callable[[],
             # the first one says what is wrong
             child = stack.enter_context(_child(end, subprocess.DEVNULL if name else None))
             reading, writing = (cast(IO[bytes], pipe) for pipe in (child.stdout, child.stdin))
-            wire = Wire(reading, writing, order.rate and max(order.rate // end.sessions, 1))
+            wire = Wire(reading, writing, order.limits)
             wire.send(Hello(end.name, end.mode == "--append", order.dry_run, session=name, others=[*others]))
             return wire
 

@@ -19,6 +19,7 @@ from backy.repository import sealed
 from backy.repository.journal.lines import Head, head_of
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, select, utc_now
+from backy.system.limits import Limit
 from backy.system.parallel import in_parallel
 from backy.system.progress import Steps, quiet
 
@@ -33,8 +34,8 @@ class Order:
     """Those of this day (UTC) and later."""
     specifications: Sequence[str] = ()
     """Those that SPECs name; all if there are none."""
-    rate: int | None = None
-    """Bytes a second, at most."""
+    limits: Sequence[Limit] = ()
+    """How fast, at most, by all connections together."""
     dry_run: bool = False
     """Whether to tell only what would be copied."""
 

@@ -5,8 +5,7 @@ answers. docs/reference/protocol.md describes all messages and their order.
 """
 
 import struct
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Annotated, Any, TypeVar
@@ -18,6 +17,7 @@ from backy.api import CHUNK_SIZE, ID_PATTERN, LARGEST_IMAGE, PAGE_SIZE, chunk_co
 from backy.errors import PeerError
 from backy.repository.journal.lines import Head
 from backy.repository.revision import Time
+from backy.system.limits import Limit
 
 VERSION = 1
 _LENGTH = struct.Struct("<I")
@@ -158,15 +158,12 @@ class Wire:
 
     reading: IO[bytes]
     writing: IO[bytes]
-    rate: int | None = None
-    """How many bytes a second it sends and receives at most."""
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    limits: Sequence[Limit] = ()
+    """How fast it sends and receives at most."""
     beside: bool = False
     """Whether other processes use others beside it."""
 
     def __post_init__(self) -> None:
-        self._due = self.now()
         self.bytes = 0
         """How many were sent and received."""
 
@@ -225,10 +222,8 @@ class Wire:
 
     def _count(self, length: int) -> None:
         self.bytes += length
-        if self.rate:
-            # time in which nothing was sent gives no right to more
-            self._due = max(self._due, self.now()) + length / self.rate
-            self.sleep(max(self._due - self.now(), 0.0))
+        for limit in self.limits:
+            limit.take(length)
 
 
 def framed(content: bytes) -> bytes:

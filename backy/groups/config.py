@@ -49,7 +49,9 @@ class GroupConfig(JobConfig, kw_only=True):
     def of(self, name: str) -> JobConfig:
         """Return the configuration of a disk's repository. All of the group expires together, so it has no schedule."""
         disk = self.disks[name]
-        kept = {key: getattr(self, key) for key in ("format", "expire", "reserve", "quarantine", "trash", "hooks")}
+        kept = {
+            key: getattr(self, key) for key in ("format", "expire", "reserve", "quarantine", "trash", "limits", "hooks")
+        }
         # they are the machine's, and its last disk is the first one to be read after the snapshots
         if name == [*self.disks][-1]:
             kept["attachments"] = self.attachments

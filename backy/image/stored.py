@@ -1,10 +1,11 @@
 """Reads a stored revision as an image. Every chunk is compared with its id before any of its bytes are returned."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from backy.api import CHUNK_SIZE, Extent, FramedImageReader, ImageReader, checked
 from backy.errors import ChunkDamageError, StorageError
 from backy.image.chunkmap import ZERO, ChunkMap
+from backy.system.limits import Limit
 from backy.system.parallel import Item, Result, in_parallel
 
 
@@ -17,6 +18,8 @@ class StoredImage:
         self.reader = reader
         self.threads = threads
         """How many threads the storage would like to read chunks; None if it does not care."""
+        self.limits: Sequence[Limit] = ()
+        """How fast chunks are read at most."""
 
     def extents(self) -> Iterator[Extent]:
         """Yield data and holes as runs of whole chunks, ascending and without gaps."""
@@ -36,6 +39,8 @@ class StoredImage:
         length = self.chunks.length(index)
         if chunk_id == ZERO:
             return bytes(length)
+        for limit in self.limits:
+            limit.take(length)
         try:
             return checked(chunk_id, self.reader.read(index, chunk_id), length)
         except ChunkDamageError as error:

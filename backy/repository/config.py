@@ -201,6 +201,8 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     """How much evidence of damage and differences is kept, and how long."""
     trash: Duration = TRASH
     """How long a revision stays in the trash after it was forgotten or has expired."""
+    limits: dict[str, Size] = {}
+    """Bytes a second at most, of all repositories in the folder together, by what is done or where it is read from."""
     hooks: dict[str, dict[str, Any]] | None = None
     """Sections of event plugins by the plugins' names, as the scheduler wrote them."""
 

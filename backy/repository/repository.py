@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import msgspec
 import shortuuid
@@ -24,6 +25,7 @@ from backy.repository.revision import Revision, utc_now
 from backy.repository.running import end
 from backy.repository.storages import Storages, threads_for
 from backy.standalone.explain import README, explain
+from backy.system.limits import Limit
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
 from backy.system.space import reserve
 
@@ -344,6 +346,14 @@ class Repository:
         # the record is read again under the lock: a conversion may have moved the revision before
         with shared(self.directory, PURGE_LOCK), self.open_image(self.records.current(revision)) as image:
             yield image
+
+    def limits(self, *names: str) -> list[Limit]:
+        """Return the limits of rate of what is done or read from, which the repositories of a base directory share."""
+        # a disk of a machine lies one deeper
+        machine = self.directory.parent
+        base = machine.parent if (machine / CONFIG).exists() else machine
+        rates = {name: self.config.limits[name] for name in names if self.config.limits.get(name)}
+        return [Limit(rate, base / f".rate-{quote(name, safe='')}") for name, rate in rates.items()]
 
     def open_image(self, revision: Revision, chunks: ChunkMap | None = None) -> AbstractContextManager[StoredImage]:
         """Open a revision for reading in the storage that its state names; the caller holds `.purge`.

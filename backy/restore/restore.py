@@ -158,6 +158,7 @@ class Restore:
                 repository.image(revision) as stored,
                 salvaged(stored, self.salvage, self.target, repository, force=self.force) as image,
             ):
+                stored.limits = repository.limits("restore")
                 self._write(image)
         except Exception as error:
             self._tell("backy_restore_failed", **told, error=error_line(error))

@@ -28,6 +28,7 @@ from backy.repository.attachments import problems as attachment_problems
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Revision
 from backy.repository.storages import threads_for
+from backy.system.limits import Limit
 from backy.system.locking import PURGE_LOCK, SCRUB_LOCK, exclusive, shared
 from backy.system.progress import Steps, quiet
 from backy.text.phrases import counted
@@ -245,6 +246,8 @@ class Scrub:
         result.total = sum(1 for _ in items()) if self.round else inventory.count
         result.problems += inventory.problems
         progress = self.steps("scrub", inventory.count * CHUNK_SIZE)
+        limits = [Limit(self.rate, None, self.monotonic, self.sleep)] if self.rate else []
+        limits += self.repository.limits("scrub")
         begin = self.monotonic()
         with closing(self._look(items())) as looks:
             for item, found in looks:
@@ -256,10 +259,8 @@ class Scrub:
                     self._suspects.append(item)
                 else:
                     result.bytes += found
-                # sleeps until the rate allows to have read so much
-                early = result.bytes / self.rate - (self.monotonic() - begin) if self.rate else 0
-                if early > 0:
-                    self.sleep(early)
+                    for limit in limits:
+                        limit.take(found)
                 if self.longest is not None and self.monotonic() - begin >= self.longest.total_seconds():
                     return
 

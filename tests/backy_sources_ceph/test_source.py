@@ -7,8 +7,10 @@ import random
 import pytest
 
 from backy.api import CHUNK_SIZE, SourceError
+from backy.config import Size
 from backy.integrity.damage import distrusted
 from backy.repository.revision import Trust
+from backy.system.limits import Limit
 
 MIB = 2**20
 LAYERING, STRIPING, DEFAULT = 1, 2, 61
@@ -421,3 +423,21 @@ def test_a_snapshot_that_is_removed_while_it_is_read_is_an_error(disks, reposito
     with pytest.raises(SourceError, match="the snapshot backy-gone that is being read: it does not exist"):
         read()
     assert (disk.snapshots(), disk.metadata()) == ([], {})
+
+
+def test_what_is_read_from_a_pool_counts_for_its_limit(
+    disks, repositories, backup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = disks(4 * CHUNK_SIZE)
+    disk.write(0, noise(CHUNK_SIZE))
+    repository = repositories(disk, verifier="full")
+    taken: dict[str, int] = {}
+    monkeypatch.setattr(
+        Limit, "take", lambda self, count: taken.update({self.path.name: taken.get(self.path.name, 0) + count})
+    )
+    pool = repository.config.source["pool"]
+    repository.config.limits.update({f"ceph-pool/{pool}": Size(2**20), "ceph-pool/another": Size(1)})
+    backup(repository)
+    # once to be stored, and once to be verified
+    assert taken.keys() == {f".rate-ceph-pool%2F{pool}"}
+    assert taken.popitem()[1] >= 2 * CHUNK_SIZE

@@ -11,7 +11,7 @@ import yaml
 
 from backy.config import convert
 from backy.repository.config import ScheduledTag
-from backy.scheduler.configuration.configuration import Global, JobKeys, load
+from backy.scheduler.configuration.configuration import Global, JobKeys, Limits, load
 from backy.scheduler.configuration.location import Notify
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -28,7 +28,8 @@ def table(heading: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("heading", "section"), [("global", Global), ("schedules", ScheduledTag), ("jobs", JobKeys), ("notify", Notify)]
+    ("heading", "section"),
+    [("global", Global), ("schedules", ScheduledTag), ("jobs", JobKeys), ("limits", Limits), ("notify", Notify)],
 )
 def test_every_key_is_explained(heading: str, section: type[msgspec.Struct]) -> None:
     fields = {field.encode_name: field for field in msgspec.structs.fields(section)}

@@ -47,9 +47,11 @@ def copying(command: Callable[..., Done]) -> Callable[..., None]:
     @wraps(command)
     def run(directory: Path, tags: tuple[str, ...], since: datetime | None, **options: Any) -> None:  # noqa: ANN401  # as click calls it
         from backy.exchange.offer import Order
+        from backy.system.limits import Limit
 
         day = since.date() if since else date.min
-        kept = {name: options.pop(name) for name in ("specifications", "rate", "dry_run")}
+        kept = {name: options.pop(name) for name in ("specifications", "dry_run")}
+        kept["limits"] = [Limit(rate)] if (rate := options.pop("rate")) else []
         _tell(command(directory, order=Order(tags=tags, since=day, **kept), **options), dry_run=kept["dry_run"])
 
     decorated: Callable[..., None] = run

@@ -102,6 +102,7 @@ def _surroundings(found: Reading, unknown: list[str]) -> Iterator[Problem]:
         ("base-dir", _base_directory(found.configuration, unknown)),
         ("status-file", _folder_of(settings.status_file)),
         ("metrics-file", _folder_of(settings.metrics_file)),
+        ("overview", _folder_of(settings.overview)),
         ("backup-completed-callback", _program(settings.backup_completed_callback)),
         ("notify.program", _program(settings.notify.program if settings.notify else None)),
         ("telnet-addrs", _addresses(found.configuration)),

@@ -24,6 +24,25 @@ from backy.scheduler.configuration.hours import DAY, Hours, Zone
 from backy.scheduler.configuration.location import Location, Notify, global_name
 from backy.text.phrases import alternatives
 
+LIMITED = ("backup", "restore", "scrub", "copies")
+
+
+class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True, rename="kebab", omit_defaults=True):
+    """Bytes a second, at most, of all jobs together."""
+
+    backup: Size | None = None
+    restore: Size | None = None
+    scrub: Size | None = None
+    copies: Size | None = None
+    ceph_pool: dict[str, Size] = {}
+    """What backups read from each pool of Ceph."""
+
+    @property
+    def named(self) -> dict[str, Size]:
+        """The limits as repositories have them: by what is done, or a kind and the name of what is read from."""
+        pools = {f"ceph-pool/{pool}": rate for pool, rate in self.ceph_pool.items()}
+        return {**{name: rate for name in LIMITED if (rate := getattr(self, name))}, **pools}
+
 
 class Global(Location, frozen=True, kw_only=True, rename="kebab"):
     """The section `global`: settings of the scheduler. It has keys of `JobKeys`, too, as defaults of all jobs."""
@@ -40,12 +59,16 @@ class Global(Location, frozen=True, kw_only=True, rename="kebab"):
     """Whether the console has no commands that change anything."""
     metrics_file: Path | None = None
     """Path of the metrics for Prometheus, or None: `*.prom` for node_exporter's textfile collector."""
+    overview: Path | None = None
+    """Folder of the pages that show all jobs, as `backy overview` writes them; None for none."""
     backup_completed_callback: Path | None = None
     """A program that is called after each backup."""
     trash: Duration = config.TRASH
     """How long a revision stays in the trash after it was forgotten or has expired."""
     longest_outage: Duration = config.LONGEST_OUTAGE
     """How long the server may be off between two backups: a clock that says more is not believed."""
+    limits: Limits | None = None
+    """How fast all jobs together read or write at most; None for any rate."""
     notify: Notify | None = None
     """Who is told of what needs somebody; None for nobody."""
 
@@ -315,6 +338,7 @@ class Reading:
         merged = msgspec.structs.asdict(settings) | msgspec.structs.asdict(entry)
         tags = {tag: msgspec.structs.replace(one, keep=entry.keep.get(tag, one.keep)) for tag, one in schedule.items()}
         content = {**merged, "format": FORMAT, "schedule": tags, "hooks": self._hooks or None}
+        content["limits"] = settings.limits.named if settings.limits else {}
         kind = GroupConfig if entry.disks else config.JobConfig
         try:
             written = kind(**{name: content[name] for name in kind.__struct_fields__ if name in content})

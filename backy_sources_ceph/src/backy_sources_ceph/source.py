@@ -226,6 +226,7 @@ class CephSource:
     def __init__(self, config: CephConfig, job: Job) -> None:
         self.config = config
         self.job = job
+        self.reads_from = (f"ceph-pool/{config.pool}",)
 
     def freeze(self, image: Image, name: str) -> Consistency:
         """Make the snapshot `name` before returning.

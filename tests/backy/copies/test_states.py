@@ -25,6 +25,7 @@ from backy.repository.revision import Revision, Trust, Wrong
 from backy.retention.purge import purge
 from backy.retention.tags import retag
 from backy.scrubbing.scrub import verify_all
+from backy.system.limits import Limit
 from backy.testing.laboratory import Laboratory
 from backy.testing.memory import MemoryImage
 from tests.copying import Talk, acts, same, sound
@@ -204,26 +205,11 @@ def test_no_chunk_takes_the_memory_of_a_map() -> None:
         Wire(BytesIO(claim), BytesIO()).receive(Files)
 
 
-def test_a_rate_is_kept_and_idleness_gives_no_right_to_more() -> None:
-    now, slept = 0.0, []
-
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        assert seconds >= 0
-        slept.append(seconds)
-        now += seconds
-
-    def passing() -> float:
-        nonlocal now
-        now += 0.001
-        return now
-
-    wire = Wire(BytesIO(), BytesIO(), 1000, passing, sleep)
-    for _ in range(10):
+def test_all_connections_together_keep_a_limit() -> None:
+    slept: list[float] = []
+    shared = Limit(1000, None, lambda: 0.0, slept.append)
+    for wire in (Wire(BytesIO(), BytesIO(), [shared]) for _ in "12"):
         wire._count(500)
-    assert now == pytest.approx(5, abs=0.1)
-    now += 3600
-    wire._count(500)
-    assert slept[-1] == pytest.approx(0.5, abs=0.1)
-    assert wire.bytes == 5500
-    wire._count(0)
+        wire._count(0)
+        assert wire.bytes == 500
+    assert slept == pytest.approx([0.5, 0.5, 1, 1])
