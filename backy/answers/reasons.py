@@ -24,26 +24,27 @@ class Hold(msgspec.Struct, frozen=True):
     """The rule that keeps it, in the words of the configuration."""
 
 
-def reasons(config: JobConfig, job: str, history: Sequence[Revision], revision: Revision, now: datetime) -> list[Hold]:
-    """Return why a revision of the job's `history` is kept; nothing if it is not."""
+def reasons(config: JobConfig, job: str, history: Sequence[Revision], now: datetime) -> dict[str, list[Hold]]:
+    """Return by id why each revision of the job's `history` is kept; nothing of one that is not."""
     # Told apart from a tag that never expires: here no tag has a meaning.
     if not config.schedule or not config.expire:
         cause = "config says 'expire: false'" if config.schedule else "config has no schedule"
-        return [Hold(None, None, f"the repository's {cause}")]
-    trusted = trusted_now(history, present(now), config.allowance)
-    return holds(Rules(config.schedule, now, trusted), spread(job, config.schedule), history, revision)
+        return {one.id: [Hold(None, None, f"the repository's {cause}")] for one in history}
+    rules = Rules(config.schedule, now, trusted_now(history, present(now), config.allowance))
+    shift = spread(job, config.schedule)
+    # one after the other: the rules count what is newer than each of them
+    return {one.id: holds(rules, shift, one, newest=newest) for one, newest in rules.standings(history)}
 
 
-def holds(rules: Rules, shift: timedelta, history: Sequence[Revision], revision: Revision) -> list[Hold]:
+def holds(rules: Rules, shift: timedelta, revision: Revision, *, newest: bool) -> list[Hold]:
     """Return the reasons to keep a revision, in the order of its tags; none if it expires as a whole.
 
     Args:
         rules: Those of the job's schedule, now.
         shift: The job's spread.
-        history: The revisions, the oldest first.
-        revision: One of them.
+        revision: That at which the rules stand.
+        newest: Whether all newer ones are in doubt.
     """
-    newest = next(newest for other, newest in rules.standings(history) if other.id == revision.id)
 
     def hold(tag: str) -> Hold:
         if tag in rules.schedule:

@@ -25,7 +25,7 @@ from backy.scheduler.jobs.ledger import Job, Ledger, Scanner
 from backy.scheduler.jobs.repositories import Summary, pending
 from backy.scheduler.jobs.runner import Runner
 from backy.scheduler.monitoring.reporter import GATHER, Announcer, Notifier, Reporter, SlaWatch
-from backy.scheduler.monitoring.status import DiskStatus, JobStatus, Status, copies, judged, left_before, look, shortage
+from backy.scheduler.monitoring.status import DiskStatus, JobStatus, Status, copies, judged, left_before, look, space
 from backy.scheduler.process.base_directory import held
 from backy.scheduler.process.children import aside, happened
 from backy.text.phrases import counted, local_time
@@ -212,7 +212,7 @@ class Daemon:
                 self._copies = await aside(copies, base_dir, frozenset(self.ledger.jobs))
                 self._disk = judged(await aside(look, base_dir), before, self.clock())
                 if self._disk.low_since and not (before and before.low_since):
-                    text = shortage(self._disk)
+                    text = space(self._disk)
                     log.warning("%s", text)
                     self._announcer.tell("backy_space_low", base_dir, since=self._disk.low_since, text=text)
             await asyncio.sleep(self._interval().total_seconds())

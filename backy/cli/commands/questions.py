@@ -210,7 +210,7 @@ def why(directory: Path, specification: str) -> None:
             found, specification = machine, revision.id
     if isinstance(found, Group):
         revision, history = found.select(specification).revision, found.history()
-    kept = reasons(found.config, found.job.name, history, revision, utc_now())
+    kept = reasons(found.config, found.job.name, history, utc_now())[revision.id]
     texts = [f"{revision.id} of {local_time(revision.timestamp)}, tags: {', '.join(revision.tags) or 'none'}"]
     if revision.doubtful:
         texts.append(f"{revision.doubt}, so it does not count among the newer ones of others")

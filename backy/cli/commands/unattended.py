@@ -11,7 +11,7 @@ import click
 from backy.cli.options import configuration_option, wide_option
 from backy.cli.output import answer, answered, chosen, echo, kept, width
 from backy.errors import BackyError, ConfigError
-from backy.text.phrases import counted
+from backy.text.phrases import counted, local_time, size
 
 log = logging.getLogger(__name__)
 
@@ -147,3 +147,51 @@ def notify(configuration: Path) -> None:
 
     program, printed = send_test(configuration)
     answer({"printed": printed}, f"{program} took it, and printed {printed or 'nothing'}")
+
+
+@click.command("orphans")
+@configuration_option
+def orphans(configuration: Path) -> None:
+    """List the repositories in the base directory that belong to no job of the configuration.
+
+    Nothing backs them up, and nothing in them expires. 'copy' stands at those without a source, which are copies of
+    other machines. One that nobody needs any more is a folder that can be removed.
+    """
+    from backy.scheduler.configuration.configuration import load
+    from backy.scheduler.jobs import repositories
+    from backy.terminal.table import CAUSE, table
+
+    found = list(repositories.orphans(load(configuration)))
+    if not answered({"orphans": found}):
+        shown = {
+            "Repository": lambda one: one.name,
+            "Revisions": lambda one: str(one.revisions),
+            "Newest": lambda one: local_time(one.last_time),
+            "Space": lambda one: size(one.occupied),
+            CAUSE: lambda one: one.problem or ("copy" if one.copy else "its job is gone"),
+        }
+        echo(f"{table(found, shown)}\n{counted(len(found), 'repository', 'repositories')} without a job", lines=True)
+
+
+@click.command("overview")
+@configuration_option
+@click.option(
+    "--html",
+    "folder",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where the pages are written.",
+)
+def overview(configuration: Path, folder: Path) -> None:
+    """Write pages of HTML that show all jobs, and each of them.
+
+    DIR/index.html is the first one. Each page is as of a time that it tells: the scheduler writes them again and again
+    if 'global' has 'overview: DIR'. They have no scripts, and any web server can serve them.
+    """
+    from backy.scheduler.monitoring.overview.overview import write_overview
+
+    done = write_overview(configuration, folder)
+    answer(done, f"{folder / 'index.html'}: {counted(done.jobs, 'job')}, {counted(done.pages, 'page')} written")
+    if done.unread:
+        raise BackyError(f"{counted(len(done.unread), 'repository', 'repositories')} can not be read: {done.unread[0]}")

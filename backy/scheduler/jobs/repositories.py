@@ -21,6 +21,7 @@ import msgspec
 import shortuuid
 
 from backy.answers.replay import History, findings, replay
+from backy.answers.space import occupied
 from backy.config import typed
 from backy.errors import BackyError, ConfigError, RepositoryError
 from backy.groups.config import DISKS, GroupConfig, load_group, with_disks
@@ -33,9 +34,9 @@ from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import MANUAL, PINNED, Revision, utc_now
 from backy.retention.rules import read_mark
-from backy.scheduler.configuration.configuration import JobEntry
+from backy.scheduler.configuration.configuration import Configuration, JobEntry
 from backy.scheduler.jobs.due import Past, corrected
-from backy.scheduler.monitoring.status import Holding, Seen
+from backy.scheduler.monitoring.status import Holding, Seen, is_copy, strangers
 from backy.system.clocks import present
 from backy.system.safeyaml import parse_yaml
 from backy.text.phrases import local_time, size
@@ -221,6 +222,34 @@ def summarize(
         # one that could not be looked at whole is looked at again
         stamp=before if audited.complete else (0, 0, 0),
     )
+
+
+class Orphan(msgspec.Struct, frozen=True):
+    """A repository in the base directory that belongs to no job."""
+
+    name: str
+    copy: bool
+    """Whether it has no source, so that no job ever backed it up."""
+    occupied: int
+    """Bytes that it takes."""
+    revisions: int = 0
+    last_time: datetime | None = None
+    """Start of the newest revision."""
+    problem: str | None = None
+    """Why it can not be read, if it can not."""
+
+
+def orphans(configuration: Configuration) -> Iterator[Orphan]:
+    """Yield the repositories in the base directory that belong to no job; raises OSError."""
+    for directory in strangers(
+        configuration.settings.base_dir, {one.directory.name for one in configuration.jobs.values()}
+    ):
+        about = directory.name, is_copy(directory), occupied(directory)
+        try:
+            found = summarize(directory, utc_now(), utc_now())
+            yield Orphan(*about, found.revisions, found.last_time)
+        except BackyError as error:
+            yield Orphan(*about, problem=str(error))
 
 
 def of_newest(newest: Revision) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from backy.errors import BackyError
 from backy.repository.revision import Clock, utc_now
 from backy.scheduler.configuration.configuration import JobEntry, load
 from backy.scheduler.configuration.location import STATUS, load_location
-from backy.scheduler.monitoring.status import NO_END, JobStatus, Status, age_allowed, read, shortage
+from backy.scheduler.monitoring.status import NO_END, JobStatus, Status, age_allowed, read, space
 from backy.scheduler.process.base_directory import NotAllowedError, SilentError, ask
 from backy.text.phrases import counted, length_of_time, local_time, size
 
@@ -131,7 +131,15 @@ class Verdict(NamedTuple):
     state: State
     summary: str
     performance: str = ""
-    details: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    """What somebody should look at, the most urgent first."""
+    heads: tuple[str, ...] = ()
+    """The last lines of all journals."""
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """The lines below the first one."""
+        return *self.findings, *self.heads
 
     def __str__(self) -> str:
         first = f"{self.state.name}: {self.summary}" + (f" | {self.performance}" if self.performance else "")
@@ -166,7 +174,7 @@ def judge(found: Recorded) -> Verdict:
         *(line for job in status.jobs for line in _failing(job)),
         *(line for job in status.jobs for line in _warnings(job, found.now)),
     ]
-    tampered = [f"{job.job}: {_first_of(job.tampering, 'finding')}" for job in status.jobs if job.tampering]
+    tampered = [line for job in status.jobs for line in _tampered(job)]
     worst: dict[str, Sized] = {
         "changed by somebody else than backy": tampered,
         "not within SLA": [job for job in overdue if job.verb == "backup"],
@@ -185,9 +193,20 @@ def judge(found: Recorded) -> Verdict:
     # keeps the output of checks can tell later that a journal was written anew.
     ends = {name: head for job in status.jobs for name, head in job.heads.items()}
     heads = [f"{name}: journal {head.job} {head.number} {head.hash}" for name, head in ends.items()]
-    details = [line for kind in (tampered, [*map(late, overdue)], warnings, heads) for line in _first(kind)]
+    findings = [line for kind in (tampered, [*map(late, overdue)], warnings) for line in _first(kind)]
     state = State.CRITICAL if critical else State.WARNING if warnings else State.OK
-    return Verdict(state, summary, performance, tuple(details))
+    return Verdict(state, summary, performance, tuple(findings), tuple(_first(heads)))
+
+
+def told(job: JobStatus, now: datetime) -> list[str]:
+    """Return all that is said of a job at `now`, the most urgent first."""
+    overdue = [late(job)] if job.sla_overdue else []
+    return [*_tampered(job), *overdue, *_failing(job), *_warnings(job, now)]
+
+
+def _tampered(job: JobStatus) -> Iterator[str]:
+    if job.tampering:
+        yield f"{job.job}: {_first_of(job.tampering, 'finding')}"
 
 
 def _first_of(found: Sequence[str], what: str) -> str:
@@ -209,7 +228,7 @@ def _general(status: Status) -> Iterator[str]:
         since = local_time(status.loaded, zone=True)
         yield f"the configuration as of {since} is in force, for the newer one is wrong: {status.configuration_error}"
     if status.disk and status.disk.low_since:
-        yield shortage(status.disk)
+        yield space(status.disk)
     yield from status.problems
     yield from (f"broken plugin: {plugin}" for plugin in status.plugins)
 

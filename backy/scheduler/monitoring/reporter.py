@@ -26,7 +26,7 @@ from backy.scheduler.configuration.configuration import Configuration, load
 from backy.scheduler.configuration.location import Notify
 from backy.scheduler.monitoring import metrics, status
 from backy.scheduler.monitoring.check import late, unsound
-from backy.scheduler.monitoring.status import JobStatus, Status, shortage
+from backy.scheduler.monitoring.status import JobStatus, Status, space
 from backy.scheduler.process import children
 from backy.scheduler.process.children import aside, happened
 from backy.terminal.plain import printable
@@ -39,8 +39,11 @@ GATHER = timedelta(seconds=1)
 PLUGINS_INTERVAL = timedelta(hours=1)
 """Pause between two searches for broken plugins."""
 
+SHOW = timedelta(minutes=10)
+"""Pause between two overviews."""
+
 LIMIT = timedelta(minutes=2)
-"""Time limit of such a search, and of a mailer."""
+"""Time limit of such a search, of an overview, and of a mailer."""
 MOST_WAITING = 10_000
 """Number of events that wait for plugins at most; further ones are logged and lost."""
 
@@ -91,8 +94,8 @@ class Reporter:
     """The command line of the program `backy`, without options."""
     notifier: Notifier
     broken_plugins: tuple[str, ...] = ()
-    unsent: tuple[str, ...] = ()
-    """Why the last mail could not be sent, if it could not."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Why the last mail could not be sent, and the pages not be written, if they could not."""
     notices: dict[str, str] = field(default_factory=dict)
     """As in the status."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
@@ -105,7 +108,8 @@ class Reporter:
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """Return the coroutines to run concurrently until cancelled."""
-        return [self._write_status(), self._look_for_broken_plugins(), self._keep_watchdog_calm(), self._notify()]
+        more = [self._keep_watchdog_calm(), self._notify(), self._show()]
+        return [self._write_status(), self._look_for_broken_plugins(), *more]
 
     async def write(self) -> None:
         """Write the current status."""
@@ -113,7 +117,9 @@ class Reporter:
         async with self._writing:
             self._changed.clear()
             found = self.current()
-            found = msgspec.structs.replace(found, notices=self.notices, problems=(*found.problems, *self.unsent))
+            found = msgspec.structs.replace(
+                found, notices=self.notices, problems=(*found.problems, *self.failures.values())
+            )
             running = sum(pool.running for pool in found.pools.values())
             queued = sum(pool.queued for pool in found.pools.values())
             slots = f"{running} running, {queued} waiting for a slot"
@@ -168,13 +174,27 @@ class Reporter:
             try:
                 if notify and lines:
                     held = f"{counted(len(lines), 'change')}, held back for {pause} at most"
-                    await send(notify, [*lines, held, *self.unsent])
+                    await send(notify, [*lines, held, *self.failures.values()])
                     self.report()  # or a scheduler that starts soon would tell it again
-                self.notices, self.unsent = found, ()
+                self.notices = found
+                self.failures.pop("mail", None)
             except Exception as error:  # noqa: BLE001  # no text and no mailer may end the scheduler
-                self.unsent = (f"mail is held back: {error}",)
+                self.failures["mail"] = f"mail is held back: {error}"
             pause = timedelta(hours=1) / notify.per_hour if notify and lines else self.interval()
             await asyncio.sleep(pause.total_seconds())
+
+    async def _show(self) -> None:
+        """Have the pages of all jobs written by the command `overview`, until cancelled."""
+        while True:
+            found = self.configuration()
+            command = [*self.backy, "overview", "-c", str(found.path), "--html", str(found.settings.overview)]
+            try:
+                if found.settings.overview:
+                    await said_by("it", command)
+                self.failures.pop("overview", None)
+            except (BackyError, OSError) as error:
+                self.failures["overview"] = f"'backy overview' can not write all pages: {error}"
+            await asyncio.sleep(SHOW.total_seconds())
 
     async def _keep_watchdog_calm(self) -> None:
         """Reset the watchdog until cancelled."""
@@ -186,7 +206,7 @@ class Reporter:
 
 def cases(status: Status, failures: int) -> dict[str, str]:
     """Return what somebody has to look at: texts, by what makes each of them another one."""
-    found = {"disk": shortage(status.disk)} if status.disk and status.disk.low_since else {}
+    found = {"disk": space(status.disk)} if status.disk and status.disk.low_since else {}
     for job in status.jobs:
         states = {"is not within SLA": job.sla_overdue, "fails again and again": job.failures >= failures}
         found |= {f"{job.job} {how}": f"{late(job)} {how}" for how, so in states.items() if so}
@@ -201,12 +221,17 @@ async def send(notify: Notify, lines: Iterable[str]) -> str:
     # What has the form of an encoded word would be decoded, and could bring another header.
     mail["Subject"] = f"backy on {socket.gethostname()}: {text[:120]}".replace("\n", "; ").replace("=?", "= ?")
     mail.set_content(text)
-    # No pipe: a daemon that the mailer leaves behind would hold its end.
+    return await said_by("the mailer", [str(notify.program), "-t", "-i"], bytes(mail))
+
+
+async def said_by(name: str, command: Sequence[str], given: bytes | None = None) -> str:
+    """Run a program, and return what it printed. Raise BackyError or OSError if it fails or takes too long."""
+    # No pipe: a daemon that a mailer leaves behind would hold its end.
     with NamedTemporaryFile() as out:
-        code = await children.run([str(notify.program), "-t", "-i"], Path(out.name), limit=LIMIT, given=bytes(mail))
+        code = await children.run(command, Path(out.name), limit=LIMIT, given=given)
         printed = printable(out.read(1000).decode(errors="replace").strip())
     if code:
-        raise BackyError(f"the mailer ended with exit code {code} and printed: {printed or 'nothing'}")
+        raise BackyError(f"{name} ended with exit code {code} and printed: {printed or 'nothing'}")
     return printed
 
 

@@ -20,7 +20,7 @@ from backy.durable import read_file, write_file
 from backy.errors import BackyError
 from backy.repository.config import CONFIG, load_job
 from backy.repository.journal.lines import Head
-from backy.text.phrases import size
+from backy.text.phrases import counted, size
 
 log = logging.getLogger(__name__)
 LARGEST = 2**28
@@ -292,10 +292,13 @@ def judged(present: DiskStatus, before: DiskStatus | None, now: datetime) -> Dis
     return msgspec.structs.replace(present, growth=growth, low_since=since if low else None, samples=tuple(samples))
 
 
-def shortage(disk: DiskStatus) -> str:
-    """Return what is said of a disk that is low."""
-    taken = f"of which {size(disk.growth)} more are used than a week ago" if disk.growth else "which is full"
-    return f"{disk.place}: {size(disk.free)} left on the disk of {size(disk.size)}, {taken}"
+def space(disk: DiskStatus) -> str:
+    """Return what is said of the space on a disk."""
+    text = f"{disk.place}: {size(disk.free)} left on the disk of {size(disk.size)}"
+    if not disk.growth:
+        return text if disk.free else f"{text}, which is full"
+    days = counted(disk.free * WEEK.days // disk.growth, "day")
+    return f"{text}, of which {size(disk.growth)} more are used than a week ago: full in {days} if that goes on"
 
 
 def copies(base_dir: Path, jobs: Container[str]) -> tuple[str, ...]:
@@ -303,12 +306,18 @@ def copies(base_dir: Path, jobs: Container[str]) -> tuple[str, ...]:
 
     No job backs them up: they are copies of other machines.
     """
+    return tuple([one.name for one in strangers(base_dir, jobs) if is_copy(one)])
+
+
+def strangers(base_dir: Path, jobs: Container[str]) -> list[Path]:
+    """Return the repositories in the base directory that belong to none of `jobs`, sorted; raises OSError."""
     with os.scandir(base_dir) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    return tuple([name for name in names if name not in jobs and _is_copy(base_dir / name)])
+        names = sorted(one.name for one in entries if one.name not in jobs and one.is_dir(follow_symlinks=False))
+    return [base_dir / name for name in names if (base_dir / name / CONFIG).exists()]
 
 
-def _is_copy(directory: Path) -> bool:
+def is_copy(directory: Path) -> bool:
+    """Tell whether a repository has no source, so that no job backs it up."""
     # what can not be read counts as nothing, and a job would tell of it
     with suppress(BackyError, OSError):
         return load_job(directory / CONFIG).source is None

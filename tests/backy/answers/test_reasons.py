@@ -15,6 +15,12 @@ SHIFT = timedelta(seconds=100)
 LAST = Hold(None, None, "the newest revision that is not in doubt is never removed by the schedule")
 
 
+def why(schedule: Schedule, history: list[Revision]) -> list[list[Hold]]:
+    """Return the reasons to keep each revision of a history, in its order."""
+    rules = Rules(schedule, NOW, None)
+    return [holds(rules, SHIFT, one, newest=newest) for one, newest in rules.standings(history)][::-1]
+
+
 def former(longest: str) -> str:
     return f"the schedule does not have it, and keeps nothing longer than {longest}"
 
@@ -24,22 +30,20 @@ def test_why_says_until_when_a_revision_is_kept() -> None:
     history = made((30, "former"), (6, "daily weekly"), (2, "daily former manual:x"), (1, "daily"), (0, "daily"))
     run = next_ideal(DAY, SHIFT, NOW)
 
-    assert holds(Rules(schedule, NOW, None), SHIFT, history, history[2]) == [
+    assert why(schedule, history)[2] == [
         Hold("daily", max(NOW + 3 * DAY, run + 2 * DAY), "it is one of the newest 5"),
         Hold("former", NOW + 12 * DAY, former("2w")),
         Hold("manual:x", None, "tags that begin with 'manual:' never expire"),
     ]
-    assert holds(Rules(schedule, NOW, None), SHIFT, history, history[0]) == []
+    assert why(schedule, history)[0] == []
     crowded = made(*((hours / 24, "daily") for hours in range(10)))
     young = "5 newer ones have it, but it is younger than 5 times 1d"
-    assert holds(Rules(DAILY, NOW, None), SHIFT, crowded, crowded[0]) == [
-        Hold("daily", crowded[0].timestamp + 5 * DAY, young)
-    ]
+    assert why(DAILY, crowded)[0] == [Hold("daily", crowded[0].timestamp + 5 * DAY, young)]
     pinned = made((100, "pinned:shrunk", Trust.TRUSTED, 2), (0, "daily"))
     shrank = "the image shrank after this revision; 'backy accept' says that it was meant"
-    assert holds(Rules(DAILY, NOW, None), SHIFT, pinned, pinned[0]) == [Hold("pinned:shrunk", NOW + 3 * DAY, shrank)]
+    assert why(DAILY, pinned)[0] == [Hold("pinned:shrunk", NOW + 3 * DAY, shrank)]
     lonely = made((100, "former"))
-    assert holds(Rules(DAILY, NOW, None), SHIFT, lonely, lonely[0]) == [LAST]
+    assert why(DAILY, lonely)[0] == [LAST]
 
 
 def test_what_is_kept_beyond_the_end_of_the_calendar_is_kept_for_ever() -> None:
@@ -48,18 +52,13 @@ def test_what_is_kept_beyond_the_end_of_the_calendar_is_kept_for_ever() -> None:
         history = made((1000, "former"), (900, "daily"), (0, "daily"))
 
         assert expiries(schedule, history, NOW) == []
-        assert holds(Rules(schedule, NOW, None), SHIFT, history, history[0]) == [
-            Hold("former", None, former(format_duration(days * 100_000 * DAY)))
-        ]
-        assert holds(Rules(schedule, NOW, None), SHIFT, history, history[1]) == [
-            Hold("daily", None, "it is one of the newest 100000")
-        ]
+        assert why(schedule, history)[0] == [Hold("former", None, former(format_duration(days * 100_000 * DAY)))]
+        assert why(schedule, history)[1] == [Hold("daily", None, "it is one of the newest 100000")]
 
 
 @given(schedules, histories)
 def test_a_revision_has_a_reason_exactly_as_long_as_it_is_kept(schedule: Schedule, history: list[Revision]) -> None:
     left = {revision.id: revision for revision in after(schedule, history)}
-    for revision in history:
-        reasons = holds(Rules(schedule, NOW, None), SHIFT, history, revision)
+    for revision, reasons in zip(history, why(schedule, history), strict=True):
         assert bool(reasons) == (revision.id in left)
         assert all(reason.until is None or reason.until >= NOW for reason in reasons)

@@ -112,6 +112,7 @@ def test_every_warning_of_the_check_is_explained(status) -> None:
     }
     problems = (
         "the console can not listen at 1 port 2: why",
+        "'backy overview' can not write all pages: why",
         "mail is held back: the mailer ended with exit code 75 and printed: why",
         "vm1: the repository can not be looked at: why",
         "the fast backups of a day take 9:00:00, which does not fit into 22:00-06:00",

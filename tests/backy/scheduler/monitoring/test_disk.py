@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.scheduler.monitoring.status import STEP, WEEK, DiskStatus, judged, look, shortage
+from backy.scheduler.monitoring.status import STEP, WEEK, DiskStatus, judged, look, space
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GiB = 2**30
@@ -33,8 +33,9 @@ def test_a_disk_is_low_when_less_is_left_than_the_last_week_took() -> None:
     assert [bool(one.low_since) for one in found] == [False] * 7 + [True, True]
     # since then, however often it is looked at
     assert found[-1].low_since == found[-2].low_since == NOW + timedelta(days=7)
-    assert shortage(found[-1]) == (
-        "/srv/backy: 20.0 GiB left on the disk of 100.0 GiB, of which 35.0 GiB more are used than a week ago"
+    assert space(found[-1]) == (
+        "/srv/backy: 20.0 GiB left on the disk of 100.0 GiB, of which 35.0 GiB more are used than a week ago: "
+        "full in 4 days if that goes on"
     )
 
 
@@ -47,7 +48,7 @@ def test_a_full_disk_is_low_even_if_it_does_not_grow() -> None:
     found = judged(disk(0), None, NOW)
 
     assert found.low_since == NOW
-    assert shortage(found).endswith("0 Bytes left on the disk of 100.0 GiB, which is full")
+    assert space(found).endswith("0 Bytes left on the disk of 100.0 GiB, which is full")
 
 
 def test_a_first_look_and_another_disk_tell_of_no_growth() -> None:
