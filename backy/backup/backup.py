@@ -15,22 +15,11 @@ from typing import Any
 import msgspec
 import shortuuid
 
-from backy.api import (
-    LARGEST_IMAGE,
-    FreezingSnapshot,
-    Moment,
-    Report,
-    SharingSource,
-    Snapshot,
-    Source,
-    Statistics,
-    Stored,
-    Verifier,
-)
+from backy.api import LARGEST_IMAGE, FreezingSnapshot, Moment, Report, Snapshot, Source, Statistics, Stored, Verifier
 from backy.backup.attached import collect
 from backy.backup.findings import Assessment, Findings, recorded
 from backy.backup.rest import Rest, Stages, moment_of
-from backy.backup.transfer import Limited, Transfer, Transferred, Unhinted
+from backy.backup.transfer import Limited, Transfer, Transferred, Unhinted, limits_of
 from backy.durable import names_in, sync_file_system_of
 from backy.errors import BackyError, RepositoryBusyError, SourceBusyError, SourceError, VerificationError, is_full
 from backy.image.chunkmap import ChunkMap
@@ -173,8 +162,7 @@ class Backup:
                 with self.rest.during(moment):
                     snapshot = stack.enter_context(source.snapshot(birth.id, birth.parent))
                 yield
-                shared = source.reads_from if isinstance(source, SharingSource) else ()
-                self.limits = self.repository.limits("backup", *shared)
+                self.limits = limits_of(self.repository, source)
                 making = _Making(self, self._events, birth, snapshot, seen)
                 made = making.run(self.repository.verifiers(source.verifier), base)
                 del base  # its map takes as much memory as what is saved now

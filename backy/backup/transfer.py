@@ -5,11 +5,12 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from backy.api import CHUNK_SIZE, ImageWriter, Parallel, Progress, Snapshot, chunk_count
+from backy.api import CHUNK_SIZE, ImageWriter, Parallel, Progress, SharingSource, Snapshot, Source, chunk_count
 from backy.errors import SourceError
 from backy.image.chunkmap import ZERO, ChunkMap, entry
 from backy.image.spans import spans, whole
 from backy.pages import pages_with_data, total
+from backy.repository.repository import Repository
 from backy.repository.storages import threads_for
 from backy.system.limits import Limit
 from backy.system.parallel import in_parallel, thread_count
@@ -43,6 +44,11 @@ class Limited:
         for limit in self._limits:
             limit.take(length)
         return self._pread(offset, length)
+
+
+def limits_of(repository: Repository, source: Source) -> list[Limit]:
+    """Return the limits of a backup, and of what its source reads from."""
+    return repository.limits("backup", *(source.reads_from if isinstance(source, SharingSource) else ()))
 
 
 @dataclass

@@ -11,8 +11,8 @@ import yaml
 
 from backy.config import convert
 from backy.repository.config import ScheduledTag
-from backy.scheduler.configuration.configuration import Global, JobKeys, Limits, load
-from backy.scheduler.configuration.location import Notify
+from backy.scheduler.configuration.configuration import Global, JobKeys, load
+from backy.scheduler.configuration.location import Limits, Notify
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "reference/backy-conf.md"

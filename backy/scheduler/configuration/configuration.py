@@ -21,27 +21,8 @@ from backy.retention.rules import Schedule
 from backy.scheduler.configuration.beside import SCRUB, Beside, Copy, Scrub
 from backy.scheduler.configuration.document import ConfigurationError, Document, Key
 from backy.scheduler.configuration.hours import DAY, Hours, Zone
-from backy.scheduler.configuration.location import Location, Notify, global_name
+from backy.scheduler.configuration.location import Limits, Location, Notify, global_name
 from backy.text.phrases import alternatives
-
-LIMITED = ("backup", "restore", "scrub", "copies")
-
-
-class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True, rename="kebab", omit_defaults=True):
-    """Bytes a second, at most, of all jobs together."""
-
-    backup: Size | None = None
-    restore: Size | None = None
-    scrub: Size | None = None
-    copies: Size | None = None
-    ceph_pool: dict[str, Size] = {}
-    """What backups read from each pool of Ceph."""
-
-    @property
-    def named(self) -> dict[str, Size]:
-        """The limits as repositories have them: by what is done, or a kind and the name of what is read from."""
-        pools = {f"ceph-pool/{pool}": rate for pool, rate in self.ceph_pool.items()}
-        return {**{name: rate for name in LIMITED if (rate := getattr(self, name))}, **pools}
 
 
 class Global(Location, frozen=True, kw_only=True, rename="kebab"):

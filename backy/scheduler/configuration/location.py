@@ -1,4 +1,4 @@
-"""Where the scheduler has its files, which commands need to know without all else; where it listens, and sends mail."""
+"""Where the scheduler has its files, which commands need to know without all else; where it listens, and its limits."""
 
 import socket
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from backy.config import Size
 from backy.scheduler.configuration.document import ConfigurationError, Document
 
 RECEIVE_BUFFER = 16 * 1024
@@ -15,6 +16,7 @@ STATUS = "status"
 """Name of the status file in the base directory."""
 _GLOBAL = ("global", "config")
 """Names of the section `global`. Files of backy 2.2 have the second one."""
+_LIMITED = ("backup", "restore", "scrub", "copies")
 _ADDRESS = r"[\w+-]+(\.[\w+-]+)*(@[\w-]+(\.[\w-]+)*)?"
 
 
@@ -30,6 +32,23 @@ class Location(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     def status_path(self) -> Path:
         """Path of the status file."""
         return self.status_file or self.base_dir / STATUS
+
+
+class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True, rename="kebab", omit_defaults=True):
+    """Bytes a second, at most, of all jobs together."""
+
+    backup: Size | None = None
+    restore: Size | None = None
+    scrub: Size | None = None
+    copies: Size | None = None
+    ceph_pool: dict[str, Size] = {}
+    """What backups read from each pool of Ceph."""
+
+    @property
+    def named(self) -> dict[str, Size]:
+        """The limits as repositories have them: by what is done, or a kind and the name of what is read from."""
+        pools = {f"ceph-pool/{pool}": rate for pool, rate in self.ceph_pool.items()}
+        return {**{name: rate for name in _LIMITED if (rate := getattr(self, name))}, **pools}
 
 
 class Notify(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="kebab"):
