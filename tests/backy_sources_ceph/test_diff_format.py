@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import SourceError
-from backy_sources_ceph.stream import Piece, StreamImport, parse
+from backy_sources_ceph.stream import Diff, Piece, StreamImport
 
 Encode = Callable[..., bytes]
 NAMES = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=9)
@@ -37,7 +37,7 @@ def diffs(draw: st.DrawFn, **metadata: str | None) -> list[tuple]:
 
 
 def read(stream: bytes) -> StreamImport:
-    return parse(io.BytesIO(stream), "x.diff")
+    return Diff(io.BytesIO(stream), "x.diff").read()
 
 
 def read_or_refused(stream: bytes) -> StreamImport | str:

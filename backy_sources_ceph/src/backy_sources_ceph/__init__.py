@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager
 from backy.api import Config, Job, RestoreTarget, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl
-from backy_sources_ceph.connection import CephConfig, opened_pool, parse_specification, reported
-from backy_sources_ceph.source import PREFIX, CephSource, Image, opened_image
+from backy_sources_ceph.connection import CephConfig, parse_specification
+from backy_sources_ceph.source import PREFIX, CephSource, Image
 from backy_sources_ceph.target import opened_target, plan_target
 
 
@@ -37,16 +37,4 @@ def backy_restore_target(
 
 
 # Other distributions build upon these names; everything else may change.
-__all__ = [
-    "PREFIX",
-    "CephConfig",
-    "CephSource",
-    "Image",
-    "backy_restore_target",
-    "backy_source",
-    "backy_source_config",
-    "opened_image",
-    "opened_pool",
-    "parse_specification",
-    "reported",
-]
+__all__ = ["PREFIX", "CephConfig", "CephSource", "Image", "backy_restore_target", "parse_specification"]

@@ -161,17 +161,8 @@ class StreamImport:
         return data
 
 
-def parse(file: BinaryIO, title: str) -> StreamImport:
-    """Read a whole stream from a file.
-
-    Raises:
-        SourceError: this is no stream, or not a sound one; the text has the position in bytes.
-    """
-    return _Diff(file, title).read()
-
-
-class _Diff:
-    """Reads a diff from a file."""
+class Diff:
+    """Reads a whole stream from a file; raises SourceError, with the position, if it is none, or not a sound one."""
 
     def __init__(self, file: BinaryIO, title: str) -> None:
         self._file = file
@@ -183,6 +174,7 @@ class _Diff:
         self._pieces = Pieces()
 
     def read(self) -> StreamImport:
+        """Return what can be imported."""
         version = DIFFS.get(self._exactly(_FIRST_LINE))
         if version is None:
             self._refuse("is no stream of 'rbd export-diff'")
@@ -299,7 +291,7 @@ def opened_stream(path: str, folder: Path) -> Iterator[StreamImport]:
                     shutil.copyfileobj(file, kept, CHUNK_SIZE)
                 kept.seek(0)
                 file = kept
-            stream = parse(file, name)
+            stream = Diff(file, name).read()
         except OSError as error:
             raise SourceError(f"{name}: {error.strerror}") from error
         yield stream

@@ -83,23 +83,18 @@ def by_socket(what: str, socket: Path) -> Iterator[Command | None]:
                 return loop.run(asyncio.wait_for(client.execute(name, _dashed(arguments)), TIMEOUT))
 
         try:
+            is_there = True
             with _told(what, MonitorError, QMPError, OSError, EOFError):
-                is_there = loop.run(asyncio.wait_for(_connect(client, str(socket)), TIMEOUT))
+                try:
+                    loop.run(asyncio.wait_for(client.connect(str(socket)), TIMEOUT))
+                except ConnectError as error:
+                    if not isinstance(error.exc, ConnectionRefusedError | FileNotFoundError):
+                        raise
+                    is_there = False
             yield command if is_there else None
         finally:
             with suppress(QMPError, OSError, EOFError, TimeoutError):
                 loop.run(asyncio.wait_for(client.disconnect(), TIMEOUT))
-
-
-async def _connect(client: QMPClient, address: str) -> bool:
-    """Connect; return false if nobody listens."""
-    try:
-        await client.connect(address)
-    except ConnectError as error:
-        if isinstance(error.exc, ConnectionRefusedError | FileNotFoundError):
-            return False
-        raise
-    return True
 
 
 def _dashed(arguments: dict[str, object]) -> dict[str, object]:
