@@ -75,7 +75,9 @@ class QemuSource:
                     made = stack.enter_context(scratch(what, self._config, size))
                     disk.freeze(made, bitmap, base.name if base else None)
                     uri, copy = disk.export(changes=base is not None), self._names.copy if base else None
-                    opened = stack.enter_context(export.opened(what, uri, copy, lambda: "crash", base and base.known))
+                    opened = stack.enter_context(export.opened(what, uri, copy))
+                    opened.judge = lambda: "crash"
+                    opened.earlier = base and base.known
                     opened.explain = partial(_explained, made)
                 yield opened
         except BaseException:

@@ -34,14 +34,9 @@ def libnbd() -> Any:  # noqa: ANN401  # it has no types
 
 
 class Export:
-    """An export as a snapshot. Several threads may use it: libnbd lets one after the other.
+    """An export as a snapshot. Several threads may use it: libnbd lets one after the other."""
 
-    `judge` tells what the image is like; `earlier` is the size when the bitmap began.
-    """
-
-    def __init__(
-        self, handle: Handle, what: str, bitmap: str | None, judge: Callable[[], Consistency], earlier: int | None
-    ) -> None:
+    def __init__(self, handle: Handle, what: str, bitmap: str | None) -> None:
         self.handle = handle
         self.what = what
         self.explain: Callable[[str], str] = str
@@ -52,15 +47,17 @@ class Export:
         self.bitmap = bitmap
         self.files: dict[str, bytes] = {}
         """What the machine has beside its disks."""
-        self._judge = judge
-        self._earlier = earlier
+        self.judge: Callable[[], Consistency] = lambda: "unknown"
+        """Tells what the image is like."""
+        self.earlier: int | None = None
+        """Bytes that the image had when the bitmap began."""
         # asked at first, as a handle tells nothing any more once its connection is lost
         self._has_holes = self.knows(ALLOCATION)
 
     @property
     def consistency(self) -> Consistency:
         """What the image is like."""
-        return self._judge()
+        return self.judge()
 
     def attachments(self) -> Mapping[str, bytes]:
         """Return what the machine has beside its disks, by name."""
@@ -98,7 +95,7 @@ class Export:
         dirty = (
             Extent(at, length, data=True) for at, length, flags in self._ranges(BITMAP + self.bitmap) if flags & _DIRTY
         )
-        return joined(filled(dirty, self.size if self._earlier is None else self._earlier, self.size, data=True))
+        return joined(filled(dirty, self.size if self.earlier is None else self.earlier, self.size, data=True))
 
     def _ranges(self, context: str) -> Iterator[tuple[int, int, int]]:
         """Yield offset, length and flags of ranges, from the first byte to the last."""
@@ -126,13 +123,7 @@ class Export:
 
 
 @contextmanager
-def opened(
-    what: str,
-    server: str | Sequence[str],
-    bitmap: str | None = None,
-    judge: Callable[[], Consistency] = lambda: "unknown",
-    earlier: int | None = None,
-) -> Iterator[Export]:
+def opened(what: str, server: str | Sequence[str], bitmap: str | None = None) -> Iterator[Export]:
     """Open an export while the context lasts: that of a URI, or of a program that is started and ends with it.
 
     Raises:
@@ -150,7 +141,7 @@ def opened(
                 handle.connect_uri(server)
             else:
                 handle.connect_systemd_socket_activation(server)
-            export = Export(handle, what, bitmap, judge, earlier)
+            export = Export(handle, what, bitmap)
         yield export
         export.handle = None
     finally:

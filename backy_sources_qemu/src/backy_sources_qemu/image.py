@@ -121,8 +121,10 @@ def opened(image: Image, job_id: str, revision_id: str, parent: str | None) -> I
         with ExitStack() as stack:
             files, is_elsewhere = _files(chain)
             watches = [stack.enter_context(_watched(image.what, path)) for path in files]
-            since, judge = base and base.name, partial(_worst, watches, is_elsewhere=is_elsewhere)
-            with export.opened(image.what, image.server(since), since, judge, base and base.known) as opened:
+            since = base and base.name
+            with export.opened(image.what, image.server(since), since) as opened:
+                opened.judge = partial(_worst, watches, is_elsewhere=is_elsewhere)
+                opened.earlier = base and base.known
                 yield opened
     except BaseException:
         if is_kept:

@@ -29,7 +29,8 @@ class NbdSource:
         bitmap = (self._config.bitmap or "").replace("{parent}", parent) if parent else None
         # only the operator knows who else writes there
         consistency: Consistency = "crash" if self._config.frozen else "unknown"
-        with export.opened(what, self._config.uri, bitmap or None, lambda: consistency) as opened:
+        with export.opened(what, self._config.uri, bitmap or None) as opened:
+            opened.judge = lambda: consistency
             if bitmap and not opened.knows(export.BITMAP + bitmap):
                 log.warning("%s is read in full: its server has no bitmap '%s'", what, bitmap)
                 opened.bitmap = None
