@@ -37,8 +37,9 @@ def test_a_volume_in_use_is_refused() -> None:
 
 
 def test_snapshots_of_a_thin_volume_keep_what_it_had_and_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    found = parse_volumes(LVS.replace("web1.backy-revision2", "his").replace('"Vri---tz-k"', '"Vwi---tz-k"'))
-    origin = parse_volumes(LVS.replace("web1.backy-revision2", "web1").replace('"Vri---tz-k"', '"Vwi---tz-k"'))["web1"]
+    writeable = LVS.replace('"read-only"', '"writeable"')
+    found = parse_volumes(writeable.replace("web1.backy-revision2", "his"))
+    origin = parse_volumes(writeable.replace("web1.backy-revision2", "web1"))["web1"]
     with caplog.at_level(logging.WARNING):
         _check(PLAN, origin, found, force=True)
     assert "has snapshots, which keep what it had: his" in caplog.text

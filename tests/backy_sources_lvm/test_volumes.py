@@ -27,11 +27,11 @@ LVS = """
       "report": [
           {
               "lv": [
-                  {"lv_name":"pool", "lv_uuid":"n1biGz", "lv_attr":"twi-aotz--", "lv_size":"1073741824", "lv_layout":"thin,pool", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-pool", "lv_device_open":"open", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"0.49", "metadata_percent":"11.13"},
-                  {"lv_name":"thick", "lv_uuid":"4BBBr6", "lv_attr":"owi-a-s---", "lv_size":"1073741824", "lv_layout":"linear", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-thick", "lv_device_open":"", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"", "metadata_percent":""},
-                  {"lv_name":"thick", "lv_uuid":"4BBBr6", "lv_attr":"owi-a-s---", "lv_size":"1073741824", "lv_layout":"linear", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-thick", "lv_device_open":"", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"", "metadata_percent":""},
-                  {"lv_name":"thick.backy-revision1", "lv_uuid":"fabtVA", "lv_attr":"sri-I-s---", "lv_size":"104857600", "lv_layout":"linear", "lv_tags":"other,backy-job", "lv_dm_path":"/dev/mapper/vg-thick.backy--revision1", "lv_device_open":"", "pool_lv":"", "origin":"thick", "thin_id":"", "data_percent":"100.00", "metadata_percent":""},
-                  {"lv_name":"web1.backy-revision2", "lv_uuid":"aSOFva", "lv_attr":"Vri---tz-k", "lv_size":"107374182400", "lv_layout":"thin,sparse", "lv_tags":"backy-job2", "lv_dm_path":"/dev/mapper/vg-web1.backy--revision2", "lv_device_open":"", "pool_lv":"pool", "origin":"web1", "thin_id":"2", "data_percent":"0.01", "metadata_percent":""}
+                  {"lv_name":"pool", "lv_uuid":"n1biGz", "lv_permissions":"writeable", "lv_active":"active", "lv_snapshot_invalid":"unknown", "lv_size":"1073741824", "lv_layout":"thin,pool", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-pool", "lv_device_open":"open", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"0.49", "metadata_percent":"11.13"},
+                  {"lv_name":"thick", "lv_uuid":"4BBBr6", "lv_permissions":"writeable", "lv_active":"active", "lv_snapshot_invalid":"unknown", "lv_size":"1073741824", "lv_layout":"linear", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-thick", "lv_device_open":"", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"", "metadata_percent":""},
+                  {"lv_name":"thick", "lv_uuid":"4BBBr6", "lv_permissions":"writeable", "lv_active":"active", "lv_snapshot_invalid":"unknown", "lv_size":"1073741824", "lv_layout":"linear", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-thick", "lv_device_open":"", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"", "metadata_percent":""},
+                  {"lv_name":"thick.backy-revision1", "lv_uuid":"fabtVA", "lv_permissions":"read-only", "lv_active":"active", "lv_snapshot_invalid":"snapshot invalid", "lv_size":"104857600", "lv_layout":"linear", "lv_tags":"other,backy-job", "lv_dm_path":"/dev/mapper/vg-thick.backy--revision1", "lv_device_open":"", "pool_lv":"", "origin":"thick", "thin_id":"", "data_percent":"100.00", "metadata_percent":""},
+                  {"lv_name":"web1.backy-revision2", "lv_uuid":"aSOFva", "lv_permissions":"read-only", "lv_active":"", "lv_snapshot_invalid":"unknown", "lv_size":"107374182400", "lv_layout":"thin,sparse", "lv_tags":"backy-job2", "lv_dm_path":"/dev/mapper/vg-web1.backy--revision2", "lv_device_open":"", "pool_lv":"pool", "origin":"web1", "thin_id":"2", "data_percent":"0.01", "metadata_percent":""}
               ]
           }
       ]
@@ -44,9 +44,11 @@ def test_volumes_are_read() -> None:
     assert list(found) == ["pool", "thick", "thick.backy-revision1", "web1.backy-revision2"]
     assert [name for name, one in found.items() if one.is_thin] == ["web1.backy-revision2"]
     assert [name for name, one in found.items() if one.is_pool] == ["pool"]
-    assert [name for name, one in found.items() if one.is_open] == ["pool"]
-    assert [name for name, one in found.items() if one.is_overflown] == ["thick.backy-revision1"]
-    assert [name for name, one in found.items() if one.is_active] == ["pool", "thick", "thick.backy-revision1"]
+    assert [name for name, one in found.items() if one.lv_device_open] == ["pool"]
+    assert [name for name, one in found.items() if one.lv_snapshot_invalid == "snapshot invalid"] == [
+        "thick.backy-revision1"
+    ]
+    assert [name for name, one in found.items() if one.lv_active] == ["pool", "thick", "thick.backy-revision1"]
     assert [name for name, one in found.items() if one.is_read_only] == [
         "thick.backy-revision1",
         "web1.backy-revision2",
@@ -103,7 +105,7 @@ def test_what_would_fill_a_pool_is_refused_with_figures() -> None:
     ("other", "cause"),
     [
         (("web1.backy-revision2", "mine"), "is missing"),
-        (('"Vri---tz-k"', '"Vwi---tz-k"'), "can be written to, so it may differ from it"),
+        (('"read-only", "lv_active":""', '"writeable", "lv_active":""'), "can be written to, so it may differ from it"),
         (('"pool_lv":"pool"', '"pool_lv":"pool2"'), "is missing"),
         (('"origin":"web1"', '"origin":"web2"'), "is that of another volume"),
     ],

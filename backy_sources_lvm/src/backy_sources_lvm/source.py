@@ -97,7 +97,7 @@ class LvmSource:
 
     def _thick(self, stack: ExitStack, origin: Volume, name: str) -> OpenFile:
         """Make a snapshot of a volume that is not thin and open it until `stack` ends."""
-        if not origin.is_active:
+        if not origin.lv_active:
             raise SourceError(
                 f"{self._what} is not active, so it has no device; activate it by 'lvchange -ay {self._path}'"
             )
@@ -110,7 +110,7 @@ class LvmSource:
     def _check_space(self, name: str) -> None:
         """Raise SourceError if a snapshot could not take all that was written to the volume, and so can not be read."""
         made = volumes(self._what, self._config.group).get(name)
-        if made and made.is_overflown:
+        if made and made.lv_snapshot_invalid == "snapshot invalid":
             raise SourceError(
                 f"{self._what}: more was written to it during the backup than its snapshot of {made.lv_size} bytes "
                 "could take; set a larger 'snapshot-size' in the section 'source'"

@@ -104,7 +104,7 @@ def _check(target: TargetPlan, existing: Volume, found: Mapping[str, Volume], *,
         raise TargetError(f"{target.title} exists already; --force replaces what is in it")
     if existing.is_pool or existing.is_read_only:
         raise TargetError(f"{target.title} is a pool or read-only, and nothing can be restored to it")
-    if existing.is_open:
+    if existing.lv_device_open:
         raise TargetError(f"{target.title} is in use; is it mounted, or does a virtual machine run on it?")
     snapshots = sorted(one.lv_name for one in found.values() if one.origin == existing.lv_name)
     if not snapshots:
@@ -119,7 +119,7 @@ def _check(target: TargetPlan, existing: Volume, found: Mapping[str, Volume], *,
 def _resize(target: TargetPlan, existing: Volume, size: int) -> None:
     """Make an existing volume active, and large enough for `size` bytes."""
     path = target.config.specification
-    if not existing.is_active:
+    if not existing.lv_active:
         run(target.title, "lvchange", "--activate", "y", "--ignoreactivationskip", path)
     if existing.lv_size < size:
         run(target.title, "lvextend", "--yes", "--size", f"{size}b", path)

@@ -78,12 +78,17 @@ class Volume(msgspec.Struct, frozen=True):
 
     lv_name: str
     lv_uuid: str
-    lv_attr: str
     lv_size: int
+    lv_permissions: str
+    lv_active: str
+    """Empty if it has no device."""
+    lv_snapshot_invalid: str
+    """`snapshot invalid` if a snapshot of a volume that is not thin did not have the space for all changes."""
     lv_layout: str
     lv_tags: str
     lv_dm_path: str
     lv_device_open: str
+    """Empty if nothing uses its device, as a mount, a virtual machine, or another volume do."""
     pool_lv: str
     origin: str
     thin_id: str
@@ -103,22 +108,7 @@ class Volume(msgspec.Struct, frozen=True):
     @property
     def is_read_only(self) -> bool:
         """Whether nobody can write to it."""
-        return self.lv_attr[1:2] == "r"
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it has a device."""
-        return self.lv_attr[4:5] != "-"
-
-    @property
-    def is_overflown(self) -> bool:
-        """Whether it is a snapshot of a volume that is not thin and did not have the space for all changes."""
-        return self.lv_attr[4:5] in {"I", "S"}
-
-    @property
-    def is_open(self) -> bool:
-        """Whether something uses its device: a mount, a virtual machine, or another volume."""
-        return self.lv_device_open == "open"
+        return self.lv_permissions == "read-only"
 
     def revision_of(self, job_id: str) -> str | None:
         """Return the id of the revision that it is the snapshot for; None if it is no snapshot of the job's."""
