@@ -23,6 +23,15 @@ os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
 import mfusepy  # reads the variable
 
 log = logging.getLogger(__name__)
+OPTIONS = (
+    {"max_threads": 16, "max_idle_threads": 16}
+    if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12)
+    else {}
+)
+"""Options of libfuse: the number of requests at a time. Versions before 3.12 have no such option.
+
+Without one, mfusepy hands on a number that libfuse complains about.
+"""
 _READ_AHEAD = 2**20
 """Bytes that the kernel reads ahead in a file: the most that FUSE accepts."""
 _BLOCK = 512

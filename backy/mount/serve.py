@@ -59,7 +59,7 @@ def serve(
         raise TargetError(f"{mountpoint} is no folder; make it first")
     # The import loads libfuse, which may be missing.
     try:
-        from backy.mount.operations import FileSystem, Operations
+        from backy.mount.operations import OPTIONS, FileSystem, Operations
     except (OSError, AttributeError) as error:
         raise BackyError(f"there is no libfuse 3: {error}; Debian has it in the package 'fuse3'") from error
     operations = Operations(tree, ChunkCache(cache), mountpoint, began)
@@ -80,6 +80,7 @@ def serve(
             default_permissions=True,
             # Images never change, so the kernel may keep their pages from one open to the next.
             kernel_cache=True,
+            **OPTIONS,
         )
     except RuntimeError as error:
         if error.args == (_ENDED_BY_SIGNAL,):
