@@ -49,8 +49,8 @@ def load() -> None:
     from backy.plugins import discovery, loading
 
     # no distribution comes or goes, and to look for them takes a command longer than its work
-    found = list(discovery._readable([]))  # what all other functions of the module go by
-    discovery._readable = lambda _: iter(found)
+    found = list(discovery._readable())  # what all other functions of the module go by
+    discovery._readable = lambda: iter(found)
     loading.managed = functools.cache(loading.managed)
     begun, streams = Path.cwd(), [os.dup(stream) for stream in (1, 2)]
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("wb") as nowhere:
