@@ -16,21 +16,9 @@ from backy.text.phrases import alternatives
 
 Section = TypeVar("Section", bound=msgspec.Struct)
 Converted = TypeVar("Converted")
-_WORDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-    "object": "keys and values",
-    "array": "a list",
-    "null": "nothing",
-    "`": "",
-    " | ": " or ",
-    " <= ": " of at most ",
-    " >= ": " of at least ",
-    " > ": " above ",
-    " < ": " below ",
-}
+_TYPES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list"}
+_SIGNS = {" | ": " or ", " <= ": " of at most ", " >= ": " of at least ", " > ": " above ", " < ": " below "}
+_WORDS = {"object": "keys and values", "null": "nothing", "`": "", **_TYPES, **_SIGNS}
 """Parts of msgspec's messages, and what people say."""
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from backy.durable import closed_at_end
+
 ALIGNMENT = 4096
 """Bytes that memory, offsets and lengths must be multiples of. No logical block of a device is larger (statx(2))."""
 SMALLEST = 128 * 1024
@@ -56,10 +58,8 @@ def reopened(descriptor: int) -> Iterator[int | None]:
     except OSError:
         yield None
         return
-    try:
+    with closed_at_end(direct):
         yield direct
-    finally:
-        os.close(direct)
 
 
 @contextmanager

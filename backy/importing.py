@@ -133,7 +133,5 @@ class _ImportSource:
                     advice = "import a whole image" if revision.state.wrong else "'backy verify' looks at it"
                     raise SourceError(f"{revision.doubt}; it is of the snapshot '{name}': {advice}")
                 return revision
-        raise SourceError(
-            f"the image to import is what differs from the snapshot '{name}', of which there is no revision: "
-            "import what leads to that snapshot first, or a whole image"
-        )
+        text = f"the image to import is what differs from the snapshot '{name}', of which there is no revision"
+        raise SourceError(f"{text}: import what leads to that snapshot first, or a whole image")

@@ -18,11 +18,8 @@ def differing_pages(new: bytes, old: bytes) -> list[int]:
     for start in range(0, len(new), _SLICE):
         stop = start + _SLICE
         if new[start:stop] != old[start:stop]:
-            pages += [
-                offset // PAGE_SIZE
-                for offset in range(start, min(stop, len(new)), PAGE_SIZE)
-                if new[offset : offset + PAGE_SIZE] != old[offset : offset + PAGE_SIZE]
-            ]
+            offsets = range(start, min(stop, len(new)), PAGE_SIZE)
+            pages += [one // PAGE_SIZE for one in offsets if new[one : one + PAGE_SIZE] != old[one : one + PAGE_SIZE]]
     return pages
 
 

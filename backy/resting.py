@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from select import select
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired, run
 from typing import Final
 
 from backy.errors import SourceError
@@ -77,41 +77,29 @@ def resting(before: Sequence[str], after: Sequence[str], limit: timedelta, *, fr
             with suppress(OSError):
                 sleeper.communicate(word)
     if not in_time:
-        raise SourceError(
-            f"snapshots took longer than the limit of the moment, {limit.total_seconds():g} s, so the writers did not "
-            "rest all the time; a longer 'limit' gives more time"
-        )
+        text = f"snapshots took longer than the limit of the moment, {limit.total_seconds():g} s"
+        raise SourceError(f"{text}, so the writers did not rest all the time; a longer 'limit' gives more time")
 
 
 def _run(key: str, command: Sequence[str], limit: timedelta, descriptors: Sequence[int] = ()) -> None:
     """Run a program of the section `moment`; raise SourceError if it fails."""
+    seconds = limit.total_seconds()
     try:
-        done = subprocess.run(  # noqa: S603  # the operator chose it
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=limit.total_seconds(),
-            check=False,
-            pass_fds=descriptors,
-        )
+        done = run(command, stdin=DEVNULL, capture_output=True, timeout=seconds, check=False, pass_fds=descriptors)  # noqa: S603  # the operator chose it
     except OSError as error:
         raise SourceError(f"the program '{key}' of the moment can not be run: {error}") from error
-    except subprocess.TimeoutExpired as error:
-        raise SourceError(
-            f"the program '{key}' of the moment took longer than {limit.total_seconds():g} s and was ended"
-        ) from error
+    except TimeoutExpired as error:
+        raise SourceError(f"the program '{key}' of the moment took longer than {seconds:g} s and was ended") from error
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).decode(errors="replace").split())[-300:]
         raise SourceError(f"the program '{key}' of the moment ended with exit code {done.returncode}: {said}")
 
 
-def _sleeper(after: Sequence[str], limit: timedelta) -> subprocess.Popen[bytes]:
+def _sleeper(after: Sequence[str], limit: timedelta) -> Popen[bytes]:
     """Start the process that runs `after` if this one does not, and wait until it is there."""
     for scope in (_SCOPE, ()) if _SYSTEMD.exists() else ((),):
         command = [*scope, "sh", "-c", _SLEEPER, f"{limit.total_seconds():g}", *after]
-        sleeper = subprocess.Popen(  # noqa: S603  # likewise
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, bufsize=0
-        )
+        sleeper = Popen(command, stdin=PIPE, stdout=PIPE, start_new_session=True, bufsize=0)  # noqa: S603  # likewise
         if sleeper.stdout and sleeper.stdout.read(1):
             if not scope and not _freed(sleeper.pid):
                 log.warning("if all of backy's control group is killed, nothing runs the program 'after' of the moment")

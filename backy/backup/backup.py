@@ -116,10 +116,9 @@ class Backup:
         try:
             with shared(self.repository.directory, PURGE_LOCK):
                 yield from self._locked()
-        except SourceBusyError:
-            raise  # nothing was stored
         except Exception as error:
-            if not self._complete:
+            # of a busy source, nothing was stored
+            if not self._complete and not isinstance(error, SourceBusyError):
                 self._sweep(full=is_full(error))
             raise
 

@@ -165,13 +165,10 @@ class Findings:
         self.differing[mismatch.index] = entry(mismatch.expected or b"")
         if len(self.differing) > MOST_FINDINGS:
             return
+        index, of, now = mismatch.index, self.revision_id, self.clock()
+        chunk_id = self.image.chunks[index].hex()
         finding = Finding(
-            name=f"{self.revision_id}-{mismatch.index}",
-            timestamp=self.clock(),
-            revision=self.revision_id,
-            index=mismatch.index,
-            chunk_id=self.image.chunks[mismatch.index].hex(),
-            cause=mismatch.cause,
+            name=f"{of}-{index}", timestamp=now, revision=of, index=index, chunk_id=chunk_id, cause=mismatch.cause
         )
         # a failing backup has a better reason to fail than a quarantine that can not be written
         where = quarantine.keep_if_possible(self.repository.directory, finding, mismatch.expected, mismatch.found)

@@ -241,13 +241,9 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
             return verifications[0]
         # the record does not tell which chunks these were, so what is sure is what the most thorough one did
         checked, total = (figure(getattr(one, name) for one in verifications) for name in ("checked", "total"))
-        return cls(
-            verifier=", ".join(dict.fromkeys(one.verifier for one in verifications)),
-            checked=checked,
-            total=total,
-            out_of_time=checked < total and any(one.out_of_time for one in verifications),
-            remarks=tuple(remark for one in verifications for remark in one.remarks),
-        )
+        names = ", ".join(dict.fromkeys(one.verifier for one in verifications))
+        out_of_time = checked < total and any(one.out_of_time for one in verifications)
+        return cls(names, checked, total, out_of_time, tuple(text for one in verifications for text in one.remarks))
 
     def __str__(self) -> str:
         return f"{self._extent()}, {counted(len(self.remarks), 'remark')}" if self.remarks else self._extent()

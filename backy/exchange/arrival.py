@@ -178,15 +178,10 @@ class Arrival:
             records.write_map(record.id, chunks)
             if files.attachments:
                 write_file(records.attachments_path(record.id), files.attachments)
-            mine = State(
-                id=record.id,
-                tags=state.tags,
-                storage=identity,
-                origin=Origin(self.place, self.clock()),
-                unsynced_boot=None if stored.durable else boot,
-            ).with_doubt_of(state)
+            origin, unsynced = Origin(self.place, self.clock()), None if stored.durable else boot
+            mine = State(id=record.id, tags=state.tags, storage=identity, origin=origin, unsynced_boot=unsynced)
             use_number(repository.directory, record.seq)
-            records.add_files("copy", record.id, files.record, sealed.encode(mine))
+            records.add_files("copy", record.id, files.record, sealed.encode(mine.with_doubt_of(state)))
             repository.link_last()
         end(repository.directory, record.id)
         repository.storages.discard()

@@ -49,19 +49,14 @@ class GroupConfig(JobConfig, kw_only=True):
     def of(self, name: str) -> JobConfig:
         """Return the configuration of a disk's repository. All of the group expires together, so it has no schedule."""
         disk = self.disks[name]
-        kept = {
-            key: getattr(self, key) for key in ("format", "expire", "reserve", "quarantine", "trash", "limits", "hooks")
-        }
+        names = ("format", "expire", "reserve", "quarantine", "trash", "limits", "hooks")
+        kept = {name: getattr(self, name) for name in names}
         # they are the machine's, and its last disk is the first one to be read after the snapshots
         if name == [*self.disks][-1]:
             kept["attachments"] = self.attachments
-        return JobConfig(
-            **kept,
-            source=disk.source,
-            storage=disk.storage or self.storage,
-            verifier=disk.verifier or self.verifier,
-            longest_outage=Duration(seconds=self.allowance.total_seconds()),
-        )
+        kept |= {"storage": disk.storage or self.storage, "verifier": disk.verifier or self.verifier}
+        outage = Duration(seconds=self.allowance.total_seconds())
+        return JobConfig(**kept, source=disk.source, longest_outage=outage)
 
 
 def with_disks(config: JobConfig, disks: Mapping[str, Disk]) -> GroupConfig:

@@ -12,15 +12,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from backy import errors
 from backy.api import KeepingSource
-from backy.errors import (
-    DamageError,
-    ForgettingRefusedError,
-    RepositoryBusyError,
-    RepositoryError,
-    RevisionNotFoundError,
-    UnreadError,
-)
 from backy.groups.group import Group, Together
 from backy.plugins.events import Events
 from backy.repository.journal.lines import Read, Step
@@ -82,7 +75,7 @@ def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
         for birth in births(found.directory) if held.running else ():
             for needed in chosen.keys() & {birth.id, birth.parent}:
                 text = f"the backup that runs needs revision {needed}; forget it when that has ended"
-                raise RepositoryBusyError(text)
+                raise errors.RepositoryBusyError(text)
         each = [(held.disks[name], one) for members in chosen.values() for name, one in members.items()]
         held.require_alone((one for _, one in each), "forget -r")
         _require_read((one for _, one in each), specifications, force=force)
@@ -90,7 +83,7 @@ def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
         before = max(forgotten(one.records.journal.read(), now - LATELY) for one in held.disks.values())
         history = [one.revision for one in there.whole if one.forgotten == {False}]
         if not force and (problem := too_much(history, chosen, before)):
-            raise ForgettingRefusedError(f"{problem}; '--force --reason TEXT' does it all the same")
+            raise errors.ForgettingRefusedError(f"{problem}; '--force --reason TEXT' does it all the same")
         if dry_run:
             return list(chosen)
         # one whose record is damaged has nothing that a plugin could judge by
@@ -107,7 +100,7 @@ def _require_read(revisions: Iterable[Revision], specifications: Collection[str]
         # it may be sound on another day, but a disk that is broken for good must not bind anybody for ever
         if revision.unread and not (force and revision.id in specifications):
             way = f"'-r {revision.id} --force --reason TEXT' removes it for good"
-            raise UnreadError(f"{revision.state_problem}; it may be sound on another day; {way}")
+            raise errors.UnreadError(f"{revision.state_problem}; it may be sound on another day; {way}")
 
 
 def too_much(history: Sequence[Revision], chosen: Collection[str], before: int) -> str | None:
@@ -198,7 +191,7 @@ def undelete(found: Repository | Group, revision_id: str, events: Events | None 
         there = [one for one in held.together(trash=True) if one.id.startswith(revision_id)]
         if len(there) != 1:
             answer = f"{len(there) or 'no'} revisions in the trash answer to '{revision_id}'"
-            raise RevisionNotFoundError(f"{answer}; 'backy status --trash' lists them")
+            raise errors.RevisionNotFoundError(f"{answer}; 'backy status --trash' lists them")
         members = there[0].members
         held.require_alone(members.values(), "undelete")
         for name, revision in members.items():
@@ -288,7 +281,7 @@ class _Held:
                 # a disk that was copied without the others is alone
                 if (directory.parent / disk / f"{revision.id}.rev").exists():
                     way = f"'backy -b {directory.parent} {command} {revision.id}' is for all of them"
-                    raise RepositoryError(f"{revision.id} is of one instant with other disks; {way}")
+                    raise errors.RepositoryError(f"{revision.id} is of one instant with other disks; {way}")
 
     def discard(self, chosen: Mapping[str, _Members], act: str, now: datetime, reason: str | None = None) -> None:
         """Put revisions of all disks into the trash, or remove what the trash can not keep; tell the sources."""
@@ -330,7 +323,7 @@ def _chosen(held: _Held, there: _Survey, specification: str) -> tuple[str, _Memb
     """Return the id and the revisions of what to forget, which may be none. Raises the same errors as `forget`."""
     try:
         found = there.select(specification)
-    except (DamageError, RevisionNotFoundError):
+    except (errors.DamageError, errors.RevisionNotFoundError):
         # by its full id, what is damaged, lost or not whole can be given up, but not what is in the trash already
         held_here = any(disk.records.holds(specification) for disk in held.disks.values())
         if not held_here or specification in {one.id for one in there.whole}:

@@ -43,11 +43,9 @@ class Together:
         if len(each) == 1:
             return each[0]
         found = max(each, key=lambda one: (one.unread, bool(one.state.wrong), one.doubtful, bool(one.shrunk)))
-        state = {
-            # a pin of one disk holds all of them, from the time when that was pinned
-            "tags": tuple(sorted({tag for one in each for tag in one.tags})),
-            "pinned": max((one.state.pinned for one in each if one.state.pinned), default=None),
-        }
+        tags = tuple(sorted({tag for one in each for tag in one.tags}))
+        # a pin of one disk holds all of them, from the time when that was pinned
+        pinned = max((one.state.pinned for one in each if one.state.pinned), default=None)
         verified = [one.verification for one in each if one.verification]
         together = Verification.together(verified, sum) if len(verified) == len(each) else None
         compared = [one.compared_since for one in each if one.compared_since]
@@ -59,7 +57,7 @@ class Together:
             statistics=Statistics(**{key: sum(getattr(one.statistics, key) for one in each) for key in _FIGURES}),
             verifications=(together,) if together else (),
             compared_since=min(compared) if len(compared) == len(each) else None,
-            state=msgspec.structs.replace(found.state, **state),
+            state=msgspec.structs.replace(found.state, tags=tags, pinned=pinned),
         )
 
     @property

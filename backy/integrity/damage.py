@@ -25,6 +25,7 @@ from backy.system.progress import Steps, quiet
 from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
+ChunkIds = Collection[bytes]
 
 
 def damage_of(image: StoredImage, index: int) -> ChunkDamageError | None:
@@ -74,7 +75,7 @@ def chunk_ids(errors: Iterable[ChunkDamageError]) -> set[bytes]:
     return {chunk_id for error in errors for chunk_id in (error.chunk_id, error.base) if chunk_id is not None}
 
 
-def referring(repository: Repository, damaged: Collection[bytes]) -> tuple[str, ...]:
+def referring(repository: Repository, damaged: ChunkIds) -> tuple[str, ...]:
     """Return the ids of the revisions that refer to chunks with the ids `damaged`, as far as maps can be read."""
     found = []
     for revision in repository.records.history():
@@ -101,9 +102,7 @@ def whole_again(repository: Repository, revision: Revision, verified: datetime |
     return repository.records.change(revision, "verify" if verified else "repair", **lifted, storage=storage)
 
 
-def repair_or_distrust(
-    repository: Repository, damaged: Collection[bytes], donor: StoredImage | None = None
-) -> list[str]:
+def repair_or_distrust(repository: Repository, damaged: ChunkIds, donor: StoredImage | None = None) -> list[str]:
     """Repair damaged chunks in all revisions; distrust each revision in which one stays damaged.
 
     The caller holds `.backup`.
@@ -124,9 +123,7 @@ def repair_or_distrust(
     return [revision.id for revision in history if _distrust_if_damaged(repository, revision, repairer, damaged)]
 
 
-def _distrust_if_damaged(
-    repository: Repository, revision: Revision, repairer: "Repairer", damaged: Collection[bytes]
-) -> bool:
+def _distrust_if_damaged(repository: Repository, revision: Revision, repairer: "Repairer", damaged: ChunkIds) -> bool:
     """Distrust a revision that refers to damage which can not be repaired; return whether it does."""
     try:
         chunks = repository.records.read_map(revision)
@@ -145,9 +142,7 @@ def _distrust_if_damaged(
 class Repairer:
     """Checks chunks that were damaged, and repairs them from a sound image, the donor, if it has their content."""
 
-    def __init__(
-        self, repository: Repository, damaged: Collection[bytes] = (), donor: StoredImage | None = None
-    ) -> None:
+    def __init__(self, repository: Repository, damaged: ChunkIds = (), donor: StoredImage | None = None) -> None:
         self._repository = repository
         self._donor = donor
         self._offered = {donor.chunks[index]: index for index in donor.chunks.indexes(damaged)} if donor else {}
@@ -208,12 +203,9 @@ def distrust(
     with repository.locked():
         # those in the trash as well: who gets one back has to know
         revisions = records.history(trash=True) if specification is None else [records.select(specification)]
-        return [
-            # Damage found earlier is dropped: a revision that names damaged chunks counts as checked.
-            revision if dry_run else distrusted(repository, revision)
-            for revision in revisions
-            if first <= revision.timestamp.astimezone(UTC).date() <= last
-        ]
+        chosen = [one for one in revisions if first <= one.timestamp.astimezone(UTC).date() <= last]
+        # Damage found earlier is dropped: a revision that names damaged chunks counts as checked.
+        return chosen if dry_run else [distrusted(repository, one) for one in chosen]
 
 
 @dataclass(frozen=True)
@@ -315,10 +307,6 @@ def _look_at_damage(repository: Repository, repairer: Repairer, revision: Revisi
         log.warning("revision %s is whole again: what was damaged is stored anew", revision.id)
         return
     distrusted(repository, revision, bad)
-    log.warning(
-        "revision %s is distrusted: %s damaged, the first is chunk %d (%s); 'backy reports list' tells more",
-        revision.id,
-        counted(len(bad), "of its chunks is", "of its chunks are"),
-        bad[0],
-        chunks[bad[0]].hex(),
-    )
+    are, first = counted(len(bad), "of its chunks is", "of its chunks are"), f"chunk {bad[0]} ({chunks[bad[0]].hex()})"
+    text = "revision %s is distrusted: %s damaged, the first is %s; 'backy reports list' tells more"
+    log.warning(text, revision.id, are, first)

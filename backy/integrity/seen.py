@@ -96,9 +96,7 @@ def doubted(revision: Revision, hidden: Collection[int], seen: Callable[[int], i
     return tuple(sorted(one for one in hidden if one < chunk_count(revision.size) and seen(one) < revision.seq))
 
 
-def doubt(
-    repository: Repository, hidden: Collection[int], seen: Callable[[int], int], now: datetime
-) -> tuple[str, ...]:
+def doubt(repository: Repository, hidden: Collection[int], seen: Callable[[int], int], now: datetime) -> list[str]:
     """Call revisions wrong in chunks of which the source hid a change; log and return the ids of those where it is new.
 
     The caller holds `.backup`. Nothing takes this back: what reads only the storage can not know better.
@@ -116,4 +114,4 @@ def doubt(
         log.error(text, counted(len(hidden), "chunk"), ", ".join(changed))
         # a raw image that is the newest one loses its link
         repository.link_last()
-    return tuple(changed)
+    return changed

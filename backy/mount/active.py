@@ -74,10 +74,9 @@ def image_path(repository: Repository, revision: Revision) -> Path:
     # A mount is better, because it checks what it reads, and nobody can write to it.
     path = mounted_path(repository, revision) or raw
     if path is None:
-        raise RepositoryError(
-            f"revision {revision.id} has no file: its storage keeps no raw images, and no mount "
-            f"shows it; 'backy mount MOUNTPOINT' does, 'backy restore -r {revision.id} TARGET' writes one"
-        )
+        text = f"revision {revision.id} has no file: its storage keeps no raw images, and no mount shows it"
+        ways = f"'backy mount MOUNTPOINT' does, 'backy restore -r {revision.id} TARGET' writes one"
+        raise RepositoryError(f"{text}; {ways}")
     return path
 
 

@@ -92,14 +92,9 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     def _attributes(self, file: ImageFile) -> dict[str, int]:
         time = int(file.revision.timestamp.timestamp() * 10**6) * 1000
-        return {
-            "st_mode": stat.S_IFREG | 0o440,
-            "st_nlink": 1,
-            "st_size": file.revision.size,
-            "st_blocks": self._blocks(file),
-            "st_blksize": CHUNK_SIZE,
-            **dict.fromkeys(("st_atime", "st_mtime", "st_ctime"), time),
-        }
+        times = dict.fromkeys(("st_atime", "st_mtime", "st_ctime"), time)
+        sizes = {"st_size": file.revision.size, "st_blocks": self._blocks(file), "st_blksize": CHUNK_SIZE}
+        return {"st_mode": stat.S_IFREG | 0o440, "st_nlink": 1, **sizes, **times}
 
     def _blocks(self, file: ImageFile) -> int:
         """Return the number of blocks in the chunks of an image that hold data."""

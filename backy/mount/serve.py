@@ -70,18 +70,9 @@ def serve(
     # libfuse ends the mount on SIGTERM only if nobody else handles it.
     handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        FileSystem(
-            operations,
-            str(mountpoint),
-            foreground=foreground,
-            ro=True,
-            fsname=SUBTYPE,
-            subtype=SUBTYPE,
-            default_permissions=True,
-            # Images never change, so the kernel may keep their pages from one open to the next.
-            kernel_cache=True,
-            **OPTIONS,
-        )
+        # Images never change, so the kernel may keep their pages from one open to the next.
+        options = {"ro": True, "fsname": SUBTYPE, "subtype": SUBTYPE, "default_permissions": True, "kernel_cache": True}
+        FileSystem(operations, str(mountpoint), foreground=foreground, **options, **OPTIONS)
     except RuntimeError as error:
         if error.args == (_ENDED_BY_SIGNAL,):
             return
@@ -90,9 +81,8 @@ def serve(
         signal.signal(signal.SIGTERM, handler)
         # Possible after a lazy unmount or a signal; their readers get errors from now on.
         if operations.open_files:
-            log.warning(
-                "%s was unmounted while %s open", mountpoint, counted(operations.open_files, "file was", "files were")
-            )
+            were = counted(operations.open_files, "file was", "files were")
+            log.warning("%s was unmounted while %s open", mountpoint, were)
 
 
 def _log_to_system() -> None:

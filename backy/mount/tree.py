@@ -197,9 +197,8 @@ def _dated(revision: Revision) -> str:
 def _folders(revision: Revision) -> set[str]:
     """Return the names of the folders of a revision's tags."""
     # A tag whose name would be too long for a file has no folder: listing it would make the whole folder fail.
-    return {
-        name for name in map(tag_folder, revision.tags) if len(name.encode(errors="surrogateescape")) <= _LONGEST_NAME
-    }
+    names = map(tag_folder, revision.tags)
+    return {name for name in names if len(name.encode(errors="surrogateescape")) <= _LONGEST_NAME}
 
 
 def tag_folder(tag: str) -> str:

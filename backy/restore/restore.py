@@ -78,11 +78,9 @@ def salvaged(
         yield found
         _replace(descriptor, mapfile(image.size, found.damaged, _READ), path)
     if found.damaged:
-        first = min(found.damaged)
-        raise DamageError(
-            f"{len(found.damaged)} of {counted(len(image.chunks), 'chunk')} could not be read, zeroes are in their "
-            f"place, see {path}; the first is {found.damaged[first]}"
-        )
+        lost = f"{len(found.damaged)} of {counted(len(image.chunks), 'chunk')} could not be read"
+        first = found.damaged[min(found.damaged)]
+        raise DamageError(f"{lost}, zeroes are in their place, see {path}; the first is {first}")
 
 
 def _replace(descriptor: int, content: str, path: Path) -> None:
@@ -154,12 +152,10 @@ class Restore:
         try:
             revision = repository.records.select_image(self.specification)
             told["revision"] = revision.info
-            with (
-                repository.image(revision) as stored,
-                salvaged(stored, self.salvage, self.target, repository, force=self.force) as image,
-            ):
+            with repository.image(revision) as stored:
                 stored.limits = repository.limits("restore")
-                self._write(image)
+                with salvaged(stored, self.salvage, self.target, repository, force=self.force) as image:
+                    self._write(image)
         except Exception as error:
             self._tell("backy_restore_failed", **told, error=error_line(error))
             raise

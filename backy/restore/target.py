@@ -93,9 +93,8 @@ def _check_existing(path: Path, status: os.stat_result, *, existing: bool, force
         if not force:
             raise TargetError(f"{path} belongs to user {status.st_uid}; --force replaces it all the same")
     if not existing and not force:
-        raise TargetError(
-            f"{path} exists already; --force replaces it, --resume completes what an earlier restore left of it"
-        )
+        ways = "--force replaces it, --resume completes what an earlier restore left of it"
+        raise TargetError(f"{path} exists already; {ways}")
 
 
 def _lock(path: Path, descriptor: int) -> None:
@@ -106,9 +105,8 @@ def _lock(path: Path, descriptor: int) -> None:
     except OSError as error:
         # Where locks are not supported, QEMU has none either.
         if error.errno in {errno.EAGAIN, errno.EACCES}:
-            raise TargetError(
-                f"{path} is in use: a running QEMU has it open, or another restore writes to it; end that first"
-            ) from error
+            user = "a running QEMU has it open, or another restore writes to it"
+            raise TargetError(f"{path} is in use: {user}; end that first") from error
 
 
 @runtime_checkable

@@ -42,6 +42,8 @@ EPOCH = datetime(1, 1, 1, tzinfo=UTC)
 """Intervals are counted from here, so a week begins at no day in particular."""
 Schedule = Mapping[str, ScheduledTag]
 """The tags of a job, at least one."""
+History = Sequence[Revision]
+"""Revisions, the oldest first."""
 MARK = ".expired"
 """Name of the file that tells of the last `expire`."""
 _MODE = 0o640
@@ -73,9 +75,7 @@ class Expiry(NamedTuple):
         return tuple(tag for tag in self.revision.tags if tag not in self.remaining)
 
 
-def expiries(
-    schedule: Schedule, history: Sequence[Revision], now: datetime, trusted: datetime | None = None
-) -> list[Expiry]:
+def expiries(schedule: Schedule, history: History, now: datetime, trusted: datetime | None = None) -> list[Expiry]:
     """Return the revisions of which tags expire, the newest first.
 
     Args:
@@ -113,7 +113,7 @@ class Rules:
         self.wanted = {name: tag.keep for name, tag in schedule.items()}
         """How many more revisions of each tag are wanted, apart from those newer than the present one."""
 
-    def standings(self, history: Sequence[Revision]) -> Iterator[tuple[Revision, bool]]:
+    def standings(self, history: History) -> Iterator[tuple[Revision, bool]]:
         """Yield the revisions from the newest on, and whether all newer ones are in doubt."""
         newest = True
         for revision in reversed(history):
@@ -155,6 +155,10 @@ class Mark(msgspec.Struct, frozen=True):
     """When the log last told of them."""
 
 
+Allowed = Callable[[Expiry], bool]
+"""Whether a plugin lets a revision lose its tags."""
+
+
 class Plan(NamedTuple):
     """What expires, and what waits."""
 
@@ -178,11 +182,7 @@ def write_mark(directory: Path, mark: Mark) -> None:
 
 
 def plan(
-    config: JobConfig,
-    history: Sequence[Revision],
-    mark: Mark | None,
-    now: Instant,
-    allowed: Callable[[Expiry], bool] = lambda _: True,
+    config: JobConfig, history: History, mark: Mark | None, now: Instant, allowed: Allowed = lambda _: True
 ) -> Plan:
     """Return what expires at `now`; nothing if there is no schedule or it is off.
 
@@ -199,7 +199,7 @@ def plan(
     return Plan(going, len({revision_id for revision_id, _ in left}))
 
 
-def _braked(found: Sequence[Expiry], made: Counter[str], allowed: Callable[[Expiry], bool]) -> list[Expiry]:
+def _braked(found: Sequence[Expiry], made: Counter[str], allowed: Allowed) -> list[Expiry]:
     """Return what may go at once: of each tag as many as were made, and one more, the oldest first."""
     spent: Counter[str] = Counter()
     going = []

@@ -34,10 +34,9 @@ def check_tags(config: JobConfig, tags: Iterable[str]) -> None:
         if problem := tag_problem(tag):
             raise UnknownTagError(problem)
         if schedule and tag not in schedule and not tag.startswith(MANUAL):
-            raise UnknownTagError(
-                f"unknown tag '{tag}'; {did_you_mean(tag, schedule)}the schedule has: {', '.join(schedule)}. "
-                f"'{MANUAL}{tag}' never expires, and --force of 'backup' or 'tags' takes '{tag}' as it is"
-            )
+            known = f"{did_you_mean(tag, schedule)}the schedule has: {', '.join(schedule)}"
+            free = f"'{MANUAL}{tag}' never expires, and --force of 'backup' or 'tags' takes '{tag}' as it is"
+            raise UnknownTagError(f"unknown tag '{tag}'; {known}. {free}")
 
 
 def set_tags(repository: Repository, specification: str, tags: Iterable[str], *, force: bool = False) -> Revision:
@@ -69,22 +68,19 @@ def remove_tags(repository: Repository, specification: str, tags: Iterable[str])
 
 def _without(old: set[str], given: set[str]) -> set[str]:
     if missing := given - old:
-        raise RevisionNotFoundError(
-            f"the revision does not have '{min(missing)}'; its tags are: {', '.join(sorted(old)) or 'none'}"
-        )
+        has = ", ".join(sorted(old)) or "none"
+        raise RevisionNotFoundError(f"the revision does not have '{min(missing)}'; its tags are: {has}")
     return old - given
 
 
-def _change(
-    repository: Repository, specification: str, tags: Iterable[str], change: _Change, *, force: bool
-) -> Revision:
+def _change(repository: Repository, specification: str, tags: Iterable[str], edit: _Change, *, force: bool) -> Revision:
     given = set(tags)
     if not force:
         check_tags(repository.config, given)
     with repository.changing():
         # looked up under the lock: before, a backup may end and SPEC name another revision
         revision = repository.records.select(specification)
-        return retag(repository, revision, change(set(revision.tags), given))
+        return retag(repository, revision, edit(set(revision.tags), given))
 
 
 def retag(repository: Repository, revision: Revision, tags: Iterable[str], act: str = "tags") -> Revision:

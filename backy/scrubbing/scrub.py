@@ -147,16 +147,10 @@ class Scrubbed:
     @property
     def figures(self) -> dict[str, Any]:
         """The result as plain values, as `scrub --json` prints it."""
-        return {
-            "total": self.total,
-            "chunks": self.chunks,
-            "bytes": self.bytes,
-            "complete": self.complete,
-            # Without the evidence, which a report has: chunks of megabytes are nothing for a terminal.
-            "damaged": [{"chunk": error.chunk_id.hex(), "cause": error.cause} for error in self.damaged],
-            "distrusted": self.distrusted,
-            "problems": self.problems,
-        }
+        shown = ("total", "chunks", "bytes", "complete", "damaged", "distrusted", "problems")
+        # Without the evidence, which a report has: chunks of megabytes are nothing for a terminal.
+        damaged = [{"chunk": error.chunk_id.hex(), "cause": error.cause} for error in self.damaged]
+        return {**{name: getattr(self, name) for name in shown}, "damaged": damaged}
 
 
 @dataclass

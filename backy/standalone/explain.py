@@ -20,9 +20,7 @@ def explain(directory: Path, hints: Mapping[str, tuple[str, str | None]]) -> Non
         directory: The repository.
         hints: By the folder of each storage its type, and how its data come back without backy if it says so.
     """
-    lines = [
-        f"* {folder}: {hint or _NO_HINT.format(type=storage)}" for folder, (storage, hint) in sorted(hints.items())
-    ]
+    lines = [f"* {place}: {hint or _NO_HINT.format(type=storage)}" for place, (storage, hint) in sorted(hints.items())]
     text = Path(__file__).with_name(README).read_text().replace("{hints}", "\n".join(lines))
     # readable for all: nothing in these files comes from a guest
     write_if_different(directory / README, text.encode(), 0o444)

@@ -16,18 +16,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from backy.api import (
-    CHUNK_SIZE,
-    Config,
-    Coverage,
-    Image,
-    MismatchHandler,
-    Progress,
-    Report,
-    Snapshot,
-    Verifier,
-    chunk_count,
-)
+from backy.api import CHUNK_SIZE, Config, Coverage, Image, MismatchHandler, Progress, Report, Snapshot, Verifier
 from backy.comparing import chunks_with_data, compare, compare_all
 from backy.config import BareConfig, Duration, typed
 from backy.hookspecs import hookimpl
@@ -58,13 +47,12 @@ class FullVerifier:
         """Compare all chunks, in the order of the image."""
         compare_all(snapshot, image, coverage.left(chunks_with_data(snapshot, image)), mismatch, progress)
         # Holes of both count as compared: they are known to be equal.
-        return Report("full", range(chunk_count(snapshot.size)))
+        return Report("full", range(len(coverage.compared)))
 
 
-class ChangedConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class ChangedConfig(BareConfig, frozen=True):
     """The section `verifier` of a job's configuration."""
 
-    type: str
     turns: Annotated[int, msgspec.Meta(ge=1)] = 100
     """Number of backups in which each chunk is compared once."""
 
@@ -103,10 +91,9 @@ def changed_chunks(snapshot: Snapshot) -> set[int] | None:
     return found | ({snapshot.size // CHUNK_SIZE} if snapshot.size % CHUNK_SIZE else set())
 
 
-class SampleConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class SampleConfig(BareConfig, frozen=True):
     """The section `verifier` of a job's configuration."""
 
-    type: str
     percent: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
     """Percentage of the chunks that are chosen at random; at least one chunk is."""
     turns: Annotated[int, msgspec.Meta(ge=1)] = 100

@@ -162,18 +162,13 @@ def judge(found: Recorded) -> Verdict:
     if found.stale:
         return Verdict(State.CRITICAL, found.stale, performance)
     overdue = [job for job in status.jobs if job.sla_overdue]
-    kinds = {
-        ("copy", "copies"): [job for job in status.jobs if job.copy],
-        ("scrub", "scrubs"): [job for job in status.jobs if job.verb == "scrub"],
-    }
-    warnings = [
-        # Not critical as long as the file is new: a restart takes some seconds.
-        *filter(None, [found.silence]),
-        *_general(status),
-        # Before all that is less urgent: of each kind, so many lines are printed.
-        *(line for job in status.jobs for line in _failing(job)),
-        *(line for job in status.jobs for line in _warnings(job, found.now)),
-    ]
+    copying, scrubbing = [job for job in status.jobs if job.copy], [job for job in status.jobs if job.verb == "scrub"]
+    kinds = {("copy", "copies"): copying, ("scrub", "scrubs"): scrubbing}
+    # Silence is not critical as long as the file is new: a restart takes some seconds.
+    warnings = [*filter(None, [found.silence]), *_general(status)]
+    # Before all that is less urgent: of each kind, so many lines are printed.
+    warnings += [line for job in status.jobs for line in _failing(job)]
+    warnings += [line for job in status.jobs for line in _warnings(job, found.now)]
     tampered = [line for job in status.jobs for line in _tampered(job)]
     worst: dict[str, Sized] = {
         "changed by somebody else than backy": tampered,
@@ -290,19 +285,13 @@ def _performance(status: Status) -> str:
     """Return the figures as `name=value[unit]`."""
     # Programs that draw graphs match figures by position: add new ones at the end.
     jobs = status.jobs
-    figures = {
-        "jobs": len(jobs),
-        "overdue": sum(job.sla_overdue > 0 for job in jobs),
-        "most_overdue": f"{max((job.sla_overdue for job in jobs), default=0):.0f}s",
-        "failing": sum(job.failures > 0 for job in jobs),
-        "running": sum(pool.running for pool in status.pools.values()),
-        "queued": sum(pool.queued for pool in status.pools.values()),
-        "quarantine_reports": sum(job.quarantine_reports for job in jobs),
-        "distrusted": sum(job.distrusted for job in jobs),
-        "wrong": sum(job.wrong for job in jobs),
-        **({"free": f"{status.disk.free}B"} if status.disk else {}),
-        **({"copies": len(status.copies)} if status.copies else {}),
-    }
+    figures: dict[str, object] = {"jobs": len(jobs), "overdue": sum(job.sla_overdue > 0 for job in jobs)}
+    figures["most_overdue"] = f"{max((job.sla_overdue for job in jobs), default=0):.0f}s"
+    figures["failing"] = sum(job.failures > 0 for job in jobs)
+    figures |= {name: sum(getattr(one, name) for one in status.pools.values()) for name in ("running", "queued")}
+    figures |= {name: sum(getattr(job, name) for job in jobs) for name in ("quarantine_reports", "distrusted", "wrong")}
+    figures |= {"free": f"{status.disk.free}B"} if status.disk else {}
+    figures |= {"copies": len(status.copies)} if status.copies else {}
     return " ".join(f"{name}={value}" for name, value in figures.items())
 
 

@@ -10,10 +10,7 @@ JOB_METRICS = {
     "backy_job_sla_overdue_seconds": ("sla_overdue", "How far the job is behind its SLA."),
     "backy_job_last_backup_timestamp_seconds": ("last_time", "Start of the newest complete revision."),
     "backy_job_last_backup_duration_seconds": ("last_duration", "How long that took."),
-    "backy_job_compared_timestamp_seconds": (
-        "compared_since",
-        "Since when all of the newest revision was compared with the source.",
-    ),
+    "backy_job_compared_timestamp_seconds": ("compared_since", "Since when all of the newest revision was compared."),
     "backy_job_failures": ("failures", "Failed runs in a row."),
     "backy_job_revisions": ("revisions", "Complete revisions."),
     "backy_job_quarantine_reports": ("quarantine_reports", "Reports of damage or differences."),
@@ -48,13 +45,11 @@ POOL_METRICS = {
 
 def _lines(status: Status) -> Iterator[str]:
     yield from _gauge("backy_scheduler_info", "1, with the version as a label.", [({"version": status.version}, 1)])
+    valid = int(status.configuration_error is None)
     scheduler = {
         "backy_scheduler_start_timestamp_seconds": ("When the scheduler was started.", status.started.timestamp()),
         "backy_scheduler_written_timestamp_seconds": ("When this file was written.", status.written.timestamp()),
-        "backy_scheduler_configuration_ok": (
-            "0 while a newer configuration is wrong and so not in force.",
-            int(status.configuration_error is None),
-        ),
+        "backy_scheduler_configuration_ok": ("0 while a newer configuration is wrong and so not in force.", valid),
         "backy_scheduler_broken_plugins": ("Plugins that can not be loaded.", len(status.plugins)),
         "backy_scheduler_problems": ("Things that the scheduler itself can not do.", len(status.problems)),
         "backy_jobs": ("Jobs in the configuration.", len(status.jobs)),
@@ -73,11 +68,8 @@ def _lines(status: Status) -> Iterator[str]:
         yield from _gauge(name, text, [({"pool": pool}, getattr(one, field)) for pool, one in status.pools.items()])
     for name, (member, text) in JOB_METRICS.items():
         yield from _gauge(name, text, [({"job": job.job}, getattr(job, member)) for job in status.jobs])
-    heads = [
-        ({"job": name, "journal": head.job, "hash": head.hash}, head.number)
-        for job in status.jobs
-        for name, head in job.heads.items()
-    ]
+    each = [(name, head) for job in status.jobs for name, head in job.heads.items()]
+    heads = [({"job": name, "journal": head.job, "hash": head.hash}, head.number) for name, head in each]
     yield from _gauge(HEADS, "Lines of the journal, with its id and the hash of the last one.", heads)
 
 

@@ -117,9 +117,8 @@ class Reporter:
         async with self._writing:
             self._changed.clear()
             found = self.current()
-            found = msgspec.structs.replace(
-                found, notices=self.notices, problems=(*found.problems, *self.failures.values())
-            )
+            problems = (*found.problems, *self.failures.values())
+            found = msgspec.structs.replace(found, notices=self.notices, problems=problems)
             running = sum(pool.running for pool in found.pools.values())
             queued = sum(pool.queued for pool in found.pools.values())
             slots = f"{running} running, {queued} waiting for a slot"

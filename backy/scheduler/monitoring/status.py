@@ -246,9 +246,8 @@ def read(path: Path) -> Status:
     try:
         return msgspec.json.decode(read_file(path, LARGEST), type=Status)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BackyError(
-            f"{path} is no status file of this version of backy; the scheduler writes a new one"
-        ) from error
+        text = f"{path} is no status file of this version of backy"
+        raise BackyError(f"{text}; the scheduler writes a new one") from error
 
 
 def left_before(path: Path) -> Status | None:

@@ -86,14 +86,10 @@ class Overview:
     done: Written = field(default_factory=Written)
 
     def __post_init__(self) -> None:
+        loader, strict = jinja2.FileSystemLoader(Path(__file__).parent / "templates"), jinja2.StrictUndefined
+        # what comes from repositories and sources may have any character
         self._templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            # what comes from repositories and sources may have any character
-            finalize=lambda value: printable(value) if type(value) is str and not value.isprintable() else value,
+            trim_blocks=True, lstrip_blocks=True, undefined=strict, finalize=_shown, autoescape=True, loader=loader
         )
         style = self._templates.get_template("style.css").render().encode()
         self._templates.globals |= {"style_hash": _hash(style), "found": self.found, "states": STATES, "days": DAYS}
@@ -172,6 +168,10 @@ def _state(jobs: Sequence[JobStatus], lines: Sequence[str]) -> str:
     if any(job.sla_overdue for job in jobs):
         return "late"
     return "failing" if any(job.failing_since for job in jobs) else "look" if lines else "fine"
+
+
+def _shown(value: object) -> object:
+    return printable(value) if type(value) is str and not value.isprintable() else value
 
 
 def _hash(content: bytes) -> str:
