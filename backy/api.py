@@ -15,6 +15,12 @@ from backy.contract.plugins import *
 from backy.contract.storages import *
 
 # the errors that concern plugins; they lie below, so that every room can raise them
-from backy.errors import BackyError as BackyError, ChunkDamageError as ChunkDamageError, ConfigError as ConfigError
-from backy.errors import SourceBusyError as SourceBusyError, SourceError as SourceError
-from backy.errors import StorageError as StorageError, TargetError as TargetError
+from backy.errors import (
+    BackyError as BackyError,
+    ChunkDamageError as ChunkDamageError,
+    ConfigError as ConfigError,
+    SourceBusyError as SourceBusyError,
+    SourceError as SourceError,
+    StorageError as StorageError,
+    TargetError as TargetError,
+)

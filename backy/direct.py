@@ -14,8 +14,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from backy.durable import closed_at_end
-
 ALIGNMENT = 4096
 """Bytes that memory, offsets and lengths must be multiples of. No logical block of a device is larger (statx(2))."""
 SMALLEST = 128 * 1024
@@ -58,8 +56,10 @@ def reopened(descriptor: int) -> Iterator[int | None]:
     except OSError:
         yield None
         return
-    with closed_at_end(direct):
+    try:
         yield direct
+    finally:
+        os.close(direct)
 
 
 @contextmanager

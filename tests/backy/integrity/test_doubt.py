@@ -56,7 +56,7 @@ def test_a_doubt_is_written_down_and_adds_to_an_earlier_one(repository: Reposito
     for revision in (first, second, third):
         repository.records.add(revision)
     last = {0: 1, 1: 2, 2: 2, 3: 3}
-    assert doubt(repository, [0, 1, 3], last.__getitem__, START) == (second.id, third.id)
+    assert doubt(repository, [0, 1, 3], last.__getitem__, START) == [second.id, third.id]
     assert "the source hid a change of 3 chunks" in caplog.text
     assert f"what they had not read: {second.id}, {third.id}" in caplog.text
     states = [revision.state.wrong for revision in repository.records.history()]
@@ -64,15 +64,15 @@ def test_a_doubt_is_written_down_and_adds_to_an_earlier_one(repository: Reposito
     assert repository.records.read(third.id).trust is Trust.WRONG
 
     later = START + timedelta(days=9)
-    assert doubt(repository, [2], last.__getitem__, later) == (third.id,)
+    assert doubt(repository, [2], last.__getitem__, later) == [third.id]
     assert repository.records.read(third.id).state.wrong == Wrong((0, 1, 2), START)
     acts = [line.act for line, _ in repository.records.journal.read() if line and line.step == "done"]
     assert acts == ["begin", *["backup"] * 3, *["doubt"] * 3]
     assert all(".map is missing" in finding for finding in audit(repository).findings)
     assert repository.records.read(second.id).state.wrong == Wrong((0,), START)
-    assert doubt(repository, [], last.__getitem__, later) == doubt(repository, [3], last.__getitem__, later) == ()
+    assert doubt(repository, [], last.__getitem__, later) == doubt(repository, [3], last.__getitem__, later) == []
     # told once
-    assert doubt(repository, [0, 2], last.__getitem__, later) == ()
+    assert doubt(repository, [0, 2], last.__getitem__, later) == []
 
 
 @pytest.mark.parametrize("lost", ["missing", "damaged"])
@@ -80,7 +80,7 @@ def test_a_wrong_revision_whose_state_is_lost_goes_by_its_id_alone(
     backy: Callable, repository: Repository, tmp_path: Path, lost: str
 ) -> None:
     first, second, third = (Backup(repository, (tag,)).run() for tag in ("first", "second", "third"))
-    assert doubt(repository, [1], lambda _: first.seq, START) == (second.id, third.id)
+    assert doubt(repository, [1], lambda _: first.seq, START) == [second.id, third.id]
     for revision in (first, second, third):
         path = repository.records.state_path(revision.id)
         path.unlink()
@@ -117,7 +117,7 @@ def test_no_command_makes_a_wrong_revision_right_whose_state_is_lost(
 ) -> None:
     first = Backup(repository, ("daily",)).run()
     second = Backup(repository, ("daily",)).run()
-    assert doubt(repository, [1], lambda _: first.seq, START) == (second.id,)
+    assert doubt(repository, [1], lambda _: first.seq, START) == [second.id]
     for revision in (first, second):
         repository.records.state_path(revision.id).unlink()
     for arguments in (["tags", "add", "-r", second.id, "manual:x"], ["verify"], ["scrub", "deep"], ["backup", "daily"]):
