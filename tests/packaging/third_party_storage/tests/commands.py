@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import backy.backup.backup  # noqa: F401  # of each command that which takes longest is loaded
 from backy.cli.main import main
 
 
