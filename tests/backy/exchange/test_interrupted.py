@@ -138,7 +138,7 @@ def test_power_loss_leaves_no_incomplete_revision(
     chosen = crashes(recording.operations, mixtures=rounds(2, 6), seed=1)
     random.Random(durability).shuffle(chosen)
     chosen.insert(0, Crash(len(recording.operations), *CERTAIN[1]))
-    for crash, left, _ in islice(distinct(recording, chosen), rounds(8, len(chosen))):
+    for crash, left in islice(distinct(recording, chosen), rounds(8, len(chosen))):
         receiver.put(left)
         boot = f"after {crash}"
         try:
