@@ -214,10 +214,8 @@ class Conversion:
 
 def _section(config: JobConfig, name: str, options: Config) -> StorageSection:
     """Return the section of the storage to convert to; raises ConfigError."""
-    if not options:
-        for section in config.storages:
-            if section.type == name:
-                return section
+    if there := [one for one in config.storages if one.type == name and not options]:
+        return there[0]
     try:
         return StorageSection({"type": name, **options})
     except ValueError as error:

@@ -311,12 +311,9 @@ def _held(found: Repository | Group, events: Events | None, *, beside: bool = Fa
         if isinstance(found, Group):
             with found.locked() as disks:
                 yield _Held(found, disks, plugins)
-        elif beside:
-            with found.changing() as running:
-                yield _Held(None, {"": found}, plugins, running)
         else:
-            with found.locked():
-                yield _Held(None, {"": found}, plugins)
+            with found.changing() if beside else found.locked() as running:
+                yield _Held(None, {"": found}, plugins, bool(running))
 
 
 def _chosen(held: _Held, there: _Survey, specification: str) -> tuple[str, _Members]:

@@ -137,11 +137,9 @@ def delete(repository: Path, names: Iterable[str] | None) -> list[Finding]:
     """
     # `.records` tells those who change tags meanwhile that this is no backup
     with exclusive(repository, BACKUP_LOCK), exclusive(repository, RECORDS_LOCK, wait=True):
-        if names is None:
-            chosen = list(findings(repository))
-        else:
-            # All are found before the first one is removed; two names may stand for the same one.
-            chosen = list(dict.fromkeys(find(repository, name) for name in names))
+        # All are found before the first one is removed; two names may stand for the same one.
+        found = findings(repository) if names is None else (find(repository, name) for name in names)
+        chosen = list(dict.fromkeys(found))
         for finding in chosen:
             shutil.rmtree(repository / FOLDER / finding.name)
     return chosen

@@ -119,10 +119,9 @@ def rebuild_repository(directory: Path, storage: str, settings: Settings | None 
     if not isinstance(plain, dict) or not isinstance(plain.get("storage"), dict):
         raise StorageError(f"there is no repository at {storage}")
     # no more than is published: whoever can write there must not choose plugins for this machine
-    plain = {key: plain[key] for key in PUBLISHED if key in plain}
-    plain["storage"] = {key: value for key, value in plain["storage"].items() if key in {"type", "name"}}
+    own = {key: value for key, value in plain["storage"].items() if key in {"type", "name"}}
     # what is given here reaches the store, and may be another address than before
-    plain["storage"] = {**plain["storage"], **section}
+    plain = {key: plain[key] for key in PUBLISHED if key in plain} | {"storage": {**own, **section}}
     return Repository.initialize(directory, _configured(plain, settings))
 
 

@@ -188,13 +188,12 @@ class Scrub:
             RepositoryBusyError: another deep scrub is running.
         """
         with self.events or Events.installed(self.repository.config.hooks) as events:
-            result = self._run()
-            told = {"job": self.repository.job}
+            result, job = self._run(), self.repository.job
             if result.damaged:
-                found = {"revisions": tuple(result.distrusted), "chunks": len(result.damaged)}
-                events.tell("backy_damage_found", **told, **found)
-            result_of = {"mode": "deep" if self.deep else "light", **result.figures}
-            events.tell("backy_scrub_finished", **told, result=result_of)
+                revisions, chunks = tuple(result.distrusted), len(result.damaged)
+                events.tell("backy_damage_found", job=job, revisions=revisions, chunks=chunks)
+            figures = {"mode": "deep" if self.deep else "light", **result.figures}
+            events.tell("backy_scrub_finished", job=job, result=figures)
         return result
 
     def _run(self) -> Scrubbed:
