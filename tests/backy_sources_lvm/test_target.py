@@ -19,7 +19,7 @@ VOLUMES = parse_volumes(LVS)
     ("name", "force", "cause"),
     [
         ("thick", False, "target vg/thick exists already; --force replaces what is in it"),
-        ("thick", True, "has snapshots, which would overflow: thick.backy-revision1; remove them first"),
+        ("thick", True, "has snapshots, which would overflow: remove thick.backy-revision1 first"),
         ("pool", True, "is a pool or read-only"),
         ("web1.backy-revision2", True, "is a pool or read-only"),
     ],

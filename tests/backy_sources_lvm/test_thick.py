@@ -23,7 +23,7 @@ def test_a_volume_that_is_not_thin_is_read_from_a_snapshot_that_does_not_stay(gu
     # more is written meanwhile than the snapshot can take
     ended = guest.backy(OVERFLOW, "-b", WEB1, "backup", "daily", check=False)
     assert ended.code == 1
-    assert "more was written to it during the backup than its snapshot of 4194304 bytes could take; set a" in ended.err
+    assert "more was written during the backup than its snapshot of 4194304 bytes could take; set a" in ended.err
     assert guest.snapshots("vg") == []
     assert len(guest.status(WEB1)) == 1
 
@@ -34,7 +34,7 @@ def test_a_volume_that_is_not_thin_is_read_from_a_snapshot_that_does_not_stay(gu
 
     guest.shell("lvchange -an vg/web1")
     ended = guest.backy("-b", WEB1, "backup", "daily", check=False)
-    assert "web1 is not active, so it has no device; activate it by 'lvchange -ay vg/web1'" in ended.err
+    assert "web1 is not active: activate it by 'lvchange -ay vg/web1'" in ended.err
     guest.shell("lvchange -ay vg/web1")
 
     # what is left, if that is less

@@ -86,7 +86,7 @@ def test_what_is_no_place_for_a_file_is_refused_in_one_line(restore: Callable, f
     (folder / "link.qcow2").symlink_to("elsewhere.qcow2")
     (folder / "half.qcow2.incomplete").touch()
     for name, words in (
-        ("disk.raw", "is no name of a qcow2 file"),
+        ("disk.raw", "is no name like disk.qcow2"),
         ("folder.qcow2", "Is a directory"),
         ("link.qcow2", "Too many levels of symbolic links"),
         ("half.qcow2", "half.qcow2.incomplete exists: unless another restore writes to it now, remove it"),

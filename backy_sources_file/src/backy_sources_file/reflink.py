@@ -85,10 +85,8 @@ def clones_needed(folder: Path) -> Iterator[None]:
     except OSError as error:
         if not is_unsupported(error):
             raise
-        raise StorageError(
-            f"{folder} lies on a file system that can not share blocks between files (reflink): btrfs can, and so can "
-            "XFS made with reflink=1, bcachefs and OCFS2"
-        ) from error
+        text = "lies on a file system that can not share blocks between files (reflink): btrfs and XFS can"
+        raise StorageError(f"{folder} {text}") from error
 
 
 def _match_no_cow(source: int, target: int) -> None:

@@ -94,11 +94,8 @@ class SnapshotRequests:
             request = json.loads(value or b"")
         except ValueError:  # other programs may have keys in this folder
             return False
-        return (
-            isinstance(request, dict)
-            and request.get("vm") == self._vm
-            and str(request.get("snapshot", "")).startswith(PREFIX)
-        )
+        own = isinstance(request, dict) and request.get("vm") == self._vm
+        return own and str(request.get("snapshot", "")).startswith(PREFIX)
 
     @contextmanager
     def _reported(self) -> Iterator[None]:

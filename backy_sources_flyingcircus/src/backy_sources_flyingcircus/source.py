@@ -77,10 +77,8 @@ def parse_source(words: str) -> dict[str, str]:
     image, *names = (word.strip() for word in words.split(","))
     path = [name.removeprefix("file:") for name in names[1:]]
     if len(names) not in {1, 2} or not all(names + path) or (path and path == names[1:]):
-        raise ConfigError(
-            "SOURCE of the type 'flyingcircus' is POOL/IMAGE,VM or POOL/IMAGE,VM,file:PATH; a token itself, which "
-            f"everybody could see there, is in that file or in {TOKEN_VARIABLE}; got '{image},...'"
-        )
+        text = f"a token, which everybody could see there, is in that file or in {TOKEN_VARIABLE}; got '{image},...'"
+        raise ConfigError(f"SOURCE of the type 'flyingcircus' is POOL/IMAGE,VM or POOL/IMAGE,VM,file:PATH; {text}")
     keys = {**parse_specification(image), "vm": names[0]}
     return {**keys, "consul_acl_token_file": str(Path(path[0]).absolute())} if path else keys
 

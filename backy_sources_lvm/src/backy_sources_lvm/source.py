@@ -98,9 +98,7 @@ class LvmSource:
     def _thick(self, stack: ExitStack, origin: Volume, name: str) -> OpenFile:
         """Make a snapshot of a volume that is not thin and open it until `stack` ends."""
         if not origin.lv_active:
-            raise SourceError(
-                f"{self._what} is not active, so it has no device; activate it by 'lvchange -ay {self._path}'"
-            )
+            raise SourceError(f"{self._what} is not active: activate it by 'lvchange -ay {self._path}'")
         size = self._config.snapshot_size
         # of a percentage, LVM takes what there is
         self._make(name, *(("--size", f"{size}b") if size else ("--extents", "20%ORIGIN")))
@@ -111,10 +109,8 @@ class LvmSource:
         """Raise SourceError if a snapshot could not take all that was written to the volume, and so can not be read."""
         made = volumes(self._what, self._config.group).get(name)
         if made and made.lv_snapshot_invalid == "snapshot invalid":
-            raise SourceError(
-                f"{self._what}: more was written to it during the backup than its snapshot of {made.lv_size} bytes "
-                "could take; set a larger 'snapshot-size' in the section 'source'"
-            )
+            text = f"more was written during the backup than its snapshot of {made.lv_size} bytes could take"
+            raise SourceError(f"{self._what}: {text}; set a larger 'snapshot-size' in the section 'source'")
 
     def _make(self, name: str, *options: str) -> None:
         # LVM holds writes of the volume back meanwhile, so what a snapshot has is as after a crash

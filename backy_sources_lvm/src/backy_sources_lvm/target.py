@@ -110,9 +110,7 @@ def _check(target: TargetPlan, existing: Volume, found: Mapping[str, Volume], *,
     if not snapshots:
         return
     if not existing.is_thin:
-        raise TargetError(
-            f"{target.title} has snapshots, which would overflow: {', '.join(snapshots)}; remove them first"
-        )
+        raise TargetError(f"{target.title} has snapshots, which would overflow: remove {', '.join(snapshots)} first")
     log.warning("%s has snapshots, which keep what it had: %s", target.title, ", ".join(snapshots))
 
 

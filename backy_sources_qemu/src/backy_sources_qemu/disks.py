@@ -118,10 +118,10 @@ class QemuSource:
                 if command is not None:
                     return self._by_socket
         if config.image is None:
-            raise SourceError(
-                f"{self._what}: no QEMU listens there; if the machine is shut down, 'image' in the section 'source' "
-                "names what to read"
+            text = (
+                "no QEMU listens there; if the machine is shut down, 'image' in the section 'source' names what to read"
             )
+            raise SourceError(f"{self._what}: {text}")
         return image.image(self._what, config.image, config.format)
 
     @contextmanager
@@ -148,10 +148,8 @@ class QemuSource:
 def _explained(made: Scratch, text: str) -> str:
     """Tell why QEMU has given up the frozen disk, which it tells as an invalid argument."""
     if made.is_full():
-        return (
-            f"{text}; what the machine overwrites during a backup has filled {made.limit} bytes: "
-            "set a larger 'scratch-limit', or another 'scratch', in the section 'source'"
-        )
+        filled = f"what the machine overwrites during a backup has filled {made.limit} bytes"
+        return f"{text}; {filled}: set a larger 'scratch-limit', or another 'scratch', in the section 'source'"
     if "Invalid argument" in text:
         return f"{text}; QEMU could not copy what the machine overwrites, or not in time"
     return text
@@ -176,7 +174,5 @@ def backy_restore_target(
     """Restore to a qcow2 file, which is made."""
     check_options(options)
     if not argument.endswith(".qcow2"):
-        raise ConfigError(
-            f"'{argument}' is no name of a qcow2 file, as in disk.qcow2; for a raw image name its path alone"
-        )
+        raise ConfigError(f"'{argument}' is no name like disk.qcow2; for a raw image name its path alone")
     return image.restored(Path(argument), size, force=force)

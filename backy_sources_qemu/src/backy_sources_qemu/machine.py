@@ -66,11 +66,8 @@ class Disk:
 
     def _find(self, node: str | None, alias: str | None) -> tuple[str, str]:
         """Return the node that a device uses, and the QOM path of the device."""
-        devices = {
-            block["qdev"]: block["inserted"]["node-name"]
-            for block in self._command("query-block")
-            if block.get("qdev") and block.get("inserted")
-        }
+        used = [one for one in self._command("query-block") if one.get("qdev") and one.get("inserted")]
+        devices = {one["qdev"]: one["inserted"]["node-name"] for one in used}
         nodes = self._nodes()
         for qdev, root in devices.items():
             is_worked_on = nodes[root]["drv"] in _WORKERS
@@ -151,11 +148,8 @@ class Disk:
         """Return the name of the node below a filter; None if there is none."""
         graph = self._command("x-debug-query-block-graph")
         names: dict[int, str] = {found["id"]: found["name"] for found in graph["nodes"]}
-        below = [
-            names[edge["child"]]
-            for edge in graph["edges"]
-            if names[edge["parent"]] == node and edge["name"] in {"file", "backing"}
-        ]
+        edges = [edge for edge in graph["edges"] if edge["name"] in {"file", "backing"}]
+        below = [names[edge["child"]] for edge in edges if names[edge["parent"]] == node]
         return below[0] if below else None
 
     @property
@@ -165,11 +159,8 @@ class Disk:
 
     def bitmaps(self) -> list[Bitmap]:
         """Return its bitmaps."""
-        return [
-            Bitmap(bitmap["name"], _fault(bitmap), bitmap["recording"], bitmap["count"] == 0)
-            for bitmap in self._nodes()[self._node].get("dirty-bitmaps", [])
-            if bitmap.get("name")
-        ]
+        named = [one for one in self._nodes()[self._node].get("dirty-bitmaps", []) if one.get("name")]
+        return [Bitmap(one["name"], _fault(one), one["recording"], one["count"] == 0) for one in named]
 
     def remove_bitmaps(self, names: Iterable[str]) -> None:
         """Remove bitmaps."""

@@ -155,11 +155,8 @@ def by_libvirt(what: str, config: QemuConfig) -> Iterator[tuple[Domain, Command]
 def parse(what: str, text: str, target: str) -> Domain:
     """Read the XML of a machine; raise SourceError if it has no disk `target`."""
     root = ET.fromstring(text)  # noqa: S314  # libvirt has made it
-    disks = {
-        found.get("dev"): disk
-        for disk in root.iterfind("devices/disk[@device='disk']")
-        for found in disk.iter("target")
-    }
+    each = root.iterfind("devices/disk[@device='disk']")
+    disks = {found.get("dev"): disk for disk in each for found in disk.iter("target")}
     if target not in disks:
         there = ", ".join(sorted(filter(None, disks))) or "none"
         raise SourceError(f"{what}: the machine has no disk {target}; it has: {there}")

@@ -139,9 +139,7 @@ class Places:
             if old.unreadable:
                 raise DamageError(f"{old.unreadable[0]} can not be read")  # noqa: TRY301  # told as what the others raise
         except (DamageError, OSError) as error:
-            raise BackyError(
-                f"upgrade without '--reclaim', as nobody knows which chunks are needed: {error}"
-            ) from error
+            raise BackyError(f"no '--reclaim', as nobody knows which chunks are needed: {error}") from error
         # what takes their place has to be on the disk
         sync_file_system_of(self.top)
         for folder in (self.top, self.farm):
