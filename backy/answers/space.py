@@ -1,8 +1,11 @@
 """How much space a repository takes on the disk, and how much of that only as the base of differences."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+import msgspec
 
 from backy.api import Held
 from backy.durable import closed_at_end, open_regular
@@ -36,6 +39,38 @@ def occupied(directory: Path) -> int:
         size += max(end - max(start, counted), 0)
         counted = max(counted, end)
     return size
+
+
+class Space(msgspec.Struct):
+    """What the files of a directory take on the disk, in bytes."""
+
+    alone: int = 0
+    """What would be free without it."""
+    shared: int = 0
+    """What others have, too."""
+
+
+def spaces(directories: Iterable[Path]) -> dict[str, Space]:
+    """Return what each directory takes alone, and what it shares with other ones, by name."""
+    found: dict[str, Space] = {}
+    ends: list[tuple[int, int, str]] = []
+    for directory in directories:
+        found[directory.name] = Space()
+        for path in directory.rglob("*"):
+            try:
+                for start, end in _blocks(path):
+                    ends += [(start, 1, directory.name), (end, -1, directory.name)]
+            except (OSError, ValueError):  # no file, or the file system does not tell
+                found[directory.name].alone += 0 if path.is_symlink() else path.stat().st_blocks * 512
+    owners, before = Counter[str](), 0
+    for position, change, owner in sorted(ends):
+        there = [name for name, count in owners.items() if count]
+        for name in there:
+            kind = "alone" if there == [name] else "shared"
+            setattr(found[name], kind, getattr(found[name], kind) + position - before)
+        owners[owner] += change
+        before = position
+    return found
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, int]]:

@@ -250,6 +250,17 @@ class ResumingStorage(Protocol):
 
 
 @runtime_checkable
+class SharingStorage(Protocol):
+    """A storage whose files can share space with those of other repositories in the same base directory."""
+
+    def join(self) -> int:
+        """Let them share again, as after a copy by cp or rsync; return the bytes that are not taken twice any more.
+
+        The lock of backups is held. What can not be shared is no error.
+        """
+
+
+@runtime_checkable
 class ListedStorage(Protocol):
     """A storage that can list all chunks at once, faster than `ImageReader.probe` asks for each."""
 

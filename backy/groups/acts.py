@@ -6,14 +6,14 @@ so no source drops what the next backup needs because another disk fails.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 import shortuuid
 
-from backy.api import Purged
+from backy.api import Purged, SharingStorage
 from backy.backup.backup import Backup
 from backy.backup.rest import Rest, Stages, moment_of
 from backy.errors import BackyError, TargetError
@@ -159,3 +159,21 @@ def alone(directory: Path) -> Iterator[None]:
         for one in map(group.repository, group.names()) if group else [Repository.open(directory)]:
             stack.enter_context(one.locked(wait=True, storing=True))
         yield
+
+
+def join(directories: Iterable[Path]) -> dict[str, int]:
+    """Let the repositories in these directories share again what they have in common; return the bytes by name.
+
+    Raises:
+        RepositoryBusyError: another command changes one of them.
+    """
+    done: dict[str, int] = {}
+    for directory in directories:
+        group = opened(directory)
+        for one in [group.repository(name) for name in group.names()] if group else [Repository.open(directory)]:
+            with one.locked(wait=True):
+                joined = sum(
+                    each.join() for each in one.storages.identified().values() if isinstance(each, SharingStorage)
+                )
+            done[directory.name] = done.get(directory.name, 0) + joined
+    return done

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,11 +17,12 @@ from backy.api import CHUNK_SIZE, PAGE_SIZE
 from backy.backup.backup import Backup
 from backy.groups.forget import forget
 from backy.plugins.events import Events
-from backy.repository.config import JobConfig, SourceSection
+from backy.repository.config import JobConfig, SourceSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 from backy.retention.purge import purge
 from backy_storages_chunked.files import parse_name
+from backy_storages_chunked.pool import POOL, SWEPT
 
 PAGES = CHUNK_SIZE // PAGE_SIZE
 MEMORY = Path("/dev/shm")
@@ -45,6 +47,8 @@ def chunk(kind: int) -> bytes:
 class Store(RuleBasedStateMachine):
     """A repository beside a dictionary of images."""
 
+    options: ClassVar[dict[str, Any]] = {}
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
@@ -52,8 +56,13 @@ class Store(RuleBasedStateMachine):
         self.image = bytearray()
         self.revisions: dict[str, bytes] = {}
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
-        config = JobConfig(format=FORMAT, source=SourceSection({"type": "file", "filename": str(self.source)}))
-        self.repository = Repository.initialize(self.folder / "vm", config)
+        self.repository = self.made("vm")
+
+    def made(self, name: str) -> Repository:
+        """Make a repository."""
+        source, storage = {"type": "file", "filename": str(self.source)}, {"type": "chunked", **self.options}
+        sections = {"source": SourceSection(source), "storage": StorageSection(storage)}
+        return Repository.initialize(self.folder / name, JobConfig(format=FORMAT, **sections))
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
@@ -123,9 +132,58 @@ class Store(RuleBasedStateMachine):
                 assert image.pread(0, image.size) == expected
 
 
-def test_the_store_is_the_dictionary_it_seems_to_be(rounds) -> None:
+class Shared(Store):
+    """Two repositories that share, of which one is in front and does what the other one did before."""
+
+    # tmpfs knows no other way, and where each file is the same one, more can go wrong
+    options: ClassVar[dict[str, Any]] = {"share": {"mode": "hardlink"}}
+
+    def __init__(self) -> None:
+        super().__init__()
+        (self.folder / POOL).mkdir()
+        self.repository = self.made("vm")
+        self.behind, self.kept = self.made("other"), dict[str, bytes]()
+
+    def made(self, name: str) -> Repository:
+        """Make a repository; of what was there, only others know."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        return super().made(name)
+
+    @rule()
+    def turn(self) -> None:
+        self.repository, self.behind = self.behind, self.repository
+        self.revisions, self.kept = self.kept, self.revisions
+
+    @rule()
+    def lose(self) -> None:
+        self.repository, self.revisions = self.made(self.repository.directory.name), {}
+
+    @rule(number=st.integers(0, 20), content=st.sampled_from([b"", b"damaged", None]))
+    def spoil(self, number: int, content: bytes | None) -> None:
+        """Replace a file of the pool, or remove it: nobody relies on any."""
+        paths = sorted(self.folder.glob(f"{POOL}/all/??/*"))
+        if paths:
+            paths[number % len(paths)].unlink()
+        if paths and content is not None:
+            paths[number % len(paths)].write_bytes(content)
+
+    @rule()
+    def sweep(self) -> None:
+        (self.folder / POOL / "all" / SWEPT).unlink(missing_ok=True)
+        self.purge()
+        assert all(path.stat().st_nlink > 1 for path in self.folder.glob(f"{POOL}/all/??/*"))
+
+    @invariant()
+    def the_other_one_has_what_it_had(self) -> None:
+        self.turn()
+        self.every_revision_reads_back()
+        self.turn()
+
+
+@pytest.mark.parametrize("machine", [Store, Shared])
+def test_the_store_is_the_dictionary_it_seems_to_be(rounds, machine: type[Store]) -> None:
     run_state_machine_as_test(
-        Store,
+        machine,
         settings=settings(
             max_examples=rounds(15, 400),
             stateful_step_count=rounds(25, 50),

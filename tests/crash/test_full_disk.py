@@ -71,11 +71,13 @@ def restored(backy, directory: Path, target: Path, *options: str) -> bytes:
     return target.read_bytes()
 
 
-@pytest.mark.parametrize("durability", ["filesystem", "file", "none"])
+@pytest.mark.parametrize("durability", ["filesystem", "file", "none", "none\n  share: {mode: hardlink}"])
 def test_a_full_disk_fails_backups_but_neither_older_revisions_nor_forget_nor_purge(
     backy, disk: Path, tmp_path: Path, durability: str
 ) -> None:
     image, directory = tmp_path / "disk.img", disk / "vm"
+    if "share" in durability:
+        (disk / ".pool").mkdir()
     first = make_image(image, 1, 1)
     assert backy("-b", directory, "init", "file", image).code == 0
     with (directory / "config").open() as stream:

@@ -19,10 +19,15 @@ def start(lab, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
 @pytest.mark.parametrize("arguments", [("backup", "test"), ("purge",)], ids=" ".join)
 def test_killed_at_any_moment_leaves_every_complete_revision_and_a_repository_that_works(
-    lab, history, rounds, arguments
+    lab, history, rounds, arguments, *, shared: bool
 ) -> None:
+    if shared:
+        (lab.directory.parent / ".pool").mkdir()
+        # in memory no files can share blocks, and one that is the same can do more harm
+        lab.storage["share"] = {"mode": "hardlink"}
     history(lab, "filesystem")
     if arguments == ("purge",):
         lab.forget("1")

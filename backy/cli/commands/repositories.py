@@ -11,13 +11,14 @@ import click
 from backy.cli.completion import names_of
 from backy.cli.disks import repository_of
 from backy.cli.options import Settings, dry_run_option, settings_option, storage_option
-from backy.cli.output import answer, stream
+from backy.cli.output import answer, answered, echo, stream
 from backy.cli.progress import steps
 from backy.cli.revisions import described
 from backy.errors import BackyError, DamageError
 from backy.plugins.discovery import Kind
+from backy.repository.config import CONFIG
 from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
-from backy.text.phrases import counted
+from backy.text.phrases import counted, size
 
 log = logging.getLogger(__name__)
 
@@ -140,3 +141,49 @@ def release(directory: Path) -> None:
     source = repository.config.source
     nothing = f"The source '{source.type}' keeps nothing" if source else "There is no source"
     answer({"released": released}, "Released" if released else nothing)
+
+
+def _below(base: Path) -> list[Path]:
+    found = [path.parent for path in sorted(base.glob(f"*/{CONFIG}"))]
+    if not found:
+        raise BackyError(f"{base} has no repositories: name the base directory, which has a folder for each job")
+    return found
+
+
+_base = click.argument("base", metavar="BASE", type=click.Path(file_okay=False, exists=True, path_type=Path))
+
+
+@click.command("share")
+@_base
+def share(base: Path) -> None:
+    """Let the repositories below BASE share the space of what they have in common.
+
+    Backups do that by themselves if BASE has a folder '.pool', which the scheduler makes. A copy by cp or rsync takes
+    space of its own until then.
+    """
+    from backy.groups.acts import join
+
+    found = _below(base)
+    (base / ".pool").mkdir(mode=0o750, exist_ok=True)
+    joined = join(found)
+    answer({"joined": joined}, *(f"{name}: {size(count)} were taken twice" for name, count in joined.items()))
+
+
+@click.command("space")
+@_base
+def space(base: Path) -> None:
+    """Tell how much space each repository below BASE takes alone, which is free without it, and how much it shares.
+
+    This looks at where all files are on the disk.
+    """
+    from backy.answers.space import spaces
+    from backy.terminal.table import table
+
+    found = spaces(_below(base))
+    if not answered({"space": found}):
+        shown = {
+            "Job": lambda name: name,
+            "Alone": lambda name: size(found[name].alone),
+            "Shared": lambda name: size(found[name].shared),
+        }
+        echo(table(sorted(found, key=lambda name: -found[name].alone), shown, ["Alone", "Shared"]), lines=True)

@@ -69,6 +69,8 @@ def pending(job: JobEntry) -> bytes | None:
     # Without its parents, and not readable for others: it holds the data of guests.
     job.directory.mkdir(mode=0o750, exist_ok=True)
     present, wanted = _present(job.directory, job.config)
+    # what storages share between jobs, if they do
+    (base / ".pool").mkdir(mode=0o750, exist_ok=True)
     return None if present and present.replaced_by(wanted) == present else dump_job(job.config)
 
 

@@ -18,6 +18,7 @@ from backy.api import checked
 from backy.durable import closed_at_end, open_regular, read_file, refuse_links
 from backy.errors import ChunkDamageError
 from backy_storages_chunked.codec import LARGEST_FRAME, SMALLEST_FRAME, Codec, Delta, apply_delta, decode_delta
+from backy_storages_chunked.pool import NONE, Pool
 
 _NAME = re.compile(r"([0-9a-f]{64})(?:\.zst|\.([0-9a-f]{64})(?:\.([0-9a-f]{64}))?\.delta)")
 
@@ -57,8 +58,9 @@ def parse_name(name: str) -> ChunkFile | None:
 class ChunkFiles:
     """The folder `chunks` of a repository. Each of its folders is listed once, to remember which deltas it has."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, pool: Pool = NONE) -> None:
         self.directory = directory
+        self.pool = pool
         # On the same file system as the chunks, so that files can be renamed into place.
         self.temporary = directory / "tmp"
         self._deltas: dict[int, dict[bytes, ChunkFile]] = {}

@@ -16,6 +16,7 @@ from backy.durable import sync_folder
 from backy.marker import Marker
 from backy_storages_chunked.codec import NO_COMPRESSION, Codec
 from backy_storages_chunked.files import ChunkFile, ChunkFiles, ChunkReader
+from backy_storages_chunked.pool import Share, beside
 from backy_storages_chunked.writer import NAME, ChunkWriter, Durability, leftover, noted
 
 FOLDERS = 256
@@ -29,6 +30,8 @@ class ChunkedConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """zstd level, 1 to 19, or `none`."""
     durability: Durability = "filesystem"
     """What a backup waits for: `none`, one sync of the `filesystem`, or a sync of each `file`."""
+    share: Share = Share()
+    """With whom full chunks are shared, if the base directory has a pool."""
 
 
 class ChunkedStorage:
@@ -43,6 +46,7 @@ class ChunkedStorage:
         self._marker = Marker(job.store / "store", "chunks")
         self._codec = Codec(NO_COMPRESSION if config.compression == "none" else config.compression)
         self._durability = config.durability
+        self._pool = beside(job.directory, config.share)
 
     @property
     def identity(self) -> str:
@@ -113,7 +117,14 @@ class ChunkedStorage:
                     size += files.size(file)
                     os.unlink(files.path(file))
                     count += 1
+        size += self._pool.sweep()
         return Purged(count, size)
+
+    def join(self) -> int:
+        """Let full chunks share with those of other repositories again, as after cp or rsync."""
+        files = self._files()
+        full = (file for number in range(FOLDERS) for file in files.folder(number) if file.base is None)
+        return sum(self._pool.join(files.path(file)) for file in full)
 
     def leftover(self) -> Leftover | None:
         """Return what a backup stored that did not end."""
@@ -136,7 +147,7 @@ class ChunkedStorage:
             StorageError: there is no chunk store, or one of another version.
         """
         self._marker.identity  # noqa: B018  # raises
-        return ChunkFiles(self._directory)
+        return ChunkFiles(self._directory, self._pool)
 
     def _clean_up(self, files: ChunkFiles) -> None:
         """Remove unfinished files, also those of a crash."""

@@ -20,7 +20,7 @@ from backy.direct import DirectWriter, switched
 from backy.durable import READ_ONLY, closed_at_end, naming, pwrite_all, read_file, sync_file_system, sync_folder
 from backy.errors import MOST_FINDINGS, ChunkDamageError
 from backy.pages import differing_pages, total
-from backy_storages_chunked.codec import Codec, apply_delta, encode_delta, make_delta
+from backy_storages_chunked.codec import LARGEST_FRAME, Codec, apply_delta, encode_delta, make_delta
 from backy_storages_chunked.files import ChunkFile, ChunkFiles, ChunkReader, blamed_on
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ class ChunkWriter:
         self, files: ChunkFiles, codec: Codec, durability: Durability, reliable: Container[bytes], size: int | None
     ) -> None:
         """Begin an image of `size` bytes; None for a repair, which stores what it is given."""
+        self._new: list[str] = []
+        """Paths of the full chunks that the pool does not have."""
         self._files = files
         self._codec = codec
         self._durability = durability
@@ -116,6 +118,8 @@ class ChunkWriter:
             for folder in sorted(self._folders):
                 sync_folder(folder)
             sync_folder(self._files.directory)
+        for path in self._new:
+            self._files.pool.give(path)
         durable, damaged = self._durability != "none", tuple(self._damaged)
         return Stored(self._stored, durable=durable, damaged=damaged, compared=self._compared)
 
@@ -187,7 +191,29 @@ class ChunkWriter:
                 companion = None if base is bases[-1] else base.file.chunk_id
                 self._store(ChunkFile(chunk_id, bases[-1].file.chunk_id, companion), frame)
                 return
-        self._store(ChunkFile(chunk_id), self._codec.compress(data))
+        full = ChunkFile(chunk_id)
+        if not self._share(full, data):
+            self._store(full, self._codec.compress(data))
+            self._new.append(self._files.path(full))
+
+    def _share(self, full: ChunkFile, data: bytes) -> bool:
+        """Take a full chunk from the pool if that has it, and it is right."""
+        if not self._files.pool.take(full.name, self._temporary):
+            return False
+        try:
+            right = self._codec.decompress(read_file(self._temporary, LARGEST_FRAME)) == data
+        except (OSError, ValueError):
+            right = False
+        if not right:
+            self._files.pool.drop(full.name)
+            return False
+        if self._durability == "file" or self._files.find(full.chunk_id) is not None:
+            with closed_at_end(os.open(self._temporary, os.O_RDONLY)) as descriptor:
+                os.fsync(descriptor)
+        self._put(full)
+        # it takes no space that was not taken
+        self._count(0, [full])
+        return True
 
     def _difference(self, base: Base, data: bytes) -> bytes | None:
         """Return the frame of a delta made of `base`; None if every page differs."""
@@ -210,8 +236,7 @@ class ChunkWriter:
         path = self._files.path(file)
         # The existing file may still be a delta's base, so its replacement is fsynced before it takes over.
         replaces = self._files.find(file.chunk_id) is not None
-        temporary = f"{self._files.temporary}/{threading.get_native_id()}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, READ_ONLY)
+        descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, READ_ONLY)
         with closed_at_end(descriptor), naming(path):
             self._write(descriptor, frame)
             if self._durability == "file" or replaces:
@@ -219,12 +244,22 @@ class ChunkWriter:
             elif self._durability == "filesystem":
                 # Starts writing to the disk, so that the sync at the end has little left to wait for.
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        self._put(file)
+        self._count(len(frame), [file])
+
+    @property
+    def _temporary(self) -> str:
+        """Path of the file that this thread makes."""
+        return f"{self._files.temporary}/{threading.get_native_id()}"
+
+    def _put(self, file: ChunkFile) -> None:
+        """Rename what this thread has made to its final name."""
+        path = self._files.path(file)
         try:
-            os.rename(temporary, path)
+            os.rename(self._temporary, path)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
-            os.rename(temporary, path)
-        self._count(len(frame), [file])
+            os.rename(self._temporary, path)
 
     def _count(self, size: int, files: Sequence[ChunkFile]) -> None:
         """Count what this revision has in files that no other has, and remember their folders."""
