@@ -7,12 +7,12 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from backy.durable import SMALL
+from backy.durable import SMALL, closed_at_end
 from backy.system.clocks import boot_id, boottime
 
 
@@ -34,15 +34,18 @@ class Limit:
 
     def take(self, count: int) -> None:
         """Wait until so many bytes more are let through."""
-        with self._lock:
+        with self._lock, ExitStack() as stack:
             file = self._opened()
             if file is not None:
-                self._due = max(self._due, self._told(os.pread(file, SMALL, 0)))
+                stack.enter_context(closed_at_end(file))
+                with suppress(OSError):
+                    self._due = max(self._due, self._told(os.pread(file, SMALL, 0)))
             # time in which nothing was taken gives no right to more
             due = self._due = max(self._due, self.now()) + count / self.rate
             if file is not None:
-                os.pwrite(file, f"{self._boot} {due:020.6f}\n".encode(), 0)
-                os.close(file)
+                # on a full disk it is for this process alone: an image can be got back all the same
+                with suppress(OSError):
+                    os.pwrite(file, f"{self._boot} {self.rate:020.6f} {due:020.6f}\n".encode(), 0)
         self.sleep(max(due - self.now(), 0.0))
 
     def _opened(self) -> int | None:
@@ -57,6 +60,8 @@ class Limit:
     def _told(self, content: bytes) -> float:
         """Return when all bytes will have been let through; 0 if the machine was started since."""
         with suppress(ValueError):
-            boot, due = content.decode().split()
-            return float(due) if boot == self._boot else 0.0
+            boot, rate, due = content.decode().split()
+            # of bytes that were let through at another rate, as of a mistyped one, nobody waits longer than at this one
+            ahead = (float(due) - self.now()) * float(rate) / self.rate
+            return self.now() + ahead if boot == self._boot else 0.0
         return 0.0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from backy.system import limits
 from backy.system.limits import Limit
 
 
@@ -54,7 +57,7 @@ def test_all_that_have_the_file_share_the_limit(tmp_path: Path) -> None:
 
 def test_a_start_of_the_machine_or_a_damaged_file_lets_nobody_wait_for_ever(tmp_path: Path) -> None:
     watch, path = Watch(), tmp_path / "rate"
-    for content in (b"another-boot 99999999.0\n", b"", b"\xff\xff", b"no number\n", b"x" * 5000):
+    for content in (b"another-boot 1000.0 99999999.0\n", b"", b"\xff\xff", b"no number\n", b"x" * 5000):
         path.write_bytes(content)
         before = watch.now
         limit(watch, path).take(1000)
@@ -74,6 +77,32 @@ def test_a_file_that_can_not_be_opened_leaves_the_limit_to_this_process(tmp_path
     assert (tmp_path / "elsewhere").read_bytes() == b"precious"
 
 
+def test_a_full_disk_lets_each_process_go_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch()
+    one, other = (limit(watch, tmp_path / "rate") for _ in "12")
+
+    def pwrite(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(limits.os, "pwrite", pwrite)
+    for each in (one, one, other):
+        # one whose file is left open and locked would be waited for, for ever
+        thread = threading.Thread(target=each.take, args=(1000,), daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+    assert watch.now == pytest.approx(103)
+
+
+def test_what_a_lower_rate_let_through_is_waited_for_as_at_the_rate_of_now(tmp_path: Path) -> None:
+    watch = Watch()
+    mistyped = limit(watch, tmp_path / "rate", 0.001)
+    mistyped.sleep = lambda _: None  # it was killed
+    mistyped.take(1000)
+    limit(watch, tmp_path / "rate").take(1000)
+    assert watch.now == pytest.approx(102)
+
+
 def _take(path: Path, times: int) -> None:
     one = Limit(1e9, path, Watch(), lambda _: None)
     threads = [threading.Thread(target=lambda: [one.take(1000) for _ in range(times)]) for _ in range(3)]
@@ -91,5 +120,5 @@ def test_no_byte_of_threads_and_processes_is_lost(tmp_path: Path) -> None:
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    due = float(path.read_bytes().split()[1])
+    due = float(path.read_bytes().split()[2])
     assert due == pytest.approx(100 + 3 * 3 * 50 * 1000 / 1e9, abs=5e-4)
