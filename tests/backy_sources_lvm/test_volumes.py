@@ -31,7 +31,7 @@ LVS = """
                   {"lv_name":"thick", "lv_uuid":"4BBBr6", "lv_permissions":"writeable", "lv_active":"active", "lv_snapshot_invalid":"unknown", "lv_size":"1073741824", "lv_layout":"linear", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-thick", "lv_device_open":"", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"", "metadata_percent":""},
                   {"lv_name":"thick", "lv_uuid":"4BBBr6", "lv_permissions":"writeable", "lv_active":"active", "lv_snapshot_invalid":"unknown", "lv_size":"1073741824", "lv_layout":"linear", "lv_tags":"", "lv_dm_path":"/dev/mapper/vg-thick", "lv_device_open":"", "pool_lv":"", "origin":"", "thin_id":"", "data_percent":"", "metadata_percent":""},
                   {"lv_name":"thick.backy-revision1", "lv_uuid":"fabtVA", "lv_permissions":"read-only", "lv_active":"active", "lv_snapshot_invalid":"snapshot invalid", "lv_size":"104857600", "lv_layout":"linear", "lv_tags":"other,backy-job", "lv_dm_path":"/dev/mapper/vg-thick.backy--revision1", "lv_device_open":"", "pool_lv":"", "origin":"thick", "thin_id":"", "data_percent":"100.00", "metadata_percent":""},
-                  {"lv_name":"web1.backy-revision2", "lv_uuid":"aSOFva", "lv_permissions":"read-only", "lv_active":"", "lv_snapshot_invalid":"unknown", "lv_size":"107374182400", "lv_layout":"thin,sparse", "lv_tags":"backy-job2", "lv_dm_path":"/dev/mapper/vg-web1.backy--revision2", "lv_device_open":"", "pool_lv":"pool", "origin":"web1", "thin_id":"2", "data_percent":"0.01", "metadata_percent":""}
+                  {"lv_name":"web1.backy-revision2", "lv_uuid":"aSOFva", "lv_permissions":"read-only", "lv_active":"", "lv_snapshot_invalid":"unknown", "lv_size":"107374182400", "lv_layout":"thin,sparse", "lv_tags":"backy-job2", "lv_dm_path":"/dev/mapper/vg-web1.backy--revision2", "lv_device_open":"unknown", "pool_lv":"pool", "origin":"web1", "thin_id":"2", "data_percent":"0.01", "metadata_percent":""}
               ]
           }
       ]
@@ -44,7 +44,7 @@ def test_volumes_are_read() -> None:
     assert list(found) == ["pool", "thick", "thick.backy-revision1", "web1.backy-revision2"]
     assert [name for name, one in found.items() if one.is_thin] == ["web1.backy-revision2"]
     assert [name for name, one in found.items() if one.is_pool] == ["pool"]
-    assert [name for name, one in found.items() if one.lv_device_open] == ["pool"]
+    assert [name for name, one in found.items() if one.lv_device_open == "open"] == ["pool"]
     assert [name for name, one in found.items() if one.lv_snapshot_invalid == "snapshot invalid"] == [
         "thick.backy-revision1"
     ]

@@ -104,7 +104,7 @@ def _check(target: TargetPlan, existing: Volume, found: Mapping[str, Volume], *,
         raise TargetError(f"{target.title} exists already; --force replaces what is in it")
     if existing.is_pool or existing.is_read_only:
         raise TargetError(f"{target.title} is a pool or read-only, and nothing can be restored to it")
-    if existing.lv_device_open:
+    if existing.lv_device_open == "open":
         raise TargetError(f"{target.title} is in use; is it mounted, or does a virtual machine run on it?")
     snapshots = sorted(one.lv_name for one in found.values() if one.origin == existing.lv_name)
     if not snapshots:

@@ -88,7 +88,7 @@ class Volume(msgspec.Struct, frozen=True):
     lv_tags: str
     lv_dm_path: str
     lv_device_open: str
-    """Empty if nothing uses its device, as a mount, a virtual machine, or another volume do."""
+    """`open` if something uses its device: a mount, a virtual machine, or another volume; `unknown` if it has none."""
     pool_lv: str
     origin: str
     thin_id: str
