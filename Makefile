@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # what is needed to run backy and its demonstration, and what else the tests call
 DEMO_PACKAGES := python3 python3-venv e2fsprogs
-TEST_PACKAGES := $(DEMO_PACKAGES) btrfs-progs busybox-static ceph-common ceph-mon ceph-osd cpio debootstrap fdisk fio fish \
+TEST_PACKAGES := $(DEMO_PACKAGES) btrfs-progs busybox-static ceph-common ceph-mon ceph-osd chromium cpio debootstrap fdisk fio fish fonts-dejavu-core \
     fuse3 gdisk guestfish kmod kpartx libguestfs-xfs libnbd-bin libvirt-clients libvirt-daemon-system \
     linux-image-cloud-amd64 logrotate lvm2 man-db nbd-client nbdkit openssh-client openssh-server procps prometheus \
     python3-libnbd python3-libvirt python3-rados python3-rbd \
