@@ -186,8 +186,8 @@ def orphans(configuration: Path) -> None:
 def overview(configuration: Path, folder: Path) -> None:
     """Write pages of HTML that show all jobs, and each of them.
 
-    DIR/index.html is the first one. Each page is as of a time that it tells: the scheduler writes them again and again
-    if 'global' has 'overview: DIR'. They have no scripts, and any web server can serve them.
+    DIR/index.html is the first one, and tells as of when all of them are: the scheduler writes them again and again if
+    'global' has 'overview: DIR'. They have no scripts, and any web server can serve them.
     """
     from backy.scheduler.monitoring.overview.overview import write_overview
 

@@ -7,7 +7,7 @@ they are: the file `.known` has what they were made of.
 import base64
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -29,10 +29,10 @@ from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Revision, utc_now
 from backy.retention.rules import Schedule, next_ideal, spread
 from backy.scheduler.configuration.location import load_location
-from backy.scheduler.monitoring.check import Recorded, judge, recorded, told
+from backy.scheduler.monitoring.check import Recorded, State, judge, recorded, told
 from backy.scheduler.monitoring.status import READABLE, JobStatus, space
 from backy.terminal.plain import printable
-from backy.text.phrases import length_of_time, local_time, size
+from backy.text.phrases import counted, length_of_time, local_time, size
 
 DAYS = 30
 """How many days the heat map has, today included."""
@@ -103,6 +103,10 @@ class Overview:
             parts.setdefault(job.job.partition("/")[0], []).append(job)
         rows = {name: self._row(name, jobs) for name, jobs in parts.items()}
         verdict = judge(self.found)
+        if self.done.unread:
+            # the scheduler may not have seen it yet
+            unread = f"{counted(len(self.done.unread), 'repository', 'repositories')} can not be read"
+            verdict = verdict._replace(state=max(verdict.state, State.WARNING), summary=f"{verdict.summary}; {unread}")
         bad = [*verdict.findings, *self.done.unread]
         order = sorted(rows, key=lambda name: ([*STATES].index(rows[name].state), name))
         self._page("index.html", "index.html", verdict=verdict, rows=rows, order=order, bad=bad)
@@ -187,21 +191,23 @@ def _stamp(directory: Path) -> list[tuple[int, int]]:
 def days_of(directories: Collection[Path], history: Sequence[Revision], today: date) -> dict[str, set[date]]:
     """Return which of the last days have a backup, by the journals of all disks; those in doubt are `bad`."""
     first = today - timedelta(days=DAYS - 1)
-    made = set.intersection(*({*_made(directory / JOURNAL, first)} for directory in directories))
+    times = {one.id: one.timestamp for one in history}
+    made = set.intersection(*({*_made(directory / JOURNAL, first, times)} for directory in directories))
     # what is gone since was good as far as anybody knows
     sound = {one.timestamp.astimezone().date() for one in history if not one.doubtful}
     bad = ({one.timestamp.astimezone().date() for one in history} - sound) & made
     return {"good": made - bad, "bad": bad}
 
 
-def _made(journal: Path, first: date) -> Iterator[date]:
-    """Yield the days from `first` on when a revision came, by a journal."""
+def _made(journal: Path, first: date, times: Mapping[str, datetime]) -> Iterator[date]:
+    """Yield the days from `first` on of which a revision came, by a journal, and by the `times` of those there are."""
     # from its end: it may have the lines of years
     for raw in filter(_MADE.search, reversed(read_file(journal, LARGEST).split(b"\n")[:-1])):
         for line, _ in decode(raw + b"\n"):
-            if line and (day := line.time.astimezone().date()) < first:
+            if line and line.time.astimezone().date() < first:
                 return
-            if line:
+            # what was copied is of the day of its backup; the end of a copy names no revision
+            if line and line.revision and (day := times.get(line.revision, line.time).astimezone().date()) >= first:
                 yield day
 
 

@@ -151,6 +151,7 @@ def test_a_repository_that_can_not_be_read_is_told(place: Place, vm1: Repository
     assert "broken" in done.unread[0]
     assert done.unread[0] in unescape(place.page())
     assert place.page("broken").count('class="fine"') == 0
+    assert '<span class="WARNING">WARNING</span>: 2 jobs within SLA; 1 repository can not be read' in place.page()
     found = backy("overview", "-c", place.configuration, "--html", place.html)
     assert found.code == 1
     assert "1 repository can not be read: broken: " in found.err
@@ -243,6 +244,10 @@ def test_days_come_from_journals_and_doubt_from_records(vm1: Repository) -> None
     assert overview.days_of([vm1.directory], [revision], today) == {"good": {today}, "bad": set()}
     doubted = revision.changed(distrusted=True)
     assert overview.days_of([vm1.directory], [doubted], today) == {"good": set(), "bad": {today}}
+    # a copy that came today
+    for days, good in ((3, {today - timedelta(days=3)}), (DAYS, set())):
+        record = overview.msgspec.structs.replace(revision.record, timestamp=revision.timestamp - timedelta(days=days))
+        assert overview.days_of([vm1.directory], [Revision.of(record, revision.state)], today)["good"] == good
     # of what has expired since the journal still tells
     assert overview.days_of([vm1.directory], [], today)["good"] == {today}
     assert overview.days_of([vm1.directory], [], today + timedelta(days=DAYS))["good"] == set()
