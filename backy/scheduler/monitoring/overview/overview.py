@@ -110,8 +110,10 @@ class Overview:
         bad = [*verdict.findings, *self.done.unread]
         order = sorted(rows, key=lambda name: ([*STATES].index(rows[name].state), name))
         self._page("index.html", "index.html", verdict=verdict, rows=rows, order=order, bad=bad)
-        for name in self.known.keys() - rows:
-            (self.folder / "jobs" / f"{name}.html").unlink(missing_ok=True)
+        # by what is there: who can write to the folder may have written anything into `.known`
+        for path in (self.folder / "jobs").glob("*.html"):
+            if path.stem not in rows:
+                path.unlink()
         write_file(self.folder / KNOWN, msgspec.json.encode(rows), READABLE, durable=False)
         self.done.jobs = len(rows)
         return self.done

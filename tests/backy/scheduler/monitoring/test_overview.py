@@ -125,6 +125,14 @@ def test_only_what_has_changed_is_written_and_what_is_gone_is_removed(place: Pla
     place.write({"vm1": {}})
     assert place.written() == one
 
+    place.write({"vm1": {}, "vm2": {}})
+    known = place.html / ".known"
+    (place.folder / "precious.html").touch()
+    known.write_bytes(known.read_bytes().replace(b'"vm2":', b'"../../precious":'))
+    place.write({"vm1": {}})
+    assert place.written() == one
+    assert (place.folder / "precious.html").exists()
+
 
 def test_nothing_is_green_that_is_not_known(
     tmp_path: Path, status: Callable[..., Status], repository: Repository
