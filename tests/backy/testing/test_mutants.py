@@ -134,7 +134,8 @@ def test_crashes_show_it(laboratory, monkeypatch, mutant: Callable, durability: 
         power_losses(prepared, action, CRASHES)
 
 
-@pytest.mark.parametrize("durability", ["file", "filesystem"])
+# the contract of storages does the same with the other durability, which is the default
+@pytest.mark.parametrize("durability", ["file", pytest.param("filesystem", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("action", ["backup", "backup after a failed one", "forget and purge"])
 def test_crashes_show_nothing_without_a_mutant(laboratory, rounds, durability: str, action: str) -> None:
     assert power_losses(laboratory(durability), action, rounds(1, CRASHES))
