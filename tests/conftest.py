@@ -59,8 +59,19 @@ APART = ("tests/docs/test_pages.py::",)
 """Files whose tests share nothing, and of which some take a minute."""
 FEW_CRASHES = 4
 """How many crashes by chance tests of the contract of storages try in a quick run."""
-LONG = ("tests/docs/test_pages.py", "tests/crash/", "tests/end_to_end/", "tests/backy_files/")
+LONG = (
+    *("tests/docs/test_pages.py", "tests/crash/", "tests/end_to_end/", "tests/backy_files/", "tests/backy_upgrade/"),
+    *("tests/backy/conversion/", "tests/backy/testing/", "tests/backy/standalone/", "tests/backy/scheduler/test_da"),
+    *("tests/backy_storages_", "tests/backy_sources_file/", "tests/backy_sources_flyingcircus/", "tests/benchmarks/"),
+    *("tests/backy/plugins/test_events", "tests/backy/cli/commands/test_selftest", "tests/backy/scheduler/test_inside"),
+)
 """What takes half a minute or more without sharing anything."""
+
+ON_DISK = (
+    *("tests/backy/test_direct.py", "tests/backy/test_durable.py", "tests/backy/restore/", "tests/backy_sources_file/"),
+    "tests/docs/test_pages.py::test_what_a_page_shows_in_a_terminal_is_what_happens[README.md]",
+)
+"""Tests of what a file system on a disk does, or with large files: `.ci/pytest` lets others work in memory."""
 
 
 # how long an example takes says something about the machine, and nothing about backy
@@ -186,6 +197,18 @@ def _standard_output_kept() -> Iterator[None]:
         sys.stdout = stream
         os.dup2(kept, 1)
         os.close(kept)
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A folder of the test's own, on a disk for tests that are `ON_DISK`."""
+    disk = os.environ.get("BACKY_TESTS_DISK")
+    if disk is None or not request.node.nodeid.startswith(ON_DISK):
+        yield tmp_path
+        return
+    made = Path(tempfile.mkdtemp(dir=disk))
+    yield made
+    shutil.rmtree(made)
 
 
 @pytest.fixture
@@ -336,7 +359,7 @@ def as_nobody(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
         return nullcontext
     base = tmp_path_factory.getbasetemp()
     everybody = Path(tempfile.gettempdir())
-    for folder in takewhile(lambda folder: folder != everybody, [tmp_path, base, *base.parents[:2]]):
+    for folder in takewhile(lambda folder: folder != everybody, [tmp_path, base, *base.parents[:3]]):
         # not those that everybody may enter already, such as /var/tmp, which would lose the rest of its mode
         if folder.stat().st_mode & 0o005 != 0o005:
             folder.chmod(0o755)
