@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -53,17 +54,20 @@ class Space(msgspec.Struct):
 def spaces(directories: Iterable[Path]) -> dict[str, Space]:
     """Return what each directory takes alone, and what it shares with other ones, by name."""
     found: dict[str, Space] = {}
-    ends: list[tuple[int, int, str]] = []
+    ends: list[tuple[int, int, int, str]] = []
     for directory in directories:
         found[directory.name] = Space()
         for path in directory.rglob("*"):
-            try:
-                for start, end in _blocks(path):
-                    ends += [(start, 1, directory.name), (end, -1, directory.name)]
-            except (OSError, ValueError):  # no file, or the file system does not tell
-                found[directory.name].alone += 0 if path.is_symlink() else path.stat().st_blocks * 512
+            with suppress(FileNotFoundError):  # removed since it was listed
+                status = path.lstat()
+                try:
+                    for start, end in _blocks(path):
+                        ends += [(status.st_dev, start, 1, directory.name), (status.st_dev, end, -1, directory.name)]
+                except (OSError, ValueError):  # no file, or the file system does not tell
+                    found[directory.name].alone += status.st_blocks * 512
     owners, before = Counter[str](), 0
-    for position, change, owner in sorted(ends):
+    # at the end of a device, nobody owns what comes
+    for _, position, change, owner in sorted(ends):
         there = [name for name, count in owners.items() if count]
         for name in there:
             kind = "alone" if there == [name] else "shared"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 from backy.answers.space import spaces
 from backy.api import CHUNK_SIZE
@@ -65,7 +66,7 @@ class Base:
 
     def sweep(self, repository: Repository) -> None:
         """Purge, more than an hour after the last sweep."""
-        for mark in self.folder.glob(f"{POOL}/*/{SWEPT}"):
+        for mark in self.folder.glob(f"{POOL}/{SWEPT}"):
             mark.unlink()
         os.sync()  # XFS gives back what was removed a moment later
         purge(repository)
@@ -236,6 +237,26 @@ def test_hard_links_are_for_those_who_ask_for_them(tmp_path: Path, monkeypatch: 
     assert stored(base.machine(3)) > 2 * CHUNK_SIZE
 
 
+def test_a_damaged_file_that_all_have_is_replaced_and_not_written_to(tmp_path: Path) -> None:
+    base = Base(tmp_path, mode="hardlink")
+    first, second = base.machine(1), base.machine(2)
+    damaged = next(path for path in base.files(first) if path.stat().st_nlink == 3)
+    content = bytearray(damaged.read_bytes())
+    content[100] ^= 1
+    damaged.chmod(0o640)
+    damaged.write_bytes(content)  # of both, and in the pool
+    contents = [noise(seed) for seed in (*range(CHUNKS - 1), 2000)]
+    ids = [blake3(one).digest() for one in contents]
+    index = [one.hex() for one in ids].index(damaged.stem)
+    with second.storage().create("x" * 8, None, 2 * CHUNK_SIZE, ()) as writer:
+        for place, one in enumerate((index, -1)):
+            writer.write(place, ids[one], contents[one], None)
+        writer.commit()
+    assert damaged.read_bytes() == content
+    with second.storage().open("x" * 8) as reader:
+        assert [reader.read(0, ids[one]) == contents[one] for one in (index, -1)] == [True, True]
+
+
 @pytest.mark.parametrize("shared", [True, False], ids=["tmpfs", "no pool"])
 def test_without_clones_each_stores_its_own(tmp_path: Path, shared: bool) -> None:  # a parameter
     memory = Path("/dev/shm") / f"backy-{os.getpid()}"  # no file system there can share blocks
@@ -289,3 +310,76 @@ def test_the_scheduler_makes_the_pool(tmp_path: Path) -> None:
     (job,) = load(tmp_path / "backy.conf").jobs.values()
     assert pending(job)
     assert (tmp_path / "base" / POOL).stat().st_mode & 0o777 == 0o750
+
+
+def test_a_purge_tells_what_is_free(base: Base) -> None:
+    first, second = base.machine(1), base.machine(2)
+    base.sweep(second)
+    emptied(second)
+    # its own chunk is in the pool still, and goes from there an hour later
+    assert purge(second).bytes < CHUNK_SIZE
+    shutil.rmtree(first.directory)
+    third = base.machine(3)
+    for mark in base.folder.glob(f"{POOL}/{SWEPT}"):
+        mark.unlink()
+    os.sync()
+    freed = purge(third).bytes
+    assert 2 * CHUNK_SIZE < freed < 2.2 * CHUNK_SIZE
+
+
+def test_one_wrong_file_ends_no_sweep_and_leftovers_go(base: Base) -> None:
+    only = base.machine(1)
+    folder = base.pooled[0].parent
+    (folder / "0.zst").symlink_to("nowhere")
+    leftover, fresh = folder / "x.zst.1.1.tmp", folder / "y.zst.1.1.tmp"
+    for path in (leftover, fresh):
+        path.write_bytes(b"x")
+    os.utime(leftover, (0, 0))
+    shutil.copy(base.pooled[-1], base.folder / POOL / "all" / ("f" * 64 + ".zst"))
+    (base.folder / POOL / "former/ff").mkdir(parents=True)
+    alone = base.folder / POOL / "former/ff" / ("f" * 64 + ".zst")
+    alone.write_bytes(b"x" * 5000)
+    base.sweep(only)
+    assert not alone.exists()
+    assert not leftover.exists()
+    assert fresh.exists()
+    assert base.files(only)
+
+
+def test_a_base_directory_that_can_not_be_written_to_has_no_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backy
+) -> None:
+    from backy.scheduler.configuration.configuration import load
+
+    (tmp_path / "base/vm").mkdir(parents=True)
+    (tmp_path / "backy.conf").write_text(
+        f"global: {{base-dir: {tmp_path}/base}}\nschedules: {{default: {{daily: {{interval: 1d, keep: 7}}}}}}\n"
+        "jobs: {vm: {source: {type: file, filename: /x.img}, schedule: default}}\n"
+    )
+    (job,) = load(tmp_path / "backy.conf").jobs.values()
+    real = Path.mkdir
+
+    def mkdir(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name == POOL:
+            raise PermissionError(errno.EACCES, "not for you")
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert pending(job)
+
+
+def test_what_lies_on_other_disks_is_not_shared(mount: Callable[..., Path]) -> None:
+    bases = [Base(mount("xfs")), Base(mount("xfs"))]
+    folders = []
+    for number, one in enumerate(bases):
+        made = one.machine(1)
+        folders.append(made.directory.rename(made.directory.with_name(f"on{number}")))
+    assert [found.shared for found in spaces(folders).values()] == [0, 0]
+
+
+def test_a_group_may_have_the_name_of_a_file(base: Base, backy) -> None:
+    base.machine(1, **{"with": "config"})
+    done = backy("space", base.folder)
+    assert done.code == 0
+    assert [row.split()[0] for row in done.out.splitlines()[2:]] == ["vm1"]
+    assert backy("share", base.folder).code == 0

@@ -169,7 +169,7 @@ class Shared(Store):
 
     @rule()
     def sweep(self) -> None:
-        (self.folder / POOL / "all" / SWEPT).unlink(missing_ok=True)
+        (self.folder / POOL / SWEPT).unlink(missing_ok=True)
         self.purge()
         assert all(path.stat().st_nlink > 1 for path in self.folder.glob(f"{POOL}/all/??/*"))
 

@@ -144,7 +144,7 @@ def release(directory: Path) -> None:
 
 
 def _below(base: Path) -> list[Path]:
-    found = [path.parent for path in sorted(base.glob(f"*/{CONFIG}"))]
+    found = [path.parent for path in sorted(base.glob(f"[!.]*/{CONFIG}"))]
     if not found:
         raise BackyError(f"{base} has no repositories: name the base directory, which has a folder for each job")
     return found

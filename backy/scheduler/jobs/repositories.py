@@ -70,7 +70,8 @@ def pending(job: JobEntry) -> bytes | None:
     job.directory.mkdir(mode=0o750, exist_ok=True)
     present, wanted = _present(job.directory, job.config)
     # what storages share between jobs, if they do
-    (base / ".pool").mkdir(mode=0o750, exist_ok=True)
+    with suppress(OSError):
+        (base / ".pool").mkdir(mode=0o750, exist_ok=True)
     return None if present and present.replaced_by(wanted) == present else dump_job(job.config)
 
 

@@ -311,7 +311,11 @@ def copies(base_dir: Path, jobs: Container[str]) -> tuple[str, ...]:
 def strangers(base_dir: Path, jobs: Container[str]) -> list[Path]:
     """Return the repositories in the base directory that belong to none of `jobs`, sorted; raises OSError."""
     with os.scandir(base_dir) as entries:
-        names = sorted(one.name for one in entries if one.name not in jobs and one.is_dir(follow_symlinks=False))
+        names = sorted(
+            one.name
+            for one in entries
+            if one.name not in jobs and one.name[0] != "." and one.is_dir(follow_symlinks=False)
+        )
     return [base_dir / name for name in names if (base_dir / name / CONFIG).exists()]
 
 

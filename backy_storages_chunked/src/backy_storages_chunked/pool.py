@@ -66,17 +66,18 @@ class Pool:
     def __init__(self, folder: Path | None, *, links: bool = False) -> None:
         """Use the pool in `folder`, which is made when something comes; None for no pool."""
         self._folder = folder
-        self._works = folder is not None
+        self.works = folder is not None
+        """Whether anything can be shared, as far as is known."""
         self._share = _linked if links else _cloned
 
     def take(self, name: str, target: str) -> bool:
         """Make the file `target` from what the pool has by the name of a chunk file; return whether it has."""
-        return self._works and self._made(self._path(name), target)
+        return self.works and self._made(self._path(name), target)
 
     def give(self, path: str) -> None:
         """Have a full chunk's file in the pool, too."""
         wanted = self._path(os.path.basename(path))
-        if not self._works or os.path.exists(wanted):
+        if not self.works or os.path.exists(wanted):
             return
         temporary = f"{wanted}.{os.getpid()}.{threading.get_native_id()}.tmp"
         with suppress(OSError):
@@ -93,9 +94,9 @@ class Pool:
         if self._share is _linked or not os.path.exists(self._path(os.path.basename(path))):
             self.give(path)
             return 0
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             source, size = open_sized(self._path(os.path.basename(path)), LARGEST_FRAME)
-            with closed_at_end(source), closed_at_end(os.open(path, os.O_RDWR | os.O_NOFOLLOW)) as target:
+            with closed_at_end(source), closed_at_end(os.open(path, os.O_RDONLY | os.O_NOFOLLOW)) as target:
                 if [one.physical for one in mapped(source)] == [one.physical for one in mapped(target)]:
                     return 0
                 # the kernel compares both
@@ -106,16 +107,21 @@ class Pool:
 
     def sweep(self) -> int:
         """Remove what no repository shares any more, unless that was done within the last hour; return its bytes."""
-        freed = 0
+        freed, now = 0, time.time()
+        if self._folder is None:
+            return 0
+        # of all groups: one may have no repository any more
+        mark = self._folder.parent / SWEPT
         with suppress(OSError):
-            if self._folder is None or time.time() - (mark := self._folder / SWEPT).stat().st_mtime < PAUSE:
+            if now - mark.stat().st_mtime < PAUSE:
                 return 0
-        with suppress(OSError):
-            for path in self._folder.glob("??/*") if self._folder else ():
-                # one that is being made is no chunk's yet
-                if path.suffix == ".zst" and not is_shared(path):
-                    freed += path.stat().st_size
+        for path in self._folder.parent.glob("*/??/*"):
+            with suppress(OSError):
+                # what is being made is no chunk's yet, but for what a crash has left
+                if not is_shared(path) if path.suffix == ".zst" else now - path.lstat().st_mtime > PAUSE:
+                    freed += path.lstat().st_size
                     path.unlink()
+        with suppress(OSError):
             mark.touch()
         return freed
 
@@ -130,7 +136,7 @@ class Pool:
         except OSError as error:
             # another file system, too many links, not this owner: each has reasons to go on without
             log.debug("%s is not shared: %s", source, error)
-            self._works = error.errno not in _NEVER
+            self.works = error.errno not in _NEVER
             return False
         return True
 
@@ -147,7 +153,8 @@ def beside(directory: Path, share: Share) -> Pool:
     return Pool(pool / share.group, links=share.mode == "hardlink") if share.mode != "none" and pool.is_dir() else NONE
 
 
-def is_shared(path: Path) -> bool:
-    """Return whether any other file shares blocks with this one, or is the same one. Raises OSError."""
-    with closed_at_end(open_regular(path)) as descriptor:
+def is_shared(path: Path | str) -> bool:
+    """Return whether any other file shares blocks with this one, or is the same one, as far as is known."""
+    with closed_at_end(open_regular(path)) as descriptor, suppress(OSError, ValueError):
         return os.fstat(descriptor).st_nlink > 1 or any(one.flags & _SHARED for one in mapped(descriptor))
+    return False

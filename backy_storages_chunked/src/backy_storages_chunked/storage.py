@@ -16,7 +16,7 @@ from backy.durable import sync_folder
 from backy.marker import Marker
 from backy_storages_chunked.codec import NO_COMPRESSION, Codec
 from backy_storages_chunked.files import ChunkFile, ChunkFiles, ChunkReader
-from backy_storages_chunked.pool import Share, beside
+from backy_storages_chunked.pool import Share, beside, is_shared
 from backy_storages_chunked.writer import NAME, ChunkWriter, Durability, leftover, noted
 
 FOLDERS = 256
@@ -114,7 +114,8 @@ class ChunkedStorage:
         for number in range(FOLDERS):
             for file in files.folder(number):
                 if not any(_needed(file, files, ids) for ids in (live, kept)) and file not in ingredients:
-                    size += files.size(file)
+                    # what others share is not free without this one
+                    size += 0 if is_shared(files.path(file)) else files.size(file)
                     os.unlink(files.path(file))
                     count += 1
         size += self._pool.sweep()

@@ -58,8 +58,8 @@ class ChunkWriter:
         self, files: ChunkFiles, codec: Codec, durability: Durability, reliable: Container[bytes], size: int | None
     ) -> None:
         """Begin an image of `size` bytes; None for a repair, which stores what it is given."""
-        self._new: list[str] = []
-        """Paths of the full chunks that the pool does not have."""
+        self._new: list[bytes] = []
+        """Ids of the full chunks that the pool does not have."""
         self._files = files
         self._codec = codec
         self._durability = durability
@@ -118,8 +118,8 @@ class ChunkWriter:
             for folder in sorted(self._folders):
                 sync_folder(folder)
             sync_folder(self._files.directory)
-        for path in self._new:
-            self._files.pool.give(path)
+        for chunk_id in self._new:
+            self._files.pool.give(self._files.path(ChunkFile(chunk_id)))
         durable, damaged = self._durability != "none", tuple(self._damaged)
         return Stored(self._stored, durable=durable, damaged=damaged, compared=self._compared)
 
@@ -194,7 +194,7 @@ class ChunkWriter:
         full = ChunkFile(chunk_id)
         if not self._share(full, data):
             self._store(full, self._codec.compress(data))
-            self._new.append(self._files.path(full))
+            self._new += [chunk_id] if self._files.pool.works else []
 
     def _share(self, full: ChunkFile, data: bytes) -> bool:
         """Take a full chunk from the pool if that has it, and it is right."""
@@ -236,7 +236,10 @@ class ChunkWriter:
         path = self._files.path(file)
         # The existing file may still be a delta's base, so its replacement is fsynced before it takes over.
         replaces = self._files.find(file.chunk_id) is not None
-        descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, READ_ONLY)
+        # A link may be left there, as renaming one to the same file does nothing: others have that file, too.
+        with suppress(FileNotFoundError):
+            os.unlink(self._temporary)
+        descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, READ_ONLY)
         with closed_at_end(descriptor), naming(path):
             self._write(descriptor, frame)
             if self._durability == "file" or replaces:
