@@ -6,10 +6,11 @@ All images share a cache of the chunks that were read last, so that small reads 
 import errno
 import logging
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import islice
 from typing import NamedTuple
 from weakref import WeakValueDictionary, finalize
 
@@ -24,6 +25,8 @@ from backy.system.parallel import keep_freed_memory, processor_count
 
 log = logging.getLogger(__name__)
 _ZEROES = bytes(CHUNK_SIZE)
+AHEAD = 2 * processor_count()
+"""How many chunks are read ahead: those that are read at the same time, and as many for which no thread waits."""
 
 
 class ChunkCache:
@@ -33,7 +36,7 @@ class ChunkCache:
     """
 
     def __init__(self, limit: int) -> None:
-        self._most = max(limit // CHUNK_SIZE, 1 + processor_count())
+        self._most = max(limit // CHUNK_SIZE, 1 + AHEAD)
         # Keyed by id, which stands for one content wherever it is stored: revisions and repositories share entries.
         self._chunks: OrderedDict[bytes, Future[bytes]] = OrderedDict()
         self._lock = threading.Lock()
@@ -87,7 +90,7 @@ class OpenImage(StoredImage):
         self._repository, self._revision = file
         self._cache = cache
         self._reported: set[bytes] = set()
-        self._latest = -2  # not -1, for which chunk 0 would be the next: many programs read that one alone
+        self._latest: deque[int] = deque(maxlen=8)
         resources = ExitStack()
         opened = resources.enter_context(file.repository.open_image(file.revision))
         super().__init__(opened.chunks, opened.reader)
@@ -100,17 +103,17 @@ class OpenImage(StoredImage):
         Reads ahead while it is read from front to back.
         """
         index = offset // CHUNK_SIZE
-        # as many as are read at the same time, and the one that is wanted now
-        if index == self._latest + 1:
-            for ahead in range(index, index + 1 + processor_count()):
+        # several programs may read from front to back, each elsewhere
+        if index not in self._latest:
+            # besides the one that is wanted now
+            for ahead in islice(self.chunks.data(index), (1 + AHEAD) * (index - 1 in self._latest)):
                 self.fetch(ahead)
-        self._latest = index
+            self._latest.append(index)
         return self.pread(offset, min(length, self.size - offset)) if offset < self.size else b""
 
-    def fetch(self, index: int) -> None:
-        """Begin to read chunk `index` into the cache; do nothing behind the end of the image."""
-        if index < len(self.chunks) and self.chunks[index] != ZERO:
-            self._cache.get(self.chunks[index], lambda: self._load(index))
+    def fetch(self, index: int) -> Future[bytes]:
+        """Begin to read chunk `index`, which has data, into the cache."""
+        return self._cache.get(self.chunks[index], lambda: self._load(index))
 
     def chunk(self, index: int) -> bytes:
         """Return chunk `index`, which the cache has or gets.
@@ -120,7 +123,7 @@ class OpenImage(StoredImage):
         """
         if self.chunks[index] == ZERO:
             return _ZEROES[: self.chunks.length(index)]
-        return self._cache.get(self.chunks[index], lambda: self._load(index)).result()
+        return self.fetch(index).result()
 
     def _load(self, index: int) -> bytes:
         try:

@@ -32,8 +32,8 @@ OPTIONS = (
 
 Without one, mfusepy hands on a number that libfuse complains about.
 """
-_READ_AHEAD = 2**20
-"""Bytes that the kernel reads ahead in a file: the most that FUSE accepts."""
+_READ_AHEAD = 4 * 2**20
+"""Bytes that the kernel reads ahead in a file, in requests that FUSE keeps below 1 MiB."""
 _BLOCK = 512
 """Bytes of a block in st_blocks, independent of st_blksize (stat(2))."""
 

@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backy.api import CHUNK_SIZE
-from backy.mount.open_images import ChunkCache
-from backy.system.parallel import processor_count
+from backy.mount.open_images import AHEAD, ChunkCache
 
-ROOM = processor_count() + 3
+ROOM = AHEAD + 3
 """Number of chunks that are kept."""
 
 
