@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,13 +68,18 @@ def run(command: Command) -> None:
 
 
 def measure(command: Command, target: Path, store: Path | None = None) -> Measurement:
-    """Run a command and return its cost.
+    """Run a command and return its cost, as `measure_all` does."""
+    return measure_all([command], target, store)
 
-    The file system of `target` is synced before the command and again before its time ends. `store` is the folder whose
-    growth is counted.
+
+def measure_all(commands: Sequence[Command], target: Path, store: Path | None = None) -> Measurement:
+    """Run commands at the same time and return what they cost together.
+
+    The file system of `target` is synced before the commands and again before their time ends. `store` is the folder
+    whose growth is counted.
 
     Raises:
-        CommandError: the command failed.
+        CommandError: a command failed.
     """
     # Without the syncs, a tool that leaves its data in the page cache would seem faster than one that does not.
     before = used(store) if store else Used()
@@ -81,7 +87,8 @@ def measure(command: Command, target: Path, store: Path | None = None) -> Measur
     try:
         sync_file_system(descriptor)
         start = time.perf_counter()
-        usage = _wait(command)
+        with ThreadPoolExecutor(len(commands)) as pool:
+            usages = list(pool.map(_wait, commands))
         sync_file_system(descriptor)
         wall = time.perf_counter() - start
     finally:
@@ -89,8 +96,8 @@ def measure(command: Command, target: Path, store: Path | None = None) -> Measur
     after = used(store) if store else Used()
     return Measurement(
         wall,
-        usage.ru_utime + usage.ru_stime,
-        usage.ru_maxrss * 1024,
+        sum(usage.ru_utime + usage.ru_stime for usage in usages),
+        max(usage.ru_maxrss for usage in usages) * 1024,
         after.disk - before.disk,
         after.sizes - before.sizes,
     )

@@ -14,7 +14,7 @@ import click
 from benchmarks import images, metadata
 from benchmarks.measure import Command, measure
 from benchmarks.peers import PEERS
-from benchmarks.table import goals, tables
+from benchmarks.table import goals, summary, tables
 from benchmarks.tools import Backy, Tool
 from benchmarks.workloads import STEPS, Round, Sample
 
@@ -71,8 +71,8 @@ def main(  # noqa: PLR0913, PLR0917  # an argument for each option
         samples: list[Sample] = []
         changes: dict[str, images.Change] = {}
         for number in range(runs):
-            # The month takes long, and its bytes are the same each time.
-            chosen = [step for step in steps if step != "month" or not number]
+            # These take long; the bytes of the month are the same each time.
+            chosen = [step for step in steps if step not in {"month", "together"} or not number]
             # Every other round is reversed, so that none always comes first.
             turn = tools if number % 2 == 0 else tools[::-1]
             rounds = Round(Path(temporary) / "round", template, turn, days, noise=noise)
@@ -85,6 +85,7 @@ def main(  # noqa: PLR0913, PLR0917  # an argument for each option
         startup = median(measure(_version(), folder).wall for _ in range(5))
         click.echo(_head(size, runs, tools))
         click.echo(tables(samples, changes))
+        click.echo(summary(samples))
         click.echo(goals(samples, changes, startup))
         if large:
             click.echo(metadata.report(Path(temporary) / "metadata"))

@@ -27,6 +27,9 @@ def _table(step: str, samples: Sequence[Sample], change: Change | None) -> Itera
     if not found:
         return
     yield f"### {STEPS[step]}\n"
+    if step == "together":
+        yield from _together(found)
+        return
     if change:
         yield f"Changed: {change.changed / MIB:.1f} MiB, {change.compressed / MIB:.1f} MiB of it left by zstd.\n"
     yield from _HEAD
@@ -35,6 +38,51 @@ def _table(step: str, samples: Sequence[Sample], change: Change | None) -> Itera
     for tool in dict.fromkeys(sample.tool for sample in found):
         yield _row(tool, [sample.measurement for sample in found if sample.tool == tool], ours)
     yield ""
+
+
+def _together(samples: Sequence[Sample]) -> Iterator[str]:
+    """Yield a row for each tool and number of backups at once."""
+    yield "| Tool | At once | Wall s | MiB/s in all | CPU s of each | Peak MiB of one | Scaling |"
+    yield "|---|---|---|---|---|---|---|"
+    for tool in dict.fromkeys(sample.tool for sample in samples):
+        one = _rate(samples, tool, 1)
+        for count in sorted({sample.count for sample in samples}):
+            found = [sample.measurement for sample in samples if (sample.tool, sample.count) == (tool, count)]
+            rate = _rate(samples, tool, count)
+            cells = [
+                tool,
+                str(count),
+                f"{median(each.wall for each in found):.2f}",
+                f"{rate:.0f}",
+                f"{median(each.cpu for each in found) / count:.2f}",
+                f"{max(each.memory for each in found) / MIB:.0f}",
+                f"{rate / one:.2f}",
+            ]
+            yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def _rate(samples: Sequence[Sample], tool: str, count: int) -> float:
+    """Return how many MiB of data a tool backed up in a second by so many commands at once."""
+    chosen = [sample for sample in samples if (sample.step, sample.tool, sample.count) == ("together", tool, count)]
+    return median(count * sample.data / MIB / sample.measurement.wall for sample in chosen)
+
+
+def summary(samples: Sequence[Sample]) -> str:
+    """Return a table with a row for each tool: seconds of some steps, a second machine, and how it scales."""
+    steps = {"full": "Full s", "unchanged": "Unchanged s", "scattered": "0.1 % s", "restore": "Restore s"}
+    heads = ["Tool", *steps.values(), "Second machine s", "Second machine MiB", "Scaling"]
+    lines = ["### In short\n", f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for tool in dict.fromkeys(sample.tool for sample in samples if sample.tool not in NAMES.values()):
+        walls = [_wall(samples, tool, step) for step in (*steps, "second")]
+        cells = [tool, *("-" if wall is None else f"{wall:.2f}" for wall in walls)]
+        added = [one.measurement.disk for one in samples if (one.step, one.tool) == ("second", tool)]
+        cells.append(f"{median(added) / MIB:.1f}" if added else "-")
+        counts = {sample.count for sample in samples if (sample.step, sample.tool) == ("together", tool)}
+        scaling = _rate(samples, tool, max(counts)) / _rate(samples, tool, 1) if counts else None
+        cells.append(f"{scaling:.2f} with {max(counts)}" if scaling else "-")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
 
 
 def _row(tool: str, found: Sequence[Measurement], ours: float | None) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import images
 from benchmarks.images import Change
-from benchmarks.measure import Command, Measurement, measure, run
+from benchmarks.measure import Command, Measurement, measure, measure_all, run
 from benchmarks.tools import Tool
 from benchmarks.yardsticks import PACKED
 
@@ -28,10 +28,13 @@ STEPS = {
     "scattered": "0.1 % changed, in single 4 KiB pages",
     "month": "More such days: mean time, sum of bytes",
     "second": "Second image, 90 % equal",
+    "together": "Full backups at the same time, each to a store of its own",
     "restore": "Restore the full backup to a new file",
     "restore-changed": "Restore the scattered day to a new file",
     "stream": "Restore the full backup to a pipe",
 }
+COUNTS = (1, 2, 4, 8)
+"""How many backups run at the same time in the step `together`."""
 YARDSTICKS = {
     "full": ("compress", "store"),
     "scrub": ("check",),
@@ -59,6 +62,10 @@ class Sample:
     step: str
     tool: str
     measurement: Measurement
+    count: int = 1
+    """How many commands ran at the same time."""
+    data: int = 0
+    """Bytes that each of them had to read, holes left out, if it is asked how fast they were."""
 
 
 class Round:
@@ -108,6 +115,8 @@ class Round:
             yield from self._restores(step, label)
         elif step == "stream":
             yield from self._offered(step, lambda tool, folder: tool.stream(folder, self._image, "full"))
+        elif step == "together":
+            yield from self._together()
         elif step == "scrub":
             yield from self._yardsticks(step, self._packed)
             yield from self._offered(step, lambda tool, folder: tool.scrub(folder, self._image))
@@ -160,6 +169,20 @@ class Round:
         self.changes["month"] = Change(changed, compressed)
         for name, days in measured.items():
             yield Sample("month", name, _summary(days))
+
+    def _together(self) -> Iterator[Sample]:
+        """Back up the image several times at once; each command has a store of its own, as each machine has."""
+        data = self._image.stat().st_blocks * 512
+        for count in COUNTS:
+            for tool in self._tools:
+                target = self._fresh()
+                folders = [target / str(number) for number in range(count)]
+                for folder in folders:
+                    folder.mkdir()
+                    tool.prepare(folder, [self._image])
+                commands = [tool.backup(folder, self._image, "full") for folder in folders]
+                yield Sample("together", tool.name, measure_all(commands, self._folder), count, data)
+        self._fresh()
 
     def _restores(self, step: str, label: str) -> Iterator[Sample]:
         yield from self._yardsticks(step, self._packed)

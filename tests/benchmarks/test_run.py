@@ -41,6 +41,23 @@ def test_scrubs_have_a_table_with_figures_of_backy_and_of_the_bare_work(printed:
     assert "| yardstick: unzstd, BLAKE3 | " in table
 
 
+def test_backups_at_once_have_a_rate_and_processor_time(printed: str):
+    table = printed.split("### Full backups at the same time", 1)[1].split("###", 1)[0]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| backy |")
+    ]
+    assert [row[1] for row in rows] == ["1", "2", "4", "8"]
+    assert rows[0][-1] == "1.00"
+    assert all(float(cell) > 0 for row in rows for cell in row[2:])
+
+
+def test_the_summary_tells_of_a_second_machine_and_how_backups_scale(printed: str):
+    table = printed.split("### In short", 1)[1].split("###", 1)[0]
+    assert "| Second machine MiB | Scaling |" in table
+    (row,) = [line for line in table.splitlines() if line.startswith("| backy |")]
+    assert row.endswith(" with 8 |")
+
+
 def test_figures_stand_beside_goals(printed: str):
     assert "| full backup: wall / read and compress | at most 1.25 | " in printed
     assert "| scrub: wall / read, decompress and hash | at most 1.25 | " in printed
