@@ -59,11 +59,7 @@ def _covered(extent: Extent, size: int) -> Iterator[Span]:
     inner_start = chunk_count(extent.offset)
     # The image's last chunk may be short: a hole up to its end covers all of it.
     inner_stop = stop if extent.end == size else extent.end // CHUNK_SIZE
+    parts = [(start, inner_start, True), (inner_start, inner_stop, False), (inner_stop, stop, True)]
     if extent.data or inner_start >= inner_stop:
-        yield Span(start, stop, data=True)
-        return
-    if start < inner_start:
-        yield Span(start, inner_start, data=True)
-    yield Span(inner_start, inner_stop, data=False)
-    if inner_stop < stop:
-        yield Span(inner_stop, stop, data=True)
+        parts = [(start, stop, True)]
+    yield from (Span(*part) for part in parts if part[0] < part[1])
