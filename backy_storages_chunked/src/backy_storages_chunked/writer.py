@@ -93,14 +93,15 @@ class ChunkWriter:
             claimed = chunk_id in self._claimed
             self._claimed.add(chunk_id)
         found = None if previous is None else self._previous(previous)
+        pages = differing_pages(data, found.content) if found else []
         # In this order: most of what is new is not stored, or only by this backup. The maps need not be read for it.
         if chunk_id in self._fresh or not (self._is_stored(chunk_id) and chunk_id in self._reliable):
             self._fresh.add(chunk_id)
             if not claimed and not (self._notes and self._is_left(index, chunk_id, data)):
-                self._store_chunk(found, chunk_id, data)
+                self._store_chunk(found, chunk_id, data, pages)
             if self._notes:
                 note(self._notes, index, chunk_id)
-        return total(differing_pages(data, found.content), len(data)) if found else len(data)
+        return total(pages, len(data)) if found else len(data)
 
     def zero(self, index: int) -> None:
         """Do nothing: zero chunks have no files."""
@@ -176,7 +177,7 @@ class ChunkWriter:
                 companion = companion._replace(spent=spent)
         return Previous(content, base, companion)
 
-    def _store_chunk(self, previous: Previous | None, chunk_id: bytes, data: bytes) -> None:
+    def _store_chunk(self, previous: Previous | None, chunk_id: bytes, data: bytes, pages: Sequence[int]) -> None:
         """Store a chunk as a delta if there is a base that affords it, else in full."""
         there = self._files.find(chunk_id)
         bases = [base for base in (previous.companion, previous.base) if base is not None] if previous else []
@@ -185,7 +186,9 @@ class ChunkWriter:
             return
         # Another file with this id may be damaged: a full chunk is stored, which is read before a delta.
         for base in bases if there is None else []:
-            frame = self._difference(base, data)
+            # what was compared already is not compared again
+            same = previous is not None and base.content is previous.content
+            frame = self._difference(base, data, pages if same else differing_pages(data, base.content))
             # The deltas of a base, with this one, shall cost no more than the base itself.
             if frame is not None and all(one.spent + len(frame) <= one.size for one in (base, bases[-1])):
                 companion = None if base is bases[-1] else base.file.chunk_id
@@ -215,9 +218,8 @@ class ChunkWriter:
         self._count(0, [full])
         return True
 
-    def _difference(self, base: Base, data: bytes) -> bytes | None:
+    def _difference(self, base: Base, data: bytes, pages: Sequence[int]) -> bytes | None:
         """Return the frame of a delta made of `base`; None if every page differs."""
-        pages = differing_pages(data, base.content)
         if len(pages) * PAGE_SIZE >= len(data):
             return None
         return self._codec.compress(encode_delta(make_delta(data, pages, base.spent)))

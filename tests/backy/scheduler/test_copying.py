@@ -123,7 +123,8 @@ def test_a_copy_waits_for_no_backup_and_fails_as_one() -> None:
 
 @pytest.mark.parametrize(("sla", "allowed"), [(None, 1.5 * DAY), (timedelta(hours=3), timedelta(hours=3))])
 def test_how_old_a_copy_may_be(sla: timedelta | None, allowed: timedelta) -> None:
-    assert copying(Agenda(1), sla=sla).late_from == START + allowed
+    entry = copying(Agenda(1), sla=sla)
+    assert entry.late(entry.past) == START + allowed
 
 
 CONFIGURATION = """

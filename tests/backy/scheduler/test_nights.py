@@ -67,7 +67,7 @@ class Nights:
         return min(wanted, entry.hours.closes(now) - now)
 
     def finish(self, entry: Entry, began: datetime, now: datetime) -> None:
-        assert now <= entry.late_from, entry
+        assert now <= entry.late(entry.past), entry
         outcome, past = Outcome.DONE, entry.runs
         if entry.pool is Pool.SCRUB:
             self.left[entry.name] -= now - began
@@ -88,5 +88,5 @@ def test_a_year_of_nights(rounds: Callable[[int, int], int]) -> None:
     """Nothing begins outside of its hours, nothing is late, and all is read within 90 days."""
     nights = Nights(rounds(25, 1000))
     nights.run()
-    assert all(entry.late_from >= END for entry in nights.agenda.entries.values())
+    assert all(entry.late(entry.past) >= END for entry in nights.agenda.entries.values())
     assert all(count >= (4 if name.endswith("scrub") else 360) for name, count in nights.done.items())
