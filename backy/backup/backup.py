@@ -327,7 +327,7 @@ class _Making:
         with self._repository.records.recording():
             wrong = doubt(self._repository, hidden, self._seen.last, self._backup.clock())
         if wrong or mismatches:
-            told = {"mismatches": mismatches or len(found), "revisions": wrong}
+            told = {"mismatches": mismatches or len(found), "revisions": tuple(wrong)}
             self._tell("backy_verification_failed", revision_id=self._birth.id, **told)
 
     def _store(self, base: Base) -> tuple[Transferred, Stored]:
