@@ -139,7 +139,7 @@ class Bench:
 
     def _repository(self, config: CephConfig, verifier: str) -> Repository:
         source = {"type": config.type, "pool": config.pool, "image": config.image, "conf": config.conf}
-        job = JobConfig(format=FORMAT, source=SourceSection(source), verifier=VerifierSections.named(verifier))
+        job = JobConfig(format=FORMAT, source=SourceSection(source), verifier=VerifierSections.from_plain(verifier))
         return Repository.initialize(self._folder / f"{config.image}-{verifier}", job)
 
     def _rbd(self, *words: str) -> None:

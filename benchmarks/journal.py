@@ -45,7 +45,7 @@ def command(lines: int, work: Path | None) -> None:
         now = utc_now()
         first = summarize(repository.directory, now, now)
         looks = [seconds(lambda: summarize(repository.directory, now, now, earlier=first.audited)) for _ in range(5)]
-        audits = [seconds(lambda: audit(repository, maps=False)) for _ in range(5)]
+        audits = [seconds(lambda: audit(repository)) for _ in range(5)]
     click.echo(f"| a journal of {lines} lines | wanted | found |\n|---|---|---|")
     click.echo(f"| the lines of a backup, until they are on the disk | under 15 ms | {median(acts) * 1000:.1f} ms |")
     click.echo(f"| a look of the scheduler | | {median(looks) * 1000:.0f} ms |")

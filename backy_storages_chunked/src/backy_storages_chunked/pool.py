@@ -147,10 +147,14 @@ NONE = Pool(None)
 
 def beside(directory: Path, share: Share) -> Pool:
     """Return the pool in the base directory of a repository, if there is one and it may share."""
-    # a disk of a machine lies one deeper
     machine = directory.absolute().parent
-    pool = (machine.parent if (machine / "config").exists() else machine) / POOL
-    return Pool(pool / share.group, links=share.mode == "hardlink") if share.mode != "none" and pool.is_dir() else NONE
+    # who may not look there can share nothing
+    with suppress(PermissionError):
+        # a disk of a machine lies one deeper
+        pool = (machine.parent if (machine / "config").exists() else machine) / POOL
+        if share.mode != "none" and pool.is_dir():
+            return Pool(pool / share.group, links=share.mode == "hardlink")
+    return NONE
 
 
 def is_shared(path: Path | str) -> bool:

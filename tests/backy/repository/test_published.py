@@ -236,7 +236,7 @@ def test_a_published_state_that_is_older_than_a_doubt_does_not_lift_it(laborator
     first, second = repository.records.history()
     set_tags(repository, second.id, ["manual:there"])
     old = dict(kept)
-    assert doubt(repository, [0], lambda _: first.seq, second.timestamp) == (second.id,)
+    assert doubt(repository, [0], lambda _: first.seq, second.timestamp) == [second.id]
     kept.update(old)
     (laboratory.directory / f"{second.id}.state").unlink()
     (laboratory.directory / f"{first.id}.state").unlink()

@@ -12,7 +12,7 @@ from backy.api import LARGEST_IMAGE, Statistics, Verification
 from backy.errors import DamageError, RevisionNotFoundError
 from backy.repository.records import select
 from backy.repository.revision import (
-    Group,
+    Disks,
     Origin,
     Record,
     Revision,
@@ -52,7 +52,7 @@ records = st.builds(
     size=st.integers(0, LARGEST_IMAGE),
     map_digest=st.just("ab" * 32),
     consistency=st.sampled_from(["guest", "crash", "none", "unknown"]),
-    group=st.none() | st.builds(Group, st.text(), st.lists(st.text()).map(tuple)),
+    group=st.none() | st.builds(Disks, st.text(), st.lists(st.text()).map(tuple)),
     statistics=statistics,
     verifications=st.lists(
         st.builds(Verification, st.just("full"), st.integers(0, 9), st.integers(0, 9)), max_size=2
