@@ -69,7 +69,6 @@ LONG = (
 
 ON_DISK = (
     *("tests/backy/test_direct.py", "tests/backy/test_durable.py", "tests/backy/restore/", "tests/backy_sources_file/"),
-    "tests/backy/cli/commands/test_backup.py",
     "tests/docs/test_pages.py::test_what_a_page_shows_in_a_terminal_is_what_happens[README.md]",
 )
 """Tests of what a file system on a disk does, or with large files: `.ci/pytest` lets others work in memory."""

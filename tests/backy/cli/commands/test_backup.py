@@ -118,12 +118,15 @@ def test_a_repository_that_may_not_be_written_is_one_line(repository: Repository
 
 
 def data(path: Path, *places: int, size: int, length: int = 2**20) -> None:
-    """Write a sparse file with random bytes at `places`."""
-    with path.open("r+b" if path.exists() else "wb") as stream:
+    """Write a sparse file with random bytes at `places`, others than before."""
+    with path.open("r+b" if path.exists() else "w+b") as stream:
         stream.truncate(size)
         for place in places:
             stream.seek(place)
-            stream.write(os.urandom(min(length, size - place)))
+            first = stream.read(1) or b"\0"
+            stream.seek(place)
+            # one random byte may be the one that was there
+            stream.write(bytes([first[0] ^ 1]) + os.urandom(min(length, size - place) - 1))
 
 
 MEASURED = """
