@@ -84,6 +84,13 @@ class Job:
     store: Path = _NO_STORE
     """The folder in the repository that only this storage uses. It makes the folder itself. Other plugins get none."""
 
+    @property
+    def base(self) -> Path:
+        """The directory with the repositories of other jobs, too; OSError if that can not be told."""
+        # a disk of a machine lies one deeper
+        machine = self.directory.absolute().parent
+        return machine.parent if (machine / "config").exists() else machine
+
 
 class Image(Protocol):
     """An image that can be read: a snapshot of a source or a stored revision."""

@@ -349,11 +349,8 @@ class Repository:
 
     def limits(self, *names: str) -> list[Limit]:
         """Return the limits of rate of what is done or read from, which the repositories of a base directory share."""
-        # a disk of a machine lies one deeper
-        machine = self.directory.parent
-        base = machine.parent if (machine / CONFIG).exists() else machine
         rates = {name: self.config.limits[name] for name in names if self.config.limits.get(name)}
-        return [Limit(rate, base / f".rate-{quote(name, safe='')}") for name, rate in rates.items()]
+        return [Limit(rate, self.job.base / f".rate-{quote(name, safe='')}") for name, rate in rates.items()]
 
     def open_image(self, revision: Revision, chunks: ChunkMap | None = None) -> AbstractContextManager[StoredImage]:
         """Open a revision for reading in the storage that its state names; the caller holds `.purge`.

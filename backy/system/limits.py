@@ -35,9 +35,8 @@ class Limit:
     def take(self, count: int) -> None:
         """Wait until so many bytes more are let through."""
         with self._lock, ExitStack() as stack:
-            file = self._opened()
+            file = self._opened(stack)
             if file is not None:
-                stack.enter_context(closed_at_end(file))
                 with suppress(OSError):
                     self._due = max(self._due, self._told(os.pread(file, SMALL, 0)))
             # time in which nothing was taken gives no right to more
@@ -48,11 +47,12 @@ class Limit:
                     os.pwrite(file, f"{self._boot} {self.rate:020.6f} {due:020.6f}\n".encode(), 0)
         self.sleep(max(due - self.now(), 0.0))
 
-    def _opened(self) -> int | None:
-        """Open and lock the file."""
+    def _opened(self, stack: ExitStack) -> int | None:
+        """Open and lock the file, which `stack` closes; return None if it can not be had."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with suppress(OSError):
             if self.path:
-                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                file = stack.enter_context(closed_at_end(os.open(self.path, flags, 0o600)))
                 fcntl.flock(file, fcntl.LOCK_EX)
                 return file
         return None

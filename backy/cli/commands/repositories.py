@@ -16,7 +16,6 @@ from backy.cli.progress import steps
 from backy.cli.revisions import described
 from backy.errors import BackyError, DamageError
 from backy.plugins.discovery import Kind
-from backy.repository.config import CONFIG
 from backy.scheduler import DEFAULT_CONFIGURATION  # from the package itself: it imports nothing of the scheduler
 from backy.text.phrases import counted, size
 
@@ -144,7 +143,9 @@ def release(directory: Path) -> None:
 
 
 def _below(base: Path) -> list[Path]:
-    found = [path.parent for path in sorted(base.glob(f"[!.]*/{CONFIG}"))]
+    from backy.scheduler.monitoring.status import strangers
+
+    found = strangers(base, ())
     if not found:
         raise BackyError(f"{base} has no repositories: name the base directory, which has a folder for each job")
     return found

@@ -296,8 +296,11 @@ def space(disk: DiskStatus) -> str:
     text = f"{disk.place}: {size(disk.free)} left on the disk of {size(disk.size)}"
     if not disk.growth:
         return text if disk.free else f"{text}, which is full"
-    days = counted(disk.free * WEEK.days // disk.growth, "day")
-    return f"{text}, of which {size(disk.growth)} more are used than a week ago: full in {days} if that goes on"
+    text += f", of which {size(disk.growth)} more are used than a week ago"
+    # what grew within some hours tells nothing of days; the samples are of less than a week at first
+    days = (disk.samples[-1].time - disk.samples[0].time) / timedelta(days=1) if disk.samples else 0
+    left = counted(int(disk.free / disk.growth * days), "day")
+    return text if days < 1 else f"{text}: full in {left} if that goes on"
 
 
 def copies(base_dir: Path, jobs: Container[str]) -> tuple[str, ...]:

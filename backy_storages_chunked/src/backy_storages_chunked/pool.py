@@ -18,6 +18,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from backy.api import Job
 from backy.durable import READ_ONLY, closed_at_end, open_regular, open_sized
 from backy.extents import mapped
 from backy_storages_chunked.codec import LARGEST_FRAME
@@ -145,15 +146,12 @@ NONE = Pool(None)
 """Shares nothing."""
 
 
-def beside(directory: Path, share: Share) -> Pool:
+def beside(job: Job, share: Share) -> Pool:
     """Return the pool in the base directory of a repository, if there is one and it may share."""
-    machine = directory.absolute().parent
     # who may not look there can share nothing
     with suppress(PermissionError):
-        # a disk of a machine lies one deeper
-        pool = (machine.parent if (machine / "config").exists() else machine) / POOL
-        if share.mode != "none" and pool.is_dir():
-            return Pool(pool / share.group, links=share.mode == "hardlink")
+        if share.mode != "none" and (job.base / POOL).is_dir():
+            return Pool(job.base / POOL / share.group, links=share.mode == "hardlink")
     return NONE
 
 

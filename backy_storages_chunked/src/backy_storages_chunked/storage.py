@@ -46,7 +46,7 @@ class ChunkedStorage:
         self._marker = Marker(job.store / "store", "chunks")
         self._codec = Codec(NO_COMPRESSION if config.compression == "none" else config.compression)
         self._durability = config.durability
-        self._pool = beside(job.directory, config.share)
+        self._pool = beside(job, config.share)
 
     @property
     def identity(self) -> str:

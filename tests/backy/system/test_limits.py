@@ -122,3 +122,16 @@ def test_no_byte_of_threads_and_processes_is_lost(tmp_path: Path) -> None:
         assert process.exitcode == 0
     due = float(path.read_bytes().split()[2])
     assert due == pytest.approx(100 + 3 * 3 * 50 * 1000 / 1e9, abs=5e-4)
+
+
+def test_a_file_that_can_not_be_locked_is_closed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "as a network file system says")
+
+    monkeypatch.setattr(limits.fcntl, "flock", refuse)
+    watch = Watch()
+    one, before = limit(watch, tmp_path / "rate"), len([*Path("/proc/self/fd").iterdir()])
+    for _ in range(10):
+        one.take(100)
+    assert watch.now == pytest.approx(101)
+    assert len([*Path("/proc/self/fd").iterdir()]) == before

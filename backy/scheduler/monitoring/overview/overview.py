@@ -110,9 +110,9 @@ class Overview:
         bad = [*verdict.findings, *self.done.unread]
         order = sorted(rows, key=lambda name: ([*STATES].index(rows[name].state), name))
         self._page("index.html", "index.html", verdict=verdict, rows=rows, order=order, bad=bad)
-        # by what is there: who can write to the folder may have written anything into `.known`
+        # only what is there, and was written here: the folder may have other pages, and `.known` any name
         for path in (self.folder / "jobs").glob("*.html"):
-            if path.stem not in rows:
+            if path.stem in self.known.keys() - rows:
                 path.unlink()
         write_file(self.folder / KNOWN, msgspec.json.encode(rows), READABLE, durable=False)
         self.done.jobs = len(rows)

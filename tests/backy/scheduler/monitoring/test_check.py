@@ -149,8 +149,7 @@ def test_jobs_that_find_the_disk_full_are_critical_from_the_first_failure_on(sta
 
     assert (verdict.state, verdict.summary) == (State.CRITICAL, "2 jobs not backed up, as the disk is full")
     assert verdict.details[0] == (
-        "/srv/backy: 1.0 GiB left on the disk of 1.0 TiB, of which 2.0 GiB more are used than a week ago: "
-        "full in 3 days if that goes on"
+        "/srv/backy: 1.0 GiB left on the disk of 1.0 TiB, of which 2.0 GiB more are used than a week ago"
     )
     assert verdict.details[1].startswith("vm1: fails since ")
     assert verdict.performance.endswith(f" free={2**30}B")

@@ -77,3 +77,12 @@ def test_the_disk_is_as_large_as_df_says(tmp_path: Path) -> None:
     # The machine that tests run on is in use.
     assert found.free == pytest.approx(os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize, rel=0.2)
     assert found.free < found.size
+
+
+def test_what_grew_within_days_is_not_taken_for_that_of_a_week() -> None:
+    # 10 GiB a day, and 60 are left
+    assert space(days(80, 70, 60)[-1]).endswith(": full in 6 days if that goes on")
+    # of hours, nobody knows whether that goes on
+    within_hours = days(80, 70, 60, step=STEP)[-1]
+    assert within_hours.growth == 20 * GiB
+    assert space(within_hours).endswith("20.0 GiB more are used than a week ago")
