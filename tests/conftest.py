@@ -29,10 +29,11 @@ from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.sealed import FORMAT
-from backy.testing.appliance.machine import Appliance
 from backy.testing.clock import Clock
 from backy.testing.images import write_image
 from backy_sources_qemu.monitor import bindings
+from tests.appliance import machine
+from tests.appliance.machine import Appliance
 from tests.cluster import Cluster, missing
 from tests.guest import Guest
 from tests.revisions import variant
@@ -47,7 +48,7 @@ TOGETHER = {
     "tests/docs/test_pages.py::test_what_a_page_shows_of_machines": "qemu",
     "tests/backy_sources_qemu/": "qemu",
     "tests/docs/test_pages.py::test_what_a_page_shows_in_a_terminal_is_what_happens[docs/how-to/write-a-": "writing",
-    "tests/backy/testing/appliance/": "appliance",
+    "tests/appliance/": "appliance",
     "tests/backy_sources_lvm/": "appliance",
     "tests/crash/disk/": "appliance",
     "tests/end_to_end/test_with_a_kernel.py": "appliance",
@@ -138,9 +139,19 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
 
 
 @pytest.fixture(scope="session")
-def booted(backy_appliance: Appliance) -> Iterator[Guest]:
+def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """A guest of QEMU with the device mapper, nbd and rbd, and three empty disks of 8 GiB: `one`, `two`, `three`."""
+    if cause := machine.missing():
+        pytest.skip(f"NOT TESTED: what needs a guest of QEMU: {cause}")
+    disks = dict.fromkeys(("one", "two", "three"), 8 * 2**30)
+    with Appliance.running(tmp_path_factory.mktemp("appliance") / "shared", disks) as appliance:
+        yield appliance
+
+
+@pytest.fixture(scope="session")
+def booted(appliance: Appliance) -> Iterator[Guest]:
     """The appliance, with backy loaded."""
-    with Guest.prepared(backy_appliance) as guest:
+    with Guest.prepared(appliance) as guest:
         yield guest
 
 

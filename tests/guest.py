@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from backy.testing.appliance.machine import Appliance, Ended
+from tests.appliance.machine import Appliance, Ended
 
 HOME = "/run/preloaded"
 FOLDER = "/run/work"

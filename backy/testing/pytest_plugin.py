@@ -5,7 +5,7 @@ Tests of contracts have a time limit, so that a plugin that hangs is no endless 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,6 @@ import pytest
 
 # Every session of pytest on such a machine imports this module, so backy is imported only when a fixture is used.
 if TYPE_CHECKING:
-    from backy.testing.appliance.machine import Appliance
     from backy.testing.clock import Clock
     from backy.testing.memory import MemoryRepository
     from backy.testing.recording import Recording
@@ -79,15 +78,3 @@ def backy_recording() -> Callable[..., AbstractContextManager[Recording]]:
     from backy.testing.recording import record
 
     return record
-
-
-@pytest.fixture(scope="session")
-def backy_appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
-    """A guest of QEMU with the device mapper, nbd and rbd, and three empty disks of 8 GiB: `one`, `two`, `three`."""
-    from backy.testing.appliance.machine import Appliance, missing
-
-    if cause := missing():
-        pytest.skip(f"NOT TESTED: what needs a guest of QEMU: {cause}")
-    disks = dict.fromkeys(("one", "two", "three"), 8 * 2**30)
-    with Appliance.running(tmp_path_factory.mktemp("appliance") / "shared", disks) as appliance:
-        yield appliance

@@ -18,8 +18,8 @@ import pytest
 from backy.api import Job, Moment, SourceError
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call
-from backy.testing.appliance import initramfs
-from backy.testing.appliance.machine import CHEAP, kernel, missing
+from tests.appliance import initramfs
+from tests.appliance.machine import CHEAP, kernel, missing
 from tests.virtual import NOBODY, Libvirt
 
 AGENT = Path("/usr/sbin/qemu-ga")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backy import resting
-from backy.testing.appliance.machine import CHEAP, kernel
+from tests.appliance.machine import CHEAP, kernel
 
 PROGRAMS = ("/lib/systemd/systemd", "/usr/bin/systemd-run", "/usr/bin/timeout", "/usr/bin/head", "/bin/dash")
 OTHERS = ("cat", "cut", "kill", "mkfifo")

@@ -19,7 +19,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from backy.testing.appliance import agent, initramfs
+from tests.appliance import agent, initramfs
 
 PROGRAMS = ("qemu-system-x86_64", "busybox", "cpio", "modprobe")
 DAEMON = Path("/usr/lib/qemu/virtiofsd")
@@ -133,7 +133,7 @@ class Appliance:
         if not line:
             raise ApplianceError(f"the guest has ended in {words}")
         ended = Ended(**json.loads(line))
-        assert ended.code == 0 or not check, (words, ended)  # noqa: S101  # for tests
+        assert ended.code == 0 or not check, (words, ended)
         return ended
 
 
@@ -208,9 +208,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     with (work / "log").open("ab") as log:
         words = [str(word) for word in command]
-        process = subprocess.Popen(  # noqa: S603  # the programs are named above
-            words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=descriptors
-        )
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=descriptors)
     stack.callback(process.wait)
     stack.callback(process.kill)
     return process

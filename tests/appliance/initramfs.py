@@ -63,5 +63,5 @@ def make(target: Path, kernel: str, shared: Path, agent: str) -> None:
 
 
 def _output(*command: str, folder: Path | None = None, text: str = "") -> bytes:
-    ended = subprocess.run(command, cwd=folder, input=text.encode(), stdout=subprocess.PIPE, check=True)  # noqa: S603  # named above
+    ended = subprocess.run(command, cwd=folder, input=text.encode(), stdout=subprocess.PIPE, check=True)
     return ended.stdout
