@@ -4,8 +4,6 @@ A stored chunk that can not be read is no error here: it is a `Mismatch` with it
 repairs from the bytes of the source. An error of the snapshot ends the comparison.
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from heapq import merge

@@ -1,7 +1,5 @@
 """Checks sections of configuration and names the key that is wrong. Plugins may use all of it."""
 
-from __future__ import annotations
-
 import re
 import reprlib
 from collections.abc import Iterator

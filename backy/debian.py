@@ -1,7 +1,5 @@
 """Finds modules of Debian's packages, which are on no package index and not in a virtual environment."""
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 from pathlib import Path

@@ -4,8 +4,6 @@ Data that is not read again soon would displace data in the cache that others ne
 also take longer than the disk does.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import mmap

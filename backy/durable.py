@@ -3,8 +3,6 @@
 Plugins may use all of it. Calls raise OSError.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import fcntl

@@ -3,8 +3,6 @@
 Plugins raise them through `backy.api`.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,14 +134,14 @@ class ChunkDamageError(DamageError):
         self.base = base
         """Id of the chunk that is damaged, if this chunk is only made of it."""
 
-    def without_evidence(self) -> ChunkDamageError:
+    def without_evidence(self) -> "ChunkDamageError":
         """Return the same error without its evidence."""
         # Lists of errors keep this one, so that a disk full of damage does not fill the memory.
         bare = ChunkDamageError(self.chunk_id, self.cause, base=self.base)
         bare.args = self.args
         return bare
 
-    def at(self, offset: int) -> ChunkDamageError:
+    def at(self, offset: int) -> "ChunkDamageError":
         """Return the same error, with the place of the chunk in its text: bytes from the beginning of an image."""
         self.args = (f"chunk {self.chunk_id.hex()[:12]} at byte {offset}: {self.cause}",)
         return self

@@ -1,7 +1,5 @@
 """Joins extents, fills gaps between them, and asks the file system for those of a file. Plugins may use it."""
 
-from __future__ import annotations
-
 import fcntl
 import struct
 from collections.abc import Iterable, Iterator

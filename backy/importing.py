@@ -1,7 +1,5 @@
 """Make a revision of an image that was taken elsewhere, in the same way as a backup."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The file by which a store is known wherever it is: its format and its identity. Storages of plugins may use it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from backy.contract.images import ID_PATTERN

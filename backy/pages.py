@@ -1,7 +1,5 @@
 """Compares chunks page by page, to find what a guest's writes changed."""
 
-from __future__ import annotations
-
 from backy.api import PAGE_SIZE
 
 _SLICE = 16 * PAGE_SIZE

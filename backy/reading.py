@@ -8,8 +8,6 @@
 For plugins and for programs beside backy. Nothing here changes a repository.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +23,7 @@ _SERVER_CACHE = 256 * 2**20
 """Bytes of memory for chunks that were read lately, as 'backy nbd-server' has by default."""
 
 
-def open_repository(directory: Path) -> StoredRepository:
+def open_repository(directory: Path) -> "StoredRepository":
     """Open the repository in `directory`.
 
     Raises:

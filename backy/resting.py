@@ -1,7 +1,5 @@
 """A moment of two programs. The second one runs in any case, whatever becomes of backy. Plugins may use it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """Images as everybody sees them: chunks, extents, snapshots, and the job that they belong to."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -3,13 +3,11 @@
 They make sources, imports, targets of a restore, verifiers, moments, and commands of the console.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import msgspec
 
@@ -228,9 +226,7 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
     """What else it noticed; each line begins with the verifier's name."""
 
     @classmethod
-    def together(
-        cls, verifications: Sequence[Verification], figure: Callable[[Iterable[int]], int] = max
-    ) -> Verification | None:
+    def together(cls, verifications: Sequence[Self], figure: Callable[[Iterable[int]], int] = max) -> Self | None:
         """Return several verifications of one revision as one; None if there is none.
 
         `figure` is `sum` for those of several images.

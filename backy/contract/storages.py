@@ -1,7 +1,5 @@
 """What a storage plugin makes: storages with their writers and readers."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Container, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

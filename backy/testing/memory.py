@@ -1,7 +1,5 @@
 """An image in memory as a source for tests, without a disk and without a plugin; and objects in memory."""
 
-from __future__ import annotations
-
 from collections import UserDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,7 +67,7 @@ class MemoryRepository(Repository):
         """The source. Set its content before a backup."""
 
     @classmethod
-    def make(cls, directory: Path, storage: Config | None = None) -> MemoryRepository:
+    def make(cls, directory: Path, storage: Config | None = None) -> "MemoryRepository":
         """Make a repository with the section `storage`, or with the default one."""
         # No plugin has this name: `source` below takes its place.
         source, verifier = SourceSection.named("memory"), VerifierSections.from_plain("full")

@@ -1,7 +1,5 @@
 """A directory as plain data: names, contents, modes and links, without times and owners; and operations on it."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections import defaultdict
@@ -29,7 +27,7 @@ class Node:
     """What is in a file, or where a link leads."""
 
     @classmethod
-    def at(cls, path: Path) -> Node:
+    def at(cls, path: Path) -> "Node":
         """Return the node that has this path."""
         mode = path.lstat().st_mode
         if stat.S_ISREG(mode):
@@ -50,7 +48,7 @@ class Tree:
     names: dict[Entry, int]
 
     @classmethod
-    def read(cls, directory: Path, blobs: Mapping[str, bytes] | None = None) -> Tree:
+    def read(cls, directory: Path, blobs: Mapping[str, bytes] | None = None) -> "Tree":
         """Return the content of `directory`, and `blobs`, which are kept elsewhere, by name.
 
         Raises:
@@ -95,7 +93,7 @@ class Tree:
             if not target.is_symlink():
                 target.chmod(stat.S_IMODE(self.nodes[number].mode))
 
-    def copy(self) -> Tree:
+    def copy(self) -> "Tree":
         """Return a tree that can be changed without changing this one."""
         return Tree(dict(self.nodes), dict(self.names))
 
@@ -125,7 +123,7 @@ class Tree:
         first: dict[int, str] = {}
         return {path: (first.setdefault(number, path), self.nodes[number]) for path, number in self.walk()}
 
-    def differences(self, other: Tree) -> list[str]:
+    def differences(self, other: "Tree") -> list[str]:
         """Return the paths at which two trees differ."""
         return sorted({path for path, _ in self.listing().items() ^ other.listing().items()})
 

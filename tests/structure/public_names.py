@@ -5,13 +5,16 @@
 Do that when you mean to change what others may use, and commit the difference.
 """
 
+import ast
 import enum
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import backy
 
@@ -65,28 +68,47 @@ def described(path: str, value: object) -> Iterator[str]:
         yield from members(path, value)
     elif inspect.isfunction(value):
         # where a function that is a default lies in memory is no part of the signature
-        yield re.sub(r" at 0x[0-9a-f]+", "", f"{path}{inspect.signature(value)}")
+        yield re.sub(r" at 0x[0-9a-f]+", "", f"{path}{signature(value)}")
     else:
         yield path
 
 
 def members(path: str, value: type) -> Iterator[str]:
     """Yield the fields, properties and methods that a class defines itself."""
-    for name, kind in sorted(vars(value).get("__annotations__", {}).items()):
+    fields = {one.target.id: one for one in syntax(value).body if isinstance(one, ast.AnnAssign)}
+    for name, field in sorted(fields.items()):
         if not name.startswith("_"):
-            yield f"{path}.{name}: {kind}"
+            yield f"{path}.{name}: {written(field.annotation)}"
     for name, member in sorted(vars(value).items()):
         if name.startswith("_"):
             continue
         if isinstance(member, property):
-            returned = inspect.signature(member.fget).return_annotation if member.fget else ""
+            returned = signature(member.fget).return_annotation if member.fget else ""
             yield f"{path}.{name} -> {returned}"
         elif isinstance(member, staticmethod | classmethod):
-            yield f"{path}.{name}{inspect.signature(member.__func__)}"
+            yield f"{path}.{name}{signature(member.__func__)}"
         elif inspect.isfunction(member):
-            yield f"{path}.{name}{inspect.signature(member)}"
+            yield f"{path}.{name}{signature(member)}"
         elif isinstance(member, enum.Enum):
             yield f"{path}.{name}"
+
+
+def signature(function: Callable[..., object]) -> inspect.Signature:
+    """Return the signature of a function with its annotations as they are written, aliases by their names."""
+    node, found = syntax(function), inspect.signature(function)
+    notes = {one.arg: written(one.annotation) for one in ast.walk(node.args) if getattr(one, "annotation", None)}
+    known = [one.replace(annotation=notes.get(one.name, one.annotation)) for one in found.parameters.values()]
+    return found.replace(parameters=known, return_annotation=written(node.returns))
+
+
+def syntax(value: object) -> Any:
+    """Return the syntax of a class or a function."""
+    return ast.parse(textwrap.dedent(inspect.getsource(value))).body[0]
+
+
+def written(annotation: ast.expr) -> str:
+    """Return an annotation as it is written, but for the quotes of one that stands before what it names."""
+    return annotation.value if isinstance(annotation, ast.Constant) and annotation.value else ast.unparse(annotation)
 
 
 if __name__ == "__main__":
