@@ -1,10 +1,10 @@
 """The hooks of plugins.
 
-A plugin is a module that an entry point names. In the groups `backy.sources`, `backy.storages`, `backy.verifiers` and
-`backy.moments`, users write the entry point's name as `type`. The module implements the hooks of its group and no
-others; it may leave out optional ones. In the group `backy.hooks` it implements at least one of the events. Their
-`config` is the plugin's own section of `hooks`, without the key `required`; it is empty if there is none. An
-implementation may leave out arguments that it does not need. It may not add any.
+A plugin is a module that an entry point names. In the groups `backy.sources`, `backy.storages`, `backy.verifiers`,
+`backy.moments` and `backy.drills`, users write the entry point's name as `type`. The module implements the hooks of its
+group and no others; it may leave out optional ones. In the group `backy.hooks` it implements at least one of the
+events. Their `config` is the plugin's own section of `hooks`, without the key `required`; it is empty if there is none.
+An implementation may leave out arguments that it does not need. It may not add any.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pluggy
 
 # not by way of backy.api: the longest chain of imports goes through here
 from backy.contract.images import Config, Job
-from backy.contract.plugins import ConsoleCommand, Moment, RestoreTarget, RevisionInfo, Source, Verifier
+from backy.contract.plugins import ConsoleCommand, Drill, Moment, RestoreTarget, RevisionInfo, Source, Verifier
 from backy.contract.storages import Purged, Storage
 
 CONTRACT: Final = (1, 0)
@@ -93,6 +93,15 @@ def backy_moment(config: Config, job: Job) -> AbstractContextManager[Moment]:  #
     read. Required in `backy.moments`. Let the writers go on in any case, also if backy is killed: `backy.resting` does.
     Raise ConfigError if `config` is wrong; the backup fails and leaves no revision. So it does for a SourceError of the
     context: one that has not kept the writers at rest all the time ends with that.
+    """
+
+
+@hookspec(firstresult=True)
+def backy_drill(config: Config, job: Job) -> Drill:  # type: ignore[empty-body]  # a specification has no body
+    """Make what proves that a revision of `job` can be restored. Called by `drill`.
+
+    Required in `backy.drills`. `config` has the options of the command. Raise ConfigError if it is wrong; the command
+    ends.
     """
 
 
@@ -252,6 +261,25 @@ def backy_copy_failed(job: Job, revisions: tuple[str, ...], place: str, error: s
     """Note that a copy to or from `place` failed. Called by `pull` and `push`.
 
     An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_drill_finished(
+    job: Job, revision: RevisionInfo, level: int, result: Mapping[str, Any], config: Config
+) -> None:
+    """Note that a drill of `revision` has reached `level`. Called by `drill`.
+
+    `result` has what the file `<id>.drill` has. An exception is logged and changes nothing.
+    """
+
+
+@hookspec
+def backy_drill_failed(job: Job, revision: RevisionInfo | None, level: int, error: str, config: Config) -> None:
+    """Note that a drill of `revision` has not reached `level`. Called by `drill`.
+
+    `revision` is None if there is no such revision. `error` is the line that users see. An exception is logged and
+    changes nothing.
     """
 
 

@@ -41,7 +41,7 @@ restore
 backup
 answers conversion making groups scrubbing
 exchange mount
-copies
+copies drills
 importing reading
 scheduler/process scheduler/configuration
 scheduler/monitoring

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from backy.api import Statistics, Verification
+from backy.repository.drills import Drilled
 from backy.repository.revision import Record, Revision, State
 
 _NUMBERS = itertools.count(1)
@@ -40,3 +41,9 @@ def variant(revision: Revision, **members: Any) -> Revision:
     if "tags" in members:
         state["tags"] = members["birth_tags"] = tuple(sorted(members.pop("tags")))
     return msgspec.structs.replace(revision.changed(**state), **members)
+
+
+def drilled(revision_id: str, **members: Any) -> Drilled:
+    """Make the result of a drill that has reached level 2."""
+    known = {"reached": 2, "level": 2, "ok": True, "type": "qemu", "seconds": 30.0, "time": datetime.now(UTC)}
+    return Drilled(**{"revision": revision_id, **known, **members})

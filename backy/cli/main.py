@@ -31,7 +31,18 @@ log = logging.getLogger(__name__)
 EXTEND = "Extend, and what plugins add"
 GROUPS = {
     "Back up": ["init", "backup", "status", "why", "diff"],
-    "Restore": ["restore", "plan", "mount", "unmount", "find", "files", "nbd-server", "attachments", "undelete"],
+    "Restore": [
+        "restore",
+        "plan",
+        "mount",
+        "unmount",
+        "find",
+        "files",
+        "nbd-server",
+        "attachments",
+        "undelete",
+        "drill",
+    ],
     "Look after": [
         *["tags", "forget", "expire", "purge", "accept", "verify", "scrub", "distrust", "reports", "audit"],
         *["convert", "release", "lock", "import-diff", "upgrade"],

@@ -1,12 +1,13 @@
 """What plugins make, but for storages, and what they learn of stored revisions.
 
-They make sources, imports, targets of a restore, verifiers, moments, and commands of the console.
+They make sources, imports, targets of a restore, verifiers, moments, drills, and commands of the console.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 import msgspec
@@ -194,6 +195,46 @@ class Moment(Protocol):
     @property
     def frozen(self) -> bool:
         """Whether all file systems are frozen, as a guest does it itself. An image of one instant is `guest` then."""
+
+
+@dataclass(frozen=True)
+class DrillResult:
+    """How far a drill has come."""
+
+    reached: int | None = None
+    """The highest level that was reached; None if none was."""
+    reason: str = ""
+    """Why the level that was asked for was not reached, in one line; empty if it was."""
+    signs: tuple[tuple[str, float], ...] = ()
+    """Each sign of life in a word or two, and the seconds from the beginning of the drill to it."""
+    remarks: tuple[str, ...] = ()
+    """What else there is to know, a line each, such as what nothing could check."""
+    accelerator: str = ""
+    """What ran the machine: `kvm` or `tcg`; empty if none ran."""
+
+
+class Drill(Protocol):
+    """Proves that revisions can be restored.
+
+    The levels, each of which includes those below it: 0, partitions and file systems are found; 1, the file systems
+    are sound; 2, the guest boots by its own kernel; 3, it boots by its own boot loader; 4, a program runs in it.
+    """
+
+    def run(
+        self, disks: Mapping[Path, str], level: int, within: timedelta, evidence: Callable[[bytes], object]
+    ) -> DrillResult:
+        """Try to reach a level with a machine that has these disks, and change nothing of them.
+
+        Args:
+            disks: The id of the revision of each disk by its repository's directory, in the order of the disks.
+            level: The level.
+            within: How long it may take.
+            evidence: Called with what a person may want to see, such as the console, piece by piece.
+
+        Raises:
+            ConfigError: the drill has no such level.
+            BackyError: it could not be tried, as a program is missing: this says nothing about the revisions.
+        """
 
 
 @dataclass(frozen=True)

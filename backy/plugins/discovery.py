@@ -36,6 +36,7 @@ class Kind(Enum):
     STORAGE = ("storage", ("backy_storage",), ("backy_storage_config",))
     VERIFIER = ("verifier", ("backy_verifier",))
     MOMENT = ("moment", ("backy_moment",))
+    DRILL = ("drill", ("backy_drill",))
     HOOK = ("hook",)
     COMMAND = ("command",)
 
@@ -56,6 +57,7 @@ ELSEWHERE: Final = {
     (Kind.SOURCE, "flyingcircus"): "backy-sources-flyingcircus",
     (Kind.STORAGE, "chunked"): "backy-storages-chunked",
     (Kind.STORAGE, "cow"): "backy-storages-cow",
+    (Kind.DRILL, "qemu"): "backy-drills",
     (Kind.COMMAND, "files"): "backy-files",
     (Kind.COMMAND, "upgrade"): "backy-upgrade",
 }

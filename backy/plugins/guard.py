@@ -218,7 +218,7 @@ def _lent(call: Call, argument: Any) -> Any:  # noqa: ANN401  # any argument of 
         return argument
 
     def run(found: object) -> None:
-        if not isinstance(found, api.Mismatch | int):
+        if not isinstance(found, api.Mismatch | int | bytes):
             raise BrokenPluginError(call.plugin, f"{call} reported {type(found).__name__} instead of a Mismatch")
         try:
             argument(found)

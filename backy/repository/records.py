@@ -29,6 +29,7 @@ RECORD = ".rev"
 STATE = ".state"
 MAP = ".map"
 ATTACHMENTS = ".attachments"
+DRILL, EVIDENCE = ".drill", ".drill.log"
 """Ends of the names of a revision's files, which begin with its id."""
 
 Survey = tuple[list[Revision], list[RecordDamageError]]
@@ -59,6 +60,10 @@ class Records:
     def attachments_path(self, revision_id: str) -> Path:
         """Return the path of a revision's attachments."""
         return self.directory / f"{revision_id}{ATTACHMENTS}"
+
+    def drill_paths(self, revision_id: str) -> tuple[Path, Path]:
+        """Return the paths of the result of a revision's last drill, and of what that has shown."""
+        return self.directory / f"{revision_id}{DRILL}", self.directory / f"{revision_id}{EVIDENCE}"
 
     @contextmanager
     def recording(self, *, wait: bool = True) -> Iterator[None]:

@@ -324,8 +324,9 @@ class Repository:
         self.records.remove(revision_id, act, note)
         for storage in storages:
             storage.remove(revision_id)
-        for path_of in (self.records.state_path, self.records.attachments_path, self.records.map_path):
-            path_of(revision_id).unlink(missing_ok=True)
+        beside = self.records.state_path(revision_id), self.records.attachments_path(revision_id)
+        for path in (*self.records.drill_paths(revision_id), *beside, self.records.map_path(revision_id)):
+            path.unlink(missing_ok=True)
         end(self.directory, revision_id)
         self.unlink(revision_id)
 

@@ -17,10 +17,13 @@ from backy.backup.backup import Backup
 from backy.errors import ExitCode
 from backy.plugins.discovery import Kind, Plugin, advertised
 from backy.repository.config import JobConfig, Quarantine, ScheduledTag, SourceSection
+from backy.repository.drills import Drilled
+from backy.repository.drills import write as write_drill
 from backy.repository.repository import Repository
 from backy.retention.rules import Mark, write_mark
 from backy_sources_ceph.target import TargetOptions as CephOptions
 from backy_sources_lvm.target import TargetOptions as LvmOptions
+from tests.revisions import drilled
 
 DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = DOCS / "reference"
@@ -112,6 +115,11 @@ def test_every_column_of_status_is_explained(repository: Repository, backy) -> N
     assert list(table("status.md", "The table")) == columns
 
 
+def test_every_member_of_a_drill_is_explained() -> None:
+    documented = rows((REFERENCE / "drill.md").read_text())
+    assert list(documented) == [field.name for field in fields(Drilled)]
+
+
 def test_every_file_of_a_repository_is_explained(repository: Repository, image: Path, backy, mount) -> None:
     Backup(repository, ("daily",)).run()
     for page in (0, 1):
@@ -129,6 +137,8 @@ def test_every_file_of_a_repository_is_explained(repository: Repository, image: 
     assert backy("-b", raw, "init", "file", image, "--storage", "cow").code == ExitCode.DONE
     assert backy("-b", raw, "backup", "daily").code == ExitCode.DONE
     write_mark(repository.directory, Mark(seq=3))
+    last = repository.records.history()[-1].id
+    write_drill(repository.records, last, drilled(last))
     repository.config.attachments = {"name": "hostname"}
     Backup(repository, ("daily",)).run()
     for unfinished in (repository.directory / "chunks", raw / "cow"):

@@ -79,7 +79,10 @@ def hooks(tmp_path: Path, told: list[object]) -> dict[str, Callable[..., Any]]:
 
     namespace: dict[str, Any] = {
         **{name: getattr(api, name) for name in vars(api) if name[0].isalpha()},
-        **{name: reader(name) for name in ("TapeSource", "PlainStorage", "EveryOtherChunk", "TapeImport")},
+        **{
+            name: reader(name)
+            for name in ("TapeSource", "PlainStorage", "EveryOtherChunk", "TapeImport", "BootsInTheTestLab")
+        },
         **{name: reader(name) for name in ("page_somebody", "opened_tape", "show_drives", "import_image")},
         "AbstractContextManager": AbstractContextManager,
         "AUDIT": logging.getLogger("audit"),

@@ -364,6 +364,43 @@ def test_hook_backy_copy_failed_is_told_why(
     assert noted() == [[str(()), str(repository.directory), str(failed.value)]]
 
 
+DRILL = """
+from backy.api import DrillResult
+from backy.hookspecs import hookimpl
+class Drill:
+    def run(self, disks, level, within, evidence): return DrillResult(reached=1, reason="no life")
+@hookimpl
+def backy_drill(config): return Drill()
+"""
+
+
+def test_hook_backy_drill_finished_is_told_of_the_result(
+    backy, distribution: Callable[..., str], observe: Callable, noted: Callable, repository: Repository
+) -> None:
+    distribution("acme-drill", {"backy.drills": ["lab"]}, DRILL)
+    revision = Backup(repository, ("daily",), Events()).run()
+    observe("drill_finished", "revision, level, result")
+    assert backy("-b", repository.directory, "drill", "--type", "lab", "--level", "1").code == 0
+
+    ((told, level, result),) = noted()
+    assert (told, level) == (str(revision.info), "1")
+    assert "'ok': True" in result
+
+
+def test_hook_backy_drill_failed_is_told_why(
+    backy, distribution: Callable[..., str], observe: Callable, noted: Callable, repository: Repository
+) -> None:
+    distribution("acme-drill", {"backy.drills": ["lab"]}, DRILL)
+    revision = Backup(repository, ("daily",), Events()).run()
+    observe("drill_failed", "revision, level, error")
+    for options in ([], ["--type", "none"], ["-r", "manual:none"]):
+        assert backy("-b", repository.directory, "drill", "--type", "lab", *options).code == 1
+
+    told = noted()
+    assert told[0] == [str(revision.info), "2", "no life"]
+    assert [one[0] for one in told[1:]] == [str(revision.info), "None"]
+
+
 def test_hook_backy_revision_removed_is_told_of_what_is_forgotten(
     observe: Callable, noted: Callable, repository: Repository
 ) -> None:

@@ -1,0 +1,71 @@
+"""The results of drills: `<id>.drill` beside the record, and what the drill has shown in `<id>.drill.log`."""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from backy.api import DrillResult
+from backy.durable import names_in, read_file, write_file
+from backy.errors import RevisionNotFoundError
+from backy.repository.journal.journal import fact_of
+from backy.repository.journal.lines import digest
+from backy.repository.records import DRILL, Records, ids_in
+
+log = logging.getLogger(__name__)
+ACT = "drill"
+"""What the journal calls it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drilled(DrillResult):
+    """The last drill of a revision."""
+
+    revision: str
+    """The id."""
+    time: datetime
+    """When it began, UTC."""
+    type: str
+    """The name of the plugin."""
+    level: int
+    """The level that was asked for."""
+    ok: bool
+    """Whether it was reached."""
+    seconds: float
+    """How long it took."""
+    restore: float | None = None
+    """Seconds in which a restore of all disks would read them; None if there is nothing to read."""
+
+
+def write(records: Records, revision_id: str, drilled: Drilled, evidence: bytes = b"") -> None:
+    """Write the result of a drill in place of an earlier one; raises RevisionNotFoundError if the revision is gone."""
+    path, shown = records.drill_paths(revision_id)
+    content = msgspec.json.format(msgspec.json.encode(drilled), indent=2) + b"\n"
+    with records.recording():
+        fact = fact_of(records.directory, revision_id)
+        if fact.record is None:
+            raise RevisionNotFoundError(f"revision {revision_id} was forgotten meanwhile")
+        # by its digest, an auditor knows that the file is as it was written
+        note = f"level {drilled.level} {'reached' if drilled.ok else 'not reached'}, {digest(content)}"
+        with records.journal.act(ACT, revision_id, fact, note):
+            write_file(shown, evidence, 0o600)
+            write_file(path, content, 0o640)
+
+
+def read(records: Records, revision_id: str) -> Drilled | None:
+    """Return the last drill of a revision; None if there was none, or if its file is damaged, with a warning."""
+    path = records.drill_paths(revision_id)[0]
+    try:
+        return msgspec.json.decode(read_file(path), type=Drilled)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, OSError) as error:
+        log.warning("%s does not count: %s", path, error)
+        return None
+
+
+def newest(records: Records) -> Drilled | None:
+    """Return the drill that began last, of any revision."""
+    found = (read(records, revision_id) for revision_id in ids_in(names_in(records.directory), DRILL))
+    return max(filter(None, found), key=lambda one: one.time, default=None)
