@@ -59,7 +59,15 @@ def test_the_example_is_sound_and_has_every_key() -> None:
     configuration = load(EXAMPLE)
     text = EXAMPLE.read_text()
 
-    assert set(configuration.jobs) == {"web1", "database1", "shop", "old-mail", "web2", "database1/scrub"}
+    assert set(configuration.jobs) == {
+        "web1",
+        "database1",
+        "shop",
+        "old-mail",
+        "web2",
+        "database1/scrub",
+        "database1/drill",
+    }
     assert configuration.settings == Global()
     assert [key for key in table("global") if not written(text, "global", key)] == []
     assert [key for key in table("jobs") if not written(text, "jobs", key)] == []

@@ -18,7 +18,7 @@ from backy.repository import config
 from backy.repository.revision import MANUAL, PINNED, tag_problem
 from backy.repository.sealed import FORMAT
 from backy.retention.rules import Schedule
-from backy.scheduler.configuration.beside import SCRUB, Beside, Copy, Scrub
+from backy.scheduler.configuration.beside import TURNS, Beside, Copy, Drill, Scrub, Turn
 from backy.scheduler.configuration.document import ConfigurationError, Document, Key
 from backy.scheduler.configuration.hours import DAY, Hours, Zone
 from backy.scheduler.configuration.location import Limits, Location, Notify, global_name
@@ -97,6 +97,8 @@ class JobKeys(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     """Copies of all jobs elsewhere, by their names."""
     scrub: Scrub | None = None
     """How the repositories are read again and again; None for not at all."""
+    drill: Drill | None = None
+    """How it is proved again and again that they can be restored; None for not at all."""
     hours: Hours | None = None
     """When backups may begin; None for any time."""
     time_zone: Zone | None = None
@@ -118,7 +120,7 @@ class JobEntry:
     beside: Beside | None = None
     """What is done in place of a backup."""
     part: str = ""
-    """Name of the copy that is pushed, or `scrub`; empty for what makes the revisions in the directory."""
+    """Name of the copy that is pushed, `scrub` or `drill`; empty for what makes the revisions in the directory."""
     hours: Hours | None = None
     """When it may begin."""
 
@@ -130,7 +132,9 @@ class JobEntry:
     @property
     def verb(self) -> str:
         """The command that does the job."""
-        return "scrub" if isinstance(self.beside, Scrub) else "push" if self.part else "pull" if self.copy else "backup"
+        if isinstance(self.beside, Turn):
+            return self.beside.name
+        return "push" if self.part else "pull" if self.copy else "backup"
 
     def doing(self, tags: Sequence[str]) -> str:
         """Return what is logged of a run with these tags."""
@@ -332,15 +336,15 @@ class Reading:
         made = JobEntry(settings.base_dir / name, tags, written, *limits, pull, hours=_hours(merged, merged["hours"]))
         yield made
         for part, one in (merged["copies"] or {}).items():
-            problem = name_problem(part) or (f"'{SCRUB}' is no name of a copy" if part == SCRUB else None)
+            problem = name_problem(part) or (f"'{part}' is no name of a copy" if part in TURNS else None)
             if problem := problem or (None if one.to else "the key 'to' is missing: where to"):
                 self._report((*key, "copies", part), problem)
             push = msgspec.structs.replace(one, to=one.to + name) if one.to.endswith("/") else one
             yield replace(made, beside=push, part=part, hours=_hours(merged, one.hours) or made.hours)
-        if scrub := merged["scrub"]:
-            # it takes as long as there is to read
-            hours = _hours(merged, scrub.hours) or made.hours
-            yield replace(made, schedule=scrub.schedule, time_limit=None, beside=scrub, part=SCRUB, hours=hours)
+        for turn in filter(None, (merged["scrub"], merged["drill"])):
+            # a scrub takes as long as there is to read, and a drill has a limit of its own
+            hours = _hours(merged, turn.hours) or made.hours
+            yield replace(made, schedule=turn.schedule, time_limit=None, beside=turn, part=turn.name, hours=hours)
 
     def _images(self, job: Mapping[str, Any], own: Mapping[str, Any], key: Key) -> None:
         """Report a job that has no image, or several, or disks that can not have their names."""

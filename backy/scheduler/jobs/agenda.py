@@ -33,9 +33,12 @@ class Pool(StrEnum):
     """Copies wait for networks, and for no backup."""
     SCRUB = "scrub"
     """One at a time reads all of a repository."""
+    DRILL = "drill"
+    """One at a time starts a machine."""
 
 
 BACKUPS = {Pool.FAST, Pool.SLOW}
+TURNS = {Pool.SCRUB, Pool.DRILL}
 
 
 class Phase(StrEnum):
@@ -100,7 +103,7 @@ class Entry:
     paused: datetime | None = None
     """Until when only an operator starts a run."""
     copied: datetime | None = None
-    """When the last copy or scrub began that succeeded: one is due by that, whatever there was to do."""
+    """When the last copy, scrub or drill began that succeeded: one is due by that, whatever there was to do."""
     sla: timedelta | None = None
     """How old the newest revision may become; None for what the schedule allows."""
     hours: Hours | None = None
@@ -154,7 +157,7 @@ class Agenda:
 
     def slots(self, pool: Pool) -> int:
         """Return how many slots a pool has."""
-        return 1 if pool is Pool.SCRUB else self.worker_limit
+        return 1 if pool in TURNS else self.worker_limit
 
     def queued(self, pool: Pool) -> int:
         """Return how many jobs wait for a slot of a pool."""
@@ -223,9 +226,9 @@ class Agenda:
             entry.retry = now + BUSY_RETRY
         elif outcome is Outcome.FAILED:
             entry.failures += 1
-            # what is damaged was told, and to read all again at once would not help
-            scrub = entry.pool is Pool.SCRUB
-            entry.retry = now + (smallest_interval(entry.schedule) / 8 if scrub else backoff(entry.failures))
+            # what is damaged was told, and to read or start all again at once would not help
+            turn = entry.pool in TURNS
+            entry.retry = now + (smallest_interval(entry.schedule) / 8 if turn else backoff(entry.failures))
         elif outcome is Outcome.CANCELLED:
             entry.retry = min(next_ideal(tag.interval, entry.shift, now) for tag in entry.schedule.values())
         self._place(entry, now)

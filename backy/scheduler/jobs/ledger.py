@@ -205,7 +205,7 @@ class Ledger:
         job.entry.failures = before.failures if before else 0
         job.entry.paused = known.paused
         if settings.beside:
-            job.entry.pool = Pool.COPY if settings.copy else Pool.SCRUB
+            job.entry.pool = Pool.COPY if settings.copy else Pool(settings.part)
             # nobody knows when all was read last: that counts from when the job is known
             job.entry.copied, job.entry.sla = known.copied or (None if settings.copy else since), settings.beside.sla
         # Without this a restart would show all jobs as if they had no revisions.

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from backy.config import format_duration
 from backy.errors import BackyError
 from backy.repository.revision import Clock, utc_now
+from backy.scheduler.configuration.beside import TURNS
 from backy.scheduler.configuration.configuration import JobEntry, load
 from backy.scheduler.configuration.location import STATUS, load_location
 from backy.scheduler.monitoring.status import NO_END, JobStatus, Status, age_allowed, read, space
@@ -162,8 +163,8 @@ def judge(found: Recorded) -> Verdict:
     if found.stale:
         return Verdict(State.CRITICAL, found.stale, performance)
     overdue = [job for job in status.jobs if job.sla_overdue]
-    copying, scrubbing = [job for job in status.jobs if job.copy], [job for job in status.jobs if job.verb == "scrub"]
-    kinds = {("copy", "copies"): copying, ("scrub", "scrubs"): scrubbing}
+    kinds = {(verb, f"{verb}s"): [job for job in status.jobs if job.verb == verb] for verb in sorted(TURNS)}
+    kinds = {("copy", "copies"): [job for job in status.jobs if job.copy], **kinds}
     # Silence is not critical as long as the file is new: a restart takes some seconds.
     warnings = [*filter(None, [found.silence]), *_general(status)]
     # Before all that is less urgent: of each kind, so many lines are printed.

@@ -116,7 +116,7 @@ class Remembered(Holding, kw_only=True):
     paused: datetime | None = None
     """Until when only an operator starts a run; `NO_END` stands for an end that nobody has set."""
     copied: datetime | None = None
-    """When the last copy or scrub began that came to its end; None without one, and of jobs that back up."""
+    """When the last copy, scrub or drill began that came to its end; None without one, and of jobs that back up."""
     begun: datetime | None = None
     """When the scrub began that goes on within the next hours; None without one."""
 
@@ -145,7 +145,7 @@ class JobStatus(Remembered, kw_only=True):
     max_size: int | None = None
     """Bytes that the repository may take."""
     verb: str = "backup"
-    """The command of the job: `backup`, `pull`, `push` or `scrub`."""
+    """The command of the job: `backup`, `pull`, `push`, `scrub` or `drill`."""
     copy: str | None = None
     """Where the job copies to or from; None if it backs up."""
 

@@ -27,6 +27,7 @@ KEYS = [
     "quarantine",
     "copies",
     "scrub",
+    "drill",
     "hours",
     "time-zone",
 ]

@@ -392,11 +392,12 @@ def test_hours_do_not_lengthen_an_sla_that_somebody_has_set(agenda: Agenda) -> N
     assert entry.late(done(START)) == START + timedelta(hours=22.5)
 
 
-def test_one_scrub_at_a_time_and_who_waits_longest_goes_first(agenda: Agenda) -> None:
+@pytest.mark.parametrize("pool", [Pool.SCRUB, Pool.DRILL])
+def test_one_at_a_time_is_scrubbed_or_tried_and_who_waits_longest_goes_first(agenda: Agenda, pool: Pool) -> None:
     agenda.worker_limit = 4
     for name, days in (("a", 70), ("b", 80), ("c", 75)):
-        entry = agenda.add(f"{name}/scrub", {"scrub": ScheduledTag(60 * DAY, 1)}, START - 100 * DAY)
-        entry.pool, entry.sla, entry.copied = Pool.SCRUB, 90 * DAY, START - days * DAY
+        entry = agenda.add(name, {str(pool): ScheduledTag(60 * DAY, 1)}, START - 100 * DAY)
+        entry.pool, entry.sla, entry.copied = pool, 90 * DAY, START - days * DAY
         agenda.learn(entry.name, entry.runs, None, START)
     order = []
     while started := agenda.start(START):
@@ -404,4 +405,4 @@ def test_one_scrub_at_a_time_and_who_waits_longest_goes_first(agenda: Agenda) ->
         order.append(entry.name)
         entry.copied = START
         agenda.finish(entry, Outcome.DONE, entry.runs, None, START)
-    assert order == ["b/scrub", "c/scrub", "a/scrub"]
+    assert order == ["b", "c", "a"]
