@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 
@@ -65,7 +66,8 @@ def read(records: Records, revision_id: str) -> Drilled | None:
         return None
 
 
-def newest(records: Records) -> Drilled | None:
-    """Return the drill that began last, of any revision."""
-    found = (read(records, revision_id) for revision_id in ids_in(names_in(records.directory), DRILL))
-    return max(filter(None, found), key=lambda one: one.time, default=None)
+def kept(directory: Path) -> list[Drilled]:
+    """Return the last drills of all revisions of a repository, the earliest one first."""
+    names = names_in(directory) if directory.is_dir() else []
+    found = (read(Records(directory), revision_id) for revision_id in ids_in(names, DRILL))
+    return sorted(filter(None, found), key=lambda one: one.time)

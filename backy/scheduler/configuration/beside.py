@@ -81,8 +81,8 @@ class Drill(Turn, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "drill"
     sla: Duration = Duration(days=30)
-    level: Annotated[int, msgspec.Meta(ge=0)] = 2
-    """How far it goes; the drill knows what its levels are."""
+    level: Annotated[int, msgspec.Meta(ge=0, le=4)] = 2
+    """How far it goes, as `Drill` of the contract has the levels."""
     within: Duration | None = None
     """How long it may take; None for what the drill allows."""
 

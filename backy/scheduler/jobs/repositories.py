@@ -28,6 +28,7 @@ from backy.groups.config import DISKS, GroupConfig, load_group, with_disks
 from backy.groups.group import Group, opened, require
 from backy.integrity import quarantine
 from backy.repository.config import CONFIG, JobConfig, dump_job, write_job
+from backy.repository.drills import kept
 from backy.repository.journal.journal import JOURNAL, Journal, facts_of
 from backy.repository.journal.lines import UNREAD, Head, decode
 from backy.repository.records import Records
@@ -218,6 +219,7 @@ def summarize(
         ahead=past.ahead,
         waiting=mark.waiting if mark else 0,
         pinned=tuple(_pinned(each)),
+        **_of_drill(disks[0] if disks else directory),
         head=audited.head,
         disks={name: Seen(one.head) for name, one in audited.disks.items()},
         tampering=audited.tampering,
@@ -272,6 +274,16 @@ def of_newest(newest: Revision) -> dict[str, Any]:
         "changed": statistics.bytes_written,
         "stored": statistics.bytes_stored,
     }
+
+
+def _of_drill(directory: Path) -> dict[str, Any]:
+    """Return the members of a summary that are of the last drill; each disk of a group has the result of all."""
+    if not (drills := kept(directory)):
+        return {}
+    last = drills[-1]
+    first = last.signs[0][1] if last.signs else None
+    problem = None if last.ok else last.reason
+    return {"drilled": last.time, "drill_problem": problem, "first_sign": first, "restore_seconds": last.restore}
 
 
 def _surveyed(directory: Path, disks: list[Path]) -> tuple[list[Revision], list[Revision], Sequence[BackyError]]:

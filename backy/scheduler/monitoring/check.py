@@ -278,6 +278,8 @@ def unsound(job: JobStatus) -> Iterator[str]:
         more = f" and {len(job.ahead) - 1} more" if len(job.ahead) > 1 else ""
         yield f"{job.job}: ahead of the clock, so that the schedule does not count it: revision {job.ahead[-1]}{more}"
     yield from (f"{job.job}: {line}" for line in job.pinned)
+    if job.drill_problem:
+        yield f"{job.job}: the drill of {local_time(job.drilled, zone=True)} failed: {job.drill_problem}"
     if job.unreadable:
         yield f"{job.job}: {counted(job.unreadable, 'record is', 'records are')} damaged"
 

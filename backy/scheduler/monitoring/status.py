@@ -84,6 +84,14 @@ class Holding(msgspec.Struct, kw_only=True):
     """Bytes that differ in it from the revision before."""
     stored: int | None = None
     """Bytes of the files that were stored for it."""
+    drilled: datetime | None = None
+    """When the last drill began, of any revision; None without one."""
+    drill_problem: str | None = None
+    """Why that has not reached the level that it was to reach."""
+    first_sign: float | None = None
+    """Seconds from its beginning to the first sign of life of the machine; None without one."""
+    restore_seconds: float | None = None
+    """Seconds in which a restore would read all data, as the drill has estimated it."""
     head: Head | None = None
     """The last line of the journal that nothing contradicts."""
     disks: dict[str, Seen] = {}

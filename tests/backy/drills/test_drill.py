@@ -14,7 +14,7 @@ from backy.errors import RevisionNotFoundError
 from backy.groups.acts import backup
 from backy.groups.forget import forget
 from backy.groups.group import Group
-from backy.repository.drills import newest, read, write
+from backy.repository.drills import kept, read, write
 from backy.repository.repository import Repository
 from backy.retention.purge import purge
 from tests.revisions import drilled
@@ -77,7 +77,7 @@ def test_a_level_that_is_not_reached_is_an_error_and_stays(backy, repository: Re
 
     assert (done.code, done.err) == (1, "Error: level 2 was not reached: no\\x1b life\n")
     assert (json.loads(done.out)["ok"], json.loads(done.out)["reached"]) == (False, 1)
-    found = newest(repository.records)
+    (found,) = kept(repository.directory)
     assert found
     assert (found.ok, found.reached, found.reason) == (False, 1, "no\x1b life")
     assert lines(repository.directory)[-1]["note"].startswith("level 2 not reached, ")
@@ -90,11 +90,11 @@ def test_a_level_that_is_not_reached_is_an_error_and_stays(backy, repository: Re
 def test_what_can_not_be_tried_leaves_the_result_that_there_was(backy, repository: Repository) -> None:
     Backup(repository, ("daily",)).run()
     backy("-b", repository.directory, "drill", "--type", "lab")
-    before = newest(repository.records)
+    before = kept(repository.directory)
     assert backy("-b", repository.directory, "drill", "--type", "lab", "-o", "broken=1").code == 1
 
     assert before
-    assert newest(repository.records) == before
+    assert kept(repository.directory) == before
 
 
 def test_a_revision_that_has_lost_a_chunk_fails_whatever_would_boot(backy, repository: Repository) -> None:
@@ -104,7 +104,7 @@ def test_a_revision_that_has_lost_a_chunk_fails_whatever_would_boot(backy, repos
 
     assert done.code == 1
     assert "level 0 was not reached: 1 chunk can not be restored" in done.err
-    found = newest(repository.records)
+    (found,) = kept(repository.directory)
     assert found
     assert found.reached is None
 
@@ -136,12 +136,12 @@ def test_the_result_goes_with_the_revision(backy, repository: Repository) -> Non
 
 def test_a_damaged_result_does_not_count(repository: Repository, caplog: pytest.LogCaptureFixture) -> None:
     first, second = Backup(repository, ("daily",)).run(), Backup(repository, ("daily",)).run()
-    assert newest(repository.records) is None
+    assert kept(repository.directory) == []
     for one in (first, second):
         write(repository.records, one.id, drilled(one.id))
     repository.records.drill_paths(second.id)[0].write_text("{}")
 
-    found = newest(repository.records)
+    (found,) = kept(repository.directory)
     assert found
     assert found.revision == first.id
     assert read(repository.records, second.id) is None

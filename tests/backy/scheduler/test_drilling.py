@@ -40,6 +40,7 @@ def test_each_job_has_its_drill(tmp_path: Path) -> None:
     ("keys", "told"),
     [
         ("drill: {level: -1}", "jobs.vm.drill: expected a whole number of at least 0"),
+        ("drill: {level: 5}", "jobs.vm.drill: expected a whole number of at most 4"),
         ("drill: {rate: 5M}", "jobs.vm.drill"),
         ("copies: {drill: {to: /x}}", "'drill' is no name of a copy"),
     ],

@@ -23,6 +23,7 @@ from backy.durable import read_file, write_file
 from backy.errors import BackyError
 from backy.groups.group import Group, opened
 from backy.repository.config import CONFIG
+from backy.repository.drills import kept
 from backy.repository.journal.journal import JOURNAL
 from backy.repository.journal.lines import decode
 from backy.repository.repository import Repository
@@ -126,13 +127,17 @@ class Overview:
         made_of = _hash(repr((jobs, lines, today, not self.found.doubt, [*map(_stamp, disks)])).encode())
         if (row := self.known.get(name)) and row.made_of == made_of and row.state != "unknown":
             return row
-        content: dict[str, Any] = {"lines": lines, "revisions": [], "kept": {}, "future": []}
+        content: dict[str, Any] = {"lines": lines, "revisions": [], "drills": [], "kept": {}, "future": []}
         heat: dict[str, set[date]] = {}
         try:
             found = opened(directory) or Repository.open(directory)
             history = found.history() if isinstance(found, Group) else found.records.survey()[0]
             heat = days_of(disks, history, today)
-            content |= {"revisions": history[::-1], "kept": reasons(found.config, name, history, now)}
+            content |= {
+                "drills": kept(disks[0]),
+                "revisions": history[::-1],
+                "kept": reasons(found.config, name, history, now),
+            }
             if found.config.schedule and found.config.expire:
                 content["future"] = outlook(found.config.schedule, name, content["kept"].values(), now)
             state = "unknown" if self.found.doubt else _state(jobs, lines)

@@ -15,11 +15,13 @@ from backy.groups.acts import backup
 from backy.groups.forget import forget
 from backy.groups.group import Group
 from backy.repository.config import ScheduledTag, StorageSection
+from backy.repository.drills import write as write_drill
 from backy.repository.repository import Repository
 from backy.retention.purge import purge
 from backy.scheduler.configuration.configuration import Configuration, load
 from backy.scheduler.jobs.repositories import configure, pending, stamp, summarize
 from backy.system.locking import BACKUP_LOCK, exclusive
+from tests.revisions import drilled
 
 NOW = datetime(2200, 1, 1, tzinfo=UTC)
 
@@ -286,8 +288,15 @@ def test_a_job_with_disks_becomes_a_group_that_is_looked_at_as_one(written, base
     found = summarize(directory, NOW, NOW)
     assert (found.revisions, found.newest, found.audited.tampering) == (1, made.id, ())
     before = stamp(directory)
-    backup(group, ("daily",))
+    # a drill of a group has its result in each disk
+    done = drilled(made.id, ok=False, reason="no kernel", signs=(("kernel", 3.0), ("login", 9.0)), restore=70.0)
+    for name in group.names():
+        write_drill(group.repository(name).records, made.id, done)
     assert stamp(directory) != before
+    found = summarize(directory, NOW, NOW)
+    assert (found.drilled, found.drill_problem) == (done.time, "no kernel")
+    assert (found.first_sign, found.restore_seconds) == (3.0, 70.0)
+    backup(group, ("daily",))
     # not by one of its disks
     (directory / f"data/{made.id}.rev").unlink()
     found = summarize(directory, NOW, NOW)

@@ -82,6 +82,10 @@ def test_a_job_that_does_not_keep_its_sla_is_critical(status, monkeypatch: pytes
             {"occupied": 90 * 2**30, "max_size": 100 * 2**30},
             "vm1: its repository takes 90.0 GiB, and max-size is 100.0 GiB",
         ),
+        (
+            {"drilled": SINCE, "drill_problem": "there is no kernel"},
+            f"vm1: the drill of {local_time(SINCE, zone=True)} failed: there is no kernel",
+        ),
         ({"pinned": ("'pinned:shrunk' holds revision a1",)}, "vm1: 'pinned:shrunk' holds revision a1"),
         ({"ahead": ("a1", "b2", "c3")}, f"vm1: {AHEAD}: revision c3 and 2 more"),
         ({"ahead": ("a1",)}, f"vm1: {AHEAD}: revision a1"),

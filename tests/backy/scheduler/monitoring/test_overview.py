@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from backy.backup.backup import Backup
 from backy.repository.config import ScheduledTag
+from backy.repository.drills import write as write_drill
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.retention.rules import Schedule, next_ideal
@@ -26,7 +27,7 @@ from backy.scheduler.monitoring.overview.overview import DAYS, STATES, write_ove
 from backy.scheduler.monitoring.status import READABLE, WEEK, DiskStatus, Sample, Status, write
 from tests.backy.retention.test_rules import NOW, after, schedules
 from tests.browser import Browser, browsing
-from tests.revisions import make_revision
+from tests.revisions import drilled, make_revision
 
 HOSTILE = "<script>alert(1)</script>\"'&amp; \x1b[31m \u202egnp.exe <img src=x onerror=alert(2)>"
 WIDTHS = (400, 1280)
@@ -106,6 +107,23 @@ def test_it_shows_all_jobs_and_what_needs_somebody_first(place: Place, vm1: Repo
     assert f"backy -b {vm1.directory} restore" in job
 
 
+def test_it_shows_how_soon_a_machine_is_back(place: Place, vm1: Repository) -> None:
+    Backup(vm1, ("daily",)).run()
+    first, second = vm1.records.history()
+    booted = drilled(first.id, time=NOW - WEEK, signs=(("kernel", 4.0), ("login", 18.0)), restore=60.0)
+    write_drill(vm1.records, first.id, booted)
+    place.write({"vm1": {}})
+    before = place.page("vm1")
+    assert "First sign of life, the oldest first: 4.0 s to 4.0 s" in before
+    assert "What a restore reads takes, the oldest first: 0:01:00 to 0:01:00" in before
+    assert "kernel after 4.0 s; login after 18.0 s" in before
+    failed = {"time": NOW, "ok": False, "reached": None, "reason": HOSTILE}
+    write_drill(vm1.records, second.id, drilled(second.id, **failed))
+    assert place.write({"vm1": {}}).pages == 1, "a drill is a line of the journal"
+    page = place.page("vm1")
+    assert page.index("&lt;script&gt;alert(1)") < page.index("kernel after"), "the newest first"
+
+
 def test_only_what_has_changed_is_written_and_what_is_gone_is_removed(place: Place, vm1: Repository) -> None:
     shutil.copytree(vm1.directory, place.base / "vm2")
     assert place.write({"vm1": {}, "vm2": {}}).pages == 3
@@ -182,6 +200,9 @@ def test_it_looks_as_it_should_whatever_is_in_it(
     place: Place, vm1: Repository, browser: Browser, width: int, *, dark: bool
 ) -> None:
     odd = "v\u00e4m:1@x+y.z-" + "long" * 20
+    (revision,) = vm1.records.history()
+    hostile = drilled(revision.id, ok=False, reason=HOSTILE, signs=((HOSTILE, 1.0),), restore=5.0)
+    write_drill(vm1.records, revision.id, hostile)
     for name in (odd, "index"):
         shutil.copytree(vm1.directory, place.base / name)
     place.write(
