@@ -102,12 +102,9 @@ class Daemon:
             await self._access.open(self.configuration)
             await self._reporter.write()  # before `ready`: who waits for that finds a status file
             async with asyncio.TaskGroup() as group:
-                work = [
-                    group.create_task(self._start_what_is_due()),
-                    group.create_task(self._scanner.run(self.ledger.scanned, self._interval)),
-                    group.create_task(self._watch_disk()),
-                    *(group.create_task(part) for part in self._reporter.parts()),
-                ]
+                scanning = self._scanner.run(self.ledger.scanned, self._interval)
+                parts = [self._start_what_is_due(), scanning, self._watch_disk(), *self._reporter.parts()]
+                work = [group.create_task(part) for part in parts]
                 self.notifier.tell("READY=1")
                 log.info("scheduling %s of %s", counted(len(self.ledger.jobs), "job"), self.configuration.path)
                 await self._stop.wait()
@@ -129,7 +126,8 @@ class Daemon:
 
     def status(self) -> Status:
         """Return the current status of scheduler and jobs."""
-        now = self.clock()
+        now, ledger = self.clock(), self.ledger
+        told = *self._scanner.problems(ledger.jobs), *self._announcer.problems(ledger.jobs), *ledger.crowded()
         return Status(
             version=version(CORE_DISTRIBUTION),
             pid=os.getpid(),
@@ -140,15 +138,10 @@ class Daemon:
             loaded=self._loaded,
             configuration_error=self._error,
             console=self._access.console.addresses,
-            problems=(
-                *self._access.console.problems,
-                *self._scanner.problems(self.ledger.jobs),
-                *self._announcer.problems(self.ledger.jobs),
-                *self.ledger.crowded(),
-            ),
+            problems=(*self._access.console.problems, *told),
             plugins=self._reporter.broken_plugins,
-            pools=self.ledger.pools(),
-            jobs=tuple(self.ledger.rows(now)),
+            pools=ledger.pools(),
+            jobs=tuple(ledger.rows(now)),
             disk=self._disk,
             copies=self._copies,
         )
@@ -260,8 +253,7 @@ class Daemon:
         self._scanner.add(job for job in added if not job.settings.part)
         for job in ended:
             if job.task:
-                text = "its backup is ended, as the job is gone or has another source or storage"
-                log.warning("%s: %s", job.settings.name, text)
+                log.warning("%s: ended, as the job is gone or has another source or storage", job.settings.name)
         self._end(ended)
         self._wake.set()
         removed = sum(job.settings.name not in self.ledger.jobs for job in ended)
@@ -291,8 +283,7 @@ class Daemon:
                 job = self.ledger.jobs[entry.name]
                 job.task = self._keep(self._run(job))
             upcoming = self.ledger.agenda.next_time()
-            pause = min(upcoming - now, LONGEST_SLEEP) if upcoming else LONGEST_SLEEP
-            await happened(self._wake, pause)
+            await happened(self._wake, min(upcoming - now, LONGEST_SLEEP) if upcoming else LONGEST_SLEEP)
 
     async def _follow_clock(self) -> None:
         """See what is due now if somebody has set the clock."""
@@ -305,11 +296,11 @@ class Daemon:
     def _waits_for_clock(self) -> bool:
         """Tell whether the clock may be set soon: it is before a job's newest revision, and the scheduler has begun."""
         # The first question is answered at once: all jobs are looked at only in the first minutes.
-        if self._watch.watched >= GRACE or self._watch.watched >= self.ledger.patience():
+        watched = self._watch.watched
+        if watched >= GRACE or watched >= (patience := self.ledger.patience()):
             return False
         before = self.ledger.ahead()
         if before and not self._told_clock:
-            patience = self.ledger.patience()
             text = f"the clock is before the newest revision; nothing is started for {patience}, as it may be set soon"
             self._doubt_clock(before, text)
             self._told_clock = True
@@ -317,10 +308,9 @@ class Daemon:
 
     def _doubt_clock(self, name: str, text: str) -> None:
         """Log that the clock can not be right, as a job shows, and tell plugins."""
-        text = f"{name}: {text}"
-        log.warning("%s", text)
+        log.warning("%s: %s", name, text)
         directory = self.ledger.jobs[name].settings.directory
-        self._announcer.tell("backy_clock_suspect", directory, since=self.clock(), text=text)
+        self._announcer.tell("backy_clock_suspect", directory, since=self.clock(), text=f"{name}: {text}")
 
     async def _run(self, job: Job) -> None:
         """Run a job, scan its repository and record the result."""
@@ -345,23 +335,18 @@ class Daemon:
 
     def _finish(self, job: Job, result: Result) -> None:
         """Record the result of a run, log it and schedule the next one."""
-        name, entry = job.settings.name, job.entry
+        name = job.settings.name
         self.ledger.finish(job, result, self.clock())
-        upcoming = local_time(entry.due.time, zone=True) if entry.due else "never"
+        due, failures = job.entry.due and job.entry.due.time, job.entry.failures
+        upcoming = local_time(due, zone=True) if due else "never"
         if result.outcome is Outcome.FAILED:
-            log.error("%s: failed, %d in a row: %s; next attempt %s", name, entry.failures, result.error, upcoming)
+            log.error("%s: failed, %d in a row: %s; next attempt %s", name, failures, result.error, upcoming)
         elif result.error:
             log.warning("%s: %s; next %s", name, result.error, upcoming)
         else:
             log.info("%s: done; next %s", name, upcoming)
-        self._announcer.tell(
-            "backy_job_finished",
-            job.settings.directory,
-            outcome=result.outcome.value,
-            error=result.error,
-            failures=entry.failures,
-            next_time=entry.due.time if entry.due else None,
-        )
+        told = {"outcome": result.outcome.value, "error": result.error, "failures": failures, "next_time": due}
+        self._announcer.tell("backy_job_finished", job.settings.directory, **told)
         if result.outcome is Outcome.DONE and not job.settings.part:
             self.trigger(self.ledger.pushed_from(job, self.clock()))
         self._wake.set()

@@ -120,7 +120,7 @@ def _base_directory(configuration: Configuration, unknown: list[str]) -> Iterato
     """Yield what is wrong with the base directory, or keeps storages from working in it."""
     base = configuration.settings.base_dir
     if not base.is_dir():
-        yield f"there is no folder {base}: is its disk mounted? A base-dir that is new is to be made by hand"
+        yield f"there is no folder {base}: is its disk mounted? A new base-dir is to be made by hand"
         return
     tried = set()
     for job in configuration.jobs.values():
@@ -179,13 +179,11 @@ def _folder_of(path: Path | None) -> Iterator[str]:
 
 def _program(path: Path | None) -> Iterator[str]:
     """Yield why a program can not be called."""
-    if path is None:
-        return
-    if not path.is_file():
+    if path and not path.is_file():
         yield f"there is no program {path}"
-    elif not os.access(path, os.X_OK):
+    elif path and not os.access(path, os.X_OK):
         yield f"{path} is not executable"
-    else:
+    elif path:
         with path.open("rb") as stream:
             line = stream.readline(4096)
         words = line[2:].split()

@@ -250,13 +250,12 @@ class Reading:
         return Configuration(self.document.path, settings, schedules, jobs, self._hooks)
 
     def _hook_sections(self, sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for name, value in self.document.mapping(sections.get("hooks") or {}, ("hooks",)).items():
             # `slack:` without anything below it is None in YAML: a plugin without options that has to be there.
-            section = dict(self.document.mapping({} if value is None else value, ("hooks", name)))
-            if not isinstance(section.get(REQUIRED, True), bool):
+            found[name] = dict(self.document.mapping({} if value is None else value, ("hooks", name)))
+            if not isinstance(found[name].get(REQUIRED, True), bool):
                 self._report(("hooks", name, REQUIRED), "expected true or false")
-            found[name] = section
         return found
 
     def _global(self, sections: Mapping[str, Any]) -> Global:
@@ -386,8 +385,7 @@ class Reading:
                 continue
             # Files of backy 2 have it. The plugin would refuse it, too, but `load` does not ask that.
             if kind is Kind.SOURCE and isinstance(content[name], dict) and "backend" in content[name]:
-                text = "write 'storage: chunked' or 'storage: cow' beside 'source', not in it"
-                self._report((*key, name, "backend"), text)
+                self._report((*key, name, "backend"), "write 'storage: chunked' or 'storage: cow' beside 'source'")
             # What is no section at all is told with the other keys.
             with suppress(msgspec.ValidationError):
                 found = convert(content[name], wanted)

@@ -111,8 +111,7 @@ async def _status(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
 
     status = scheduler.status()
     counts = Counter(job.status for job in status.jobs)
-    data = msgspec.to_builtins(status)
-    data["jobs"] = dict(counts)  # `jobs` has the details
+    data = msgspec.to_builtins(status) | {"jobs": dict(counts)}  # `jobs` has the details
     shown = table(sorted(counts), {"Status": str, "#": lambda name: str(counts[name])}, ["#"])
     return Reply(ok=True, text=shown, data=data)
 
@@ -140,8 +139,8 @@ async def _run(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
 
 async def _run_all(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:
     triggered = scheduler.trigger(scheduler.configuration.jobs)
-    text = f"Triggered immediate run for {counted(triggered, 'job')}"
-    return Reply(ok=True, text=text, data={"triggered": triggered})
+    jobs = counted(triggered, "job")
+    return Reply(ok=True, text=f"Triggered immediate run for {jobs}", data={"triggered": triggered})
 
 
 async def _cancel(scheduler: Scheduler, arguments: Sequence[str]) -> Reply:

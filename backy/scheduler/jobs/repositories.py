@@ -65,8 +65,7 @@ def pending(job: JobEntry) -> bytes | None:
     base = job.directory.parent
     # The base directory is not created: if its disk is not mounted, backups would fill the one below.
     if not base.is_dir():
-        text = f"there is no folder {base}: is its disk mounted? A base-dir that is new is to be made by hand"
-        raise RepositoryError(text)
+        raise RepositoryError(f"there is no folder {base}: is its disk mounted? A new base-dir is to be made by hand")
     # Without its parents, and not readable for others: it holds the data of guests.
     job.directory.mkdir(mode=0o750, exist_ok=True)
     present, wanted = _present(job.directory, job.config)
@@ -246,9 +245,8 @@ class Orphan(msgspec.Struct, frozen=True):
 
 def orphans(configuration: Configuration) -> Iterator[Orphan]:
     """Yield the repositories in the base directory that belong to no job; raises OSError."""
-    for directory in strangers(
-        configuration.settings.base_dir, {one.directory.name for one in configuration.jobs.values()}
-    ):
+    jobs = {one.directory.name for one in configuration.jobs.values()}
+    for directory in strangers(configuration.settings.base_dir, jobs):
         about = directory.name, is_copy(directory), occupied(directory)
         try:
             found = summarize(directory, utc_now(), utc_now())

@@ -16,7 +16,7 @@ from backy.plugins.events import HEEDLESS
 from backy.scheduler.configuration.configuration import JobEntry
 from backy.scheduler.jobs.agenda import Outcome, Result
 from backy.scheduler.process import children
-from backy.scheduler.process.children import EndedError, aside
+from backy.scheduler.process.children import EndedError, Terms, aside
 from backy.text.phrases import size
 
 LOGFILE = "backy.log"
@@ -119,11 +119,10 @@ class Runner:
         Returns:
             What is wrong with it, or None.
         """
-        status = [*self.backy, "-b", str(job.directory), "status", "--json"]
-        command, logfile = [str(callback), job.name], job.directory / LOGFILE
+        status, logfile = [*self.backy, "-b", str(job.directory), "status", "--json"], job.directory / LOGFILE
         try:
             printed = await children.output_of(status, limit=CALLBACK_LIMIT)
-            code = await children.run(command, logfile, limit=CALLBACK_LIMIT, given=printed)
+            code = await children.run([str(callback), job.name], logfile, Terms(CALLBACK_LIMIT, printed))
         except EndedError as error:
             return f"it {error}"
         except OSError as error:
@@ -139,7 +138,7 @@ class Runner:
         line = [*self.backy, "-b", str(job.directory), "-l", str(logfile), command, *words]
         self.doing[job.name] = doing = {"command": command}
         try:
-            code = await children.run(line, logfile, doing, limit=job.time_limit, standstill=standstill, given=given)
+            code = await children.run(line, logfile, Terms(job.time_limit, given, standstill, doing))
         except EndedError as error:
             raise _CommandError(f"the {command} {error}") from None
         if code != ExitCode.DONE:

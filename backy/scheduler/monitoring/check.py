@@ -196,8 +196,7 @@ def judge(found: Recorded) -> Verdict:
 
 def told(job: JobStatus, now: datetime) -> list[str]:
     """Return all that is said of a job at `now`, the most urgent first."""
-    overdue = [late(job)] if job.sla_overdue else []
-    return [*_tampered(job), *overdue, *_failing(job), *_warnings(job, now)]
+    return [*_tampered(job), *([late(job)] if job.sla_overdue else []), *_failing(job), *_warnings(job, now)]
 
 
 def _tampered(job: JobStatus) -> Iterator[str]:

@@ -28,7 +28,7 @@ from backy.scheduler.monitoring import metrics, status
 from backy.scheduler.monitoring.check import late, unsound
 from backy.scheduler.monitoring.status import JobStatus, Status, space
 from backy.scheduler.process import children
-from backy.scheduler.process.children import aside, happened
+from backy.scheduler.process.children import Terms, aside, happened
 from backy.terminal.plain import printable
 from backy.text.phrases import counted, local_time
 
@@ -120,8 +120,7 @@ class Reporter:
             problems = (*found.problems, *self.failures.values())
             found = msgspec.structs.replace(found, notices=self.notices, problems=problems)
             running = sum(pool.running for pool in found.pools.values())
-            queued = sum(pool.queued for pool in found.pools.values())
-            slots = f"{running} running, {queued} waiting for a slot"
+            slots = f"{running} running, {sum(pool.queued for pool in found.pools.values())} waiting for a slot"
             self.notifier.tell(f"STATUS={counted(len(found.jobs), 'job')}, {slots}")
             # The status is complete here, as only the loop may look at jobs; encoding and writing it takes long.
             await aside(self._write, self.configuration(), found)
@@ -150,8 +149,7 @@ class Reporter:
         # In a process of its own: a plugin may have been changed, or may crash the process that loads it.
         while True:
             try:
-                command = [*self.backy, "plugins", "--check", "--json"]
-                printed = await children.output_of(command, limit=LIMIT)
+                printed = await children.output_of([*self.backy, "plugins", "--check", "--json"], limit=LIMIT)
                 listed = msgspec.json.decode(printed, type=dict[str, list[dict[str, str | None]]])["plugins"]
             except (OSError, children.EndedError, msgspec.DecodeError, KeyError) as error:
                 log.warning("nobody knows which plugins are broken, by 'backy plugins --check': %s", error)
@@ -227,7 +225,7 @@ async def said_by(name: str, command: Sequence[str], given: bytes | None = None)
     """Run a program, and return what it printed. Raise BackyError or OSError if it fails or takes too long."""
     # No pipe: a daemon that a mailer leaves behind would hold its end.
     with NamedTemporaryFile() as out:
-        code = await children.run(command, Path(out.name), limit=LIMIT, given=given)
+        code = await children.run(command, Path(out.name), Terms(LIMIT, given))
         printed = printable(out.read(1000).decode(errors="replace").strip())
     if code:
         raise BackyError(f"{name} ended with exit code {code} and printed: {printed or 'nothing'}")
@@ -328,5 +326,4 @@ class SlaWatch:
                 hook = "backy_copy_overdue" if job.copy else "backy_job_overdue"
                 yield hook, job.job, since, f"{late(job)} is not within SLA"
             elif not job.sla_overdue and job.job in self._since:
-                since = self._since.pop(job.job)
-                yield "backy_job_recovered", job.job, since, f"{job.job} is within SLA again"
+                yield "backy_job_recovered", job.job, self._since.pop(job.job), f"{job.job} is within SLA again"

@@ -254,8 +254,7 @@ def read(path: Path) -> Status:
     try:
         return msgspec.json.decode(read_file(path, LARGEST), type=Status)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        text = f"{path} is no status file of this version of backy"
-        raise BackyError(f"{text}; the scheduler writes a new one") from error
+        raise BackyError(f"{path} is no status file of this version of backy; a scheduler makes one") from error
 
 
 def left_before(path: Path) -> Status | None:
@@ -322,12 +321,8 @@ def copies(base_dir: Path, jobs: Container[str]) -> tuple[str, ...]:
 def strangers(base_dir: Path, jobs: Container[str]) -> list[Path]:
     """Return the repositories in the base directory that belong to none of `jobs`, sorted; raises OSError."""
     with os.scandir(base_dir) as entries:
-        names = sorted(
-            one.name
-            for one in entries
-            if one.name not in jobs and one.name[0] != "." and one.is_dir(follow_symlinks=False)
-        )
-    return [base_dir / name for name in names if (base_dir / name / CONFIG).exists()]
+        folders = sorted(one.name for one in entries if one.name not in jobs and one.is_dir(follow_symlinks=False))
+    return [base_dir / name for name in folders if name[0] != "." and (base_dir / name / CONFIG).exists()]
 
 
 def is_copy(directory: Path) -> bool:

@@ -12,7 +12,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -57,12 +57,10 @@ def held(path: Path) -> Iterator[Callable[[], None]]:
 def _check(path: Path, lock: int) -> None:
     """Raise BackyError unless a path leads to the directory that was locked."""
     # After the disk was unmounted there is an empty directory of the same name.
-    try:
-        there = os.path.samestat((path / LOCK).stat(), os.fstat(lock))
-    except FileNotFoundError:
-        there = False
-    if not there:
-        raise BackyError(f"{path} is not the directory that it was when the scheduler began; is it mounted?")
+    with suppress(FileNotFoundError):
+        if os.path.samestat((path / LOCK).stat(), os.fstat(lock)):
+            return
+    raise BackyError(f"{path} is not the directory that it was when the scheduler began; is it mounted?")
 
 
 class Question(msgspec.Struct):

@@ -17,7 +17,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -82,15 +82,23 @@ class EndedError(BackyError):
     """A child exceeded its time limit, or did nothing for too long, and was ended."""
 
 
-async def run(  # noqa: PLR0913  # the limits of a child, and what goes to it and comes from it
-    command: Sequence[str],
-    logfile: Path,
-    doing: dict[str, Any] | None = None,
-    *,
-    limit: timedelta | None = None,
-    given: bytes | None = None,
-    standstill: timedelta | None = None,
-) -> int:
+class Terms(NamedTuple):
+    """How long a child may take, and what goes to it and comes from it."""
+
+    limit: timedelta | None = None
+    """Time after which it is ended."""
+    given: bytes | None = None
+    """Content of its standard input."""
+    standstill: timedelta | None = None
+    """Time without any progress after which it is ended."""
+    doing: dict[str, Any] | None = None
+    """What is known of the run; what a command of backy tells of its progress is put there."""
+
+
+FREE = Terms()
+
+
+async def run(command: Sequence[str], logfile: Path, terms: Terms = FREE) -> int:
     """Run a command and return its exit code; the negative number of a signal that ended it.
 
     Cancelling this ends the command and all processes that it has started.
@@ -98,31 +106,28 @@ async def run(  # noqa: PLR0913  # the limits of a child, and what goes to it an
     Args:
         command: Program and arguments.
         logfile: What the command prints is appended to this file.
-        doing: What is known of the run; what a command of backy tells of its progress is put there.
-        limit: Time after which the command is ended, or None.
-        given: Content of its standard input.
-        standstill: Time without any progress after which the command is ended, or None.
+        terms: Its limits, and what is given and known.
 
     Raises:
-        EndedError: the command took longer than `limit`, or did nothing for `standstill`.
+        EndedError: the command took too long, or did nothing for too long.
         OSError: the command can not be started, or the logfile can not be opened.
     """
     # Opened again for each command, as it may have been rotated.
-    output = await aside(open_log, logfile, limit=standstill)
+    output = await aside(open_log, logfile, limit=terms.standstill)
     heard, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     with closed_at_end(heard):
         with closed_at_end(output), closed_at_end(told):
-            channels = {"stdin": DEVNULL if given is None else PIPE, "stdout": output, "stderr": output}
+            channels = {"stdin": DEVNULL if terms.given is None else PIPE, "stdout": output, "stderr": output}
             env = {**os.environ, HEARTBEAT: str(told)}
             process = await _start(*command, **channels, pass_fds=(told,), env=env)
         log.debug("process %d: %s", process.pid, " ".join(command))
-        await _end(process, limit, given, heard, standstill, doing)
+        await _end(process, terms, heard)
     return int(process.returncode or 0)
 
 
 async def output_of(command: Sequence[str], *, limit: timedelta) -> bytes:
     """Run a command and return its standard output. Raise the same errors as `run`."""
-    return await _end(await _start(*command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL), limit)
+    return await _end(await _start(*command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL), Terms(limit))
 
 
 async def _start(*command: str, **options: Any) -> Process:  # noqa: ANN401  # those of asyncio
@@ -137,19 +142,12 @@ async def _start(*command: str, **options: Any) -> Process:  # noqa: ANN401  # t
         raise
 
 
-async def _end(  # noqa: PLR0913, PLR0917  # those of `run`
-    process: Process,
-    limit: timedelta | None,
-    given: bytes | None = None,
-    heartbeat: int = -1,
-    standstill: timedelta | None = None,
-    doing: dict[str, Any] | None = None,
-) -> bytes:
+async def _end(process: Process, terms: Terms, heartbeat: int = -1) -> bytes:
     """Wait for the end of a process and return its output; terminate it at a limit or if cancelled.
 
-    `standstill` limits the time between two lines of the pipe `heartbeat`, the last of which is put into `doing`.
+    Progress is a line of the pipe `heartbeat`, the last of which is put into `doing`.
     """
-    loop = asyncio.get_running_loop()
+    loop, (limit, given, standstill, doing) = asyncio.get_running_loop(), terms
 
     def beat() -> None:
         # At its end, which is that of the child, the pipe would be readable for ever.

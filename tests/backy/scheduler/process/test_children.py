@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backy.scheduler.process import children
-from backy.scheduler.process.children import EndedError, output_of, run
+from backy.scheduler.process.children import EndedError, Terms, output_of, run
 
 LIMIT = timedelta(seconds=0.2)
 LONG = timedelta(seconds=60)
@@ -77,12 +77,12 @@ def test_a_child_has_a_session_of_its_own_and_nothing_to_read(log: Path) -> None
 
 
 def test_a_child_can_read_what_it_is_given(log: Path) -> None:
-    assert asyncio.run(run(["cat"], log, given=b"x" * 100_000)) == 0
+    assert asyncio.run(run(["cat"], log, Terms(given=b"x" * 100_000))) == 0
     assert log.read_text() == "x" * 100_000
 
 
 def test_a_child_that_does_not_read_what_it_is_given_is_no_trouble(log: Path) -> None:
-    assert asyncio.run(run(["true"], log, given=b"x" * 1_000_000)) == 0
+    assert asyncio.run(run(["true"], log, Terms(given=b"x" * 1_000_000))) == 0
 
 
 def test_output_is_returned_and_errors_are_not(log: Path) -> None:
@@ -91,7 +91,7 @@ def test_output_is_returned_and_errors_are_not(log: Path) -> None:
 
 def test_a_child_that_takes_too_long_is_ended(log: Path) -> None:
     with pytest.raises(EndedError, match="took longer than"):
-        asyncio.run(run(["sh", "-c", "exec sleep 1000"], log, limit=LIMIT))
+        asyncio.run(run(["sh", "-c", "exec sleep 1000"], log, Terms(LIMIT)))
 
 
 def end(program: str, log: Path, grace: timedelta = LONG) -> None:
@@ -170,7 +170,7 @@ def standing(log: Path, program: str, scenario: Callable[[StandingLoop, asyncio.
     async def both() -> int:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, StandingLoop)
-        task = asyncio.create_task(run([sys.executable, "-c", program], log, standstill=LONG))
+        task = asyncio.create_task(run([sys.executable, "-c", program], log, Terms(standstill=LONG)))
         await scenario(loop, task)
         return await task
 
@@ -254,7 +254,7 @@ time.sleep(1000)
     doing = {"command": "backup"}
 
     async def watch() -> None:
-        task = asyncio.create_task(run([sys.executable, "-c", program], log, doing))
+        task = asyncio.create_task(run([sys.executable, "-c", program], log, Terms(doing=doing)))
         async with asyncio.timeout(60):
             while doing.get("done") != 50:  # the third is within a second
                 await asyncio.sleep(0.005)
