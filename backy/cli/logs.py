@@ -1,6 +1,5 @@
 """Sends log lines to standard error, or to a file that may be rotated."""
 
-import logging
 import logging.handlers
 import os
 import queue

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import msgspec
 
@@ -58,8 +59,7 @@ def _shown() -> Iterator[Steps]:
         def step(name: str, total: int) -> Progress:
             settle()
             # A bar for each step, the finished ones included: together they tell where the time went.
-            task = bars.add_task(name, total=total)
-            return lambda length: bars.advance(task, length)
+            return partial(bars.advance, bars.add_task(name, total=total))
 
         yield step
         settle()

@@ -23,11 +23,8 @@ os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
 import mfusepy  # reads the variable
 
 log = logging.getLogger(__name__)
-OPTIONS = (
-    {"max_threads": 16, "max_idle_threads": 16}
-    if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12)
-    else {}
-)
+_VERSION = mfusepy.fuse_version_major, mfusepy.fuse_version_minor
+OPTIONS = {"max_threads": 16, "max_idle_threads": 16} if _VERSION >= (3, 12) else {}
 """Options of libfuse: the number of requests at a time. Versions before 3.12 have no such option.
 
 Without one, mfusepy hands on a number that libfuse complains about.

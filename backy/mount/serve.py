@@ -5,7 +5,6 @@ A mount answers the kernel. The NBD server is nbdkit with its plugin `file`, on 
 
 import errno
 import fcntl
-import logging
 import logging.handlers
 import os
 import shutil
@@ -139,9 +138,8 @@ def serve_nbd(repository: Repository, revision: Revision, server: Server, ready:
         single = Single(ImageFile(repository, repository.records.current(revision)))
         if not server.host:
             server = server._replace(socket=server.socket or folder / "socket")
-        kind = ["--filter=cow"] if server.writable else ["--readonly"]
-        image = folder / "mount" / revision.id
-        arguments = [*server.options, *kind, "file", f"file={image}"]
+        kind = "--filter=cow" if server.writable else "--readonly"
+        arguments = [*server.options, kind, "file", f"file={folder / 'mount' / revision.id}"]
         with _nbdkit(folder, arguments, lambda: ready(server.uri)) as begin:
             serve(single, folder / "mount", cache=server.cache, foreground=True, began=begin)
 

@@ -63,9 +63,7 @@ def _tell(judged: list[Revision], one: Revision | str) -> None:
 @click.argument("mode", type=click.Choice(["light", "deep"]))
 @revision_of("Look at this revision only.")
 @rate_option
-@click.option(
-    "--max-duration", "longest", metavar="TIME", callback=read_by(parse_duration), help="Stop after TIME, such as 2h."
-)
+@click.option("--max-duration", "longest", metavar="TIME", callback=read_by(parse_duration), help="Such as 2h.")
 @click.option("--round", nargs=2, type=(str, float), hidden=True, help="Name and end, in seconds; for the scheduler.")
 @click.option("--repair-from", metavar="SOURCE", help="Get damaged chunks from a copy, as 'backy pull' names it.")
 @each_disk
@@ -90,8 +88,7 @@ def scrub(directory: Path, mode: str, specification: str | None, repair_from: st
             heal(repository, repair_from, show)
     damaged = counted(len(result.damaged), "is damaged", "are damaged")
     rest = "" if result.complete else f" of {result.total}, then the time was over"
-    text = f"Scrubbed {counted(result.chunks, 'chunk')}{rest}: {damaged}"
-    answer({"mode": mode, **result.figures}, text)
+    answer({"mode": mode, **result.figures}, f"Scrubbed {counted(result.chunks, 'chunk')}{rest}: {damaged}")
     # Damage only: to run out of time is no failure, and the next scrub goes on there.
     if wrong := list(_damage(result, repaired=repair_from is not None)):
         raise DamageError("; ".join(wrong))

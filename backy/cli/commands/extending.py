@@ -49,7 +49,12 @@ def plugins(context: click.Context, check: bool) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         listed += [line for line, _ in threads.map(lambda one: _line(*one, check=check), _installed())]
     if not answered({"plugins": listed}):
-        _print_table(listed)
+        from backy.terminal.table import table
+
+        shown = {
+            name: attrgetter(name.lower()) for name in ("Kind", "Name", "Distribution", "Version", "State", "Cause")
+        }
+        echo(table(listed, shown, folding=["Distribution"], width=width()), lines=True)
         # One that is installed and broken looks like one that works.
         if any(line.state == "installed" for line in listed):
             echo("'installed' means that it was not loaded; 'backy plugins --check' tells whether it can be used")
@@ -129,14 +134,6 @@ def _rejected(plugin: Plugin, claims: list[Plugin]) -> str | None:
         return f"backy has a {plugin.kind.word} of that name, which always comes first"
     # Nobody chooses a hook by its name: two of one name both run.
     return conflict(candidates) if len(candidates) > 1 and plugin.kind is not Kind.HOOK else None
-
-
-def _print_table(listed: list[Listed]) -> None:
-    from backy.terminal.table import table
-
-    names = "Kind", "Name", "Distribution", "Version", "State", "Cause"
-    shown = {name: attrgetter(name.lower()) for name in names}
-    echo(table(listed, shown, folding=["Distribution"], width=width()), lines=True)
 
 
 _ON = "Folder on the file system to test; nothing stays in it."

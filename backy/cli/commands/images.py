@@ -81,8 +81,7 @@ def nbd_server(directory: Path, specification: str, writable: bool, cache: int, 
     host = host or ("" if port is None else "127.0.0.1")
     server = Server(writable, cache * 2**20, socket and socket.absolute(), host, port or PORT)
     repository = repository_of(directory)
-    revision = repository.records.select_image(specification)
-    serve_nbd(repository, revision, server, echoing())
+    serve_nbd(repository, repository.records.select_image(specification), server, echoing())
 
 
 @click.command("find")
@@ -95,9 +94,8 @@ def find(directory: Path, specification: str, only_id: bool) -> None:
     repository. In a folder of a mount, that repository is meant.
     """
     from backy.mount.active import image_path, shown_directory
-    from backy.repository.repository import Repository
 
-    repository = Repository.open(shown_directory(directory) or directory)
+    repository = repository_of(shown_directory(directory) or directory)
     # The id needs no image: it is there even if nothing shows the revision as a file.
     select = repository.records.select if only_id else repository.records.select_image
     revision = select(specification)

@@ -83,8 +83,7 @@ def forget(directory: Path, specifications: tuple[str, ...], force: bool, reason
         raise click.UsageError("--force needs --reason TEXT: why so much is forgotten")
     if reason and not reason.isprintable():
         raise click.UsageError("--reason has characters that can not be printed")
-    found = found_in(directory)
-    gone = forget(found, specifications, reason, force=force, dry_run=dry_run)
+    gone = forget(found_in(directory), specifications, reason, force=force, dry_run=dry_run)
     verb = "Would forget" if dry_run else "Forgot"
     answer({"revisions": [{"id": one} for one in gone]}, *(f"{verb} {one}" for one in gone))
 

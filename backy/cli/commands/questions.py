@@ -218,8 +218,9 @@ def why(directory: Path, specification: str) -> None:
     for one in kept:
         until = f"until {local_time(one.until)}" if one.until else "for ever"
         texts.append(f"{one.tag or 'kept'} {until}: {one.cause}")
-    nothing = [] if kept else ["not kept: 'backy expire' removes it"]
-    answer({"revision": revision.id, "reasons": kept}, *texts, *nothing)
+    answer(
+        {"revision": revision.id, "reasons": kept}, *texts, *([] if kept else ["not kept: 'backy expire' removes it"])
+    )
 
 
 _WITNESS = "What 'backy audit --json' printed, a status file, or a copy, as 'backy pull' names it; may be repeated."

@@ -176,12 +176,7 @@ def orphans(configuration: Path) -> None:
 @click.command("overview")
 @configuration_option
 @click.option(
-    "--html",
-    "folder",
-    required=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Where the pages are written.",
+    "--html", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Where they are put."
 )
 def overview(configuration: Path, folder: Path) -> None:
     """Write pages of HTML that show all jobs, and each of them.

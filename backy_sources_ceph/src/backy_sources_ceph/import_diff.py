@@ -8,14 +8,7 @@ from backy.cli.options import tags_of
 
 
 @click.command("import-diff")
-@click.option(
-    "--tags",
-    metavar="TAGS",
-    default="manual:import",
-    show_default=True,
-    callback=tags_of,
-    help="Its tags, with commas.",
-)
+@click.option("--tags", metavar="TAGS", default="manual:import", show_default=True, callback=tags_of, help="Its tags.")
 @click.argument("file", metavar="FILE")
 @click.pass_obj
 def command(directory: Path, tags: tuple[str, ...], file: str) -> None:
