@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 from backy.api import Consistency, Extent, SourceError
@@ -59,17 +60,12 @@ class RbdSnapshot:
 
         These are whole objects where Ceph has a map of them.
         """
+        options = {"include_parent": since is None, "whole_object": self._fast}
         for start in range(0, self.size, _WINDOW):
             found: list[Extent] = []
+            length = min(_WINDOW, self.size - start)
             with reported(f"{self._what}: comparing snapshots"):
-                self._handle.diff_iterate(
-                    start,
-                    min(_WINDOW, self.size - start),
-                    since,
-                    lambda offset, length, data: found.append(Extent(offset, length, bool(data))),  # noqa: B023  # called at once
-                    include_parent=since is None,
-                    whole_object=self._fast,
-                )
+                self._handle.diff_iterate(start, length, since, partial(_note, found), **options)
             # Ceph does not promise an order. Objects of an image with stripes do not follow the order of its bytes.
             yield from joined(sorted(found))
 
@@ -88,6 +84,10 @@ class RbdSnapshot:
         with reported(f"{self._what}: the snapshot {self._name} that is being read"):
             self._handle.is_protected_snap(self._name)
         return data
+
+
+def _note(found: list[Extent], offset: int, length: int, data: object) -> None:
+    found.append(Extent(offset, length, bool(data)))
 
 
 @contextmanager

@@ -282,11 +282,8 @@ class CephSource:
                     image.claim(other, Owner.of(self.job))
                 # Without a claim, it may be another server's: only a person can tell.
                 elif other.startswith(PREFIX) and other not in claims:
-                    log.warning(
-                        "%s has the snapshot %s of unknown owner, perhaps of backy 2; 'rbd snap rm' removes it",
-                        self.config.specification,
-                        other,
-                    )
+                    told = "%s has the snapshot %s of unknown owner, perhaps of backy 2; 'rbd snap rm' removes it"
+                    log.warning(told, self.config.specification, other)
             if parent:
                 image.remove_snapshots(self._own(claims, lambda own: own != parent))
             image.claim(name, Owner.of(self.job))

@@ -86,12 +86,9 @@ def _reserved(what: str, pool: Volume, mark: int) -> Iterator[None]:
     if held is not None:
         # The lock is ours, so nobody uses what a killed backup has noted. What it had not noted yet, or had given free
         # already, may be another program's by now, which then reads.
-        noted = os.pread(mark, 64, 0).decode(errors="replace") in {f"{held}\n", _BEGUN}
-        if not noted or _is_read(what, pool):
-            raise ReservedError(
-                f"{what}: another program has reserved the metadata of the pool {pool.lv_name}; if none runs "
-                f"that does, 'dmsetup message {device} 0 release_metadata_snap' gives it free"
-            )
+        if os.pread(mark, 64, 0).decode(errors="replace") not in {f"{held}\n", _BEGUN} or _is_read(what, pool):
+            text = f"another program has reserved the metadata of the pool {pool.lv_name}; if none runs that does"
+            raise ReservedError(f"{what}: {text}, 'dmsetup message {device} 0 release_metadata_snap' gives it free")
         log.info("%s: releasing the metadata of the pool that a backup had reserved that was killed", what)
         _release(what, device, mark)
     _note(mark, _BEGUN)
@@ -179,9 +176,8 @@ def differences(runs: Iterable[Run], earlier: int, size: int, *, holes: bool) ->
         size: Bytes of the volume. Blocks may be mapped beyond it, in part or as a whole.
         holes: Whether what is not mapped reads as zeroes. It does not if the volume has an external origin.
     """
-    found = (
-        (max(run.start, earlier) if run.kind == "same" else run.start, min(run.end, size), run.kind) for run in runs
-    )
+    least = {"same": earlier}
+    found = ((max(run.start, least.get(run.kind, 0)), min(run.end, size), run.kind) for run in runs)
     extents = (Extent(start, end - start, kind != "gone" or not holes) for start, end, kind in found if start < end)
     return filled(extents, earlier, size, data=not holes)
 

@@ -121,11 +121,10 @@ class Volume(msgspec.Struct, frozen=True):
         # without an active volume in it, a pool tells no figures
         figures = " and ".join(f"{percent} % of its {name}" for name, percent, _ in used if percent)
         if any(percent and float(percent) + added >= limit for _, percent, added in used):
-            more_than_now = f"{more} bytes more" if more else "a snapshot"
-            raise SourceError(
-                f"{what}: the pool {self.lv_name} has used {figures}, and {more_than_now} might fill it; extend the "
-                f"pool by lvextend, or set 'pool-limit', now {limit:g} %"
-            )
+            too_much = f"{more} bytes more" if more else "a snapshot"
+            advice = f"extend the pool by lvextend, or set 'pool-limit', now {limit:g} %"
+            text = f"has used {figures}, and {too_much} might fill it; {advice}"
+            raise SourceError(f"{what}: the pool {self.lv_name} {text}")
 
     def bytes_left(self, limit: float) -> int:
         """Return how much may be written to it before it is a pool that is nearly full."""
@@ -169,8 +168,7 @@ def parse_volumes(text: str) -> dict[str, Volume]:
 
 def volumes(what: str, group: str) -> dict[str, Volume]:
     """Return the volumes of a group by name; raise SourceError, which begins with `what`, if there is no such group."""
-    columns = ("--reportformat", "json", "--units", "b", "--nosuffix", "-o", ",".join(FIELDS))
-    text = run(what, "lvs", *columns, group)
+    text = run(what, "lvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", ",".join(FIELDS), group)
     try:
         return parse_volumes(text)
     except ValueError as error:

@@ -118,9 +118,7 @@ class QemuSource:
                 if command is not None:
                     return self._by_socket
         if config.image is None:
-            text = (
-                "no QEMU listens there; if the machine is shut down, 'image' in the section 'source' names what to read"
-            )
+            text = "no QEMU listens there; if the machine is shut down, 'image' beside 'qmp' names what to read"
             raise SourceError(f"{self._what}: {text}")
         return image.image(self._what, config.image, config.format)
 

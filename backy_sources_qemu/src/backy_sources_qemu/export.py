@@ -92,10 +92,9 @@ class Export:
         """Yield the ranges in the bitmap, and what the image has grown by; None without a bitmap."""
         if self.bitmap is None:
             return None
-        dirty = (
-            Extent(at, length, data=True) for at, length, flags in self._ranges(BITMAP + self.bitmap) if flags & _DIRTY
-        )
-        return joined(filled(dirty, self.size if self.earlier is None else self.earlier, self.size, data=True))
+        found, earlier = self._ranges(BITMAP + self.bitmap), self.size if self.earlier is None else self.earlier
+        dirty = (Extent(at, length, data=True) for at, length, flags in found if flags & _DIRTY)
+        return joined(filled(dirty, earlier, self.size, data=True))
 
     def _ranges(self, context: str) -> Iterator[tuple[int, int, int]]:
         """Yield offset, length and flags of ranges, from the first byte to the last."""

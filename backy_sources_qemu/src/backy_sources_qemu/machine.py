@@ -36,9 +36,8 @@ class Names:
 
     def __init__(self, key: str) -> None:
         # the key is short, as names of nodes have 31 characters at most
-        self.filter, self.scratch, self.access, self.export, self.copy = (
-            f"backy-{part}-{key}" for part in ("filter", "scratch", "access", "export", "changes")
-        )
+        parts = (f"backy-{part}-{key}" for part in ("filter", "scratch", "access", "export", "changes"))
+        self.filter, self.scratch, self.access, self.export, self.copy = parts
 
 
 class Disk:
@@ -183,15 +182,9 @@ class Disk:
         self._command("block-dirty-bitmap-add", **mark, granularity=BLOCK)
         marked = {"node": self._names.scratch, "name": MARK}
         self._command("block-dirty-bitmap-merge", node=self._node, target=bitmap + MARK, bitmaps=[marked])
-        self._command(
-            "blockdev-add",
-            driver="copy-before-write",
-            node_name=self._names.filter,
-            file=self._node,
-            target=self._names.scratch,
-            on_cbw_error="break-snapshot",
-            cbw_timeout=_SECONDS,
-        )
+        nodes = {"node_name": self._names.filter, "file": self._node, "target": self._names.scratch}
+        if_slow = {"on_cbw_error": "break-snapshot", "cbw_timeout": _SECONDS}
+        self._command("blockdev-add", driver="copy-before-write", **nodes, **if_slow)
         self._command("qom-set", path=self._device, property="drive", value=self._names.filter)
         if base is not None:
             self._command("block-dirty-bitmap-add", node=self._node, name=self._names.copy, disabled=True)

@@ -20,26 +20,19 @@ _LEAST = 2**20
 
 def run(what: str, *command: str, descriptors: Sequence[int] = ()) -> str:
     """Run a program and return what it prints; raise SourceError, which begins with `what`, if it fails."""
+    env = {**os.environ, "LC_ALL": "C"}
     try:
         done = subprocess.run(  # noqa: S603  # names that were checked, after options that end with "="
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env={**os.environ, "LC_ALL": "C"},
-            pass_fds=descriptors,
-            timeout=TIMEOUT,
-            check=False,
+            command, input=b"", capture_output=True, env=env, pass_fds=descriptors, timeout=TIMEOUT, check=False
         )
     except FileNotFoundError:
         raise SourceError(f"{what}: the program {command[0]} is missing; install the package qemu-utils") from None
     except subprocess.TimeoutExpired:
         raise SourceError(f"{what}: {command[0]} does not end within {TIMEOUT} s") from None
     if done.returncode:
-        told = " ".join(done.stderr.split()).removeprefix(f"{command[0]}: ")
+        told = " ".join(done.stderr.decode(errors="replace").split()).removeprefix(f"{command[0]}: ")
         raise SourceError(f"{what}: {command[0]}: {told or f'exit code {done.returncode}'}")
-    return done.stdout
+    return done.stdout.decode(errors="replace")
 
 
 class Scratch(NamedTuple):

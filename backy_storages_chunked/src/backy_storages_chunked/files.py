@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,12 +107,9 @@ class ChunkFiles:
         """Yield the chunk files in one of the 256 folders, in no order."""
         name = f"{number:02x}"
         refuse_links(self.directory, name)
-        try:
-            names = os.listdir(self.directory / name)
-        except FileNotFoundError:
-            # Folders are made when the first chunk needs them.
-            return
-        yield from filter(None, map(parse_name, names))
+        # Folders are made when the first chunk needs them.
+        with suppress(FileNotFoundError):
+            yield from filter(None, map(parse_name, os.listdir(self.directory / name)))
 
     def read(self, file: ChunkFile) -> bytes:
         """Return the stored content of a file.

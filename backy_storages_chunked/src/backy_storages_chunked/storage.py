@@ -72,13 +72,14 @@ class ChunkedStorage:
     ) -> Iterator[ChunkWriter]:
         """Give a writer, and the folder for its unfinished files."""
         files = self._files()
-        self._clean_up(files)
+        # Also those of a crash: the repository's locks let only one backup or purge get here at a time.
+        shutil.rmtree(files.temporary, ignore_errors=True)
         files.temporary.mkdir(mode=0o700)
         with closing(ChunkWriter(files, self._codec, durability, reliable, size)) as writer:
             try:
                 yield writer
             finally:
-                self._clean_up(files)
+                shutil.rmtree(files.temporary, ignore_errors=True)
 
     @contextmanager
     def open(self, revision_id: str) -> Iterator[ChunkReader]:
@@ -106,7 +107,7 @@ class ChunkedStorage:
     def purge(self, live: Container[bytes]) -> Purged:
         """Remove the chunks that are neither live nor left for the next backup, and unfinished files."""
         files = self._files()
-        self._clean_up(files)
+        shutil.rmtree(files.temporary, ignore_errors=True)
         kept = noted(self._directory)
         # The names tell what deltas are made of, so no file is read. A crash between removals leaves dead files only.
         ingredients = _ingredients(files, live)
@@ -149,11 +150,6 @@ class ChunkedStorage:
         """
         self._marker.identity  # noqa: B018  # raises
         return ChunkFiles(self._directory, self._pool)
-
-    def _clean_up(self, files: ChunkFiles) -> None:
-        """Remove unfinished files, also those of a crash."""
-        # Safe, because the repository's locks let only one backup or purge get here at a time.
-        shutil.rmtree(files.temporary, ignore_errors=True)
 
 
 def _ingredients(files: ChunkFiles, live: Container[bytes]) -> set[ChunkFile]:
