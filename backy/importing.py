@@ -10,7 +10,7 @@ import msgspec
 
 from backy.api import ID_PATTERN, Config, ConfigError, Import, RevisionInfo, Snapshot, SourceError
 from backy.backup.backup import Backup
-from backy.backup.transfer import Unhinted
+from backy.backup.snapshots import Unhinted
 from backy.config import typed
 from backy.integrity.damage import distrust
 from backy.repository.config import JobConfig

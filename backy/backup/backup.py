@@ -19,7 +19,8 @@ from backy.api import LARGEST_IMAGE, FreezingSnapshot, Moment, Report, Snapshot,
 from backy.backup.attached import collect
 from backy.backup.findings import Assessment, Findings, recorded
 from backy.backup.rest import Rest, Stages, moment_of
-from backy.backup.transfer import Limited, Transfer, Transferred, Unhinted, limits_of
+from backy.backup.snapshots import Limited, Unhinted, limits_of
+from backy.backup.transfer import Transfer, Transferred
 from backy.durable import names_in, sync_file_system_of
 from backy.errors import BackyError, RepositoryBusyError, SourceBusyError, SourceError, VerificationError, is_full
 from backy.image.chunkmap import ChunkMap
@@ -41,6 +42,7 @@ from backy.system.clocks import Instant, boot_id, boottime
 from backy.system.locking import PURGE_LOCK, shared
 from backy.system.progress import Steps, quiet
 from backy.text.phrases import counted, length_of_time, size
+from backy.verifiers.verifiers import Comparing
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +260,7 @@ class _Making:
         return self._made(verifiers, base)
 
     def _made(self, verifiers: Sequence[Verifier], base: Base) -> Revision:
-        done, stored = self._store(base)
+        done, stored = self._store(base, verified=any(isinstance(one, Comparing) for one in verifiers))
         # before all of it is read again in vain
         self._assessment.require_one_instant()
         if self._hinted:
@@ -330,7 +332,7 @@ class _Making:
             told = {"mismatches": mismatches or len(found), "revisions": tuple(wrong)}
             self._tell("backy_verification_failed", revision_id=self._birth.id, **told)
 
-    def _store(self, base: Base) -> tuple[Transferred, Stored]:
+    def _store(self, base: Base, *, verified: bool) -> tuple[Transferred, Stored]:
         size = self._snapshot.size
         live = LiveChunks(self._repository.records, base.candidates)
         wrong = base.parent.state.wrong.chunks if base.parent and base.parent.state.wrong else ()
@@ -338,7 +340,7 @@ class _Making:
         with storage.create(self._birth.id, self._birth.parent, size, live) as writer:
             progress = self._backup.steps("backup", size)
             threads = threads_for(storage, self._snapshot)
-            done = Transfer(self._snapshot, writer, base.chunks, progress, threads, wrong).run()
+            done = Transfer(self._snapshot, writer, base.chunks, progress, threads, wrong, verified).run()
             stored = writer.commit()
         # chunks that this revision may share with earlier ones that were not synced
         if stored.durable and any(earlier.state.unsynced_boot for earlier in base.candidates):

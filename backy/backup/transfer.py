@@ -2,53 +2,18 @@
 
 import logging
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from backy.api import CHUNK_SIZE, ImageWriter, Parallel, Progress, SharingSource, Snapshot, Source, chunk_count
+from backy.api import CHUNK_SIZE, ExactSnapshot, HintedImageWriter, ImageWriter, Progress, Snapshot, chunk_count
 from backy.errors import SourceError
 from backy.image.chunkmap import ZERO, ChunkMap, entry
 from backy.image.spans import spans, whole
 from backy.pages import pages_with_data, total
-from backy.repository.repository import Repository
 from backy.repository.storages import threads_for
-from backy.system.limits import Limit
 from backy.system.parallel import in_parallel, thread_count
 
 log = logging.getLogger(__name__)
-
-
-class Unhinted:
-    """A snapshot that does not tell what differs from the parent, so that core and verifiers read all of it."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.size, self.extents, self.pread = snapshot.size, snapshot.extents, snapshot.pread
-        if isinstance(snapshot, Parallel):
-            self.parallel = snapshot.parallel
-
-    def changes(self) -> None:
-        """Return None: the changes are not known."""
-
-
-class Limited:
-    """A snapshot that is read no faster than all of some limits allow."""
-
-    def __init__(self, snapshot: Snapshot, limits: Sequence[Limit]) -> None:
-        self.size, self.extents, self.changes = snapshot.size, snapshot.extents, snapshot.changes
-        self._pread, self._limits = snapshot.pread, limits
-        if isinstance(snapshot, Parallel):
-            self.parallel = snapshot.parallel
-
-    def pread(self, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes at `offset`."""
-        for limit in self._limits:
-            limit.take(length)
-        return self._pread(offset, length)
-
-
-def limits_of(repository: Repository, source: Source) -> list[Limit]:
-    """Return the limits of a backup, and of what its source reads from."""
-    return repository.limits("backup", *(source.reads_from if isinstance(source, SharingSource) else ()))
 
 
 @dataclass
@@ -79,6 +44,8 @@ class Transfer:
     """How many the storage or the snapshot would like to work for it; None if neither cares."""
     wrong: Collection[int] = ()
     """Indexes of chunks of the parent that are read even if the source tells that they are the same."""
+    verified: bool = False
+    """Whether a verifier compares what is stored, so that a storage may rely on the pages that the source tells."""
 
     def __post_init__(self) -> None:
         self._base = self.parent or ChunkMap(0)
@@ -162,6 +129,15 @@ class Transfer:
             # what a guest has written is the same for every storage, however much of it that stores
             changed = total(pages_with_data(data), len(data))
         else:
-            changed = self.writer.write(index, chunk_id, data, previous)
+            changed = self._write(index, chunk_id, data, previous)
         with self._lock:
             self._done.bytes_written += changed
+
+    def _write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes) -> int:
+        """Store a chunk that has data in the parent, too; return how many of its bytes changed."""
+        # of where the parent is wrong, or has another length, a source knows too little
+        sure = self.verified and index not in self.wrong and len(data) == self._base.length(index)
+        if sure and isinstance(self.writer, HintedImageWriter) and isinstance(self.snapshot, ExactSnapshot):
+            told = self.snapshot.changes_within(index * CHUNK_SIZE, len(data))
+            return self.writer.write_changes(index, chunk_id, data, previous, told)
+        return self.writer.write(index, chunk_id, data, previous)

@@ -123,6 +123,18 @@ class Snapshot(Image, Protocol):
 
 
 @runtime_checkable
+class ExactSnapshot(Snapshot, Protocol):
+    """A snapshot that knows single pages that changed, and can tell those of any chunk at once."""
+
+    def changes_within(self, offset: int, length: int) -> Iterable[Extent]:
+        """Yield those of `changes` that touch a range; none if they are not known. Called from several threads.
+
+        A storage may leave out of a delta what is outside of them. A verifier that compares the chunk finds it if they
+        are too few.
+        """
+
+
+@runtime_checkable
 class DescribedSnapshot(Snapshot, Protocol):
     """A snapshot that comes with files, such as the description of its machine."""
 

@@ -1,12 +1,12 @@
 """What a storage plugin makes: storages with their writers and readers."""
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
-from backy.contract.images import identify
+from backy.contract.images import Extent, identify
 from backy.errors import ChunkDamageError
 
 
@@ -53,6 +53,18 @@ class ImageWriter(Protocol):
     # Nothing refers to the chunks before this, so a crash at any earlier time leaves only files to clean up.
     def commit(self) -> Stored:
         """Make everything that was written durable. The core writes map and record after this."""
+
+
+@runtime_checkable
+class HintedImageWriter(ImageWriter, Protocol):
+    """A writer that need not read the parent's chunk if it is told what differs."""
+
+    def write_changes(self, index: int, chunk_id: bytes, data: bytes, previous: bytes, told: Iterable[Extent]) -> int:
+        """Store a chunk as `write` does. The source says that what is outside of `told` is as in the parent.
+
+        Called in place of `write` if a verifier will look for what the source left out. Return how many bytes differ,
+        or how many were told.
+        """
 
 
 class ImageReader(Protocol):

@@ -152,6 +152,8 @@ class NoneVerifier:
         return Report("none", ())
 
 
+Comparing = FullVerifier | ChangedVerifier | SampleVerifier
+"""Those that find what is stored and not as in the source: at once, or when it is the chunk's turn."""
 full = Plugin(BareConfig, lambda _: FullVerifier())
 changed = Plugin(ChangedConfig, lambda section: ChangedVerifier(section.turns))
 sample = Plugin(SampleConfig, SampleVerifier)

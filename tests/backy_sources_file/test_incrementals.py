@@ -16,14 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from backy.api import CHUNK_SIZE
+from backy.api import CHUNK_SIZE, Extent
 from backy.backup.backup import Backup
 from backy.extents import mapped
 from backy.repository.config import JobConfig, SourceSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, Trust
 from backy.repository.sealed import FORMAT
-from backy_sources_file import fiemap
+from backy_sources_file import OpenFile, fiemap
+from backy_storages_chunked.files import ChunkReader
 
 BLOCK = 4096
 SIZE = 20 * 2**20
@@ -286,6 +287,33 @@ def test_each_thing_that_can_be_done_to_an_image_is_seen_alone(used) -> None:
         operation(lab.image, chance)
         assert lab.digests[lab.back_up().id] == digest(lab.image), operation.__name__
     lab.check_all()
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_single_pages_are_stored_without_what_they_differ_from(laboratory, monkeypatch, kind: str) -> None:
+    lab: Lab = laboratory(kind)
+    make(lab.image, random.Random(5))
+    lab.back_up()
+    monkeypatch.delattr(ChunkReader, "full")
+    for page in (3, 7, 1500):
+        write(lab.image, page * 4096, random.Random(page).randbytes(4096))
+    revision = lab.back_up()
+    assert revision.statistics.bytes_written == 3 * 4096
+    assert revision.statistics.bytes_stored < 4 * 4096
+
+
+def test_the_changes_within_a_range_are_those_that_touch_it(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(bytes(8192))
+    changes = [Extent(start, 10, data=True) for start in (0, 10, 30, 40)]
+    with (tmp_path / "image").open("rb") as stream:
+        image = OpenFile(tmp_path / "image", stream.fileno(), changes)
+        assert [image.changes_within(*one) for one in ((0, 50), (9, 2), (20, 10), (35, 5))] == [
+            changes,
+            changes[:2],
+            [],
+            changes[2:3],
+        ]
+        assert list(OpenFile(tmp_path / "image", stream.fileno()).changes_within(0, 50)) == []
 
 
 def test_a_change_that_the_file_system_hides_once_is_found_by_its_turn(laboratory, monkeypatch) -> None:

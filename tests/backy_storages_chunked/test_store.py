@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from backy.api import CHUNK_SIZE, PAGE_SIZE, Held, Job, Purged, identify
+from backy.api import CHUNK_SIZE, PAGE_SIZE, Extent, Held, Job, Purged, identify
 from backy.errors import ChunkDamageError, ConfigError, StorageError
 from backy.testing.recording import Fault, Recording, record
 from backy.testing.tree import Naming, Sync, Write
 from backy_storages_chunked import backy_storage
 from backy_storages_chunked.files import ChunkFile, ChunkFiles, parse_name
 from backy_storages_chunked.storage import ChunkedStorage
+from backy_storages_chunked.writer import exact_pages
 
 LENGTH = 64 * PAGE_SIZE
 """Chunks of these tests are as short as the last one of an image may be."""
@@ -596,3 +597,56 @@ def test_a_whole_chunk_goes_through(store: Store) -> None:
 
     assert different == 2 * PAGE_SIZE
     assert store.read(chunk_id) == changed(whole, 0, 1023)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_source_tells_makes_the_same_files_as_comparing(tmp_path: Path, seed: int) -> None:
+    """Over many days: deltas of the full chunk, deltas with a companion, and full chunks in between."""
+    chance = random.Random(seed)
+    compared, told = Store(tmp_path / "compared"), Store(tmp_path / "told")
+    for store in (compared, told):
+        (store.directory / "chunks").mkdir(parents=True)
+        store.storage.initialize("some-identity")
+    old = data(seed)
+    for store in (compared, told):
+        store.write(old)
+    for day in range(60):
+        pages = sorted(chance.sample(range(64), chance.choice([1, 2, 3, 9])))
+        new = changed(old, *pages, seed=day)
+        compared.write(new, old)
+        with told.writing() as writer:
+            hint = [Extent(page * PAGE_SIZE, PAGE_SIZE, data=True) for page in pages]
+            assert writer.write_changes(0, identify(new), new, identify(old), hint) == len(pages) * PAGE_SIZE
+        assert told.read(identify(new)) == new
+        old = new
+    assert told.files() == compared.files()
+    kinds = {(file.base is None, file.companion is None) for file in told.files() if file}
+    assert kinds == {(True, True), (False, True), (False, False)}
+    for path in compared.directory.glob("chunks/??/*"):
+        assert (told.directory / path.relative_to(compared.directory)).read_bytes() == path.read_bytes()
+
+
+def test_a_chunk_that_is_there_is_read_before_it_is_relied_on_whatever_is_told(store: Store) -> None:
+    old = data(1)
+    new = changed(old, 3)
+    store.write(old)
+    delta_id, _ = store.write(new, old)
+    path = store.path(delta_id, identify(old))
+    path.chmod(0o640)
+    path.write_bytes(b"torn")
+    with store.writing() as writer:
+        writer.write_changes(0, delta_id, new, identify(old), [Extent(3 * PAGE_SIZE, PAGE_SIZE, data=True)])
+    assert store.read(delta_id) == new
+    assert ChunkFile(delta_id) in store.files()
+
+
+def test_changes_become_pages_unless_they_are_too_coarse_or_too_many() -> None:
+    start = 3 * CHUNK_SIZE
+    inside = [(start - 5, 6), (start + 2 * PAGE_SIZE - 1, 2), (start + CHUNK_SIZE - 1, 9 * PAGE_SIZE)]
+    assert exact_pages((Extent(*one, data=False) for one in inside), start) == [0, 1, 2, 1023]
+    assert exact_pages([], start) is None
+    assert exact_pages([Extent(start, 16 * PAGE_SIZE - 1, data=True)], start) == list(range(16))
+    assert exact_pages([Extent(start, 16 * PAGE_SIZE, data=True)], start) is None
+    pages = [Extent(start + 2 * number * PAGE_SIZE, PAGE_SIZE, data=True) for number in range(65)]
+    assert exact_pages(pages[:64], start) == list(range(0, 128, 2))
+    assert exact_pages(pages, start) is None

@@ -12,7 +12,8 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -126,7 +127,7 @@ class OpenFile:
     """
 
     def __init__(
-        self, path: Path, descriptor: int, changes: Iterable[Extent] | None = None, watch: WriteWatch | None = None
+        self, path: Path, descriptor: int, changes: Sequence[Extent] | None = None, watch: WriteWatch | None = None
     ) -> None:
         self._path = path
         self._changes = changes
@@ -155,6 +156,12 @@ class OpenFile:
     def changes(self) -> Iterable[Extent] | None:
         """Return the ranges that differ from the parent revision; None if they are not known."""
         return self._changes
+
+    def changes_within(self, offset: int, length: int) -> Sequence[Extent]:
+        """Return those of the changes that touch a range, which has whole blocks of the file system."""
+        changes = self._changes or ()
+        first = bisect_right(changes, offset, key=lambda one: one.end)
+        return changes[first : bisect_left(changes, offset + length, key=lambda one: one.offset)]
 
     def extents(self) -> Iterator[Extent]:
         """Yield data and holes as the file system knows them; a block device has data only."""

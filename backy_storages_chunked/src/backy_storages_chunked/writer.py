@@ -9,13 +9,15 @@ relies on it.
 import logging
 import os
 import threading
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from backy.api import LARGEST_IMAGE, PAGE_SIZE, Leftover, Stored, checked, chunk_count
+from backy.api import CHUNK_SIZE, LARGEST_IMAGE, PAGE_SIZE, Extent, Leftover, Stored, checked, chunk_count
 from backy.direct import DirectWriter, switched
 from backy.durable import READ_ONLY, closed_at_end, naming, pwrite_all, read_file, sync_file_system, sync_folder
 from backy.errors import MOST_FINDINGS, ChunkDamageError
@@ -28,27 +30,24 @@ NAME = "unfinished"
 _ID_SIZE = 32
 _LARGEST = chunk_count(LARGEST_IMAGE) * _ID_SIZE
 Durability = Literal["none", "filesystem", "file"]
+Pages = Sequence[int] | None
+"""Numbers of pages, ascending, as a source tells them; None if it does not."""
+_COARSE = 16 * PAGE_SIZE
+"""Bytes of a change that may be no more than one page: as dirty bitmaps of QEMU and btrfs's compression round it up."""
+_MOST_TOLD = 64
+"""Pages of a chunk, if they are told: of more, too many may be the same, and would be kept for as long as the delta."""
 
 
 class Base(NamedTuple):
     """A chunk that a new delta can be made of."""
 
     file: ChunkFile
-    content: bytes
+    pages: Callable[[], list[int]]
+    """Returns the numbers of the pages in which the new chunk differs."""
     size: int
     """Bytes of its file."""
     spent: int
     """Bytes of the deltas made of it so far, along the chunk's history."""
-
-
-class Previous(NamedTuple):
-    """The parent's chunk at the same index, and the chunks that it is made of."""
-
-    content: bytes
-    base: Base
-    """The full chunk."""
-    companion: Base | None
-    """A delta of the base whose pages a new delta may take over."""
 
 
 class ChunkWriter:
@@ -86,22 +85,30 @@ class ChunkWriter:
         """Store this frame if `data` is written next, and in full."""
         self._codec.offer(data, frame)
 
-    def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
-        """Store a chunk unless it is stored already; return how many of its bytes differ from the previous chunk."""
+    def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None, told: Pages = None) -> int:
+        """Store a chunk unless it is stored already; return how many of its bytes differ from the previous chunk.
+
+        The pages `told` are believed to be all that differ. None compares the chunks.
+        """
         # Two threads may have the same content for different indexes: the first one stores it.
         with self._lock:
             claimed = chunk_id in self._claimed
             self._claimed.add(chunk_id)
-        found = None if previous is None else self._previous(previous)
-        pages = differing_pages(data, found.content) if found else []
+        found = None if previous is None else self._previous(previous, data, told)
         # In this order: most of what is new is not stored, or only by this backup. The maps need not be read for it.
         if chunk_id in self._fresh or not (self._is_stored(chunk_id) and chunk_id in self._reliable):
             self._fresh.add(chunk_id)
             if not claimed and not (self._notes and self._is_left(index, chunk_id, data)):
-                self._store_chunk(found, chunk_id, data, pages)
+                self._store_chunk(found[1] if found else (), chunk_id, data)
             if self._notes:
                 note(self._notes, index, chunk_id)
-        return total(pages, len(data)) if found else len(data)
+        return len(data) if found is None else total(found[0], len(data))
+
+    def write_changes(self, index: int, chunk_id: bytes, data: bytes, previous: bytes, told: Iterable[Extent]) -> int:
+        """Store a chunk as `write` does, and believe which pages differ if few are told."""
+        # what a file that is there already is made of has to be read before it can be relied on
+        pages = None if self._files.find(chunk_id) else exact_pages(told, index * CHUNK_SIZE)
+        return self.write(index, chunk_id, data, previous, pages)
 
     def zero(self, index: int) -> None:
         """Do nothing: zero chunks have no files."""
@@ -146,11 +153,14 @@ class ChunkWriter:
             return False
         return True
 
-    def _previous(self, chunk_id: bytes) -> Previous | None:
-        """Read the previous chunk; return None if it is damaged."""
+    def _previous(self, chunk_id: bytes, data: bytes, told: Pages) -> tuple[list[int], Sequence[Base]] | None:
+        """Return the pages in which `data` differs from the previous chunk, and its bases; None if it is damaged.
+
+        The last base is the full chunk. Before it, there may be a delta whose pages a new delta may take over.
+        """
         try:
             with blamed_on(chunk_id):
-                return self._read_previous(self._reader.locate(chunk_id))
+                return self._compared_with(self._reader.locate(chunk_id), data, told)
         except ChunkDamageError as error:
             # A delta made of damage would be damaged too. The caller stores a full chunk and goes on.
             log.warning("%s; what changed in it is stored in full", error)
@@ -158,39 +168,44 @@ class ChunkWriter:
                 self._damaged.append(error if len(self._damaged) < MOST_FINDINGS else error.without_evidence())
             return None
 
-    def _read_previous(self, file: ChunkFile) -> Previous:
-        """Read a chunk and the chunks that it is made of, all compared with their ids but for the last delta."""
-        full = ChunkFile(file.base or file.chunk_id)
-        base = Base(full, self._reader.full(full.chunk_id), self._files.size(full), 0)
-        content = base.content
-        companion = None
+    def _compared_with(self, file: ChunkFile, data: bytes, told: Pages) -> tuple[list[int], Sequence[Base]]:
+        """Read a chunk and those that it is made of, compared with their ids but for the last delta; deltas if told."""
+        files = [*file.made_of, file]
         # A plain delta can be the companion of the next one, as the companion of this one can be once more.
-        for delta_file in [*file.made_of, file][1:]:
-            delta = self._reader.delta(delta_file)
-            size = self._files.size(delta_file)
-            spent = delta.spent + size
-            content = apply_delta(delta, content)
-            base = base._replace(spent=base.spent + spent)
-            if companion is None:
-                companion = Base(delta_file, checked(delta_file.chunk_id, content), size, 0)
-            else:
-                companion = companion._replace(spent=spent)
-        return Previous(content, base, companion)
+        deltas = [self._reader.delta(one) for one in files[1:]]
+        contents = [] if told else [self._reader.full(files[0].chunk_id)]
+        for delta in deltas if contents else ():
+            contents.append(apply_delta(delta, contents[-1]))
+        if len(contents) > 1:
+            checked(files[1].chunk_id, contents[1])
 
-    def _store_chunk(self, previous: Previous | None, chunk_id: bytes, data: bytes, pages: Sequence[int]) -> None:
-        """Store a chunk as a delta if there is a base that affords it, else in full."""
+        # what was compared already is not compared again
+        @cache
+        def differing(count: int) -> list[int]:
+            """Return the pages in which `data` differs from what the first `count` deltas make."""
+            if told:
+                return sorted({*told, *chain.from_iterable(delta.pages for delta in deltas[count:])})
+            return differing_pages(data, contents[count])
+
+        sizes = [self._files.size(one) for one in files]
+        spent = [delta.spent + size for delta, size in zip(deltas, sizes[1:], strict=True)]
+        bases = [Base(files[n], partial(differing, n), sizes[n], sum(spent[n:])) for n in range(len(files[:2]))]
+        return differing(len(deltas)), bases[::-1]
+
+    def _store_chunk(self, bases: Sequence[Base], chunk_id: bytes, data: bytes) -> None:
+        """Store a chunk as a delta if one of `bases` affords it, else in full."""
         there = self._files.find(chunk_id)
-        bases = [base for base in (previous.companion, previous.base) if base is not None] if previous else []
         # These were read a moment ago and are what their ids say.
         if there in [base.file for base in bases]:
             return
         # Another file with this id may be damaged: a full chunk is stored, which is read before a delta.
-        for base in bases if there is None else []:
-            # what was compared already is not compared again
-            same = previous is not None and base.content is previous.content
-            frame = self._difference(base, data, pages if same else differing_pages(data, base.content))
+        for base in bases if there is None else ():
+            pages = base.pages()
+            if len(pages) * PAGE_SIZE >= len(data):
+                continue
+            frame = self._codec.compress(encode_delta(make_delta(data, pages, base.spent)))
             # The deltas of a base, with this one, shall cost no more than the base itself.
-            if frame is not None and all(one.spent + len(frame) <= one.size for one in (base, bases[-1])):
+            if all(one.spent + len(frame) <= one.size for one in (base, bases[-1])):
                 companion = None if base is bases[-1] else base.file.chunk_id
                 self._store(ChunkFile(chunk_id, bases[-1].file.chunk_id, companion), frame)
                 return
@@ -217,12 +232,6 @@ class ChunkWriter:
         # it takes no space that was not taken
         self._count(0, [full])
         return True
-
-    def _difference(self, base: Base, data: bytes, pages: Sequence[int]) -> bytes | None:
-        """Return the frame of a delta made of `base`; None if every page differs."""
-        if len(pages) * PAGE_SIZE >= len(data):
-            return None
-        return self._codec.compress(encode_delta(make_delta(data, pages, base.spent)))
 
     def _write(self, descriptor: int, frame: bytes) -> None:
         """Write a new file, past the cache if it will be synced."""
@@ -271,6 +280,15 @@ class ChunkWriter:
         with self._lock:
             self._stored += size
             self._folders.update(os.path.dirname(self._files.path(file)) for file in files)
+
+
+def exact_pages(changes: Iterable[Extent], start: int) -> Pages:
+    """Return the numbers of the pages of the chunk at `start` that the changes are in; None if these tell too much."""
+    found = [(one.offset - start, one.end - start) for one in changes]
+    inside = ((max(begin, 0), min(end, CHUNK_SIZE)) for begin, end in found)
+    pages = {page for begin, end in inside for page in range(begin // PAGE_SIZE, -(-end // PAGE_SIZE))}
+    exact = 0 < len(pages) <= _MOST_TOLD and all(end - begin < _COARSE for begin, end in found)
+    return sorted(pages) if exact else None
 
 
 def opened(folder: Path, size: int) -> int:

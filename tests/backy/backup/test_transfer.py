@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from backy.api import CHUNK_SIZE, Extent, Snapshot, SourceError, Stored, chunk_count, identify
 from backy.backup.backup import Backup
-from backy.backup.transfer import Transfer, Transferred, Unhinted
+from backy.backup.snapshots import Unhinted
+from backy.backup.transfer import Transfer, Transferred
 from backy.errors import VerificationError
 from backy.image.chunkmap import ZERO, ChunkMap
 from backy.integrity import quarantine
