@@ -12,10 +12,10 @@ _HEADER: Final = struct.Struct("=QQIIII")
 """struct fiemap: start, length, flags, mapped extents, capacity for extents, reserved."""
 _EXTENT: Final = struct.Struct("=QQQ16xI12x")
 """struct fiemap_extent: logical offset, physical offset, length, flags."""
+SHARED: Final = 0x2000
+"""Flag of an extent that other files have, too, or the same file elsewhere: FIEMAP_EXTENT_SHARED of linux/fiemap.h."""
 # FIEMAP_FLAG_SYNC: data that is only in memory has no address yet.
 _SYNC: Final = 1
-_CAPACITY: Final = 2048
-"""Extents that one call can return."""
 _END: Final = 2**64 - 1
 
 
@@ -56,17 +56,17 @@ def filled(extents: Iterable[Extent], start: int, stop: int, *, data: bool = Fal
         yield Extent(position, stop - position, data)
 
 
-def mapped(descriptor: int) -> Iterator[Mapped]:
-    """Yield the extents of a file in order, with those that are allocated beyond its end.
+def mapped(descriptor: int, capacity: int = 2048) -> Iterator[Mapped]:
+    """Yield the extents of a file in order, with those that are allocated beyond its end; `capacity` at a time.
 
     Raises:
         OSError: the file system does not tell the extents.
         ValueError: the file system returned extents that can not be.
     """
     start = 0
-    buffer = bytearray(_HEADER.size + _CAPACITY * _EXTENT.size)
+    buffer = bytearray(_HEADER.size + capacity * _EXTENT.size)
     while True:
-        _HEADER.pack_into(buffer, 0, start, _END - start, _SYNC, 0, _CAPACITY, 0)
+        _HEADER.pack_into(buffer, 0, start, _END - start, _SYNC, 0, capacity, 0)
         fcntl.ioctl(descriptor, _FIEMAP, buffer)
         count = _HEADER.unpack_from(buffer)[3]
         if not count:

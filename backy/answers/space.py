@@ -11,35 +11,10 @@ import msgspec
 from backy.api import Held
 from backy.durable import closed_at_end, open_regular
 from backy.errors import StorageError
-from backy.extents import mapped
+from backy.extents import SHARED, mapped
 from backy.repository.live import LiveChunks
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
-
-
-def occupied(directory: Path) -> int:
-    """Return the bytes that all files below `directory` take on the disk. Blocks that raw images share count once."""
-    size = 0
-    shared: set[tuple[int, int]] = set()
-    for folder, _, names, descriptor in os.fwalk(directory):
-        for name in names:
-            try:
-                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # removed since it was listed
-            try:
-                # Only raw images share blocks, and their names are ids. `du` would count each of them in full.
-                if folder == os.fspath(directory) and "." not in name and found.st_blocks:
-                    shared.update([*_blocks(directory / name)])
-                    continue
-            except (OSError, ValueError):
-                pass  # this file system does not tell, and so it shares no blocks either
-            size += found.st_blocks * 512
-    counted = 0
-    for start, end in sorted(shared):
-        size += max(end - max(start, counted), 0)
-        counted = max(counted, end)
-    return size
 
 
 class Space(msgspec.Struct):
@@ -49,6 +24,48 @@ class Space(msgspec.Struct):
     """What would be free without it."""
     shared: int = 0
     """What others have, too."""
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.alone + self.shared
+
+
+def occupied(directory: Path) -> Space:
+    """Return what all files below `directory` take on the disk. Blocks that raw images of it share count once.
+
+    Shared are full chunks that the pool has, too. Only a look at all others could tell which of them have them.
+    """
+    size = shared = 0
+    blocks: set[tuple[int, int]] = set()
+    # a disk of a machine lies one deeper
+    pools = [place / ".pool" for place in directory.absolute().parents[:2]]
+    pooled = any(map(os.path.isdir, pools))  # none where nobody may look, unlike `Path.is_dir`
+    for folder, _, names, descriptor in os.fwalk(directory):
+        for name in names:
+            try:
+                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # removed since it was listed
+            # a file system that does not tell shares no blocks either
+            with suppress(OSError, ValueError):
+                # Only raw images share blocks with each other, and their names are ids. `du` would count each in full.
+                if folder == os.fspath(directory) and "." not in name and found.st_blocks:
+                    blocks.update([*_blocks(directory / name)])
+                    continue
+                if pooled and name.endswith(".zst") and (found.st_nlink > 1 or _shares(Path(folder, name))):
+                    shared += found.st_blocks * 512
+            size += found.st_blocks * 512
+    counted = 0
+    for start, end in sorted(blocks):
+        size += max(end - max(start, counted), 0)
+        counted = max(counted, end)
+    return Space(size - shared, shared)
+
+
+def _shares(path: Path) -> bool:
+    with closed_at_end(open_regular(path)) as descriptor:
+        return any(one.flags & SHARED for one in mapped(descriptor, 16))
 
 
 def spaces(directories: Iterable[Path]) -> dict[str, Space]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from backy.answers.space import spaces
+from backy.answers.space import Space, occupied, spaces
 from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.errors import ConfigError
@@ -110,6 +111,22 @@ def test_a_second_machine_takes_what_it_has_alone(base: Base, tmp_path: Path) ->
     assert restored(second, tmp_path / "out") == image(2)
     # each has files of its own
     assert not {path.stat().st_ino for path in base.files(first)} & {path.stat().st_ino for path in base.files(second)}
+
+
+def test_a_repository_tells_what_the_pool_has_too(base: Base, backy) -> None:
+    repository = base.machine(1)
+    taken = occupied(repository.directory)
+
+    assert CHUNKS * CHUNK_SIZE < taken.shared < CHUNKS * 1.1 * CHUNK_SIZE
+    assert 0 < taken.alone < CHUNK_SIZE
+    shown = json.loads(backy("-b", repository.directory, "status", "--json").out)
+    assert (shown["occupied"], shown["shared"]) == (taken.total, taken.shared)
+    assert " of it in the pool, too" in backy("-b", repository.directory, "status").out
+    # of what only the pool has, nothing is left without it
+    shutil.rmtree(base.folder / POOL)
+    os.sync()
+    assert occupied(repository.directory) == Space(taken.total)
+    assert "pool" not in backy("-b", repository.directory, "status").out
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged", "changed in place", "purged"])

@@ -59,10 +59,14 @@ def status(directory: Path, trash: bool, wide: bool) -> None:
     group = opened(directory)
     shown = _of_group(group, trash=trash) if group else _of_repository(repository_of(directory), trash=trash)
     reports = sum(map(quarantine.count, shown.directories))
-    occupies, running = sum(map(occupied, shown.directories)), sorted(begun(names_in(directory)))
-    if not answered({**shown.content, "occupied": occupies, "reports": reports, "running": running}):
+    taken, running = [*map(occupied, shown.directories)], sorted(begun(names_in(directory)))
+    occupies, shared = sum(one.total for one in taken), sum(one.shared for one in taken)
+    if not answered({**shown.content, "occupied": occupies, "shared": shared, "reports": reports, "running": running}):
         print_table(shown.revisions, wide=wide)
-        texts = [*shown.texts, f"{shown.total} {size(occupies)}"]
+        texts = [
+            *shown.texts,
+            f"{shown.total} {size(occupies)}{f', {size(shared)} of it in the pool, too' if shared else ''}",
+        ]
         if reports:
             texts.insert(0, f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
         for text in [*texts, *(f"{one} is being made, or its backup was interrupted" for one in running)]:

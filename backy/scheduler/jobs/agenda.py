@@ -77,6 +77,8 @@ class Result(NamedTuple):
     """Whether the backup failed as a disk is full."""
     occupied: int | None = None
     """Bytes that the repository takes afterwards; None if nobody knows."""
+    shared: int | None = None
+    """How many of these the pool has, too."""
 
 
 @dataclass(eq=False)

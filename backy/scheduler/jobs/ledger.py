@@ -133,7 +133,8 @@ class Ledger:
             known.last_time = known.copied
         self.agenda.finish(job.entry, result.outcome, job.past, known.last_duration, now)
         job.task = job.row = None
-        known.occupied = known.occupied if result.occupied is None else result.occupied
+        if result.occupied is not None:
+            known.occupied, known.shared = result.occupied, result.shared
         if result.outcome in {Outcome.BUSY, Outcome.CANCELLED}:
             # This says nothing of what failed before, unless the command that was in the way has made a revision.
             if not (job.entry.failures or known.unfinished):

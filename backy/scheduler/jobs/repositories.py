@@ -247,7 +247,7 @@ def orphans(configuration: Configuration) -> Iterator[Orphan]:
     """Yield the repositories in the base directory that belong to no job; raises OSError."""
     jobs = {one.directory.name for one in configuration.jobs.values()}
     for directory in strangers(configuration.settings.base_dir, jobs):
-        about = directory.name, is_copy(directory), occupied(directory)
+        about = directory.name, is_copy(directory), occupied(directory).total
         try:
             found = summarize(directory, utc_now(), utc_now())
             yield Orphan(*about, found.revisions, found.last_time)

@@ -62,9 +62,10 @@ class Runner:
             # Those of a failed run, too: nobody may have been told of the failure.
             failed = await aside(_failed_hooks, job.directory / LOGFILE, begin, limit=job.standstill)
             takes = await aside(occupied, job.directory, limit=job.standstill)
+            result = result._replace(occupied=takes.total, shared=takes.shared)
         except (BackyError, OSError) as error:
-            failed, takes = str(error), None
-        return result._replace(error="; ".join(filter(None, [result.error, failed])) or None, occupied=takes)
+            failed = str(error)
+        return result._replace(error="; ".join(filter(None, [result.error, failed])) or None)
 
     async def _run(self, job: JobEntry, tags: Sequence[str], config: bytes | None, options: Sequence[str]) -> Result:
         """Run the commands of a job, one after the other."""
@@ -81,11 +82,11 @@ class Runner:
 
     async def _too_large(self, job: JobEntry) -> str | None:
         """Return why a job makes no backup as its repository takes too much space; None if it does not."""
-        if not job.max_size or await aside(occupied, job.directory, limit=job.standstill) < job.max_size:
+        if not job.max_size or (await aside(occupied, job.directory, limit=job.standstill)).total < job.max_size:
             return None
         # Otherwise it would stay too large for ever: revisions expire after a backup.
         errors, _ = await self._expire_and_purge(job)
-        takes = await aside(occupied, job.directory, limit=job.standstill)
+        takes = (await aside(occupied, job.directory, limit=job.standstill)).total
         if takes < job.max_size:
             return None
         text = f"the repository takes {size(takes)}, and max-size is {size(job.max_size)}"

@@ -18,6 +18,7 @@ JOB_METRICS = {
     "backy_job_last_changed_bytes": ("changed", "What differs in it from the revision before."),
     "backy_job_last_stored_bytes": ("stored", "What was stored for it."),
     "backy_job_repository_bytes": ("occupied", "What the repository took after the last run."),
+    "backy_job_shared_bytes": ("shared", "What of it the pool has, too."),
     "backy_job_drill_timestamp_seconds": ("drilled", "When the last drill began."),
     "backy_job_drill_first_sign_seconds": ("first_sign", "How long it took to the first sign of life."),
     "backy_job_restore_seconds": ("restore_seconds", "In what time a restore would read all data."),

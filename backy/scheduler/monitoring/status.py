@@ -121,6 +121,8 @@ class Remembered(Holding, kw_only=True):
     """Whether the last backup failed as a disk is full."""
     occupied: int | None = None
     """Bytes that the repository took after the last run; None before the first one."""
+    shared: int | None = None
+    """How many of these the pool has, too, and through it perhaps other repositories."""
     paused: datetime | None = None
     """Until when only an operator starts a run; `NO_END` stands for an end that nobody has set."""
     copied: datetime | None = None

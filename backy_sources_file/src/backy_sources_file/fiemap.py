@@ -14,11 +14,10 @@ from itertools import chain
 from typing import Final, Literal
 
 from backy.api import Extent
-from backy.extents import Mapped, joined, mapped
+from backy.extents import SHARED, Mapped, joined, mapped
 
 LAST: Final = 0x1
 UNWRITTEN: Final = 0x800
-SHARED: Final = 0x2000
 MEANINGLESS: Final = LAST | SHARED
 """Flags of linux/fiemap.h that say nothing about an extent's content."""
 _SECTOR: Final = 512

@@ -20,7 +20,7 @@ import msgspec
 
 from backy.api import Job
 from backy.durable import READ_ONLY, closed_at_end, open_regular, open_sized
-from backy.extents import mapped
+from backy.extents import SHARED, mapped
 from backy_storages_chunked.codec import LARGEST_FRAME
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ _FICLONE: Final = 0x40049409  # ioctl of linux/fs.h
 _FIDEDUPERANGE: Final = 0xC0189436  # likewise
 _DEDUPE: Final = struct.Struct("=QQHHI qQQiI")
 """struct file_dedupe_range with one struct file_dedupe_range_info, of linux/fs.h."""
-_SHARED: Final = 0x2000  # FIEMAP_EXTENT_SHARED of linux/fiemap.h
 _NEVER: Final = {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS}
 """Errors that each file would have."""
 
@@ -158,5 +157,5 @@ def beside(job: Job, share: Share) -> Pool:
 def is_shared(path: Path | str) -> bool:
     """Return whether any other file shares blocks with this one, or is the same one, as far as is known."""
     with closed_at_end(open_regular(path)) as descriptor, suppress(OSError, ValueError):
-        return os.fstat(descriptor).st_nlink > 1 or any(one.flags & _SHARED for one in mapped(descriptor))
+        return os.fstat(descriptor).st_nlink > 1 or any(one.flags & SHARED for one in mapped(descriptor, 16))
     return False

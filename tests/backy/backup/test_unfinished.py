@@ -173,11 +173,11 @@ def test_a_job_that_keeps_failing_keeps_one_image(vm: MemoryRepository, end: Cal
         end(vm, CHUNKS - 1)
     fail(vm, 0)  # one that was killed can remove nothing itself
 
-    assert occupied(vm.directory) < (CHUNKS + 1) * CHUNK_SIZE
+    assert occupied(vm.directory).total < (CHUNKS + 1) * CHUNK_SIZE
     vm.memory.content = vm.memory.content[: 2 * CHUNK_SIZE]
     fail(vm, 0)
     purge(vm)
-    assert occupied(vm.directory) < 3 * CHUNK_SIZE
+    assert occupied(vm.directory).total < 3 * CHUNK_SIZE
 
 
 def test_what_is_left_of_several_backups_comes_together(vm: MemoryRepository, monkeypatch) -> None:
@@ -272,12 +272,12 @@ def test_a_purge_keeps_what_is_left_for_a_week(vm: MemoryRepository, monkeypatch
 
     purge(vm, clock=lambda: utc_now() + KEPT + timedelta(hours=1))
     assert left(vm) == 0
-    assert occupied(vm.directory) < CHUNK_SIZE
+    assert occupied(vm.directory).total < CHUNK_SIZE
 
     fail(vm, CHUNKS - 1)
     monkeypatch.setattr("backy.retention.purge.is_short", lambda _: True)
     purge(vm)
-    assert occupied(vm.directory) < CHUNK_SIZE
+    assert occupied(vm.directory).total < CHUNK_SIZE
 
 
 def test_what_goes_while_it_is_counted_is_not_left(vm: MemoryRepository, monkeypatch) -> None:
@@ -318,7 +318,7 @@ def test_a_backup_that_finds_no_space_leaves_nothing(vm: MemoryRepository) -> No
     fail(vm, CHUNKS - 1, full)
 
     assert left(vm) == 0
-    assert occupied(vm.directory) < CHUNK_SIZE
+    assert occupied(vm.directory).total < CHUNK_SIZE
 
 
 def test_what_is_left_of_a_later_backup_is_known_from_forgotten_revisions(vm: MemoryRepository) -> None:
@@ -329,7 +329,7 @@ def test_what_is_left_of_a_later_backup_is_known_from_forgotten_revisions(vm: Me
     vm.remove(first.id)
     purge(vm)
 
-    assert occupied(vm.directory) < 4 * CHUNK_SIZE
+    assert occupied(vm.directory).total < 4 * CHUNK_SIZE
     Backup(vm, ("daily",)).run()
     assert content(vm) == vm.memory.content
 

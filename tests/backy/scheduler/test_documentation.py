@@ -67,7 +67,7 @@ def test_every_status_is_explained() -> None:
 
 
 def test_every_metric_is_explained(status) -> None:
-    sizes = dict.fromkeys(("image", "changed", "stored", "occupied", "max_size"), 1)
+    sizes = dict.fromkeys(("image", "changed", "stored", "occupied", "shared", "max_size"), 1)
     text = render(status({"vm1": {**sizes, "head": Head("id", 1, "ab")}}, disk=DISK))
     written = set(re.findall(r"^(\w+)", text, re.MULTILINE))
     documented = {name: heading for heading in ("Scheduler", "Pools", "Jobs") for name in table("metrics.md", heading)}

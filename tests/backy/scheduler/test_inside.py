@@ -655,6 +655,7 @@ def test_a_job_whose_repository_is_too_large_stops_alone(scheduler, inside) -> N
         assert (rows["vm1"].max_size, rows["vm1"].image, rows["vm1"].changed) == (2**20, 600_000, 600_000)
         assert 600_000 < rows["vm1"].stored < 601_000
         assert 1_200_000 < rows["vm1"].occupied < 1_500_000  # with the space that the journal has ahead
+        assert 0 <= rows["vm1"].shared < rows["vm1"].occupied
         assert rows["vm2"].max_size is None
 
         forget(repository, ["1"], events=Events())

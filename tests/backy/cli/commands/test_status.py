@@ -33,7 +33,7 @@ def test_status_lists_the_oldest_first(backy, repository: Repository) -> None:
     assert "  old  " in lines[0]
     assert "  daily, new  " in lines[1]
     assert lines[0].endswith("  trusted")
-    assert f"2 revisions in a repository of {size(occupied(repository.directory))}" in done.out
+    assert f"2 revisions in a repository of {size(occupied(repository.directory).total)}" in done.out
 
 
 def test_status_of_nothing_is_an_empty_table(backy, repository: Repository) -> None:

@@ -112,6 +112,14 @@ def test_a_job_is_full_until_a_run_finds_space_or_the_one_in_its_way_makes_a_rev
     assert next(ledger.rows(now)).full is False
 
 
+def test_what_a_repository_takes_is_known_until_a_run_tells_something_else() -> None:
+    ledger = ledger_of("vm")
+    for hour, (told, known) in enumerate([((None, None),) * 2, ((7, 4),) * 2, ((None, None), (7, 4)), ((0, 0),) * 2]):
+        run_once(ledger, DONE._replace(occupied=told[0], shared=told[1]), NOW + hour * HOUR)
+        (row,) = ledger.rows(NOW + hour * HOUR)
+        assert (row.occupied, row.shared) == known
+
+
 def test_a_restart_and_a_scan_prove_nothing_of_what_failed() -> None:
     ledger = ledger_of("vm")
     made = make_revision("made", NOW, ["daily"])

@@ -71,7 +71,7 @@ def test_columns_have_the_names_that_are_shown(dashboard: dict[str, Any]) -> Non
 
 
 def test_each_query_finds_something(dashboard: dict[str, Any], status: Callable, tmp_path: Path) -> None:
-    sizes = {"image": 10, "changed": 2, "stored": 3, "occupied": 40, "max_size": 50}
+    sizes = {"image": 10, "changed": 2, "stored": 3, "occupied": 40, "shared": 30, "max_size": 50}
     late = {"failures": 1, "sla_overdue": 5.0, "head": Head("kfVJ2p", 7, "a" * 64)}
     late |= {"drilled": EPOCH, "first_sign": 8.0, "restore_seconds": 60.0}
     disk = DiskStatus(place="/srv", size=6, free=7, growth=8)

@@ -33,11 +33,11 @@ def test_prometheus_reads_what_is_written(status) -> None:
 
 
 def test_every_metric_of_jobs_is_there(status) -> None:
-    sizes = {"image": 1, "changed": 2, "stored": 3, "occupied": 4, "max_size": 5}
+    sizes = {"image": 1, "changed": 2, "stored": 3, "occupied": 4, "max_size": 5, "shared": 6}
     disk = DiskStatus(place="/srv", size=6, free=7, growth=8)
     found = parsed(render(status({"vm1": sizes}, disk=disk)))
 
     assert set(found) >= set(JOB_METRICS)
-    names = ("image", "last_changed", "last_stored", "repository", "max")
-    assert [found[f"backy_job_{name}_bytes"] for name in names] == [{("vm1",): number} for number in range(1, 6)]
+    names = ("image", "last_changed", "last_stored", "repository", "max", "shared")
+    assert [found[f"backy_job_{name}_bytes"] for name in names] == [{("vm1",): number} for number in range(1, 7)]
     assert [found[f"backy_disk_{name}_bytes"][()] for name in ("size", "free", "growth")] == [6, 7, 8]

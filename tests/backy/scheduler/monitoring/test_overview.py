@@ -82,6 +82,15 @@ def vm1(place: Place, repository: Repository) -> Repository:
     return found
 
 
+def test_a_page_tells_what_the_repository_takes_and_what_of_that_the_pool_has(place: Place) -> None:
+    place.write(
+        {"vm1": {"occupied": 3 * 2**30, "shared": 2**30}, "vm2": {"occupied": 5 * 2**30, "shared": 0}, "vm3": {}}
+    )
+    assert "It takes 3.0 GiB, 1.0 GiB of it in the pool, too.</p>" in place.page("vm1")
+    assert "It takes 5.0 GiB.</p>" in place.page("vm2")
+    assert "It takes" not in place.page("vm3")
+
+
 def test_it_shows_all_jobs_and_what_needs_somebody_first(place: Place, vm1: Repository) -> None:
     shutil.copytree(vm1.directory, place.base / "a-late-one")
     done = place.write(
