@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from backy.answers.space import spaces
 from backy.durable import sync_file_system
 
 
@@ -56,10 +57,10 @@ class Used:
 
 
 def used(folder: Path) -> Used:
-    """Return the space of the files in a folder."""
-    # Blocks in st_blocks have 512 bytes (stat(2)).
-    found = [path.lstat() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return Used(sum(status.st_blocks for status in found) * 512, sum(status.st_size for status in found))
+    """Return the space of the files in a folder; blocks that they share count once, and no sizes in backy's pool."""
+    found = (path for path in folder.rglob("*") if ".pool" not in path.parts)
+    sizes = sum(path.lstat().st_size for path in found if path.is_file() and not path.is_symlink())
+    return Used(spaces([folder])[folder.name].total, sizes)
 
 
 def run(command: Command) -> None:
