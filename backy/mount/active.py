@@ -5,7 +5,8 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import chain
+from glob import escape
+from itertools import chain, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,17 +83,13 @@ def image_path(repository: Repository, revision: Revision) -> Path:
 
 def mounted_path(repository: Repository, revision: Revision) -> Path | None:
     """Return the path of a revision in a mount of root or of this user; None if no such mount has it."""
-    name, machine = repository.directory.name, repository.directory.parent.name
-    for mount in _trusted():
-        for folder in (mount.path, mount.path / name, mount.path / machine / name):
-            with suppress(OSError):  # its program was killed, or it is not for us
-                if (folder / revision.id).is_file() and _shows(folder, repository, revision):
-                    return folder / revision.id
+    name, machine = escape(repository.directory.name), escape(repository.directory.parent.name)
     # The folder has another name if the job's directory is reached by a symbolic link. Looking into all takes longer.
-    for mount in _trusted():
-        with suppress(OSError):
-            for path in chain(mount.path.glob(f"*/{revision.id}"), mount.path.glob(f"*/*/{revision.id}")):
-                if _shows(path.parent, repository, revision):
+    near, far = (Path(), Path(name), Path(machine, name)), (Path("*"), Path("*/*"))
+    for mount, folder in chain(product(_trusted(), near), product(_trusted(), far)):
+        with suppress(OSError):  # its program was killed, or it is not for us
+            for path in mount.path.glob(str(folder / revision.id)):
+                if path.is_file() and _shows(path.parent, repository, revision):
                     return path
     return None
 
@@ -139,20 +136,15 @@ def unmount(mountpoint: Path) -> None:
 def processes(folder: Path) -> Iterator[str]:
     """Yield the processes with an open file or their current folder in `folder`, as far as this user may see them."""
     for process in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(OSError):  # it has ended meanwhile, or belongs to somebody else
             links = [process / "cwd", *(process / "fd").iterdir()]
             if any(link.readlink().is_relative_to(folder) for link in links):
                 yield f"process {process.name} ({(process / 'comm').read_text().strip()})"
-        except OSError:
-            continue  # it has ended meanwhile, or belongs to somebody else
 
 
 def loop_devices(folder: Path) -> Iterator[str]:
     """Yield the loop devices of files in `folder`."""
     for device in Path("/sys/block").glob("loop*"):
-        try:
-            file = (device / "loop/backing_file").read_text().strip()
-        except OSError:
-            continue  # it has no file
-        if Path(file).is_relative_to(folder):
-            yield f"/dev/{device.name}"
+        with suppress(OSError):  # it has no file
+            if Path((device / "loop/backing_file").read_text().strip()).is_relative_to(folder):
+                yield f"/dev/{device.name}"

@@ -376,8 +376,9 @@ def test_in_a_read_only_folder_the_image_is_read_as_it_lies_there(xfs, caplog) -
     with source.snapshot(SECOND, None) as snapshot:
         assert snapshot.pread(0, SIZE) == content
     clone = f"{xfs}/.backy-{JOB}@{FIRST}"
+    cause = f"source {path}: clones of it can not be removed: [Errno 30] Read-only file system: '{clone}'"
     assert warnings(caplog) == [
-        f"source {path}: clones of it can not be removed: [Errno 30] Read-only file system: '{clone}'",
+        f"old clones stay until the next backup: {cause}",
         f"source {path} is read as it lies there, for it can not be frozen: Read-only file system",
     ]
 

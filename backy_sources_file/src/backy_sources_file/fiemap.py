@@ -24,6 +24,9 @@ _SECTOR: Final = 512
 """Bytes of the smallest unit that a disk has an address for."""
 Content = int | Literal["zeroes", "unknown"]
 """Content of a stretch of a file. Data is named by its address minus its offset, which a stretch has throughout."""
+_UNKNOWN: Final[Content] = "unknown"
+Stretch = tuple[int, Content]
+"""The end of a stretch, and its content."""
 _SEEN: Final = struct.Struct("=QQQI")
 """What the digest has of an extent."""
 
@@ -36,36 +39,25 @@ def differences(old: Iterable[Mapped], old_size: int, new: Iterable[Mapped], new
     Raises:
         ValueError: extents overlap or are out of order.
     """
-    pieces = _side_by_side(_stretches(old, old_size, new_size), _stretches(new, new_size, new_size), new_size)
-    return joined(_differing(pieces))
+    return joined(_differing(_stretches(old, old_size, new_size), _stretches(new, new_size, new_size), new_size))
 
 
-def _differing(pieces: Iterable[tuple[int, Content, Content]]) -> Iterator[Extent]:
-    start = 0
-    for end, previous, now in pieces:
-        # Two unknown contents may differ, although they compare as equal.
-        if now == "unknown" or previous != now:
-            yield Extent(start, end - start, data=now != "zeroes")
-        start = end
-
-
-def _side_by_side(
-    old: Iterator[tuple[int, Content]], new: Iterator[tuple[int, Content]], end: int
-) -> Iterator[tuple[int, Content, Content]]:
-    """Cut the stretches of both files at every border of either; yield the end of each piece and both contents."""
+def _differing(old: Iterator[Stretch], new: Iterator[Stretch], end: int) -> Iterator[Extent]:
+    """Cut the stretches of both files at every border of either; yield the pieces that may differ."""
     position = old_end = new_end = 0
-    previous: Content = "unknown"
-    now: Content = "unknown"
+    previous = now = _UNKNOWN
     while position < end:
         if old_end == position:
             old_end, previous = next(old)
         if new_end == position:
             new_end, now = next(new)
-        position = min(old_end, new_end)
-        yield position, previous, now
+        start, position = position, min(old_end, new_end)
+        # Two unknown contents may differ, although they compare as equal.
+        if now == _UNKNOWN or previous != now:
+            yield Extent(start, position - start, data=now != "zeroes")
 
 
-def _stretches(extents: Iterable[Mapped], size: int, end: int) -> Iterator[tuple[int, Content]]:
+def _stretches(extents: Iterable[Mapped], size: int, end: int) -> Iterator[Stretch]:
     """Yield the end and the content of each stretch of a file of `size` bytes, without gaps up to `end`."""
     # Whatever `old` has beyond the end of `new` is of no interest.
     position = 0
@@ -82,7 +74,7 @@ def _stretches(extents: Iterable[Mapped], size: int, end: int) -> Iterator[tuple
     if position < limit:
         yield limit, "zeroes"
     if limit < end:
-        yield end, "unknown"
+        yield end, _UNKNOWN
 
 
 def _content(extent: Mapped) -> Content:
@@ -91,7 +83,7 @@ def _content(extent: Mapped) -> Content:
         return "zeroes"
     # Any other flag, or an odd address, means that the address does not tell where the data is.
     if flags or (extent.offset | extent.length | extent.physical) % _SECTOR:
-        return "unknown"
+        return _UNKNOWN
     return extent.physical - extent.offset
 
 

@@ -168,15 +168,9 @@ class Clones:
     def remove_others(self, revisions: Collection[str]) -> None:
         """Remove the clones of all revisions except `revisions`."""
         spared = {self._name(revision) for revision in revisions}
-        for path in self._all():
-            if path.name not in spared:
-                path.unlink(missing_ok=True)
-
-    def _all(self) -> list[Path]:
-        try:
-            return [path for path in self._folder().iterdir() if path.name.startswith(self._prefix)]
-        except (FileNotFoundError, PermissionError):  # a folder that we may not list has no files of ours
-            return []
+        # A folder that is gone, or that we may not list, has no files of ours: there is nothing to go through.
+        for path in [one for one in self._folder().glob(f"{self._prefix}*") if one.name not in spared]:
+            path.unlink(missing_ok=True)
 
     def _folder(self) -> Path:
         return Path(os.path.realpath(self._path)).parent

@@ -20,7 +20,7 @@ from typing import Final
 
 from backy.api import Consistency, Extent, Snapshot, SourceError
 from backy.durable import closed_at_end, pread_all, sync_file_system_of
-from backy.errors import raising
+from backy.errors import raising, warned
 from backy_sources_file import fiemap, reflink
 from backy_sources_file.reflink import Clones, ForeignCloneError
 
@@ -189,10 +189,8 @@ class OpenFile:
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes at `offset`; raise SourceError if they can not be read."""
-        try:
+        with raising(SourceError, f"source {self._path} at {offset}"):
             data = pread_all(self.descriptor, length, offset)
-        except OSError as error:
-            raise SourceError(f"source {self._path}: {error.strerror} at {offset}") from error
         if len(data) < length:
             raise self._shrank()
         return data
@@ -224,7 +222,9 @@ class FileSource:
                 yield self._watched(image)
                 return
             kept = parent if self._freeze == "keep" else None
-            self._clean_up([kept] if kept else [])
+            # A clone too many costs space. No backup would cost more.
+            with warned(log, "old clones stay until the next backup"):
+                self.retain([kept] if kept else [])
             clone = self._frozen(image, stack) if self._freeze != "off" else None
             if clone is None:
                 yield self._watched(image)
@@ -245,14 +245,6 @@ class FileSource:
         """Return an image that is read as it lies there."""
         # in this order: an image that grows meanwhile counts as written to
         return OpenFile(self._path, image.descriptor, watch=WriteWatch(image.descriptor))
-
-    def _clean_up(self, revision_ids: Collection[str]) -> None:
-        """Remove all other clones, also those that a crash left."""
-        try:
-            self.retain(revision_ids)
-        except SourceError as error:
-            # A clone too many costs space. No backup would cost more.
-            log.warning("%s", error)
 
     def _frozen(self, image: OpenFile, stack: ExitStack) -> int | None:
         """Clone the image until `stack` ends and return the descriptor; None if it can not be cloned."""
