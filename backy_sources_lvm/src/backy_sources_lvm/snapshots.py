@@ -210,8 +210,8 @@ class ThinSnapshot(OpenFile):
             yield from differences(parse_runs(file), earlier, self.size, holes=self._holes)
 
 
-def read_metadata(what: str, pool: Volume, told: IO[bytes], *thin_ids: str) -> bool:
-    """Write what `compare` finds to a file; return false, and log why, if that fails."""
+def read_metadata(what: str, pool: Volume, told: IO[bytes], *thin_ids: str) -> int | None:
+    """Write what `compare` finds to a file and return its descriptor; return None, and log why, if that fails."""
     try:
         compare(what, pool, told, *thin_ids)
         # what can not be understood shall be known before a backup has relied on half of it
@@ -222,8 +222,8 @@ def read_metadata(what: str, pool: Volume, told: IO[bytes], *thin_ids: str) -> b
     except (SourceError, OSError, ValueError) as error:
         log.warning("%s: all of it is read, for the metadata of its pool can not be: %s", what, error)
     else:
-        return True
-    return False
+        return told.fileno()
+    return None
 
 
 def _anew(descriptor: int) -> IO[bytes]:

@@ -74,8 +74,7 @@ class LvmSource:
         _, _, _, _, thin_id, *external = run(self._what, "dmsetup", "table", path).split()
         # compared with itself, it is mapped where it is the same
         since = earlier.thin_id if earlier else thin_id
-        is_told = read_metadata(self._what, all_volumes[origin.pool_lv], told, since, thin_id)
-        found = told.fileno() if is_told else None
+        found = read_metadata(self._what, all_volumes[origin.pool_lv], told, since, thin_id)
         return ThinSnapshot(self._path, image.descriptor, found, earlier, holes=not external)
 
     def _earlier(self, all_volumes: Mapping[str, Volume], pool: str, parent: str | None) -> Volume | None:

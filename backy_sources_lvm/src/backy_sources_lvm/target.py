@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -28,19 +28,16 @@ class TargetOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Thin pool that a new volume is made in; empty for a volume that is not thin."""
 
 
-class TargetPlan(msgspec.Struct, frozen=True):
+class TargetPlan(NamedTuple):
     """The volume to restore to."""
 
+    title: str
+    """The name of the target in messages."""
     config: LvmConfig
     pool: str | None
     """The pool of a new volume; empty for none, None for that of the volume `like`."""
     like: str | None
     """The job's own volume, if it is in the same group."""
-
-    @property
-    def title(self) -> str:
-        """The name of the target in messages."""
-        return f"target {self.config.specification}"
 
 
 def plan_target(argument: str, options: Mapping[str, str], source: Config) -> TargetPlan:
@@ -53,7 +50,8 @@ def plan_target(argument: str, options: Mapping[str, str], source: Config) -> Ta
     if chosen.pool and not NAME.fullmatch(chosen.pool):
         raise ConfigError(f"option.pool: '{chosen.pool}' is no name of a thin pool; write it without its group")
     config = typed({"type": "lvm", **source, **parse_specification(argument)}, LvmConfig, "target")
-    return TargetPlan(config, chosen.pool, source.get("volume") if source.get("group") == config.group else None)
+    like = source.get("volume") if source.get("group") == config.group else None
+    return TargetPlan(f"target {config.specification}", config, chosen.pool, like)
 
 
 @contextmanager

@@ -8,10 +8,11 @@ which QEMU notes nothing.
 
 import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
 from backy.api import ID_PATTERN
+from backy.errors import warned
 
 log = logging.getLogger(__name__)
 MARK: Final = ".mark"
@@ -47,10 +48,17 @@ def bitmap_name(job_id: str, revision_id: str, size: int) -> str:
     return f"backy.{job_id}.{revision_id}.{size}"
 
 
-def other_than(names: Iterable[str], job_id: str, revision_ids: Collection[str]) -> list[str]:
-    """Return those names of bitmaps that are a job's, or of a mark of one, but not of these revisions."""
-    matches = map(_pattern(job_id).fullmatch, names)
-    return [match[0] for match in matches if match and match[1] not in revision_ids]
+def remove_others(
+    remove: Callable[[str], None], names: Iterable[str], job_id: str, revision_ids: Collection[str]
+) -> None:
+    """Remove of the bitmaps those that are a job's, or the mark of one, but not of these revisions. Log one that stays.
+
+    The next backup tries it again.
+    """
+    for match in filter(None, map(_pattern(job_id).fullmatch, names)):
+        if match[1] not in revision_ids:
+            with warned(log, f"the bitmap {match[0]} stays until the next backup"):
+                remove(match[0])
 
 
 def _pattern(job_id: str) -> re.Pattern[str]:

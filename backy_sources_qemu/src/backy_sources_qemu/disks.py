@@ -11,7 +11,7 @@ from backy.config import typed
 from backy.errors import warned
 from backy.hookspecs import hookimpl
 from backy_sources_qemu import export, image
-from backy_sources_qemu.bitmaps import MARK, base_of, bitmap_name, other_than
+from backy_sources_qemu.bitmaps import MARK, base_of, bitmap_name, remove_others
 from backy_sources_qemu.config import QemuConfig, check_options, parse_disk
 from backy_sources_qemu.machine import Disk, Names
 from backy_sources_qemu.monitor import by_libvirt, by_socket, locked, place, short
@@ -83,15 +83,14 @@ class QemuSource:
         except BaseException:
             # what can not be removed now is removed by the next backup
             with suppress(SourceError), reach() as disk:
-                disk.remove_bitmaps({one.name for one in disk.bitmaps()} & {bitmap, bitmap + MARK})
+                for name in {one.name for one in disk.bitmaps()} & {bitmap, bitmap + MARK}:
+                    disk.remove_bitmap(name)
             raise
         with warned(log, "what the backup has made in QEMU stays until the next one"), reach() as disk:
             self._remove_others(disk, [revision_id])
 
     def _remove_others(self, disk: Disk, revision_ids: Collection[str]) -> None:
-        for name in other_than((one.name for one in disk.bitmaps()), self._job.id, revision_ids):
-            with warned(log, f"the bitmap {name} stays until the next backup"):
-                disk.remove_bitmaps([name])
+        remove_others(disk.remove_bitmap, (one.name for one in disk.bitmaps()), self._job.id, revision_ids)
 
     @contextmanager
     def _found(self) -> Iterator[Reach | image.Image]:

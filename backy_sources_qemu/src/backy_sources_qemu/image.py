@@ -6,7 +6,6 @@ is started with a raw one, and whatever else writes to an image, is noticed.
 
 import errno
 import fcntl
-import json
 import logging
 import os
 import re
@@ -18,12 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from backy.api import Consistency, RestoreTarget, SourceBusyError, SourceError, TargetError
-from backy.durable import closed_at_end, sync_folder
-from backy.errors import raising, warned
+from backy.durable import sync_folder
+from backy.errors import raising
 from backy_sources_file import WriteWatch
+from backy_sources_file import opened as open_file
 from backy_sources_qemu import export
-from backy_sources_qemu.bitmaps import BLOCK, MARK, Bitmap, base_of, bitmap_name, other_than
+from backy_sources_qemu.bitmaps import BLOCK, MARK, Bitmap, base_of, bitmap_name, remove_others
 from backy_sources_qemu.config import Format
 from backy_sources_qemu.scratch import make_marked, run
 
@@ -53,8 +55,7 @@ class Image(NamedTuple):
             if "Failed to get" in str(error):
                 raise SourceBusyError(f"{error}; a machine uses it: 'domain' or 'qmp' let backy reach that") from error
             raise
-        found: list[dict[str, Any]] = json.loads(text)
-        return found
+        return msgspec.json.decode(text, type=list[dict[str, Any]])
 
     def add_bitmap(self, name: str, size: int) -> None:
         """Begin a bitmap, which QEMU goes on with when the machine is started, with its mark."""
@@ -115,12 +116,12 @@ def opened(image: Image, job_id: str, revision_id: str, parent: str | None) -> I
     base = base_of(image.what, found, job_id, parent)
     bitmap = bitmap_name(job_id, revision_id, size)
     # what was not removed when a backup was killed
-    _remove(image, other_than((one.name for one in found), job_id, [parent] if base and parent else []))
+    remove_others(image.remove_bitmap, [one.name for one in found], job_id, [parent] if base and parent else [])
     is_kept = _begin(image, chain[0], bitmap, size)
     try:
         with ExitStack() as stack:
             files, is_elsewhere = _files(chain)
-            watches = [stack.enter_context(_watched(image.what, path)) for path in files]
+            watches = [WriteWatch(stack.enter_context(open_file(path)).descriptor) for path in files]
             since = base and base.name
             with export.opened(image.what, image.server(since), since) as opened:
                 opened.judge = partial(_worst, watches, is_elsewhere=is_elsewhere)
@@ -132,12 +133,13 @@ def opened(image: Image, job_id: str, revision_id: str, parent: str | None) -> I
                 image.remove_bitmap(bitmap + MARK)
                 image.remove_bitmap(bitmap)
         raise
-    _remove(image, [base.name, base.name + MARK] if base else [])
+    remove_others(image.remove_bitmap, [base.name, base.name + MARK] if base else [], job_id, [revision_id])
 
 
 def retain(image: Image, job_id: str, revision_ids: Collection[str]) -> None:
     """Remove a job's bitmaps whose revisions are not in `revision_ids`."""
-    _remove(image, other_than((one["name"] for one in _data(image.info()[0]).get("bitmaps", [])), job_id, revision_ids))
+    names = [one["name"] for one in _data(image.info()[0]).get("bitmaps", [])]
+    remove_others(image.remove_bitmap, names, job_id, revision_ids)
 
 
 def _data(info: dict[str, Any]) -> dict[str, Any]:
@@ -156,20 +158,6 @@ def _begin(image: Image, info: dict[str, Any], bitmap: str, size: int) -> bool:
         log.warning("the next backup reads everything, as there will be no bitmap: %s", error)
         return False
     return True
-
-
-def _remove(image: Image, names: Sequence[str]) -> None:
-    for name in names:
-        with warned(log, f"the bitmap {name} stays until the next backup"):
-            image.remove_bitmap(name)
-
-
-@contextmanager
-def _watched(what: str, path: Path) -> Iterator[WriteWatch]:
-    with raising(SourceError, f"{what}: {path}"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    with closed_at_end(descriptor):
-        yield WriteWatch(descriptor)
 
 
 def _files(chain: Sequence[dict[str, Any]]) -> tuple[list[Path], bool]:

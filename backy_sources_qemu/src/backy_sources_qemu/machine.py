@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -161,10 +160,9 @@ class Disk:
         named = [one for one in self._nodes()[self._node].get("dirty-bitmaps", []) if one.get("name")]
         return [Bitmap(one["name"], _fault(one), one["recording"], one["count"] == 0) for one in named]
 
-    def remove_bitmaps(self, names: Iterable[str]) -> None:
-        """Remove bitmaps."""
-        for name in names:
-            self._command("block-dirty-bitmap-remove", node=self._node, name=name)
+    def remove_bitmap(self, name: str) -> None:
+        """Remove a bitmap."""
+        self._command("block-dirty-bitmap-remove", node=self._node, name=name)
 
     def freeze(self, scratch: Scratch, bitmap: str, base: str | None) -> None:
         """Freeze the disk as it is now.
