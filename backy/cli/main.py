@@ -32,16 +32,7 @@ EXTEND = "Extend, and what plugins add"
 GROUPS = {
     "Back up": ["init", "backup", "status", "why", "diff"],
     "Restore": [
-        "restore",
-        "plan",
-        "mount",
-        "unmount",
-        "find",
-        "files",
-        "nbd-server",
-        "attachments",
-        "undelete",
-        "drill",
+        *["restore", "plan", "mount", "unmount", "find", "files", "nbd-server", "attachments", "undelete", "drill"],
     ],
     "Look after": [
         *["tags", "forget", "expire", "purge", "accept", "verify", "scrub", "distrust", "reports", "audit"],

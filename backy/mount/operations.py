@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
@@ -23,6 +23,7 @@ os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
 import mfusepy  # reads the variable
 
 log = logging.getLogger(__name__)
+Kind = TypeVar("Kind", Folder, Link, ImageFile)
 _VERSION = mfusepy.fuse_version_major, mfusepy.fuse_version_minor
 OPTIONS = {"max_threads": 16, "max_idle_threads": 16} if _VERSION >= (3, 12) else {}
 """Options of libfuse: the number of requests at a time. Versions before 3.12 have no such option.
@@ -106,35 +107,23 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     def readdir(self, path: str, fh: int) -> list[str]:
         """List a folder."""
-        match self._find(path):
-            case Folder(names):
-                return [".", "..", *names()]
-        raise OSError(errno.ENOTDIR, path)
+        return [".", "..", *self._wanted(Folder, path, errno.ENOTDIR).names()]
 
     def readlink(self, path: str) -> str:
         """Return the target of a link."""
-        match self._find(path):
-            case Link(target):
-                return target
-        raise OSError(errno.EINVAL, path)
+        return self._wanted(Link, path, errno.EINVAL).target
 
     def open(self, path: str, flags: int) -> int:
         """Open an image and return the number of its handle."""
-        match self._find(path):
-            case ImageFile() as file:
-                number = next(self._numbers)
-                self._handles[number] = self._opened(path, file)
-                return number
-        raise OSError(errno.EISDIR, path)
-
-    def _opened(self, path: str, file: ImageFile) -> OpenImage:
+        file, number = self._wanted(ImageFile, path, errno.EISDIR), next(self._numbers)
         try:
-            return self._images.open(file)
+            self._handles[number] = self._images.open(file)
         except (BackyError, OSError) as error:
             self._find(path)  # if the revision was removed in this instant, this raises ENOENT, which is right
             name = f"{file.repository.job.name}: revision {file.revision.id}"
             log.error("%s can not be opened: %s", name, error)  # noqa: TRY400  # the error's text says all
             raise OSError(errno.EIO, name) from error
+        return number
 
     def release(self, path: str, fh: int) -> int:
         """Close a handle."""
@@ -152,12 +141,8 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         if not 0 <= offset < chunks.size:
             raise OSError(errno.ENXIO, "behind the end")
         index = offset // CHUNK_SIZE
-        if whence == os.SEEK_HOLE:
-            found: int | None = chunks.hole(index)
-        elif whence == os.SEEK_DATA:
-            found = next(chunks.data(index), None)
-        else:
-            raise OSError(errno.EINVAL, "neither SEEK_DATA nor SEEK_HOLE")
+        # The kernel answers itself to all other ways to seek.
+        found = chunks.hole(index) if whence == os.SEEK_HOLE else next(chunks.data(index), None)
         if found is None:
             raise OSError(errno.ENXIO, "there is no data any more")
         return min(max(found * CHUNK_SIZE, offset), chunks.size)
@@ -171,6 +156,13 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         entry = self._names.find([name for name in path.split("/") if name])
         if entry is None:
             raise OSError(errno.ENOENT, path)
+        return entry
+
+    def _wanted(self, kind: type[Kind], path: str, number: int) -> Kind:
+        """Return the entry at a path, or raise an error of this number if it is of another kind."""
+        entry = self._find(path)
+        if not isinstance(entry, kind):
+            raise OSError(number, path)
         return entry
 
 

@@ -71,22 +71,16 @@ class Tree:
                 found = Folder(self._tags)
             case ["by-tag", tag]:
                 found = Folder(lambda: self._tagged(tag)) if tag in self._tags() else None
-            case ["by-tag", tag, "last"]:
-                found = self._newest(tag)
             case ["by-tag", tag, name]:
-                found = self._dated_link(name, tag)
-            case [name]:
-                found = self._named(name)
+                found = self._newest(tag) if name == LAST else self._dated_link(name, tag)
+            case ["last"]:
+                found = self._newest(None)
+            case [name] if name == REPOSITORY:
+                # By it, `backy find` works in a mount as it does in a repository.
+                found = Link(str(self._repository.directory.resolve()))
+            case [name] if revision := self._revision(name):
+                found = ImageFile(self._repository, revision)
         return found
-
-    def _named(self, name: str) -> Entry | None:
-        if name == LAST:
-            return self._newest(None)
-        if name == REPOSITORY:
-            # By it, `backy find` works in a mount as it does in a repository.
-            return Link(str(self._repository.directory.resolve()))
-        revision = self._revision(name)
-        return None if revision is None else ImageFile(self._repository, revision)
 
     def _root(self) -> list[str]:
         history = self._history()

@@ -51,9 +51,8 @@ def plugins(context: click.Context, check: bool) -> None:
     if not answered({"plugins": listed}):
         from backy.terminal.table import table
 
-        shown = {
-            name: attrgetter(name.lower()) for name in ("Kind", "Name", "Distribution", "Version", "State", "Cause")
-        }
+        headings = "Kind", "Name", "Distribution", "Version", "State", "Cause"
+        shown = {heading: attrgetter(heading.lower()) for heading in headings}
         echo(table(listed, shown, folding=["Distribution"], width=width()), lines=True)
         # One that is installed and broken looks like one that works.
         if any(line.state == "installed" for line in listed):

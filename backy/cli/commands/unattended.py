@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from backy.cli.options import configuration_option, wide_option
+from backy.cli.options import FOLDER, configuration_option, wide_option
 from backy.cli.output import answer, answered, chosen, echo, kept, width
 from backy.errors import BackyError, ConfigError
 from backy.text.phrases import counted, local_time, size
@@ -131,8 +131,7 @@ def client(configuration: Path, words: tuple[str, ...]) -> None:
     reply = ask(load_location(configuration).base_dir, words)
     if not reply.ok:
         raise BackyError(reply.text)
-    content = reply.data if isinstance(reply.data, dict) else {"answer": reply.data}
-    answer(content, *reply.text.splitlines())
+    answer(reply.data if isinstance(reply.data, dict) else {"answer": reply.data}, *reply.text.splitlines())
 
 
 @click.command("notify")
@@ -175,9 +174,7 @@ def orphans(configuration: Path) -> None:
 
 @click.command("overview")
 @configuration_option
-@click.option(
-    "--html", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Where they are put."
-)
+@click.option("--html", "folder", required=True, metavar="DIR", type=FOLDER, help="Where they are put.")
 def overview(configuration: Path, folder: Path) -> None:
     """Write pages of HTML that show all jobs, and each of them.
 

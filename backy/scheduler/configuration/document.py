@@ -25,12 +25,6 @@ Section = TypeVar("Section", bound=msgspec.Struct)
 Key = tuple[str, ...]
 """Path of a value, such as `("jobs", "web1", "schedule")`."""
 
-_RETIRED = {
-    "api": "the HTTP interface of an unreleased backy 2.6 is not there",
-    "peers": "backup servers of an unreleased backy 2.6 do not know each other here",
-}
-"""Keys of other versions of backy, and what happened to them."""
-
 
 class Problem(NamedTuple):
     """A problem of a configuration."""
@@ -179,8 +173,7 @@ class Document:
         except msgspec.ValidationError:
             wrong = dict(mistakes(value, wanted))
             for name, text in mistakes(value, wanted):
-                retired = _RETIRED.get(name) if text.startswith("unknown key") else None
-                self.report((*key, name) if name else key, f"unknown key; {retired}" if retired else text)
+                self.report((*key, name) if name else key, text)
             # Nobody uses it, but what is right has to be checked, too: no mistake may hide another one.
             with suppress(msgspec.ValidationError):
                 written = value if isinstance(value, dict) else {}
@@ -191,7 +184,7 @@ class Document:
         """Report keys that are neither in `known` nor in `also`; the latter are accepted but not offered."""
         for name in content:
             if name not in known and name not in also:
-                self.report((*key, name), f"unknown key; {_RETIRED.get(name) or alternatives(name, known)}")
+                self.report((*key, name), f"unknown key; {alternatives(name, known)}")
 
 
 class _Loader(LOADER):  # type: ignore[misc]  # whichever of the two there is

@@ -148,7 +148,6 @@ def test_data_and_holes_are_found_as_the_map_has_them(operations: Operations, re
     assert operations.lseek(CHUNK_SIZE + 5, os.SEEK_DATA, handle) == 2 * CHUNK_SIZE
     assert operations.lseek(2 * CHUNK_SIZE, os.SEEK_HOLE, handle) == size
     assert refused(lambda: operations.lseek(size, os.SEEK_DATA, handle)) == errno.ENXIO
-    assert refused(lambda: operations.lseek(0, os.SEEK_END, handle)) == errno.EINVAL
 
 
 def test_there_is_no_data_in_a_hole_at_the_end(operations: Operations, revision: Revision) -> None:

@@ -105,7 +105,7 @@ MISTAKES: dict[str, tuple[Callable[[Content], None], list[str]]] = {
         put("schedules", "other", "7", value={"interval": "1d", "keep": 1}),
         ["schedules.other.7: '7' can be no tag"],
     ),
-    "section, unknown": (put("peers", value={}), ["peers: unknown key; backup servers of an unreleased"]),
+    "section, unknown": (put("peers", value={}), ["peers: unknown key; there are: global,"]),
     "hook, not installed": (put("hooks", "pager", value={}), ["hooks.pager: no hook 'pager' is installed"]),
     "job, schedule and source": (
         both(put("jobs", "a", "schedule", value="defalt"), put("jobs", "a", "source", "type", value="fiel")),

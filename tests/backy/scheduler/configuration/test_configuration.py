@@ -203,8 +203,7 @@ MISTAKES = {
 GLOBAL_MISTAKES = {
     "worker-limt: 3": "global.worker-limt: unknown key; did you mean 'worker-limit'? there are: base-dir,",
     "worker_limit: 3": "global.worker_limit: unknown key; did you mean 'worker-limit'?",
-    "api: {}": "global.api: unknown key; the HTTP interface of an unreleased backy 2.6 is not there",
-    "peers: {}": "global.peers: unknown key; backup servers of an unreleased backy 2.6 do not know each other here",
+    "api: {}": "global.api: unknown key; there are: base-dir,",
     "base-dir: backy": "global.base-dir: 'backy' is no absolute path",
     "base-dir: 3": "global.base-dir: expected a path, got 3",
     "worker-limit: 0": "global.worker-limit: expected a whole number of at least 1, got 0",
