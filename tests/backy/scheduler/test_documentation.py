@@ -68,7 +68,8 @@ def test_every_status_is_explained() -> None:
 
 def test_every_metric_is_explained(status) -> None:
     sizes = dict.fromkeys(("image", "changed", "stored", "occupied", "shared", "max_size"), 1)
-    text = render(status({"vm1": {**sizes, "head": Head("id", 1, "ab")}}, disk=DISK))
+    drilled = {"drilled": datetime(2026, 1, 1, tzinfo=UTC), "first_sign": 9.0, "restore_seconds": 60.0}
+    text = render(status({"vm1": {**sizes, **drilled, "head": Head("id", 1, "ab")}}, disk=DISK))
     written = set(re.findall(r"^(\w+)", text, re.MULTILINE))
     documented = {name: heading for heading in ("Scheduler", "Pools", "Jobs") for name in table("metrics.md", heading)}
     assert set(documented) == written
@@ -99,6 +100,8 @@ def test_every_warning_of_the_check_is_explained(status) -> None:
         "wrong": 2,
         "ahead": ("a1",),
         "waiting": 2,
+        "drilled": datetime(2026, 1, 1, tzinfo=UTC),
+        "drill_problem": "there is no kernel",
         "pinned": ("'pinned:shrunk' holds revision a1 of 2026-01-01",),
         "unreadable": 2,
         "failing_since": datetime(2026, 1, 1, tzinfo=UTC),
