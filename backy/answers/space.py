@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 
 from backy.api import Held
+from backy.backup.transfer import LiveChunks
 from backy.durable import closed_at_end, open_regular
 from backy.errors import StorageError
 from backy.extents import SHARED, mapped
-from backy.repository.live import LiveChunks
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 

@@ -20,7 +20,7 @@ from backy.backup.attached import collect
 from backy.backup.findings import Assessment, Findings, recorded
 from backy.backup.rest import Rest, Stages, moment_of
 from backy.backup.snapshots import Limited, Unhinted, limits_of
-from backy.backup.transfer import Transfer, Transferred
+from backy.backup.transfer import Base, LiveChunks, Transfer, Transferred, base_of, clean_up
 from backy.durable import names_in, sync_file_system_of
 from backy.errors import BackyError, RepositoryBusyError, SourceBusyError, SourceError, VerificationError, is_full
 from backy.image.chunkmap import ChunkMap
@@ -31,7 +31,6 @@ from backy.integrity.seen import Seen, doubt
 from backy.plugins.broken import error_line
 from backy.plugins.events import Events
 from backy.repository.attachments import write as write_attachments
-from backy.repository.live import Base, LiveChunks, base_of, clean_up
 from backy.repository.repository import Repository
 from backy.repository.revision import Birth, Disks, Revision, State, trusted_now, utc_now
 from backy.repository.running import begin, begun, end, take_number
@@ -255,7 +254,7 @@ class _Making:
         # chosen again: a revision may be distrusted now
         with self._repository.records.recording():
             base = base_of(self._repository, self._repository.records.history())
-            self._birth = msgspec.structs.replace(self._birth, parent=base.parent.id if base.parent else None)
+            self._birth = msgspec.structs.replace(self._birth, parent=base.parent_id)
             begin(self._repository.directory, self._birth)
         return self._made(verifiers, base)
 

@@ -15,18 +15,16 @@ from dataclasses import dataclass, field
 import msgspec
 
 from backy.api import Config, DisposableStorage, Stored
-from backy.backup.transfer import Transfer
+from backy.backup.transfer import LiveChunks, Transfer, clean_up, nearest, reliable_in
 from backy.durable import sync_file_system_of
 from backy.errors import ChunkDamageError, ConfigError, DamageError, RepositoryBusyError, StorageError
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import ChangedImage, StoredImage
 from backy.integrity.damage import chunk_ids, damage_of, damaged_chunks, repair_or_distrust, report_damage
 from backy.repository.config import JobConfig, StorageSection
-from backy.repository.live import LiveChunks, clean_up, first_sound, reliable
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Revision, utc_now
 from backy.repository.storages import threads_for
-from backy.system.clocks import boot_id
 from backy.system.locking import PURGE_LOCK, exclusive, shared
 from backy.system.progress import Steps, quiet
 
@@ -155,18 +153,13 @@ class Conversion:
 
     def _copy(self, revision: Revision, image: StoredImage) -> Stored:
         """Store the revision in the new storage; every chunk is compared with its id on the way."""
-        history = self.repository.records.history()
-        boot = boot_id()
-        candidates = [other for other in history if other.storage == self._new and reliable(other, boot)]
-        # the nearest one differs least
-        nearest = sorted(candidates, key=lambda other: abs(other.seq - revision.seq))
-        parent, parent_map = first_sound(self.repository, nearest) or (None, None)
-        snapshot = ChangedImage(image.chunks, image.reader, parent_map or ChunkMap(0))
-        live = LiveChunks(self.repository.records, candidates)
+        base = nearest(self.repository, reliable_in(self._new, self.repository.records.history()), revision.seq)
+        snapshot = ChangedImage(image.chunks, image.reader, base.chunks or ChunkMap(0))
+        live = LiveChunks(self.repository.records, base.candidates)
         progress = self.steps("convert", image.size)
         storage = self.repository.storages.own
-        with storage.create(revision.id, parent.id if parent else None, image.size, live) as writer:
-            Transfer(snapshot, writer, parent_map, progress, threads_for(storage)).run()
+        with storage.create(revision.id, base.parent_id, image.size, live) as writer:
+            Transfer(snapshot, writer, base.chunks, progress, threads_for(storage)).run()
             return writer.commit()
 
     def _read(self, revision: Revision, original: StoredImage | None = None) -> None:

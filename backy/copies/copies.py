@@ -12,6 +12,7 @@ import msgspec
 import shortuuid
 
 from backy.api import ImageReader
+from backy.backup.transfer import LiveChunks
 from backy.copies.ends import End, borrowed, connected, end_of, lend
 from backy.durable import names_in
 from backy.errors import BackyError, PeerError, RepositoryBusyError, RepositoryError
@@ -28,7 +29,6 @@ from backy.plugins.broken import error_line
 from backy.plugins.events import Events
 from backy.repository.config import CONFIG, JobConfig, write_job
 from backy.repository.journal.lines import Head
-from backy.repository.live import LiveChunks
 from backy.repository.repository import Repository
 from backy.scrubbing.scrub import verify_all
 from backy.system.progress import Steps, quiet

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from backy.api import PAGE_SIZE, FramedImageWriter, ImageReader, ImageWriter, chunk_count, identify
-from backy.backup.transfer import Transfer
+from backy.backup.transfer import LiveChunks, Transfer, clean_up, nearest, reliable_in
 from backy.durable import sync_file_system_of, write_file
 from backy.errors import ChunkDamageError, DamageError, PeerError, is_full
 from backy.exchange.offer import ALL, Order, new
@@ -25,7 +25,6 @@ from backy.repository import sealed
 from backy.repository.attachments import LARGEST_FILE
 from backy.repository.config import CONFIG
 from backy.repository.journal.lines import digest, head_of
-from backy.repository.live import LiveChunks, clean_up, first_sound, reliable
 from backy.repository.records import RECORD, STATE
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Origin, Record, Revision, State, utc_now
@@ -142,22 +141,20 @@ class Arrival:
         used = {each.seq for each in self._mine.values()}
         if self.appending and (one.seq in used or one.seq > max(used, default=one.seq) + FURTHEST):
             raise DamageError(f"its number {one.seq} is used already, or far above all others")
-        boot, identity = boot_id(), repository.require_store()
-        own = [each for each in self._mine.values() if each.storage == identity and reliable(each, boot)]
-        common = sorted((each for each in own if each.id in self._theirs), key=lambda each: abs(each.seq - one.seq))
-        base, base_map = first_sound(repository, common) or (None, None)
-        base_id = base.id if base else None
-        files = self.wires[0].ask(Get(one.id, base_id), Files)
-        record, state, chunks = checked_files(one, files, base_map)
+        identity = repository.require_store()
+        own = reliable_in(identity, self._mine.values())
+        base = nearest(repository, [each for each in own if each.id in self._theirs], one.seq)
+        files = self.wires[0].ask(Get(one.id, base.parent_id), Files)
+        record, state, chunks = checked_files(one, files, base.chunks)
         with records.recording():
             begin(repository.directory, record)
         storage = repository.storage()
         with ExitStack() as stack:
             reader = stack.enter_context(storage.open(record.id))
-            older = stack.enter_context(repository.open_image(base, base_map)) if base else None
-            arriving = Arriving(chunks, reader, base_map or ChunkMap(0), older, self.wires)
+            older = stack.enter_context(repository.open_image(base.parent, base.chunks)) if base.parent else None
+            arriving = Arriving(chunks, reader, base.chunks or ChunkMap(0), older, self.wires)
             # the store may have some, for another revision or of an interrupted copy: all of them are read
-            tried = attempts(lambda index: len(arriving.chunk(index)), new(chunks, base_map))
+            tried = attempts(lambda index: len(arriving.chunk(index)), new(chunks, base.chunks))
             wanted = [index for index, result in tried if isinstance(result, ChunkDamageError)]
             self._bytes += sum(map(chunks.length, wanted))
             if len(wanted) > MANY:
@@ -166,11 +163,11 @@ class Arrival:
                     with suppress(PeerError):
                         wire.ask(Get(one.id, one.id), Files)
                         self.wires.append(wire)
-            arriving.want(one.id, base_id, wanted)
+            arriving.want(one.id, base.parent_id, wanted)
             live = LiveChunks(records, own, {chunks[index] for index in wanted})
-            arriving.writer = writer = stack.enter_context(storage.create(record.id, base_id, record.size, live))
+            arriving.writer = writer = stack.enter_context(storage.create(record.id, base.parent_id, record.size, live))
             with arriving.drained():
-                Transfer(arriving, writer, base_map, self.steps("copy", record.size), threads_for(storage)).run()
+                Transfer(arriving, writer, base.chunks, self.steps("copy", record.size), threads_for(storage)).run()
             stored = writer.commit()
         if stored.durable and any(each.state.unsynced_boot for each in own):
             sync_file_system_of(repository.directory)
@@ -178,7 +175,7 @@ class Arrival:
             records.write_map(record.id, chunks)
             if files.attachments:
                 write_file(records.attachments_path(record.id), files.attachments)
-            origin, unsynced = Origin(self.place, self.clock()), None if stored.durable else boot
+            origin, unsynced = Origin(self.place, self.clock()), None if stored.durable else boot_id()
             mine = State(id=record.id, tags=state.tags, storage=identity, origin=origin, unsynced_boot=unsynced)
             use_number(repository.directory, record.seq)
             records.add_files("copy", record.id, files.record, sealed.encode(mine.with_doubt_of(state)))

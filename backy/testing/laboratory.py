@@ -17,12 +17,12 @@ from typing import Any, Literal
 from backy.answers.replay import findings
 from backy.api import CHUNK_SIZE, PAGE_SIZE, SourceError, identify
 from backy.backup.backup import Backup
+from backy.backup.transfer import reliable
 from backy.durable import TEMPORARY_SUFFIX
 from backy.errors import BackyError
 from backy.groups.forget import forget
 from backy.plugins.events import Events
 from backy.repository.journal.journal import facts_of
-from backy.repository.live import reliable
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.retention.purge import purge

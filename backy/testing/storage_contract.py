@@ -151,7 +151,7 @@ class StorageContract:
         if not subject.recorded:
             pytest.skip("NOT TESTED: crashes, for what this storage does can not be recorded")
         # The boot id of this machine must not decide which revisions count as durable.
-        for module in ("testing.laboratory", "backup.backup", "conversion.convert"):
+        for module in ("testing.laboratory", "backup.backup", "backup.transfer"):
             monkeypatch.setattr(f"backy.{module}.boot_id", lambda: "one boot")
         directory = subject.folder / "laboratory"
         made = Laboratory(directory, backy_clock, subject.config, folder=subject.recorded_folder, blobs=subject.blobs)

@@ -15,7 +15,7 @@ FORBIDDEN = {"backy.system.locking", "backy.plugins.events"}
 TOOLS = {
     "asyncio",
     "backy.mount.open_images",
-    "backy.repository.live",
+    "backy.backup.transfer",
     "backy.scheduler.process",
 }
 """Modules and packages from which use cases are built. A command imports none of them."""

@@ -131,7 +131,7 @@ def test_power_loss_leaves_no_incomplete_revision(
     with (play.copy / "config").open("a") as config:
         config.write(f"reserve: 0\nstorage: {{type: chunked, durability: {durability}}}\n")
     boot = "before"
-    for module in ("testing.laboratory", "exchange.arrival", "repository.live"):
+    for module in ("testing.laboratory", "exchange.arrival", "backup.transfer"):
         monkeypatch.setattr(f"backy.{module}.boot_id", lambda: boot)
     recording = receiver.record(lambda: pull(play.copy, str(play.origin.directory)))
     same(play.origin, play.copy)

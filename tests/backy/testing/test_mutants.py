@@ -103,7 +103,7 @@ def purge_that_forgets_bases(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def laboratory(tmp_path: Path, clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Laboratory]:
     """Make what the contract tries crashes on, with an option `durability`."""
-    for module in ("testing.laboratory", "backup.backup", "conversion.convert"):
+    for module in ("testing.laboratory", "backup.backup", "backup.transfer"):
         monkeypatch.setattr(f"backy.{module}.boot_id", lambda: "one boot")
 
     def make(durability: str) -> Laboratory:

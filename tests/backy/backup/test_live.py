@@ -4,8 +4,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from backy.backup.backup import Backup
+from backy.backup.transfer import LiveChunks
 from backy.image.chunkmap import ChunkMap
-from backy.repository.live import LiveChunks
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
