@@ -11,7 +11,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backy.errors import RepositoryError
@@ -67,11 +67,9 @@ def write_file(
 
 def write_if_different(path: Path, content: bytes, mode: int) -> None:
     """Write `content` to a file unless the file has it already. Ignore the mode of an existing file."""
-    try:
+    with suppress(OSError):  # missing, longer, or something else: it is replaced, or the write tells why not
         if read_file(path, len(content)) == content:
             return
-    except OSError:
-        pass  # missing, longer, or something else: it is replaced, or the write tells why not
     write_file(path, content, mode)
 
 

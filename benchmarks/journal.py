@@ -15,8 +15,7 @@ import click
 
 from backy.answers.audit import audit
 from backy.repository.config import JobConfig, SourceSection
-from backy.repository.journal.journal import Journal
-from backy.repository.journal.lines import Fact, digest
+from backy.repository.journal import Fact, Journal, digest
 from backy.repository.repository import Repository
 from backy.repository.revision import utc_now
 from backy.repository.sealed import FORMAT

@@ -20,7 +20,7 @@ from backy.copies.copies import pull, send, serve
 from backy.copies.ends import End
 from backy.exchange.offer import ALL, Order
 from backy.exchange.wire import Done, Hello, Wire
-from backy.repository.journal.journal import facts_of
+from backy.repository.journal import facts_of
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.testing.clock import Clock

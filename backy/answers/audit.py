@@ -9,8 +9,7 @@ import msgspec
 from backy.answers.replay import findings, replay
 from backy.durable import read_file
 from backy.errors import DamageError, WitnessError
-from backy.repository.journal.journal import facts_of
-from backy.repository.journal.lines import ADOPT, Head, decode
+from backy.repository.journal import ADOPT, Head, decode, facts_of
 from backy.repository.repository import Repository
 
 _LONGEST = 2**28

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from msgspec.structs import astuple
 
-from backy.repository.journal.lines import Fact, Head, Line, Read
+from backy.repository.journal import Fact, Head, Line, Read
 from backy.standalone import audit
 
 

@@ -35,10 +35,8 @@ log = logging.getLogger(__name__)
 class Converted:
     """The result of a conversion."""
 
-    revisions: list[str] = field(default_factory=list)
-    """Ids of the revisions that were moved, the newest first."""
     stored: dict[str, int] = field(default_factory=dict)
-    """Bytes of the new files of each of them, by id."""
+    """Bytes of the new files of each revision that was moved, by id, the newest first."""
     failed: dict[str, str] = field(default_factory=dict)
     """Damage of each revision that was not moved, by id."""
 
@@ -109,7 +107,7 @@ class Conversion:
         with shared(self.repository.directory, PURGE_LOCK):
             for revision in self.repository.records.history(trash=True):
                 # an earlier run converted it, and its chunks may have been damaged since
-                if revision.id not in self._result.revisions:
+                if revision.id not in self._result.stored:
                     with self._failing(revision):
                         self._read(revision)
         if not self._result.failed:
@@ -142,13 +140,12 @@ class Conversion:
         # a state that names the copy must not outlive it
         if not stored.durable:
             sync_file_system_of(self.repository.directory)
-        self._result.stored[revision.id] = stored.bytes
         # raises if the raw image is missing or has a wrong size
         self.repository.raw_path(revision.changed(storage=self._new))
         self.repository.records.change(revision, "convert", storage=self._new, unsynced_boot=None)
         self.repository.link_last()
         self.repository.storages.discard()
-        self._result.revisions.append(revision.id)
+        self._result.stored[revision.id] = stored.bytes
         log.info("revision %s is kept by the storage '%s' now", revision.id, self.name)
 
     def _copy(self, revision: Revision, image: StoredImage) -> Stored:

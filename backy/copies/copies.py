@@ -19,7 +19,6 @@ from backy.errors import BackyError, PeerError, RepositoryBusyError, RepositoryE
 from backy.exchange import wire as protocol
 from backy.exchange.arrival import Arrival, checked_files, content_of
 from backy.exchange.offer import ALL, Offer, Order
-from backy.groups.config import Disk, name_problem, with_disks
 from backy.groups.group import Group, opened
 from backy.image.chunkmap import ChunkMap
 from backy.image.stored import StoredImage
@@ -27,8 +26,8 @@ from backy.integrity.damage import repair_or_distrust
 from backy.making.making import sourceless
 from backy.plugins.broken import error_line
 from backy.plugins.events import Events
-from backy.repository.config import CONFIG, JobConfig, write_job
-from backy.repository.journal.lines import Head
+from backy.repository.config import CONFIG, Disk, JobConfig, name_problem, with_disks, write_job
+from backy.repository.journal import Head
 from backy.repository.repository import Repository
 from backy.scrubbing.scrub import verify_all
 from backy.system.progress import Steps, quiet

@@ -17,14 +17,13 @@ from backy.durable import sync_file_system_of, write_file
 from backy.errors import ChunkDamageError, DamageError, PeerError, is_full
 from backy.exchange.offer import ALL, Order, new
 from backy.exchange.wire import Chunk, Done, Files, Get, Listed, Listing, Want, Wire, crossed, unframed
-from backy.groups.config import name_problem
 from backy.image.chunkmap import LARGEST_MAP, ChunkMap
 from backy.image.stored import ChangedImage, StoredImage, attempts
 from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
 from backy.repository import sealed
 from backy.repository.attachments import LARGEST_FILE
-from backy.repository.config import CONFIG
-from backy.repository.journal.lines import digest, head_of
+from backy.repository.config import CONFIG, name_problem
+from backy.repository.journal import digest, head_of
 from backy.repository.records import RECORD, STATE
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Origin, Record, Revision, State, utc_now

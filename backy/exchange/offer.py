@@ -16,7 +16,7 @@ from backy.image.stored import StoredImage
 from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
 from backy.pages import differing_pages
 from backy.repository import sealed
-from backy.repository.journal.lines import Head, head_of
+from backy.repository.journal import Head, head_of
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision, select, utc_now
 from backy.system.limits import Limit

@@ -15,7 +15,7 @@ import zstandard
 
 from backy.api import CHUNK_SIZE, ID_PATTERN, LARGEST_IMAGE, PAGE_SIZE, chunk_count
 from backy.errors import PeerError
-from backy.repository.journal.lines import Head
+from backy.repository.journal import Head
 from backy.repository.revision import Time
 from backy.system.limits import Limit
 

@@ -172,8 +172,7 @@ def join(directories: Iterable[Path]) -> dict[str, int]:
         group = opened(directory)
         for one in [group.repository(name) for name in group.names()] if group else [Repository.open(directory)]:
             with one.locked(wait=True):
-                joined = sum(
-                    each.join() for each in one.storages.identified().values() if isinstance(each, SharingStorage)
-                )
+                storages = one.storages.identified().values()
+                joined = sum(each.join() for each in storages if isinstance(each, SharingStorage))
             done[directory.name] = done.get(directory.name, 0) + joined
     return done

@@ -16,7 +16,7 @@ from backy import errors
 from backy.api import KeepingSource
 from backy.groups.group import Group, Together
 from backy.plugins.events import Events
-from backy.repository.journal.lines import Read, Step
+from backy.repository.journal import Read, Step
 from backy.repository.repository import Repository
 from backy.repository.revision import MANUAL, Clock, Disks, Revision, utc_now
 from backy.repository.running import begin, births, end
@@ -74,8 +74,7 @@ def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
         # of a machine with several disks all locks are held, so that no backup runs
         for birth in births(found.directory) if held.running else ():
             for needed in chosen.keys() & {birth.id, birth.parent}:
-                text = f"the backup that runs needs revision {needed}; forget it when that has ended"
-                raise errors.RepositoryBusyError(text)
+                raise errors.RepositoryBusyError(f"the backup that runs needs {needed}; forget it when that has ended")
         each = [(held.disks[name], one) for members in chosen.values() for name, one in members.items()]
         held.require_alone((one for _, one in each), "forget -r")
         _require_read((one for _, one in each), specifications, force=force)

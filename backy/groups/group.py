@@ -11,20 +11,17 @@ import msgspec
 from backy.api import ATTACHMENT_PATTERN, Job, Statistics, Verification
 from backy.durable import names_in, read_file, write_file
 from backy.errors import ConfigError, DamageError, RecordDamageError, RepositoryError, TargetError
-from backy.groups.config import GroupConfig, load_group
 from backy.repository.attachments import read
-from backy.repository.config import CONFIG
-from backy.repository.journal.journal import JOURNAL
-from backy.repository.records import Records
+from backy.repository.config import CONFIG, GroupConfig, load_group
+from backy.repository.journal import JOURNAL
+from backy.repository.records import Records, instead
 from backy.repository.repository import Repository
 from backy.repository.revision import Disks, Revision, select, utc_now
 from backy.repository.running import begun, end, running_path
 from backy.retention.purge import discard
 from backy.system.locking import BACKUP_LOCK, exclusive
-from backy.text.phrases import local_time
 
 log = logging.getLogger(__name__)
-_MODE = 0o600
 _WORST_FIRST = ("none", "unknown", "crash", "guest")
 _FIGURES = Statistics.__struct_fields__
 
@@ -157,8 +154,7 @@ class Group:
         links = {Records(self.directory / name).linked() for name in self.names()} if lost else set()
         if lost and (newest is None or newest.id not in links):
             problem = problem or str(lost[0])
-        older = f"-r {newest.id} restores the state of {local_time(newest.timestamp, zone=True)}" if newest else ""
-        return problem and f"{problem}; {older or 'there is no other'}"
+        return problem and f"{problem}; {instead(newest)}"
 
     def alone(self, *, wait: bool = False) -> AbstractContextManager[None]:
         """Return what keeps other commands away that change the group; raises RepositoryBusyError unless it waits."""
@@ -183,8 +179,7 @@ class Group:
         for group_id in begun(names_in(self.directory)):
             disks = self._disks(group_id)
             if any(name not in self.names() for name in disks):
-                text = "the backup %s did not end, and now the folder of a disk is missing: what there is of it stays"
-                log.warning(text, group_id)
+                log.warning("the backup %s did not end, and a disk's folder is missing: what is there stays", group_id)
                 continue
             # a record counts, sound or not: the backup was complete, and only what tells that it ran was left
             if not all(Records(self.directory / name).record_path(group_id).exists() for name in disks):
@@ -272,4 +267,4 @@ def save(files: Mapping[str, bytes], folder: Path, *, force: bool = False) -> No
         raise TargetError(f"{there[0]} is there already; --force replaces it")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, content in files.items():
-        write_file(folder / name, content, _MODE)
+        write_file(folder / name, content, 0o600)

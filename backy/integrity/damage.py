@@ -258,8 +258,7 @@ class Judge:
         changed = distrusted(self.repository, revision, found)
         revisions = tuple(repair_or_distrust(self.repository, chunk_ids(errors)))
         if self.events:
-            told = {"job": self.repository.job, "revisions": revisions, "chunks": len(errors)}
-            self.events.tell("backy_damage_found", **told)
+            self.events.tell("backy_damage_found", job=self.repository.job, revisions=revisions, chunks=len(errors))
         return changed
 
     def recheck(self, history: Sequence[Revision] | None = None) -> None:

@@ -120,8 +120,7 @@ def find(repository: Path, name: str) -> Finding:
     exact = [finding for finding in matching if finding.name == name] or matching
     if len(exact) == 1:
         return exact[0]
-    found = "more than one" if exact else "no"
-    raise BackyError(f"{found} report begins with '{name}'; 'backy reports list' shows their names")
+    raise BackyError(f"{len(exact) or 'no'} reports begin with '{name}'; 'backy reports list' shows their names")
 
 
 def delete(repository: Path, names: Iterable[str] | None) -> list[Finding]:

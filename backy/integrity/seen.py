@@ -15,14 +15,13 @@ from typing import Final, Self
 
 from backy.api import LARGEST_IMAGE, Coverage, chunk_count
 from backy.durable import read_file, write_file
-from backy.repository.journal.lines import DOUBT
+from backy.repository.journal import DOUBT
 from backy.repository.repository import Repository
 from backy.repository.revision import Birth, Revision, Wrong
 from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
 FILE: Final = ".compared"
-_MODE: Final = 0o640
 _LARGEST: Final = 8 * chunk_count(LARGEST_IMAGE) + 4
 
 
@@ -57,7 +56,7 @@ class Seen:
     def save(self, directory: Path) -> None:
         """Write the file, durably and as a whole."""
         numbers = self._read + self._compared
-        write_file(directory / FILE, (array("I", [zlib.crc32(numbers)]) + numbers).tobytes(), _MODE)
+        write_file(directory / FILE, (array("I", [zlib.crc32(numbers)]) + numbers).tobytes(), 0o640)
 
     def last(self, index: int) -> int:
         """Return the number of the last revision in which a chunk was read or compared; 0 if none is known."""

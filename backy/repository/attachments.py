@@ -6,7 +6,7 @@ import msgspec
 
 from backy.durable import read_file, write_file
 from backy.errors import DamageError, raising
-from backy.repository.journal.lines import digest
+from backy.repository.journal import digest
 from backy.repository.records import Records
 from backy.repository.revision import Revision
 

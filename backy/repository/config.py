@@ -1,9 +1,13 @@
-"""The file `config` of a repository: the source, the storage, the verifier and the schedule of its job."""
+"""The file `config` of a repository: the source, the storage, the verifier and the schedule of its job.
+
+That of a group, the disks of one machine, has the same, with `disks` in place of the source.
+"""
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 import msgspec
 
@@ -17,6 +21,11 @@ from backy.system.safeyaml import dump_yaml, load_yaml
 
 CONFIG = "config"
 """Name of the file."""
+DISKS: Final = "disks"
+"""The key that makes a `config` that of a group."""
+NAME = re.compile(r"\w[\w.@+:-]{0,199}")
+NAME_RULE = "letters, digits and _ . @ + : -, the first a letter, a digit or _, 200 at most"
+"""What names of jobs and of disks are, which are those of folders."""
 # no dot: names with one are records, maps, links, logs and files that are being written
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # plugins alone know what their keys mean: so by the name, and rather one too many, but for a path of a file
@@ -123,8 +132,9 @@ class StorageSection(ShortSection):
         """
         super().__init__(written)
         if not isinstance(self.folder, str) or not _FOLDER.fullmatch(self.folder):
-            advice = "give it a 'name' of letters, digits, '-' and '_'"
-            raise ValueError(f"the storage can not have the folder {self.folder!r}; {advice}")
+            raise ValueError(
+                f"the storage can not have the folder {self.folder!r}; its 'name' has letters, digits, -, _"
+            )
         if self.folder in RESERVED:
             raise ValueError(f"backy itself uses the name '{self.folder}'; give the storage another 'name'")
 
@@ -250,6 +260,45 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
         return min(intervals, default=timedelta()) + self.longest_outage
 
 
+class Disk(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """One of `disks`."""
+
+    source: SourceSection | None = None
+    """The image to back up; None for copies, of which none is."""
+    storage: StorageSection | None = None
+    """How images of it are kept; None for the group's."""
+    verifier: VerifierSections | None = None
+    """How fresh revisions of it are checked; None for the group's."""
+
+
+class GroupConfig(JobConfig, kw_only=True):
+    """The file `config` of a group."""
+
+    disks: dict[str, Disk]
+    """The disks by their names, which are those of their repositories."""
+
+    def __post_init__(self) -> None:
+        """Refuse a group without disks, names that no folder can have here, and a source beside the disks."""
+        super().__post_init__()
+        if not self.disks or self.source is not None:
+            raise ValueError("'disks' has the disks of a machine by their names, each with a 'source' of its own")
+        for name in self.disks:
+            if problem := name_problem(name):
+                raise ValueError(problem)
+
+    def of(self, name: str) -> JobConfig:
+        """Return the configuration of a disk's repository. All of the group expires together, so it has no schedule."""
+        disk = self.disks[name]
+        names = ("format", "expire", "reserve", "quarantine", "trash", "limits", "hooks")
+        kept = {name: getattr(self, name) for name in names}
+        # they are the machine's, and its last disk is the first one to be read after the snapshots
+        if name == [*self.disks][-1]:
+            kept["attachments"] = self.attachments
+        kept |= {"storage": disk.storage or self.storage, "verifier": disk.verifier or self.verifier}
+        outage = Duration(seconds=self.allowance.total_seconds())
+        return JobConfig(**kept, source=disk.source, longest_outage=outage)
+
+
 def load_job(path: Path) -> JobConfig:
     """Read a repository's `config`.
 
@@ -259,7 +308,7 @@ def load_job(path: Path) -> JobConfig:
     """
     content = load_yaml(path)
     if isinstance(content, dict):
-        if "disks" in content:
+        if DISKS in content:
             disks = [f"-b {one.parent}" for one in sorted(path.parent.glob(f"*/{CONFIG}"))] or ["none has a backup"]
             what = "disks of one machine, and this is done with one of them"
             raise RepositoryError(f"{path.parent} has {what}: {', '.join(disks)}")
@@ -271,6 +320,35 @@ def load_job(path: Path) -> JobConfig:
         if isinstance(version, int) and version != FORMAT:
             raise RepositoryError(f"{path} has format {version}; this version of backy reads {FORMAT}")
     return typed(content, JobConfig, "config")
+
+
+def with_disks(config: JobConfig, disks: Mapping[str, Disk]) -> GroupConfig:
+    """Return a configuration as that of a machine with these disks."""
+    return GroupConfig(**{**msgspec.structs.asdict(config), "disks": dict(disks)})
+
+
+def name_problem(name: str) -> str | None:
+    """Return why no disk can have a name; None if one can."""
+    if not NAME.fullmatch(name) or name.endswith(".rev"):
+        return f"{name!r} can be no disk: its name is that of its folder, with {NAME_RULE}"
+    return f"backy itself uses the name '{name}'; call the disk otherwise" if name in RESERVED else None
+
+
+def load_group(path: Path) -> GroupConfig | None:
+    """Read the `config` of a group; return None if it is that of a repository, or there is none.
+
+    Raises:
+        ConfigError: it is not YAML, or a key is wrong.
+    """
+    try:
+        content = load_yaml(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not isinstance(content, dict) or DISKS not in content:
+        return None
+    if content.get("format") != FORMAT:
+        raise ConfigError(f"{path}: 'format' is {FORMAT} in this version of backy")
+    return typed(content, GroupConfig, "config")
 
 
 def write_job(path: Path, job: JobConfig) -> None:

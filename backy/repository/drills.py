@@ -10,8 +10,7 @@ import msgspec
 from backy.api import DrillResult
 from backy.durable import names_in, read_file, write_file
 from backy.errors import RevisionNotFoundError
-from backy.repository.journal.journal import fact_of
-from backy.repository.journal.lines import digest
+from backy.repository.journal import digest, fact_of
 from backy.repository.records import DRILL, Records, ids_in
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from backy.errors import DamageError, StorageError
 from backy.image.chunkmap import LARGEST_MAP, ChunkMap
 from backy.repository import sealed
 from backy.repository.config import CONFIG, JobConfig, StorageSection, dump_job
-from backy.repository.journal.lines import digest
+from backy.repository.journal import digest
 from backy.repository.records import ATTACHMENTS, MAP, RECORD, STATE, Records, ids_in, orphans
 from backy.repository.revision import Record, Revision, State
 from backy.repository.running import last_number, use_number

@@ -9,12 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from backy.api import ID_PATTERN
-from backy.durable import READ_ONLY, WrongFileError, names_in, open_sized, read_file, sync_folder, write_file
+from backy.durable import (
+    READ_ONLY,
+    WrongFileError,
+    closed_at_end,
+    names_in,
+    open_sized,
+    read_file,
+    sync_folder,
+    write_file,
+)
 from backy.errors import DamageError, RecordDamageError, RevisionNotFoundError, UnreadError
 from backy.image.chunkmap import LARGEST_MAP, ChunkMap, buffer
 from backy.repository import sealed
-from backy.repository.journal.journal import JOURNAL, Journal, fact_of
-from backy.repository.journal.lines import Fact, digest, doubted_since
+from backy.repository.journal import JOURNAL, Fact, Journal, digest, doubted_since, fact_of
 from backy.repository.revision import Record, Revision, State, select
 from backy.system.locking import RECORDS_LOCK, exclusive
 from backy.text.phrases import local_time
@@ -127,11 +135,9 @@ class Records:
 
     def holds(self, revision_id: str) -> bool:
         """Tell whether the revision with this full id has a record, sound or not, a state or a chunk map."""
-        # the pattern comes first: other texts may lead out of the directory
-        if not ID_PATTERN.fullmatch(revision_id):
-            return False
         paths = self.record_path(revision_id), self.state_path(revision_id), self.map_path(revision_id)
-        return any(path.exists() for path in paths)
+        # the pattern comes first: other texts may lead out of the directory
+        return bool(ID_PATTERN.fullmatch(revision_id)) and any(path.exists() for path in paths)
 
     def has(self, revision: Revision) -> bool:
         """Tell whether a revision is still there: others may forget it at any time, even beside a backup."""
@@ -246,11 +252,7 @@ class Records:
             what = f"the newest record {linked} is damaged"
         else:
             what = f"the record {damaged[0].revision_id} is damaged, and 'last.rev' does not tell if it is the newest"
-        if not sound:
-            return DamageError(f"{what}; there is no other")
-        older = sound[-1]
-        when = local_time(older.timestamp, zone=True)
-        return DamageError(f"{what}; -r {older.id} restores the state of {when}")
+        return DamageError(f"{what}; {instead(sound[-1] if sound else None)}")
 
     def select(self, specification: str, surveyed: Survey | None = None) -> Revision:
         """Return the revision that SPEC names, of those that a survey with the trash has found.
@@ -267,8 +269,7 @@ class Records:
             if error.revision_id == specification:
                 raise error
         if any(revision.id == specification for revision in everything if revision.state.forgotten):
-            way = f"'backy undelete {specification}' brings it back"
-            raise RevisionNotFoundError(f"{specification} is in the trash; {way}")
+            raise RevisionNotFoundError(f"it is in the trash; 'backy undelete {specification}' brings it back")
         # 'last', a number or a tag may mean the damaged one
         doubt = self.doubt(sound, damaged)
         if doubt is not None and all(revision.id != specification for revision in sound):
@@ -337,10 +338,8 @@ class Records:
         """Tell whether the chunk map of a revision is there, and sound as far as it can be read."""
         try:
             self.read_map(revision)
-        except UnreadError:
-            return True  # it may be sound on another day
-        except DamageError:
-            return False
+        except DamageError as error:
+            return isinstance(error, UnreadError)  # it may be sound on another day
         return True
 
     def load_map(self, name: str) -> ChunkMap:
@@ -361,6 +360,12 @@ class Records:
         # also names that are no ids: who has renamed a map may still need its chunks
         maps = {name.removesuffix(MAP) for name in names if name.endswith(MAP) and not name.startswith(".")}
         return maps | ids_in(names, RECORD)
+
+
+def instead(older: Revision | None) -> str:
+    """Return what to restore in place of the newest revision, of which nobody knows enough; None if there is none."""
+    when = local_time(older.timestamp, zone=True) if older else ""
+    return f"-r {older.id} restores the state of {when}" if older else "there is no other"
 
 
 def orphans(names: Collection[str]) -> set[str]:
@@ -389,11 +394,9 @@ def _unreadable(name: str, error: OSError) -> DamageError:
 def _map_content(path: str) -> bytearray | mmap.mmap:
     """Read the file of a chunk map."""
     descriptor, size = open_sized(path, LARGEST_MAP)
-    try:
+    with closed_at_end(descriptor):
         content = buffer(size)
         view, position = memoryview(content), 0
         while position < size and (count := os.readv(descriptor, [view[position:]])):
             position += count
-        return content
-    finally:
-        os.close(descriptor)
+    return content

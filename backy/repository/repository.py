@@ -57,8 +57,7 @@ class Repository:
         try:
             return cls(directory, load_job(directory / CONFIG))
         except (FileNotFoundError, NotADirectoryError):
-            text = f"{directory} is no repository: it has no file 'config'; 'backy init' makes one"
-            raise RepositoryError(text) from None
+            raise RepositoryError(f"{directory} is no repository: it has no 'config'; 'backy init' makes one") from None
 
     @classmethod
     def initialize(cls, directory: Path, config: JobConfig) -> Self:
@@ -300,9 +299,7 @@ class Repository:
             self.source()
         if self.config.moment is not None:
             self.plugin(Kind.MOMENT, self.config.moment)
-        self.storages.own  # noqa: B018  # makes it
-        if self.config.verifier is not None:
-            self.verifiers("full")
+        self.verifiers("full")  # makes the storage as well
 
     # revisions --------------------------------------------------------------------------------------------------------
 

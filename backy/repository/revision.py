@@ -354,8 +354,7 @@ def select(history: Sequence[_Named], specification: str) -> _Named:
     if re.fullmatch(r"\d+", specification, re.ASCII):
         if int(specification) < len(newest_first):
             return newest_first[int(specification)]
-        last = len(newest_first) - 1
-        numbers = f"they are numbered from 0, the newest, to {last}"
+        numbers = f"they are numbered from 0, the newest, to {len(newest_first) - 1}"
         raise RevisionNotFoundError(f"no revision {int(specification)}: {numbers}")
     named = [revision for revision in newest_first if specification in {revision.id, "last", "latest"}]
     tagged = [revision for revision in newest_first if specification in revision.tags]

@@ -103,11 +103,10 @@ class Storages:
         """Return by folder the type of each storage, and how its data come back without backy if it says so."""
         found: dict[str, tuple[str, str | None]] = {}
         for section in self._config.storages:
-            hint = None
+            found[section.folder] = section.type, None
             with suppress(PluginError, ConfigError):
-                storage = self.made(section)
-                hint = storage.restore_hint if isinstance(storage, ExplainedStorage) else None
-            found[section.folder] = section.type, hint
+                if isinstance(storage := self.made(section), ExplainedStorage):
+                    found[section.folder] = section.type, storage.restore_hint
         return found
 
     def find(self, identity: str | None) -> Storage:
@@ -140,8 +139,7 @@ class Storages:
             # one that is not installed any more must not bar the way out
             with suppress(PluginError):
                 if self.own.raw and self.made(section).raw:
-                    text = f"'{own.type}' and the storage before both keep raw images, which have the same names"
-                    raise StorageError(text)
+                    raise StorageError(f"'{own.type}' and '{section.type}' both keep raw images, by the same names")
         self.own.initialize(shortuuid.uuid())
         self._identities.pop(own.folder, None)
         for section, answer in self._answers():

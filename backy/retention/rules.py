@@ -46,7 +46,6 @@ History = Sequence[Revision]
 """Revisions, the oldest first."""
 MARK = ".expired"
 """Name of the file that tells of the last `expire`."""
-_MODE = 0o640
 
 
 def spread(job: str, schedule: Schedule) -> timedelta:
@@ -178,15 +177,13 @@ def read_mark(directory: Path) -> Mark | None:
 
 def write_mark(directory: Path, mark: Mark) -> None:
     """Write down, durably, what is known of the last `expire`."""
-    write_file(directory / MARK, msgspec.json.encode(mark) + b"\n", _MODE)
+    write_file(directory / MARK, msgspec.json.encode(mark) + b"\n", 0o640)
 
 
-def plan(
-    config: JobConfig, history: History, mark: Mark | None, now: Instant, allowed: Allowed = lambda _: True
-) -> Plan:
+def plan(config: JobConfig, history: History, mark: Mark | None, now: Instant, asked: Allowed = lambda _: True) -> Plan:
     """Return what expires at `now`; nothing if there is no schedule or it is off.
 
-    `history` has the oldest first. `allowed` is asked about each expiry; what is held back takes nobody's turn.
+    `history` has the oldest first. `asked` is called with each expiry; what is held back takes nobody's turn.
     """
     if not config.schedule or not config.expire or not history:
         return Plan([], 0)
@@ -194,7 +191,7 @@ def plan(
     since = history[-1].seq if mark is None else mark.seq
     # an imported image was not made since, however many there are
     made = Counter(tag for one in history if one.seq > since and one.boot for tag in one.birth_tags)
-    going = _braked(expiries(config.schedule, history, now.wall, trusted), made, allowed)
+    going = _braked(expiries(config.schedule, history, now.wall, trusted), made, asked)
     left = _losses(expiries(config.schedule, history, now.wall)) - _losses(going)
     return Plan(going, len({revision_id for revision_id, _ in left}))
 

@@ -167,9 +167,7 @@ def landmarks(recording: Recording) -> list[int]:
     for number, operation in enumerate(recording.operations, 1):
         if isinstance(operation, Naming):
             names.discard(operation.former)
-            if operation.entry and (
-                operation.entry in names or operation.entry[1].endswith((".map", ".state", ".rev"))
-            ):
+            if (entry := operation.entry) and (entry in names or entry[1].endswith((".map", ".state", ".rev"))):
                 found.append(number)
-            names.add(operation.entry)
+            names.add(entry)
     return [*found, len(recording.operations)]

@@ -22,7 +22,7 @@ from backy.durable import TEMPORARY_SUFFIX
 from backy.errors import BackyError
 from backy.groups.forget import forget
 from backy.plugins.events import Events
-from backy.repository.journal.journal import facts_of
+from backy.repository.journal import facts_of
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.retention.purge import purge

@@ -174,10 +174,8 @@ class Recording:
 
     # calls with names -------------------------------------------------------------------------------------------------
 
-    def _change(
-        self, name: str, kind: Callable[..., Operation], file: Name | int, *more: int, **at: int | None
-    ) -> None:
-        self._do(name, self._file(file, at.get("dir_fd")), lambda number: kind(number, *more), file, *more, **at)
+    def _change(self, name: str, kind: Callable[..., Operation], file: Name | int, *to: int, **at: int | None) -> None:
+        self._do(name, self._file(file, at.get("dir_fd")), lambda number: kind(number, *to), file, *to, **at)
 
     def _name(self, name: str, done: Callable[[str], Operation], path: Name, *more: int, **at: int | None) -> None:
         self._do(name, self._path(path, at.get("dir_fd")), done, path, *more, **at)

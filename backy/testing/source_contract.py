@@ -204,9 +204,8 @@ class SourceContract:
 
     def test_backups_read_back_what_the_source_held(self, subject: SourceUnderTest, tmp_path: Path) -> None:
         """Every one of three backups into a real repository is right, with changes between them."""
-        config = JobConfig(
-            format=FORMAT, source=SourceSection(_config(subject)), verifier=VerifierSections.from_plain("full")
-        )
+        source, verifier = SourceSection(_config(subject)), VerifierSections.from_plain("full")
+        config = JobConfig(format=FORMAT, source=source, verifier=verifier)
         repository = Repository.initialize(tmp_path / "repository", config)
         images: list[bytes] = []
         for number in range(3):
@@ -286,9 +285,8 @@ def _ranges(size: int, count: int = 30) -> list[tuple[int, int]]:
     chance = random.Random(size)
     edges = [0, size, *(min(CHUNK_SIZE + step, size) for step in (-1, 0, 1))]
     points = [chance.choice(edges) if chance.random() < 0.3 else chance.randint(0, size) for _ in range(2 * count)]
-    return [
-        (min(pair), min(max(pair), min(pair) + 2 * CHUNK_SIZE)) for pair in zip(points[::2], points[1::2], strict=True)
-    ]
+    pairs = map(sorted, zip(points[::2], points[1::2], strict=True))
+    return [(start, min(end, start + 2 * CHUNK_SIZE)) for start, end in pairs]
 
 
 def _check_changes(

@@ -229,14 +229,12 @@ class StorageContract:
         """Threads write chunks in any order, each chunk once."""
         chunks = [patterned(1000 * number) for number in range(12)]
         ids = [identify(chunk) for chunk in chunks]
-        with (
-            stored.storage.create("first", None, len(chunks) * CHUNK_SIZE, set()) as writer,
-            ThreadPoolExecutor(4) as pool,
-        ):
-            list(pool.map(lambda index: writer.write(index, ids[index], chunks[index], None), reversed(range(12))))
-            writer.commit()
-        with stored.storage.open("first") as reader, ThreadPoolExecutor(4) as pool:
-            assert [identify(chunk) for chunk in pool.map(reader.read, range(12), ids)] == ids
+        with ThreadPoolExecutor(4) as pool:
+            with stored.storage.create("first", None, len(chunks) * CHUNK_SIZE, set()) as writer:
+                list(pool.map(lambda index: writer.write(index, ids[index], chunks[index], None), reversed(range(12))))
+                writer.commit()
+            with stored.storage.open("first") as reader:
+                assert [identify(chunk) for chunk in pool.map(reader.read, range(12), ids)] == ids
 
     def test_a_backup_that_fails_leaves_the_others_alone(self, stored: _Stored) -> None:
         """A revision that is left with an exception changes nothing."""

@@ -56,9 +56,8 @@ def prepare(laboratory: Laboratory) -> None:
     # Only the revision before has the chunk in the middle, so that there is something to purge.
     laboratory.content = patterned(0, 7) + patterned(200) + patterned(100) + SHORT
     laboratory.backup()
-    laboratory.content = b"".join(
-        [patterned(0, 9), patterned(0), bytes(CHUNK_SIZE), patterned(100), patterned(200, 5), SHORT, SHORT]
-    )
+    laboratory.content = patterned(0, 9) + patterned(0) + bytes(CHUNK_SIZE) + patterned(100) + patterned(200, 5)
+    laboratory.content += SHORT + SHORT
     laboratory.renew_promises()
 
 

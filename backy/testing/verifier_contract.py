@@ -7,7 +7,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, Coverage, Extent, Job, Mismatch, Report, Snapshot, Verifier, chunk_count, identify
 from backy.errors import ChunkDamageError, ConfigError, SourceError
-from backy.image.chunkmap import ChunkMap
+from backy.image.chunkmap import ChunkMap, entry
 from backy.image.stored import StoredImage
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call, load
@@ -35,10 +35,7 @@ class _Stored:
         self._missing = missing or set()
         self.damaged: set[int] = set()
         for index in range(len(self.chunks)):
-            data = self._chunk(index)
-            # Chunks of zeroes are not stored and have no id.
-            if any(data):
-                self.chunks[index] = identify(data)
+            self.chunks[index] = entry(self._chunk(index))
 
     def read(self, index: int, chunk_id: bytes) -> bytes:
         if index in self._missing:

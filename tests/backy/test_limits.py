@@ -11,8 +11,7 @@ from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.config import Size
 from backy.copies.copies import pull, push
-from backy.groups.config import Disk, GroupConfig
-from backy.repository.config import CONFIG, SourceSection, write_job
+from backy.repository.config import CONFIG, Disk, GroupConfig, SourceSection, write_job
 from backy.repository.repository import Repository
 from backy.repository.revision import utc_now
 from backy.repository.sealed import FORMAT

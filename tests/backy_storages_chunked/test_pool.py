@@ -20,8 +20,7 @@ from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
 from backy.errors import ConfigError
 from backy.groups.acts import join
-from backy.groups.config import Disk, GroupConfig
-from backy.repository.config import CONFIG, JobConfig, SourceSection, StorageSection, write_job
+from backy.repository.config import CONFIG, Disk, GroupConfig, JobConfig, SourceSection, StorageSection, write_job
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.repository.sealed import FORMAT

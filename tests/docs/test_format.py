@@ -18,9 +18,9 @@ from backy.api import CHUNK_SIZE, ID_PATTERN, PAGE_SIZE, Job, identify
 from backy.backup.backup import Backup
 from backy.durable import names_in
 from backy.image.chunkmap import ZERO, ChunkMap
-from backy.repository.journal.lines import Fact, Line, digest
-from backy.repository.journal.lines import decode as decode_lines
-from backy.repository.journal.lines import encode as encode_line
+from backy.repository.journal import Fact, Line, digest
+from backy.repository.journal import decode as decode_lines
+from backy.repository.journal import encode as encode_line
 from backy.repository.repository import Repository
 from backy.repository.revision import Birth, Record, State
 from backy.repository.running import COUNTER, begin, begun, running_path, take_number

@@ -358,7 +358,7 @@ def test_an_operator_works_while_another_process_makes_a_backup(tmp_path: Path, 
     assert (backup.returncode, "WARNING" in told) == (0, False), told
     assert [done.code for done in answers.values()] == [0, 0, 0, 0, 75, 75, 75]
     [refused] = [done.err for words, done in answers.items() if "--reason" in words]
-    assert f"the backup that runs needs revision {parent.id}; forget it when that has ended" in refused
+    assert f"the backup that runs needs {parent.id}; forget it when that has ended" in refused
     repository = Repository.open(directory)
     assert [one.tags for one in repository.records.history()] == [
         *(("tag1",), ("tag2",), ("manual:x", "new"), ("beside",)),

@@ -99,8 +99,8 @@ def convert(directory: Path, storage: str, settings: Settings, dry_run: bool) ->
         return
     with steps() as conversion.steps:
         done = conversion.run()
-    text = f"Converted {counted(len(done.revisions), 'revision')} to '{storage}'"
-    answer({"revisions": [{"id": one} for one in done.revisions], "failed": done.failed}, text)
+    text = f"Converted {counted(len(done.stored), 'revision')} to '{storage}'"
+    answer({"revisions": [{"id": one} for one in done.stored], "failed": done.failed}, text)
     # Reported last: the revisions that are not damaged have been converted all the same.
     if done.failed:
         # One cause is enough for a line: most often a bad disk is the cause of all.

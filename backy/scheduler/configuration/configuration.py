@@ -11,10 +11,10 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from backy.config import Duration, Size, convert, mistakes
-from backy.groups.config import DISKS, NAME, NAME_RULE, Disk, GroupConfig, name_problem
 from backy.plugins.discovery import Kind
 from backy.plugins.events import REQUIRED
 from backy.repository import config
+from backy.repository.config import DISKS, NAME, NAME_RULE, Disk, GroupConfig, name_problem
 from backy.repository.revision import MANUAL, PINNED, tag_problem
 from backy.repository.sealed import FORMAT
 from backy.retention.rules import Schedule

@@ -24,13 +24,11 @@ from backy.answers.replay import History, findings, replay
 from backy.answers.space import occupied
 from backy.config import typed
 from backy.errors import BackyError, ConfigError, RepositoryError
-from backy.groups.config import DISKS, GroupConfig, load_group, with_disks
 from backy.groups.group import Group, opened, require
 from backy.integrity import quarantine
-from backy.repository.config import CONFIG, JobConfig, dump_job, write_job
+from backy.repository.config import CONFIG, DISKS, GroupConfig, JobConfig, dump_job, load_group, with_disks, write_job
 from backy.repository.drills import kept
-from backy.repository.journal.journal import JOURNAL, Journal, facts_of
-from backy.repository.journal.lines import UNREAD, Head, decode
+from backy.repository.journal import JOURNAL, UNREAD, Head, Journal, decode, facts_of
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import MANUAL, PINNED, Revision, utc_now

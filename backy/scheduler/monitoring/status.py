@@ -19,7 +19,7 @@ from backy.api import Consistency
 from backy.durable import read_file, write_file
 from backy.errors import BackyError
 from backy.repository.config import CONFIG, load_job
-from backy.repository.journal.lines import Head
+from backy.repository.journal import Head
 from backy.text.phrases import counted, size
 
 log = logging.getLogger(__name__)

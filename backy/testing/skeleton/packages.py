@@ -24,9 +24,7 @@ def begin(kind: Kind, name: str, folder: Path) -> Path:
         BackyError: there is such a folder, or such a plugin, already.
     """
     if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"a {kind.word} can not be called '{name}': a name is lower-case letters, digits and single dashes"
-        )
+        raise ConfigError(f"no {kind.word} is called '{name}': a name is lower-case letters, digits and single dashes")
     if taken := advertised(kind).get(name):
         raise BackyError(f"there is a {kind.word} '{name}' already, in {taken[0].origin}: choose another name")
     words = _words(kind, name)

@@ -24,7 +24,7 @@ TABLE = """
 2 -b                                            | '-b' takes a value
 2 why -r                                        | '-r' takes a value
 2 -b HERE/disk.img status                       | '-b': write the path of a folder
-1 -b HERE/nowhere status                        | is no repository: it has no file 'config'; 'backy init' makes one
+1 -b HERE/nowhere status                        | is no repository: it has no 'config'; 'backy init' makes one
 1 -j web status -c HERE/backy.conf              | no repository of a job 'web' in HERE; there are: vm
 1 status -j vm -c HERE/none.conf                | HERE/none.conf: can not be read: No such file
 2 status -j vm -c HERE                          | '-c': write the path of a file, not of a folder
@@ -56,7 +56,7 @@ TABLE = """
 2 -b VM distrust -r 0 --from 2026-01-01         | --revision does not go with --from and --until
 2 -b VM convert                                 | '--storage NAME' is missing: How images are to be kept
 1 -b VM convert --storage cwo                   | no storage 'cwo'; did you mean 'cow'? installed: chunked, cow
-1 -b VM reports show nope                       | no report begins with 'nope'; 'backy reports list' shows their names
+1 -b VM reports show nope                       | no reports begin with 'nope'; 'backy reports list' shows their names
 2 -b VM reports delete                          | name the reports to delete, or give --all
 2 -b VM nbd-server --port 99999                 | '--port': write a number from 1 to 65535
 2 init file                                     | SOURCE is missing

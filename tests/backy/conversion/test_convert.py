@@ -64,7 +64,7 @@ def make(made: Laboratory) -> Laboratory:
 
 def convert(laboratory: Laboratory, name: str | None = None) -> list[str]:
     """Convert to the other storage and return the ids of what was converted."""
-    return Conversion(laboratory.open(), name or OTHER[laboratory.storage["type"]]).run().revisions
+    return [*Conversion(laboratory.open(), name or OTHER[laboratory.storage["type"]]).run().stored]
 
 
 def kinds(laboratory: Laboratory) -> list[str]:

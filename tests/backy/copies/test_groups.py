@@ -10,8 +10,8 @@ import pytest
 from backy.copies.copies import pull, push
 from backy.errors import PeerError, RepositoryError
 from backy.exchange.offer import Order
-from backy.groups.config import Disk
 from backy.groups.group import Group, require
+from backy.repository.config import Disk
 from backy.testing.images import write_image
 from backy.testing.laboratory import Laboratory
 from tests.backy.groups.conftest import machine

@@ -11,7 +11,7 @@ import pytest
 
 from backy.answers.replay import findings
 from backy.exchange.wire import Message
-from backy.repository.journal.journal import facts_of
+from backy.repository.journal import facts_of
 from backy.repository.repository import Repository
 from tests.playing import Play, prefixed
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.groups.forget import forgotten, too_much
-from backy.repository.journal.lines import Line, Read, Step
+from backy.repository.journal import Line, Read, Step
 from tests.revisions import make_revision
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -14,7 +14,7 @@ from backy.backup.backup import Backup
 from backy.errors import UnreadError
 from backy.integrity.seen import Seen, doubt, doubted
 from backy.mount.tree import Tree
-from backy.repository.journal.journal import JOURNAL
+from backy.repository.journal import JOURNAL
 from backy.repository.repository import Repository
 from backy.repository.revision import Trust, Wrong
 from tests.revisions import make_revision

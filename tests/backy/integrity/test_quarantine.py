@@ -65,10 +65,10 @@ def test_a_report_is_found_by_its_name_or_a_beginning_that_only_it_has(tmp_path:
 
     assert quarantine.find(tmp_path, "ab") == finding("ab")
     assert quarantine.find(tmp_path, "abc") == finding("abc")
-    with pytest.raises(BackyError, match="more than one report begins with 'a'"):
+    with pytest.raises(BackyError, match="2 reports begin with 'a'"):
         quarantine.find(tmp_path, "a")
     for name in ("c", ""):
-        with pytest.raises(BackyError, match=f"no report begins with '{name}'"):
+        with pytest.raises(BackyError, match=f"no reports begin with '{name}'"):
             quarantine.find(tmp_path, name)
 
 
@@ -174,7 +174,7 @@ def test_reports_are_deleted_once_however_often_they_are_named(tmp_path: Path) -
 def test_nothing_is_deleted_if_one_name_is_of_no_report(tmp_path: Path) -> None:
     quarantine.keep(tmp_path, finding("a"), None, None)
 
-    with pytest.raises(BackyError, match="no report begins with 'b'"):
+    with pytest.raises(BackyError, match="no reports begin with 'b'"):
         quarantine.delete(tmp_path, ["a", "b"])
     assert quarantine.count(tmp_path) == 1
 

@@ -110,7 +110,7 @@ def test_init_leaves_the_revisions_of_backy_2_alone(tmp_path: Path, image: Path)
 
 @pytest.mark.parametrize("place", ["nothing", "disk.img", "."])
 def test_a_place_without_a_repository_is_named(tmp_path: Path, image: Path, place: str) -> None:
-    with pytest.raises(RepositoryError, match="is no repository: it has no file 'config'"):
+    with pytest.raises(RepositoryError, match="is no repository: it has no 'config'"):
         Repository.open(tmp_path / place)
 
 

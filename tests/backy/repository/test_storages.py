@@ -290,7 +290,7 @@ def test_converting_to_a_wrapper_and_back_loses_nothing(laboratory: Laboratory, 
     distribution("acme", {"backy.storages": ["veiled"]}, VEILED)
     everything = {revision.id for revision in laboratory.open().records.history()}
     for name, gone in (("veiled", "chunks"), ("chunked", "veiled"), ("veiled", "chunks")):
-        assert len(Conversion(laboratory.open(), name).run().revisions) == 2
+        assert len(Conversion(laboratory.open(), name).run().stored) == 2
         assert not (laboratory.directory / gone).exists()
         laboratory.read_back(laboratory.open(), everything)
         assert Scrub(laboratory.open(), deep=True, clock=laboratory.clock).run().damaged == []

@@ -31,7 +31,7 @@ from backy.backup.backup import Backup
 from backy.errors import DamageError, RevisionNotFoundError
 from backy.integrity.seen import FILE
 from backy.repository.config import JobConfig, SourceSection, StorageSection
-from backy.repository.journal.lines import DOUBT
+from backy.repository.journal import DOUBT
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Birth, Revision, Wrong, select

@@ -32,7 +32,7 @@ def test_a_name_that_can_be_none_is_refused(backy, tmp_path: Path, name: str) ->
 
     assert refused.code == 1
     assert refused.err == (
-        f"Error: a source can not be called '{name}': a name is lower-case letters, digits and single dashes\n"
+        f"Error: no source is called '{name}': a name is lower-case letters, digits and single dashes\n"
     )
     assert not list(tmp_path.iterdir())
 

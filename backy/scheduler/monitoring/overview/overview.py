@@ -24,8 +24,7 @@ from backy.errors import BackyError
 from backy.groups.group import Group, opened
 from backy.repository.config import CONFIG
 from backy.repository.drills import kept
-from backy.repository.journal.journal import JOURNAL
-from backy.repository.journal.lines import decode
+from backy.repository.journal import JOURNAL, decode
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Revision, utc_now
 from backy.retention.rules import Schedule, next_ideal, spread

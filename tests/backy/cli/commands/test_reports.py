@@ -70,7 +70,7 @@ def test_nothing_is_deleted_if_one_of_them_is_unknown(backy, kept: Repository) -
     done = backy("-b", kept.directory, "reports", "delete", "aa", "cc")
 
     assert done.code == 1
-    assert "no report begins with 'cc'" in done.err
+    assert "no reports begin with 'cc'" in done.err
     assert quarantine.count(kept.directory) == 2
 
 

@@ -19,7 +19,7 @@ from backy.errors import RepositoryError
 from backy.integrity import quarantine
 from backy.integrity.quarantine import Finding
 from backy.repository.config import JobConfig, ScheduledTag
-from backy.repository.journal.lines import Fact
+from backy.repository.journal import Fact
 from backy.repository.repository import Repository
 from backy.repository.revision import Wrong
 from backy.scheduler.configuration.configuration import JobEntry

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import yaml
 
-from backy.repository.journal.lines import Head
+from backy.repository.journal import Head
 from backy.scheduler.monitoring.metrics import render
 from backy.scheduler.monitoring.status import DiskStatus
 from tests.prometheus import DASHBOARD, EPOCH, METRIC, RULES, dishonoured, labelled, promtool, series, unit_tests

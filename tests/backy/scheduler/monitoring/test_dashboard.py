@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from backy.repository.journal.lines import Head
+from backy.repository.journal import Head
 from backy.scheduler.monitoring.metrics import render
 from backy.scheduler.monitoring.status import DiskStatus
 from tests.prometheus import DASHBOARD, EPOCH, promtool, series, unit_tests

@@ -8,8 +8,7 @@ import pytest
 
 from backy.answers.replay import findings, replay
 from backy.errors import UnreadError
-from backy.repository.journal.journal import JOURNAL, Journal, fact_of, facts_of
-from backy.repository.journal.lines import BEGIN, Fact, Step, digest
+from backy.repository.journal import BEGIN, JOURNAL, Fact, Journal, Step, digest, fact_of, facts_of
 from backy.standalone import audit
 from tests.unread import fail_to_read
 

@@ -14,8 +14,7 @@ import msgspec
 import pytest
 
 from backy.answers.replay import Head, findings, replay
-from backy.repository.journal.journal import JOURNAL, Journal, fact_of, facts_of
-from backy.repository.journal.lines import BEGIN, NO_LINE, Fact, decode, digest, encode
+from backy.repository.journal import BEGIN, JOURNAL, NO_LINE, Fact, Journal, decode, digest, encode, fact_of, facts_of
 from backy.scheduler.jobs.repositories import NOTHING_KNOWN, Audited, summarize
 from backy.standalone import audit
 from tests.wrong_files import WRONG
