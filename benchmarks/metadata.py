@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from backy.api import Statistics, Verification, identify
-from backy.image.chunkmap import ChunkMap
+from backy.image.stored import ChunkMap
 from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Record, Revision, State

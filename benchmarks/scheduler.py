@@ -22,7 +22,7 @@ import click
 import yaml
 
 from backy.api import Statistics, Verification
-from backy.image.chunkmap import ChunkMap
+from backy.image.stored import ChunkMap
 from backy.repository.config import JobConfig, SourceSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Record, Revision, State, utc_now

@@ -23,8 +23,7 @@ from backy.backup.snapshots import Limited, Unhinted, limits_of
 from backy.backup.transfer import Base, LiveChunks, Transfer, Transferred, base_of, clean_up
 from backy.durable import names_in, sync_file_system_of
 from backy.errors import BackyError, RepositoryBusyError, SourceBusyError, SourceError, VerificationError, is_full
-from backy.image.chunkmap import ChunkMap
-from backy.image.stored import StoredImage
+from backy.image.stored import ChunkMap, StoredImage
 from backy.integrity import quarantine
 from backy.integrity.damage import Judge, chunk_ids, referring, repair_or_distrust, report_damage
 from backy.integrity.seen import Seen, doubt

@@ -12,8 +12,7 @@ from typing import Final, get_args
 from backy.api import CHUNK_SIZE, AssessedSnapshot, Consistency, Mismatch, Report, Snapshot, Verification, identify
 from backy.backup.transfer import Transferred
 from backy.errors import MOST_FINDINGS, ChunkDamageError, PluginError, SourceError, VerificationError
-from backy.image.chunkmap import entry
-from backy.image.stored import StoredImage
+from backy.image.stored import StoredImage, entry
 from backy.integrity import quarantine
 from backy.integrity.damage import chunk_ids, damage_of, report_damage
 from backy.integrity.quarantine import Finding

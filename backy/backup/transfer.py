@@ -13,8 +13,8 @@ from typing import NamedTuple
 from backy.api import CHUNK_SIZE, ExactSnapshot, HintedImageWriter, ImageWriter, Progress, Snapshot, chunk_count
 from backy.durable import TEMPORARY_SUFFIX, names_in
 from backy.errors import DamageError, SourceError
-from backy.image.chunkmap import ZERO, ChunkMap, entry
 from backy.image.spans import spans, whole
+from backy.image.stored import ZERO, ChunkMap, entry
 from backy.pages import pages_with_data, total
 from backy.repository.records import Records, orphans
 from backy.repository.repository import Repository

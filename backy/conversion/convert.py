@@ -18,8 +18,7 @@ from backy.api import Config, DisposableStorage, Stored
 from backy.backup.transfer import LiveChunks, Transfer, clean_up, nearest, reliable_in
 from backy.durable import sync_file_system_of
 from backy.errors import ChunkDamageError, ConfigError, DamageError, RepositoryBusyError, StorageError
-from backy.image.chunkmap import ChunkMap
-from backy.image.stored import ChangedImage, StoredImage
+from backy.image.stored import ChangedImage, ChunkMap, StoredImage
 from backy.integrity.damage import chunk_ids, damage_of, damaged_chunks, repair_or_distrust, report_damage
 from backy.repository.config import JobConfig, StorageSection
 from backy.repository.repository import Repository

@@ -20,8 +20,7 @@ from backy.exchange import wire as protocol
 from backy.exchange.arrival import Arrival, checked_files, content_of
 from backy.exchange.offer import ALL, Offer, Order
 from backy.groups.group import Group, opened
-from backy.image.chunkmap import ChunkMap
-from backy.image.stored import StoredImage
+from backy.image.stored import ChunkMap, StoredImage
 from backy.integrity.damage import repair_or_distrust
 from backy.making.making import sourceless
 from backy.plugins.broken import error_line

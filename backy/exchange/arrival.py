@@ -17,8 +17,7 @@ from backy.durable import sync_file_system_of, write_file
 from backy.errors import ChunkDamageError, DamageError, PeerError, is_full
 from backy.exchange.offer import ALL, Order, new
 from backy.exchange.wire import Chunk, Done, Files, Get, Listed, Listing, Want, Wire, crossed, unframed
-from backy.image.chunkmap import LARGEST_MAP, ChunkMap
-from backy.image.stored import ChangedImage, StoredImage, attempts
+from backy.image.stored import LARGEST_MAP, ChangedImage, ChunkMap, StoredImage, attempts
 from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
 from backy.repository import sealed
 from backy.repository.attachments import LARGEST_FILE

@@ -11,8 +11,7 @@ from backy.api import PAGE_SIZE
 from backy.durable import read_file
 from backy.errors import ChunkDamageError, DamageError, PeerError
 from backy.exchange.wire import Chunk, Done, Files, Get, List, Listed, Listing, Question, Want, Wire, crossed, framed
-from backy.image.chunkmap import ZERO, ChunkMap
-from backy.image.stored import StoredImage
+from backy.image.stored import ZERO, ChunkMap, StoredImage
 from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
 from backy.pages import differing_pages
 from backy.repository import sealed

@@ -13,8 +13,7 @@ from typing import Any
 
 from backy.api import Progress, Storage
 from backy.errors import MOST_FINDINGS, BackyError, ChunkDamageError, DamageError, StorageError
-from backy.image.chunkmap import ChunkMap
-from backy.image.stored import StoredImage
+from backy.image.stored import ChunkMap, StoredImage
 from backy.integrity import quarantine
 from backy.integrity.quarantine import Finding
 from backy.plugins.events import Events

@@ -16,8 +16,7 @@ from weakref import WeakValueDictionary, finalize
 
 from backy.api import CHUNK_SIZE
 from backy.errors import BackyError
-from backy.image.chunkmap import ZERO
-from backy.image.stored import StoredImage
+from backy.image.stored import ZERO, StoredImage
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 from backy.system.locking import PURGE_LOCK, shared

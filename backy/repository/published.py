@@ -11,7 +11,7 @@ from contextlib import suppress
 from backy.api import RecordKeepingStorage
 from backy.durable import read_file, write_file
 from backy.errors import DamageError, StorageError
-from backy.image.chunkmap import LARGEST_MAP, ChunkMap
+from backy.image.stored import LARGEST_MAP, ChunkMap
 from backy.repository import sealed
 from backy.repository.config import CONFIG, JobConfig, StorageSection, dump_job
 from backy.repository.journal import digest

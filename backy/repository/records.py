@@ -20,7 +20,7 @@ from backy.durable import (
     write_file,
 )
 from backy.errors import DamageError, RecordDamageError, RevisionNotFoundError, UnreadError
-from backy.image.chunkmap import LARGEST_MAP, ChunkMap, buffer
+from backy.image.stored import LARGEST_MAP, ChunkMap, buffer
 from backy.repository import sealed
 from backy.repository.journal import JOURNAL, Fact, Journal, digest, doubted_since, fact_of
 from backy.repository.revision import Record, Revision, State, select

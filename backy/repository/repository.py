@@ -14,8 +14,7 @@ import shortuuid
 from backy.api import ChoosyStorage, Job, Source, Storage, Verifier
 from backy.durable import read_file, refuse_links
 from backy.errors import BackyError, ConfigError, DamageError, RepositoryBusyError, RepositoryError, StorageError
-from backy.image.chunkmap import ChunkMap
-from backy.image.stored import StoredImage
+from backy.image.stored import ChunkMap, StoredImage
 from backy.plugins.discovery import Kind
 from backy.repository.config import CONFIG, JobConfig, PluginSection, StorageSection, load_job, write_job
 from backy.repository.links import lead

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from backy.errors import DamageError, RevisionNotFoundError, UnknownTagError
-from backy.image.chunkmap import ZERO, ChunkMap
+from backy.image.stored import ZERO, ChunkMap
 from backy.repository.config import JobConfig
 from backy.repository.repository import Repository
 from backy.repository.revision import MANUAL, PINNED, Birth, Revision, Shrunk, tag_problem

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from backy.durable import SMALL, closed_at_end
 from backy.system.clocks import boot_id, boottime
 
 
@@ -38,7 +37,7 @@ class Limit:
             file = self._opened(stack)
             if file is not None:
                 with suppress(OSError):
-                    self._due = max(self._due, self._told(os.pread(file, SMALL, 0)))
+                    self._due = max(self._due, self._told(os.pread(file, 4096, 0)))
             # time in which nothing was taken gives no right to more
             due = self._due = max(self._due, self.now()) + count / self.rate
             if file is not None:
@@ -52,7 +51,8 @@ class Limit:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with suppress(OSError):
             if self.path:
-                file = stack.enter_context(closed_at_end(os.open(self.path, flags, 0o600)))
+                file = os.open(self.path, flags, 0o600)
+                stack.callback(os.close, file)
                 fcntl.flock(file, fcntl.LOCK_EX)
                 return file
         return None

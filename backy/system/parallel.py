@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from backy.api import CHUNK_SIZE
+from backy.contract.images import CHUNK_SIZE  # not by way of backy.api, as in backy.image.stored
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -13,7 +13,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, ImageReader, ImageWriter, Job, ResumingStorage, Storage, Stored, identify
 from backy.errors import ChunkDamageError, ConfigError, StorageError
-from backy.image.chunkmap import ZERO
+from backy.image.stored import ZERO
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call, load
 from backy.testing.images import difference

@@ -7,8 +7,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, Coverage, Extent, Job, Mismatch, Report, Snapshot, Verifier, chunk_count, identify
 from backy.errors import ChunkDamageError, ConfigError, SourceError
-from backy.image.chunkmap import ChunkMap, entry
-from backy.image.stored import StoredImage
+from backy.image.stored import ChunkMap, StoredImage, entry
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call, load
 from backy.testing.images import difference

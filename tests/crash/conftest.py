@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE
-from backy.image.chunkmap import ChunkMap
+from backy.image.stored import ChunkMap
 from backy.repository.config import JobConfig, SourceSection, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision

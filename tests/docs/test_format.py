@@ -17,7 +17,7 @@ from backy.answers.replay import Head, findings
 from backy.api import CHUNK_SIZE, ID_PATTERN, PAGE_SIZE, Job, identify
 from backy.backup.backup import Backup
 from backy.durable import names_in
-from backy.image.chunkmap import ZERO, ChunkMap
+from backy.image.stored import ZERO, ChunkMap
 from backy.repository.journal import Fact, Line, digest
 from backy.repository.journal import decode as decode_lines
 from backy.repository.journal import encode as encode_line

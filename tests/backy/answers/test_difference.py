@@ -11,8 +11,7 @@ from backy.answers.images import compare
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Extent, identify
 from backy.errors import ChunkDamageError
 from backy.extents import joined
-from backy.image.chunkmap import ChunkMap
-from backy.image.stored import StoredImage
+from backy.image.stored import ChunkMap, StoredImage
 from backy.system.progress import quiet
 
 

@@ -13,7 +13,7 @@ from backy.api import CHUNK_SIZE, PAGE_SIZE, Extent, Report, Snapshot, Stored, i
 from backy.backup.backup import Backup
 from backy.backup.snapshots import Limited, Unhinted
 from backy.backup.transfer import Transfer
-from backy.image.chunkmap import ChunkMap
+from backy.image.stored import ChunkMap
 from backy.integrity import quarantine
 from backy.repository.config import VerifierSections
 from backy.testing.memory import MemoryImage, MemoryRepository, MemorySource

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from backy.backup.backup import Backup
 from backy.backup.transfer import LiveChunks
-from backy.image.chunkmap import ChunkMap
+from backy.image.stored import ChunkMap
 from backy.repository.records import Records
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision

@@ -15,7 +15,7 @@ from backy.backup.backup import Backup
 from backy.backup.snapshots import Unhinted
 from backy.backup.transfer import Transfer, Transferred
 from backy.errors import VerificationError
-from backy.image.chunkmap import ZERO, ChunkMap
+from backy.image.stored import ZERO, ChunkMap
 from backy.integrity import quarantine
 from backy.plugins.events import Events
 from backy.repository.config import VerifierSections

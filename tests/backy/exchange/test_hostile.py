@@ -13,7 +13,7 @@ import zstandard
 
 from backy.exchange.wire import Chunk, Done, Files, Get, List, Listed, Listing, Message, Refusal, Want
 from backy.exchange.wire import framed as compressed
-from backy.image.chunkmap import ChunkMap
+from backy.image.stored import ChunkMap
 from backy.repository import sealed
 from backy.repository.revision import Disks, State, Wrong
 from tests.playing import Play, framed, prefixed

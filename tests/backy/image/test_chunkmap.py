@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from backy.api import CHUNK_SIZE, Extent, chunk_count, identify
 from backy.errors import DamageError
-from backy.image.chunkmap import ZERO, ChunkMap, buffer
+from backy.image.stored import ZERO, ChunkMap, buffer
 
 IDENTITIES = [bytes([number]) * 32 for number in range(1, 4)]
 

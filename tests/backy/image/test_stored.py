@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import CHUNK_SIZE, ChunkDamageError, StorageError, identify
-from backy.image.chunkmap import ChunkMap
-from backy.image.stored import StoredImage
+from backy.image.stored import ChunkMap, StoredImage
 
 SIZE = 2 * CHUNK_SIZE + 1234
 CONTENT = random.Random(7).randbytes(CHUNK_SIZE) + bytes(CHUNK_SIZE) + random.Random(8).randbytes(1234)

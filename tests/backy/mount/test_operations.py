@@ -11,7 +11,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE
 from backy.backup.backup import Backup
-from backy.image.chunkmap import ZERO, ChunkMap
+from backy.image.stored import ZERO, ChunkMap
 from backy.mount.open_images import ChunkCache, ImageFile
 from backy.mount.operations import Operations
 from backy.mount.tree import Single, Tree
