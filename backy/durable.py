@@ -236,6 +236,5 @@ def sync_file_system(descriptor: int) -> None:
 
 def c_call(name: str, *arguments: int) -> None:
     """Call a function of the C library that Python's `os` does not have. Recordings of tests take its place."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, name)(*map(ctypes.c_int64, arguments)):
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*map(ctypes.c_int64, arguments)):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -19,9 +19,6 @@ from backy.repository.config import PluginSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 
-_SERVER_CACHE = 256 * 2**20
-"""Bytes of memory for chunks that were read lately, as 'backy nbd-server' has by default."""
-
 
 def open_repository(directory: Path) -> "StoredRepository":
     """Open the repository in `directory`.
@@ -97,7 +94,8 @@ class StoredRepository:
         # imported late: whoever reads only needs neither FUSE nor nbdkit
         from backy.mount.serve import Server, serve_nbd
 
-        serve_nbd(self._repository, self._revision(revision_id), Server(writable, _SERVER_CACHE), ready)
+        # as much memory for chunks that were read lately as 'backy nbd-server' has by default
+        serve_nbd(self._repository, self._revision(revision_id), Server(writable, 256 * 2**20), ready)
 
     def _revision(self, revision_id: str) -> Revision:
         # the id comes from outside, and becomes part of a path

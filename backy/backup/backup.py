@@ -309,8 +309,7 @@ class _Making:
             self.found_damage = True
             # Without a donor the backup fails: what it repaired of its own image proves nothing for the others.
             event = "backy_damage_found" if left or not donor else "backy_damage_repaired"
-            revisions = tuple(left) or referring(self._repository, damaged)
-            self._tell(event, revisions=revisions, chunks=len(damaged))
+            self._tell(event, revisions=tuple(left) or referring(self._repository, damaged), chunks=len(damaged))
 
     def _tell(self, event: str, **arguments: object) -> None:
         self._events.tell(event, job=self._repository.job, **arguments)
@@ -353,15 +352,13 @@ class _Making:
         report_damage(self._repository, stored.damaged, backup.clock)
         damaged = chunk_ids(stored.damaged)
         # elsewhere only a second read shows that the source was written to after the first one
-        compared = stored.compared if self._assessment.certain else ()
-        coverage = self._seen.coverage(self._birth.seq, self._size, compared)
+        coverage = self._seen.coverage(self._birth.seq, self._size, stored.compared if self._assessment.certain else ())
         reports = []
         for verifier in verifiers:
             # of its own for each, because two may find the same chunk
             assessment = None if done.hinted else self._assessment
             findings = Findings(self._repository, self._birth.id, image, backup.clock, assessment)
-            show = backup.steps("verify", image.size)
-            report = verifier.verify(self._snapshot, image, findings.add, show, coverage)
+            report = verifier.verify(self._snapshot, image, findings.add, backup.steps("verify", image.size), coverage)
             damaged |= findings.damaged
             if findings.failures:
                 self._settle(damaged)

@@ -107,8 +107,7 @@ def base_of(repository: Repository, history: Sequence[Revision]) -> Base:
             return Base(history=history)
     # numbers grow: the nearest one is the last
     latest = max((revision.seq for revision in history), default=0)
-    found = nearest(repository, reliable_in(repository.storages.identity, history), latest)
-    return found._replace(history=history)
+    return nearest(repository, reliable_in(repository.storages.identity, history), latest)._replace(history=history)
 
 
 class LiveChunks(Container[bytes]):

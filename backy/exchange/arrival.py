@@ -33,8 +33,6 @@ from backy.system.locking import PURGE_LOCK, shared
 from backy.system.progress import Steps, quiet
 
 log = logging.getLogger(__name__)
-FORGETTING = {"expire", "forget"}
-"""The acts by which revisions go because somebody wants them to."""
 MANY = 8
 """The number of chunks above which more than one connection is of use."""
 LATEST = 9000
@@ -100,7 +98,9 @@ class Arrival:
         """Return the revisions to copy, the oldest first; not what was forgotten here, unless it is named."""
         journal, known = self.repository.records.journal.read(), self.repository.records.ids()
         if not self.order.specifications:
-            known |= {line.revision for line, _ in journal if line and line.revision and line.act in FORGETTING}
+            known |= {
+                line.revision for line, _ in journal if line and line.revision and line.act in {"expire", "forget"}
+            }
         return [*{one.id: one for one in self.order.of(self.listing.revisions) if one.id not in known}.values()]
 
     def _doubt(self, listed: Sequence[Listed]) -> None:

@@ -31,7 +31,6 @@ LATELY = timedelta(days=7)
 """Within this time, a person forgets no more than `too_much` allows."""
 UNDELETED = f"{MANUAL}undeleted"
 """The tag of what came back: without it, the next `expire` might remove it again."""
-_DAY = timedelta(days=1)
 _Members = Mapping[str, Revision]
 """The revisions of one instant by the names of the disks."""
 
@@ -170,7 +169,7 @@ def _remember(directory: Path, newest: Revision, waiting: int, now: datetime) ->
     """Write down that revisions expire now, and log once a day that others wait."""
     before = read_mark(directory)
     told = before.told if before else None
-    if waiting and (told is None or not timedelta() <= now - told < _DAY):
+    if waiting and (told is None or not timedelta() <= now - told < timedelta(days=1)):
         text = "%s to expire: the clock may be wrong, and no more go at a time than were made since, and one"
         log.warning(text, counted(waiting, "revision waits", "revisions wait"))
         told = now

@@ -270,8 +270,7 @@ class Judge:
         # One revision a night, or many suspect ones would keep the next jobs waiting.
         for revision in [revision for revision in doubtful if revision.suspect][-1:]:
             with self._guarded(revision), self.repository.open_image(revision) as image:
-                found = damaged_chunks(image, image.chunks.data(), self.steps("recheck", image.size))
-                self._judge(revision, found)
+                self._judge(revision, damaged_chunks(image, image.chunks.data(), self.steps("recheck", image.size)))
                 doubtful = self.repository.records.history()
         repairer = Repairer(self.repository)
         for revision in doubtful:

@@ -22,7 +22,6 @@ from backy.text.phrases import counted
 
 log = logging.getLogger(__name__)
 FILE: Final = ".compared"
-_LARGEST: Final = 8 * chunk_count(LARGEST_IMAGE) + 4
 
 
 class Seen:
@@ -38,7 +37,7 @@ class Seen:
     def load(cls, directory: Path, history: Sequence[Revision], seq: int) -> Self:
         """Read what is known before revision `seq`; if the file is lost, what the newest one in `history` tells."""
         try:
-            numbers = array("I", read_file(directory / FILE, _LARGEST))
+            numbers = array("I", read_file(directory / FILE, 8 * chunk_count(LARGEST_IMAGE) + 4))
             # neither what was damaged nor what a machine of another byte order wrote has this sum
             if numbers.pop(0) == zlib.crc32(numbers):
                 # in a copy that is not whole the file may be ahead: those revisions are none of this directory's

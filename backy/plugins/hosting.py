@@ -20,9 +20,6 @@ LIMIT = 30.0
 _SPARE = 10.0
 """Seconds after the limit in which the other process has to notice it."""
 
-_LAST_SECONDS = 1.0
-"""Seconds that the other process has for its own end."""
-
 
 class Answer(msgspec.Struct, omit_defaults=True):
     """What became of a call, as the message of the other process."""
@@ -116,7 +113,7 @@ class Host:
         self._connection.close()
         # Without a connection it ends, but a thread of the plugin could keep it from that.
         with suppress(TimeoutExpired):
-            process.wait(_LAST_SECONDS)
+            process.wait(1.0)
         if process.returncode in {None, -signal.SIGALRM}:
             # With all that it has started.
             with suppress(ProcessLookupError):

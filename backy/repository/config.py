@@ -31,11 +31,7 @@ _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # plugins alone know what their keys mean: so by the name, and rather one too many, but for a path of a file
 _SECRET = re.compile(rb"^[ -]*[\w-]*(token|secret|pass|credential|key)[\w-]*(?<!file):", re.MULTILINE | re.IGNORECASE)
 RESERVED = {"README", "config", "in-use", "journal", "last", "mount", "quarantine", "trash"}
-_FOLDERS = {"chunked": "chunks"}
-"""The folders of storages that have another name than their type unless their section says so."""
 AttachmentName = Annotated[str, msgspec.Meta(pattern=f"^{ATTACHMENT_PATTERN.pattern}$")]
-_TORN = ("accept", "refuse")
-LONGEST_INTERVAL = Duration(days=3650)
 MOST_KEPT = 100_000
 
 
@@ -91,7 +87,7 @@ class SourceSection(PluginSection):
         """Take a section as it is written; raises ValueError if `type` is missing or `torn` is another word."""
         super().__init__(written)
         torn = written.get("torn", "refuse")
-        if torn not in _TORN:
+        if torn not in ("accept", "refuse"):
             raise ValueError(f"'torn' is 'accept' or 'refuse', not {torn!r}")
         self.accepts_torn: bool = torn == "accept"
         """Whether an image is kept that was written to while it was read."""
@@ -141,7 +137,7 @@ class StorageSection(ShortSection):
     @property
     def folder(self) -> str:
         """The name of the storage's own folder."""
-        folder: str = self.get("name", _FOLDERS.get(self.type, self.type))
+        folder: str = self.get("name", "chunks" if self.type == "chunked" else self.type)
         return folder
 
 
@@ -163,7 +159,7 @@ class ScheduledTag(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     def __post_init__(self) -> None:
         """Refuse an interval that no schedule can have."""
         # runs are found by dividing by it, and a far longer one leads beyond the last year of the calendar
-        if not Duration(seconds=1) <= self.interval <= LONGEST_INTERVAL:
+        if not Duration(seconds=1) <= self.interval <= Duration(days=3650):
             raise ValueError("an interval is at least a second and at most 3650 days")
 
 
@@ -256,8 +252,7 @@ class JobConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     @property
     def allowance(self) -> timedelta:
         """The longest time between two backups that is believed if the server was started in between."""
-        intervals = [tag.interval for tag in (self.schedule or {}).values()]
-        return min(intervals, default=timedelta()) + self.longest_outage
+        return min((tag.interval for tag in (self.schedule or {}).values()), default=timedelta()) + self.longest_outage
 
 
 class Disk(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -295,8 +290,7 @@ class GroupConfig(JobConfig, kw_only=True):
         if name == [*self.disks][-1]:
             kept["attachments"] = self.attachments
         kept |= {"storage": disk.storage or self.storage, "verifier": disk.verifier or self.verifier}
-        outage = Duration(seconds=self.allowance.total_seconds())
-        return JobConfig(**kept, source=disk.source, longest_outage=outage)
+        return JobConfig(**kept, source=disk.source, longest_outage=Duration(seconds=self.allowance.total_seconds()))
 
 
 def load_job(path: Path) -> JobConfig:

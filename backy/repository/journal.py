@@ -26,8 +26,6 @@ from backy.system.clocks import present
 log = logging.getLogger(__name__)
 JOURNAL = "journal"
 
-_AHEAD = 64 * 1024
-"""Bytes that are allocated behind the end, so that a full disk keeps nobody from forgetting something."""
 _LONGEST = 2**32
 """Bytes that no journal exceeds: some millions of acts."""
 _TAIL = 4096
@@ -156,8 +154,7 @@ def head_of(lines: Sequence[Read]) -> Head | None:
 
 def doubted_since(lines: Sequence[Read], revision_id: str) -> datetime | None:
     """Return when a revision was first called wrong; None if it never was."""
-    times = (line.time for line, _ in lines if line and line.act == DOUBT and line.revision == revision_id)
-    return next(times, None)
+    return next((line.time for line, _ in lines if line and line.act == DOUBT and line.revision == revision_id), None)
 
 
 class Journal:
@@ -294,7 +291,8 @@ class _End:
         write_all(self._descriptor, self._unwritten)
         self._unwritten.clear()
         os.fdatasync(self._descriptor)
-        allocate_ahead(self._descriptor, _AHEAD)
+        # so that a full disk keeps nobody from forgetting something
+        allocate_ahead(self._descriptor, 64 * 1024)
 
 
 def fact_of(directory: Path, revision_id: str) -> Fact:

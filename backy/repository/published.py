@@ -28,8 +28,7 @@ NUMBER = "seq"
 def reduced(config: JobConfig, job_id: str) -> bytes:
     """Return what is published of `config`: what a rebuilt repository needs, and nothing that others must not know."""
     # options of the storage may be credentials; who rebuilds the repository has to know them
-    kept = {key: config.storage[key] for key in ("type", "name") if key in config.storage}
-    storage = StorageSection(kept)
+    storage = StorageSection({key: config.storage[key] for key in ("type", "name") if key in config.storage})
     public = JobConfig(format=config.format, id=job_id, storage=storage, schedule=config.schedule, expire=config.expire)
     return dump_job(public)
 
@@ -86,8 +85,7 @@ class Published:
                 log.warning("the number of the last revision may be used once more: %s", error)
         sound, damaged = self._records.survey(trash=True)
         known = {revision.id: revision for revision in sound}
-        unread = {error.revision_id for error in damaged if error.unread}
-        for revision_id in self.records() - unread:
+        for revision_id in self.records() - {error.revision_id for error in damaged if error.unread}:
             try:
                 if revision_id in known:
                     self._fetch_state(known[revision_id])

@@ -377,8 +377,7 @@ def orphans(names: Collection[str]) -> set[str]:
 def ids_in(names: Iterable[str], suffix: str) -> set[str]:
     """Return the ids of the revisions that have a file with this end among `names`."""
     # no ids are the names of files that are being written, of `last.rev`, and of copies that somebody made
-    stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
-    return set(filter(ID_PATTERN.fullmatch, stems))
+    return set(filter(ID_PATTERN.fullmatch, [name.removesuffix(suffix) for name in names if name.endswith(suffix)]))
 
 
 def _require_read(revision: Revision) -> None:

@@ -264,9 +264,8 @@ class Revision(Record, frozen=True, kw_only=True, gc=False):
     @property
     def info(self) -> RevisionInfo:
         """The facts that plugins and other programs get."""
-        facts = msgspec.convert(self, RevisionInfo, from_attributes=True)
         # plain text, because plugins do not know the type
-        return replace(facts, trust=str(self.trust))
+        return replace(msgspec.convert(self, RevisionInfo, from_attributes=True), trust=str(self.trust))
 
 
 def parse_tags(text: str) -> tuple[str, ...]:
@@ -357,8 +356,7 @@ def select(history: Sequence[_Named], specification: str) -> _Named:
         numbers = f"they are numbered from 0, the newest, to {len(newest_first) - 1}"
         raise RevisionNotFoundError(f"no revision {int(specification)}: {numbers}")
     named = [revision for revision in newest_first if specification in {revision.id, "last", "latest"}]
-    tagged = [revision for revision in newest_first if specification in revision.tags]
-    if found := named or tagged:
+    if found := named or [revision for revision in newest_first if specification in revision.tags]:
         return found[0]
     # every id begins with an empty text, which is more likely an unset variable of a script than a wish
     matching = [revision for revision in newest_first if specification and revision.id.startswith(specification)]

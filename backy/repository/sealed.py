@@ -59,8 +59,7 @@ def decode(content: bytes, kind: type[Content], name: str) -> Content:
     # before anything is decoded, which may take far more memory than the file
     if content != _sealed(content.rpartition(_SEAL)[0]):
         ours = b"{".startswith(content[:1])  # also where nothing is left
-        what = "is damaged: it fails its own checksum" if ours else "is not a file of backy 3"
-        raise DamageError(f"{name} {what}")
+        raise DamageError(f"{name} {'is damaged: it fails its own checksum' if ours else 'is not a file of backy 3'}")
     try:
         # only a member of the document itself has a line that begins like this: no text goes over lines
         if _OURS not in content and (found := msgspec.json.decode(content, type=_Header).format) != FORMAT:

@@ -10,7 +10,6 @@ from backy.api import ExplainedStorage, Parallel, RecordKeepingStorage, Resuming
 from backy.errors import BackyError, ConfigError, PluginError, StorageError
 from backy.repository.config import JobConfig, StorageSection
 
-MOST_THREADS = 64
 log = logging.getLogger(__name__)
 
 
@@ -171,4 +170,4 @@ def threads_for(*asked: object) -> int | None:
     """Return how many threads storages, snapshots and targets would like to work for them; None if none cares."""
     # bounded, because each thread has a few chunks in memory
     wishes = [one.parallel for one in asked if isinstance(one, Parallel)]
-    return min(max(*wishes, 1), MOST_THREADS) if wishes else None
+    return min(max(*wishes, 1), 64) if wishes else None

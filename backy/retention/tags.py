@@ -124,8 +124,7 @@ def accept(repository: Repository, specification: str | None = None) -> list[Rev
         RevisionNotFoundError: there is no such revision.
     """
     with repository.locked():
-        history = repository.records.history()
-        pinned = [one for one in history if SHRUNK in one.tags]
+        pinned = [one for one in repository.records.history() if SHRUNK in one.tags]
         if specification is not None:
             shrunk = repository.records.select(specification).shrunk
             pinned = [one for one in pinned if shrunk and one.id == shrunk.revision]

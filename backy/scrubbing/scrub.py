@@ -263,8 +263,7 @@ class Scrub:
             asked = self.repository.storage(storage)
             if not self.deep and not revision_id and isinstance(asked, ListedStorage):
                 # After the maps were read, so that a backup that runs has stored all that they name.
-                stored = asked.inventory()
-                yield from attempts(partial(_listed, stored), group, 1)
+                yield from attempts(partial(_listed, asked.inventory()), group, 1)
                 continue
             with asked.open(revision_id) as reader:
                 # `yield from` also ends the threads before the reader is closed, if the caller stops early.
@@ -299,8 +298,7 @@ class Scrub:
 
     def _known_suspects(self) -> list[Item]:
         """Return the suspects without those of revisions that were forgotten meanwhile, or converted."""
-        history = self.repository.records.history()
-        known = {(self.repository.store_of(revision), revision.id) for revision in history}
+        known = {(self.repository.store_of(revision), revision.id) for revision in self.repository.records.history()}
         return [item for item in self._suspects if not item.revision_id or (item.storage, item.revision_id) in known]
 
 

@@ -11,8 +11,6 @@ from typing import Final
 
 from backy.durable import closed_at_end
 
-_MOST_LINKS: Final = 40
-"""Links that the kernel follows in one path (path_resolution(7))."""
 _PROC: Final = Path("/proc")
 
 
@@ -29,7 +27,7 @@ def followed(path: Path) -> Path:
         OSError: the path can not be looked up.
     """
     here = path
-    for _ in range(_MOST_LINKS):
+    for _ in range(40):  # as many as the kernel follows in one path (path_resolution(7))
         target = _target(here)
         if target is None:
             return here
@@ -46,8 +44,7 @@ def open_followed(path: Path, flags: int, mode: int = 0o600) -> int:
     """
     here = followed(path)
     # A link that is put there meanwhile is not followed. Those in /proc/self/fd can be followed by the kernel only.
-    no_follow = 0 if _in_proc(here.parent) else os.O_NOFOLLOW
-    return os.open(here, flags | no_follow | os.O_CLOEXEC, mode)
+    return os.open(here, flags | os.O_CLOEXEC | (0 if _in_proc(here.parent) else os.O_NOFOLLOW), mode)
 
 
 def _target(path: Path) -> str | None:

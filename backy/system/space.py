@@ -11,7 +11,6 @@ from backy.durable import closed_at_end, sync_file_system_of
 RESERVE = ".reserve"
 """Name of the file whose space is given up when the disk is full."""
 
-_SHORT = 20
 _LEAST = 64 * 1024
 """Bytes below which a reserve is of no use."""
 _MARGIN = 16 * 2**20
@@ -21,7 +20,7 @@ _MARGIN = 16 * 2**20
 def is_short(directory: Path) -> bool:
     """Tell whether less than a twentieth of the disk is free, of what is not reserved for root."""
     found = os.statvfs(directory)
-    return found.f_bavail * _SHORT < found.f_blocks
+    return found.f_bavail * 20 < found.f_blocks
 
 
 @contextmanager

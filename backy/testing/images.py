@@ -5,8 +5,6 @@ from pathlib import Path
 
 from backy.api import CHUNK_SIZE
 
-_TAIL_SEED = 99
-
 
 def write_image(path: Path, *chunks: int | None, tail: int = 0) -> Path:
     """Write an image of chunks and `tail` more random bytes. A chunk is given by its seed, a hole by None."""
@@ -16,7 +14,7 @@ def write_image(path: Path, *chunks: int | None, tail: int = 0) -> Path:
                 stream.seek(CHUNK_SIZE, 1)
             else:
                 stream.write(random.Random(seed).randbytes(CHUNK_SIZE))  # noqa: S311  # no secret
-        stream.write(random.Random(_TAIL_SEED).randbytes(tail))  # noqa: S311  # likewise
+        stream.write(random.Random(99).randbytes(tail))  # noqa: S311  # likewise
         stream.truncate(len(chunks) * CHUNK_SIZE + tail)
     return path
 

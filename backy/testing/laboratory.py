@@ -211,13 +211,11 @@ class Laboratory:
                     if key not in known:
                         known[key] = identify(image.chunk(index))
                     found.append(known[key])
-            right = (image.size, found) == self.expected[revision_id]
-            _demand(right, f"revision {revision_id} has another content")
+            _demand((image.size, found) == self.expected[revision_id], f"revision {revision_id} has another content")
 
     def nothing_tampered_with(self, repository: Repository) -> None:
         """Check that nothing contradicts the journal: a crash must not look as if somebody had changed something."""
-        journal = repository.records.journal
-        found = findings(journal.read(), facts_of(self.directory))
+        found = findings(repository.records.journal.read(), facts_of(self.directory))
         _demand(not found, "; ".join(found))
 
     def nothing_left_over(self) -> None:

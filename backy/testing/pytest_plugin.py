@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from backy.testing.recording import Recording
 
 CRASHES = 12
-CONTRACTS = ("source_contract", "storage_contract", "verifier_contract")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Make pytest explain failed asserts of the contracts."""
     # It does so by itself for test modules only.
-    pytest.register_assert_rewrite(*(f"backy.testing.{name}" for name in CONTRACTS))
+    pytest.register_assert_rewrite(*(f"backy.testing.{kind}_contract" for kind in ("source", "storage", "verifier")))
 
 
 @pytest.hookimpl(trylast=True)

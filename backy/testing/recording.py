@@ -270,8 +270,7 @@ class Recording:
     def _path(self, path: Name, dir_fd: int | None, *, follow: bool = False) -> str | None:
         """Return a path relative to the directory; None if it lies outside."""
         # Links on the way are always followed, the last one only by calls that do so themselves.
-        base = Path.cwd() if dir_fd is None else Path(f"/proc/self/fd/{dir_fd}").readlink()
-        full = base / os.fsdecode(path)
+        full = (Path.cwd() if dir_fd is None else Path(f"/proc/self/fd/{dir_fd}").readlink()) / os.fsdecode(path)
         real = full.resolve() if follow else full.parent.resolve() / full.name
         if not real.is_relative_to(self.directory):
             return None

@@ -250,14 +250,12 @@ def _needed(value: Needed | None, what: str) -> Needed:
 
 def _read(image: Image) -> bytes:
     """Read an image chunk by chunk, as a backup does."""
-    pieces = (image.pread(at, min(CHUNK_SIZE, image.size - at)) for at in range(0, image.size, CHUNK_SIZE))
-    return b"".join(pieces)
+    return b"".join(image.pread(at, min(CHUNK_SIZE, image.size - at)) for at in range(0, image.size, CHUNK_SIZE))
 
 
 def _by_extents(image: Image) -> bytes:
     """Read an image by its extents without its holes."""
-    pieces = (image.pread(e.offset, e.length) if e.data else bytes(e.length) for e in image.extents())
-    return b"".join(pieces)
+    return b"".join(image.pread(e.offset, e.length) if e.data else bytes(e.length) for e in image.extents())
 
 
 def _cover(extents: Iterable[Extent], size: int) -> bytes:
