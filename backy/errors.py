@@ -171,9 +171,9 @@ def raising(kind: type[BackyError], what: str) -> Iterator[None]:
 
 
 @contextmanager
-def warned(log: Logger, what: str) -> Iterator[None]:
-    """Log a SourceError as a warning that begins with `what`, and go on."""
+def warned(log: Logger, what: str, of: type[Exception] | tuple[type[Exception], ...] = SourceError) -> Iterator[None]:
+    """Log an error `of` these kinds as a warning that begins with `what`, and go on."""
     try:
         yield
-    except SourceError as error:
-        log.warning("%s: %s", what, error)
+    except of as error:
+        log.warning("%s: %s", what, getattr(error, "strerror", None) or error)

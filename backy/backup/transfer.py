@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from backy.api import CHUNK_SIZE, ExactSnapshot, HintedImageWriter, ImageWriter, Progress, Snapshot, chunk_count
 from backy.durable import TEMPORARY_SUFFIX, names_in
-from backy.errors import DamageError, SourceError
+from backy.errors import DamageError, SourceError, warned
 from backy.image.spans import spans, whole
 from backy.image.stored import ZERO, ChunkMap, entry
 from backy.pages import pages_with_data, total
@@ -90,11 +90,9 @@ def nearest(repository: Repository, candidates: Sequence[Revision], seq: int) ->
     """Choose the parent of the revision `seq`: the nearest candidate whose map, and raw image if any, are sound."""
     # it differs least
     for revision in sorted(candidates, key=lambda one: abs(one.seq - seq)):
-        try:
+        with warned(log, f"revision {revision.id} is not built upon", DamageError):
             repository.raw_path(revision)
             return Base(candidates, revision, repository.records.read_map(revision))
-        except DamageError as error:
-            log.warning("%s; it is not built upon", error)
     return Base(candidates)
 
 

@@ -15,7 +15,7 @@ from backy.api import ImageReader
 from backy.backup.transfer import LiveChunks
 from backy.copies.ends import End, borrowed, connected, end_of, lend
 from backy.durable import names_in
-from backy.errors import BackyError, PeerError, RepositoryBusyError, RepositoryError
+from backy.errors import BackyError, PeerError, RepositoryBusyError, RepositoryError, warned
 from backy.exchange import wire as protocol
 from backy.exchange.arrival import Arrival, checked_files, content_of
 from backy.exchange.offer import ALL, Offer, Order
@@ -168,11 +168,9 @@ def _machine(directory: Path, disks: Sequence[str], wanted: JobConfig) -> Group:
 def note(repository: Repository, act: str, place: str, head: Head | None) -> None:
     """Write down in the journal that revisions were copied, and the last line of the journal of the other side."""
     witnessed = msgspec.json.encode(head).decode() if head else ""
-    try:
+    # who may only read can send all the same
+    with warned(log, f"{repository.records.journal.path} can not be written", OSError):
         repository.records.journal.declare(act, f"{place} {witnessed}", {})
-    except OSError as error:
-        # who may only read can send all the same
-        log.warning("%s can not be written: %s", repository.records.journal.path, error.strerror)
 
 
 def witnessed(repository: Repository) -> list[Head]:

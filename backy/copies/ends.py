@@ -15,7 +15,7 @@ from select import select
 from typing import IO, Literal, Self, cast
 from urllib.parse import urlsplit
 
-from backy.errors import PeerError
+from backy.errors import PeerError, raising
 from backy.exchange.offer import ALL, Order
 from backy.exchange.wire import Hello, Wire
 from backy.repository.config import CONFIG
@@ -141,10 +141,8 @@ def borrowed(names: set[str], stack: ExitStack) -> Iterator[Wire]:
 
 @contextmanager
 def _child(end: End, stderr: int | None) -> Iterator[subprocess.Popen[bytes]]:
-    try:
+    with raising(PeerError, f"{end.command[0]} can not be started, install openssh-client"):
         child = subprocess.Popen(end.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)  # noqa: S603  # chosen by the operator
-    except OSError as error:
-        raise PeerError(f"{end.command[0]} can not be started: {error.strerror}; install openssh-client") from error
     try:
         yield child
     finally:

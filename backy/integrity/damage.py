@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from backy.api import Progress, Storage
-from backy.errors import MOST_FINDINGS, BackyError, ChunkDamageError, DamageError, StorageError
+from backy.errors import MOST_FINDINGS, BackyError, ChunkDamageError, DamageError, StorageError, warned
 from backy.image.stored import ChunkMap, StoredImage
 from backy.integrity import quarantine
 from backy.integrity.quarantine import Finding
@@ -168,11 +168,9 @@ class Repairer:
         chunk_id = image.chunks[index]
         if self._donor is None or chunk_id not in self._offered:
             return False
-        try:
+        what = f"chunk {chunk_id.hex()} of revision {revision_id} can not be repaired"
+        with warned(log, what, (StorageError, OSError)):
             storage.repair(revision_id, index, chunk_id, self._donor.chunk(self._offered[chunk_id]))
-        except (StorageError, OSError) as error:
-            log.warning("chunk %s of revision %s can not be repaired: %s", chunk_id.hex(), revision_id, error)
-            return False
         # Only reading proves that the storage has replaced what was damaged.
         return damage_of(image, index) is None
 

@@ -12,8 +12,7 @@ import shortuuid
 
 from backy.api import Config, Job, RecordKeepingStorage, Storage
 from backy.config import typed
-from backy.errors import BackyError, ConfigError, RepositoryError, SourceBusyError, StorageError
-from backy.plugins.broken import error_line
+from backy.errors import BackyError, ConfigError, RepositoryError, SourceBusyError, StorageError, warned
 from backy.plugins.discovery import Kind
 from backy.plugins.loading import call
 from backy.repository.config import CONFIG, JobConfig, SourceSection
@@ -56,13 +55,9 @@ def make_repository(
     section = call(Kind.SOURCE, source, "backy_source_config", argument=argument)
     plain = {"format": FORMAT, "source": {"type": source, **section}, "storage": _storage(storage)}
     repository = Repository.initialize(directory, _configured(plain, settings or {}))
-    try:
+    # told now: the first backup may be days away; a source that is busy is used by a backup, so it can be opened
+    with warned(log, "nothing can be backed up as it is", (BackyError, OSError)), suppress(SourceBusyError):
         _open_source(repository)
-    except SourceBusyError:
-        pass  # a backup uses it, so it can be opened
-    except (BackyError, OSError) as error:
-        # told now: the first backup may be days away
-        log.warning("nothing can be backed up as it is: %s", error_line(error))
     return repository
 
 

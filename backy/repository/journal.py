@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from backy.durable import allocate_ahead, closed_at_end, open_regular, read_file, sync_folder, write_all
-from backy.errors import UnreadError
+from backy.errors import UnreadError, warned
 from backy.standalone import audit
 from backy.system.clocks import present
 
@@ -229,12 +229,10 @@ class Journal:
             end.sync()
             # an error leaves the intention: who writes the next line looks for what came of it
             yield
-            try:
+            # it is done all the same, and must not count as failed
+            with warned(log, f"{self.path} can not be written, which the next command does", OSError):
                 end.append(act, revision=revision_id, fact=fact, note=note)
                 end.sync()
-            except OSError as error:
-                # it is done all the same, and must not count as failed
-                log.warning("%s can not be written: %s; the next command does it", self.path, error.strerror)
 
     @contextmanager
     def _opened(self, *, counting: bool = False) -> Iterator["_End"]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from backy.api import RecordKeepingStorage
 from backy.durable import read_file, write_file
-from backy.errors import DamageError, StorageError
+from backy.errors import DamageError, StorageError, warned
 from backy.image.stored import LARGEST_MAP, ChunkMap
 from backy.repository import sealed
 from backy.repository.config import CONFIG, JobConfig, StorageSection, dump_job
@@ -79,10 +79,8 @@ class Published:
             StorageError: the storage can not be reached.
         """
         if NUMBER in self._there:
-            try:
+            with warned(log, "the number of the last revision may be used once more", (DamageError, ValueError)):
                 use_number(self._records.directory, int(self._content(NUMBER)))
-            except (DamageError, ValueError) as error:
-                log.warning("the number of the last revision may be used once more: %s", error)
         sound, damaged = self._records.survey(trash=True)
         known = {revision.id: revision for revision in sound}
         for revision_id in self.records() - {error.revision_id for error in damaged if error.unread}:

@@ -272,9 +272,7 @@ class Recording:
         # Links on the way are always followed, the last one only by calls that do so themselves.
         full = (Path.cwd() if dir_fd is None else Path(f"/proc/self/fd/{dir_fd}").readlink()) / os.fsdecode(path)
         real = full.resolve() if follow else full.parent.resolve() / full.name
-        if not real.is_relative_to(self.directory):
-            return None
-        return "/".join(real.relative_to(self.directory).parts)
+        return "/".join(real.relative_to(self.directory).parts) if real.is_relative_to(self.directory) else None
 
 
 @contextmanager

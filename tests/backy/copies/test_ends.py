@@ -155,7 +155,7 @@ def test_without_ssh(command: Callable, monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("PATH", str(tmp_path))
     result = command("-b", tmp_path / "copy", "pull", "ssh://host/vm")
     assert result.code == ExitCode.FAILED
-    assert lines(result.err) == ["Error: ssh can not be started: No such file or directory; install openssh-client"]
+    assert lines(result.err) == ["Error: ssh can not be started, install openssh-client: No such file or directory"]
 
 
 def test_a_directory(origin: Laboratory, command: Callable, tmp_path: Path) -> None:
