@@ -181,11 +181,9 @@ class Conversion:
 
     def _remove_old(self, revisions: Sequence[str]) -> None:
         """Remove what only the converted ones of `revisions` have in the old storages; the caller holds `.purge`."""
-        storages = self.repository.storages
         for section in self.repository.config.earlier_storages:
-            for revision in revisions:
-                if revision not in self._result.failed:
-                    storages.made(section).remove(revision)
+            for revision in [one for one in revisions if one not in self._result.failed]:
+                self.repository.storages.made(section).remove(revision)
 
     def _give_up_old(self) -> None:
         """Remove all that the old storages have left, and name them no more; the caller holds `.purge` alone."""

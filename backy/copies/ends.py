@@ -98,9 +98,7 @@ def connected(end: End, order: Order = ALL) -> Iterator[tuple[Wire, Callable[[],
             return wire
 
         def more() -> list[Wire]:
-            found = [session(name) for name in names]
-            names.clear()
-            return found
+            return [session(names.pop()) for _ in range(len(names))]
 
         yield session("", names), more
 

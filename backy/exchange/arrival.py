@@ -67,7 +67,7 @@ class Arrival:
     def __post_init__(self) -> None:
         self._mine: dict[str, Revision] = {}
         """The revisions here, also those in the trash, by id."""
-        self._theirs: set[str] = set()
+        self._theirs = {one.id for one in self.listing.revisions}
         """Ids of what the other side has."""
         self._bytes = 0
 
@@ -81,14 +81,12 @@ class Arrival:
             PeerError: the other side can not go on; what was complete before stays.
             BackyError, OSError: likewise.
         """
-        listed = self.listing.revisions
-        self._theirs = {one.id for one in listed}
         if not (self.repository.directory / CONFIG).exists():
             self.repository = Repository.initialize(self.repository.directory, self.repository.config)
         with self.repository.locked(storing=True, beside=True):
             with self.repository.records.recording():
                 self._mine = {one.id: one for one in clean_up(self.repository)}
-                self._doubt(listed)
+                self._doubt(self.listing.revisions)
             for one in self.missing():
                 with shared(self.repository.directory, PURGE_LOCK), self._failing(one):
                     self._take(one)

@@ -96,8 +96,7 @@ class ChunkMap:
         for first in range(start, end, _STEP):
             ids = self._content[_position(first) : _position(min(first + _STEP, end))]
             if ids != _SKIP:
-                found = enumerate(_ID.iter_unpack(ids), first)
-                yield from (index for index, (chunk_id,) in found if chunk_id != ZERO)
+                yield from (index for index, (chunk_id,) in enumerate(_ID.iter_unpack(ids), first) if chunk_id != ZERO)
 
     def differing(self, old: "ChunkMap") -> Iterator[int]:
         """Yield the indexes of the chunks that differ from those of `old`. Beyond its end, `old` is zeroes."""

@@ -85,10 +85,11 @@ class Published:
         known = {revision.id: revision for revision in sound}
         for revision_id in self.records() - {error.revision_id for error in damaged if error.unread}:
             try:
-                if revision_id in known:
-                    self._fetch_state(known[revision_id])
-                else:
+                if revision_id not in known:
                     self._fetch(revision_id)
+                # what can not be read now may be sound, and newer than what is there
+                elif not known[revision_id].unread:
+                    self._fetch_state(known[revision_id])
             except DamageError as error:
                 if strict:
                     raise
@@ -109,9 +110,6 @@ class Published:
     def _fetch_state(self, known: Revision) -> None:
         """Take the state from there if it is lost here, else the doubt that only the other one has."""
         name = known.id + STATE
-        # what can not be read now may be sound, and newer than what is there
-        if known.unread:
-            return
         if known.state_problem or self._there.get(name) not in {None, digest(sealed.encode(known.state))}:
             there = self._state(known.id)
             state = there and known.state.with_doubt_of(there)
@@ -178,10 +176,8 @@ class Published:
                 self.withdraw(revision.id)
         # the record is the last to come and the first to go: what has none is left of an interrupted command; or it may
         # belong to a backup of this moment, if somebody rebuilds the repository of a machine that still works
-        if not strict:
-            return
         known = {revision.id for revision in sound} | {error.revision_id for error in damaged}
-        for revision_id in orphans(self._there) - known:
+        for revision_id in orphans(self._there) - known if strict else ():
             self.withdraw(revision_id)
 
     def _push(self, revision: Revision, *, strict: bool) -> None:

@@ -248,9 +248,8 @@ class Records:
         # the order of a damaged record is not known: only the link tells whether it is the newest one
         if sound and linked == sound[-1].id:
             return None
-        if linked in {error.revision_id for error in damaged}:
-            what = f"the newest record {linked} is damaged"
-        else:
+        what = f"the newest record {linked} is damaged"
+        if linked not in {error.revision_id for error in damaged}:
             what = f"the record {damaged[0].revision_id} is damaged, and 'last.rev' does not tell if it is the newest"
         return DamageError(f"{what}; {instead(sound[-1] if sound else None)}")
 

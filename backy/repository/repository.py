@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -148,11 +148,10 @@ class Repository:
     def changing(self) -> Iterator[bool]:
         """Hold `.records` and, unless a backup runs, `.backup`; yield whether one runs. Else as `locked`."""
         with self.records.recording(wait=False), ExitStack() as held:
-            try:
+            running = True  # all others that hold it hold `.records` as well, or wait for it
+            with suppress(RepositoryBusyError):
                 held.enter_context(exclusive(self.directory, BACKUP_LOCK))
                 running = False
-            except RepositoryBusyError:
-                running = True  # all others that hold it hold `.records` as well, or wait for it
             with self._prepared():
                 yield running
 
@@ -283,8 +282,7 @@ class Repository:
         storage = self.storages.own
         # the storage before the source: a source knows what is likely to differ, a storage what it costs to read
         default = (storage.verifier if isinstance(storage, ChoosyStorage) else None) or default
-        sections = self.config.verifier or (PluginSection.named(default),)
-        return [self.plugin(Kind.VERIFIER, section) for section in sections]
+        return [self.plugin(Kind.VERIFIER, one) for one in self.config.verifier or (PluginSection.named(default),)]
 
     def plugin(self, kind: Kind, section: PluginSection, job: Job | None = None) -> Any:  # noqa: ANN401  # the kind decides the type
         """Make the plugin of a section; raises ConfigError or PluginError."""

@@ -41,10 +41,7 @@ def trusted_time(before: Instant, trusted: datetime, now: Instant, allowance: ti
         now: The present time.
         allowance: The longest time that is believed where the machine was started in between.
     """
-    passed = now.wall - before.wall
     if before.boot is not None and before.boot == now.boot and before.boottime is not None and now.boottime is not None:
         # nobody can set this clock, so a jump of the other one counts for nothing
-        passed = min(passed, timedelta(seconds=now.boottime - before.boottime))
-    else:
-        passed = min(passed, allowance)
-    return trusted + max(passed, timedelta())
+        allowance = timedelta(seconds=now.boottime - before.boottime)
+    return trusted + max(min(now.wall - before.wall, allowance), timedelta())

@@ -186,11 +186,10 @@ class Recording:
     def _call_rename(self, src: Name, dst: Name, **folders: int | None) -> None:
         source, target = self._both("rename", src, dst, folders)
 
-        def renamed(target: str) -> Naming | None:
+        def renamed(to: str) -> Naming | None:
             number = self._number(source)
             # rename(2) does nothing if both are names of one file.
-            same = number == self._now.find(target)
-            return None if same else Naming(number, self._entry(target), self._entry(source))
+            return None if number == self._now.find(to) else Naming(number, self._entry(to), self._entry(source))
 
         self._do("rename", target, renamed, src, dst, **folders)
 
