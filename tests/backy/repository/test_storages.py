@@ -11,7 +11,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE, Job
 from backy.conversion.convert import Conversion
-from backy.errors import ConfigError, StorageError
+from backy.errors import ConfigError, PluginError, StorageError
 from backy.groups.forget import forget
 from backy.marker import Marker
 from backy.reading import make_storage
@@ -355,6 +355,14 @@ def test_the_verifier_is_that_of_the_job_then_of_the_storage_then_of_the_source(
     repository = laboratory.open()
     repository.write_config(msgspec.structs.replace(repository.config, verifier=None))
     assert back_up().verification.verifier == verifier
+
+
+def test_a_verifier_that_a_storage_wishes_for_and_nobody_has_is_told_of_at_once(laboratory: Laboratory) -> None:
+    repository = laboratory.open()
+    repository.write_config(msgspec.structs.replace(repository.config, verifier=None))
+    Added(repository, verifier="nosuch")
+    with pytest.raises(PluginError, match="no verifier 'nosuch'"):
+        repository.check_plugins()
 
 
 @pytest.mark.parametrize(("wish", "threads"), [(3, 3), (0, 1), (10_000, 64)])
