@@ -35,8 +35,7 @@ def audit(repository: Repository, witnessed: Sequence[Head] = ()) -> Audit:
         repository: Is only read.
         witnessed: What witnesses saw; heads of other repositories are left out.
     """
-    journal = repository.records.journal
-    with journal.reading() as content:
+    with repository.records.journal.reading() as content:
         found = facts_of(repository.directory)
     lines = decode(content or b"")
     history = replay(lines)

@@ -52,8 +52,7 @@ def holds(rules: Rules, shift: timedelta, revision: Revision, *, newest: bool) -
             until = _after(rules.now, rules.windows[tag] - rules.age(revision))
             if rules.wanted[tag] <= 0:
                 newer, times = counted(keep, "newer one has", "newer ones have"), counted(keep, "time")
-                young = f"{newer} it, but it is younger than {times} {format_duration(interval)}"
-                return Hold(tag, until, young)
+                return Hold(tag, until, f"{newer} it, but it is younger than {times} {format_duration(interval)}")
             # one more revision has the tag after each interval, until enough of them are newer
             last_wanted = _after(next_ideal(interval, shift, rules.now), (rules.wanted[tag] - 1) * interval)
             until = max(until, last_wanted) if until and last_wanted else None

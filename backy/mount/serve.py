@@ -41,7 +41,7 @@ PORT = 10809
 
 
 def serve(
-    tree: Names, mountpoint: Path, *, cache: int, foreground: bool, began: Callable[[], None] | None = None
+    tree: Names, mountpoint: Path, *, cache: int, foreground: bool, began: Callable[[], None] = lambda: None
 ) -> None:
     """Mount `tree` and answer the kernel until the end of the mount. In the background, return at once.
 
@@ -79,8 +79,8 @@ def serve(
     finally:
         signal.signal(signal.SIGTERM, handler)
         # Possible after a lazy unmount or a signal; their readers get errors from now on.
-        if operations.open_files:
-            were = counted(operations.open_files, "file was", "files were")
+        if operations.handles:
+            were = counted(len(operations.handles), "file was", "files were")
             log.warning("%s was unmounted while %s open", mountpoint, were)
 
 

@@ -83,9 +83,8 @@ class Tree:
         return found
 
     def _root(self) -> list[str]:
-        history = self._history()
         last = [LAST] if self._newest(None) else []
-        return ["by-date", "by-tag", *last, *(revision.id for revision in history)]
+        return ["by-date", "by-tag", *last, *(revision.id for revision in self._history())]
 
     def _tags(self) -> list[str]:
         return sorted({folder for revision in self._history() for folder in _folders(revision)})

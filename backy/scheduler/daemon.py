@@ -148,10 +148,9 @@ class Daemon:
 
     def trigger(self, names: Iterable[str], tags: Sequence[str] = ()) -> int:
         """Queue jobs, with these tags or those that are due; return how many of them were not running already."""
-        now = self.clock()
-        started = sum(self.ledger.agenda.trigger(name, now, tags) for name in names)
         self._wake.set()
-        return started
+        now = self.clock()
+        return sum(self.ledger.agenda.trigger(name, now, tags) for name in names)
 
     async def cancel(self, name: str) -> datetime | None:
         """End the run of a job, or take it out of the queue; return when the job is due again.
@@ -256,8 +255,7 @@ class Daemon:
                 log.warning("%s: ended, as the job is gone or has another source or storage", job.settings.name)
         self._end(ended)
         self._wake.set()
-        removed = sum(job.settings.name not in self.ledger.jobs for job in ended)
-        gone = counted(removed, "is gone", "are gone")
+        gone = counted(sum(job.settings.name not in self.ledger.jobs for job in ended), "is gone", "are gone")
         return f"{counted(len(self.ledger.jobs), 'job')}, {len(added)} of them new; {gone}"
 
     def _keep(self, work: Coroutine[Any, Any, Returned]) -> asyncio.Task[Returned]:

@@ -3,11 +3,9 @@
 import logging
 import os
 import re
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
-_ALARMING: Final = re.compile(
-    r"\b(ERROR|Error|CRITICAL|WARNING|UNKNOWN|TOO OLD|late|failed|distrusted|wrong|torn|damaged)\b"
-)
+_ALARMING = re.compile(r"\b(ERROR|Error|CRITICAL|WARNING|UNKNOWN|TOO OLD|late|failed|distrusted|wrong|torn|damaged)\b")
 
 
 def painted(text: str, stream: TextIO) -> str:

@@ -8,6 +8,9 @@ from typing import TypeVar
 from backy.terminal.plain import printable
 
 Shown = TypeVar("Shown")
+Columns = Mapping[str, Callable[[Shown], str | None]]
+"""Headings, and what makes the cell below them."""
+Names = Sequence[str]
 GAP = "  "
 """Stands between columns, and before what is told below a row."""
 CAUSE = "Cause"
@@ -17,11 +20,7 @@ LEAST = 10
 
 
 def table(
-    found: Iterable[Shown],
-    shown: Mapping[str, Callable[[Shown], str | None]],
-    right: Sequence[str] = (),
-    folding: Sequence[str] = (),
-    width: int | None = None,
+    found: Iterable[Shown], shown: Columns[Shown], right: Names = (), folding: Names = (), width: int | None = None
 ) -> str:
     """Return a table with a row for each of `found`; `shown` has headings, and what makes the cell below them.
 
@@ -44,8 +43,7 @@ def table(
         [*_lines(row, widths, justified), *(GAP + line for line in _folded(note, (width or 0) - len(GAP)) if line)]
         for row, note in zip(rows, notes, strict=True)
     ]
-    rule = GAP.join("-" * one for one in widths)
-    return "\n".join([*heading, rule, *(line for one in lines for line in one)])
+    return "\n".join([*heading, GAP.join("-" * one for one in widths), *(line for one in lines for line in one)])
 
 
 def _excess(widths: Sequence[int], width: int) -> bool:

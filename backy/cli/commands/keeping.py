@@ -6,7 +6,7 @@ import click
 
 from backy.cli.completion import trashed
 from backy.cli.disks import each_disk, found_in, repository_of
-from backy.cli.options import dry_run_option, force_option, revision_of, tags_argument
+from backy.cli.options import Decorator, dry_run_option, force_option, revision_of, tags_argument
 from backy.cli.output import answer, chosen
 from backy.cli.revisions import answer_with
 from backy.cli.usage import Group
@@ -22,11 +22,13 @@ def tags() -> None:
     """Change the tags of a revision: they decide how long it is kept."""
 
 
-@tags.command("set")
-@tags_argument
-@_revision_option
+def _changing(name: str) -> Decorator:
+    """Return what makes a command below `tags` of a function that is called for each disk."""
+    return lambda function: tags.command(name)(tags_argument(_revision_option(each_disk(function))))
+
+
+@_changing("set")
 @force_option
-@each_disk
 def set_(directory: Path, tags: tuple[str, ...], specification: str, force: bool) -> None:
     """Replace all tags of a revision by TAGS."""
     from backy.retention.tags import set_tags
@@ -34,11 +36,8 @@ def set_(directory: Path, tags: tuple[str, ...], specification: str, force: bool
     _show(set_tags(repository_of(directory), specification, tags, force=force))
 
 
-@tags.command("add")
-@tags_argument
-@_revision_option
+@_changing("add")
 @force_option
-@each_disk
 def add(directory: Path, tags: tuple[str, ...], specification: str, force: bool) -> None:
     """Add TAGS to those of a revision."""
     from backy.retention.tags import add_tags
@@ -46,10 +45,7 @@ def add(directory: Path, tags: tuple[str, ...], specification: str, force: bool)
     _show(add_tags(repository_of(directory), specification, tags, force=force))
 
 
-@tags.command("remove")
-@tags_argument
-@_revision_option
-@each_disk  # no --force: a tag that the schedule does not have may always go
+@_changing("remove")  # no --force: a tag that the schedule does not have may always go
 def remove(directory: Path, tags: tuple[str, ...], specification: str) -> None:
     """Remove TAGS from a revision. A revision without tags is removed when the job's next revisions expire."""
     from backy.retention.tags import remove_tags

@@ -171,11 +171,10 @@ def _disks(directory: Path) -> list[Path]:
     # every repository has one, and a group has none: the `config` of thousands need not be read
     if (directory / JOURNAL).exists():
         return []
-    try:
-        group = opened(directory)
-    except (OSError, BackyError):
-        return []
-    return [directory / name for name in group.names()] if group else []
+    with suppress(OSError, BackyError):
+        if group := opened(directory):
+            return [directory / name for name in group.names()]
+    return []
 
 
 def summarize(
@@ -342,15 +341,13 @@ def _audit(directory: Path, earlier: Audited) -> Audited:
 
 
 def _changed(path: Path) -> int:
-    try:
+    with suppress(FileNotFoundError):
         return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
+    return 0
 
 
 def _made(directory: Path) -> datetime | None:
-    try:
+    with suppress(OSError, BackyError):
         made = (opened(directory) or Repository.open(directory)).config.created
         return made or datetime.fromtimestamp((directory / CONFIG).stat().st_mtime, UTC)
-    except (OSError, BackyError):
-        return None
+    return None

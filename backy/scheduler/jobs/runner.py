@@ -74,7 +74,7 @@ class Runner:
         words = ["--configure", *options] if config else [*options]
         words += job.beside.words if job.beside else ["--", ",".join(tags)]
         try:
-            await self._backy(job, job.verb, *words, standstill=job.standstill, given=config)
+            await self._backy(job, job.verb, *words, given=config)
         except _CommandError as error:
             outcome = Outcome.BUSY if error.code == ExitCode.BUSY else Outcome.FAILED
             return Result(outcome, str(error), full=error.code == ExitCode.FULL)
@@ -130,14 +130,14 @@ class Runner:
             return error.strerror or str(error)
         return f"it {_ended(code)}" if code else None
 
-    async def _backy(
-        self, job: JobEntry, command: str, *words: str, standstill: timedelta | None = None, given: bytes | None = None
-    ) -> None:
+    async def _backy(self, job: JobEntry, command: str, *words: str, given: bytes | None = None) -> None:
         """Run a command of backy on a job's repository; raises _CommandError if it fails."""
         # `-l` has the lines of the log dated; what a crash prints goes to the same file as it is.
         logfile = job.directory / LOGFILE
         line = [*self.backy, "-b", str(job.directory), "-l", str(logfile), command, *words]
         self.doing[job.name] = doing = {"command": command}
+        # What follows tells of no progress.
+        standstill = job.standstill if command == job.verb else None
         try:
             code = await children.run(line, logfile, Terms(job.time_limit, given, standstill, doing))
         except EndedError as error:

@@ -71,11 +71,10 @@ async def aside(function: Callable[..., Returned], *arguments: Any, limit: timed
 async def happened(event: asyncio.Event, within: timedelta) -> bool:
     """Wait until `event` is set or the time is over. Return whether it is set."""
     # The time limit is no error here: those who wait also want to look around now and then.
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(within.total_seconds()):
             return await event.wait()
-    except TimeoutError:
-        return False
+    return False
 
 
 class EndedError(BackyError):
@@ -118,8 +117,7 @@ async def run(command: Sequence[str], logfile: Path, terms: Terms = FREE) -> int
     with closed_at_end(heard):
         with closed_at_end(output), closed_at_end(told):
             channels = {"stdin": DEVNULL if terms.given is None else PIPE, "stdout": output, "stderr": output}
-            env = {**os.environ, HEARTBEAT: str(told)}
-            process = await _start(*command, **channels, pass_fds=(told,), env=env)
+            process = await _start(*command, **channels, pass_fds=(told,), env={**os.environ, HEARTBEAT: str(told)})
         log.debug("process %d: %s", process.pid, " ".join(command))
         await _end(process, terms, heard)
     return int(process.returncode or 0)
