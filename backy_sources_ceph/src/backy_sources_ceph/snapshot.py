@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from typing import Any
 
 from backy.api import Consistency, Extent, SourceError
@@ -65,7 +64,7 @@ class RbdSnapshot:
             found: list[Extent] = []
             length = min(_WINDOW, self.size - start)
             with reported(f"{self._what}: comparing snapshots"):
-                self._handle.diff_iterate(start, length, since, partial(_note, found), **options)
+                self._handle.diff_iterate(start, length, since, lambda *of: found.append(Extent(*of)), **options)  # noqa: B023  # called at once
             # Ceph does not promise an order. Objects of an image with stripes do not follow the order of its bytes.
             yield from joined(sorted(found))
 
@@ -84,10 +83,6 @@ class RbdSnapshot:
         with reported(f"{self._what}: the snapshot {self._name} that is being read"):
             self._handle.is_protected_snap(self._name)
         return data
-
-
-def _note(found: list[Extent], offset: int, length: int, data: object) -> None:
-    found.append(Extent(offset, length, bool(data)))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -57,10 +57,9 @@ class Owner(msgspec.Struct, frozen=True):
     @classmethod
     def decode(cls, text: str | bytes) -> Owner | None:
         """Return the owner in `text`; None if it is something else."""
-        try:
+        with suppress(msgspec.DecodeError):  # somebody else wrote it, or a power loss cut it short
             return msgspec.json.decode(text, type=cls)
-        except msgspec.DecodeError:  # somebody else wrote it, or a power loss cut it short
-            return None
+        return None
 
     def __str__(self) -> str:
         # Messages are for people: the id would tell them nothing.
@@ -185,10 +184,9 @@ class Lease:
         self._pool.lock_exclusive(self._object, _LOCK, self._cookie, str(self._owner), self._seconds, _MAY_RENEW)
 
     def _holder(self) -> Owner | None:
-        try:
+        with suppress(self._rados.ObjectNotFound):  # it was released this instant
             return Owner.decode(self._pool.read(self._object))
-        except self._rados.ObjectNotFound:  # it was released this instant
-            return None
+        return None
 
 
 @contextmanager
@@ -265,12 +263,9 @@ class CephSource:
         with opened_pool(self.config) as pool, opened_image(pool, self.config) as image:
             image.remove_snapshots(self._own(image.claims(), lambda own: own not in kept))
 
-    @contextmanager
-    def _leased(self, pool: Any) -> Iterator[Lease]:
+    def _leased(self, pool: Any) -> AbstractContextManager[Lease]:
         with opened_image(pool, self.config) as image:
-            image_id = image.id
-        with leased(pool, image_id, Owner.of(self.job), f"source {self.config.specification}") as lease:
-            yield lease
+            return leased(pool, image.id, Owner.of(self.job), f"source {self.config.specification}")
 
     def _freeze(self, pool: Any, name: str, parent: str | None) -> Consistency:
         """Remove snapshots that interrupted backups left, except `parent`; then claim and make the new one."""

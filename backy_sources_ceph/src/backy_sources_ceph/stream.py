@@ -23,6 +23,7 @@ from typing import BinaryIO, Final, NamedTuple, NoReturn
 
 from backy.api import CHUNK_SIZE, Extent, Image, Snapshot, SourceError, chunk_count
 from backy.durable import pread_all
+from backy.errors import raising
 from backy.extents import filled
 
 STANDARD_INPUT: Final = 0
@@ -67,9 +68,6 @@ class Pieces:
         self._offsets.append(piece.offset)
         self._lengths.append(piece.length)
         self._places.append(piece.place)
-
-    def __len__(self) -> int:
-        return len(self._offsets)
 
     def __iter__(self) -> Iterator[Piece]:
         return map(Piece, self._offsets, self._lengths, self._places)
@@ -183,7 +181,7 @@ class Diff:
             length = self._number(8) if version > 1 else None
             if tag in {b"w", b"z"}:
                 self._data(tag, length)
-            elif len(self._pieces):
+            elif self._pieces.end:
                 self._refuse(f"has a record {_shown(tag)} behind data")
             elif tag in self._metadata:
                 self._refuse(f"has a second record {_shown(tag)}")
@@ -279,7 +277,7 @@ def opened_stream(path: str, folder: Path) -> Iterator[StreamImport]:
     """
     name = "standard input" if path == "-" else path
     with ExitStack() as stack:
-        try:
+        with raising(SourceError, name):
             # A duplicate, because standard input must stay open when this stream is closed.
             descriptor = os.dup(STANDARD_INPUT) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             file: BinaryIO = stack.enter_context(os.fdopen(descriptor, "rb"))
@@ -292,6 +290,4 @@ def opened_stream(path: str, folder: Path) -> Iterator[StreamImport]:
                 kept.seek(0)
                 file = kept
             stream = Diff(file, name).read()
-        except OSError as error:
-            raise SourceError(f"{name}: {error.strerror}") from error
         yield stream

@@ -14,7 +14,7 @@ import stat
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -67,14 +67,13 @@ class WriteWatch:
 
     def _look(self) -> _Marks | None:
         """Return what can be seen now; None if that tells nothing."""
-        try:
+        with suppress(OSError, ValueError, LookupError):
             status = os.fstat(self._descriptor)
             # as proc_pid_mountinfo(5) explains it
             mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
             look = self._file if stat.S_ISREG(status.st_mode) else self._device
             return look(status, [mount.split() for mount in mounts])
-        except (OSError, ValueError, LookupError):
-            return None
+        return None
 
     def _file(self, _status: os.stat_result, mounts: list[list[str]]) -> _Marks | None:
         # from now on, what is written through a mapping in memory is noted, even where it was written to before

@@ -101,8 +101,7 @@ class FlyingCircusSource(CephSource):
         if config.consul_acl_token:
             warn_if_open_to_all(self.job.directory / "config")
         try:
-            requests = SnapshotRequests(config.vm, config.consul, config.token(), time.time)
-            with requests.asking(name):
+            with SnapshotRequests(config.vm, config.consul, config.token(), time.time).asking(name):
                 if self._appears(image, name):
                     return "guest"
             cause = f"its host made none within {config.snapshot_timeout.total_seconds():g} s"

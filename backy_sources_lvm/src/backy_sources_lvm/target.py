@@ -105,11 +105,10 @@ def _check(target: TargetPlan, existing: Volume, found: Mapping[str, Volume], *,
     if existing.lv_device_open == "open":
         raise TargetError(f"{target.title} is in use; is it mounted, or does a virtual machine run on it?")
     snapshots = sorted(one.lv_name for one in found.values() if one.origin == existing.lv_name)
-    if not snapshots:
-        return
-    if not existing.is_thin:
+    if snapshots and not existing.is_thin:
         raise TargetError(f"{target.title} has snapshots, which would overflow: remove {', '.join(snapshots)} first")
-    log.warning("%s has snapshots, which keep what it had: %s", target.title, ", ".join(snapshots))
+    if snapshots:
+        log.warning("%s has snapshots, which keep what it had: %s", target.title, ", ".join(snapshots))
 
 
 def _resize(target: TargetPlan, existing: Volume, size: int) -> None:

@@ -162,8 +162,7 @@ def _begin(image: Image, info: dict[str, Any], bitmap: str, size: int) -> bool:
 
 def _files(chain: Sequence[dict[str, Any]]) -> tuple[list[Path], bool]:
     """Return the files of an image and of those behind it, and whether there is something that is no file of here."""
-    apart = [_data(one).get("data-file") for one in chain]
-    names = [*(one["filename"] for one in chain), *filter(None, apart)]
+    names = [*(one["filename"] for one in chain), *filter(None, (_data(one).get("data-file") for one in chain))]
     # QEMU names others by their protocol, as in nbd://server
     files = [Path(name) for name in names if not re.match(r"[a-z0-9+-]+:", name)]
     return files, len(files) < len(names)
@@ -185,16 +184,14 @@ def restored(path: Path, size: int, *, force: bool) -> Iterator[RestoreTarget]:
     what, part = f"target {path}", path.with_name(f"{path.name}.incomplete")
     with ExitStack() as stack:
         with raising(TargetError, what):
-            existing = _kept_away(stack, what, path, force=force)
-            made = _make(part, existing)
+            made = _make(part, _kept_away(stack, what, path, force=force))
             stack.callback(os.close, made)
         try:
             with ExitStack() as served:
                 with raising(TargetError, what):
                     # QEMU takes whole sectors
                     run(what, "qemu-img", "create", "-q", "-f", "qcow2", str(part), str(-(-size // 512) * 512))
-                    server = ["qemu-nbd", "-f", "qcow2", str(part)]
-                    opened = served.enter_context(export.opened(what, server))
+                    opened = served.enter_context(export.opened(what, ["qemu-nbd", "-f", "qcow2", str(part)]))
                 yield export.ExportTarget(opened, is_empty=True)
             with raising(TargetError, what):
                 os.fsync(made)

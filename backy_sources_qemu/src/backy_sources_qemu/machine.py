@@ -84,11 +84,9 @@ class Disk:
         lock = place(self._what, filter_name)
         if not lock.with_suffix(".lock").exists():
             return False  # nobody has ever held it
-        try:
-            with locked(self._what, lock, wait=False):
-                return True
-        except SourceBusyError:
-            return False
+        with suppress(SourceBusyError), locked(self._what, lock, wait=False):
+            return True
+        return False
 
     def _nodes(self) -> dict[str, dict[str, Any]]:
         """Return what QEMU tells of its block nodes, by name."""

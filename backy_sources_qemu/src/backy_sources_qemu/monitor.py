@@ -161,16 +161,12 @@ def parse(what: str, text: str, target: str) -> Domain:
         there = ", ".join(sorted(filter(None, disks))) or "none"
         raise SourceError(f"{what}: the machine has no disk {target}; it has: {there}")
     disk = disks[target]
-    source, driver, alias = disk.find("source"), disk.find("driver"), disk.find("alias")
-    path = None if source is None else source.get("file") or source.get("dev")
-    kind = "raw" if driver is None else driver.get("type", "raw")
-    return Domain(
-        uuid=root.findtext("uuid", ""),
-        is_active=root.get("id") is not None,
-        alias=None if alias is None else alias.get("name"),
-        image=Path(path) if path else None,
-        format=cast("Format", kind) if kind in {"raw", "qcow2"} else None,
-    )
+    parts = {part.tag: part.attrib for part in disk}
+    source, alias = parts.get("source", {}), parts.get("alias", {}).get("name")
+    path, kind = source.get("file") or source.get("dev"), parts.get("driver", {}).get("type", "raw")
+    image_format = cast("Format", kind) if kind in {"raw", "qcow2"} else None
+    is_active = root.get("id") is not None
+    return Domain(root.findtext("uuid", ""), is_active, alias, Path(path) if path else None, image_format)
 
 
 @contextmanager

@@ -67,9 +67,7 @@ class ChunkedStorage:
         return self._writer(self._durability, reliable, size)
 
     @contextmanager
-    def _writer(
-        self, durability: Durability, reliable: Container[bytes], size: int | None = None
-    ) -> Iterator[ChunkWriter]:
+    def _writer(self, durability: Durability, reliable: Container[bytes], size: int | None) -> Iterator[ChunkWriter]:
         """Give a writer, and the folder for its unfinished files."""
         files = self._files()
         # Also those of a crash: the repository's locks let only one backup or purge get here at a time.
@@ -90,7 +88,7 @@ class ChunkedStorage:
         """Store a chunk in full, durably, in place of the damaged one."""
         # Durable whatever backups wait for, because durable revisions refer to the chunk. In full, because a full chunk
         # is read before a delta with the same id.
-        with self._writer("file", ()) as writer:
+        with self._writer("file", (), None) as writer:
             writer.write(index, chunk_id, data, None)
             writer.commit()
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Stored, checked, chunk_count
@@ -71,7 +72,10 @@ class RawWriter:
     def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
         """Write the pages of a chunk that differ from the previous chunk; return how many bytes differ."""
         if self._parent is None:
-            old = self._read_left(index)
+            old = b""
+            # What a backup left that did not end; else all pages are written, and the disk replaces its bad blocks.
+            with suppress(OSError):
+                old = pread_all(self._target, CHUNK_SIZE, index * CHUNK_SIZE)
         elif previous is None:
             old = _ZEROES[: len(data)]
         else:
@@ -104,13 +108,6 @@ class RawWriter:
         os.fchmod(self._target, READ_ONLY)
         sync_folder(self._path.parent)
         return Stored(self._stored, damaged=tuple(self._damaged))
-
-    def _read_left(self, index: int) -> bytes:
-        """Return what a backup that did not end has left of a chunk."""
-        try:
-            return pread_all(self._target, CHUNK_SIZE, index * CHUNK_SIZE)
-        except OSError:
-            return b""  # All pages are written, and the disk replaces its bad blocks.
 
     def _clear(self) -> None:
         """Make a hole of every chunk that was not written: it is zeroes now, whatever was left of it."""

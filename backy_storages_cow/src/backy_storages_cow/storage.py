@@ -25,6 +25,7 @@ class CowStorage:
     def __init__(self, job: Job) -> None:
         self._directory = job.directory
         self._store = job.store
+        self._unfinished = job.store / "unfinished"
         self._marker = Marker(job.store / "store", "images")
 
     @property
@@ -142,19 +143,14 @@ class CowStorage:
 
     def leftover(self) -> Leftover | None:
         """Return what the image takes that did not end."""
-        try:
+        with suppress(FileNotFoundError):
             found = self._unfinished.stat()
-        except FileNotFoundError:
-            return None
-        return Leftover(found.st_blocks * 512, datetime.fromtimestamp(found.st_mtime, UTC))
+            return Leftover(found.st_blocks * 512, datetime.fromtimestamp(found.st_mtime, UTC))
+        return None
 
     def discard(self) -> None:
         """Remove it."""
         self._unfinished.unlink(missing_ok=True)
-
-    @property
-    def _unfinished(self) -> Path:
-        return self._store / "unfinished"
 
     def _path(self, revision_id: str) -> Path:
         return self._directory / revision_id

@@ -139,9 +139,8 @@ def preview(places: Places, storage: str) -> str:
     """Return what an upgrade would do, and the space that it takes."""
     old, (space, more) = old_revisions(places.top), space_of(places.top, storage)
     sizes = [naturalsize(count, binary=True) for count in (space, more, space + more, disk_usage(places.top).free)]
-    return "{}: {} would be upgraded; the old files take {}, the new ones up to about {}, both {}; {} are free".format(
-        places.top.name, counted(old.complete), *sizes
-    )
+    text = "{}: {} would be upgraded; the old files take {}, the new ones up to about {}, both {}; {} are free"
+    return text.format(places.top.name, counted(old.complete), *sizes)
 
 
 def one_by_one(configuration: Path, act: Callable[[Places], str]) -> str:

@@ -61,10 +61,9 @@ def _by_socket(act: str, path: str) -> str | None:
     except (OSError, ValueError) as error:
         return f"the guest agent at {path} does not answer: {error}"
     # a guest in which nothing is frozen has nothing to thaw either, as after the second time
-    is_done = "return" in answer and (answer["return"] or act == "thaw")
-    if "return" in answer and not is_done:
-        return f"the guest agent at {path} {NOTHING}"
-    return None if is_done else f"the guest agent at {path} does not {act}: {answer}"
+    if "return" not in answer:
+        return f"the guest agent at {path} does not {act}: {answer}"
+    return None if answer["return"] or act == "thaw" else f"the guest agent at {path} {NOTHING}"
 
 
 def _meet(stream: BufferedRWPair) -> None:
