@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -105,8 +104,7 @@ class JobKeys(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     """That of the hours; None for that of the machine."""
 
 
-@dataclass(frozen=True)
-class JobEntry:
+class JobEntry(NamedTuple):
     """A job with its settings, those of `global` included."""
 
     directory: Path
@@ -151,15 +149,14 @@ class JobEntry:
         return f"{self.directory.name}/{self.part}" if self.part else self.directory.name
 
 
-@dataclass(frozen=True)
-class Configuration:
+class Configuration(NamedTuple):
     """All of /etc/backy.conf."""
 
     path: Path
     settings: Global
     schedules: Mapping[str, Schedule]
     jobs: Mapping[str, JobEntry]
-    hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hooks: dict[str, dict[str, Any]]
     """The sections of event plugins by the plugins' names."""
 
     @property
@@ -339,11 +336,11 @@ class Reading:
             if problem := problem or (None if one.to else "the key 'to' is missing: where to"):
                 self._report((*key, "copies", part), problem)
             push = msgspec.structs.replace(one, to=one.to + name) if one.to.endswith("/") else one
-            yield replace(made, beside=push, part=part, hours=_hours(merged, one.hours) or made.hours)
+            yield made._replace(beside=push, part=part, hours=_hours(merged, one.hours) or made.hours)
         for turn in filter(None, (merged["scrub"], merged["drill"])):
             # a scrub takes as long as there is to read, and a drill has a limit of its own
             hours = _hours(merged, turn.hours) or made.hours
-            yield replace(made, schedule=turn.schedule, time_limit=None, beside=turn, part=turn.name, hours=hours)
+            yield made._replace(schedule=turn.schedule, time_limit=None, beside=turn, part=turn.name, hours=hours)
 
     def _images(self, job: Mapping[str, Any], own: Mapping[str, Any], key: Key) -> None:
         """Report a job that has no image, or several, or disks that can not have their names."""

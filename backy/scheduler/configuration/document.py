@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
@@ -60,6 +61,11 @@ class ConfigurationError(ConfigError):
         super().__init__(f"{_printable(str(first.path))}{', ' if first.line else ': '}{first}{rest}")
 
 
+def _entries(node: yaml.MappingNode) -> dict[str, tuple[int, yaml.Node]]:
+    """Return line and value of every key of a mapping."""
+    return {name.value: (name.start_mark.line + 1, value) for name, value in node.value}
+
+
 def _content(path: Path) -> bytes:
     # The administrator's own file, so that a link is followed.
     with os.fdopen(open_regular(path, follow=True), "rb") as stream:
@@ -89,7 +95,8 @@ class Document:
         self.problems: list[Problem] = []
         self._included: dict[Key, Document] = {}
         """The files that the sections' keys are in which were included."""
-        self._searched: dict[int, dict[str, tuple[int, yaml.Node]]] = {}
+        # Remembered: ten thousand jobs each look for their line in the same mapping.
+        self._entries = cache(_entries)
         try:
             content = _content(path)
         except OSError as error:
@@ -148,13 +155,6 @@ class Document:
                 break
             line, node = found
         return self.path, line
-
-    def _entries(self, node: yaml.MappingNode) -> dict[str, tuple[int, yaml.Node]]:
-        """Return line and value of every key of a mapping."""
-        # Remembered: ten thousand jobs each look for their line in the same mapping.
-        if id(node) not in self._searched:
-            self._searched[id(node)] = {name.value: (name.start_mark.line + 1, value) for name, value in node.value}
-        return self._searched[id(node)]
 
     def mapping(self, value: object, key: Key) -> Mapping[str, Any]:
         """Return `value` if it is a mapping. Report anything else and return an empty mapping."""

@@ -12,11 +12,10 @@ import textwrap
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -75,8 +74,7 @@ class Scheduler(Protocol):
         """Reload the configuration and return a summary. Raise BackyError if it is wrong."""
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """A command of the console."""
 
     run: Callable[[Scheduler, Sequence[str]], Awaitable[Reply]]

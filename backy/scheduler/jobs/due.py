@@ -4,7 +4,6 @@ A tag is missed if no complete revision has it since the start of its latest run
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple, Self
 
@@ -22,8 +21,7 @@ SMALLEST = timedelta(seconds=1)
 """Smaller jumps are those of a clock that is being adjusted, and harm nobody."""
 
 
-@dataclass(frozen=True)
-class Past:
+class Past(NamedTuple):
     """The facts about a job's revisions that its schedule depends on."""
 
     since: datetime

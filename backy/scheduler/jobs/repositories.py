@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -199,7 +198,7 @@ def summarize(
     audited = _audited_together(disks, earlier.disks) if disks else _audit(directory, earlier)
     past = Past.of(revisions, since, now + allowed, corrected(revisions, present(now), allowed))
     if past.newest is None:
-        past = replace(past, since=min(_made(directory) or since, now + allowed))
+        past = past._replace(since=min(_made(directory) or since, now + allowed))
     mark = read_mark(directory)
     return Summary(
         job=directory.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,7 @@ def test_hours_that_are_too_short_are_told_and_a_push_waits_for_its_own(tmp_path
     assert [*ledger.crowded()] == ["the slow backups of a day take 3:00:00, which does not fit into 12:00-14:00"]
     assert ledger.pushed_from(job, NOON) == []
     assert ledger.pushed_from(job, NOON + timedelta(hours=14)) == ["vm/a"]
-    ledger.apply(replace(configuration, jobs={"vm": replace(job.settings, hours=None)}), {}, NOON)
+    ledger.apply(configuration._replace(jobs={"vm": job.settings._replace(hours=None)}), {}, NOON)
     assert [*ledger.crowded()] == []
 
 

@@ -39,7 +39,7 @@ class Scheduler:
             job.job: JobEntry(base / job.job, schedule, JobConfig(format=FORMAT, schedule=schedule))
             for job in status.jobs
         }
-        self.configuration = Configuration(base, Global(base_dir=base), {}, jobs)
+        self.configuration = Configuration(base, Global(base_dir=base), {}, jobs, {})
         self.runner = SimpleNamespace(doing={})
         self.triggered: list[str] = []
         self.tags: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ def asked(scheduler: Scheduler, tmp_path: Path) -> Callable[..., Reply]:
         async def talk() -> Reply:
             access = Access(scheduler)
             settings = Global(base_dir=tmp_path, telnet_addrs="", telnet_read_only=read_only)
-            await access.open(Configuration(tmp_path / "backy.conf", settings, {}, {}))
+            await access.open(Configuration(tmp_path / "backy.conf", settings, {}, {}, {}))
             try:
                 if not console:
                     return await asyncio.to_thread(ask, tmp_path, words)
@@ -282,7 +282,7 @@ def test_what_the_console_refuses_is_logged_once_a_minute_and_shortened(
     async def flood() -> None:
         access = Access(scheduler)
         settings = Global(base_dir=tmp_path, telnet_addrs="", telnet_read_only=True)
-        await access.open(Configuration(tmp_path / "backy.conf", settings, {}, {}))
+        await access.open(Configuration(tmp_path / "backy.conf", settings, {}, {}, {}))
         for _ in range(1000):
             assert not (await access.console.answering(["run", *("x" * 50 for _ in range(80))])).ok
         monkeypatch.setattr(module, "NOTE_INTERVAL", timedelta())
@@ -341,7 +341,7 @@ def test_only_the_owner_may_use_the_socket_and_its_path_may_be_long(scheduler: S
 
     async def talk() -> tuple[int, Reply]:
         access = Access(scheduler)
-        await access.open(Configuration(tmp_path, Global(base_dir=base, telnet_addrs=()), {}, {}))
+        await access.open(Configuration(tmp_path, Global(base_dir=base, telnet_addrs=()), {}, {}, {}))
         mode = (base / SOCKET).stat().st_mode & 0o777
         reply = await asyncio.to_thread(ask, base, ["status"])
         access.close()
@@ -358,7 +358,7 @@ def test_only_the_owner_may_use_the_socket_and_its_path_may_be_long(scheduler: S
 def test_a_question_that_is_none_harms_nobody(scheduler: Scheduler, tmp_path: Path, sent: bytes) -> None:
     async def talk() -> tuple[bytes, Reply]:
         access = Access(scheduler)
-        await access.open(Configuration(tmp_path, Global(base_dir=tmp_path, telnet_addrs=()), {}, {}))
+        await access.open(Configuration(tmp_path, Global(base_dir=tmp_path, telnet_addrs=()), {}, {}, {}))
         reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
         writer.write(sent)
         writer.write_eof()

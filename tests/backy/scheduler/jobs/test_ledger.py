@@ -185,7 +185,7 @@ def test_a_pause_outlasts_a_restart() -> None:
     again = Ledger(1)
     settings = ledger.jobs["vm"].settings
     again.apply(
-        Configuration(Path("backy.conf"), Global(base_dir=Path("/srv")), {}, {"vm": settings}), {"vm": before}, NOW
+        Configuration(Path("backy.conf"), Global(base_dir=Path("/srv")), {}, {"vm": settings}, {}), {"vm": before}, NOW
     )
     again.learn(again.jobs["vm"], summary_of(Past(NOW, None, {}), make_revision("a", NOW, ["daily"])), NOW)
     (row,) = again.rows(NOW)
