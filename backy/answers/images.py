@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+
+import msgspec
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Extent
 from backy.errors import ChunkDamageError
@@ -16,8 +17,7 @@ _SAMPLE = 32
 _ZEROES = bytes(CHUNK_SIZE)
 
 
-@dataclass
-class Forecast:
+class Forecast(msgspec.Struct):
     """What a restore of one image would take."""
 
     size: int
@@ -30,7 +30,7 @@ class Forecast:
     """Bytes of data that were read to learn how fast reading is."""
     seconds: float = 0.0
     """Time that reading them took."""
-    damaged: dict[int, ChunkDamageError] = field(default_factory=dict)
+    damaged: dict[int, ChunkDamageError] = {}
     """The damage that is known, by index."""
 
     @property
@@ -69,15 +69,14 @@ def forecast(image: StoredImage, steps: Steps, monotonic: Callable[[], float]) -
     return found
 
 
-@dataclass
-class Comparison:
+class Comparison(msgspec.Struct):
     """How one image differs from another."""
 
     chunks: int = 0
     """Number of chunks that differ."""
-    extents: list[Extent] = field(default_factory=list)
+    extents: list[Extent] = []
     """Ranges that differ, ascending, joined where they touch. A hole reads as zeroes in the new image."""
-    damaged: list[ChunkDamageError] = field(default_factory=list)
+    damaged: list[ChunkDamageError] = []
     """Damage of chunks of either image. Such a chunk counts as differing from end to end."""
 
     @property
