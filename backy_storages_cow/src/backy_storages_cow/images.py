@@ -30,7 +30,7 @@ class RawReader:
             ChunkDamageError: the image is missing, or the chunk can not be read.
         """
         try:
-            return pread_all(self._descriptor(), CHUNK_SIZE, index * CHUNK_SIZE)
+            return pread_all(self.descriptor(), CHUNK_SIZE, index * CHUNK_SIZE)
         except OSError as error:
             raise ChunkDamageError(chunk_id, f"image {self._name}: {error.strerror}") from error
 
@@ -41,14 +41,15 @@ class RawReader:
             ChunkDamageError: the image is missing, or ends before the chunk.
         """
         try:
-            size = os.fstat(self._descriptor()).st_size
+            size = os.fstat(self.descriptor()).st_size
         except OSError as error:
             raise ChunkDamageError(chunk_id, f"image {self._name}: {error.strerror}") from error
         if size <= index * CHUNK_SIZE:
             raise ChunkDamageError(chunk_id, f"image {self._name} ends before it, after {size} bytes")
         return min(size - index * CHUNK_SIZE, CHUNK_SIZE)
 
-    def _descriptor(self) -> int:
+    def descriptor(self) -> int:
+        """Return the descriptor of the image; raises OSError if it can not be opened."""
         # Raised here and not where the image is opened, so that each chunk is reported as damaged.
         if isinstance(self._file, OSError):
             raise self._file
@@ -58,12 +59,12 @@ class RawReader:
 class RawWriter:
     """Writes a new image, which began as a clone of its parent or as a hole. Safe to use from several threads."""
 
-    def __init__(self, path: Path, temporary: Path, target: int, parent: int | None) -> None:
+    def __init__(self, path: Path, temporary: Path, target: int, parent: RawReader | None) -> None:
         self._path = path
         self._temporary = temporary
         self._target = target
         self._parent = parent
-        """Descriptor of the parent's image. Without it, there may be anything that a backup left which did not end."""
+        """The parent's image. Without it, there may be anything that a backup left which did not end."""
         self._written: set[int] = set()
         self._lock = threading.Lock()
         self._stored = 0
@@ -71,9 +72,9 @@ class RawWriter:
 
     def write(self, index: int, chunk_id: bytes, data: bytes, previous: bytes | None) -> int:
         """Write the pages of a chunk that differ from the previous chunk; return how many bytes differ."""
+        old = b""
         if self._parent is None:
-            old = b""
-            # What a backup left that did not end; else all pages are written, and the disk replaces its bad blocks.
+            # What can not be read is written in full, and the disk replaces its bad blocks.
             with suppress(OSError):
                 old = pread_all(self._target, CHUNK_SIZE, index * CHUNK_SIZE)
         elif previous is None:
@@ -117,22 +118,17 @@ class RawWriter:
                 punch_hole(self._target, end * CHUNK_SIZE, (index - end) * CHUNK_SIZE)
             end = index + 1
 
-    def _read_previous(self, parent: int, index: int, previous: bytes) -> bytes:
+    def _read_previous(self, parent: RawReader, index: int, previous: bytes) -> bytes:
         """Return the parent's chunk at this index; return nothing if it is damaged."""
         # Compared with its id: unchanged pages stay in the clone, so their damage would become the new revision's.
         try:
-            return checked(previous, pread_all(parent, CHUNK_SIZE, index * CHUNK_SIZE))
-        except OSError as error:
-            self._note(ChunkDamageError(previous, f"the parent's image: {error.strerror}"))
+            return checked(previous, parent.read(index, previous))
         except ChunkDamageError as error:
-            self._note(error)
+            log.warning("%s; what changed in it is stored in full", error)
+            with self._lock:
+                self._damaged.append(error if len(self._damaged) < MOST_FINDINGS else error.without_evidence())
         # All pages differ from nothing, so that the whole chunk is written.
         return b""
-
-    def _note(self, damage: ChunkDamageError) -> None:
-        log.warning("%s; what changed in it is stored in full", damage)
-        with self._lock:
-            self._damaged.append(damage if len(self._damaged) < MOST_FINDINGS else damage.without_evidence())
 
 
 def lay_over(descriptor: int, offset: int, data: bytes, old: bytes) -> tuple[int, int]:
@@ -140,13 +136,11 @@ def lay_over(descriptor: int, offset: int, data: bytes, old: bytes) -> tuple[int
 
     Return how many bytes were written, and how many bytes are in pages that differ.
     """
-    pages = differing_pages(data, old)
-    filled = set(pages_with_data(data))
-    written = 0
-    for start, length in runs([page for page in pages if page in filled], len(data)):
+    pages, with_data = differing_pages(data, old), set(pages_with_data(data))
+    filled = [page for page in pages if page in with_data]
+    for start, length in runs(filled, len(data)):
         pwrite_all(descriptor, data[start : start + length], offset + start)
-        written += length
-    for start, length in runs([page for page in pages if page not in filled], len(data)):
+    for start, length in runs([page for page in pages if page not in with_data], len(data)):
         # Up to the end of the page: a block that the end of the image leaves incomplete is freed, too.
         punch_hole(descriptor, offset + start, -(-length // PAGE_SIZE) * PAGE_SIZE)
-    return written, total(pages, len(data))
+    return total(filled, len(data)), total(pages, len(data))

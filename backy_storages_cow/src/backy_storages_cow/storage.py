@@ -57,29 +57,25 @@ class CowStorage:
             temporary = path.with_name(f".{revision_id}{TEMPORARY_SUFFIX}")
             temporary.unlink(missing_ok=True)
         with ExitStack() as files:
-            parent_file = None if parent is None else files.enter_context(_readable(self._path(parent)))
+            base = None if parent is None else RawReader(parent, files.enter_context(_readable(self._path(parent))))
             try:
                 target = files.enter_context(_writable(temporary, os.O_CREAT))
                 # The cache may have what a failing disk never got, and nobody was told.
                 os.posix_fadvise(target, 0, 0, os.POSIX_FADV_DONTNEED)
-                self._begin(parent_file, target, size)
-                yield RawWriter(path, temporary, target, parent_file)
+                if base is None:
+                    # Fails now, not at the second backup: the repository may be a copy on another file system.
+                    require_clones(self._directory)
+                else:
+                    with clones_needed(self._directory):
+                        clone(base.descriptor(), target)
+                os.ftruncate(target, size)
+                yield RawWriter(path, temporary, target, base)
             except BaseException:
                 # The backup may also fail after the commit.
                 path.unlink(missing_ok=True)
                 if parent is not None:
                     temporary.unlink(missing_ok=True)
                 raise
-
-    def _begin(self, parent: int | None, target: int, size: int) -> None:
-        """Make the file `target` a clone of its parent, if there is one, of `size` bytes."""
-        if parent is None:
-            # Fails now, not at the second backup: the repository may be a copy on another file system.
-            require_clones(self._directory)
-        else:
-            with clones_needed(self._directory):
-                clone(parent, target)
-        os.ftruncate(target, size)
 
     @contextmanager
     def open(self, revision_id: str) -> Iterator[RawReader]:
