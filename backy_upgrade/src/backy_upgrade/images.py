@@ -25,13 +25,10 @@ ID = 16
 """Bytes of the id of a chunk."""
 ZEROES = bytes.fromhex("c72b4ba82d1f51b71c8a18195ad33fc8")
 """The id of a whole chunk of zeroes."""
-LOST = bytes(ID)
-"""Stands for a chunk that the map does not have. It is the id of nothing at all, which no chunk is."""
 SUFFIX = ".chunk.lzo"
 _HEAD = 5
 _LARGEST = CHUNK_SIZE + CHUNK_SIZE // 16 + 64 + _HEAD
 """Bytes that no compressed chunk exceeds."""
-_LARGEST_MAP = 1 << 30
 
 
 class _Map(msgspec.Struct):
@@ -106,10 +103,11 @@ class ChunkedImage(OldImage):
 
     def __init__(self, store: Path, path: Path) -> None:
         try:
-            content = msgspec.json.decode(read_file(path, _LARGEST_MAP), type=_Map)
+            content = msgspec.json.decode(read_file(path, 1 << 30), type=_Map)
             ids = (content.mapping.get(str(index)) for index in range(chunk_count(min(content.size, LARGEST_IMAGE))))
-            # one piece of memory: an image may have millions of them
-            self.ids = b"".join(bytes.fromhex(text).ljust(ID, b"\0")[:ID] if text else LOST for text in ids)
+            # One piece of memory: an image may have millions of them. Zeroes stand for a chunk that the map does not
+            # have: they are the id of nothing at all, which no chunk is.
+            self.ids = b"".join(bytes.fromhex(text or "").ljust(ID, b"\0")[:ID] for text in ids)
         except (msgspec.DecodeError, ValueError) as error:
             raise DamageError(f"{path} is no chunk map: {error}") from error
         if not 0 <= content.size <= LARGEST_IMAGE:

@@ -13,7 +13,7 @@ from humanize import naturaldelta, naturalsize
 from backy.api import CHUNK_SIZE, BackyError, RevisionInfo
 from backy.cli.progress import steps
 from backy.durable import names_in
-from backy.errors import DamageError
+from backy.errors import DamageError, warned
 from backy.importing import Original, distrust_revision, import_image, make_repository
 from backy.reading import open_repository
 from backy_upgrade.farm import Places
@@ -76,6 +76,7 @@ class Upgrade:
         try:
             make_repository(new, {**sections(load(self.places.farm / CONFIG)), **storage})
         except BackyError as error:
+            # first: where the storage can not work, that is all to tell
             make_repository(new, storage)
             log.warning("'source' and 'schedule' of %s are left out: %s", self.places.top / CONFIG, error)
 
@@ -91,17 +92,14 @@ class Upgrade:
             self.places.reclaim(gone)
         for number, revision in enumerate(revisions, 1):
             click.echo(f"{self.places.top.name}: revision {number} of {len(revisions)}, {revision.id}", err=True)
-            try:
-                with opened(self.places.farm, revision) as image:
-                    have[revision.id] = have.get(revision.id) or self._imported(image, revision, last)
-                    last = self._compared(image, have[revision.id])
-            except (DamageError, FileNotFoundError) as error:
-                log.warning("%s can not be read: %s", revision.id, error)
-                continue
-            # of a damaged one, backy 2 may have more; a distrusted one is told as such by nothing else yet
-            if self.reclaim and have[revision.id].trust != "wrong" and revision.trust != "distrusted":
-                needed.discard(revision.id)
-                self.places.reclaim(have.keys() - needed)
+            unread = warned(log, f"{revision.id} can not be read", (DamageError, FileNotFoundError))
+            with unread, opened(self.places.farm, revision) as image:
+                have[revision.id] = have.get(revision.id) or self._imported(image, revision, last)
+                last = self._compared(image, have[revision.id])
+                # of a damaged one, backy 2 may have more; a distrusted one is told as such by nothing else yet
+                if self.reclaim and have[revision.id].trust != "wrong" and revision.trust != "distrusted":
+                    needed.discard(revision.id)
+                    self.places.reclaim(have.keys() - needed)
         # at the end: nothing is built upon a repository with doubtful ones
         for revision in revisions:
             if revision.trust == "distrusted" and revision.id in have and have[revision.id].trust != "distrusted":
