@@ -23,6 +23,7 @@ from backy.exchange.wire import Done, Hello, Wire
 from backy.repository.journal import facts_of
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
+from backy.system.limits import Limit
 from backy.testing.clock import Clock
 from backy.testing.laboratory import Laboratory, patterned
 
@@ -30,11 +31,23 @@ PASSING = {".backup", ".purge", ".records", "journal", ".seq", ".reserve"}
 """What a command may write that copies nothing: locks, the journal, and numbers that were used."""
 
 
+@dataclass(eq=False)
+class Tally(Limit):
+    """Counts what goes over a wire, and keeps nobody waiting."""
+
+    rate: float = 1.0
+    bytes: int = 0
+
+    def take(self, count: int) -> None:
+        """Count."""
+        self.bytes += count
+
+
 @dataclass
 class Talk:
     """What was said, and how those ended that served."""
 
-    wires: list[Wire] = field(default_factory=list)
+    wires: list[Tally] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     sessions: int = 1
 
@@ -53,11 +66,12 @@ class Talk:
 
         def session(name: str, others: Sequence[str] = ()) -> Wire:
             asked, answered = os.pipe(), os.pipe()
-            wires.append(Wire(os.fdopen(answered[0], "rb"), os.fdopen(asked[1], "wb"), order.limits))
+            self.wires.append(Tally())
+            limits = [*order.limits, self.wires[-1]]
+            wires.append(Wire(os.fdopen(answered[0], "rb"), os.fdopen(asked[1], "wb"), limits))
             other = Wire(os.fdopen(asked[0], "rb"), os.fdopen(answered[1], "wb"))
             threads.append(threading.Thread(target=self._serve, args=(end, other)))
             threads[-1].start()
-            self.wires.append(wires[-1])
             appending = end.mode == "--append"
             wires[-1].send(Hello(end.name, appending, order.dry_run, session=name, others=[*others]))
             return wires[-1]
@@ -141,7 +155,6 @@ def make(made: Laboratory) -> Laboratory:
     made.backup()
     made.content = made.content[:CHUNK_SIZE] + patterned(200) + made.content[2 * CHUNK_SIZE : 3 * CHUNK_SIZE + 90]
     made.backup()
-    made.renew_promises()
     return made
 
 

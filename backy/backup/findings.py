@@ -170,7 +170,7 @@ class Findings:
             name=f"{of}-{index}", timestamp=now, revision=of, index=index, chunk_id=chunk_id, cause=mismatch.cause
         )
         # a failing backup has a better reason to fail than a quarantine that can not be written
-        where = quarantine.keep_if_possible(self.repository.directory, finding, mismatch.expected, mismatch.found)
+        where = quarantine.keep(self.repository.directory, finding, mismatch.expected, mismatch.found)
         log.error("chunk %d: %s; %s", mismatch.index, mismatch.cause, where)
 
     def judge(self) -> None:

@@ -19,7 +19,7 @@ from backy.backup.transfer import LiveChunks, Transfer, clean_up, nearest, relia
 from backy.durable import sync_file_system_of
 from backy.errors import ChunkDamageError, ConfigError, DamageError, RepositoryBusyError, StorageError
 from backy.image.stored import ChangedImage, ChunkMap, StoredImage
-from backy.integrity.damage import chunk_ids, damage_of, damaged_chunks, repair_or_distrust, report_damage
+from backy.integrity.damage import damage_of, damaged_chunks, note_damage
 from backy.repository.config import JobConfig, StorageSection
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Revision, utc_now
@@ -129,8 +129,7 @@ class Conversion:
         except DamageError as error:
             self._result.failed[revision.id] = str(error)
             if isinstance(error, ChunkDamageError):
-                report_damage(self.repository, [error], self.clock)
-                repair_or_distrust(self.repository, chunk_ids([error]))
+                note_damage(self.repository, [error], self.clock)
 
     def _convert(self, revision: Revision) -> None:
         with self.repository.open_image(revision) as image:

@@ -126,8 +126,7 @@ def _telling(repository: Repository, place: str, copy: Callable[[], protocol.Don
         except (BackyError, OSError) as error:
             # a busy one is no failure: the same copy may succeed later
             if not isinstance(error, RepositoryBusyError):
-                told = {"revisions": (), "place": place, "error": error_line(error)}
-                events.tell("backy_copy_failed", job=repository.job, **told)
+                events.tell("backy_copy_failed", job=repository.job, revisions=(), place=place, error=error_line(error))
             raise
         if copied := tuple(done.copied):
             result = {"bytes": done.bytes, "problems": done.problems}

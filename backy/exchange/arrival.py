@@ -18,7 +18,7 @@ from backy.errors import ChunkDamageError, DamageError, PeerError, is_full
 from backy.exchange.offer import ALL, Order, new
 from backy.exchange.wire import Chunk, Done, Files, Get, Listed, Listing, Want, Wire, crossed, unframed
 from backy.image.stored import LARGEST_MAP, ChangedImage, ChunkMap, StoredImage, attempts
-from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
+from backy.integrity.damage import note_damage
 from backy.repository import sealed
 from backy.repository.attachments import LARGEST_FILE
 from backy.repository.config import CONFIG, name_problem
@@ -125,8 +125,7 @@ class Arrival:
             log.info("revision %s is not copied: %s", one.id, error)
             if isinstance(error, ChunkDamageError):
                 with self.repository.records.recording():
-                    report_damage(self.repository, [error], self.clock)
-                    repair_or_distrust(self.repository, chunk_ids([error]))
+                    note_damage(self.repository, [error], self.clock)
                     self._mine = {each.id: each for each in self.repository.records.history(trash=True)}
 
     # one revision -----------------------------------------------------------------------------------------------------
@@ -162,7 +161,7 @@ class Arrival:
             arriving.want(one.id, base.parent_id, wanted)
             live = LiveChunks(records, own, {chunks[index] for index in wanted})
             arriving.writer = writer = stack.enter_context(storage.create(record.id, base.parent_id, record.size, live))
-            with arriving.drained():
+            with arriving.drained(record.id):
                 Transfer(arriving, writer, base.chunks, self.steps("copy", record.size), threads_for(storage)).run()
             stored = writer.commit()
         if stored.durable and any(each.state.unsynced_boot for each in own):
@@ -227,13 +226,11 @@ class Arriving(ChangedImage):
         """What has come before the thread that needs it."""
         self._unfit: list[int] = []
         """The index of a chunk that came as it is stored there, and does not have its id."""
-        self._revision_id = ""
         self.writer: ImageWriter | None = None
         """What stores the chunks; it may use their frames."""
 
     def want(self, revision_id: str, base_id: str | None, indexes: Sequence[int]) -> None:
         """Ask the other side for chunks, by all wires; the caller reads each of them, ascending."""
-        self._revision_id = revision_id
         for number, wire in enumerate(self._wires):
             part = list(indexes[number :: len(self._wires)])
             self._locks.append(threading.Lock())
@@ -252,7 +249,11 @@ class Arriving(ChangedImage):
         """
         if index not in self._wire_of:
             return super().chunk(index)
-        arrived = self._arrived(index)
+        number = self._wire_of[index]
+        with self._locks[number]:
+            while index not in self._early:
+                self._receive(number)
+            arrived = self._early.pop(index)
         try:
             content = content_of(arrived, self.chunks, self._base)
         except PeerError as error:
@@ -262,13 +263,6 @@ class Arriving(ChangedImage):
             self.writer.offer(content, arrived.frame)
         return content
 
-    def _arrived(self, index: int) -> Chunk:
-        number = self._wire_of[index]
-        with self._locks[number]:
-            while index not in self._early:
-                self._receive(number)
-            return self._early.pop(index)
-
     def _receive(self, number: int) -> None:
         """Receive the next chunk by a wire."""
         chunk = self._wires[number].receive(Chunk)
@@ -277,7 +271,7 @@ class Arriving(ChangedImage):
         self._early[chunk.index] = chunk
 
     @contextmanager
-    def drained(self) -> Iterator[None]:
+    def drained(self, revision_id: str) -> Iterator[None]:
         """If damage ends the body, receive what was asked for all the same, so that the wires can go on."""
         try:
             yield
@@ -288,7 +282,7 @@ class Arriving(ChangedImage):
                     self._early.clear()
             for index in self._unfit:
                 # now the other side reads it, too, and finds the damage, or is no side to believe
-                content_of(self._wires[0].ask(Want(self._revision_id, None, [index]), Chunk), self.chunks)
+                content_of(self._wires[0].ask(Want(revision_id, None, [index]), Chunk), self.chunks)
             raise
 
 

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -12,7 +12,7 @@ from backy.durable import read_file
 from backy.errors import ChunkDamageError, DamageError, PeerError
 from backy.exchange.wire import Chunk, Done, Files, Get, List, Listed, Listing, Question, Want, Wire, crossed, framed
 from backy.image.stored import ZERO, ChunkMap, StoredImage
-from backy.integrity.damage import chunk_ids, repair_or_distrust, report_damage
+from backy.integrity.damage import note_damage
 from backy.pages import differing_pages
 from backy.repository import sealed
 from backy.repository.journal import Head, head_of
@@ -82,20 +82,16 @@ class Offer:
         Raises:
             PeerError: the other side asks for what it can not get, or ends too early.
         """
-        try:
-            with ThreadPoolExecutor(len(others) + 1) as pool:
-                # all together hold as much in memory as one alone
-                self._threads = 1 if others or first.beside else None
-                for wire in others:
-                    pool.submit(self._beside, wire)
-                try:
-                    return self._answered(first)
-                finally:
-                    # one that was never taken over waits for a question still
-                    for wire in others:
-                        wire.end()
-        finally:
-            self._report()
+        with ExitStack() as stack:
+            stack.callback(self._report)
+            pool = stack.enter_context(ThreadPoolExecutor(len(others) + 1))
+            # all together hold as much in memory as one alone
+            self._threads = 1 if others or first.beside else None
+            for wire in others:
+                pool.submit(self._beside, wire)
+                # one that was never taken over waits for a question still
+                stack.callback(wire.close)
+            return self._answered(first)
 
     def _answered(self, wire: Wire) -> Done:
         while not isinstance(question := wire.receive(Question), Done):
@@ -104,10 +100,8 @@ class Offer:
 
     def _beside(self, wire: Wire) -> None:
         """Answer questions by one of several connections, and end that however it goes."""
-        try:
+        with closing(wire):
             self._answered(wire)
-        finally:
-            wire.end()
 
     def _answer(self, wire: Wire, question: Question) -> None:
         records = self.repository.records
@@ -184,5 +178,4 @@ class Offer:
         """Tell of damage that was found, as `backy verify` does."""
         if self.damaged:
             with self.repository.locked(wait=True):
-                report_damage(self.repository, self.damaged, utc_now)
-                repair_or_distrust(self.repository, chunk_ids(self.damaged))
+                note_damage(self.repository, self.damaged, utc_now)

@@ -163,11 +163,7 @@ class Wire:
     beside: bool = False
     """Whether other processes use others beside it."""
 
-    def __post_init__(self) -> None:
-        self.bytes = 0
-        """How many were sent and received."""
-
-    def end(self) -> None:
+    def close(self) -> None:
         """Say no more, by which the other side ends."""
         with suppress(OSError):
             self.writing.close()
@@ -221,7 +217,6 @@ class Wire:
         return bytes(content)
 
     def _count(self, length: int) -> None:
-        self.bytes += length
         for limit in self.limits:
             limit.take(length)
 

@@ -7,9 +7,8 @@ sound.
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
 
 from backy.api import Progress, Storage
 from backy.errors import MOST_FINDINGS, BackyError, ChunkDamageError, DamageError, StorageError, warned
@@ -62,11 +61,17 @@ def report_damage(
         chunk_id = error.chunk_id.hex()
         # Revisions share chunks, so the finding names no revision.
         finding = Finding(name=chunk_id, timestamp=clock(), chunk_id=chunk_id, cause=error.cause, repaired=repaired)
-        where = quarantine.keep_if_possible(repository.directory, finding, None, error.evidence)
+        where = quarantine.keep(repository.directory, finding, None, error.evidence)
         log.warning("%s; %s; %s", error, "repaired from the source" if repaired else "not repaired", where)
     if len(errors) > MOST_FINDINGS:
         more = counted(len(errors) - MOST_FINDINGS, "more chunk is", "more chunks are")
         log.warning("%s damaged, without evidence being kept", more)
+
+
+def note_damage(repository: Repository, errors: Sequence[ChunkDamageError], clock: Clock) -> list[str]:
+    """Report damaged chunks, and do as `repair_or_distrust` without a donor; the caller holds `.backup`."""
+    report_damage(repository, errors, clock)
+    return repair_or_distrust(repository, chunk_ids(errors))
 
 
 def chunk_ids(errors: Iterable[ChunkDamageError]) -> set[bytes]:
@@ -96,9 +101,8 @@ def whole_again(repository: Repository, revision: Revision, verified: datetime |
     The caller holds `.backup`.
     """
     # known now, even if its state was lost: all of it was read from this storage
-    storage = repository.store_of(revision)
-    lifted: dict[str, Any] = {"distrusted": False, "damaged": (), "verified": verified}
-    return repository.records.change(revision, "verify" if verified else "repair", **lifted, storage=storage)
+    act, storage = "verify" if verified else "repair", repository.store_of(revision)
+    return repository.records.change(revision, act, distrusted=False, damaged=(), verified=verified, storage=storage)
 
 
 def repair_or_distrust(repository: Repository, damaged: ChunkIds, donor: StoredImage | None = None) -> list[str]:
@@ -124,18 +128,26 @@ def repair_or_distrust(repository: Repository, damaged: ChunkIds, donor: StoredI
 
 def _distrust_if_damaged(repository: Repository, revision: Revision, repairer: "Repairer", damaged: ChunkIds) -> bool:
     """Distrust a revision that refers to damage which can not be repaired; return whether it does."""
-    try:
+    # One revision that can not be read must not keep the others trusted.
+    with _guarded(repository, revision):
         chunks = repository.records.read_map(revision)
         bad = repairer.still_damaged(revision, chunks, chunks.indexes(damaged))
         # A state that names damaged chunks counts as checked: one that is suspect is yet to be read as a whole.
         if bad and not revision.suspect:
             distrusted(repository, revision, [*revision.damaged, *bad])
-    except (BackyError, OSError) as error:
-        # One revision that can not be read must not keep the others trusted.
+        return bool(bad)
+    return False
+
+
+@contextmanager
+def _guarded(repository: Repository, revision: Revision) -> Iterator[None]:
+    """Log errors instead of raising them, unless the revision was forgotten meanwhile."""
+    try:
+        yield
+    except Exception as error:  # also defects of plugins: a backup that is complete must not fail for an old revision
         if repository.records.has(revision):
             log.warning("revision %s can not be looked at for damage: %s", revision.id, error)
-        return False
-    return bool(bad)
+        log.debug("this is where it happened:", exc_info=error)
 
 
 class Repairer:
@@ -213,8 +225,8 @@ class Judge:
     clock: Clock = utc_now
     steps: Steps = quiet
     """Called as the reading of a revision begins."""
-    events: Events | None = None
-    """The plugins to tell of damage; None tells nobody."""
+    events: Events = field(default_factory=Events)
+    """The plugins to tell of damage."""
 
     def verify(self, revision: Revision) -> Revision:
         """Read all of a revision and return it as it is now, verified or distrusted. Backups can run meanwhile.
@@ -249,13 +261,10 @@ class Judge:
         if not found:
             log.info("revision %s is verified: all of it is sound", revision.id)
             return whole_again(self.repository, revision, self.clock())
-        errors = list(found.values())
-        report_damage(self.repository, errors, self.clock)
         # First this one, which is no longer suspect: `repair_or_distrust` leaves suspect revisions to be read.
         changed = distrusted(self.repository, revision, found)
-        revisions = tuple(repair_or_distrust(self.repository, chunk_ids(errors)))
-        if self.events:
-            self.events.tell("backy_damage_found", job=self.repository.job, revisions=revisions, chunks=len(errors))
+        revisions = tuple(note_damage(self.repository, list(found.values()), self.clock))
+        self.events.tell("backy_damage_found", job=self.repository.job, revisions=revisions, chunks=len(found))
         return changed
 
     def recheck(self, history: Sequence[Revision] | None = None) -> None:
@@ -267,24 +276,14 @@ class Judge:
         doubtful = self.repository.records.history() if history is None else history
         # One revision a night, or many suspect ones would keep the next jobs waiting.
         for revision in [revision for revision in doubtful if revision.suspect][-1:]:
-            with self._guarded(revision), self.repository.open_image(revision) as image:
+            with _guarded(self.repository, revision), self.repository.open_image(revision) as image:
                 self._judge(revision, damaged_chunks(image, image.chunks.data(), self.steps("recheck", image.size)))
                 doubtful = self.repository.records.history()
         repairer = Repairer(self.repository)
         for revision in doubtful:
             if revision.damaged:
-                with self._guarded(revision):
+                with _guarded(self.repository, revision):
                     _look_at_damage(self.repository, repairer, revision)
-
-    @contextmanager
-    def _guarded(self, revision: Revision) -> Iterator[None]:
-        """Log errors instead of raising them."""
-        try:
-            yield
-        except Exception as error:  # also defects of plugins: the backup is complete, an old revision must not fail it
-            if self.repository.records.has(revision):
-                log.warning("the distrusted revision %s can not be looked at: %s", revision.id, error)
-            log.debug("this is where it happened:", exc_info=error)
 
 
 def _quarantined(repository: Repository, image: StoredImage) -> list[int]:

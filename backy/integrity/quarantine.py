@@ -11,6 +11,7 @@ mismatch's finding is made of the revision's id and the chunk's index. The calle
 import logging
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -25,8 +26,6 @@ from backy.system.locking import BACKUP_LOCK, RECORDS_LOCK, exclusive
 log = logging.getLogger(__name__)
 FOLDER = "quarantine"
 REPORT = "report.json"
-LONGEST = 2**20
-"""Bytes that no report exceeds."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,37 +47,30 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the stored chunk was rewritten from the source and is sound again."""
 
 
-def keep(repository: Path, finding: Finding, source: bytes | None, stored: bytes | None) -> Path:
-    """Write a finding and its blocks, None for an unknown one; return the folder, which only its owner can read.
+def keep(repository: Path, finding: Finding, source: bytes | None, stored: bytes | None) -> str:
+    """Write a finding and its blocks, None for an unknown one, for the owner alone; tell where, for a line of the log.
 
-    Raises:
-        OSError: it can not be written.
+    If it can not be written, tell why: a full disk must not end the scrub or the backup that found the damage.
     """
     folder = repository / FOLDER / finding.name
     known = _read(folder)
-    if known is None:
-        # The blocks are a guest's data.
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for name, block in (("source", source), ("stored", stored)):
-            if block is not None:
-                write_file(folder / name, block, 0o400)
-    else:
-        # The blocks and the time of the first sight prove the most: a later sight may follow a failed repair.
-        finding = msgspec.structs.replace(finding, timestamp=known.timestamp)
-    if finding != known:
-        write_file(folder / REPORT, msgspec.json.format(msgspec.json.encode(finding), indent=2) + b"\n", 0o400)
-        sync_folder(folder.parent)
-    return folder
-
-
-def keep_if_possible(repository: Path, finding: Finding, source: bytes | None, stored: bytes | None) -> str:
-    """Call `keep` and return where the evidence is, or why there is none, for a line of the log."""
-    # A full disk must not end the scrub or the backup that found the damage.
     try:
-        return f"evidence is in {keep(repository, finding, source, stored)}"
+        if known is None:
+            # The blocks are a guest's data.
+            folder.parent.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            for name, block in (("source", source), ("stored", stored)):
+                if block is not None:
+                    write_file(folder / name, block, 0o400)
+        else:
+            # The blocks and the time of the first sight prove the most: a later sight may follow a failed repair.
+            finding = msgspec.structs.replace(finding, timestamp=known.timestamp)
+        if finding != known:
+            write_file(folder / REPORT, msgspec.json.format(msgspec.json.encode(finding), indent=2) + b"\n", 0o400)
+            sync_folder(folder.parent)
     except OSError as error:
         return f"no evidence can be kept: {error}"
+    return f"evidence is in {folder}"
 
 
 def bound(repository: Path, limits: Quarantine, now: datetime) -> None:
@@ -146,12 +138,11 @@ def delete(repository: Path, names: Iterable[str] | None) -> list[Finding]:
 
 def _read(folder: Path) -> Finding | None:
     """Return the finding in `folder`, or None if there is none that can be read."""
-    try:
-        finding = msgspec.json.decode(read_file(folder / REPORT, LONGEST), type=Finding)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    # A forged name in the report would make `delete` remove another folder.
-    return msgspec.structs.replace(finding, name=folder.name)
+    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        finding = msgspec.json.decode(read_file(folder / REPORT, 2**20), type=Finding)
+        # A forged name in the report would make `delete` remove another folder.
+        return msgspec.structs.replace(finding, name=folder.name)
+    return None
 
 
 def _folders(repository: Path) -> list[Path]:

@@ -18,11 +18,11 @@ from typing import Any
 
 import msgspec
 
-from backy.api import CHUNK_SIZE, ImageReader, ListedStorage, checked
+from backy.api import CHUNK_SIZE, ChunkDamageError, ImageReader, ListedStorage, checked
 from backy.durable import read_file
-from backy.errors import MOST_FINDINGS, BackyError, ChunkDamageError, DamageError, RevisionNotFoundError, StorageError
+from backy.errors import MOST_FINDINGS, BackyError, DamageError, RevisionNotFoundError, StorageError, warned
 from backy.image.stored import attempts
-from backy.integrity.damage import Judge, chunk_ids, repair_or_distrust, report_damage
+from backy.integrity.damage import Judge, note_damage
 from backy.plugins.events import Events
 from backy.repository.attachments import problems as attachment_problems
 from backy.repository.repository import Repository
@@ -59,8 +59,6 @@ class Inventory:
     def __init__(self, repository: Repository, revisions: Iterable[Revision]) -> None:
         self._repository = repository
         self._own: dict[str, list[Revision]] = {}
-        self.count = 0
-        """Number of chunks."""
         self.problems: list[str] = []
         """Unreadable maps, incomplete raw images, storages that are not installed."""
         distinct: dict[str, set[bytes]] = {}
@@ -74,7 +72,6 @@ class Inventory:
                     continue
                 # The map is not kept: all maps together could fill the memory.
                 self._own.setdefault(name, []).append(revision)
-                self.count += sum(1 for _ in chunks.data())
                 # A raw image of the wrong size may have all its chunks, but `dd` would copy too little or too much.
                 repository.raw_path(revision)
             except BackyError as error:
@@ -82,7 +79,6 @@ class Inventory:
                 if repository.records.has(revision):
                     self.problems.append(str(error))
         self._shared = {name: sorted(chunk_ids) for name, chunk_ids in distinct.items()}
-        self.count += sum(map(len, self._shared.values()))
 
     def items(self, last: Item | None, *, rest: bool = False) -> Iterator[Item]:
         """Yield every chunk once: those after `last` first, then the others unless `rest`; in order without `last`."""
@@ -103,23 +99,18 @@ class Inventory:
 
 def read_position(path: Path) -> Item | None:
     """Return the chunk that the last scrub checked last, or None if it is not known."""
-    content = read_file(path)
-    try:
-        return msgspec.json.decode(content, type=Item)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if content:  # the file is empty until the first scrub ends
-            log.warning("%s can not be read: %s; the scrub begins anew", path, error)
-        return None
+    with warned(log, f"{path} can not be read, the scrub begins anew", (msgspec.DecodeError, UnicodeDecodeError)):
+        # the file is empty until the first scrub ends
+        return msgspec.json.decode(read_file(path) or b"null", type=Item | None)
+    return None
 
 
 def write_position(path: Path, last: Item) -> None:
     """Write to `path` which chunk was checked last; log a failure."""
     # Not replaced by a new file: `path` is the lock file, and the lock belongs to the file that is open.
     # A crash may tear it. Losing it costs only time.
-    try:
+    with warned(log, f"{path} can not be written, the next scrub begins anew", OSError):
         path.write_bytes(msgspec.json.encode(last))
-    except OSError as error:
-        log.warning("%s can not be written: %s; the next scrub begins anew", path, error.strerror)
 
 
 @dataclass
@@ -147,10 +138,9 @@ class Scrubbed:
     @property
     def figures(self) -> dict[str, Any]:
         """The result as plain values, as `scrub --json` prints it."""
-        shown = ("total", "chunks", "bytes", "complete", "damaged", "distrusted", "problems")
         # Without the evidence, which a report has: chunks of megabytes are nothing for a terminal.
         damaged = [{"chunk": error.chunk_id.hex(), "cause": error.cause} for error in self.damaged]
-        return {**{name: getattr(self, name) for name in shown}, "damaged": damaged}
+        return {**vars(self), "complete": self.complete, "damaged": damaged}
 
 
 @dataclass
@@ -199,17 +189,15 @@ class Scrub:
     def _run(self) -> Scrubbed:
         directory = self.repository.directory
         with ExitStack() as stack:
-            position: Path | None = None
-            name = ""
             # Only a scrub of all chunks has a position; one of a single revision would lose that of the others.
-            if self.deep and self.only is None:
+            position = directory / SCRUB_LOCK if self.deep and self.only is None else None
+            name = self.round
+            if position:
                 stack.enter_context(exclusive(directory, SCRUB_LOCK))
-                position = directory / SCRUB_LOCK
-                self._last = read_position(position)
+                last = read_position(position)
                 # one in between by hand has been further, or read all
-                name = self.round or (self._last.round if self._last else "")
-                if self._last and self._last.round != name:
-                    self._last = None
+                name = self.round or (last.round if last else "")
+                self._last = last if last and last.round == name else None
             stack.enter_context(shared(directory, PURGE_LOCK))
             try:
                 self._visit(Inventory(self.repository, self._revisions()))
@@ -236,9 +224,9 @@ class Scrub:
         """Check all chunks, or as many as there is time for."""
         result = self._result
         items = partial(inventory.items, self._last, rest=bool(self.round))
-        result.total = sum(1 for _ in items()) if self.round else inventory.count
+        result.total = sum(1 for _ in items())
         result.problems += inventory.problems
-        progress = self.steps("scrub", inventory.count * CHUNK_SIZE)
+        progress = self.steps("scrub", result.total * CHUNK_SIZE)
         limits = [Limit(self.rate, None, self.monotonic, self.sleep)] if self.rate else []
         limits += self.repository.limits("scrub")
         begin = self.monotonic()
@@ -287,8 +275,7 @@ class Scrub:
                         if isinstance(found, ChunkDamageError):
                             few = len(result.damaged) < MOST_FINDINGS
                             result.damaged.append(found if few else found.without_evidence())
-                report_damage(self.repository, result.damaged, self.clock)
-                result.distrusted = repair_or_distrust(self.repository, chunk_ids(result.damaged))
+                result.distrusted = note_damage(self.repository, result.damaged, self.clock)
             self._suspects.clear()
         except (OSError, StorageError) as error:
             # A read-only file system, or records that can not be published, must not hide the damage.

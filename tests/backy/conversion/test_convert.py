@@ -58,7 +58,6 @@ def make(made: Laboratory) -> Laboratory:
         made.content = patterned(0, number) + made.content[CHUNK_SIZE:] + patterned(number, 3)
         if number == 1:
             made.content = made.content[: 2 * CHUNK_SIZE] + bytes(CHUNK_SIZE)
-    made.renew_promises()
     return made
 
 
@@ -385,7 +384,6 @@ def test_a_damaged_revision_stays_until_it_is_given_up(folder: Path, clock: Call
         for number in range(3):
             laboratory.content = patterned(0) + bytes(CHUNK_SIZE) + patterned(100 * number)
             laboratory.backup()
-        laboratory.renew_promises()
         bad = damage(laboratory, 1)
 
         for _ in range(2):

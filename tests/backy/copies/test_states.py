@@ -211,5 +211,4 @@ def test_all_connections_together_keep_a_limit() -> None:
     for wire in (Wire(BytesIO(), BytesIO(), [shared]) for _ in "12"):
         wire._count(500)
         wire._count(0)
-        assert wire.bytes == 500
     assert slept == pytest.approx([0.5, 0.5, 1, 1])

@@ -28,8 +28,14 @@ def finding(name: str) -> Finding:
     )
 
 
+def kept(repository: Path, found: Finding, source: bytes | None, stored: bytes | None) -> Path:
+    folder = repository / "quarantine" / found.name
+    assert quarantine.keep(repository, found, source, stored) == f"evidence is in {folder}"
+    return folder
+
+
 def test_evidence_is_a_report_and_both_blocks_for_their_owner_alone(tmp_path: Path) -> None:
-    folder = quarantine.keep(tmp_path, finding("one"), b"source", b"stored")
+    folder = kept(tmp_path, finding("one"), b"source", b"stored")
 
     files = {path.name: path for path in folder.iterdir()}
     assert {name: path.stat().st_mode & 0o777 for name, path in files.items()} == dict.fromkeys(
@@ -43,7 +49,7 @@ def test_evidence_is_a_report_and_both_blocks_for_their_owner_alone(tmp_path: Pa
 
 @pytest.mark.parametrize(("source", "stored"), [(b"x", None), (None, b"x"), (None, None)])
 def test_a_block_that_can_not_be_read_is_left_out(tmp_path: Path, source: bytes | None, stored: bytes | None) -> None:
-    folder = quarantine.keep(tmp_path, finding("one"), source, stored)
+    folder = kept(tmp_path, finding("one"), source, stored)
 
     assert (folder / "source").exists() == (source is not None)
     assert (folder / "stored").exists() == (stored is not None)
@@ -52,7 +58,7 @@ def test_a_block_that_can_not_be_read_is_left_out(tmp_path: Path, source: bytes 
 def test_evidence_that_is_found_again_keeps_the_first_blocks(tmp_path: Path) -> None:
     quarantine.keep(tmp_path, finding("one"), b"source", b"first")
     repaired = msgspec.structs.replace(finding("one"), repaired=True)
-    folder = quarantine.keep(tmp_path, repaired, b"source", b"second")
+    folder = kept(tmp_path, repaired, b"source", b"second")
 
     assert (folder / "stored").read_bytes() == b"first"
     assert list(quarantine.findings(tmp_path)) == [repaired]
@@ -73,7 +79,7 @@ def test_a_report_is_found_by_its_name_or_a_beginning_that_only_it_has(tmp_path:
 
 
 def test_what_was_found_before_keeps_its_time_and_is_not_written_again(tmp_path: Path) -> None:
-    report = quarantine.keep(tmp_path, finding("one"), b"x", None) / "report.json"
+    report = kept(tmp_path, finding("one"), b"x", None) / "report.json"
     written = report.stat()
     later = msgspec.structs.replace(finding("one"), timestamp=datetime(2026, 2, 2, tzinfo=UTC))
 
@@ -86,7 +92,7 @@ def test_what_was_found_before_keeps_its_time_and_is_not_written_again(tmp_path:
 def test_where_no_evidence_can_be_kept_that_is_told_and_no_error(tmp_path: Path) -> None:
     (tmp_path / "quarantine").write_bytes(b"in the way")
 
-    told = quarantine.keep_if_possible(tmp_path, finding("one"), b"x", None)
+    told = quarantine.keep(tmp_path, finding("one"), b"x", None)
 
     assert "no evidence can be kept" in told
 
@@ -130,7 +136,7 @@ def test_a_report_that_claims_another_name_is_called_by_its_folder(tmp_path: Pat
     """Or else deleting it would delete something else."""
     (tmp_path / "precious").mkdir()
     forged = msgspec.structs.replace(finding("one"), name="../precious")
-    report = quarantine.keep(tmp_path, finding("one"), None, None) / "report.json"
+    report = kept(tmp_path, finding("one"), None, None) / "report.json"
     report.unlink()
     report.write_bytes(msgspec.json.encode(forged))
 
@@ -143,7 +149,7 @@ def test_a_report_that_claims_another_name_is_called_by_its_folder(tmp_path: Pat
 @pytest.mark.parametrize("content", [b"{", b'{"name": "bad", "timestamp": "2026-01-01T00:00:00", "cause": "no zone"}'])
 def test_a_report_that_can_not_be_read_hides_no_other(tmp_path: Path, content: bytes) -> None:
     quarantine.keep(tmp_path, finding("good"), None, None)
-    torn = quarantine.keep(tmp_path, finding("bad"), None, None) / "report.json"
+    torn = kept(tmp_path, finding("bad"), None, None) / "report.json"
     torn.unlink()
     torn.write_bytes(content)
 
@@ -156,7 +162,7 @@ def test_a_report_that_can_not_be_read_hides_no_other(tmp_path: Path, content: b
 
 
 def test_a_deleted_report_is_gone_with_its_blocks(tmp_path: Path) -> None:
-    folder = quarantine.keep(tmp_path, finding("one"), b"x", b"y")
+    folder = kept(tmp_path, finding("one"), b"x", b"y")
 
     assert quarantine.delete(tmp_path, ["one"]) == [finding("one")]
     assert not folder.exists()

@@ -260,7 +260,7 @@ def test_whatever_is_wrong_with_an_old_revision_is_told_and_no_error(
 
     look_again(stored)
 
-    assert f"the distrusted revision {revision.id} can not be looked at" in caplog.text
+    assert f"revision {revision.id} can not be looked at" in caplog.text
 
 
 def test_the_evidence_of_much_damage_does_not_stay_in_memory(
