@@ -157,13 +157,6 @@ def replay(lines: Iterable[tuple[Line | None, str]], history: History) -> None:
         history.length, history.last = number, line_hash
 
 
-def findings(raws: list[bytes], found: dict[str, Fact]) -> list[str]:
-    """Return what contradicts a journal: in itself, and in what was found."""
-    history = History()
-    replay(((read_line(raw), hashlib.sha256(raw).hexdigest()) for raw in raws), history)
-    return history.problems + contradictions(history.told, history.pending, found)
-
-
 def contradictions(told: dict[str, list[Fact]], pending: Line | None, found: dict[str, Fact]) -> list[str]:
     """Return where what was found is not what a journal tells, nor what the act explains that has no end yet."""
     problems = []
@@ -200,8 +193,10 @@ def audit() -> list[str]:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as lock:
             # A writer holds it as long as records and journal may differ.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            raws = read_file(path, 2**30).split(b"\n")[:-1]
-            return findings(raws, facts(REPOSITORY)) if raws else ["there is no journal"]
+            raws, history = read_file(path, 2**30).split(b"\n")[:-1], History()
+            replay(((read_line(raw), hashlib.sha256(raw).hexdigest()) for raw in raws), history)
+            found = history.problems + contradictions(history.told, history.pending, facts(REPOSITORY))
+            return found if raws else ["there is no journal"]
     except FileNotFoundError:
         return ["there is no journal"]
     except OSError as problem:

@@ -163,10 +163,6 @@ class Laboratory:
         """Store a promise about a revision that holds from now on."""
         self.promises.append((len(self.recording.operations) if self.recording else 0, kind, revision_id))
 
-    def renew_promises(self) -> None:
-        """Make all promises hold from the beginning of the next recording."""
-        self.promises[:] = [(0, kind, revision_id) for _, kind, revision_id in self.promises]
-
     def state(self, after: int) -> dict[str, Promise]:
         """Return the promise about each revision after so many operations."""
         # Later promises about a revision replace earlier ones.
@@ -220,7 +216,8 @@ class Laboratory:
 
     def nothing_left_over(self) -> None:
         """Check that no temporary file, and no map or state without a record, is left, and that `last.rev` is right."""
-        found = [path.name for path in self.directory.rglob("*") if _temporary(path)]
+        names = [path.name for path in self.directory.rglob("*")]
+        found = [name for name in names if f".{name}".endswith((TEMPORARY_SUFFIX, ".running"))]
         _demand(not found, f"left behind: {found}")
         maps, states = ({path.stem for path in self.directory.glob(f"*.{suffix}")} for suffix in ("map", "state"))
         records = {path.stem for path in self.directory.glob("*.rev") if not path.is_symlink()}
@@ -233,10 +230,6 @@ class Laboratory:
         """Return the size of the image as it is now, and the BLAKE3 of each of its chunks."""
         image = self.content
         return len(image), [identify(image[at : at + CHUNK_SIZE]) for at in range(0, len(image), CHUNK_SIZE)]
-
-
-def _temporary(path: Path) -> bool:
-    return path.name == TEMPORARY_SUFFIX.removeprefix(".") or path.suffix in {TEMPORARY_SUFFIX, ".running"}
 
 
 def _demand(true: bool, otherwise: str) -> None:

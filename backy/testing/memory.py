@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backy.api import Config, Extent, Snapshot, Source, SourceError
-from backy.config import Size
-from backy.repository.config import JobConfig, SourceSection, StorageSection, VerifierSections
+from backy.config import typed
+from backy.repository.config import JobConfig
 from backy.repository.repository import Repository
 from backy.repository.sealed import FORMAT
 
@@ -70,11 +70,9 @@ class MemoryRepository(Repository):
     def make(cls, directory: Path, storage: Config | None = None) -> "MemoryRepository":
         """Make a repository with the section `storage`, or with the default one."""
         # No plugin has this name: `source` below takes its place.
-        source, verifier = SourceSection.named("memory"), VerifierSections.from_plain("full")
-        section = StorageSection(storage or {"type": "chunked"})
+        plain = {"source": {"type": "memory"}, "verifier": "full", "storage": storage or {"type": "chunked"}}
         # Thousands of trials would write a reserve, and none of them waits for a real disk to be full.
-        config = JobConfig(format=FORMAT, source=source, verifier=verifier, storage=section, reserve=Size(0))
-        return cls.initialize(directory, config)
+        return cls.initialize(directory, typed({"format": FORMAT, **plain, "reserve": 0}, JobConfig, "config"))
 
     def source(self) -> Source:
         """Return the image in memory."""

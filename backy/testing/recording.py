@@ -29,9 +29,8 @@ Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Blobs = Mapping[str, bytes]
 Concerned = TypeVar("Concerned", int, str)
 _FICLONE: Final = 0x40049409
-# What other calls with a descriptor or the path of a file do, and those that only remove a name.
+# What other calls with a descriptor or the path of a file do.
 _CHANGES: Final = {Truncate: ("truncate", "ftruncate"), Chmod: ("chmod", "fchmod"), Sync: ("fsync", "fdatasync")}
-_REMOVALS: Final = ("unlink", "remove", "rmdir")
 # Calls that may need space, and so fail on a full disk.
 _GROWING: Final = {"open", "write", "pwrite", *_CHANGES[Truncate], "mkdir", "symlink", "link", "ioctl", "fallocate64"}
 
@@ -65,7 +64,6 @@ class Recording:
         """The names of all calls that could fail, with the one that did."""
         self._fault = fault
         self._elsewhere = {} if blobs is None else blobs
-        self._seen = dict(self._elsewhere)
         self._now = self.before.copy()
         self._numbers = itertools.count(len(self.before.nodes))
         self._open: dict[int, int] = {}
@@ -81,26 +79,24 @@ class Recording:
         for kind, names in _CHANGES.items():
             for name in names:
                 yield os, name, partial(self._change, name, kind)
-        for name, operation in (("mkdir", self._entered), *((name, self._removed) for name in _REMOVALS)):
-            yield os, name, partial(self._name, name, operation)
+        yield os, "mkdir", partial(self._name, "mkdir", self._entered)
+        for name in ("unlink", "remove", "rmdir"):
+            yield os, name, partial(self._name, name, self._removed)
         yield from ((fcntl, "ioctl", self._ioctl), (durable, "c_call", self._c_call))
         yield memory, "changing", self._changing
 
     def look(self) -> None:
         """Note what was changed elsewhere: all of it at once, and durable before anything else happens."""
-        now, syncs = dict(self._elsewhere), [Sync(ELSEWHERE)]
-        for name in sorted({name for name, _ in self._seen.items() ^ now.items()}):
-            if name not in now:
+        seen, now, numbers = self._now.blobs, dict(self._elsewhere), [ELSEWHERE]
+        for name in sorted({name for name, _ in seen.items() ^ now.items()}):
+            if name in now:
+                numbers.append(number := next(self._numbers))
+                self._add(Naming(number, (ELSEWHERE, name), node=Node(stat.S_IFREG)))
+                self._add(Write(number, 0, now[name]))
+            else:
                 self._add(Naming(None, former=(ELSEWHERE, name)))
-                continue
-            number = next(self._numbers)
-            self._add(Naming(number, (ELSEWHERE, name), node=Node(stat.S_IFREG)))
-            self._add(Write(number, 0, now[name]))
-            syncs.append(Sync(number))
-        if now != self._seen:
-            self._seen = now
-            for sync in syncs:
-                self._add(sync)
+        for number in numbers if now != seen else ():
+            self._add(Sync(number))
 
     def check(self) -> None:
         """Raise IncompleteRecordingError if the directory is not what the operations have made of `before`."""
@@ -131,9 +127,9 @@ class Recording:
             return descriptor
 
     def _call_close(self, fd: int) -> None:
-        with self._lock:
-            self._open.pop(fd, None)
-            self._real.close(fd)
+        # before others can get the same descriptor
+        self._open.pop(fd, None)
+        self._real.close(fd)
 
     def _call_write(self, fd: int, data: bytes | memoryview, *place: int) -> int:
         name = "pwrite" if place else "write"
@@ -184,7 +180,7 @@ class Recording:
         self._do("symlink", self._path(dst, dir_fd), self._entered, src, dst, dir_fd=dir_fd)
 
     def _call_rename(self, src: Name, dst: Name, **folders: int | None) -> None:
-        source, target = self._both("rename", src, dst, folders)
+        source, target = self._both(src, dst, folders)
 
         def renamed(to: str) -> Naming | None:
             number = self._number(source)
@@ -196,7 +192,7 @@ class Recording:
     _call_replace = _call_rename
 
     def _call_link(self, src: Name, dst: Name, **keywords: int | None) -> None:
-        source, target = self._both("link", src, dst, keywords)
+        source, target = self._both(src, dst, keywords)
         self._do("link", target, lambda target: Naming(self._number(source), self._entry(target)), src, dst, **keywords)
 
     # what the calls have in common ------------------------------------------------------------------------------------
@@ -214,12 +210,10 @@ class Recording:
             self._note(done(at))
             return result
 
-    def _both(self, name: str, src: Name, dst: Name, folders: Mapping[str, int | None]) -> tuple[str, str | None]:
-        """Return two paths that are both inside the directory, or None as the second if both are outside."""
+    def _both(self, src: Name, dst: Name, folders: Mapping[str, int | None]) -> tuple[str, str | None]:
+        """Return two paths that are inside the directory, or None as the second: then `check` finds what it changed."""
         source, target = self._path(src, folders.get("src_dir_fd")), self._path(dst, folders.get("dst_dir_fd"))
-        if (source is None) != (target is None):
-            raise IncompleteRecordingError(f"os.{name} into or out of the directory can not be recorded")
-        return source or "", target
+        return source or "", None if source is None else target
 
     def _may_fail(self, call: str, about: object = None) -> None:
         """Count a call, and raise the error of the fault if it concerns this call."""

@@ -58,7 +58,6 @@ def prepare(laboratory: Laboratory) -> None:
     laboratory.backup()
     laboratory.content = patterned(0, 9) + patterned(0) + bytes(CHUNK_SIZE) + patterned(100) + patterned(200, 5)
     laboratory.content += SHORT + SHORT
-    laboratory.renew_promises()
 
 
 def power_losses(laboratory: Laboratory, action: str, count: int) -> int:

@@ -102,6 +102,5 @@ def history() -> Callable[[Lab, str], None]:
         lab.backup("filesystem")
         # a delta, two bases as chunks of their own again, a hole, the same twice, and another length
         lab.draw((0, 4), (0,), None, (100,), (200, 5), (0,), tail=9000)
-        lab.renew_promises()
 
     return fill

@@ -9,11 +9,8 @@ from backy.plugins.discovery import Kind, advertised
 
 _TEMPLATES = Path(__file__).parent
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_DEPENDENCIES = {
-    **dict.fromkeys((Kind.SOURCE, Kind.VERIFIER, Kind.MOMENT), ("msgspec>=0.19",)),
-    Kind.COMMAND: ("click>=8.1.7",),
-}
-"""What the templates import beside backy itself."""
+_DEPENDENCIES = ("click>=8.1.7", "msgspec>=0.19")
+"""What a template may import beside backy itself."""
 
 
 def begin(kind: Kind, name: str, folder: Path) -> Path:
@@ -42,11 +39,12 @@ def _words(kind: Kind, name: str) -> dict[str, str]:
     """Return what takes the place of each word in capitals, in the order in which they are replaced."""
     # The name becomes part of a distribution's, a module's and a class's: `_NAME` allows what all three can hold.
     package = f"{kind.group}_{name}".replace(".", "_").replace("-", "_")
-    requirements = ("backy>=3,<4", *_DEPENDENCIES.get(kind, ()))
+    code = "".join(text for _, text in _templates(kind))
+    imported = [one for one in _DEPENDENCIES if f"\nimport {one.partition('>')[0]}\n" in code]
     return {
         # first, as it has words in capitals itself
         "USAGE": (_TEMPLATES / kind.word / "usage.md").read_text().strip(),
-        "DEPENDENCIES": ", ".join(f'"{requirement}"' for requirement in requirements),
+        "DEPENDENCIES": ", ".join(f'"{one}"' for one in ("backy>=3,<4", *imported)),
         "DISTRIBUTION": f"{kind.group}-{name}".replace(".", "-"),
         "ENTRY": f"{package}:command" if kind is Kind.COMMAND else package,
         "GROUP": kind.group,

@@ -190,5 +190,5 @@ def test_a_folder_around_the_repository_is_recorded_where_that_is_asked_for(tmp_
     laboratory.put(recording.before)
     assert not (tmp_path / "all/vm/chunk").exists()
     laboratory.folder = None
-    with pytest.raises(IncompleteRecordingError, match="into or out of"):
+    with pytest.raises(IncompleteRecordingError, match="not recorded"):
         laboratory.record(share)
