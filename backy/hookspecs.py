@@ -18,7 +18,16 @@ import pluggy
 
 # not by way of backy.api: the longest chain of imports goes through here
 from backy.contract.images import Config, Job
-from backy.contract.plugins import ConsoleCommand, Drill, Moment, RestoreTarget, RevisionInfo, Source, Verifier
+from backy.contract.plugins import (
+    ConsoleCommand,
+    Drill,
+    LiveTarget,
+    Moment,
+    RestoreTarget,
+    RevisionInfo,
+    Source,
+    Verifier,
+)
 from backy.contract.storages import Purged, Storage
 
 CONTRACT: Final = (1, 0)
@@ -57,6 +66,15 @@ def backy_restore_target(  # type: ignore[empty-body]  # a specification has no 
     Optional in `backy.sources`. `options` has the options `-o NAME=VALUE`. `config` is the section `source` of the
     repository if it has this type, else empty. Replace an existing image only if `force` is true.
     Raise ConfigError if `argument` or `options` are wrong, and TargetError if the place can not be opened or is in use.
+    """
+
+
+@hookspec(firstresult=True)
+def backy_live_restore(argument: str, options: Mapping[str, str], config: Config) -> LiveTarget:  # type: ignore[empty-body]  # ditto
+    """Make what `backy restore --live TYPE:ARGUMENT` restores to. Called by `restore`.
+
+    Optional in `backy.sources`. `options` and `config` are as for `backy_restore_target`. Open nothing.
+    Raise ConfigError if `argument` or `options` are wrong.
     """
 
 

@@ -351,3 +351,38 @@ class ChunkedImage(Image, Protocol):
         Raises:
             ChunkDamageError: it is missing, unreadable, or does not have its id.
         """
+
+
+class LiveTarget(Protocol):
+    """A place whose image can be used at once, while it fetches from backy what it does not have yet.
+
+    After an interruption all can be called again, with the same address and token.
+    """
+
+    def serve(self, image: ChunkedImage, host: str, port: int, token: str) -> AbstractContextManager[int]:
+        """Let the place read `image` from an address while the context lasts, which gives the port.
+
+        `port` is 0 for any that is free. Who does not know `token` must not read anything.
+
+        Raises:
+            TargetError: nobody can listen there.
+        """
+
+    def require_new(self) -> None:
+        """Raise TargetError if the image exists. Called before anything is made."""
+
+    def prepare(self) -> None:
+        """Make the image, of which all that is not there yet is read from the address, unless an earlier call has.
+
+        Raises:
+            TargetError: there is another image of that name, or this one can not be made.
+        """
+
+    def copy(self, progress: Progress) -> None:
+        """Have the place read all that it does not have yet, while the image is used. Raises TargetError."""
+
+    def commit(self) -> None:
+        """Separate the image from the address, and free what has only zeroes. Raises TargetError."""
+
+    def abort(self) -> None:
+        """Remove the image unless it is complete: then log a warning. Raises TargetError if it is in use."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from backy.repository.journal import Read, Step
 from backy.repository.repository import Repository
 from backy.repository.revision import MANUAL, Clock, Disks, Revision, utc_now
 from backy.repository.running import begin, births, end
+from backy.repository.uses import require_unused
 from backy.retention.purge import discard, may_go
 from backy.retention.rules import Expiry, Mark, Plan, plan, read_mark, write_mark
 from backy.retention.tags import retag
@@ -60,7 +62,8 @@ def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
         dry_run: Whether only to return the ids; no plugin is asked.
 
     Raises:
-        RepositoryBusyError: a backup is running that needs a revision, or another command changes some.
+        RepositoryBusyError: a backup is running that needs a revision, another command changes some, or a live
+            restore uses one.
         RevisionNotFoundError: there is no such revision; nothing is forgotten.
         DamageError: the newest record is damaged, or what is newer is not whole, and SPEC is not a full id.
         RefusedError, PluginError: a plugin holds a revision back, or can not be asked; nothing is forgotten.
@@ -74,6 +77,8 @@ def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
         for birth in births(found.directory) if held.running else ():
             for needed in chosen.keys() & {birth.id, birth.parent}:
                 raise errors.RepositoryBusyError(f"the backup that runs needs {needed}; forget it when that has ended")
+        for disk, revision_id in product(held.disks.values(), chosen):
+            require_unused(disk.directory, revision_id)
         each = [(held.disks[name], one) for members in chosen.values() for name, one in members.items()]
         held.require_alone((one for _, one in each), "forget -r")
         _require_read((one for _, one in each), specifications, force=force)

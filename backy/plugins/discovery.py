@@ -32,7 +32,7 @@ VARIABLE = "BACKY_PLUGINS_DIR"
 class Kind(Enum):
     """The kinds of plugin: the word that users see, required and optional factories."""
 
-    SOURCE = ("source", ("backy_source", "backy_source_config"), ("backy_restore_target",))
+    SOURCE = ("source", ("backy_source", "backy_source_config"), ("backy_live_restore", "backy_restore_target"))
     STORAGE = ("storage", ("backy_storage",), ("backy_storage_config",))
     VERIFIER = ("verifier", ("backy_verifier",))
     MOMENT = ("moment", ("backy_moment",))

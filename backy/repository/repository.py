@@ -23,6 +23,7 @@ from backy.repository.records import Records
 from backy.repository.revision import Revision, utc_now
 from backy.repository.running import end
 from backy.repository.storages import Storages, threads_for
+from backy.repository.uses import IN_USE
 from backy.standalone.explain import README, explain
 from backy.system.limits import Limit
 from backy.system.locking import BACKUP_LOCK, PURGE_LOCK, exclusive, shared
@@ -35,7 +36,7 @@ class Repository:
     """One job's directory: its `config`, its plugins, the links to its newest revision. `records` has the revisions."""
 
     def __init__(self, directory: Path, config: JobConfig) -> None:
-        refuse_links(directory, "quarantine", *(section.folder for section in config.storages))
+        refuse_links(directory, "quarantine", IN_USE, *(section.folder for section in config.storages))
         self.directory = directory
         self.config = config
         self.records = Records(directory)

@@ -155,7 +155,7 @@ class Restore:
             with repository.image(revision) as stored:
                 stored.limits = repository.limits("restore")
                 with salvaged(stored, self.salvage, self.target, repository, force=self.force) as image:
-                    self._write(image)
+                    self._write(revision, image)
         except Exception as error:
             self._tell("backy_restore_failed", **told, error=error_line(error))
             raise
@@ -167,7 +167,7 @@ class Restore:
         with self.events or Events.installed(self.repository.config.hooks) as events:
             events.tell(event, **arguments)
 
-    def _write(self, image: StoredImage) -> None:
+    def _write(self, _revision: Revision, image: StoredImage) -> None:
         """Open the target and write `image` to it."""
         if self.target == STANDARD_OUTPUT and not self.resume:
             if self.options:

@@ -10,9 +10,9 @@ import os
 import stat
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from backy.api import CHUNK_SIZE, RestoreTarget
 from backy.direct import DirectWriter, reopened
@@ -145,7 +145,8 @@ def open_target(  # noqa: PLR0913  # what a user may say of a target
     if kept and (name == "-" or is_offered):
         raise TargetError(f"'{name}' can not be read back: only files and block devices can be resumed")
     if is_offered:
-        opened = _offered(kind, repository, argument=argument, options=options, size=size, force=force)
+        words = {"argument": argument, "options": options, "size": size, "force": force}
+        opened = offered(kind, repository, "backy_restore_target", **words)
     elif options:
         raise ConfigError(f"options are for targets like TYPE:ARGUMENT; '{name}' is a path")
     else:
@@ -155,8 +156,8 @@ def open_target(  # noqa: PLR0913  # what a user may say of a target
         target.finish()
 
 
-def _offered(kind: str, repository: Repository, **arguments: object) -> AbstractContextManager[RestoreTarget]:
-    """Return the target that the source plugin `kind` makes of `arguments`."""
+def offered(kind: str, repository: Repository, hook: str, **arguments: object) -> Any:  # noqa: ANN401  # the hook says what it is
+    """Return the target that the source plugin `kind` makes by `hook`; raises PluginError or ConfigError."""
     # Restoring to a path must not pay for loading pluggy.
     from backy.plugins.broken import BrokenPluginError
     from backy.plugins.discovery import Kind
@@ -164,15 +165,13 @@ def _offered(kind: str, repository: Repository, **arguments: object) -> Abstract
 
     source = repository.config.source
     config = source.options if source and source.type == kind else {}
-    opened: AbstractContextManager[RestoreTarget]
     try:
-        opened = call(Kind.SOURCE, kind, "backy_restore_target", config=config, **arguments)
+        return call(Kind.SOURCE, kind, hook, config=config, **arguments)
     except BrokenPluginError:
         raise
     except PluginError as error:
         hint = f"to restore to a file of this name write './{kind}:{arguments['argument']}'"
         raise PluginError(f"{error}; {hint}") from error
-    return opened
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from backy.api import Leftover, Purged, ResumingStorage
-from backy.errors import DamageError, StorageError, UnreadError
+from backy.errors import DamageError, RepositoryBusyError, StorageError, UnreadError
 from backy.plugins.events import Events, RefusedError
 from backy.repository.repository import Repository
 from backy.repository.revision import Clock, Revision, State, trusted_now, utc_now
+from backy.repository.uses import require_unused
 from backy.retention.rules import Expiry
 from backy.system.clocks import present
 from backy.system.locking import PURGE_LOCK, exclusive
@@ -115,15 +116,16 @@ def discard(repository: Repository, revision: Revision, act: str, now: datetime,
 
 
 def may_go(repository: Repository, events: Events, otherwise: str, expiry: Expiry) -> bool:
-    """Return whether no plugin holds back what goes; log it and what becomes of it `otherwise`.
+    """Return whether nobody uses what goes and no plugin holds it back; else log what becomes of it `otherwise`.
 
     Raises:
         PluginError: a plugin that may hold back revisions can not be asked.
     """
     revision = expiry.revision
     try:
+        require_unused(repository.directory, revision.id)
         events.ask("backy_expiring", closed=True, job=repository.job, revision=revision.info, tags=expiry.lost)
-    except RefusedError as error:
+    except (RefusedError, RepositoryBusyError) as error:
         log.info("%s: %s: %s", revision.id, otherwise, error)
         return False
     return True

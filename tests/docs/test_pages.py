@@ -34,7 +34,7 @@ PAGES = sorted(
         *ROOT.glob("backy_*/README.md"),
     ]
 )
-CEPH_PAGES = ["docs/how-to/ceph.md", "docs/how-to/import.md"]
+CEPH_PAGES = ["docs/how-to/ceph.md", "docs/how-to/import.md", "docs/how-to/live-restore.md"]
 GUEST_PAGES = ["docs/how-to/lvm.md"]
 """Pages whose commands run in the appliance, and find an empty disk by the variable DISK."""
 LIBVIRT_PAGES = ["docs/how-to/qemu.md"]

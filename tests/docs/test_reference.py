@@ -141,6 +141,8 @@ def test_every_file_of_a_repository_is_explained(repository: Repository, image: 
     write_drill(repository.records, last, drilled(last))
     repository.config.attachments = {"name": "hostname"}
     Backup(repository, ("daily",)).run()
+    (repository.directory / "in-use").mkdir()
+    (repository.directory / "in-use" / repository.records.linked()).touch()
     for unfinished in (repository.directory / "chunks", raw / "cow"):
         (unfinished / "unfinished").touch()
 

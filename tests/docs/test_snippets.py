@@ -81,7 +81,14 @@ def hooks(tmp_path: Path, told: list[object]) -> dict[str, Callable[..., Any]]:
         **{name: getattr(api, name) for name in vars(api) if name[0].isalpha()},
         **{
             name: reader(name)
-            for name in ("TapeSource", "PlainStorage", "EveryOtherChunk", "TapeImport", "BootsInTheTestLab")
+            for name in (
+                "TapeSource",
+                "PlainStorage",
+                "EveryOtherChunk",
+                "TapeImport",
+                "TapeLibrary",
+                "BootsInTheTestLab",
+            )
         },
         **{name: reader(name) for name in ("page_somebody", "opened_tape", "show_drives", "import_image")},
         "AbstractContextManager": AbstractContextManager,
@@ -119,7 +126,9 @@ def test_what_the_reference_shows_of_factories_works(hooks: dict[str, Any], told
     assert hooks["backy_storage"](job) == "PlainStorage"
     assert hooks["backy_verifier"]() == "EveryOtherChunk"
     assert hooks["backy_restore_target"]("7", 100, force=True) == "opened_tape"
-    assert told == [("TapeSource", 7), ("PlainStorage", tmp_path), ("EveryOtherChunk",), ("opened_tape", 7, 100)]
+    assert hooks["backy_live_restore"]("7") == "TapeLibrary"
+    restored = [("opened_tape", 7, 100), ("TapeLibrary", 7)]
+    assert told == [("TapeSource", 7), ("PlainStorage", tmp_path), ("EveryOtherChunk",), *restored]
 
 
 def test_what_the_reference_shows_of_events_works(

@@ -55,13 +55,16 @@ def status(directory: Path, trash: bool, wide: bool) -> None:
     from backy.groups.group import opened
     from backy.integrity import quarantine
     from backy.repository.running import begun
+    from backy.repository.uses import uses
 
     group = opened(directory)
     shown = _of_group(group, trash=trash) if group else _of_repository(repository_of(directory), trash=trash)
     reports = sum(map(quarantine.count, shown.directories))
     taken, running = [*map(occupied, shown.directories)], sorted(begun(names_in(directory)))
     occupies, shared = sum(one.total for one in taken), sum(one.shared for one in taken)
-    if not answered({**shown.content, "occupied": occupies, "shared": shared, "reports": reports, "running": running}):
+    used = sorted({one for each in shown.directories for one in uses(each)})
+    figures = {"occupied": occupies, "shared": shared, "reports": reports, "running": running, "in-use": used}
+    if not answered({**shown.content, **figures}):
         print_table(shown.revisions, wide=wide)
         texts = [
             *shown.texts,
@@ -69,6 +72,7 @@ def status(directory: Path, trash: bool, wide: bool) -> None:
         ]
         if reports:
             texts.insert(0, f"{counted(reports, 'report')} of damage or differences; 'backy reports list' shows them")
+        texts += [f"{one} is in use by a live restore, and is kept for it" for one in used]
         for text in [*texts, *(f"{one} is being made, or its backup was interrupted" for one in running)]:
             echo(text)
     # After the table: one damaged record hides none of the others.

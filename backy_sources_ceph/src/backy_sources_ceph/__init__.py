@@ -7,10 +7,11 @@ keys of its own it inherits from `CephConfig`.
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
-from backy.api import Config, Job, RestoreTarget, Source
+from backy.api import Config, Job, LiveTarget, RestoreTarget, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl
 from backy_sources_ceph.connection import CephConfig, parse_specification
+from backy_sources_ceph.live import RbdLiveTarget
 from backy_sources_ceph.source import PREFIX, CephSource, Image
 from backy_sources_ceph.target import opened_target, plan_target
 
@@ -36,5 +37,19 @@ def backy_restore_target(
     return opened_target(plan_target(argument, options, config), size, force=force)
 
 
+@hookimpl
+def backy_live_restore(argument: str, options: Mapping[str, str], config: Config) -> LiveTarget:
+    """Restore to an image that is named as for the program `rbd`, and can be used at once."""
+    return RbdLiveTarget(plan_target(argument, options, config))
+
+
 # Other distributions build upon these names; everything else may change.
-__all__ = ["PREFIX", "CephConfig", "CephSource", "Image", "backy_restore_target", "parse_specification"]
+__all__ = [
+    "PREFIX",
+    "CephConfig",
+    "CephSource",
+    "Image",
+    "backy_live_restore",
+    "backy_restore_target",
+    "parse_specification",
+]

@@ -71,7 +71,7 @@ def opened_target(target: TargetPlan, size: int, *, force: bool) -> Iterator[Res
     """
     with ExitStack() as stack:
         # Errors of the restore itself, after the yield, are not Ceph's and pass by unchanged.
-        with _reported(target.title):
+        with reported_target(target.title):
             pool = stack.enter_context(opened_pool(target.config, target.title))
             made = _make(pool, target, size, force=force)
             handle = stack.enter_context(bindings()[1].Image(pool, target.config.image))
@@ -102,7 +102,7 @@ def _empty(handle: Any, title: str, size: int) -> None:
     # The first watcher is this process.
     if len(list(handle.watchers_list())) > 1:
         raise TargetError(f"{title} is in use; is a virtual machine running on it, or a backup under way?")
-    with _reported(f"{title} is incomplete, for it could not be emptied"):
+    with reported_target(f"{title} is incomplete, for it could not be emptied"):
         # Discarding or writing zeroes would take a request for every object, and would leave a parent image in place.
         handle.resize(0)
         handle.resize(size)
@@ -120,7 +120,7 @@ class RbdTarget:
 
     def pwrite(self, data: bytes, offset: int) -> None:
         """Write all of `data`."""
-        with _reported(self._title):
+        with reported_target(self._title):
             self._handle.write(data, offset)
 
     def zero(self, offset: int, length: int) -> None:
@@ -128,12 +128,12 @@ class RbdTarget:
 
     def finish(self) -> None:
         """Make everything durable."""
-        with _reported(self._title):
+        with reported_target(self._title):
             self._handle.flush()
 
 
 @contextmanager
-def _reported(title: str) -> Iterator[None]:
+def reported_target(title: str) -> Iterator[None]:
     """Raise errors of Ceph as TargetError with a text that begins with `title`."""
     with raising(TargetError, title), reported(title):
         yield

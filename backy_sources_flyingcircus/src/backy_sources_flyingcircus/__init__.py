@@ -6,7 +6,7 @@ Configuration: `FlyingCircusConfig`, which has the keys of `ceph-rbd` and its ow
 from backy.api import Config, Job, Source
 from backy.config import typed
 from backy.hookspecs import hookimpl
-from backy_sources_ceph import backy_restore_target
+from backy_sources_ceph import backy_live_restore, backy_restore_target
 from backy_sources_flyingcircus.source import FlyingCircusConfig, FlyingCircusSource, parse_source
 
 
@@ -24,4 +24,5 @@ def backy_source_config(argument: str) -> Config:
 
 # The hooks, and the classes for sources that build upon this one. A restore is that of `ceph-rbd`: a machine that is
 # restored does not run, so nothing is asked of its host.
-__all__ = ["FlyingCircusConfig", "FlyingCircusSource", "backy_restore_target", "backy_source", "backy_source_config"]
+__all__ = ["FlyingCircusConfig", "FlyingCircusSource", "backy_live_restore", "backy_restore_target"]
+__all__ += ["backy_source", "backy_source_config"]

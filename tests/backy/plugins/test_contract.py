@@ -25,14 +25,14 @@ BREACHES = {
         f"{HEAD}{CONFIG}@hookimpl\ndef backy_sorce(config): ...",
         (
             "implements the hook backy_sorce, which does not exist; did you mean 'backy_source'? there are: "
-            "backy_restore_target, backy_source, backy_source_config"
+            "backy_live_restore, backy_restore_target, backy_source, backy_source_config"
         ),
     ),
     "nowhere near": (
         f"{HEAD}{CONFIG}@hookimpl\ndef xyzzy(config): ...",
         (
-            "implements the hook xyzzy, which does not exist; there are: backy_restore_target, backy_source, "
-            "backy_source_config"
+            "implements the hook xyzzy, which does not exist; there are: backy_live_restore, backy_restore_target, "
+            "backy_source, backy_source_config"
         ),
     ),
     "wrong argument": (
