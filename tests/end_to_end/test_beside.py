@@ -319,7 +319,7 @@ def forgotten(repository: Repository, revision_id: str) -> str:
     if all(revision_id != birth.parent for birth in births(repository.directory)):
         forget(repository, [revision_id], "test", force=True)
         return "done"
-    with pytest.raises(RepositoryBusyError, match=f"the backup that runs needs revision {revision_id}"):
+    with pytest.raises(RepositoryBusyError, match=f"the backup that runs needs {revision_id}"):
         forget(repository, [revision_id], "test", force=True)
     return "refused"
 

@@ -89,7 +89,7 @@ def test_beside_a_backup_no_source_is_asked_and_what_the_backup_needs_stays(keep
     begin(repository.directory, Birth(**{**facts, "id": "being-made", "parent": new.id}))
     with exclusive(repository.directory, BACKUP_LOCK):
         for needed in ("last", new.id):
-            with pytest.raises(RepositoryBusyError, match=f"the backup that runs needs revision {new.id}"):
+            with pytest.raises(RepositoryBusyError, match=f"the backup that runs needs {new.id}"):
                 forget(repository, [old.id, needed], "test", force=True)
         assert repository.records.history()[0] == old
         assert forget(repository, [old.id], "test", force=True) == [old.id]
