@@ -81,7 +81,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: Callable) -> Ite
     """A lab, in memory where that can be had: thousands of states are written there."""
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else tmp_path) as folder:
         lab = Lab(Path(folder) / "vm", clock, {"type": "chunked"})
-        for module in ("testing.laboratory", "backup.backup", "conversion.convert"):
+        for module in ("testing.laboratory", "backup.backup", "backup.transfer"):
             monkeypatch.setattr(f"backy.{module}.boot_id", lambda: lab.boot)
         yield lab
 

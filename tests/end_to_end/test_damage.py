@@ -449,7 +449,7 @@ def test_no_defect_in_an_old_revision_fails_a_complete_backup(
     done = call("backup", "daily")
 
     assert done.code == 0
-    assert "can not be looked at: defect of a plugin" in done.err
+    assert "can not be looked at for damage: defect of a plugin" in done.err
 
 
 def test_more_damage_than_evidence_is_kept_of_is_counted(

@@ -13,7 +13,7 @@ from _pytest.outcomes import Failed
 from backy.api import CHUNK_SIZE, Extent, Report, Snapshot, chunk_count
 from backy.testing.memory import MemoryImage
 from backy.testing.source_contract import SourceContract, SourceUnderTest
-from backy.testing.storage_contract import StorageContract, StorageUnderTest, _Stored
+from backy.testing.storage_contract import StorageContract, StorageUnderTest, _made, _Stored
 from backy.testing.verifier_contract import CONTENT as VERIFIED
 from backy.testing.verifier_contract import VerifierContract
 
@@ -114,7 +114,7 @@ class Forgetful:
 @pytest.fixture
 def stored(tmp_path: Path) -> _Stored:
     (tmp_path / "vm").mkdir()
-    storage = StorageContract._made(StorageUnderTest({"type": "chunked"}, tmp_path))
+    storage = _made(StorageUnderTest({"type": "chunked"}, tmp_path))
     storage.initialize("the-store")
     return _Stored(storage, tmp_path / "vm")
 

@@ -17,7 +17,7 @@ from backy.testing.laboratory import BrokenPromiseError, Laboratory
 from backy.testing.memory import MemoryImage
 from backy.testing.pytest_plugin import CRASHES
 from backy.testing.source_contract import SourceContract, SourceUnderTest
-from backy.testing.storage_contract import StorageContract, StorageUnderTest, _Stored
+from backy.testing.storage_contract import StorageContract, StorageUnderTest, _made, _Stored
 from backy.testing.trials import power_losses, prepare
 from backy.testing.verifier_contract import CONTENT, LATELY, LONG_AGO, VerifierContract
 from backy_storages_chunked import storage, writer
@@ -144,7 +144,7 @@ def test_crashes_show_nothing_without_a_mutant(laboratory, rounds, durability: s
 @pytest.fixture
 def stored(tmp_path: Path) -> _Stored:
     (tmp_path / "vm").mkdir()
-    storage = StorageContract._made(StorageUnderTest({"type": "chunked"}, tmp_path))
+    storage = _made(StorageUnderTest({"type": "chunked"}, tmp_path))
     storage.initialize("the-store")
     return _Stored(storage, tmp_path / "vm")
 
