@@ -32,12 +32,12 @@ def opened(path: Path) -> Iterator[int]:
 
 @pytest.mark.parametrize("kind", ABLE)
 def test_more_extents_than_are_asked_for_at_a_time_are_all_told_in_order(mount, kind) -> None:
-    count = 2 * extents._CAPACITY + 3
+    count = 203
     with opened(mount(kind) / "file") as descriptor:
         for index in range(count):
             os.pwrite(descriptor, b"x" * BLOCK, 2 * index * BLOCK)
         # XFS allocates more than it was asked for
-        found = [extent for extent in extents.mapped(descriptor) if not extent.flags & UNWRITTEN]
+        found = [extent for extent in extents.mapped(descriptor, 100) if not extent.flags & UNWRITTEN]
 
     assert [(extent.offset, extent.length) for extent in found] == [(2 * n * BLOCK, BLOCK) for n in range(count)]
     assert len({extent.physical for extent in found}) == count
@@ -110,7 +110,7 @@ def test_extents_that_are_moved_between_two_looks_are_noticed(mount, monkeypatch
 
         assert fiemap.changes(old, new) == []
         monkeypatch.setattr(fiemap, "differences", meanwhile)
-        with pytest.raises(fiemap.MovedError):
+        with pytest.raises(ValueError, match="its extents are being moved"):
             fiemap.changes(old, new)
         monkeypatch.undo()
         assert fiemap.changes(old, new) == []

@@ -5,7 +5,7 @@ and the module `reflink` are for other plugins as well.
 """
 
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 import msgspec
 
@@ -15,36 +15,25 @@ from backy.hookspecs import hookimpl
 from backy_sources_file.source import FREEZES, FileSource, OpenFile, WriteWatch, opened
 
 
-class Freezing(str):
-    """One of the ways to freeze an image file."""
-
-    __slots__ = ()
-
-    @classmethod
-    def from_plain(cls, value: object) -> Self:
-        """Make one of a value of a configuration; raises ValueError."""
-        # YAML reads `off` without quotes as False, so that is taken as well.
-        word = "off" if value is False else value
-        if word not in FREEZES:
-            raise ValueError(f"{value!r} is none of {', '.join(FREEZES)}")
-        return cls(word)
-
-
 class FileConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The section `source` of a job."""
 
     type: str
     filename: Path
     """Absolute path of an image file or a block device."""
-    freeze: Freezing = Freezing("during-backup")
-    """How long the clone exists that freezes an image file."""
+    freeze: Any = "during-backup"
+    """How long the clone exists that freezes an image file: one of `FREEZES`."""
 
 
 @hookimpl
 def backy_source(config: Config, job: Job) -> Source:
     """Make the source from its section."""
     section = typed(config, FileConfig, "config.source")
-    return FileSource(section.filename, job.id, section.freeze)
+    # YAML reads `off` without quotes as False, so that is taken as well.
+    freeze = "off" if section.freeze is False else str(section.freeze)
+    if freeze not in FREEZES:
+        raise ConfigError(f"config.source.freeze: {section.freeze!r} is none of {', '.join(FREEZES)}")
+    return FileSource(section.filename, job.id, freeze)
 
 
 @hookimpl

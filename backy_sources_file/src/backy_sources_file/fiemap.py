@@ -7,7 +7,6 @@ the extent the data begins), inline, or not allocated yet.
 
 import hashlib
 import os
-import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -27,8 +26,6 @@ Content = int | Literal["zeroes", "unknown"]
 _UNKNOWN: Final[Content] = "unknown"
 Stretch = tuple[int, Content]
 """The end of a stretch, and its content."""
-_SEEN: Final = struct.Struct("=QQQI")
-"""What the digest has of an extent."""
 
 
 def differences(old: Iterable[Mapped], old_size: int, new: Iterable[Mapped], new_size: int) -> Iterator[Extent]:
@@ -87,17 +84,12 @@ def _content(extent: Mapped) -> Content:
     return extent.physical - extent.offset
 
 
-class MovedError(Exception):
-    """A balance or a defragmentation moved extents during the comparison."""
-
-
 def changes(old: int, new: int) -> list[Extent]:
     """Return the ranges of the frozen file `new` that may differ from the frozen file `old`; both are descriptors.
 
     Raises:
-        MovedError: extents of `old` were moved meanwhile.
         OSError: the file system does not tell the extents.
-        ValueError: the file system returned extents that can not be.
+        ValueError: it returned extents that can not be, or a balance or a defragmentation moved those of `old`.
     """
     before, after = hashlib.blake2b(), hashlib.blake2b()
     first_look = _noted(old, before)
@@ -105,12 +97,12 @@ def changes(old: int, new: int) -> list[Extent]:
     # If the old extents did not move, no address changed its meaning while the new ones were read.
     deque(chain(first_look, _noted(old, after)), maxlen=0)
     if before.digest() != after.digest():
-        raise MovedError
+        raise ValueError("its extents are being moved")
     return found
 
 
 def _noted(descriptor: int, digest: hashlib.blake2b) -> Iterator[Mapped]:
     """Yield the extents of a file, and have a digest of them without the flags that have no meaning."""
     for extent in mapped(descriptor):
-        digest.update(_SEEN.pack(extent.offset, extent.physical, extent.length, extent.flags & ~MEANINGLESS))
+        digest.update(repr(extent._replace(flags=extent.flags & ~MEANINGLESS)).encode())
         yield extent

@@ -117,10 +117,6 @@ def _copy_single_blocks(target: int) -> None:
             raise
 
 
-class ForeignCloneError(Exception):
-    """A file has the name of a clone but is not the unchanged clone."""
-
-
 class Clones:
     """The clones that a job has of the image at `path`. They lie in the folder of the image, links resolved."""
 
@@ -156,13 +152,14 @@ class Clones:
 
         Raises:
             FileNotFoundError: there is no such clone.
-            ForeignCloneError: the clone was changed, or is another file.
+            ValueError: the clone was changed, or is another file.
         """
         # Others may put a link or a pipe under the name: neither follow the one nor wait for the other.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with closed_at_end(os.open(self._folder() / self._name(revision_id), flags)) as descriptor:
-            if not _is_whole(descriptor, revision_id):
-                raise ForeignCloneError
+            there = os.listxattr(descriptor)
+            if _ATTRIBUTE not in there or os.getxattr(descriptor, _ATTRIBUTE) != _fingerprint(descriptor, revision_id):
+                raise ValueError(f"the clone of revision {revision_id} is not what it was")
             yield descriptor
 
     def remove_others(self, revisions: Collection[str]) -> None:
@@ -177,13 +174,6 @@ class Clones:
 
     def _name(self, revision_id: str) -> str:
         return f"{self._prefix}{revision_id}"
-
-
-def _is_whole(descriptor: int, revision_id: str) -> bool:
-    try:
-        return os.getxattr(descriptor, _ATTRIBUTE) == _fingerprint(descriptor, revision_id)
-    except OSError:  # it has no such attribute
-        return False
 
 
 def _fingerprint(descriptor: int, revision_id: str) -> bytes:

@@ -22,7 +22,7 @@ from backy.api import Consistency, Extent, Snapshot, SourceError
 from backy.durable import closed_at_end, pread_all, sync_file_system_of
 from backy.errors import raising, warned
 from backy_sources_file import fiemap, reflink
-from backy_sources_file.reflink import Clones, ForeignCloneError
+from backy_sources_file.reflink import Clones
 
 log = logging.getLogger(__name__)
 _TICK: Final = 10**7
@@ -216,17 +216,16 @@ class FileSource:
     def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         """Freeze the image for a backup if possible. Keep the clone after a complete backup with `freeze: keep`."""
         with opened(self._path) as image, ExitStack() as stack:
+            kept, clone = parent if self._freeze == "keep" else None, None
             # A block device can not be cloned.
-            if not image.is_regular:
-                yield self._watched(image)
-                return
-            kept = parent if self._freeze == "keep" else None
-            # A clone too many costs space. No backup would cost more.
-            with warned(log, "old clones stay until the next backup"):
-                self.retain([kept] if kept else [])
-            clone = self._frozen(image, stack) if self._freeze != "off" else None
+            if image.is_regular:
+                # A clone too many costs space. No backup would cost more.
+                with warned(log, "old clones stay until the next backup"):
+                    self.retain([kept] if kept else [])
+                clone = self._frozen(image, stack) if self._freeze != "off" else None
             if clone is None:
-                yield self._watched(image)
+                # The watch begins before the size is looked up: an image that grows meanwhile counts as written to.
+                yield OpenFile(self._path, image.descriptor, watch=WriteWatch(image.descriptor))
                 return
             yield OpenFile(self._path, clone, self._changes(kept, clone) if kept else None)
             # A failed backup raises at the yield and does not get here: the clone of the parent stays.
@@ -239,11 +238,6 @@ class FileSource:
             self._clones.remove_others(revision_ids)
         except OSError as error:
             raise SourceError(f"source {self._path}: clones of it can not be removed: {error}") from error
-
-    def _watched(self, image: OpenFile) -> OpenFile:
-        """Return an image that is read as it lies there."""
-        # in this order: an image that grows meanwhile counts as written to
-        return OpenFile(self._path, image.descriptor, watch=WriteWatch(image.descriptor))
 
     def _frozen(self, image: OpenFile, stack: ExitStack) -> int | None:
         """Clone the image until `stack` ends and return the descriptor; None if it can not be cloned."""
@@ -263,11 +257,9 @@ class FileSource:
                 return fiemap.changes(old, clone)
         except FileNotFoundError:
             cause = f"the clone of revision {parent} is missing"
-        except ForeignCloneError:
-            cause = f"the clone of revision {parent} is not what it was"
-        except fiemap.MovedError:
-            cause = "its extents are being moved"
-        except (OSError, ValueError) as error:
+        except ValueError as error:
+            cause = str(error)
+        except OSError as error:
             cause = f"its extents can not be told: {error}"
         log.warning("source %s is read from end to end: %s", self._path, cause)
         return None
