@@ -124,7 +124,7 @@ def test_only_the_snapshot_of_the_parent_as_it_was_made_is_compared_with(
 
 
 def test_devices_have_the_path_that_lvm_tells() -> None:
-    assert device_path("vg", "thick.backy-revision1") == parse_volumes(LVS)["thick.backy-revision1"].lv_dm_path
+    assert str(device_path("vg", "thick.backy-revision1")) == parse_volumes(LVS)["thick.backy-revision1"].lv_dm_path
 
 
 def test_the_reserved_metadata_of_a_pool_is_read() -> None:

@@ -49,7 +49,9 @@ class LvmSource:
                 if isinstance(error, SourceError) and not origin.is_thin:
                     self._check_space(name)
             finally:
-                self._clean_up(revision_id)
+                # the next backup tries again, and a snapshot too many does not spoil what is complete
+                with warned(log, "a snapshot may stay that is not needed any more, until the next backup"):
+                    self._remove(volumes(self._what, self._config.group), lambda own: own == revision_id)
             raise
         # no other backup of the job runs, so only this one has added a snapshot
         self._drop(self._own(all_volumes) if origin.is_thin else [name])
@@ -67,11 +69,11 @@ class LvmSource:
         self._make(name, "--activate", "y", "--ignoreactivationskip", "--setactivationskip", "y")
         stack.callback(self._deactivate, name)
         path = device_path(self._config.group, name)
-        image = stack.enter_context(opened(Path(path)))
+        image = stack.enter_context(opened(path))
         earlier = self._earlier(all_volumes, origin.pool_lv, parent)
         told = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
         # "0 <sectors> thin <pool> <number of the volume>", and then the external origin if there is one
-        _, _, _, _, thin_id, *external = run(self._what, "dmsetup", "table", path).split()
+        _, _, _, _, thin_id, *external = run(self._what, "dmsetup", "table", str(path)).split()
         # compared with itself, it is mapped where it is the same
         since = earlier.thin_id if earlier else thin_id
         found = read_metadata(self._what, all_volumes[origin.pool_lv], told, since, thin_id)
@@ -101,8 +103,7 @@ class LvmSource:
         size = self._config.snapshot_size
         # of a percentage, LVM takes what there is
         self._make(name, *(("--size", f"{size}b") if size else ("--extents", "20%ORIGIN")))
-        image = stack.enter_context(opened(Path(device_path(self._config.group, name))))
-        return OpenFile(self._path, image.descriptor)
+        return OpenFile(self._path, stack.enter_context(opened(device_path(self._config.group, name))).descriptor)
 
     def _check_space(self, name: str) -> None:
         """Raise SourceError if a snapshot could not take all that was written to the volume, and so can not be read."""
@@ -121,12 +122,6 @@ class LvmSource:
     def _deactivate(self, name: str) -> None:
         with warned(log, "the snapshot stays active"):
             run(self._what, "lvchange", "--activate", "n", f"{self._config.group}/{name}")
-
-    def _clean_up(self, revision_id: str) -> None:
-        """Remove the snapshot of a revision if there is one. Log a failure and go on."""
-        # the next backup tries again, and a snapshot too many does not spoil what is complete
-        with warned(log, "a snapshot may stay that is not needed any more, until the next backup"):
-            self._remove(volumes(self._what, self._config.group), lambda own: own == revision_id)
 
     def _remove(self, all_volumes: Mapping[str, Volume], unneeded: Callable[[str], bool]) -> bool:
         """Remove the job's snapshots that are `unneeded`, and return whether there were any. Log those that stay."""

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import tempfile
+from pathlib import Path
 from typing import IO, Final
 
 import msgspec
@@ -146,9 +147,9 @@ def snapshot_name(volume: str, revision_id: str) -> str:
     return f"{volume[:60]}.backy-{revision_id}"
 
 
-def device_path(group: str, name: str) -> str:
+def device_path(group: str, name: str) -> Path:
     """Return the path of the device of a volume, as `lv_dm_path` has it."""
-    return "/dev/mapper/" + "-".join(word.replace("-", "--") for word in (group, name))
+    return Path("/dev/mapper", "-".join(word.replace("-", "--") for word in (group, name)))
 
 
 class _Report(msgspec.Struct):

@@ -38,23 +38,23 @@ class QemuSource:
     @contextmanager
     def snapshot(self, revision_id: str, parent: str | None) -> Iterator[Snapshot]:
         """Freeze the disk of a running machine, or open the image of one that is shut down."""
-        with self._found() as found:
-            if isinstance(found, image.Image):
-                snapshot = image.opened(found, self._job.id, revision_id, parent)
-            else:
-                snapshot = self._frozen(found, revision_id, parent)
-            with snapshot as opened:
-                opened.files = self._files
-                yield opened
+        found = self._found()
+        if isinstance(found, image.Image):
+            snapshot = image.opened(found, self._job.id, revision_id, parent)
+        else:
+            snapshot = self._frozen(found, revision_id, parent)
+        with snapshot as opened:
+            opened.files = self._files
+            yield opened
 
     def retain(self, revision_ids: Collection[str]) -> None:
         """Remove this job's bitmaps whose revisions are not in `revision_ids`."""
-        with self._found() as found:
-            if isinstance(found, image.Image):
-                image.retain(found, self._job.id, revision_ids)
-            else:
-                with found() as disk:
-                    self._remove_others(disk, revision_ids)
+        found = self._found()
+        if isinstance(found, image.Image):
+            image.retain(found, self._job.id, revision_ids)
+        else:
+            with found() as disk:
+                self._remove_others(disk, revision_ids)
 
     @contextmanager
     def _frozen(self, reach: Reach, revision_id: str, parent: str | None) -> Iterator[export.Export]:
@@ -92,16 +92,8 @@ class QemuSource:
     def _remove_others(self, disk: Disk, revision_ids: Collection[str]) -> None:
         remove_others(disk.remove_bitmap, (one.name for one in disk.bitmaps()), self._job.id, revision_ids)
 
-    @contextmanager
-    def _found(self) -> Iterator[Reach | image.Image]:
-        """Find the machine or, if it is shut down, its image, and keep other backups of an image away."""
-        with ExitStack() as stack:
-            found = self._look()
-            if isinstance(found, image.Image):
-                stack.enter_context(locked(self._what, place(self._what, str(found.path.resolve())), wait=False))
-            yield found
-
-    def _look(self) -> Reach | image.Image:
+    def _found(self) -> Reach | image.Image:
+        """Find the machine or, if it is shut down, its image."""
         config = self._config
         if config.domain is not None:
             with by_libvirt(self._what, config) as (domain, _):

@@ -24,10 +24,6 @@ _PIECE: Final = 2**25
 """Bytes that any server reads and writes at a time."""
 
 
-Handle = Any
-"""A handle of libnbd, which has no types."""
-
-
 def libnbd() -> Any:  # noqa: ANN401  # it has no types
     """Return the module `nbd`; raise MissingModuleError if there is none."""
     return debian_modules("python3-libnbd", "libnbdmod", "nbd")[-1]
@@ -36,7 +32,7 @@ def libnbd() -> Any:  # noqa: ANN401  # it has no types
 class Export:
     """An export as a snapshot. Several threads may use it: libnbd lets one after the other."""
 
-    def __init__(self, handle: Handle, what: str, bitmap: str | None) -> None:
+    def __init__(self, handle: Any, what: str, bitmap: str | None) -> None:  # noqa: ANN401  # libnbd has no types
         self.handle = handle
         self.what = what
         self.explain: Callable[[str], str] = str

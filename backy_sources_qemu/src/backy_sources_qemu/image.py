@@ -12,7 +12,7 @@ import re
 import stat
 import struct
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -21,12 +21,13 @@ import msgspec
 
 from backy.api import Consistency, RestoreTarget, SourceBusyError, SourceError, TargetError
 from backy.durable import sync_folder
-from backy.errors import raising
+from backy.errors import raising, warned
 from backy_sources_file import WriteWatch
 from backy_sources_file import opened as open_file
 from backy_sources_qemu import export
 from backy_sources_qemu.bitmaps import BLOCK, MARK, Bitmap, base_of, bitmap_name, remove_others
 from backy_sources_qemu.config import Format
+from backy_sources_qemu.monitor import locked, place
 from backy_sources_qemu.scratch import make_marked, run
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,10 @@ class Image(NamedTuple):
     what: str
     path: Path
     format: Format
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other backups of the image away."""
+        return locked(self.what, place(self.what, str(self.path.resolve())), wait=False)
 
     def info(self) -> list[dict[str, Any]]:
         """Return what qemu-img tells of the image and of those behind it.
@@ -111,35 +116,37 @@ def image(what: str, path: Path, image_format: Format | None) -> Image:
 @contextmanager
 def opened(image: Image, job_id: str, revision_id: str, parent: str | None) -> Iterator[export.Export]:
     """Open an image while its machine is shut down. Its bitmap replaces that of `parent` after a complete backup."""
-    chain = image.info()
-    found, size = image.bitmaps(chain[0]), int(chain[0]["virtual-size"])
-    base = base_of(image.what, found, job_id, parent)
-    bitmap = bitmap_name(job_id, revision_id, size)
-    # what was not removed when a backup was killed
-    remove_others(image.remove_bitmap, [one.name for one in found], job_id, [parent] if base and parent else [])
-    is_kept = _begin(image, chain[0], bitmap, size)
-    try:
-        with ExitStack() as stack:
-            files, is_elsewhere = _files(chain)
-            watches = [WriteWatch(stack.enter_context(open_file(path)).descriptor) for path in files]
-            since = base and base.name
-            with export.opened(image.what, image.server(since), since) as opened:
-                opened.judge = partial(_worst, watches, is_elsewhere=is_elsewhere)
-                opened.earlier = base and base.known
-                yield opened
-    except BaseException:
-        if is_kept:
-            with suppress(SourceError):
-                image.remove_bitmap(bitmap + MARK)
-                image.remove_bitmap(bitmap)
-        raise
-    remove_others(image.remove_bitmap, [base.name, base.name + MARK] if base else [], job_id, [revision_id])
+    with image.alone():
+        chain = image.info()
+        found, size = image.bitmaps(chain[0]), int(chain[0]["virtual-size"])
+        base = base_of(image.what, found, job_id, parent)
+        bitmap = bitmap_name(job_id, revision_id, size)
+        # what was not removed when a backup was killed
+        remove_others(image.remove_bitmap, [one.name for one in found], job_id, [parent] if base and parent else [])
+        is_kept = _begin(image, chain[0], bitmap, size)
+        try:
+            with ExitStack() as stack:
+                files, is_elsewhere = _files(chain)
+                watches = [WriteWatch(stack.enter_context(open_file(path)).descriptor) for path in files]
+                since = base and base.name
+                with export.opened(image.what, image.server(since), since) as opened:
+                    opened.judge = partial(_worst, watches, is_elsewhere=is_elsewhere)
+                    opened.earlier = base and base.known
+                    yield opened
+        except BaseException:
+            if is_kept:
+                with suppress(SourceError):
+                    image.remove_bitmap(bitmap + MARK)
+                    image.remove_bitmap(bitmap)
+            raise
+        remove_others(image.remove_bitmap, [base.name, base.name + MARK] if base else [], job_id, [revision_id])
 
 
 def retain(image: Image, job_id: str, revision_ids: Collection[str]) -> None:
     """Remove a job's bitmaps whose revisions are not in `revision_ids`."""
-    names = [one["name"] for one in _data(image.info()[0]).get("bitmaps", [])]
-    remove_others(image.remove_bitmap, names, job_id, revision_ids)
+    with image.alone():
+        names = [one["name"] for one in _data(image.info()[0]).get("bitmaps", [])]
+        remove_others(image.remove_bitmap, names, job_id, revision_ids)
 
 
 def _data(info: dict[str, Any]) -> dict[str, Any]:
@@ -152,12 +159,10 @@ def _begin(image: Image, info: dict[str, Any], bitmap: str, size: int) -> bool:
     """Begin a bitmap; return false, and log why if that is not usual, if the image can not have one."""
     if image.format != "qcow2" or _data(info).get("compat") == "0.10":
         return False
-    try:
+    with warned(log, "the next backup reads everything, as there will be no bitmap"):
         image.add_bitmap(bitmap, size)
-    except SourceError as error:
-        log.warning("the next backup reads everything, as there will be no bitmap: %s", error)
-        return False
-    return True
+        return True
+    return False
 
 
 def _files(chain: Sequence[dict[str, Any]]) -> tuple[list[Path], bool]:
