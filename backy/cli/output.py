@@ -32,11 +32,10 @@ def separate() -> None:
     if sys.stderr is None:
         # Closed by `2>&-`: the next file to be opened, a chunk perhaps, would get its number and the messages.
         null = os.open(os.devnull, os.O_WRONLY)
-        if null == STANDARD_ERROR:  # the lowest number that is free
-            os.set_inheritable(null, True)
-        else:
+        if null != STANDARD_ERROR:  # the lowest number that is free
             os.dup2(null, STANDARD_ERROR)
             os.close(null)
+        os.set_inheritable(STANDARD_ERROR, True)
         sys.stderr = os.fdopen(STANDARD_ERROR, "w", closefd=False)
     if sys.stdout is None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")  # `descriptor` tells of it

@@ -36,8 +36,7 @@ class Mount(NamedTuple):
 
 def mounts() -> Iterator[Mount]:
     """Yield all mounts of backy, the newest first."""
-    lines = _MOUNT_INFO.read_text(errors="surrogateescape").splitlines()
-    yield from filter(None, map(parse, reversed(lines)))
+    yield from filter(None, map(parse, reversed(_MOUNT_INFO.read_text(errors="surrogateescape").splitlines())))
 
 
 def parse(line: str) -> Mount | None:

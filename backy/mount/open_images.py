@@ -86,7 +86,6 @@ class OpenImage(StoredImage):
 
     def __init__(self, file: ImageFile, cache: ChunkCache) -> None:
         self.file = file
-        self._repository, self._revision = file
         self._cache = cache
         self._reported: set[bytes] = set()
         self._latest: deque[int] = deque(maxlen=8)
@@ -131,8 +130,8 @@ class OpenImage(StoredImage):
             pass  # the second look decides; leaving the block frees the 4 MiB of evidence that the error holds
         try:
             with (
-                shared(self._repository.directory, PURGE_LOCK),
-                self._repository.open_image(self._current() or self._revision, self.chunks) as image,
+                shared(self.file.repository.directory, PURGE_LOCK),
+                self.file.repository.open_image(self._current() or self.file.revision, self.chunks) as image,
             ):
                 return image.chunk(index)
         except (BackyError, OSError) as error:
@@ -142,15 +141,15 @@ class OpenImage(StoredImage):
     def _current(self) -> Revision | None:
         """Return the record as it is now, because a conversion may have moved the revision; None if it was removed."""
         try:
-            return self._repository.records.read(self._revision.id)
+            return self.file.repository.records.read(self.file.revision.id)
         except FileNotFoundError:
             return None
         except BackyError:
-            return self._revision  # a damaged record is no reason to stop reading
+            return self.file.revision  # a damaged record is no reason to stop reading
 
     def _failure(self, index: int, cause: str) -> OSError:
         """Make the error for a chunk that can not be read; log each damaged chunk once."""
-        name = f"{self._repository.job.name}: revision {self._revision.id}"
+        name = f"{self.file.repository.job.name}: revision {self.file.revision.id}"
         if self._current() is None:
             return OSError(errno.ESTALE, f"{name} was removed")
         chunk_id = self.chunks[index]

@@ -51,7 +51,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         self._cache = cache
         self._images = OpenImages(cache)
         self._numbers = itertools.count(1)
-        self._handles: dict[int, OpenImage] = {}
+        self.handles: dict[int, OpenImage] = {}
         """The open files, which the kernel knows by numbers."""
         self._held: OpenImage | None = None
         self._data: dict[str, int] = {}
@@ -80,7 +80,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         """Return kind, size and time of an entry."""
         # An open file is found by its number, because its name may be gone with its revision.
         owner = {"st_uid": os.geteuid(), "st_gid": os.getegid()}
-        match self._find(path) if fh is None else self._handles[fh].file:
+        match self._find(path) if fh is None else self.handles[fh].file:
             case Folder():
                 return {"st_mode": stat.S_IFDIR | 0o550, "st_nlink": 2} | owner
             case Link(target):
@@ -117,7 +117,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         """Open an image and return the number of its handle."""
         file, number = self._wanted(ImageFile, path, errno.EISDIR), next(self._numbers)
         try:
-            self._handles[number] = self._images.open(file)
+            self.handles[number] = self._images.open(file)
         except (BackyError, OSError) as error:
             self._find(path)  # if the revision was removed in this instant, this raises ENOENT, which is right
             name = f"{file.repository.job.name}: revision {file.revision.id}"
@@ -127,17 +127,17 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     def release(self, path: str, fh: int) -> int:
         """Close a handle."""
-        del self._handles[fh]
+        del self.handles[fh]
         return 0
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
         """Read from an image."""
         # Fewer bytes only at the end of the image, because the kernel takes a short answer for the end.
-        return self._handles[fh].read(offset, size)
+        return self.handles[fh].read(offset, size)
 
     def lseek(self, offset: int, whence: int, fh: int) -> int:
         """Return the offset of the next data or hole from `offset` on, in whole chunks."""
-        chunks = self._handles[fh].chunks
+        chunks = self.handles[fh].chunks
         if not 0 <= offset < chunks.size:
             raise OSError(errno.ENXIO, "behind the end")
         index = offset // CHUNK_SIZE
@@ -146,11 +146,6 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         if found is None:
             raise OSError(errno.ENXIO, "there is no data any more")
         return min(max(found * CHUNK_SIZE, offset), chunks.size)
-
-    @property
-    def open_files(self) -> int:
-        """The number of open files."""
-        return len(self._handles)
 
     def _find(self, path: str) -> Entry:
         entry = self._names.find([name for name in path.split("/") if name])

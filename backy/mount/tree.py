@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 from backy.api import ID_PATTERN
 from backy.errors import BackyError, DamageError
@@ -197,6 +196,4 @@ def _folders(revision: Revision) -> set[str]:
 def tag_folder(tag: str) -> str:
     """Return the name of a tag's folder. Characters that no file name can have are written as in a URL."""
     # `.` and `..` are the folder itself and the one above.
-    if set(tag) == {"."}:
-        return tag.replace(".", "%2E")
-    return "".join(quote(character, safe="") if character in "/%" else character for character in tag)
+    return tag.replace(".", "%2E") if set(tag) == {"."} else tag.replace("%", "%25").replace("/", "%2F")

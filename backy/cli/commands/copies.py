@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backy.cli.completion import names_of, tags
-from backy.cli.options import DATE, FOLDER, Decorator, dry_run_option, rate_option, revision_of, storage_option, tags_of
+from backy.cli.options import DATE, FOLDER, dry_run_option, rate_option, revision_of, storage_option, tags_of
 from backy.cli.output import answer, chosen, descriptor
 from backy.cli.progress import steps
 from backy.errors import BackyError, ExitCode, PeerError
@@ -28,15 +28,6 @@ if TYPE_CHECKING:  # at run time they would cost a command that only shows its h
 log = logging.getLogger(__name__)
 
 
-_OPTIONS: list[Decorator] = [
-    click.option("--tags", metavar="TAGS", callback=tags_of, shell_complete=tags, help="Those with any of TAGS."),
-    click.option("--since", type=DATE, metavar="DATE", help="Those of this day (UTC) or later."),
-    revision_of("This one; may be given several times.", "-r", "--revision", "specifications", multiple=True),
-    rate_option,
-    dry_run_option,
-]
-
-
 def copying(command: Callable[..., Done]) -> Callable[..., None]:
     """Give a command the directory and an `Order` made of options; print what it returns.
 
@@ -44,6 +35,11 @@ def copying(command: Callable[..., Done]) -> Callable[..., None]:
         PeerError: a revision could not be copied.
     """
 
+    @click.option("--tags", metavar="TAGS", callback=tags_of, shell_complete=tags, help="Those with any of TAGS.")
+    @click.option("--since", type=DATE, metavar="DATE", help="Those of this day (UTC) or later.")
+    @revision_of("This one; may be given several times.", "-r", "--revision", "specifications", multiple=True)
+    @rate_option
+    @dry_run_option
     @wraps(command)
     def run(directory: Path, tags: tuple[str, ...], since: datetime | None, **options: Any) -> None:  # noqa: ANN401  # as click calls it
         from backy.exchange.offer import Order
@@ -54,10 +50,7 @@ def copying(command: Callable[..., Done]) -> Callable[..., None]:
         kept["limits"] = [Limit(rate)] if (rate := options.pop("rate")) else []
         _tell(command(directory, order=Order(tags=tags, since=day, **kept), **options), dry_run=kept["dry_run"])
 
-    decorated: Callable[..., None] = run
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+    return run
 
 
 def _tell(done: Done, *, dry_run: bool) -> None:

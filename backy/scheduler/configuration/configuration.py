@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -19,7 +19,7 @@ from backy.repository.sealed import FORMAT
 from backy.retention.rules import Schedule
 from backy.scheduler.configuration.beside import TURNS, Beside, Copy, Drill, Scrub, Turn
 from backy.scheduler.configuration.document import ConfigurationError, Document, Key
-from backy.scheduler.configuration.hours import DAY, Hours, Zone
+from backy.scheduler.configuration.hours import Hours, Zone
 from backy.scheduler.configuration.location import Limits, Location, Notify, global_name
 from backy.text.phrases import alternatives
 
@@ -137,11 +137,6 @@ class JobEntry(NamedTuple):
     def doing(self, tags: Sequence[str]) -> str:
         """Return what is logged of a run with these tags."""
         return f"{self.verb} {self.beside.words[-1]}" if self.beside else f"backing up as {','.join(tags)}"
-
-    def round(self, begun: datetime, now: datetime) -> list[str]:
-        """Return the options of a scrub that goes on with one that has begun, and ends with its hours."""
-        end = self.hours.closes(now).timestamp() if self.hours and self.hours.length < DAY else 0
-        return ["--round", begun.isoformat(), str(end)]
 
     @property
     def name(self) -> str:

@@ -9,8 +9,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -148,11 +148,13 @@ class Ledger:
 
     @staticmethod
     def round(job: Job, now: datetime) -> list[str]:
-        """Return the options by which a scrub goes on with what it has begun; none for other jobs."""
+        """Return the options by which a scrub goes on with what it has begun, up to the end of its hours, or none."""
+        hours = job.settings.hours
         if job.settings.verb != "scrub":
             return []
         job.known.begun = job.known.begun or now
-        return job.settings.round(job.known.begun, now)
+        end = hours.closes(now).timestamp() if hours and hours.length < DAY else 0
+        return ["--round", job.known.begun.isoformat(), str(end)]
 
     def set_clock(self, jump: timedelta, now: datetime) -> None:
         """Place all jobs anew after the clock was set forward by `jump`, or back if that is negative."""
@@ -261,9 +263,9 @@ def _row(job: Job, now: datetime) -> JobStatus:
     )
 
 
-def look(directory: Path, known: Stamp | None, summarized: Callable[[], Summary]) -> Summary | None:
+def look(known: Stamp | None, directory: Path, *about: Any) -> Summary | None:  # noqa: ANN401  # as `summarize` takes it
     """Return the summary of a repository, or None if it has the stamp `known` still."""
-    return None if stamp(directory) == known else summarized()
+    return None if stamp(directory) == known else summarize(directory, *about)
 
 
 class Scanner:
@@ -331,8 +333,7 @@ class Scanner:
         allowed = tolerance(job.entry.schedule)
         # Time passes and the clock is set: what is ahead of it changes, even if the repository does not.
         known = job.summary.stamp if job.summary and not again and not past.depends_on(now + allowed) else None
-        summarized = partial(summarize, directory, past.since, now, allowed, job.audited)
-        scan = asyncio.ensure_future(aside(look, directory, known, summarized))
+        scan = asyncio.ensure_future(aside(look, known, directory, past.since, now, allowed, job.audited))
         task = self._going[job.settings.name] = asyncio.get_running_loop().create_task(self._scan(job, scan))
         task.add_done_callback(lambda _: self._going.pop(job.settings.name))
         return task

@@ -77,13 +77,13 @@ def test_an_image_is_read_through_a_handle(operations: Operations, revision: Rev
     first = operations.open(f"/{revision.id}", os.O_RDONLY)
     second = operations.open(f"/{revision.id}", os.O_RDONLY)
 
-    assert operations.open_files == 2
+    assert len(operations.handles) == 2
     operations.release(f"/{revision.id}", first)
     assert (
         operations.read(f"/{revision.id}", 100, CHUNK_SIZE - 50, second) == image.read_bytes()[CHUNK_SIZE - 50 :][:100]
     )
     operations.release(f"/{revision.id}", second)
-    assert operations.open_files == 0
+    assert len(operations.handles) == 0
 
 
 def test_an_open_file_outlives_its_name(operations: Operations, repository: Repository, revision: Revision) -> None:
@@ -152,7 +152,7 @@ def test_data_and_holes_are_found_as_the_map_has_them(operations: Operations, re
 
 def test_there_is_no_data_in_a_hole_at_the_end(operations: Operations, revision: Revision) -> None:
     handle = operations.open(f"/{revision.id}", os.O_RDONLY)
-    chunks = operations._handles[handle].chunks
+    chunks = operations.handles[handle].chunks
     assert isinstance(chunks, ChunkMap)
     chunks[4] = ZERO
 
