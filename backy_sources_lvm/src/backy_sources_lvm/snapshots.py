@@ -33,10 +33,6 @@ Kind = Literal["same", "changed", "gone"]
 _KINDS: Final[dict[str, Kind]] = {"same": "same", "different": "changed", "right_only": "changed", "left_only": "gone"}
 
 
-class ReservedError(SourceError):
-    """Somebody else has reserved the metadata."""
-
-
 def parse_held(status: str) -> int | None:
     """Return the block of the reserved copy from what `dmsetup status` tells of a pool; None if there is none.
 
@@ -48,25 +44,6 @@ def parse_held(status: str) -> int | None:
     if match is None:
         raise SourceError(f"the pool can not be used: its status is '{status.strip()}'")
     return None if match[1] == "-" else int(match[1])
-
-
-def compare(what: str, pool: Volume, output: IO[bytes], *thin_ids: str, folder: Path = FOLDER) -> None:
-    """Write what thin_delta tells to a file.
-
-    Args:
-        what: Begin of messages.
-        pool: The pool.
-        output: The file.
-        thin_ids: Two volumes of the pool, the earlier one first.
-        folder: Where the lock of the pool is.
-
-    Raises:
-        ReservedError: somebody else reads the metadata.
-        SourceError: the metadata can not be read.
-    """
-    command = ["thin_delta", "--metadata-snap", "--snap1", thin_ids[0], "--snap2", thin_ids[1]]
-    with _locked(folder / pool.lv_uuid) as mark, _reserved(what, pool, mark):
-        run_into(output, what, *command, f"{pool.lv_dm_path}_tmeta", limit=COMPARING)
 
 
 @contextmanager
@@ -88,7 +65,7 @@ def _reserved(what: str, pool: Volume, mark: int) -> Iterator[None]:
         # already, may be another program's by now, which then reads.
         if os.pread(mark, 64, 0).decode(errors="replace") not in {f"{held}\n", _BEGUN} or _is_read(what, pool):
             text = f"another program has reserved the metadata of the pool {pool.lv_name}; if none runs that does"
-            raise ReservedError(f"{what}: {text}, 'dmsetup message {device} 0 release_metadata_snap' gives it free")
+            raise SourceError(f"{what}: {text}, 'dmsetup message {device} 0 release_metadata_snap' gives it free")
         log.info("%s: releasing the metadata of the pool that a backup had reserved that was killed", what)
         _release(what, device, mark)
     _note(mark, _BEGUN)
@@ -211,14 +188,17 @@ class ThinSnapshot(OpenFile):
 
 
 def read_metadata(what: str, pool: Volume, told: IO[bytes], *thin_ids: str) -> int | None:
-    """Write what `compare` finds to a file and return its descriptor; return None, and log why, if that fails."""
+    """Have thin_delta compare two volumes of a pool, the earlier one first, and return the descriptor of what it tells.
+
+    Return None, and log why, if the metadata can not be read.
+    """
+    command = ["thin_delta", "--metadata-snap", "--snap1", thin_ids[0], "--snap2", thin_ids[1]]
     try:
-        compare(what, pool, told, *thin_ids)
+        with _locked(FOLDER / pool.lv_uuid) as mark, _reserved(what, pool, mark):
+            run_into(told, what, *command, f"{pool.lv_dm_path}_tmeta", limit=COMPARING)
         # what can not be understood shall be known before a backup has relied on half of it
         with _anew(told.fileno()) as file:
             deque(parse_runs(file), maxlen=0)
-    except ReservedError as error:
-        log.warning("%s; all of it is read", error)
     except (SourceError, OSError, ValueError) as error:
         log.warning("%s: all of it is read, for the metadata of its pool can not be: %s", what, error)
     else:
