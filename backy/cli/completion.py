@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from backy.cli.disks import found_in
 from backy.errors import RepositoryError
 from backy.plugins.discovery import Kind, advertised
 from backy.repository.revision import Revision
@@ -47,7 +46,12 @@ def revisions(context: click.Context, _parameter: click.Parameter, incomplete: s
 
 def tags(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the tags of the schedule and of the revisions, also behind a comma."""
-    schedule, before = found_in(located(context)).config.schedule, incomplete[: incomplete.rfind(",") + 1]
+    from backy.groups.group import opened
+    from backy.repository.repository import Repository
+
+    directory = located(context)
+    schedule = (opened(directory) or Repository.open(directory)).config.schedule
+    before = incomplete[: incomplete.rfind(",") + 1]
     names = [*(schedule or ()), *(tag for one in _history(context) for tag in one.tags)]
     return items([f"{before}{name}" for name in names], incomplete)
 
