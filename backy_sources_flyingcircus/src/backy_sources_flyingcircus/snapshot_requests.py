@@ -9,10 +9,11 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from typing import Any
 
 import consul
 import requests
+from requests.adapters import HTTPAdapter
 
 from backy.api import SourceError
 from backy.errors import warned
@@ -25,6 +26,13 @@ STALE = 600
 
 _TIMEOUTS = (5, 10)
 """Seconds to wait for a connection, and for each part of an answer."""
+
+
+class _Adapter(HTTPAdapter):
+    """Sends requests with time-outs, because python-consul sets none."""
+
+    def send(self, request: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as requests calls it
+        return super().send(request, *arguments, **{**options, "timeout": _TIMEOUTS})
 
 
 class SnapshotRequests:
@@ -43,8 +51,8 @@ class SnapshotRequests:
                 http.base_uri = address.rstrip("/") if "://" in address else f"http://{address}"
             # The agent is on this machine or near it: do not ask a proxy of the environment.
             http.session.trust_env = False
-            # python-consul sets no time-outs.
-            http.session.request = partial(http.session.request, timeout=_TIMEOUTS)
+            for scheme in ("http://", "https://"):
+                http.session.mount(scheme, _Adapter(max_retries=0))
             # In a header no URL, log or error shows the token.
             if token:
                 http.session.headers["X-Consul-Token"] = token
