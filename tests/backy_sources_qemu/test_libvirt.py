@@ -71,7 +71,7 @@ def test_the_description_of_a_machine_comes_with_its_disk(
     libvirt.virsh("undefine", "web5")
     (folder / "web5.xml").write_bytes(description)
     libvirt.virsh("define", str(folder / "web5.xml"))
-    assert source(libvirt, "web5")._look()
+    assert source(libvirt, "web5")._found()
 
 
 def test_what_is_not_there_is_told_in_one_line(libvirt: Libvirt, folder: Path, image_of: Callable[..., Path]) -> None:
