@@ -27,8 +27,8 @@ DISTRIBUTIONS = {
 INTRODUCTION = """\
 # Commands
 
-This page is made from the help of the commands, which `backy --help` and `backy COMMAND --help` print. `import-diff`
-comes with `backy-sources-ceph`, `files` with `backy-files`, and `upgrade` with `backy-upgrade`. Other distributions may
+This page is made from the help of the commands, which `backy --help` and `backy COMMAND --help` print. `files`
+comes with `backy-files`, and `upgrade` with `backy-upgrade`. Other distributions may
 add commands; `backy --help` has those too.
 
 All commands end with one of the [exit codes](exit-codes.md). What a command is asked for goes to standard output;

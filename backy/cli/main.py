@@ -36,7 +36,7 @@ GROUPS = {
     ],
     "Look after": [
         *["tags", "forget", "expire", "purge", "accept", "verify", "scrub", "distrust", "reports", "audit"],
-        *["convert", "release", "lock", "import-diff", "upgrade"],
+        *["convert", "release", "lock", "upgrade"],
     ],
     "Copy to another server": ["pull", "push", "serve", "promote"],
     "Run unattended": ["scheduler", "jobs", "check", "check-config", "client"],

@@ -11,7 +11,7 @@ import pytest
 
 from backy.api import LARGEST_IMAGE, Extent
 from backy.repository.repository import Repository
-from backy_sources_ceph.stream import opened_stream
+from backy_import_diff.stream import opened_stream
 
 
 @pytest.mark.parametrize("size", [LARGEST_IMAGE + 1, 2**50])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import SourceError
-from backy_sources_ceph.stream import Diff, Piece, StreamImport
+from backy_import_diff.stream import Diff, Piece, StreamImport
 
 Encode = Callable[..., bytes]
 NAMES = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=9)

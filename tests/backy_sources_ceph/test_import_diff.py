@@ -12,7 +12,7 @@ import pytest
 
 from backy.api import CHUNK_SIZE
 from backy.repository.repository import Repository
-from backy_sources_ceph.stream import opened_stream
+from backy_import_diff.stream import opened_stream
 
 PROGRAM = [sys.executable, "-c", "from backy.cli.main import main; main()"]
 SIZE = 2 * CHUNK_SIZE + 1000

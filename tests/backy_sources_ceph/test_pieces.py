@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy_sources_ceph.stream import ZEROES, Piece, Pieces
+from backy_import_diff.stream import ZEROES, Piece, Pieces
 
 SIZE = 40
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import Extent
-from backy_sources_ceph import stream as module
-from backy_sources_ceph.stream import opened_stream
+from backy_import_diff import stream as module
+from backy_import_diff.stream import opened_stream
 
 CHUNK = 4
 

@@ -23,7 +23,7 @@ def command(directory: Path, tags: tuple[str, ...], file: str) -> None:
     from backy.cli.progress import steps
     from backy.importing import import_image
     from backy.reading import open_repository
-    from backy_sources_ceph.stream import opened_stream
+    from backy_import_diff.stream import opened_stream
 
     repository = open_repository(directory).job.directory
     # A pipe's content is kept beside the chunks, where there has to be space for it in any case.

@@ -1,0 +1,1 @@
+"""`backy import-diff`: revisions of what `rbd export-diff` wrote elsewhere."""
