@@ -17,15 +17,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 
-from backy.api import CHUNK_SIZE, BackyError, ChunkedImage, TargetError, chunk_count
+from backy.api import CHUNK_SIZE, ChunkedImage, TargetError, chunk_count
 from backy.errors import raising
 
 log = logging.getLogger(__name__)
 _RANGE = re.compile(r"bytes=(\d{1,19})-(\d{1,19})")
 _LONGEST = 8 * CHUNK_SIZE
 """Bytes of an answer at most; Ceph asks for an object at a time."""
-_CACHED = 16
-"""Chunks in memory: a client that reads a few pages soon reads more of the same chunk."""
 _BITS = 21
 _CLUSTER = 1 << _BITS
 """Bytes of a cluster, the largest that qcow2 has; a chunk has several."""
@@ -34,7 +32,6 @@ _POINTERS = _CLUSTER // 8
 _TABLES = 3
 """Number of the cluster with the first table."""
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
-_ZERO = bytes(32)
 
 
 class QcowFile:
@@ -42,7 +39,8 @@ class QcowFile:
 
     def __init__(self, image: ChunkedImage) -> None:
         self._image = image
-        self._chunk = lru_cache(_CACHED)(image.chunk)
+        # a client that reads a few pages soon reads more of the same chunk
+        self._chunk = lru_cache(16)(image.chunk)
         clusters = chunk_count(image.size) * CHUNK_SIZE // _CLUSTER
         tables = -(-clusters // _POINTERS)
         self._first = _TABLES + tables
@@ -63,15 +61,12 @@ class QcowFile:
         elif number < self._first:
             start = self._first + (number - _TABLES) * _POINTERS
             numbers = range(start, min(start + _POINTERS, self.size // _CLUSTER))
-            found = _pointers(0 if self._image.chunk_id(self._place(one)[0]) == _ZERO else one for one in numbers)
+            each = CHUNK_SIZE // _CLUSTER
+            found = _pointers(one * any(self._image.chunk_id((one - self._first) // each)) for one in numbers)
         else:
-            index, start = self._place(number)
+            index, start = divmod((number - self._first) * _CLUSTER, CHUNK_SIZE)
             found = self._chunk(index)[start : start + _CLUSTER]
         return found.ljust(_CLUSTER, b"\0")
-
-    def _place(self, cluster: int) -> tuple[int, int]:
-        """Return the index of the chunk that has a cluster of data, and the offset in it."""
-        return divmod((cluster - self._first) * _CLUSTER, CHUNK_SIZE)
 
 
 def _pointers(clusters: Iterable[int]) -> bytes:
@@ -94,6 +89,7 @@ class _Server(ThreadingTCPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # so that a client needs one connection
     disable_nagle_algorithm = True
+    timeout = 60  # who says nothing for longer has to connect again, as Ceph does
     server: _Server
 
     def do_GET(self) -> None:
@@ -105,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
             start, end = map(int, asked.groups()) if asked else (file.size, 0)
             try:
                 data = file.pread(start, min(end + 1 - start, _LONGEST))
-            except (BackyError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # without an answer, Ceph would ask again for ever
                 log.error("what the image lacks can not be read: %s", error)  # noqa: TRY400  # a line for the user
                 failed = HTTPStatus.INTERNAL_SERVER_ERROR
         if not data:

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from backy.api import CHUNK_SIZE, TargetError
+from backy_sources_ceph import serving
 from backy_sources_ceph.serving import QcowFile, served
 from tests.backy_sources_ceph.live.conftest import SIZE
 
 TOKEN = "unguessable"
 DAMAGED = 99
+BROKEN = 96
 
 
 class Image:
@@ -31,6 +33,8 @@ class Image:
         self.asked.append(index)
         if index == DAMAGED:
             raise TargetError("chunk 99 is damaged")
+        if index == BROKEN:
+            raise ZeroDivisionError("a plugin is broken")
         return bytes([index % 251 + 1]) * min(CHUNK_SIZE, self.size - index * CHUNK_SIZE)
 
 
@@ -115,13 +119,25 @@ def test_nothing_but_reading_is_possible(client: http.client.HTTPConnection, met
     assert client.getresponse().status == 501
 
 
-def test_damage_is_an_error_of_the_server(client: http.client.HTTPConnection, caplog: pytest.LogCaptureFixture) -> None:
-    first = 4 * 2**21
-    status, _ = ask(
-        client, "/unguessable", Range=f"bytes={first + DAMAGED * CHUNK_SIZE}-{first + DAMAGED * CHUNK_SIZE}"
-    )
+@pytest.mark.parametrize(("index", "error"), [(DAMAGED, "chunk 99 is damaged"), (BROKEN, "a plugin is broken")])
+def test_damage_is_an_error_of_the_server(
+    client: http.client.HTTPConnection, caplog: pytest.LogCaptureFixture, index: int, error: str
+) -> None:
+    start = 4 * 2**21 + index * CHUNK_SIZE
+    status, _ = ask(client, "/unguessable", Range=f"bytes={start}-{start}")
     assert status == 500
-    assert "what the image lacks can not be read: chunk 99 is damaged" in caplog.text
+    assert f"what the image lacks can not be read: {error}" in caplog.text
+
+
+def test_a_connection_on_which_nobody_asks_ends(
+    client: http.client.HTTPConnection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(serving._Handler, "timeout", 0.05)
+    client.connect()
+    assert client.sock.recv(1) == b""
+    client.close()
+    assert ask(client, "/unguessable", Range="bytes=0-3")[0] == 206
+    assert not caplog.records
 
 
 def test_who_goes_away_in_the_middle_is_no_error(
