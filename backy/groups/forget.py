@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,8 +76,8 @@ def forget(  # noqa: PLR0913  # what a person says, and the edges of the machine
         for birth in births(found.directory) if held.running else ():
             for needed in chosen.keys() & {birth.id, birth.parent}:
                 raise errors.RepositoryBusyError(f"the backup that runs needs {needed}; forget it when that has ended")
-        for disk, revision_id in product(held.disks.values(), chosen):
-            require_unused(disk.directory, revision_id)
+        for disk in held.disks.values():
+            require_unused(disk.directory, *chosen)
         each = [(held.disks[name], one) for members in chosen.values() for name, one in members.items()]
         held.require_alone((one for _, one in each), "forget -r")
         _require_read((one for _, one in each), specifications, force=force)

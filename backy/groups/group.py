@@ -18,6 +18,7 @@ from backy.repository.records import Records, instead
 from backy.repository.repository import Repository
 from backy.repository.revision import Disks, Revision, select, utc_now
 from backy.repository.running import begun, end, running_path
+from backy.repository.uses import uses
 from backy.retention.purge import discard
 from backy.system.locking import BACKUP_LOCK, exclusive
 
@@ -173,8 +174,8 @@ class Group:
     def clean_up(self) -> None:
         """Remove what a backup has made that did not end, and put into the trash what followed others halfway.
 
-        What is incomplete for another reason stays: somebody may have moved the folder of a disk. The caller keeps
-        others away.
+        What is incomplete for another reason stays: somebody may have moved the folder of a disk. So does what a live
+        restore uses. The caller keeps others away.
         """
         for group_id in begun(names_in(self.directory)):
             disks = self._disks(group_id)
@@ -188,7 +189,7 @@ class Group:
             end(self.directory, group_id)
         for one in self.survey()[0]:
             for name, revision in one.members.items() if True in one.forgotten else ():
-                if not revision.state.forgotten:
+                if not revision.state.forgotten and revision.id not in uses(self.directory / name):
                     repository = self.repository(name)
                     with repository.locked():
                         discard(repository, revision, "forget", utc_now(), "with the other disks")

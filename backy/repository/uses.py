@@ -24,8 +24,9 @@ def uses(directory: Path) -> list[str]:
     return sorted(filter(ID_PATTERN.fullmatch, names_in(folder) if folder.exists() else ()))
 
 
-def require_unused(directory: Path, revision_id: str) -> None:
-    """Raise RepositoryBusyError if a revision is in use."""
-    if (path := use_path(directory, revision_id)).exists():
+def require_unused(directory: Path, *revision_ids: str) -> None:
+    """Raise RepositoryBusyError if one of these revisions is in use."""
+    for found in {*revision_ids}.intersection(uses(directory)):
         way = "'restore --live' with the same target completes it, and with --abort gives it up"
-        raise RepositoryBusyError(f"revision {revision_id} is in use by a live restore, see {path}: {way}")
+        what = f"revision {found} is in use by a live restore, see {use_path(directory, found)}"
+        raise RepositoryBusyError(f"{what}: {way}")

@@ -15,6 +15,7 @@ from backy.groups.acts import backup
 from backy.groups.forget import expire, forget
 from backy.groups.group import Group
 from backy.repository.records import Records
+from backy.repository.uses import use_path
 from backy.testing.clock import Clock
 from tests.revisions import variant
 
@@ -146,6 +147,23 @@ def test_what_follows_others_halfway_follows_with_the_next_command(machine: Call
         repository.records.change(first.members["data"], "forget", forgotten=first.revision.timestamp)
 
     assert seen(group) == [second.id]
+    backup(group, ("daily",))
+    assert [one.id for one in group.together(trash=True)] == [first.id]
+
+
+def test_what_a_live_restore_uses_does_not_follow(machine: Callable[..., Group]) -> None:
+    group = machine("root", "data")
+    first, _ = backup(group, ("daily",)), backup(group, ("daily",))
+    repository = group.repository("data")
+    with repository.locked():
+        repository.records.change(first.members["data"], "forget", forgotten=first.revision.timestamp)
+    use = use_path(group.directory / "root", first.id)
+    use.parent.mkdir()
+    use.touch()
+
+    backup(group, ("daily",))
+    assert group.repository("root").records.select(first.id) == first.members["root"]
+    use.unlink()
     backup(group, ("daily",))
     assert [one.id for one in group.together(trash=True)] == [first.id]
 
