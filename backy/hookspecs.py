@@ -17,17 +17,8 @@ from typing import Any, Final
 import pluggy
 
 # not by way of backy.api: the longest chain of imports goes through here
-from backy.contract.images import Config, Job
-from backy.contract.plugins import (
-    ConsoleCommand,
-    Drill,
-    LiveTarget,
-    Moment,
-    RestoreTarget,
-    RevisionInfo,
-    Source,
-    Verifier,
-)
+from backy.contract.images import Config, Job, LiveTarget, RestoreTarget
+from backy.contract.plugins import ConsoleCommand, Drill, Moment, RevisionInfo, Source, Verifier
 from backy.contract.storages import Purged, Storage
 
 CONTRACT: Final = (1, 0)

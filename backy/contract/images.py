@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
@@ -167,3 +168,74 @@ class FreezingSnapshot(AssessedSnapshot, Protocol):
     @property
     def unfrozen(self) -> bool:
         """Whether that failed this time. `check` warns of it."""
+
+
+class RestoreTarget(Protocol):
+    """A place that an image is restored to. Every byte of the image is either written or zeroed, once."""
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        """Write all of `data` at `offset`. Called from several threads.
+
+        Raises:
+            TargetError, OSError: `data`, or the data of an earlier call, can not be written.
+        """
+
+    def zero(self, offset: int, length: int) -> None:
+        """Fill a range with zeroes or make it a hole. Called from several threads. Raises as `pwrite`."""
+
+    def finish(self) -> None:
+        """Make everything durable. Called once, after the last write of a successful restore. Raises as `pwrite`."""
+
+
+class ChunkedImage(Image, Protocol):
+    """A stored image, which can be read chunk by chunk too. Every chunk is compared with its id."""
+
+    def chunk_id(self, index: int) -> bytes:
+        """Return the id of chunk `index`, 32 zero bytes for a chunk of zeroes."""
+
+    def chunk(self, index: int) -> bytes:
+        """Return the content of chunk `index`, from any thread.
+
+        Raises:
+            ChunkDamageError: it is missing, unreadable, or does not have its id.
+        """
+
+
+class LiveTarget(Protocol):
+    """A place whose image can be used at once, while it fetches from backy what it does not have yet.
+
+    After an interruption all can be called again, with the same address and token.
+    """
+
+    def serve(self, image: ChunkedImage, host: str, port: int, token: str) -> AbstractContextManager[int]:
+        """Let the place read `image` from an address while the context lasts, which gives the port.
+
+        `port` is 0 for any that is free. Who does not know `token` must not read anything.
+
+        Raises:
+            TargetError: nobody can listen there, or the place can not have an image of that size.
+        """
+
+    def require_new(self) -> None:
+        """Raise TargetError if the image exists. Called before anything is made."""
+
+    def prepare(self) -> None:
+        """Make the image, of which all that is not there yet is read from the address, unless an earlier call has.
+
+        Raises:
+            TargetError: there is another image of that name, also one that another live restore has made, or this one
+                can not be made.
+        """
+
+    def copy(self, progress: Progress) -> None:
+        """Have the place read all that it does not have yet, while the image is used. Raises TargetError."""
+
+    def commit(self) -> None:
+        """Separate the image from the address, and free what has only zeroes. Raises TargetError."""
+
+    def abort(self, token: str) -> None:
+        """Remove the image unless it is complete: then log a warning. Nobody serves it.
+
+        Raises:
+            TargetError: it is in use, or another live restore, with another token, has made it.
+        """

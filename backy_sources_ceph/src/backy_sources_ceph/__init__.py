@@ -44,12 +44,5 @@ def backy_live_restore(argument: str, options: Mapping[str, str], config: Config
 
 
 # Other distributions build upon these names; everything else may change.
-__all__ = [
-    "PREFIX",
-    "CephConfig",
-    "CephSource",
-    "Image",
-    "backy_live_restore",
-    "backy_restore_target",
-    "parse_specification",
-]
+__all__ = ["PREFIX", "CephConfig", "CephSource", "Image", "parse_specification"]
+__all__ += ["backy_live_restore", "backy_restore_target"]

@@ -16,9 +16,6 @@ from backy_sources_ceph.serving import served
 from backy_sources_ceph.target import TargetPlan, reported_target
 
 log = logging.getLogger(__name__)
-_PAGE = 4096
-_COMPLETE = 0
-"""State of an image that is not migrated; Ceph's own states begin at 1."""
 
 
 class RbdLiveTarget:
@@ -26,13 +23,15 @@ class RbdLiveTarget:
 
     def __init__(self, plan: TargetPlan) -> None:
         self._plan, self._name = plan, plan.config.image
-        self._url, self._size = "", 0
+        self._token, self._url, self._size = "", "", 0
 
     @contextmanager
     def serve(self, image: ChunkedImage, host: str, port: int, token: str) -> Iterator[int]:
         """Serve the stored image to all clients of the one that is restored."""
+        if not image.size or image.size % 512:
+            raise TargetError(f"{self._plan.title}: Ceph fetches sectors of 512 bytes, but not {image.size} bytes")
         with served(image, host, port, token) as bound:
-            self._url, self._size = f"http://{host}:{bound}/{token}", image.size
+            self._token, self._url, self._size = token, f"http://{host}:{bound}/{token}", image.size
             yield bound
 
     def require_new(self) -> None:
@@ -45,9 +44,11 @@ class RbdLiveTarget:
         """Make the image, unless it was made before."""
         spec = {"type": "qcow", "stream": {"type": "http", "url": self._url}}
         with self._opened() as (rbd, pool):
-            if (state := self._state(rbd, pool)) == _COMPLETE:
+            self._require_own(rbd, pool, self._token)
+            if (state := self._state(rbd, pool)) is None:
                 raise TargetError(f"{self._plan.title} was made by somebody else meanwhile; --abort leaves it alone")
-            if state == rbd.RBD_IMAGE_MIGRATION_STATE_PREPARING:
+            # otherwise the making or the removal of it was interrupted
+            if not rbd.RBD_IMAGE_MIGRATION_STATE_PREPARING < state < rbd.RBD_IMAGE_MIGRATION_STATE_ABORTING:
                 self._remove(rbd, pool)
                 try:
                     rbd.RBD().migration_prepare_import(json.dumps(spec), pool, self._name, features=self._plan.features)
@@ -73,14 +74,17 @@ class RbdLiveTarget:
     def commit(self) -> None:
         """Separate the image from the server, and free its pages of zeroes."""
         with self._opened() as (rbd, pool):
-            if self._state(rbd, pool) != _COMPLETE:
+            self._require_own(rbd, pool, self._token)
+            if self._state(rbd, pool) is not None:
                 rbd.RBD().migration_commit(pool, self._name)
             with rbd.Image(pool, self._name) as image:
-                image.sparsify(_PAGE)
+                # by pages
+                image.sparsify(4096)
 
-    def abort(self) -> None:
+    def abort(self, token: str) -> None:
         """Remove the image unless it is complete."""
         with self._opened() as (rbd, pool):
+            self._require_own(rbd, pool, token)
             try:
                 self._remove(rbd, pool)
             except rbd.InvalidArgument:
@@ -95,14 +99,25 @@ class RbdLiveTarget:
             with suppress(rbd.ImageNotFound):
                 rbd.RBD().remove(pool, self._name)
 
-    def _state(self, rbd: Any, pool: Any) -> int:
-        """Return the state of the migration; the server has to run."""
+    def _require_own(self, rbd: Any, pool: Any, token: str) -> None:
+        """Raise TargetError if the image is fetched from another address than the one with this token."""
+        rados, ids = bindings()[0], {one["name"]: one["id"] for one in rbd.RBD().list2(pool)}
+        # Without a server no image can be opened, so this asks the object that has the address. It is not there if the
+        # making was interrupted, and has none of a complete image.
+        with suppress(rados.ObjectNotFound, rados.InvalidArgumentError):
+            header = f"rbd_header.{ids.get(self._name)}"
+            if token.encode() not in pool.execute(header, "rbd", "migration_get", b"")[1]:
+                raise TargetError(f"{self._plan.title} is that of another live restore")
+
+    def _state(self, rbd: Any, pool: Any) -> int | None:
+        """Return the state of the migration, None of a complete image; the server has to run."""
         try:
             return int(rbd.RBD().migration_status(pool, self._name)["state"])
-        except rbd.ImageNotFound:
+        except (rbd.ImageNotFound, rbd.ReadOnlyImage):
+            # not begun, or its removal has begun
             return int(rbd.RBD_IMAGE_MIGRATION_STATE_PREPARING)
         except rbd.InvalidArgument:
-            return _COMPLETE
+            return None
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:

@@ -89,6 +89,17 @@ class Live:
             except rbd.OSError:
                 return -1
 
+    def set_aborting(self) -> None:
+        """Leave the image as a removal does that was interrupted."""
+        import rbd
+
+        with self.cluster.connected() as connection, connection.open_ioctx(self.pool) as pool:
+            header = next(f"rbd_header.{one['id']}" for one in rbd.RBD().list2(pool) if one["name"] == self.name)
+            # the state, and an empty text
+            pool.execute(
+                header, "rbd", "migration_set_state", bytes([rbd.RBD_IMAGE_MIGRATION_STATE_ABORTING, 0, 0, 0, 0])
+            )
+
     def images(self) -> list[str]:
         import rbd
 

@@ -233,6 +233,51 @@ def test_an_image_of_somebody_else_is_refused_and_left_alone(live: Live, restore
         assert image.size() == 2**20
 
 
+def test_the_image_of_another_live_restore_is_refused_and_left_alone(
+    live: Live, restore: Callable, tmp_path: Path
+) -> None:
+    with live.served("--local"):
+        pass
+    subprocess.run(["rbd", "migration", "abort", "--no-progress", f"{live.pool}/{live.name}"], check=True)
+    (tmp_path / "other").mkdir()
+    other = Live(tmp_path / "other", live.cluster, live.pool)
+    other.name, other.target = live.name, live.target
+
+    def refused() -> None:
+        for option in ("--local", "--abort"):
+            done = restore(option)
+            assert (done.code, done.out) == (1, "")
+            error = f"Error: target {live.pool}/{live.name} is that of another live restore\n"
+            assert done.err.endswith(error)
+            assert live.mark.exists()
+
+    with other.served("--local"):
+        other.write(4096, b"kept")
+        refused()
+        assert other.read() == other.content
+    # and while nobody serves it
+    refused()
+    with other.served():
+        assert other.read() == other.content
+
+
+def test_an_abort_that_was_interrupted_leaves_nothing_that_is_used_again(live: Live, restore: Callable) -> None:
+    before = bytes(live.content)
+    with live.served("--local"):
+        live.write(4096, b"given up")
+    live.set_aborting()
+    done = restore()
+    assert (done.code, done.err) == (0, "")
+    assert live.read() == before
+    live.name = f"{live.name}-again"
+    live.target = f"{live.target}-again"
+    with live.served("--local"):
+        pass
+    live.set_aborting()
+    assert restore("--abort").code == 0
+    assert live.name not in live.images()
+
+
 def test_one_at_a_time_restores_a_revision(live: Live, restore: Callable, backy: Callable) -> None:
     with live.served("--local"):
         twice = restore()
@@ -306,9 +351,24 @@ def test_an_image_that_can_not_be_made_tells_nobody_the_path(live: Live, restore
     done = restore("--local", "-o", "features=object-map")
     assert done.code == 1
     assert done.err.endswith(f"Error: target {live.pool}/{live.name} can not be made: Invalid argument\n")
-    # the right option goes on
-    assert restore().code == 0
+    other = restore("-o", "features=layering")
+    assert (other.code, "it began with other options" in other.err) == (1, True)
+    assert restore("--abort").code == 0
+    assert restore("--local", "-o", "features=layering").code == 0
     assert live.read() == live.content
+
+
+@pytest.mark.parametrize("size", [0, 4097])
+def test_an_image_that_ceph_can_not_fetch_is_refused_before_anything_is_made(
+    live: Live, restore: Callable, backy: Callable, size: int
+) -> None:
+    os.truncate(live.directory.parent / "source.img", size)
+    assert backy("-b", live.directory, "backup", "--force", "daily").code == 0
+    done = restore("--local")
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert f"Ceph fetches sectors of 512 bytes, but not {size} bytes" in done.err
+    assert list(live.mark.parent.glob("*")) == []
+    assert live.name not in live.images()
 
 
 @pytest.mark.parametrize("target", ["plain", "./plain", "ceph-rbd:disk", "ceph-rbd:nonesuch/disk", "file:plain"])
