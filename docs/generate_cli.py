@@ -22,6 +22,7 @@ DISTRIBUTIONS = {
     "backy-sources-qemu",
     "backy-sources-flyingcircus",
     "backy-files",
+    "backy-drills",
     "backy-upgrade",
 }
 INTRODUCTION = """\

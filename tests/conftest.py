@@ -61,7 +61,14 @@ APART = ("tests/docs/test_pages.py::",)
 FEW_CRASHES = 4
 """How many crashes by chance tests of the contract of storages try in a quick run."""
 LONG = (
-    *("tests/docs/test_pages.py", "tests/crash/", "tests/end_to_end/", "tests/backy_files/", "tests/backy_upgrade/"),
+    *(
+        "tests/docs/test_pages.py",
+        "tests/crash/",
+        "tests/end_to_end/",
+        "tests/backy_files/",
+        "tests/backy_upgrade/",
+        "tests/backy_drills/",
+    ),
     *("tests/backy/conversion/", "tests/backy/testing/", "tests/backy/standalone/", "tests/backy/scheduler/test_da"),
     *("tests/backy_storages_", "tests/backy_sources_file/", "tests/backy_sources_flyingcircus/", "tests/benchmarks/"),
     *("tests/backy/plugins/test_events", "tests/backy/cli/commands/test_selftest", "tests/backy/scheduler/test_inside"),

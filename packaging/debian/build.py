@@ -63,6 +63,7 @@ PACKAGES = (
     Package("backy-sources-qemu", "python3-libnbd, python3-libvirt", "qemu-utils"),
     Package("backy-storages-cow"),
     Package("backy-files", "guestfish, libguestfs-xfs, nbdkit", "fuse3"),
+    Package("backy-drills", "qemu-system-x86"),
     Package("backy-upgrade"),
 )
 

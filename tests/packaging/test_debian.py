@@ -13,6 +13,7 @@ from tests.packaging.systems import USED, in_system
 
 NAMES = {
     "backy",
+    "backy-drills",
     "backy-files",
     "backy-sources-ceph",
     "backy-sources-file",

@@ -62,6 +62,7 @@ def test_the_core_alone_has_no_source_to_import(core) -> None:
         ("backy_storages_chunked", "chunked"),
         ("backy_storages_cow", "cow"),
         ("backy_files", "files"),
+        ("backy_drills", "qemu"),
         ("backy_upgrade", "upgrade"),
     ],
 )

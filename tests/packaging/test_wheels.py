@@ -19,6 +19,7 @@ PACKAGES = (
     "backy_storages_chunked",
     "backy_storages_cow",
     "backy_files",
+    "backy_drills",
     "backy_upgrade",
 )
 
@@ -100,7 +101,7 @@ def test_extras_install_the_plugins() -> None:
     ]
     assert (extras["cow"], extras["all"]) == (
         [cow],
-        [*sources, chunked, cow, "backy-files>=3,<4", "backy-upgrade>=3,<4"],
+        [*sources, chunked, cow, "backy-files>=3,<4", "backy-drills>=3,<4", "backy-upgrade>=3,<4"],
     )
     assert chunked in extras["testing"]
 

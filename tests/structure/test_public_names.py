@@ -71,6 +71,7 @@ def test_there_are_clients_of_every_kind():
         "backy_storages_chunked",
         "backy_storages_cow",
         "backy_files",
+        "backy_drills",
         "backy_upgrade",
         "docs",
         "tests",

@@ -1,1 +1,1 @@
-"""Single files of guests: `backy files`. Nothing of it is for import by others."""
+"""Single files of guests: `backy files`. Only `backy_drills` imports from it, and nobody else."""

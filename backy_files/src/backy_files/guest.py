@@ -4,6 +4,7 @@ import ast
 import base64
 import functools
 import logging
+import math
 import os
 import re
 import secrets
@@ -17,11 +18,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from backy.api import BackyError
-from backy_files.sandbox import GuestError, confined, folder_of, guestfish
+from backy_files.sandbox import GuestError, confined, folder_of, guestfish, served
 
 log = logging.getLogger(__name__)
 Sink = Callable[[bytes], object]
-_CONTAINERS: Final = re.compile(r"_member$|^(swap|crypto_LUKS|BitLocker)?$")
+CONTAINERS: Final = re.compile(r"_member$|^(swap|crypto_LUKS|BitLocker)?$")
 """Kinds of what has no files of its own."""
 _LONGEST: Final = 8000
 """Bytes of a line for guestfish, which takes what follows for another command."""
@@ -41,8 +42,11 @@ class Guest:
     patience: float | None = 300
     """Seconds without any sign after which a command counts as hanging: a guest can make the kernel do so."""
 
-    def __init__(self, guestfish: socket.socket, errors: BinaryIO) -> None:
-        self._guestfish, self._errors = guestfish, errors
+    def __init__(
+        self, guestfish: socket.socket, errors: BinaryIO, left: Callable[[], float] = lambda: math.inf
+    ) -> None:
+        """Start the machine. `left` returns in how many seconds all has to be done."""
+        self._guestfish, self._errors, self._left = guestfish, errors, left
         # What a guest wrote can not be this mark, which nobody knows before.
         self._mark = secrets.token_hex(16).encode() + b"\n"
         self.run("run")
@@ -62,10 +66,11 @@ class Guest:
         printed = bytearray()
         # If the process has ended, its errors tell why.
         with suppress(OSError):
-            self._guestfish.settimeout(self.patience)
+            self._wait()
             self._guestfish.sendall(os.fsencode(f"{lines}\necho ") + self._mark)
         while not printed.endswith(self._mark):
             try:
+                self._wait()
                 data = self._guestfish.recv(2**16)
             except OSError as error:
                 # what comes later answers no other command
@@ -101,10 +106,12 @@ class Guest:
         # The second time it prints what went wrong.
         twice = "mv /run/errors /run/told 2>/dev/null && exec cat /run/told; exec 2>/run/errors </dev/null; cd /sysroot"
         wrapper = f"#!/bin/bash\n{twice}\nset -- {shlex.quote(f'.{self.real(path)}')}\n{text}\nexit 0\n"
-        # libguestfs takes a command apart at blanks and quotes, and Base64 has none
-        encoded = base64.b64encode(os.fsencode(wrapper)).decode()
-        self.run("debug", "sh", f"rm -f /run/errors; echo {encoded} | base64 -d >/sbin/tar; chmod +x /sbin/tar")
+        self.run("debug", "sh", f"rm -f /run/errors; {_decoding(wrapper)} >/sbin/tar; chmod +x /sbin/tar")
         return self.run("tar-out", "/", "-", sink=sink), self.lines("tar-out", "/", "-")
+
+    def shell(self, text: str) -> bytes:
+        """Have the virtual machine's own shell run a script, and return what it prints: at most 4 MB."""
+        return self.run("debug", "sh", f"{_decoding(text)} | bash")
 
     def real(self, path: str) -> str:
         """Follow all links in a path; raise GuestError if it does not exist."""
@@ -138,7 +145,7 @@ class Guest:
         Raises:
             GuestError: there is none, or more than one, or it is encrypted, or can not be mounted.
         """
-        fitting = [one for one, kind in self.kinds.items() if not _CONTAINERS.search(kind) and _is_called(one, name)]
+        fitting = [one for one, kind in self.kinds.items() if not CONTAINERS.search(kind) and _is_called(one, name)]
         if len(fitting) != 1:
             problem = "more than one file system" if fitting else f"no file system {name or ''}".rstrip()
             names = ", ".join(f"{shown(device)} ({kind or 'unknown'})" for device, kind in self.kinds.items())
@@ -146,6 +153,10 @@ class Guest:
             raise GuestError(f"there is {problem}: choose one by --partition; there are {names}{hint}")
         self.run("umount-all")
         self.run("mount-ro", fitting[0], "/")
+
+    def _wait(self) -> None:
+        limit = min(self.patience or math.inf, max(self._left(), 0.001))
+        self._guestfish.settimeout(None if limit == math.inf else limit)
 
     def _told(self) -> list[str]:
         """Return what was said on standard error since the last command."""
@@ -157,7 +168,7 @@ def opened(
     directory: Path, *, revision: str, partition: str | None, key_file: Path | None, mountpoint: Path | None = None
 ) -> Iterator[Guest]:
     """Start a virtual machine with a revision's disk, open what a key opens, and mount if `partition` is not ""."""
-    with guestfish(directory, revision, mountpoint) as pipes:
+    with served({directory: revision}, mountpoint) as disks, guestfish(disks, mountpoint) as pipes:
         guest = Guest(*pipes)
         if key_file is not None:
             guest.unlock(key_file.read_text().partition("\n")[0])
@@ -179,6 +190,11 @@ def _is_called(device: str, name: str | None) -> bool:
 def _quoted(word: str) -> str:
     """Quote a word for guestfish, so that nothing in it means anything."""
     return '"' + re.sub(rb"[^A-Za-z0-9]", lambda match: b"\\x%02x" % match[0][0], os.fsencode(word)).decode() + '"'
+
+
+def _decoding(text: str) -> str:
+    """Return a command that prints a text: libguestfs takes a command apart at blanks and quotes, Base64 has none."""
+    return f"echo {base64.b64encode(os.fsencode(text)).decode()} | base64 -d"
 
 
 def copy(guest: Guest, path: str, target: Path, *, preserve: bool = False) -> list[str]:

@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from backy.api import PAGE_SIZE, BackyError
 from backy.durable import write_if_different
@@ -59,14 +60,36 @@ def folder_of(path: Path, user: int = READER) -> Path:
     return path
 
 
-@contextmanager
-def guestfish(directory: Path, spec: str, mountpoint: Path | None) -> Iterator[tuple[socket.socket, BinaryIO]]:
-    """Run guestfish with the disk of a revision as long as the context lasts; yield what leads to it, and its errors.
+class Served(NamedTuple):
+    """Disks of revisions, and what a virtual machine with them needs. All of it is gone at the end of `served`."""
 
-    It may mount something at the mountpoint, where nothing is mounted any more afterwards.
+    folder: Path
+    """A folder that READER can enter. In `work`, which is in it, READER can write."""
+    disks: list[tuple[str, int]]
+    """The socket of each disk, and the bytes of a sector."""
+    qemu: Path
+    """Runs QEMU with few rights and a bounded memory, as long as who calls it lives."""
+    machine: Path
+    """The virtual machine of libguestfs."""
+    kvm: bool
+    """Whether a kernel boots by KVM."""
+
+    @property
+    def work(self) -> Path:
+        """A folder that READER can write to."""
+        return self.folder / "work"
+
+
+@contextmanager
+def served(disks: Mapping[Path, str], mountpoint: Path | None = None) -> Iterator[Served]:
+    """Serve revisions on sockets that only this user, or READER, can reach.
+
+    Args:
+        disks: SPEC of the revision of each disk by its repository's directory.
+        mountpoint: Where nothing is mounted any more afterwards.
 
     Raises:
-        BackyError: a program is missing, or the revision can not be served.
+        BackyError: a program is missing, or a revision can not be served.
     """
     for program, package in (("guestfish", "guestfish"), ("fusermount", "fuse3")):
         if shutil.which(program, path=PATH) is None:
@@ -75,6 +98,53 @@ def guestfish(directory: Path, spec: str, mountpoint: Path | None) -> Iterator[t
     machine = _machine(cache)
     write_if_different(cache / "qemu", _WRAPPER.encode(), 0o755)
     kvm = _has_kvm(cache, machine / "kernel")
+    with tempfile.TemporaryDirectory(prefix="backy-files-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
+        folder = Path(name)
+        folder_of(folder / "work")
+        os.chown(folder, -1, READER)
+        folder.chmod(0o710)
+        found = [stack.enter_context(_served(*disk, folder, mountpoint)) for disk in disks.items()]
+        yield Served(folder, found, cache / "qemu", machine, kvm)
+
+
+@contextmanager
+def guestfish(disks: Served, mountpoint: Path | None = None) -> Iterator[tuple[socket.socket, BinaryIO]]:
+    """Run guestfish with disks as long as the context lasts; yield what leads to it, and its errors.
+
+    It may mount something at the mountpoint.
+    """
+    work, kvm = disks.work, disks.kvm
+    # nothing tells the format by the guest's content
+    drives = [("--format=raw", f"--blocksize={sector}", "-a", f"nbd://?socket={path}") for path, sector in disks.disks]
+    command = ["guestfish", "--ro", *chain(*drives), "--keys-from-stdin"]
+    # All that they keep is gone with this command: what a guest may have changed tells nothing about another one.
+    environment = dict.fromkeys(("HOME", "TMPDIR", "XDG_RUNTIME_DIR"), str(work)) | {"PATH": PATH}
+    environment |= {"LIBGUESTFS_HV": str(disks.qemu), "LIBGUESTFS_BACKEND_SETTINGS": "" if kvm else "force_tcg"}
+    # MiB of memory: a key of LUKS2 may need 1 GiB
+    environment |= {"LIBGUESTFS_PATH": str(disks.machine), "LIBGUESTFS_BACKEND": "direct", "LIBGUESTFS_MEMSIZE": "1280"}
+    ours, theirs = socket.socketpair()
+    # in a session of its own: Ctrl-C ends this process, which then ends the others
+    ends: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "cwd": mountpoint or work, "start_new_session": True}
+    with (
+        (disks.folder / "errors").open("wb") as errors,
+        # opened again to read: with one descriptor guestfish would go on writing where this process reads
+        (disks.folder / "errors").open("rb") as told,
+        ours,
+        subprocess.Popen(  # noqa: S603  # no word of it is a guest's
+            confined(*command, kvm=kvm, mounts=mountpoint is not None), stderr=errors, env=environment, **ends
+        ) as process,
+    ):
+        theirs.close()
+        try:
+            yield ours, told
+        finally:
+            # It has nothing that is worth an orderly end, and QEMU ends with it.
+            process.kill()
+
+
+@contextmanager
+def _served(directory: Path, spec: str, folder: Path, mountpoint: Path | None) -> Iterator[tuple[str, int]]:
+    """Serve a revision; yield the socket, and the bytes of a sector."""
     from backy.reading import open_repository  # not above: a command that only shows its help needs no repository
 
     repository = open_repository(directory)
@@ -82,49 +152,15 @@ def guestfish(directory: Path, spec: str, mountpoint: Path | None) -> Iterator[t
     with repository.image(revision) as image:
         # A disk whose partition table lies in its second block of 4096 bytes has sectors of that size.
         sector = PAGE_SIZE if image.size > PAGE_SIZE and image.pread(PAGE_SIZE, 8) == b"EFI PART" else 512
-    with tempfile.TemporaryDirectory(prefix="backy-files-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        work = folder_of(folder / "work")
-        os.chown(folder, -1, READER)
-        folder.chmod(0o710)
-        # nothing tells the format by the guest's content
-        drive = ["--ro", "--format=raw", f"--blocksize={sector}", "-a", f"nbd://?socket={name}/socket"]
-        command = confined("guestfish", *drive, "--keys-from-stdin", kvm=kvm, mounts=mountpoint is not None)
-        # All that they keep is gone with this command: what a guest may have changed tells nothing about another one.
-        environment = dict.fromkeys(("HOME", "TMPDIR", "XDG_RUNTIME_DIR"), str(work)) | {"PATH": PATH}
-        environment |= {"LIBGUESTFS_HV": str(cache / "qemu"), "LIBGUESTFS_BACKEND_SETTINGS": "" if kvm else "force_tcg"}
-        # MiB of memory: a key of LUKS2 may need 1 GiB
-        environment |= {"LIBGUESTFS_PATH": str(machine), "LIBGUESTFS_BACKEND": "direct", "LIBGUESTFS_MEMSIZE": "1280"}
-        ours, theirs = socket.socketpair()
-        # in a session of its own: Ctrl-C ends this process, which then ends the others
-        ends: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "cwd": mountpoint or work, "start_new_session": True}
-        with (
-            _served(directory, revision, folder, mountpoint),
-            (folder / "errors").open("wb") as errors,
-            # opened again to read: with one descriptor guestfish would go on writing where this process reads
-            (folder / "errors").open("rb") as told,
-            ours,
-            subprocess.Popen(command, stderr=errors, env=environment, **ends) as process,  # noqa: S603  # no word of it is a guest's
-        ):
-            theirs.close()
-            try:
-                yield ours, told
-            finally:
-                # It has nothing that is worth an orderly end, and QEMU ends with it.
-                process.kill()
-
-
-@contextmanager
-def _served(directory: Path, revision: str, folder: Path, mountpoint: Path | None) -> Iterator[None]:
-    """Serve a revision on a socket that only this user, or READER, can reach."""
+    path = folder / f"socket{len([*folder.glob('socket*')])}"
     backy = [sys.executable, "-P", "-c", "from backy.cli.main import main; main()", "-b", str(directory)]
-    server = [*backy, "nbd-server", "-r", revision, "--socket", str(folder / "socket")]
+    server = [*backy, "nbd-server", "-r", revision, "--socket", str(path)]
     command = ["/bin/sh", "-c", _SUPERVISOR, "sh", str(folder), str(mountpoint or ""), *server]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as supervisor:  # noqa: S603  # likewise
         if not supervisor.stdout.readline():  # type: ignore[union-attr]  # it is a pipe
             raise BackyError(f"the revision can not be served: {(folder / 'server').read_text().strip()}")
-        os.chown(folder / "socket", READER, READER)
-        yield
+        os.chown(path, READER, READER)
+        yield str(path), sector
 
 
 def _machine(cache: Path) -> Path:

@@ -1,0 +1,89 @@
+"""The guest in QEMU: without network, with few rights, bounded in memory and time, on overlays that are thrown away."""
+
+import os
+import socket
+import subprocess
+from contextlib import suppress
+from select import select
+from typing import Any, Final
+
+from backy_drills.agent import Agent
+from backy_drills.console import Console
+from backy_drills.course import Course
+from backy_drills.kernel import Bootable
+from backy_files.sandbox import PATH, GuestError, Served, confined
+
+_SEEN: Final = ("console=ttyS0", "panic=-1", "systemd.show_status=1", "plymouth.enable=0")
+"""What is added to the command line, so that all is seen and a panic ends the guest."""
+_CHEAP: Final = ("nokaslr", "norandmaps", "mitigations=off", "init_on_alloc=0")
+"""What the kernel shall not do if a processor is emulated: it takes long, and the guest has no enemies here."""
+_PAUSE: Final = 0.2
+"""Seconds after which the agent is asked again."""
+_AGENT: Final = "org.qemu.guest_agent.0"
+
+
+def arguments(disks: Served, bootable: Bootable, memory: int) -> list[str]:
+    """Return QEMU's arguments: what the guest has, and nothing else, but for the port of its agent."""
+    # emulation copies one byte at a time where a processor promises that it is fast at that
+    accelerator, processor = ("kvm", "max") if disks.kvm else ("tcg,thread=multi", "max,-la57,-erms")
+    device = "scsi-hd" if bootable.scsi else "virtio-blk-pci"
+    found = f"""-nodefaults -no-user-config -no-reboot -display none -nic none -machine q35 -smp 2 -m {memory // 2**20}M
+        -accel {accelerator} -cpu {processor} -object rng-builtin,id=chance -device virtio-rng-pci,rng=chance
+        -serial stdio -device virtio-serial-pci -device virtserialport,chardev=agent,name={_AGENT}
+        -device virtio-scsi-pci""".split()
+    for at, (path, sector) in enumerate(disks.disks):
+        # what the guest writes goes to a file that has no name any more, whose size the wrapper of QEMU limits
+        server = f"file.driver=nbd,file.server.type=unix,file.server.path={path}"
+        found += ["-drive", f"if=none,id=disk{at},format=raw,snapshot=on,cache=unsafe,{server}"]
+        found += ["-device", f"{device},drive=disk{at},logical_block_size={sector},physical_block_size={sector}"]
+    words = [*bootable.words, *_SEEN, *(() if disks.kvm else _CHEAP)]
+    return [*found, "-kernel", str(bootable.kernel), "-initrd", str(bootable.initrd), "-append", " ".join(words)]
+
+
+def boot(disks: Served, words: list[str], command: str | None, course: Course) -> None:
+    """Boot a guest until it lives, and have its agent run a command unless that is None.
+
+    Raises:
+        GuestError: it does not live, or the command fails.
+    """
+    port, theirs = socket.socketpair()
+    qemu = [str(disks.qemu), *words, "-chardev", f"socket,id=agent,fd={theirs.fileno()}"]
+    ends: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    ends |= {"env": {"PATH": PATH, "TMPDIR": str(disks.work)}, "pass_fds": [theirs.fileno()]}
+    with port, theirs, subprocess.Popen(confined(*qemu, kvm=disks.kvm), start_new_session=True, **ends) as process:  # noqa: S603  # a guest's are words of the kernel's command line only
+        port.setblocking(False)
+        try:
+            _watch(process.stdout.fileno(), port, Agent(command), course)  # type: ignore[union-attr]  # it is a pipe
+        finally:
+            process.kill()
+
+
+def _watch(told: int, port: socket.socket, agent: Agent, course: Course) -> None:
+    console, both = Console(), list[Any]([told, port])
+    while not (console.lives and agent.done):
+        # a guest that reads nothing must not stop this process
+        with suppress(BlockingIOError):
+            port.send(agent.send)
+        agent.send = b""
+        ready = select(both, [], [], max(min(course.left(), _PAUSE), 0))[0]
+        if told in ready:
+            _hear(console, os.read(told, 2**16), course)
+        if port in ready:
+            for name in agent.take(port.recv(2**16)):
+                course.sign(name)
+        if not ready:
+            agent.ask_again()
+        if course.left() <= 0:
+            silent = "the guest agent does not answer" if console.lives else f"its console says last: {console.last}"
+            raise GuestError(f"the time is over: {silent}")
+    course.evidence(agent.told)
+    if agent.fault:
+        raise GuestError(agent.fault)
+
+
+def _hear(console: Console, data: bytes, course: Course) -> None:
+    course.evidence(data)
+    for name in console.take(data):
+        course.sign(name)
+    if console.fault or not data:
+        raise GuestError(console.fault or f"the guest has ended; its console says last: {console.last}")

@@ -1,0 +1,134 @@
+"""What QEMU gives to a guest, and what is left of it when backy is killed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backy_drills.course import Course
+from backy_drills.kernel import Bootable
+from backy_drills.machine import arguments, boot
+from backy_files.sandbox import GuestError, Served, served
+from tests.appliance.machine import kernel
+
+HELD = """
+import sys, time
+from pathlib import Path
+from backy_drills.course import Course
+from backy_drills.kernel import Bootable
+from backy_drills.machine import arguments, boot
+from backy_files.sandbox import served
+def show(data): sys.stdout.buffer.write(data) and sys.stdout.flush()
+with served({Path(sys.argv[1]): "latest"}) as there:
+    (there.work / "initrd").touch()
+    show(f"{there.folder}\\n".encode())
+    bootable = Bootable(Path(sys.argv[2]), there.work / "initrd", ["rdinit=/none"], False)
+    boot(there, arguments(there, bootable, 2**28), None, Course(300, show, time.monotonic))
+"""
+
+
+def given(words: list[str], option: str) -> list[str]:
+    """Return what an option is given."""
+    return [value for name, value in itertools.pairwise(words) if name == option]
+
+
+@pytest.mark.parametrize(("kvm", "accelerator"), [(True, "kvm"), (False, "tcg,thread=multi")])
+def test_the_guest_has_its_disks_and_nothing_else(kvm: bool, accelerator: str) -> None:
+    folder = Path("/tmp/drill")
+    there = Served(folder, [(f"{folder}/socket0", 512), (f"{folder}/socket1", 4096)], Path("qemu"), folder, kvm)
+    words = arguments(there, Bootable(folder / "kernel", folder / "initrd", ["root=/dev/vda1"], scsi=False), 2**30)
+
+    plain = "-nodefaults -no-user-config -no-reboot -display -nic -machine -smp -m -accel -cpu -object -device -serial"
+    plain += " -drive -kernel -initrd -append"
+    assert {word for word in words if word.startswith("-")} == {*plain.split()}
+    limits = [given(words, one) for one in ("-nic", "-m", "-serial", "-accel")]
+    assert limits == [["none"], ["1024M"], ["stdio"], [accelerator]]
+    assert given(words, "-drive") == [
+        f"if=none,id=disk{at},format=raw,snapshot=on,cache=unsafe,file.driver=nbd,file.server.type=unix,"
+        f"file.server.path={folder}/socket{at}"
+        for at in (0, 1)
+    ]
+    assert [one.split(",")[0] for one in given(words, "-device")] == [
+        *(
+            "virtio-rng-pci",
+            "virtio-serial-pci",
+            "virtserialport",
+            "virtio-scsi-pci",
+            "virtio-blk-pci",
+            "virtio-blk-pci",
+        )
+    ]
+    assert given(words, "-append")[0].startswith("root=/dev/vda1 console=ttyS0 panic=-1 ")
+
+
+def test_disks_are_those_of_scsi_if_the_guest_calls_them_so() -> None:
+    there = Served(Path(), [("socket0", 512)], Path("qemu"), Path(), kvm=False)
+    words = arguments(there, Bootable(Path("kernel"), Path("initrd"), [], scsi=True), 2**30)
+    assert "scsi-hd,drive=disk0,logical_block_size=512,physical_block_size=512" in given(words, "-device")
+
+
+@pytest.fixture
+def disk(able: None, tmp_path: Path, backed_up: Callable[[Path], Path]) -> Path:
+    """A repository with a disk on which there is nothing."""
+    image = tmp_path / "vm.img"
+    image.touch()
+    os.truncate(image, 2**26)
+    return backed_up(image)
+
+
+def test_a_guest_that_does_nothing_ends_with_its_time(disk: Path) -> None:
+    """The clock says that it is over as soon as the kernel has said something."""
+    seen = bytearray()
+    with served({disk: "latest"}) as there:
+        (there.work / "initrd").touch()
+        bootable = Bootable(Path(f"/boot/vmlinuz-{kernel()}"), there.work / "initrd", [], scsi=False)
+        course = Course(100, seen.extend, lambda: 1000.0 * (b"Linux version" in seen))
+        with pytest.raises(GuestError, match="the time is over: its console says last: "):
+            boot(there, arguments(there, bootable, 2**28), None, course)
+    assert course.signs == {"kernel": 1000.0}
+
+
+def test_a_kernel_without_a_root_panics_and_is_not_waited_for(disk: Path) -> None:
+    seen = bytearray()
+    with served({disk: "latest"}) as there:
+        (there.work / "initrd").touch()
+        bootable = Bootable(Path(f"/boot/vmlinuz-{kernel()}"), there.work / "initrd", ["root=/dev/vda1"], scsi=False)
+        with pytest.raises(GuestError, match=r"the root file system was not mounted: .*VFS: Unable to mount root fs"):
+            boot(there, arguments(there, bootable, 2**28), None, Course(300, seen.extend, time.monotonic))
+    assert not there.folder.exists()
+
+
+def test_nothing_is_left_when_backy_is_killed(disk: Path) -> None:
+    command = [sys.executable, "-c", HELD, disk, f"/boot/vmlinuz-{kernel()}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as backy:
+        assert backy.stdout
+        folder = Path(backy.stdout.readline().decode().strip())
+        while b"Linux version" not in backy.stdout.readline():
+            assert folder.exists()
+        assert running(folder)
+        backy.send_signal(signal.SIGKILL)
+        # who has the other end of its output ends, too
+        backy.stdout.read()
+    end = time.monotonic() + 60
+    while running(folder) or folder.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def running(folder: Path) -> list[Path]:
+    """Return the processes that have a folder in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += [path] if str(folder).encode() in path.read_bytes() else []
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended since
+    return found
