@@ -1,1 +1,1 @@
-"""Proof that revisions can be restored. Commands import `Trial` from `drill`; `repository.drills` keeps the results."""
+"""Proof that revisions can be restored. Commands import `drill` from `drill`; `repository.drills` keeps the results."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 
 import msgspec
@@ -25,81 +25,77 @@ _EVIDENCE = 2**20
 Disks = Mapping[Repository, Revision]
 
 
-@dataclass
-class Trial:
-    """A drill of one revision; `run` does it."""
+def drill(  # noqa: PLR0913  # what the command is given
+    found: Repository | Group,
+    config: Config,
+    *,
+    specification: str,
+    level: int,
+    within: timedelta,
+    clock: Clock = utc_now,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Drilled:
+    """Try to reach a level, and keep the result beside the record, whatever it is. A purge waits meanwhile.
 
-    found: Repository | Group
-    """The repository, or the disks of a machine."""
-    config: Config
-    """The plugin's section, with its name as `type`."""
-    specification: str
-    """SPEC of the revision."""
-    level: int
-    """What to reach, as `Drill` has the levels."""
-    within: timedelta
-    """How long the plugin may take."""
-    clock: Clock = utc_now
-    monotonic: Callable[[], float] = time.monotonic
-    """Returns seconds."""
-    events: Events | None = None
-    """The plugins to notify of the end; None stands for the installed ones."""
+    Args:
+        found: The repository, or the disks of a machine.
+        config: The plugin's section, with its name as `type`.
+        specification: SPEC of the revision.
+        level: What to reach, as `Drill` has the levels.
+        within: How long the plugin may take.
+        clock: Tells the time.
+        monotonic: Returns seconds.
 
-    def run(self) -> Drilled:
-        """Try to reach the level, and keep the result beside the record, whatever it is. A purge waits meanwhile.
+    Raises:
+        RevisionNotFoundError, DamageError: there is no such revision, or nobody can tell which one is meant.
+        ConfigError, PluginError: there is no such plugin, or it refuses its section or the level.
+        BackyError: the drill could not be tried; an earlier result stays.
+    """
+    told: dict[str, object] = {"job": found.job, "revision": None, "level": level}
+    with Events.installed(found.config.hooks) as events:
+        try:
+            disks = _disks(found, specification)
+            told["revision"] = revision = next(iter(disks.values())).info
+            plugin: Drill = call(Kind.DRILL, config["type"], "backy_drill", config=config, job=found.job)
+            begun, begin, shown = clock(), monotonic(), bytearray()
+            restore, result = _run(plugin, disks, level, within, monotonic, shown)
+            ok = result.reached is not None and result.reached >= level
+            asked = {"revision": revision.id, "time": begun, "type": config["type"], "level": level}
+            drilled = Drilled(**asdict(result), **asked, ok=ok, seconds=monotonic() - begin, restore=restore)
+            for repository, one in disks.items():
+                write(repository.records, one.id, drilled, bytes(shown))
+        except Exception as error:
+            events.tell("backy_drill_failed", **told, error=error_line(error))
+            raise
+        outcome = {"result": msgspec.to_builtins(drilled)} if ok else {"error": drilled.reason}
+        events.tell(f"backy_drill_{'finished' if ok else 'failed'}", **told, **outcome)
+    return drilled
 
-        Raises:
-            RevisionNotFoundError, DamageError: there is no such revision, or nobody can tell which one is meant.
-            ConfigError, PluginError: there is no such plugin, or it refuses its section or the level.
-            BackyError: the drill could not be tried; an earlier result stays.
-        """
-        told: dict[str, object] = {"job": self.found.job, "revision": None, "level": self.level}
-        with self.events or Events.installed(self.found.config.hooks) as events:
-            try:
-                disks = self._disks()
-                told["revision"] = next(iter(disks.values())).info
-                drilled = self._drilled(disks)
-            except Exception as error:
-                events.tell("backy_drill_failed", **told, error=error_line(error))
-                raise
-            outcome = {"result": msgspec.to_builtins(drilled)} if drilled.ok else {"error": drilled.reason}
-            events.tell(f"backy_drill_{'finished' if drilled.ok else 'failed'}", **told, **outcome)
-        return drilled
 
-    def _disks(self) -> Disks:
-        if isinstance(self.found, Group):
-            members = self.found.select(self.specification).members
-            return {self.found.repository(name): revision for name, revision in members.items()}
-        return {self.found: self.found.records.select_image(self.specification)}
+def _disks(found: Repository | Group, specification: str) -> Disks:
+    if isinstance(found, Repository):
+        return {found: found.records.select_image(specification)}
+    return {found.repository(name): one for name, one in found.select(specification).members.items()}
 
-    def _drilled(self, disks: Disks) -> Drilled:
-        begun, begin, shown, kind = self.clock(), self.monotonic(), bytearray(), self.config["type"]
 
-        def show(data: bytes) -> None:
-            shown.extend(data)
-            del shown[:-_EVIDENCE]
+def _run(  # noqa: PLR0913, PLR0917  # as `drill`
+    plugin: Drill, disks: Disks, level: int, within: timedelta, monotonic: Callable[[], float], shown: bytearray
+) -> tuple[float | None, DrillResult]:
+    """Return how long it takes to read all disks, None if they are empty, and what comes of the drill."""
 
-        plugin: Drill = call(Kind.DRILL, kind, "backy_drill", config=self.config, job=self.found.job)
-        restore, lost = self._forecast(disks)
+    def show(data: bytes) -> None:
+        shown.extend(data)
+        del shown[:-_EVIDENCE]
+
+    estimates, lost = list[float](), 0
+    for repository, revision in disks.items():
+        with repository.image(revision) as image:
+            forecasted = forecast(image, quiet, monotonic)
+        estimates += [forecasted.estimate] if forecasted.estimate is not None else []
+        lost += len(forecasted.damaged)
+    if lost:
         # a guest may well boot without them, and could not be restored all the same
-        result = DrillResult(reason=f"{counted(lost, 'chunk')} can not be restored; see 'backy plan restore'")
-        if not lost:
-            paths = {repository.directory: revision.id for repository, revision in disks.items()}
-            result = plugin.run(paths, self.level, self.within, show)
-        ok = result.reached is not None and result.reached >= self.level
-        took, revision_id = self.monotonic() - begin, next(iter(disks.values())).id
-        asked = {"revision": revision_id, "time": begun, "type": kind, "level": self.level}
-        drilled = Drilled(**asdict(result), **asked, ok=ok, seconds=took, restore=restore)
-        for repository, revision in disks.items():
-            write(repository.records, revision.id, drilled, bytes(shown))
-        return drilled
-
-    def _forecast(self, disks: Disks) -> tuple[float | None, int]:
-        """Return how long it takes to read all disks, None if they are empty, and the number of damaged chunks."""
-        estimates, lost = list[float](), 0
-        for repository, revision in disks.items():
-            with repository.image(revision) as image:
-                found = forecast(image, quiet, self.monotonic)
-            estimates += [found.estimate] if found.estimate is not None else []
-            lost += len(found.damaged)
-        return sum(estimates) if estimates else None, lost
+        text = f"{counted(lost, 'chunk')} can not be restored; see 'backy plan restore'"
+        return sum(estimates), DrillResult(reason=text)
+    paths = {repository.directory: revision.id for repository, revision in disks.items()}
+    return sum(estimates) if estimates else None, plugin.run(paths, level, within, show)

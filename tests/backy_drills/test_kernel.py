@@ -47,9 +47,9 @@ def test_what_is_no_configuration_is_none(text: str) -> None:
 
 def test_a_command_line_shows_all_and_says_nothing_that_only_the_boot_loader_knows() -> None:
     words = ["root=/dev/vda1", "ro", "quiet", "splash", "console=tty0", "console=ttyS1,9600", "$kernelopts", "panic=0"]
-    assert command_line(words, "UUID=other / ext4 defaults 0 1\n") == ["root=/dev/vda1", "ro"]
+    assert command_line(words, "UUID=other / ext4 defaults 0 1\n") == "root=/dev/vda1 ro"
 
 
 def test_without_a_root_it_is_that_of_fstab() -> None:
     fstab = "# / was on /dev/sda1\nproc /proc proc\nUUID=1234  /  xfs defaults 0 0\n"
-    assert command_line(["rw"], fstab) == ["rw", "root=UUID=1234", "ro"]
+    assert command_line(["rw"], fstab) == "rw root=UUID=1234 ro"

@@ -13,24 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from backy_drills.course import Course
 from backy_drills.kernel import Bootable
-from backy_drills.machine import arguments, boot
+from backy_drills.machine import Course, arguments, boot
 from backy_files.sandbox import GuestError, Served, served
 from tests.appliance.machine import kernel
 
 HELD = """
 import sys, time
 from pathlib import Path
-from backy_drills.course import Course
 from backy_drills.kernel import Bootable
-from backy_drills.machine import arguments, boot
+from backy_drills.machine import Course, arguments, boot
 from backy_files.sandbox import served
 def show(data): sys.stdout.buffer.write(data) and sys.stdout.flush()
 with served({Path(sys.argv[1]): "latest"}) as there:
     (there.work / "initrd").touch()
+    (there.work / "kernel").symlink_to(sys.argv[2])
     show(f"{there.folder}\\n".encode())
-    bootable = Bootable(Path(sys.argv[2]), there.work / "initrd", ["rdinit=/none"], False)
+    bootable = Bootable("rdinit=/none", False)
     boot(there, arguments(there, bootable, 2**28), None, Course(300, show, time.monotonic))
 """
 
@@ -44,7 +43,7 @@ def given(words: list[str], option: str) -> list[str]:
 def test_the_guest_has_its_disks_and_nothing_else(kvm: bool, accelerator: str) -> None:
     folder = Path("/tmp/drill")
     there = Served(folder, [(f"{folder}/socket0", 512), (f"{folder}/socket1", 4096)], Path("qemu"), folder, kvm)
-    words = arguments(there, Bootable(folder / "kernel", folder / "initrd", ["root=/dev/vda1"], scsi=False), 2**30)
+    words = arguments(there, Bootable("root=/dev/vda1", scsi=False), 2**30)
 
     plain = "-nodefaults -no-user-config -no-reboot -display -nic -machine -smp -m -accel -cpu -object -device -serial"
     plain += " -drive -kernel -initrd -append"
@@ -71,7 +70,7 @@ def test_the_guest_has_its_disks_and_nothing_else(kvm: bool, accelerator: str) -
 
 def test_disks_are_those_of_scsi_if_the_guest_calls_them_so() -> None:
     there = Served(Path(), [("socket0", 512)], Path("qemu"), Path(), kvm=False)
-    words = arguments(there, Bootable(Path("kernel"), Path("initrd"), [], scsi=True), 2**30)
+    words = arguments(there, Bootable("", scsi=True), 2**30)
     assert "scsi-hd,drive=disk0,logical_block_size=512,physical_block_size=512" in given(words, "-device")
 
 
@@ -89,7 +88,8 @@ def test_a_guest_that_does_nothing_ends_with_its_time(disk: Path) -> None:
     seen = bytearray()
     with served({disk: "latest"}) as there:
         (there.work / "initrd").touch()
-        bootable = Bootable(Path(f"/boot/vmlinuz-{kernel()}"), there.work / "initrd", [], scsi=False)
+        (there.work / "kernel").symlink_to(f"/boot/vmlinuz-{kernel()}")
+        bootable = Bootable("", scsi=False)
         course = Course(100, seen.extend, lambda: 1000.0 * (b"Linux version" in seen))
         with pytest.raises(GuestError, match="the time is over: its console says last: "):
             boot(there, arguments(there, bootable, 2**28), None, course)
@@ -100,7 +100,8 @@ def test_a_kernel_without_a_root_panics_and_is_not_waited_for(disk: Path) -> Non
     seen = bytearray()
     with served({disk: "latest"}) as there:
         (there.work / "initrd").touch()
-        bootable = Bootable(Path(f"/boot/vmlinuz-{kernel()}"), there.work / "initrd", ["root=/dev/vda1"], scsi=False)
+        (there.work / "kernel").symlink_to(f"/boot/vmlinuz-{kernel()}")
+        bootable = Bootable("root=/dev/vda1", scsi=False)
         with pytest.raises(GuestError, match=r"the root file system was not mounted: .*VFS: Unable to mount root fs"):
             boot(there, arguments(there, bootable, 2**28), None, Course(300, seen.extend, time.monotonic))
     assert not there.folder.exists()

@@ -32,10 +32,10 @@ def drill(directory: Path, command: str | None, options: dict[str, str], kind: s
     The guest has no network, and what it writes is thrown away. The result is kept beside the revision, and is an error
     unless the level was reached. Of a machine with several 'disks' the guest has all of them.
     """
-    from backy.drills.drill import Trial
+    from backy.drills.drill import drill
 
     config = {"type": kind, **options} | ({} if command is None else {"command": command})
-    done = Trial(found_in(directory), config, **asked).run()
+    done = drill(found_in(directory), config, **asked)
     reached = "no level" if done.reached is None else f"level {done.reached}"
     signs = ", ".join(f"{name} after {length_of_time(seconds)}" for name, seconds in done.signs)
     restore = [] if done.restore is None else [f"A restore reads for {length_of_time(done.restore)}"]

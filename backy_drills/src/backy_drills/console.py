@@ -33,12 +33,9 @@ class Console:
         """Why it will not live; empty if there is hope."""
         self.last = ""
         """The last line that says something."""
-        self._line, self._why, self._signs = "", list[str](), list(_SIGNS)
-
-    @property
-    def lives(self) -> bool:
-        """Whether all signs of life were there."""
-        return not self._signs
+        self.awaited = list(_SIGNS)
+        """The signs of life that are not there yet."""
+        self._line, self._why = "", list[str]()
 
     def take(self, data: bytes) -> Iterator[str]:
         """Read on; yield the names of new signs of life."""
@@ -53,14 +50,14 @@ class Console:
     def _look(self, line: str) -> Iterator[str]:
         self.last = line.strip()[:200] or self.last
         # a later sign tells as much as those before it
-        while any(re.search(_SIGNS[name], line) for name in self._signs):
-            yield self._signs.pop(0)
+        while any(re.search(_SIGNS[name], line) for name in self.awaited):
+            yield self.awaited.pop(0)
 
     def _find_fault(self, line: str) -> None:
         if (why := _WHY.search(line)) and why[0] not in self._why:
             self._why.append(why[0])
         fault = next((fault for fault, pattern in _FAULTS.items() if re.search(pattern, line)), None)
-        if fault and self._signs and not self.fault:
+        if fault and self.awaited and not self.fault:
             self.fault = f"{fault}: {'; '.join(self._why[:3]) or line.strip()}"[:500]
 
 

@@ -1,33 +1,35 @@
-"""The levels of the drill, one after the other."""
+"""The drill: its options, and its levels one after the other."""
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from backy.api import ConfigError, DrillResult
-from backy_drills import filesystems, kernel, machine
-from backy_drills.course import Course
+import msgspec
+
+from backy.api import Config, ConfigError, Drill, DrillResult
+from backy.config import Size, typed
+from backy.hookspecs import hookimpl
+from backy_drills import filesystems, kernel
+from backy_drills.machine import Course, arguments, boot
 from backy_files.guest import Guest
 from backy_files.sandbox import GuestError, Served, guestfish, served
 
+BACKY_CONTRACT = "1.0"
 FOUND, SOUND, BOOTS, RUNS = LEVELS = (0, 1, 2, 4)
 _LEVEL_OF: Final = {"file systems": FOUND, "sound": SOUND, "up": BOOTS, "command": RUNS}
 """The level that a sign of life proves."""
 
 
-@dataclass
-class QemuDrill:
-    """Reads file systems by libguestfs, and boots guests by QEMU."""
+class QemuDrill(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The options of the command, and what it does by them."""
 
-    command: str
+    type: str
+    command: str = "true"
     """What the guest's shell runs."""
-    memory: int
+    memory: Size = Size(2**30)
     """Bytes of the guest's memory."""
-    monotonic: Callable[[], float] = time.monotonic
-    """Returns seconds."""
 
     def run(
         self, disks: Mapping[Path, str], level: int, within: timedelta, evidence: Callable[[bytes], object]
@@ -35,7 +37,7 @@ class QemuDrill:
         """Go up from level 0. Raise ConfigError if there is no such level."""
         if level not in LEVELS:
             raise ConfigError(f"there is no level {level} yet: choose one of {', '.join(map(str, LEVELS))}")
-        course, remarks, reason = Course(within.total_seconds(), evidence, self.monotonic), list[str](), ""
+        course, remarks, reason = Course(within.total_seconds(), evidence, time.monotonic), list[str](), ""
         with served(disks) as there:
             try:
                 self._climb(there, level, course, remarks)
@@ -54,5 +56,10 @@ class QemuDrill:
                 course.sign("sound")
             bootable = kernel.taken_out(guest, disks.work) if level >= BOOTS else None
         if bootable:
-            words = machine.arguments(disks, bootable, self.memory)
-            machine.boot(disks, words, self.command if level >= RUNS else None, course)
+            boot(disks, arguments(disks, bootable, self.memory), self.command if level >= RUNS else None, course)
+
+
+@hookimpl
+def backy_drill(config: Config) -> Drill:
+    """Make the drill from the options of the command."""
+    return typed(config, QemuDrill, "drill")

@@ -26,12 +26,9 @@ class Entry(NamedTuple):
 
 
 class Bootable(NamedTuple):
-    """What QEMU needs to boot a guest."""
+    """How a guest boots whose kernel was taken out."""
 
-    kernel: Path
-    initrd: Path
-    """Empty if the guest has none."""
-    words: list[str]
+    words: str
     """The kernel's command line."""
     scsi: bool
     """Whether the guest calls its disks as SCSI has them."""
@@ -48,32 +45,35 @@ def entry_of(text: str) -> Entry | None:
     return Entry(kernel[1], initrd[1].split() if initrd else [], words)
 
 
-def command_line(words: list[str], fstab: str) -> list[str]:
+def command_line(words: list[str], fstab: str) -> str:
     """Return a command line without silence, and with the root that fstab names unless it has one."""
     kept = [word for word in words if not _LEFT_OUT.fullmatch(word)]
     if (root := _ROOT.search(fstab)) and not any(word.startswith("root=") for word in kept):
         kept += [f"root={root[1]}", "ro"]
-    return kept
+    return " ".join(kept)
 
 
 def taken_out(guest: Guest, folder: Path) -> Bootable:
-    """Copy kernel and initramfs out of a guest; raise GuestError if there is no Linux, or a file is missing."""
-    roots = [one for one in guest.lines("inspect-os") if guest.lines("inspect-get-type", one) == ["linux"]]
-    if not roots:
+    """Copy a guest's kernel and its initramfs, empty if there is none, to the files `kernel` and `initrd`.
+
+    Raises:
+        GuestError: there is no Linux, or a file is missing.
+    """
+    root = next((one for one in guest.lines("inspect-os") if guest.lines("inspect-get-type", one) == ["linux"]), None)
+    if root is None:
         raise GuestError("no Linux was found that could be booted")
     guest.run("umount-all")
-    places = dict(line.split(": ", 1) for line in guest.lines("inspect-get-mountpoints", roots[0]))
+    places = dict(line.split(": ", 1) for line in guest.lines("inspect-get-mountpoints", root))
     for place in sorted({"/", "/boot"} & places.keys()):
         guest.run("mount-ro", places[place], place)
     fstab = _read(guest, "/etc/fstab") if _is_file(guest, "/etc/fstab") else ""
     name, entry = _default(guest)
-    words = command_line(entry.words, fstab)
     with (folder / "initrd").open("wb") as initrd:
         for path in entry.initrds:
             initrd.write(_copied(guest, path, name, folder / "part").read_bytes())
-    return Bootable(
-        _copied(guest, entry.kernel, name, folder / "kernel"), folder / "initrd", words, "/dev/sd" in f"{words}{fstab}"
-    )
+    _copied(guest, entry.kernel, name, folder / "kernel")
+    words = command_line(entry.words, fstab)
+    return Bootable(words, "/dev/sd" in words + fstab)
 
 
 def _default(guest: Guest) -> tuple[str, Entry]:

@@ -3,23 +3,42 @@
 import os
 import socket
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from select import select
 from typing import Any, Final
 
 from backy_drills.agent import Agent
 from backy_drills.console import Console
-from backy_drills.course import Course
 from backy_drills.kernel import Bootable
 from backy_files.sandbox import PATH, GuestError, Served, confined
 
-_SEEN: Final = ("console=ttyS0", "panic=-1", "systemd.show_status=1", "plymouth.enable=0")
+_SEEN: Final = "console=ttyS0 panic=-1 systemd.show_status=1 plymouth.enable=0"
 """What is added to the command line, so that all is seen and a panic ends the guest."""
-_CHEAP: Final = ("nokaslr", "norandmaps", "mitigations=off", "init_on_alloc=0")
+_CHEAP: Final = "nokaslr norandmaps mitigations=off init_on_alloc=0"
 """What the kernel shall not do if a processor is emulated: it takes long, and the guest has no enemies here."""
 _PAUSE: Final = 0.2
 """Seconds after which the agent is asked again."""
 _AGENT: Final = "org.qemu.guest_agent.0"
+
+
+class Course:
+    """How far a drill has come, and how long it may go on."""
+
+    def __init__(self, within: float, evidence: Callable[[bytes], object], monotonic: Callable[[], float]) -> None:
+        self.evidence = evidence
+        """Takes what a person may want to see."""
+        self.signs = dict[str, float]()
+        """The seconds from the beginning to each sign of life."""
+        self._within, self._monotonic, self._begin = within, monotonic, monotonic()
+
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        return self._begin + self._within - self._monotonic()
+
+    def sign(self, name: str) -> None:
+        """Note a sign of life."""
+        self.signs[name] = round(self._monotonic() - self._begin, 1)
 
 
 def arguments(disks: Served, bootable: Bootable, memory: int) -> list[str]:
@@ -36,8 +55,8 @@ def arguments(disks: Served, bootable: Bootable, memory: int) -> list[str]:
         server = f"file.driver=nbd,file.server.type=unix,file.server.path={path}"
         found += ["-drive", f"if=none,id=disk{at},format=raw,snapshot=on,cache=unsafe,{server}"]
         found += ["-device", f"{device},drive=disk{at},logical_block_size={sector},physical_block_size={sector}"]
-    words = [*bootable.words, *_SEEN, *(() if disks.kvm else _CHEAP)]
-    return [*found, "-kernel", str(bootable.kernel), "-initrd", str(bootable.initrd), "-append", " ".join(words)]
+    words = f"{bootable.words} {_SEEN} {'' if disks.kvm else _CHEAP}"
+    return [*found, "-kernel", f"{disks.work}/kernel", "-initrd", f"{disks.work}/initrd", "-append", words]
 
 
 def boot(disks: Served, words: list[str], command: str | None, course: Course) -> None:
@@ -60,7 +79,7 @@ def boot(disks: Served, words: list[str], command: str | None, course: Course) -
 
 def _watch(told: int, port: socket.socket, agent: Agent, course: Course) -> None:
     console, both = Console(), list[Any]([told, port])
-    while not (console.lives and agent.done):
+    while console.awaited or not agent.done:
         # a guest that reads nothing must not stop this process
         with suppress(BlockingIOError):
             port.send(agent.send)
@@ -74,7 +93,7 @@ def _watch(told: int, port: socket.socket, agent: Agent, course: Course) -> None
         if not ready:
             agent.ask_again()
         if course.left() <= 0:
-            silent = "the guest agent does not answer" if console.lives else f"its console says last: {console.last}"
+            silent = f"its console says last: {console.last}" if console.awaited else "the guest agent does not answer"
             raise GuestError(f"the time is over: {silent}")
     course.evidence(agent.told)
     if agent.fault:
