@@ -1,6 +1,7 @@
 """A drill of one revision, or of those of all disks of a machine: a plugin does it, and the result stays."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import timedelta
@@ -57,7 +58,7 @@ def drill(  # noqa: PLR0913  # what the command is given
             disks = _disks(found, specification)
             told["revision"] = revision = next(iter(disks.values())).info
             plugin: Drill = call(Kind.DRILL, config["type"], "backy_drill", config=config, job=found.job)
-            begun, begin, shown = clock(), monotonic(), bytearray()
+            begun, begin, shown = clock(), monotonic(), deque[int](maxlen=_EVIDENCE)
             restore, result = _run(plugin, disks, level, within, monotonic, shown)
             ok = result.reached is not None and result.reached >= level
             asked = {"revision": revision.id, "time": begun, "type": config["type"], "level": level}
@@ -79,14 +80,9 @@ def _disks(found: Repository | Group, specification: str) -> Disks:
 
 
 def _run(  # noqa: PLR0913, PLR0917  # as `drill`
-    plugin: Drill, disks: Disks, level: int, within: timedelta, monotonic: Callable[[], float], shown: bytearray
+    plugin: Drill, disks: Disks, level: int, within: timedelta, monotonic: Callable[[], float], shown: deque[int]
 ) -> tuple[float | None, DrillResult]:
     """Return how long it takes to read all disks, None if they are empty, and what comes of the drill."""
-
-    def show(data: bytes) -> None:
-        shown.extend(data)
-        del shown[:-_EVIDENCE]
-
     estimates, lost = list[float](), 0
     for repository, revision in disks.items():
         with repository.image(revision) as image:
@@ -98,4 +94,4 @@ def _run(  # noqa: PLR0913, PLR0917  # as `drill`
         text = f"{counted(lost, 'chunk')} can not be restored; see 'backy plan restore'"
         return sum(estimates), DrillResult(reason=text)
     paths = {repository.directory: revision.id for repository, revision in disks.items()}
-    return sum(estimates) if estimates else None, plugin.run(paths, level, within, show)
+    return sum(estimates) if estimates else None, plugin.run(paths, level, within, shown.extend)

@@ -42,7 +42,9 @@ def given(words: list[str], option: str) -> list[str]:
 @pytest.mark.parametrize(("kvm", "accelerator"), [(True, "kvm"), (False, "tcg,thread=multi")])
 def test_the_guest_has_its_disks_and_nothing_else(kvm: bool, accelerator: str) -> None:
     folder = Path("/tmp/drill")
-    there = Served(folder, [(f"{folder}/socket0", 512), (f"{folder}/socket1", 4096)], Path("qemu"), folder, kvm)
+    there = Served(
+        folder, folder / "work", [(f"{folder}/socket0", 512), (f"{folder}/socket1", 4096)], Path("qemu"), folder, kvm
+    )
     words = arguments(there, Bootable("root=/dev/vda1", scsi=False), 2**30)
 
     plain = "-nodefaults -no-user-config -no-reboot -display -nic -machine -smp -m -accel -cpu -object -device -serial"
@@ -69,7 +71,7 @@ def test_the_guest_has_its_disks_and_nothing_else(kvm: bool, accelerator: str) -
 
 
 def test_disks_are_those_of_scsi_if_the_guest_calls_them_so() -> None:
-    there = Served(Path(), [("socket0", 512)], Path("qemu"), Path(), kvm=False)
+    there = Served(Path(), Path(), [("socket0", 512)], Path("qemu"), Path(), kvm=False)
     words = arguments(there, Bootable("", scsi=True), 2**30)
     assert "scsi-hd,drive=disk0,logical_block_size=512,physical_block_size=512" in given(words, "-device")
 

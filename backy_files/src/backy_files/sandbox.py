@@ -64,7 +64,9 @@ class Served(NamedTuple):
     """Disks of revisions, and what a virtual machine with them needs. All of it is gone at the end of `served`."""
 
     folder: Path
-    """A folder that READER can enter. In `work`, which is in it, READER can write."""
+    """A folder that READER can enter."""
+    work: Path
+    """A folder in it that READER can write to."""
     disks: list[tuple[str, int]]
     """The socket of each disk, and the bytes of a sector."""
     qemu: Path
@@ -73,11 +75,6 @@ class Served(NamedTuple):
     """The virtual machine of libguestfs."""
     kvm: bool
     """Whether a kernel boots by KVM."""
-
-    @property
-    def work(self) -> Path:
-        """A folder that READER can write to."""
-        return self.folder / "work"
 
 
 @contextmanager
@@ -100,11 +97,11 @@ def served(disks: Mapping[Path, str], mountpoint: Path | None = None) -> Iterato
     kvm = _has_kvm(cache, machine / "kernel")
     with tempfile.TemporaryDirectory(prefix="backy-files-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         folder = Path(name)
-        folder_of(folder / "work")
+        work = folder_of(folder / "work")
         os.chown(folder, -1, READER)
         folder.chmod(0o710)
         found = [stack.enter_context(_served(*disk, folder, mountpoint)) for disk in disks.items()]
-        yield Served(folder, found, cache / "qemu", machine, kvm)
+        yield Served(folder, work, found, cache / "qemu", machine, kvm)
 
 
 @contextmanager
