@@ -8,9 +8,7 @@ from backy_files.guest import Guest
 from backy_files.sandbox import GuestError
 
 _CONFIGURATIONS: Final = ("/boot/loader/entries/*.conf", "/boot/grub*/grub.cfg")
-_KERNEL: Final = re.compile(r"^\s*linux(?:16|efi)?\s+(\S+)[ \t]*(.*)$", re.MULTILINE)
-_INITRD: Final = re.compile(r"^\s*initrd(?:16|efi)?\s+(\S.*)$", re.MULTILINE)
-_OPTIONS: Final = re.compile(r"^\s*options\s+(.*)$", re.MULTILINE)
+_LINE: Final = re.compile(r"^\s*(linux|initrd|options)(?:16|efi)?[ \t]+(\S.*)$", re.MULTILINE)
 _ROOT: Final = re.compile(r"^\s*([^#\s]\S*)\s+/\s", re.MULTILINE)
 _LEFT_OUT: Final = re.compile(r"quiet|splash|rhgb|console=.*|panic=.*|.*\$.*")
 """Words of a command line that hide what is to be seen, or whose values only the boot loader knows."""
@@ -36,13 +34,12 @@ class Bootable(NamedTuple):
 
 def entry_of(text: str) -> Entry | None:
     """Return the first entry of a configuration of GRUB, or of a file of the Boot Loader Specification."""
-    if (kernel := _KERNEL.search(text)) is None:
+    first = "".join(f"\n{text}".split("\nmenuentry")[:2])
+    found = dict(reversed(_LINE.findall(first)))
+    if "linux" not in found:
         return None
-    rest = text[kernel.end() :].partition("\nmenuentry")[0]
-    # the lines of the specification are in any order
-    initrd, options = _INITRD.search(rest) or _INITRD.search(text[: kernel.start()]), _OPTIONS.search(text)
-    words = f"{kernel[2]} {options[1] if options else ''}".split()
-    return Entry(kernel[1], initrd[1].split() if initrd else [], words)
+    kernel, *words = found["linux"].split()
+    return Entry(kernel, found.get("initrd", "").split(), [*words, *found.get("options", "").split()])
 
 
 def command_line(words: list[str], fstab: str) -> str:
