@@ -4,69 +4,94 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy_drills.agent import Agent
+from backy_drills.agent import Answer, Process, answers, talk
+from backy_files.sandbox import GuestError
 
 
-def said(agent: Agent) -> dict:
-    return json.loads(agent.send.removeprefix(b"\xff"))
+class Talk:
+    """A talk, with what it says, the signs of life, and what the command has printed."""
+
+    def __init__(self, command: str = "true", *, begun: bool = True) -> None:
+        self.signs, self.shown, self.done = list[str](), list[bytes](), False
+        self._talk = talk(command, self.signs.append, self.shown.append)
+        self.said = next(self._talk)
+        self.number = self.words()["arguments"]["id"]
+        if begun:
+            self.hear({"return": self.number}, before=b'{"torn": \xff')
+
+    def words(self) -> dict:
+        return json.loads(self.said.removeprefix(b"\xff"))
+
+    def hear(self, answer: object, *, before: bytes = b"") -> None:
+        for one in answers(b"", before + json.dumps(answer).encode() + b"\n")[1]:
+            if not self.done:
+                try:
+                    self.said = self._talk.send(one)
+                except StopIteration:
+                    self.done = True
 
 
-def answer(agent: Agent, value: object, *, before: bytes = b"") -> list[str]:
-    return [*agent.take(before + json.dumps(value).encode() + b"\n")]
+def encoded(printed: bytes) -> str:
+    return base64.b64encode(printed).decode()
 
 
-def begun(command: str = "true") -> Agent:
-    agent = Agent(command)
-    assert answer(agent, {"return": said(agent)["arguments"]["id"]}, before=b'{"torn": \xff') == ["agent"]
-    return agent
+def test_a_command_is_run_by_the_shell() -> None:
+    talk = Talk("echo it")
+    assert talk.words()["arguments"] == {"path": "/bin/sh", "arg": ["-c", "echo it"], "capture-output": True}
+    talk.hear({"return": {"pid": 7}})
+    for _ in range(2):
+        assert talk.words() == {"execute": "guest-exec-status", "arguments": {"pid": 7}}
+        talk.hear({"return": {"exited": False}})
+    talk.hear({"return": {"exited": True, "exitcode": 0, "out-data": encoded(b"it\n"), "err-data": encoded(b"!")}})
+
+    assert (talk.done, talk.signs, talk.shown) == (True, ["agent", "command"], [b"it\n!"])
 
 
-@pytest.mark.parametrize(("code", "signs"), [(0, ["command"]), (3, [])])
-def test_a_command_is_run_by_the_shell(code: int, signs: list[str]) -> None:
-    agent = begun("echo it")
-    assert said(agent)["arguments"] == {"path": "/bin/sh", "arg": ["-c", "echo it"], "capture-output": True}
-    assert answer(agent, {"return": {"pid": 7}}) == []
-    agent.ask_again()
-    assert said(agent) == {"execute": "guest-exec-status", "arguments": {"pid": 7}}
-    assert answer(agent, {"return": {"exited": False}}) == []
-    out = base64.b64encode(b"it\n").decode()
-
-    assert answer(agent, {"return": {"exited": True, "exitcode": code, "out-data": out}}) == signs
-    assert (agent.done, agent.told) == (True, b"it\n")
-    assert agent.fault == ("" if code == 0 else "'echo it' fails in the guest with 3: it")
+@pytest.mark.parametrize(("how", "told"), [({"exitcode": 3}, "3"), ({"signal": 9}, "signal 9")])
+def test_a_command_that_fails_is_a_fault(how: dict[str, int], told: str) -> None:
+    talk = Talk("echo it")
+    talk.hear({"return": {"pid": 7}})
+    with pytest.raises(GuestError, match=f"'echo it' fails in the guest with {told}: it"):
+        talk.hear({"return": {"exited": True, "out-data": encoded(b"it\n"), **how}})
+    assert (talk.signs, talk.shown) == (["agent"], [b"it\n"])
 
 
 def test_an_agent_that_may_run_nothing_is_a_fault() -> None:
-    agent = begun()
-    answer(agent, {"error": {"class": "CommandNotFound", "desc": "guest-exec has been disabled"}})
-
-    assert agent.done
-    assert "the guest agent runs no command" in agent.fault
-    assert "disabled" in agent.fault
+    with pytest.raises(GuestError, match="the guest agent runs no command: 'guest-exec has been disabled'"):
+        Talk().hear({"error": {"class": "CommandNotFound", "desc": "guest-exec has been disabled"}})
 
 
-def test_an_output_that_is_no_base64_is_none() -> None:
-    agent = begun()
-    assert answer(agent, {"return": {"exited": True, "exitcode": 0, "out-data": "a"}}) == ["command"]
-    assert agent.told == b""
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100000,
+        b'{"return": ' * 100000,
+        b'{"return": {"exited": true, "exitcode": "' + b"x" * 10000 + b'"}}',
+        b'{"return": {"exited": true, "exitcode": 0, "out-data": "a"}}',
+        b'{"return": {"pid": 1e999}}',
+    ],
+)
+def test_what_no_agent_would_answer_is_no_answer(line: bytes) -> None:
+    assert answers(b"", line + b"\n") == (b"", [])
 
 
 def test_only_the_answer_to_its_own_question_is_a_sign_of_life() -> None:
-    agent = Agent("true")
-    assert answer(agent, {"return": 1}) == []
-    assert answer(agent, {"return": {}}) == []
-    assert not agent.done
+    talk = Talk(begun=False)
+    for answer in ({"return": talk.number + 1}, {"return": {}}, {"error": {"desc": "no"}}):
+        talk.hear(answer)
+        assert (talk.signs, talk.said) == ([], b"")
 
 
-def test_without_a_command_nothing_is_asked_and_no_answer_counts() -> None:
-    agent = Agent(None)
-    assert (agent.done, agent.send) == (True, b"")
-    assert answer(agent, {"return": 0}) == []
+def test_answers_come_in_pieces_of_which_a_bounded_part_is_kept() -> None:
+    rest, found = answers(b'{"return"', b': {"pid": 7}}\n{"ret')
+    assert (rest, found) == (b'{"ret', [Answer(returned=Process(pid=7))])
+    assert len(answers(b"x" * 2**25, b"y")[0]) == 2**25
 
 
 JSON = st.recursive(
@@ -74,15 +99,16 @@ JSON = st.recursive(
     lambda one: (
         st.lists(one)
         | st.dictionaries(
-            st.sampled_from(["return", "error", "pid", "exited", "exitcode", "out-data"]) | st.text(), one
+            st.sampled_from(["return", "error", "desc", "pid", "exited", "exitcode", "out-data"]) | st.text(), one
         )
     ),
 )
 
 
-@given(answers=st.lists(JSON), junk=st.binary(max_size=100))
-def test_whatever_an_agent_answers_is_no_error(answers: list[object], junk: bytes) -> None:
-    agent = begun()
-    for one in answers:
-        answer(agent, one, before=junk)
-        agent.ask_again()
+@given(said=st.lists(JSON), junk=st.binary(max_size=100))
+def test_whatever_an_agent_answers_ends_with_a_fault_at_worst(said: list[object], junk: bytes) -> None:
+    talk = Talk()
+    with suppress(GuestError):
+        for one in said:
+            talk.hear(one, before=junk)
+    assert talk.signs[:1] == ["agent"]

@@ -34,7 +34,8 @@ def test_it_does_not_matter_in_which_pieces_it_comes(cuts: list[int]) -> None:
     console, found, content = Console(), list[str](), BOOT.encode()
     edges = [0, *sorted(cuts), len(content)]
     for begin, end in itertools.pairwise(edges):
-        found += console.take(content[begin:end])
+        # no data would be the end
+        found += console.take(content[begin:end]) if begin < end else ()
 
     assert (found, console.fault, not console.awaited) == (["kernel", "init", "up"], "", True)
 
@@ -87,7 +88,38 @@ def test_a_fault_is_told_with_its_causes_however_its_lines_come(text: bytes, fau
         console = Console()
         for at in range(0, len(text), size):
             assert not list(console.take(text[at : at + size]))
-        assert console.fault == fault.replace("\u2026", "\ufffd" * 3 if size < len(text) and size < 7 else "\u2026")
+        assert console.fault == fault
+
+
+def test_a_fault_in_the_same_piece_comes_before_what_would_be_life() -> None:
+    found, fault = told("Linux version 6\nYou are in emergency mode\nvm login: ")
+    assert (found, fault) == (["kernel"], "the guest is in emergency mode: You are in emergency mode")
+
+
+def test_of_many_causes_the_first_and_the_last_are_told() -> None:
+    console = Console()
+    lines = [f"Failed to start {number}.\n" for number in range(10000)]
+    list(console.take("".join([*lines, "You are in emergency mode\n"]).encode()))
+    assert console.fault == "the guest is in emergency mode: " + "; ".join(
+        f"Failed to start {number}." for number in (0, 1, 2, 9999)
+    )
+
+
+def test_what_moves_on_the_screen_hides_nothing() -> None:
+    console = Console()
+    list(console.take(b"\r\x1b[K[***] A start job is running for dev-x.device" * 200))
+    assert list(console.take(b"\r\x1b[K[  OK  ] Reached target Multi-User System.\r\n")) == ["kernel", "init", "up"]
+
+
+@pytest.mark.parametrize("line", ["Nobody may ask for a login: ", "login: "])
+def test_not_all_that_has_a_login_asks_for_one(line: str) -> None:
+    assert told(line) == ([], "")
+
+
+def test_no_data_is_the_end() -> None:
+    console = Console()
+    assert [*console.take(b"last words\n"), *console.take(b"")] == []
+    assert console.fault == "the guest has ended; its console says last: last words"
 
 
 def test_a_guest_that_lives_has_no_faults_any_more() -> None:
@@ -106,4 +138,4 @@ def test_lines_without_an_end_take_no_memory() -> None:
     console = Console()
     for _ in range(3):
         assert not list(console.take(b"x" * 2**20))
-    assert len(console._line) <= 4096
+    assert len(console._rest) <= 4096

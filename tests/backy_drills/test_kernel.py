@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy_drills.kernel import Entry, command_line, entry_of
+from backy_drills import kernel
+from backy_drills.kernel import command_line, entry_of, taken_out
+from backy_files.sandbox import GuestError
 from tests.backy_drills.guests import GRUB, ROOT
 
 BLS = """\
@@ -21,12 +26,12 @@ grub_class fedora
 
 def test_the_first_entry_of_grub_is_booted() -> None:
     found = entry_of(GRUB.format(version="6.1", root=ROOT))
-    assert found == Entry("/boot/vmlinuz-6.1", ["/boot/initrd.img-6.1"], [f"root=UUID={ROOT}", "ro", "quiet"])
+    assert found == ("/boot/vmlinuz-6.1", ["/boot/initrd.img-6.1"], [f"root=UUID={ROOT}", "ro", "quiet"])
 
 
 def test_an_entry_has_no_initramfs_of_the_next_one() -> None:
     found = entry_of("menuentry 'a' {\n linux /a\n}\nmenuentry 'b' {\n linux /b\n initrd /ib\n}\n")
-    assert found == Entry("/a", [], [])
+    assert found == ("/a", [], [])
 
 
 @pytest.mark.parametrize(
@@ -36,7 +41,7 @@ def test_an_entry_has_no_initramfs_of_the_next_one() -> None:
 def test_an_entry_of_the_specification_is_understood_in_any_order(lines: tuple[str, str]) -> None:
     found = entry_of(BLS.format(first=lines[0], second=lines[1], root=ROOT))
     words = [f"root=UUID={ROOT}", "ro", "rootflags=subvol=root", "$kernelopts", "quiet"]
-    assert found == Entry("/vmlinuz-6.5", ["/ucode.img", "/initramfs"], words)
+    assert found == ("/vmlinuz-6.5", ["/ucode.img", "/initramfs"], words)
 
 
 @given(st.text())
@@ -53,3 +58,58 @@ def test_a_command_line_shows_all_and_says_nothing_that_only_the_boot_loader_kno
 def test_without_a_root_it_is_that_of_fstab() -> None:
     fstab = "# / was on /dev/sda1\nproc /proc proc\nUUID=1234  /  xfs defaults 0 0\n"
     assert command_line(["rw"], fstab) == "rw root=UUID=1234 ro"
+
+
+def test_all_lines_of_an_entry_count() -> None:
+    found = entry_of("linux /vmlinuz\ninitrd /ucode.img\ninitrd /initramfs\noptions root=/dev/vda1\noptions rw\n")
+    assert found == ("/vmlinuz", ["/ucode.img", "/initramfs"], ["root=/dev/vda1", "rw"])
+
+
+def test_a_command_line_has_what_a_program_can_be_given() -> None:
+    assert command_line(["a\0b", "ro"], "UUID=1\0 / xfs\n") == "ro ro"
+    assert len(command_line(["x" * 9] * 1000, "")) == 1800
+
+
+class Guest:
+    """What taken_out() asks a guest, of one whose files are these."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+
+    def lines(self, command: str, *words: str) -> list[str]:
+        told = {"inspect-os": ["/dev/sda1"], "inspect-get-type": ["linux"], "inspect-get-mountpoints": ["/: /dev/sda1"]}
+        if command == "glob-expand":
+            return [words[0].replace("*", "")] if words[0].replace("*", "") in self.files else []
+        return told[command] if command in told else [str(self._path(words) in self.files).lower()]
+
+    def run(self, command: str, *words: str, sink: Callable[[bytes], object] | None = None) -> bytes:
+        if command == "download" and sink:
+            sink(self.files[self._path(words)][:4])
+            sink(self.files[self._path(words)][4:])
+        return self.files[words[0]] if command == "read-file" else b""
+
+    def _path(self, words: tuple[str, ...]) -> str:
+        return words[0].replace("//", "/")
+
+
+GRUB_CFG = b"menuentry 'a' {\n linux /@/boot/vmlinuz root=/dev/sda1\n initrd /ucode /initrd\n}\n"
+FILES = {
+    "/boot/grub/grub.cfg": GRUB_CFG,
+    "/boot/vmlinuz": b"a kernel",
+    "/boot/ucode": b"more ",
+    "/boot/initrd": b"init",
+}
+
+
+def test_kernel_and_initramfs_are_found_below_boot(tmp_path: Path) -> None:
+    """They are written here, by who calls; nothing is given a path to write to."""
+    assert taken_out(Guest(FILES), tmp_path) == ("root=/dev/sda1", True)  # type: ignore[arg-type]
+    assert [(tmp_path / name).read_bytes() for name in ("kernel", "initrd")] == [b"a kernel", b"more init"]
+
+
+@pytest.mark.parametrize(("most", "name"), [(7, "/@/boot/vmlinuz"), (8, "/initrd")])
+def test_what_is_too_large_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, name: str) -> None:
+    monkeypatch.setattr(kernel, "_LARGEST", most)
+    with pytest.raises(GuestError, match=f"^{name} is too large to boot"):
+        taken_out(Guest(FILES), tmp_path)  # type: ignore[arg-type]
+    assert all(path.stat().st_size <= most for path in tmp_path.iterdir())

@@ -45,10 +45,8 @@ def test_a_guest_lives_and_reaches_nothing_of_this_machine(backy, vm: Path, roun
         done = backy("-b", vm, "drill", "--level", "4", "--within", "9m", "--command", LOOK)
         assert (done.code, [line for line in done.err.splitlines() if "KVM" not in line]) == (0, [])
     found = result(vm)
-    assert (found["reached"], [name for name, _ in found["signs"] if name not in {"agent", "up"}]) == (
-        4,
-        ["file systems", "sound", "kernel", "init", "command"],
-    )
+    assert (found["reached"], found["remarks"]) == (4, [])
+    assert [name for name, _ in found["signs"]] == ["kernel", "init", "up", "agent", "command"]
     (log,) = vm.glob("*.drill.log")
     evidence = log.read_text(errors="replace")
     assert "$ e2fsck -fn sda1 (ext4): 0\n" in evidence

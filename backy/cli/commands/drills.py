@@ -13,7 +13,7 @@ from backy.errors import BackyError
 from backy.text.phrases import length_of_time
 
 _LEVEL = "What to reach: 0, file systems are found; 1, they are sound; 2, the guest boots; 4, a command runs in it."
-_WITHIN = "How long the guest may take."
+_WITHIN = "How long the checks of file systems and the guest may take together."
 _COMMAND = "What level 4 has the guest's shell run."
 _OPTION = "Another option of the drill; may be given several times."
 _duration = read_by(parse_duration)

@@ -1,62 +1,74 @@
 """The talk with QEMU's guest agent, which runs a command in the guest. Pure: who has the port sends and receives."""
 
-import base64
-import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any, Final
 
-_LONGEST: Final = 2**20
-"""Bytes of an answer: a guest answers."""
+from msgspec import Struct, field
+from msgspec.json import decode, encode
+
+from backy_files.sandbox import GuestError
+
+_LONGEST: Final = 2**25
+"""Bytes of an answer that are kept: an agent has 16 MiB of what a command prints, in Base64, and a guest answers."""
 
 
-class Agent:
-    """Has the guest's shell run a command; None is none. `send` is what goes to the port next."""
+class Process(Struct):
+    """A process in the guest, and how it has ended."""
 
-    def __init__(self, command: str | None) -> None:
-        self.done = command is None
-        self.fault, self.told = "", b""
-        """Why the command did not succeed, and what it printed."""
-        self._command, self._read, self._process, self._sync = command, b"", 0, secrets.randbits(31) | 1
-        self.send = b"" if self.done else b"\xff" + _words("guest-sync-delimited", id=self._sync)
+    pid: int = 0
+    exited: bool = False
+    exitcode: int | None = None
+    signal: int | None = None
+    out: bytes = field(name="out-data", default=b"")
+    err: bytes = field(name="err-data", default=b"")
 
-    def take(self, data: bytes) -> Iterator[str]:
-        """Read on; yield the names of new signs of life."""
-        *lines, self._read = (self._read + data)[-_LONGEST:].split(b"\n")
-        for line in lines:
-            try:
-                answer = json.loads(line.rpartition(b"\xff")[2])
-            except ValueError:
-                continue  # what was in the port before
-            if isinstance(answer, dict) and not self.done:
-                yield from self._answered(answer.get("return"), answer.get("error"))
 
-    def ask_again(self) -> None:
-        """Ask whether the command has ended."""
-        self.send = _words("guest-exec-status", pid=self._process) if self._process else b""
+class Answer(Struct):
+    """What the agent has to say: a number, a process, or the error."""
 
-    def _answered(self, returned: Any, error: Any) -> Iterator[str]:  # noqa: ANN401  # whatever a guest says
-        if self._sync:
-            if returned == self._sync:
-                self._sync = 0
-                words = {"path": "/bin/sh", "arg": ["-c", self._command], "capture-output": True}
-                self.send = _words("guest-exec", **words)
-                yield "agent"
-        elif error or not isinstance(returned, dict):
-            self.done, self.fault = True, f"the guest agent runs no command: {error}"[:500]
-        elif "exited" not in returned:
-            self._process = returned.get("pid", 0)
-        elif returned["exited"]:
-            self.done = True
-            with suppress(ValueError):  # it is no Base64
-                self.told = b"".join(base64.b64decode(str(returned.get(name, ""))) for name in ("out-data", "err-data"))
-            if returned.get("exitcode") == 0:
-                yield "command"
-            else:
-                last = " ".join(self.told.decode(errors="replace").split())[-300:]
-                self.fault = f"'{self._command}' fails in the guest with {returned.get('exitcode')}: {last}"
+    returned: int | Process | None = field(name="return", default=None)
+    error: dict[str, str] = {}
+
+
+def answers(rest: bytes, data: bytes) -> tuple[bytes, list[Answer]]:
+    """Return the answers in what has come, `rest` first, and what is no whole line yet."""
+    *lines, rest = (rest + data).split(b"\n")
+    found = list[Answer]()
+    for line in lines:
+        # what was in the port before, or is no agent's
+        with suppress(ValueError, RecursionError):
+            found.append(decode(line.rpartition(b"\xff")[2], type=Answer))
+    return rest[-_LONGEST:], found
+
+
+def talk(
+    command: str, sign: Callable[[str], object], show: Callable[[bytes], object]
+) -> Generator[bytes, Answer, None]:
+    """Have the guest's shell run a command: yield what to send next, take each answer, and show what it has printed.
+
+    Raises:
+        GuestError: the agent does not run it, or it does not succeed.
+    """
+    number = secrets.randbits(31)
+    words = b"\xff" + _words("guest-sync-delimited", id=number)
+    while (yield words).returned != number:
+        words = b""
+    sign("agent")
+    answer = yield _words("guest-exec", path="/bin/sh", arg=["-c", command], **{"capture-output": True})
+    pid = answer.returned.pid if isinstance(answer.returned, Process) else 0
+    while isinstance(process := answer.returned, Process) and not process.exited:
+        answer = yield _words("guest-exec-status", pid=pid)
+    if not isinstance(process, Process):
+        raise GuestError(f"the guest agent runs no command: {answer.error.get('desc', '')[:500]!r}")
+    show(printed := process.out + process.err)
+    if process.exitcode != 0:
+        last = " ".join(printed.decode(errors="replace").split())[-300:]
+        how = f"signal {process.signal}" if process.exitcode is None else process.exitcode
+        raise GuestError(f"'{command}' fails in the guest with {how}: {last}")
+    sign("command")
 
 
 def _words(command: str, **arguments: Any) -> bytes:  # noqa: ANN401  # JSON
-    return json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
+    return encode({"execute": command, "arguments": arguments}) + b"\n"

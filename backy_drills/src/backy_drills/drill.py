@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from backy_files.sandbox import GuestError, Served, guestfish, served
 BACKY_CONTRACT = "1.0"
 FOUND, SOUND, BOOTS, RUNS = LEVELS = (0, 1, 2, 4)
 _LEVEL_OF: Final = {"file systems": FOUND, "sound": SOUND, "up": BOOTS, "command": RUNS}
-"""The level that a sign of life proves."""
+"""The level that a sign proves, if those before it are there."""
 
 
 class QemuDrill(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -42,21 +43,26 @@ class QemuDrill(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             try:
                 self._climb(there, level, course, remarks)
             except GuestError as error:
-                reason = str(error)
-        reached = max((_LEVEL_OF[name] for name in course.signs if name in _LEVEL_OF), default=None)
-        return DrillResult(reached, reason, (*course.signs.items(),), (*remarks,), "kvm" if there.kvm else "tcg")
+                reason = f"{'' if course.left() > 0 else 'the time is over: '}{error}"
+        reached = max((_LEVEL_OF[name] for name in takewhile(course.signs.__contains__, _LEVEL_OF)), default=None)
+        # what is found on disks is no sign of life
+        signs = tuple(sign for sign in course.signs.items() if _LEVEL_OF.get(sign[0], BOOTS) >= BOOTS)
+        return DrillResult(reached, reason, signs, (*remarks,), "kvm" if there.kvm else "tcg")
 
     def _climb(self, disks: Served, level: int, course: Course, remarks: list[str]) -> None:
         with guestfish(disks) as pipes:
             guest = Guest(*pipes, course.left)
-            systems = filesystems.found(guest, remarks)
+            # a check says nothing for as long as it takes; the course has its own limit
+            guest.patience = None
+            systems = filesystems.found(guest, remarks, course.evidence)
             course.sign("file systems")
             if level >= SOUND:
                 filesystems.check(guest, systems, remarks, course.evidence)
                 course.sign("sound")
-            bootable = kernel.taken_out(guest, disks.work) if level >= BOOTS else None
-        if bootable:
-            boot(disks, arguments(disks, bootable, self.memory), self.command if level >= RUNS else None, course)
+            if level < BOOTS:
+                return
+            words, scsi = kernel.taken_out(guest, disks.folder)
+        boot(disks, arguments(disks, words, self.memory, scsi=scsi), self.command if level >= RUNS else None, course)
 
 
 @hookimpl

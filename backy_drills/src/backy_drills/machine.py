@@ -3,14 +3,13 @@
 import os
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from select import select
 from typing import Any, Final
 
-from backy_drills.agent import Agent
+from backy_drills.agent import answers, talk
 from backy_drills.console import Console
-from backy_drills.kernel import Bootable
 from backy_files.sandbox import PATH, GuestError, Served, confined
 
 _SEEN: Final = "console=ttyS0 panic=-1 systemd.show_status=1 plymouth.enable=0"
@@ -36,16 +35,16 @@ class Course:
         """Return the seconds that are left."""
         return self._begin + self._within - self._monotonic()
 
-    def sign(self, name: str) -> None:
-        """Note a sign of life."""
-        self.signs[name] = round(self._monotonic() - self._begin, 1)
+    def sign(self, *names: str) -> None:
+        """Note signs of life."""
+        self.signs |= dict.fromkeys(names, round(self._monotonic() - self._begin, 1))
 
 
-def arguments(disks: Served, bootable: Bootable, memory: int) -> list[str]:
+def arguments(disks: Served, command_line: str, memory: int, *, scsi: bool) -> list[str]:
     """Return QEMU's arguments: what the guest has, and nothing else, but for the port of its agent."""
     # emulation copies one byte at a time where a processor promises that it is fast at that
     accelerator, processor = ("kvm", "max") if disks.kvm else ("tcg,thread=multi", "max,-la57,-erms")
-    device = "scsi-hd" if bootable.scsi else "virtio-blk-pci"
+    device = "scsi-hd" if scsi else "virtio-blk-pci"
     found = f"""-nodefaults -no-user-config -no-reboot -display none -nic none -machine q35 -smp 2 -m {memory // 2**20}M
         -accel {accelerator} -cpu {processor} -object rng-builtin,id=chance -device virtio-rng-pci,rng=chance
         -serial stdio -device virtio-serial-pci -device virtserialport,chardev=agent,name={_AGENT}
@@ -55,8 +54,8 @@ def arguments(disks: Served, bootable: Bootable, memory: int) -> list[str]:
         server = f"file.driver=nbd,file.server.type=unix,file.server.path={path}"
         found += ["-drive", f"if=none,id=disk{at},format=raw,snapshot=on,cache=unsafe,{server}"]
         found += ["-device", f"{device},drive=disk{at},logical_block_size={sector},physical_block_size={sector}"]
-    words = f"{bootable.words} {_SEEN} {'' if disks.kvm else _CHEAP}"
-    return [*found, "-kernel", f"{disks.work}/kernel", "-initrd", f"{disks.work}/initrd", "-append", words]
+    words = f"{command_line} {_SEEN} {'' if disks.kvm else _CHEAP}"
+    return [*found, "-kernel", f"{disks.folder}/kernel", "-initrd", f"{disks.folder}/initrd", "-append", words]
 
 
 def boot(disks: Served, words: list[str], command: str | None, course: Course) -> None:
@@ -72,37 +71,40 @@ def boot(disks: Served, words: list[str], command: str | None, course: Course) -
     with port, theirs, subprocess.Popen(confined(*qemu, kvm=disks.kvm), start_new_session=True, **ends) as process:  # noqa: S603  # a guest's are words of the kernel's command line only
         port.setblocking(False)
         try:
-            _watch(process.stdout.fileno(), port, Agent(command), course)  # type: ignore[union-attr]  # it is a pipe
+            _watch(process.stdout.fileno(), port, command, course)  # type: ignore[union-attr]  # it is a pipe
         finally:
             process.kill()
 
 
-def _watch(told: int, port: socket.socket, agent: Agent, course: Course) -> None:
-    console, both = Console(), list[Any]([told, port])
-    while console.awaited or not agent.done:
-        # a guest that reads nothing must not stop this process
-        with suppress(BlockingIOError):
-            port.send(agent.send)
-        agent.send = b""
-        ready = select(both, [], [], max(min(course.left(), _PAUSE), 0))[0]
+def _watch(told: int, port: socket.socket, command: str | None, course: Course) -> None:
+    console, rest = Console(), b""
+    turns = _turns(told, port, console, course)
+    while console.awaited:
+        next(turns)
+    # nobody is asked before: what a command proves includes that the guest is up
+    if command is not None:
+        talking = talk(command, course.sign, course.evidence)
+        words, due = next(talking), course.left()
+        with suppress(StopIteration):  # of the talk
+            for data in turns:
+                if words and course.left() <= due:
+                    # a guest that reads nothing must not stop this process
+                    with suppress(BlockingIOError):
+                        port.send(words)
+                    words, due = b"", course.left() - _PAUSE
+                rest, found = answers(rest, data)
+                for answer in found:
+                    words = talking.send(answer)
+
+
+def _turns(told: int, port: socket.socket, console: Console, course: Course) -> Iterator[bytes]:
+    """Follow the console; yield what the port has, again and again while there is time and hope."""
+    while course.left() > 0:
+        ready = select([told, port.fileno()], [], [], max(min(course.left(), _PAUSE), 0))[0]
         if told in ready:
-            _hear(console, os.read(told, 2**16), course)
-        if port in ready:
-            for name in agent.take(port.recv(2**16)):
-                course.sign(name)
-        if not ready:
-            agent.ask_again()
-        if course.left() <= 0:
-            silent = f"its console says last: {console.last}" if console.awaited else "the guest agent does not answer"
-            raise GuestError(f"the time is over: {silent}")
-    course.evidence(agent.told)
-    if agent.fault:
-        raise GuestError(agent.fault)
-
-
-def _hear(console: Console, data: bytes, course: Course) -> None:
-    course.evidence(data)
-    for name in console.take(data):
-        course.sign(name)
-    if console.fault or not data:
-        raise GuestError(console.fault or f"the guest has ended; its console says last: {console.last}")
+            course.evidence(data := os.read(told, 2**16))
+            course.sign(*console.take(data))
+            if console.fault:
+                raise GuestError(console.fault)
+        yield port.recv(2**16) if port.fileno() in ready else b""
+    raise GuestError(f"its console says last: {console.last}" if console.awaited else "the guest agent does not answer")
