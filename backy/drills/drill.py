@@ -2,13 +2,13 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
 
 import msgspec
 
-from backy.answers.images import forecast
+from backy.answers.images import Forecast, forecast
 from backy.api import Config, Drill, DrillResult
 from backy.groups.group import Group
 from backy.plugins.broken import error_line
@@ -23,7 +23,6 @@ from backy.text.phrases import counted
 
 _EVIDENCE = 2**20
 """Bytes that are kept of what a drill shows: the last ones, which tell how it ended."""
-Disks = Mapping[Repository, Revision]
 
 
 def drill(  # noqa: PLR0913  # what the command is given
@@ -34,7 +33,6 @@ def drill(  # noqa: PLR0913  # what the command is given
     level: int,
     within: timedelta,
     clock: Clock = utc_now,
-    monotonic: Callable[[], float] = time.monotonic,
 ) -> Drilled:
     """Try to reach a level, and keep the result beside the record, whatever it is. A purge waits meanwhile.
 
@@ -45,7 +43,6 @@ def drill(  # noqa: PLR0913  # what the command is given
         level: What to reach, as `Drill` has the levels.
         within: How long the plugin may take.
         clock: Tells the time.
-        monotonic: Returns seconds.
 
     Raises:
         RevisionNotFoundError, DamageError: there is no such revision, or nobody can tell which one is meant.
@@ -58,11 +55,18 @@ def drill(  # noqa: PLR0913  # what the command is given
             disks = _disks(found, specification)
             told["revision"] = revision = next(iter(disks.values())).info
             plugin: Drill = call(Kind.DRILL, config["type"], "backy_drill", config=config, job=found.job)
-            begun, begin, shown = clock(), monotonic(), deque[int](maxlen=_EVIDENCE)
-            restore, result = _run(plugin, disks, level, within, monotonic, shown)
-            ok = result.reached is not None and result.reached >= level
+            begun, shown = clock(), deque[int](maxlen=_EVIDENCE)
+            forecasts = [_forecast(*disk) for disk in disks.items()]
+            # a guest may well boot without them, and could not be restored all the same
+            lost = counted(sum(len(one.damaged) for one in forecasts), "chunk")
+            result = DrillResult(reason=f"{lost} can not be restored; see 'backy plan restore'")
+            if not any(one.damaged for one in forecasts):
+                paths = {repository.directory: one.id for repository, one in disks.items()}
+                result = plugin.run(paths, level, within, shown.extend)
+            ok = result.reached is not None and result.reached >= level and not result.reason
             asked = {"revision": revision.id, "time": begun, "type": config["type"], "level": level}
-            drilled = Drilled(**asdict(result), **asked, ok=ok, seconds=monotonic() - begin, restore=restore)
+            restore, seconds = sum(one.estimate or 0 for one in forecasts) or None, (clock() - begun).total_seconds()
+            drilled = Drilled(**asdict(result), **asked, ok=ok, seconds=seconds, restore=restore)
             for repository, one in disks.items():
                 write(repository.records, one.id, drilled, bytes(shown))
         except Exception as error:
@@ -73,25 +77,12 @@ def drill(  # noqa: PLR0913  # what the command is given
     return drilled
 
 
-def _disks(found: Repository | Group, specification: str) -> Disks:
+def _disks(found: Repository | Group, specification: str) -> Mapping[Repository, Revision]:
     if isinstance(found, Repository):
         return {found: found.records.select_image(specification)}
     return {found.repository(name): one for name, one in found.select(specification).members.items()}
 
 
-def _run(  # noqa: PLR0913, PLR0917  # as `drill`
-    plugin: Drill, disks: Disks, level: int, within: timedelta, monotonic: Callable[[], float], shown: deque[int]
-) -> tuple[float | None, DrillResult]:
-    """Return how long it takes to read all disks, None if they are empty, and what comes of the drill."""
-    estimates, lost = list[float](), 0
-    for repository, revision in disks.items():
-        with repository.image(revision) as image:
-            forecasted = forecast(image, quiet, monotonic)
-        estimates += [forecasted.estimate] if forecasted.estimate is not None else []
-        lost += len(forecasted.damaged)
-    if lost:
-        # a guest may well boot without them, and could not be restored all the same
-        text = f"{counted(lost, 'chunk')} can not be restored; see 'backy plan restore'"
-        return sum(estimates), DrillResult(reason=text)
-    paths = {repository.directory: revision.id for repository, revision in disks.items()}
-    return sum(estimates) if estimates else None, plugin.run(paths, level, within, shown.extend)
+def _forecast(repository: Repository, revision: Revision) -> Forecast:
+    with repository.image(revision) as image:
+        return forecast(image, quiet, time.monotonic)

@@ -46,8 +46,8 @@ def write(records: Records, revision_id: str, drilled: Drilled, evidence: bytes 
         fact = fact_of(records.directory, revision_id)
         if fact.record is None:
             raise RevisionNotFoundError(f"revision {revision_id} was forgotten meanwhile")
-        # by its digest, an auditor knows that the file is as it was written
-        note = f"level {drilled.level} {'reached' if drilled.ok else 'not reached'}, {digest(content)}"
+        # by their digest, an auditor knows that both files are as they were written
+        note = f"level {drilled.level} {'reached' if drilled.ok else 'not reached'}, {digest(content + evidence)}"
         with records.journal.act(ACT, revision_id, fact, note):
             write_file(shown, evidence, 0o600)
             write_file(path, content, 0o640)
