@@ -200,7 +200,8 @@ def read_metadata(what: str, pool: Volume, told: IO[bytes], *thin_ids: str) -> i
         with _anew(told.fileno()) as file:
             deque(parse_runs(file), maxlen=0)
     except (SourceError, OSError, ValueError) as error:
-        log.warning("%s: all of it is read, for the metadata of its pool can not be: %s", what, error)
+        cause = str(error).removeprefix(f"{what}: ")
+        log.warning("%s: all of it is read, for the metadata of its pool can not be: %s", what, cause)
     else:
         return told.fileno()
     return None
