@@ -98,6 +98,7 @@ def test_a_guest_that_does_nothing_ends_with_its_time(disk: Path) -> None:
     assert course.signs == {"kernel": 1000.0}
 
 
+@pytest.mark.soak
 def test_a_kernel_without_a_root_panics_and_is_not_waited_for(disk: Path) -> None:
     seen = bytearray()
     with served({disk: "latest"}) as there:
