@@ -368,7 +368,7 @@ DRILL = """
 from backy.api import DrillResult
 from backy.hookspecs import hookimpl
 class Drill:
-    def run(self, disks, level, within, evidence): return DrillResult(reached=1, reason="no life")
+    def run(self, disks, level, within, evidence): return DrillResult(reached=1, reason="no life" if level > 1 else "")
 @hookimpl
 def backy_drill(config): return Drill()
 """
