@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from backy.cli.options import FOLDER, configuration_option, wide_option
+from backy.cli.options import configuration_option, wide_option
 from backy.cli.output import answer, answered, chosen, echo, kept, width
 from backy.errors import BackyError, ConfigError
 from backy.text.phrases import counted, local_time, size
@@ -172,9 +172,12 @@ def orphans(configuration: Path) -> None:
         echo(f"{table(found, shown)}\n{counted(len(found), 'repository', 'repositories')} without a job", lines=True)
 
 
+_WHERE = "Where they are put; it is made if it is missing."
+
+
 @click.command("overview")
 @configuration_option
-@click.option("--html", "folder", required=True, metavar="DIR", type=FOLDER, help="Where they are put.")
+@click.option("--html", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path), help=_WHERE)
 def overview(configuration: Path, folder: Path) -> None:
     """Write pages of HTML that show all jobs, and each of them.
 
