@@ -48,7 +48,7 @@ GOOD = {"/dev/sda": "", "/dev/sda1": "ext4"}
 )
 def test_all_that_is_not_looked_at_is_told(kinds: dict[str, str], dark: list[str]) -> None:
     remarks, shown = list[str](), list[bytes]()
-    systems = found(Guest(kinds), remarks, shown.append)  # type: ignore[arg-type]
+    systems = found(Guest(kinds), remarks, shown.append)
     assert systems["/dev/sda1"] == "ext4"
     assert remarks == [f"{one} was not looked at" for one in dark]
     assert shown[0].startswith(b"found: sda (unknown), sda1 (ext4)")
@@ -56,7 +56,7 @@ def test_all_that_is_not_looked_at_is_told(kinds: dict[str, str], dark: list[str
 
 def fault(guest: Guest) -> str:
     with pytest.raises(GuestError) as error:
-        check(guest, {"/dev/sda1": "ext4"}, [], lambda data: None)  # type: ignore[arg-type]
+        check(guest, {"/dev/sda1": "ext4"}, [], lambda data: None)
     return str(error.value)
 
 

@@ -103,7 +103,7 @@ FILES = {
 
 def test_kernel_and_initramfs_are_found_below_boot(tmp_path: Path) -> None:
     """They are written here, by who calls; nothing is given a path to write to."""
-    assert taken_out(Guest(FILES), tmp_path) == ("root=/dev/sda1", True)  # type: ignore[arg-type]
+    assert taken_out(Guest(FILES), tmp_path) == ("root=/dev/sda1", True)
     assert [(tmp_path / name).read_bytes() for name in ("kernel", "initrd")] == [b"a kernel", b"more init"]
 
 
@@ -111,5 +111,5 @@ def test_kernel_and_initramfs_are_found_below_boot(tmp_path: Path) -> None:
 def test_what_is_too_large_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, name: str) -> None:
     monkeypatch.setattr(kernel, "_LARGEST", most)
     with pytest.raises(GuestError, match=f"^{name} is too large to boot"):
-        taken_out(Guest(FILES), tmp_path)  # type: ignore[arg-type]
+        taken_out(Guest(FILES), tmp_path)
     assert all(path.stat().st_size <= most for path in tmp_path.iterdir())
