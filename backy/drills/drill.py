@@ -34,7 +34,7 @@ def drill(  # noqa: PLR0913  # what the command is given
     within: timedelta,
     clock: Clock = utc_now,
 ) -> Drilled:
-    """Try to reach a level, and keep the result beside the record, whatever it is. A purge waits meanwhile.
+    """Try to reach a level, and keep the result beside the record, whatever it is.
 
     Args:
         found: The repository, or the disks of a machine.
@@ -64,9 +64,11 @@ def drill(  # noqa: PLR0913  # what the command is given
                 paths = {repository.directory: one.id for repository, one in disks.items()}
                 result = plugin.run(paths, level, within, shown.extend)
             ok = result.reached is not None and result.reached >= level and not result.reason
-            asked = {"revision": revision.id, "time": begun, "type": config["type"], "level": level}
+            # an empty one would be shown as none, and so as if all were well
+            reason = result.reason or ("" if ok else "the drill does not say why")
+            asked = {"reason": reason, "revision": revision.id, "time": begun, "type": config["type"], "level": level}
             restore, seconds = sum(one.estimate or 0 for one in forecasts) or None, (clock() - begun).total_seconds()
-            drilled = Drilled(**asdict(result), **asked, ok=ok, seconds=seconds, restore=restore)
+            drilled = Drilled(**asdict(result) | asked, ok=ok, seconds=seconds, restore=restore)
             for repository, one in disks.items():
                 write(repository.records, one.id, drilled, bytes(shown))
         except Exception as error:

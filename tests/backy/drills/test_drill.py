@@ -18,7 +18,9 @@ from backy.groups.forget import forget
 from backy.groups.group import Group
 from backy.repository.drills import kept, read, write
 from backy.repository.repository import Repository
+from backy.repository.revision import utc_now
 from backy.retention.purge import purge
+from backy.scheduler.jobs.repositories import summarize
 from tests.revisions import drilled
 
 PLUGIN = """
@@ -156,6 +158,13 @@ def test_a_reason_is_a_failure_whatever_level_was_reached(backy, repository: Rep
     done = backy("-b", repository.directory, "drill", "--type", "lab", "-o", "reason=a contradiction")
     assert (done.code, done.err) == (1, "Error: level 2 was not reached: a contradiction\n")
     assert [(one.ok, one.reached) for one in kept(repository.directory)] == [(False, 4)]
+
+
+def test_a_failure_without_a_reason_has_one_that_is_warned_of(backy, repository: Repository) -> None:
+    Backup(repository, ("daily",)).run()
+    done = backy("-b", repository.directory, "drill", "--type", "lab", "-o", "reaches=1", "-o", "reason=")
+    assert (done.code, done.err) == (1, "Error: level 2 was not reached: the drill does not say why\n")
+    assert summarize(repository.directory, utc_now(), utc_now()).drill_problem == "the drill does not say why"
 
 
 def test_the_journal_has_the_digest_of_the_result_and_of_what_was_shown(backy, repository: Repository) -> None:
