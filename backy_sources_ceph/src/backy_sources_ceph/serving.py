@@ -104,11 +104,10 @@ class _Handler(BaseHTTPRequestHandler):
             except Exception as error:  # noqa: BLE001  # without an answer, Ceph would ask again for ever
                 log.error("what the image lacks can not be read: %s", error)  # noqa: TRY400  # a line for the user
                 failed = HTTPStatus.INTERNAL_SERVER_ERROR
-        if not data:
-            self.send_error(failed)
-            return
-        self.send_response(HTTPStatus.PARTIAL_CONTENT)
-        self.send_header("Content-Range", f"bytes {start}-{start + len(data) - 1}/{file.size}")
+        # an error leaves the connection open: librbd 16 may crash if its image is closed while it connects again
+        self.send_response(HTTPStatus.PARTIAL_CONTENT if data else failed)
+        if data:
+            self.send_header("Content-Range", f"bytes {start}-{start + len(data) - 1}/{file.size}")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

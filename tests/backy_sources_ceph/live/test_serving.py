@@ -124,8 +124,13 @@ def test_damage_is_an_error_of_the_server(
     client: http.client.HTTPConnection, caplog: pytest.LogCaptureFixture, index: int, error: str
 ) -> None:
     start = 4 * 2**21 + index * CHUNK_SIZE
+    client.connect()
+    used = client.sock
     status, _ = ask(client, "/unguessable", Range=f"bytes={start}-{start}")
     assert status == 500
+    # a librbd that connects again is a librbd that may crash
+    assert ask(client, "/unguessable", Range="bytes=0-3") == (206, b"QFI\xfb")
+    assert client.sock is used is not None
     assert f"what the image lacks can not be read: {error}" in caplog.text
 
 
