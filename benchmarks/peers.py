@@ -161,7 +161,13 @@ PEERS: list[Tool] = [
     Borg(),
     Restic(),
     Copies("qemu-img", f"`{_CONVERT}`", _CONVERT, "qemu-img convert -f qcow2 -O raw {source} {target}"),
-    Copies("cp", "`cp`, holes stay holes", "cp {source} {target}", "cp {source} {target}", "cat {source}"),
+    Copies(
+        "cp",
+        "`cp --reflink=never`, holes stay holes",
+        "cp --reflink=never {source} {target}",
+        "cp --reflink=never {source} {target}",
+        "cat {source}",
+    ),
     Copies(
         "dd",
         "`dd bs=4M`, holes are filled",

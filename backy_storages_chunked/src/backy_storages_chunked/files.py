@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,6 +130,8 @@ class ChunkReader:
     def __init__(self, files: ChunkFiles, codec: Codec) -> None:
         self._files = files
         self._codec = codec
+        # Chunks that had one content once, as those of a fresh file system, may be deltas of one base.
+        self._base = lru_cache(4)(self._frame)
 
     def read(self, index: int, chunk_id: bytes) -> bytes:
         """Return the content of a chunk, which the caller compares with the id.
@@ -139,7 +142,7 @@ class ChunkReader:
         file = self.locate(chunk_id)
         with blamed_on(chunk_id):
             full, *deltas = [*file.made_of, file]
-            content = self._frame(full)
+            content = self._base(full) if deltas else self._frame(full)
             for delta in deltas:
                 content = apply_delta(self.delta(delta), content)
             return content
