@@ -1,11 +1,15 @@
 """Joins extents, fills gaps between them, and asks the file system for those of a file. Plugins may use it."""
 
 import fcntl
+import os
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from backy.api import Extent
+from backy.durable import closed_at_end, open_regular
 
 _FIEMAP: Final = 0xC020660B  # FS_IOC_FIEMAP of linux/fs.h, described in linux/fiemap.h
 _HEADER: Final = struct.Struct("=QQIIII")
@@ -13,7 +17,7 @@ _HEADER: Final = struct.Struct("=QQIIII")
 _EXTENT: Final = struct.Struct("=QQQ16xI12x")
 """struct fiemap_extent: logical offset, physical offset, length, flags."""
 SHARED: Final = 0x2000
-"""Flag of an extent that other files have, too, or the same file elsewhere: FIEMAP_EXTENT_SHARED of linux/fiemap.h."""
+"""Flag of an extent that other files have, too, or the same file elsewhere: FIEMAP_EXTENTSHARED of linux/fiemap.h."""
 # FIEMAP_FLAG_SYNC: data that is only in memory has no address yet.
 _SYNC: Final = 1
 _END: Final = 2**64 - 1
@@ -77,3 +81,10 @@ def mapped(descriptor: int, capacity: int = 2048) -> Iterator[Mapped]:
                 raise ValueError(f"an extent of {length} bytes at {offset} where one at {start} was asked for")
             yield Mapped(offset, length, physical, flags)
             start = offset + length
+
+
+def is_shared(path: Path | str) -> bool:
+    """Return whether any other file shares blocks with this one, or is the same one, as far as is known."""
+    with closed_at_end(open_regular(path)) as descriptor, suppress(OSError, ValueError):
+        return os.fstat(descriptor).st_nlink > 1 or any(one.flags & SHARED for one in mapped(descriptor, 16))
+    return False

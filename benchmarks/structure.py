@@ -29,8 +29,8 @@ from pathlib import Path
 FLOORS = """
 errors text terminal
 contract
-api hookspecs
-extents config durable direct pages
+api hookspecs durable
+extents config direct pages
 debian marker resting system standalone
 image
 plugins comparing

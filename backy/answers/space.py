@@ -12,7 +12,7 @@ from backy.api import Held
 from backy.backup.transfer import LiveChunks
 from backy.durable import closed_at_end, open_regular
 from backy.errors import StorageError
-from backy.extents import SHARED, mapped
+from backy.extents import is_shared, mapped
 from backy.repository.repository import Repository
 from backy.repository.revision import Revision
 
@@ -53,7 +53,7 @@ def occupied(directory: Path) -> Space:
                 if folder == os.fspath(directory) and "." not in name and found.st_blocks:
                     blocks.update([*_blocks(directory / name)])
                     continue
-                if pooled and name.endswith(".zst") and (found.st_nlink > 1 or _shares(Path(folder, name))):
+                if pooled and name.endswith(".zst") and is_shared(Path(folder, name)):
                     shared += found.st_blocks * 512
             size += found.st_blocks * 512
     counted = 0
@@ -61,11 +61,6 @@ def occupied(directory: Path) -> Space:
         size += max(end - max(start, counted), 0)
         counted = max(counted, end)
     return Space(size - shared, shared)
-
-
-def _shares(path: Path) -> bool:
-    with closed_at_end(open_regular(path)) as descriptor:
-        return any(one.flags & SHARED for one in mapped(descriptor, 16))
 
 
 def spaces(directories: Iterable[Path]) -> dict[str, Space]:

@@ -1,6 +1,7 @@
 """The results of drills: `<id>.drill` beside the record, and what the drill has shown in `<id>.drill.log`."""
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ import msgspec
 
 from backy.api import DrillResult
 from backy.durable import names_in, read_file, write_file
-from backy.errors import RevisionNotFoundError
+from backy.errors import RevisionNotFoundError, warned
 from backy.repository.journal import digest, fact_of
 from backy.repository.records import DRILL, Records, ids_in
 
@@ -56,13 +57,9 @@ def write(records: Records, revision_id: str, drilled: Drilled, evidence: bytes 
 def read(records: Records, revision_id: str) -> Drilled | None:
     """Return the last drill of a revision; None if there was none, or if its file is damaged, with a warning."""
     path = records.drill_paths(revision_id)[0]
-    try:
+    with warned(log, f"{path} does not count", (msgspec.DecodeError, OSError)), suppress(FileNotFoundError):
         return msgspec.json.decode(read_file(path), type=Drilled)
-    except FileNotFoundError:
-        return None
-    except (msgspec.DecodeError, OSError) as error:
-        log.warning("%s does not count: %s", path, error)
-        return None
+    return None
 
 
 def kept(directory: Path) -> list[Drilled]:

@@ -9,16 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backy.api import ID_PATTERN
-from backy.durable import (
-    READ_ONLY,
-    WrongFileError,
-    closed_at_end,
-    names_in,
-    open_sized,
-    read_file,
-    sync_folder,
-    write_file,
-)
+from backy.durable import WrongFileError, closed_at_end, names_in, open_sized, read_file, sync_folder, write_file
 from backy.errors import DamageError, RecordDamageError, RevisionNotFoundError, UnreadError
 from backy.image.stored import LARGEST_MAP, ChunkMap, buffer
 from backy.repository import sealed
@@ -154,11 +145,11 @@ class Records:
         """
         with self.journal.act(act, revision_id, Fact(digest(record), digest(state) if state else None)):
             if state:
-                write_file(self.state_path(revision_id), state, READ_ONLY)
+                write_file(self.state_path(revision_id), state)
             else:
                 self.state_path(revision_id).unlink(missing_ok=True)
             # read-only, so that nothing changes it by accident
-            write_file(self.record_path(revision_id), record, READ_ONLY)
+            write_file(self.record_path(revision_id), record)
 
     def write_state(self, revision: Revision, act: str = "change", note: str | None = None) -> None:
         """Replace a revision's state; `act` and `note` are for the journal.
@@ -173,7 +164,7 @@ class Records:
         if fact.unread:
             raise UnreadError(f"{revision.id}{RECORD} {fact.record}, so its state is not replaced")
         with self.journal.act(act, revision.id, fact, note):
-            write_file(self.state_path(revision.id), content, READ_ONLY)
+            write_file(self.state_path(revision.id), content)
 
     def change(self, revision: Revision, act: str = "change", note: str | None = None, **state: Any) -> Revision:  # noqa: ANN401  # members of a state
         """Replace members of a revision's state as it is now; return it. Raises RevisionNotFoundError if it is gone."""

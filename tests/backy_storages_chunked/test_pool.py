@@ -16,7 +16,7 @@ import pytest
 from blake3 import blake3
 
 from backy.answers.space import Space, occupied, spaces
-from backy.api import CHUNK_SIZE
+from backy.api import CHUNK_SIZE, Job, identify
 from backy.backup.backup import Backup
 from backy.errors import ConfigError
 from backy.groups.acts import join
@@ -28,7 +28,8 @@ from backy.restore.restore import Restore
 from backy.retention.purge import purge
 from backy.scheduler.jobs.repositories import pending
 from backy_storages_chunked import pool
-from backy_storages_chunked.pool import POOL, SWEPT
+from backy_storages_chunked.pool import PLACES, POOL, SWEPT, Share
+from backy_storages_chunked.storage import ChunkedConfig, ChunkedStorage
 
 CHUNKS = 10
 
@@ -399,3 +400,107 @@ def test_a_group_may_have_the_name_of_a_file(base: Base, backy) -> None:
     assert done.code == 0
     assert [row.split()[0] for row in done.out.splitlines()[2:]] == ["vm1"]
     assert backy("share", base.folder).code == 0
+
+
+class Alike(Base):
+    """Machines whose chunks all differ from each other's, in a few pages each."""
+
+    def content(self, number: int) -> bytes:
+        chunks = [bytearray(noise(one)) for one in range(CHUNKS)]
+        for one, chunk in enumerate(chunks):
+            chunk[number * 8192 : number * 8192 + 8192] = random.Random(f"{number}.{one}").randbytes(8192)
+        return b"".join(chunks)
+
+    def machine(self, number: int, **share: str) -> Repository:
+        source = self.folder.parent / f"disk{number}"
+        source.write_bytes(self.content(number))
+        storage = StorageSection({"type": "chunked", **({"share": share} if share else {})})
+        config = JobConfig(
+            format=FORMAT, source=SourceSection({"type": "file", "filename": str(source)}), storage=storage
+        )
+        made = Repository.initialize(self.folder / f"vm{number}", config)
+        Backup(made, ("daily",)).run()
+        return made
+
+
+@pytest.fixture(params=["xfs", "btrfs"])
+def alike(request: pytest.FixtureRequest, mount: Callable[..., Path]) -> Alike:
+    return Alike(mount(request.param))
+
+
+def test_a_chunk_that_is_much_like_another_ones_takes_what_differs(alike: Alike, tmp_path: Path) -> None:
+    alike.machine(1)
+    second, third = alike.machine(2), alike.machine(3)
+
+    assert stored(second) < CHUNKS * 40_000
+    # with the reserve of 1 MiB
+    assert spaces([alike.folder / name for name in ("vm1", "vm2", "vm3")])["vm2"].alone < 2**20 + CHUNKS * 40_000
+    os.truncate(alike.folder.parent / "disk2", CHUNKS * CHUNK_SIZE - 100)
+    Backup(second, ("daily",)).run()
+    # none of it needs the pool, the other machine, or this file system
+    for name in (POOL, "vm1"):
+        shutil.rmtree(alike.folder / name)
+    shutil.copytree(second.directory, tmp_path / "vm2", symlinks=True)
+    shutil.rmtree(second.directory)
+    copied = Repository.open(tmp_path / "vm2")
+    for one in (copied, third):
+        purge(one)
+    assert restored(copied, tmp_path / "out") == alike.content(2)[:-100]
+    assert restored(third, tmp_path / "out") == alike.content(3)
+    script = ["python3", tmp_path / "vm2" / "restore.py", "1", tmp_path / "by-hand"]
+    subprocess.run(script, check=True, capture_output=True)
+    assert (tmp_path / "by-hand").read_bytes() == alike.content(2)
+
+
+def test_what_others_have_at_a_place_is_looked_at_by_a_first_backup_only(alike: Alike) -> None:
+    alike.machine(1)
+    image = alike.folder.parent / "disk2"
+    image.write_bytes(bytes(CHUNKS * CHUNK_SIZE))
+    config = JobConfig(format=FORMAT, source=SourceSection({"type": "file", "filename": str(image)}))
+    second = Repository.initialize(alike.folder / "vm2", config)
+    Backup(second, ("daily",)).run()
+    image.write_bytes(alike.content(2))
+    Backup(second, ("daily",)).run()
+    assert stored(second) > CHUNKS * CHUNK_SIZE
+    assert not list(second.directory.glob("chunks/??/*.delta"))
+
+
+def test_who_finds_nothing_alike_stops_looking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / POOL).mkdir()
+    job = Job("vm1", "anid", tmp_path / "vm1", tmp_path / "vm1" / "chunks")
+    job.directory.mkdir()
+    storage = ChunkedStorage(job, ChunkedConfig("chunked", share=Share("hardlink")))
+    storage.initialize("anidentity")
+    asked: list[int] = []
+    monkeypatch.setattr(pool.Pool, "at", lambda _, index: asked.append(index) or b"")
+    with storage.create("first", None, 40 * CHUNK_SIZE, ()) as writer:
+        for index in range(40):
+            data = noise(index)
+            assert writer.write(index, identify(data), data, None) == CHUNK_SIZE
+        writer.commit()
+    assert asked == list(range(16))
+
+
+@pytest.mark.parametrize("places", [b"", b"short", random.Random(1).randbytes(32 * CHUNKS), bytes(32 * CHUNKS)])
+def test_wrong_places_harm_nothing(alike: Alike, tmp_path: Path, places: bytes) -> None:
+    alike.machine(1)
+    (alike.folder / POOL / "all" / PLACES).write_bytes(places)
+    second = alike.machine(2)
+    assert stored(second) > CHUNKS * CHUNK_SIZE
+    assert restored(second, tmp_path / "out") == alike.content(2)
+
+
+def test_a_purge_leaves_what_the_deltas_of_a_failed_first_backup_are_made_of(alike: Alike, tmp_path: Path) -> None:
+    alike.machine(1)
+    second = alike.machine(2)
+    emptied(second)
+    job = Job("vm2", "anid", second.directory, second.directory / "chunks")
+    storage = ChunkedStorage(job, ChunkedConfig("chunked"))
+    data = alike.content(2)[:CHUNK_SIZE]
+    # without a commit, it has failed
+    with storage.create("failed", None, CHUNK_SIZE, ()) as writer:
+        writer.write(0, identify(data), data, None)
+    assert storage.purge(set()).files
+    with storage.open("") as reader:
+        assert reader.read(0, identify(data)) == data
+    assert len(list(second.directory.glob("chunks/??/*"))) == 2

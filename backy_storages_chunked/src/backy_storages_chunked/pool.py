@@ -20,12 +20,15 @@ import msgspec
 
 from backy.api import Job
 from backy.durable import READ_ONLY, closed_at_end, open_regular, open_sized
-from backy.extents import SHARED, mapped
+from backy.extents import is_shared, mapped
 from backy_storages_chunked.codec import LARGEST_FRAME
 
 log = logging.getLogger(__name__)
 POOL = ".pool"
 SWEPT = ".swept"
+PLACES = "places"
+"""Name of the file with the ids of the chunks that were given last, by their index in an image."""
+ID_SIZE = 32
 PAUSE = 3600.0
 """Seconds between two sweeps at least: each looks at all files, and every repository of a base directory is purged."""
 _FICLONE: Final = 0x40049409  # ioctl of linux/fs.h
@@ -74,8 +77,14 @@ class Pool:
         """Make the file `target` from what the pool has by the name of a chunk file; return whether it has."""
         return self.works and self._made(self._path(name), target)
 
-    def give(self, path: str) -> None:
-        """Have a full chunk's file in the pool, too."""
+    def at(self, index: int) -> bytes:
+        """Return the id of the full chunk that was given last as chunk `index` of an image; of none if none was."""
+        with suppress(OSError), closed_at_end(open_regular(f"{self._folder}/{PLACES}")) as places:
+            return os.pread(places, ID_SIZE, index * ID_SIZE)
+        return b""
+
+    def give(self, path: str, index: int | None = None) -> None:
+        """Have a full chunk's file in the pool, too; `index` is its place in an image."""
         wanted = self._path(os.path.basename(path))
         if not self.works or os.path.exists(wanted):
             return
@@ -83,6 +92,10 @@ class Pool:
         with suppress(OSError):
             os.makedirs(os.path.dirname(wanted), mode=0o750, exist_ok=True)
             os.rename(temporary, wanted) if self._made(path, temporary) else os.unlink(temporary)
+            if index is not None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                with closed_at_end(os.open(f"{self._folder}/{PLACES}", flags, 0o640)) as places:
+                    os.pwrite(places, bytes.fromhex(os.path.basename(path)[: 2 * ID_SIZE]), index * ID_SIZE)
 
     def drop(self, name: str) -> None:
         """Remove what is not as its name says."""
@@ -152,10 +165,3 @@ def beside(job: Job, share: Share) -> Pool:
         if share.mode != "none" and (job.base / POOL).is_dir():
             return Pool(job.base / POOL / share.group, links=share.mode == "hardlink")
     return NONE
-
-
-def is_shared(path: Path | str) -> bool:
-    """Return whether any other file shares blocks with this one, or is the same one, as far as is known."""
-    with closed_at_end(open_regular(path)) as descriptor, suppress(OSError, ValueError):
-        return os.fstat(descriptor).st_nlink > 1 or any(one.flags & SHARED for one in mapped(descriptor, 16))
-    return False

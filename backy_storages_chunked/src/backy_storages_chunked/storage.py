@@ -6,17 +6,18 @@ A purge marks and sweeps: it needs no clocks and no access times.
 import os
 import shutil
 from collections.abc import Container, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Annotated, Literal
 
 import msgspec
 
 from backy.api import Held, Job, Leftover, Purged
 from backy.durable import sync_folder
+from backy.extents import is_shared
 from backy.marker import Marker
 from backy_storages_chunked.codec import NO_COMPRESSION, Codec
 from backy_storages_chunked.files import ChunkFile, ChunkFiles, ChunkReader
-from backy_storages_chunked.pool import Share, beside, is_shared
+from backy_storages_chunked.pool import Share, beside
 from backy_storages_chunked.writer import NAME, ChunkWriter, Durability, leftover, noted
 
 FOLDERS = 256
@@ -60,11 +61,15 @@ class ChunkedStorage:
         self._marker.write(identity)
         sync_folder(self._directory.parent)
 
+    @contextmanager
     def create(
         self, revision_id: str, parent: str | None, size: int, reliable: Container[bytes]
-    ) -> AbstractContextManager[ChunkWriter]:
+    ) -> Iterator[ChunkWriter]:
         """Begin to store a revision."""
-        return self._writer(self._durability, reliable, size)
+        with self._writer(self._durability, reliable, size) as writer:
+            # Not later, or a guest could ask again and again what others have there, by what it writes into holes.
+            writer.hope = 0 if parent else 16
+            yield writer
 
     @contextmanager
     def _writer(self, durability: Durability, reliable: Container[bytes], size: int | None) -> Iterator[ChunkWriter]:
@@ -108,7 +113,7 @@ class ChunkedStorage:
         shutil.rmtree(files.temporary, ignore_errors=True)
         kept = noted(self._directory)
         # The names tell what deltas are made of, so no file is read. A crash between removals leaves dead files only.
-        ingredients = _ingredients(files, live)
+        ingredients = _ingredients(files, live) | _ingredients(files, kept)
         count = size = 0
         for number in range(FOLDERS):
             for file in files.folder(number):

@@ -20,15 +20,15 @@ from typing import Literal, NamedTuple
 from backy.api import CHUNK_SIZE, LARGEST_IMAGE, PAGE_SIZE, Extent, Leftover, Stored, checked, chunk_count
 from backy.direct import DirectWriter, switched
 from backy.durable import READ_ONLY, closed_at_end, naming, pwrite_all, read_file, sync_file_system, sync_folder
-from backy.errors import MOST_FINDINGS, ChunkDamageError
+from backy.errors import MOST_FINDINGS, ChunkDamageError, warned
 from backy.pages import differing_pages, total
 from backy_storages_chunked.codec import LARGEST_FRAME, Codec, apply_delta, encode_delta, make_delta
 from backy_storages_chunked.files import ChunkFile, ChunkFiles, ChunkReader, blamed_on
+from backy_storages_chunked.pool import ID_SIZE
 
 log = logging.getLogger(__name__)
 NAME = "unfinished"
-_ID_SIZE = 32
-_LARGEST = chunk_count(LARGEST_IMAGE) * _ID_SIZE
+_LARGEST = chunk_count(LARGEST_IMAGE) * ID_SIZE
 Durability = Literal["none", "filesystem", "file"]
 Pages = Sequence[int] | None
 """Numbers of pages, ascending, as a source tells them; None if it does not."""
@@ -57,8 +57,10 @@ class ChunkWriter:
         self, files: ChunkFiles, codec: Codec, durability: Durability, reliable: Container[bytes], size: int | None
     ) -> None:
         """Begin an image of `size` bytes; None for a repair, which stores what it is given."""
-        self._new: list[bytes] = []
-        """Ids of the full chunks that the pool does not have."""
+        self.hope = 0
+        """How many more chunks may be unlike what others have there than are alike. A first image begins with some."""
+        self._new: dict[bytes, int] = {}
+        """Indexes of the full chunks that the pool does not have, by id."""
         self._files = files
         self._codec = codec
         self._durability = durability
@@ -99,7 +101,7 @@ class ChunkWriter:
         if chunk_id in self._fresh or not (self._is_stored(chunk_id) and chunk_id in self._reliable):
             self._fresh.add(chunk_id)
             if not claimed and not (self._notes and self._is_left(index, chunk_id, data)):
-                self._store_chunk(found[1] if found else (), chunk_id, data)
+                self._store_chunk(index, found[1] if found else (), chunk_id, data)
             if self._notes:
                 note(self._notes, index, chunk_id)
         return len(data) if found is None else total(found[0], len(data))
@@ -126,10 +128,10 @@ class ChunkWriter:
             for folder in sorted(self._folders):
                 sync_folder(folder)
             sync_folder(self._files.directory)
-        for chunk_id in self._new:
-            self._files.pool.give(self._files.path(ChunkFile(chunk_id)))
-        durable, damaged = self._durability != "none", tuple(self._damaged)
-        return Stored(self._stored, durable=durable, damaged=damaged, compared=self._compared)
+        for chunk_id, index in self._new.items():
+            self._files.pool.give(self._files.path(ChunkFile(chunk_id)), index)
+        durable = self._durability != "none"
+        return Stored(self._stored, durable=durable, damaged=tuple(self._damaged), compared=self._compared)
 
     def _is_stored(self, chunk_id: bytes) -> bool:
         """Return whether all files of a reliable chunk are there."""
@@ -192,12 +194,14 @@ class ChunkWriter:
         bases = [Base(files[n], partial(differing, n), sizes[n], sum(spent[n:])) for n in range(len(files[:2]))]
         return differing(len(deltas)), bases[::-1]
 
-    def _store_chunk(self, bases: Sequence[Base], chunk_id: bytes, data: bytes) -> None:
+    def _store_chunk(self, index: int, bases: Sequence[Base], chunk_id: bytes, data: bytes) -> None:
         """Store a chunk as a delta if one of `bases` affords it, else in full."""
-        there = self._files.find(chunk_id)
+        there, full = self._files.find(chunk_id), ChunkFile(chunk_id)
         # These were read a moment ago and are what their ids say.
-        if there in [base.file for base in bases]:
+        if there in [base.file for base in bases] or (not bases and self._share(full, data)):
             return
+        if not bases and there is None and self.hope > 0 and self._files.pool.works:
+            bases = self._similar(index, data)
         # Another file with this id may be damaged: a full chunk is stored, which is read before a delta.
         for base in bases if there is None else ():
             pages = base.pages()
@@ -209,29 +213,43 @@ class ChunkWriter:
                 companion = None if base is bases[-1] else base.file.chunk_id
                 self._store(ChunkFile(chunk_id, bases[-1].file.chunk_id, companion), frame)
                 return
-        full = ChunkFile(chunk_id)
         if not self._share(full, data):
             self._store(full, self._codec.compress(data))
-            self._new += [chunk_id] if self._files.pool.works else []
+            self._new[chunk_id] = index
+
+    def _similar(self, index: int, data: bytes) -> Sequence[Base]:
+        """Share what another image has at this place, to make a delta of it, if half of its pages are the same."""
+        full = ChunkFile(self._files.pool.at(index))
+        content = self._taken(full)
+        pages = differing_pages(data, content) if content else []
+        alike = content is not None and len(pages) * PAGE_SIZE * 2 <= len(data)
+        # Where others have nothing alike, looking takes a quarter of the time of storing: it ends after some chunks.
+        self.hope += 1 if alike else -1
+        return [Base(full, lambda: pages, self._adopt(full), 0)] if alike else []
 
     def _share(self, full: ChunkFile, data: bytes) -> bool:
         """Take a full chunk from the pool if that has it, and it is right."""
+        return self._taken(full, data) is not None and self._adopt(full) > 0
+
+    def _taken(self, full: ChunkFile, expected: bytes = b"") -> bytes | None:
+        """Return the content of a full chunk of the pool, of which this thread has the file now; None for none."""
         if not self._files.pool.take(full.name, self._temporary):
-            return False
-        try:
-            right = self._codec.decompress(read_file(self._temporary, LARGEST_FRAME)) == data
-        except (OSError, ValueError):
-            right = False
-        if not right:
-            self._files.pool.drop(full.name)
-            return False
+            return None
+        with suppress(OSError, ValueError, ChunkDamageError):
+            content = self._codec.decompress(read_file(self._temporary, LARGEST_FRAME))
+            return content if content == expected else checked(full.chunk_id, content)
+        self._files.pool.drop(full.name)
+        return None
+
+    def _adopt(self, full: ChunkFile) -> int:
+        """Keep the file that was taken; return its size."""
         if self._durability == "file" or self._files.find(full.chunk_id) is not None:
             with closed_at_end(os.open(self._temporary, os.O_RDONLY)) as descriptor:
                 os.fsync(descriptor)
         self._put(full)
         # it takes no space that was not taken
         self._count(0, [full])
-        return True
+        return self._files.size(full)
 
     def _write(self, descriptor: int, frame: bytes) -> None:
         """Write a new file, past the cache if it will be synced."""
@@ -295,7 +313,7 @@ def opened(folder: Path, size: int) -> int:
     """Open the file `unfinished` for an image of `size` bytes; return the descriptor."""
     descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
     # of a larger image before, no more than this one has
-    os.ftruncate(descriptor, chunk_count(size) * _ID_SIZE)
+    os.ftruncate(descriptor, chunk_count(size) * ID_SIZE)
     return descriptor
 
 
@@ -303,37 +321,31 @@ def note(descriptor: int, index: int, chunk_id: bytes) -> None:
     """Note a chunk that is stored, from any thread."""
     # what is not noted is stored again, which is no reason to fail
     with suppress(OSError):
-        os.pwrite(descriptor, chunk_id, index * _ID_SIZE)
+        os.pwrite(descriptor, chunk_id, index * ID_SIZE)
 
 
 def noted(folder: Path) -> set[bytes]:
     """Return the ids of the chunks that are noted; none, and log a warning, if the file can not be read."""
-    try:
+    # the next backup stores again what is not kept, which is no reason to free no space until then
+    text = f"what a backup has stored that did not end is not kept, as {folder / NAME} fails"
+    with warned(log, text, OSError), suppress(FileNotFoundError):
         return _read(folder)
-    except FileNotFoundError:
-        return set()
-    except OSError as error:
-        # the next backup stores again what is not kept, which is no reason to free no space until then
-        text = "what a backup has stored that did not end is not kept, as %s fails: %s"
-        log.warning(text, folder / NAME, error.strerror)
-        return set()
+    return set()
 
 
 def _read(folder: Path) -> set[bytes]:
     content = read_file(folder / NAME, _LARGEST)
-    return {content[start : start + _ID_SIZE] for start in range(0, len(content), _ID_SIZE)} - {bytes(_ID_SIZE)}
+    return {content[start : start + ID_SIZE] for start in range(0, len(content), ID_SIZE)} - {bytes(ID_SIZE)}
 
 
 def leftover(files: ChunkFiles) -> Leftover | None:
     """Return what the chunks take that are noted, as far as that can be told; None if there are none."""
-    try:
-        chunk_ids = _read(files.directory)
-        since = datetime.fromtimestamp((files.directory / NAME).stat().st_mtime, UTC)
-    except OSError:
-        return None  # there is no store, a backup or a purge has just ended, or nothing is kept as this fails
     found = []
-    for chunk_id in chunk_ids:
-        with suppress(OSError, ChunkDamageError):
-            if file := files.find(chunk_id):
-                found.append(files.size(file))
+    # there may be no store, a backup or a purge has just ended, or nothing is kept as this fails
+    with suppress(OSError):
+        since = datetime.fromtimestamp((files.directory / NAME).stat().st_mtime, UTC)
+        for chunk_id in _read(files.directory):
+            with suppress(OSError, ChunkDamageError):
+                if file := files.find(chunk_id):
+                    found.append(files.size(file))
     return Leftover(sum(found), since) if found else None
