@@ -36,8 +36,9 @@ def pages_with_data(content: bytes) -> list[int]:
 
 
 def total(pages: list[int], length: int) -> int:
-    """Return how many bytes the pages of a chunk of `length` bytes have."""
-    return sum(size for _, size in runs(pages, length))
+    """Return how many bytes the pages of a chunk of `length` bytes have, given ascending."""
+    # only the last page of a chunk may be shorter
+    return len(pages) * PAGE_SIZE - max((pages[-1] + 1) * PAGE_SIZE - length, 0) if pages else 0
 
 
 def runs(pages: list[int], length: int) -> list[tuple[int, int]]:

@@ -98,10 +98,11 @@ class ChunkWriter:
             self._claimed.add(chunk_id)
         found = None if previous is None else self._previous(previous, data, told)
         # In this order: most of what is new is not stored, or only by this backup. The maps need not be read for it.
-        if chunk_id in self._fresh or not (self._is_stored(chunk_id) and chunk_id in self._reliable):
+        there = None if chunk_id in self._fresh else self._files.find(chunk_id)
+        if there is None or not (self._is_stored(there) and chunk_id in self._reliable):
             self._fresh.add(chunk_id)
-            if not claimed and not (self._notes and self._is_left(index, chunk_id, data)):
-                self._store_chunk(index, found[1] if found else (), chunk_id, data)
+            if not claimed and not (there and self._notes and self._is_left(index, there, data)):
+                self._store_chunk(index, found[1] if found else (), ChunkFile(chunk_id), data, there)
             if self._notes:
                 note(self._notes, index, chunk_id)
         return len(data) if found is None else total(found[0], len(data))
@@ -133,21 +134,19 @@ class ChunkWriter:
         durable = self._durability != "none"
         return Stored(self._stored, durable=durable, damaged=tuple(self._damaged), compared=self._compared)
 
-    def _is_stored(self, chunk_id: bytes) -> bool:
+    def _is_stored(self, file: ChunkFile) -> bool:
         """Return whether all files of a reliable chunk are there."""
         # That they are whole is known from when they were written; that nobody removed them is not.
-        file = self._files.find(chunk_id)
-        return file is not None and all(self._files.exists(other) for other in file.made_of)
+        return all(self._files.exists(other) for other in file.made_of)
 
-    def _is_left(self, index: int, chunk_id: bytes, data: bytes) -> bool:
+    def _is_left(self, index: int, file: ChunkFile, data: bytes) -> bool:
         """Return whether a backup that did not end has left this chunk, which may be torn; sync it as a new one."""
-        file = self._files.find(chunk_id)
-        parts = [*file.made_of, file] if file else []
+        parts = [*file.made_of, file]
         try:
             for part in parts:
                 # The cache may have what a failing disk never got, and nobody was told.
                 self._files.drop_cached(part, sync=self._durability == "file")
-            if file is None or self._reader.read(index, chunk_id) != data:
+            if self._reader.read(index, file.chunk_id) != data:
                 return False
             self._count(self._files.size(file), parts)
             self._compared.append(index)
@@ -194,9 +193,10 @@ class ChunkWriter:
         bases = [Base(files[n], partial(differing, n), sizes[n], sum(spent[n:])) for n in range(len(files[:2]))]
         return differing(len(deltas)), bases[::-1]
 
-    def _store_chunk(self, index: int, bases: Sequence[Base], chunk_id: bytes, data: bytes) -> None:
-        """Store a chunk as a delta if one of `bases` affords it, else in full."""
-        there, full = self._files.find(chunk_id), ChunkFile(chunk_id)
+    def _store_chunk(
+        self, index: int, bases: Sequence[Base], full: ChunkFile, data: bytes, there: ChunkFile | None
+    ) -> None:
+        """Store a chunk as a delta if one of `bases` affords it, else in full. The file that is there is no good."""
         # These were read a moment ago and are what their ids say.
         if there in [base.file for base in bases] or (not bases and self._share(full, data)):
             return
@@ -211,11 +211,11 @@ class ChunkWriter:
             # The deltas of a base, with this one, shall cost no more than the base itself.
             if all(one.spent + len(frame) <= one.size for one in (base, bases[-1])):
                 companion = None if base is bases[-1] else base.file.chunk_id
-                self._store(ChunkFile(chunk_id, bases[-1].file.chunk_id, companion), frame)
+                self._store(ChunkFile(full.chunk_id, bases[-1].file.chunk_id, companion), frame)
                 return
         if not self._share(full, data):
-            self._store(full, self._codec.compress(data))
-            self._new[chunk_id] = index
+            self._store(full, self._codec.compress(data), replaces=there is not None)
+            self._new[full.chunk_id] = index
 
     def _similar(self, index: int, data: bytes) -> Sequence[Base]:
         """Share what another image has at this place, to make a delta of it, if half of its pages are the same."""
@@ -260,17 +260,16 @@ class ChunkWriter:
             written = self._direct.pwrite(direct, frame, 0)
         pwrite_all(descriptor, memoryview(frame)[written:], written)
 
-    def _store(self, file: ChunkFile, frame: bytes) -> None:
+    def _store(self, file: ChunkFile, frame: bytes, *, replaces: bool = False) -> None:
         """Write `frame` to a temporary file and rename it to its final name."""
         path = self._files.path(file)
-        # The existing file may still be a delta's base, so its replacement is fsynced before it takes over.
-        replaces = self._files.find(file.chunk_id) is not None
         # A link may be left there, as renaming one to the same file does nothing: others have that file, too.
         with suppress(FileNotFoundError):
             os.unlink(self._temporary)
         descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, READ_ONLY)
         with closed_at_end(descriptor), naming(path):
             self._write(descriptor, frame)
+            # An existing file may still be a delta's base, so its replacement is fsynced before it takes over.
             if self._durability == "file" or replaces:
                 os.fsync(descriptor)
             elif self._durability == "filesystem":
