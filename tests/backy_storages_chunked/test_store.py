@@ -17,6 +17,7 @@ from backy.errors import ChunkDamageError, ConfigError, StorageError
 from backy.testing.recording import Fault, Recording, record
 from backy.testing.tree import Naming, Sync, Write
 from backy_storages_chunked import backy_storage
+from backy_storages_chunked.codec import Codec
 from backy_storages_chunked.files import ChunkFile, ChunkFiles, parse_name
 from backy_storages_chunked.storage import ChunkedStorage
 from backy_storages_chunked.writer import exact_pages
@@ -162,6 +163,23 @@ def test_a_page_that_is_as_in_the_base_again_hides_that_of_the_companion(store: 
 
     assert any(file.chunk_id == chunk_id and file.companion == identify(first) for file in store.files())
     assert store.read(chunk_id) == second
+
+
+def test_a_page_of_a_wrong_full_chunk_that_a_delta_hides_is_not_relied_on(store: Store) -> None:
+    store.write(data(1))
+    first = changed(data(1), 3)
+    store.write(first, previous=data(1))
+    path = store.path(identify(data(1)))
+    path.chmod(0o600)
+    path.write_bytes(Codec(1).compress(changed(data(1), 3, seed=5)))
+    # more than the first delta can afford, so that the full chunk is the base
+    new = changed(changed(first, 3, seed=5), 5)
+    chunk_id, different = store.write(new, previous=first)
+
+    assert different == 2 * PAGE_SIZE
+    assert store.path(chunk_id, identify(data(1))).exists()
+    store.repair(data(1))
+    assert store.read(chunk_id) == new
 
 
 @pytest.mark.parametrize("harm", ["missing", "torn", "another"])

@@ -15,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from backy.api import checked
 from backy.durable import closed_at_end, open_regular, read_file, refuse_links
 from backy.errors import ChunkDamageError
 from backy_storages_chunked.codec import LARGEST_FRAME, SMALLEST_FRAME, Codec, Delta, apply_delta, decode_delta
@@ -131,7 +130,7 @@ class ChunkReader:
         self._files = files
         self._codec = codec
         # Chunks that had one content once, as those of a fresh file system, may be deltas of one base.
-        self._base = lru_cache(4)(self._frame)
+        self._base = lru_cache(4)(self.content)
 
     def read(self, index: int, chunk_id: bytes) -> bytes:
         """Return the content of a chunk, which the caller compares with the id.
@@ -142,7 +141,7 @@ class ChunkReader:
         file = self.locate(chunk_id)
         with blamed_on(chunk_id):
             full, *deltas = [*file.made_of, file]
-            content = self._base(full) if deltas else self._frame(full)
+            content = self._base(full) if deltas else self.content(full)
             for delta in deltas:
                 content = apply_delta(self.delta(delta), content)
             return content
@@ -184,19 +183,15 @@ class ChunkReader:
             raise ChunkDamageError(chunk_id, "there is no file with this chunk")
         return file
 
-    def full(self, chunk_id: bytes) -> bytes:
-        """Return the content of a full chunk, compared with its id. Raises as `read`, and if the id differs."""
-        return checked(chunk_id, self._frame(ChunkFile(chunk_id)))
-
     def delta(self, file: ChunkFile) -> Delta:
         """Return a delta without its base. Raises as `read`."""
-        content = self._frame(file)
+        content = self.content(file)
         try:
             return decode_delta(content)
         except ValueError as error:
             raise ChunkDamageError(file.chunk_id, f"{file.kind}: {error}", content) from error
 
-    def _frame(self, file: ChunkFile) -> bytes:
+    def content(self, file: ChunkFile) -> bytes:
         """Return the decompressed content of a file. Raises as `read`."""
         frame = self._files.read(file)
         try:

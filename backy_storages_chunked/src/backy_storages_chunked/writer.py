@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from backy.api import CHUNK_SIZE, LARGEST_IMAGE, PAGE_SIZE, Extent, Leftover, Stored, checked, chunk_count
+from backy.api import CHUNK_SIZE, LARGEST_IMAGE, PAGE_SIZE, Extent, Leftover, Stored, checked, chunk_count, identify
 from backy.direct import DirectWriter, switched
 from backy.durable import READ_ONLY, closed_at_end, naming, pwrite_all, read_file, sync_file_system, sync_folder
 from backy.errors import MOST_FINDINGS, ChunkDamageError, warned
@@ -170,23 +170,31 @@ class ChunkWriter:
             return None
 
     def _compared_with(self, file: ChunkFile, data: bytes, told: Pages) -> tuple[list[int], Sequence[Base]]:
-        """Read a chunk and those that it is made of, compared with their ids but for the last delta; deltas if told."""
+        """Read a chunk and those that it is made of; only the deltas if the pages are told.
+
+        What a new delta is made of is compared with its id: the first delta's chunk, else the full one.
+        """
         files = [*file.made_of, file]
         # A plain delta can be the companion of the next one, as the companion of this one can be once more.
         deltas = [self._reader.delta(one) for one in files[1:]]
-        contents = [] if told else [self._reader.full(files[0].chunk_id)]
+        contents = [] if told else [self._reader.content(files[0])]
         for delta in deltas if contents else ():
             contents.append(apply_delta(delta, contents[-1]))
-        if len(contents) > 1:
-            checked(files[1].chunk_id, contents[1])
+        if contents and identify(contents[:2][-1]) != files[:2][-1].chunk_id:
+            # the full one is to blame if it is wrong, too
+            for file_, content in zip(files, contents, strict=True):
+                checked(file_.chunk_id, content)
 
         # what was compared already is not compared again
         @cache
         def differing(count: int) -> list[int]:
             """Return the pages in which `data` differs from what the first `count` deltas make."""
-            if told:
-                return sorted({*told, *chain.from_iterable(delta.pages for delta in deltas[count:])})
-            return differing_pages(data, contents[count])
+            if not told and (count or not deltas):
+                return differing_pages(data, contents[count])
+            # of the full one, the pages that a delta takes the place of were compared with nothing
+            hidden = chain.from_iterable(delta.pages for delta in deltas[count : None if told else 1])
+            pages = {*(told or differing(1)), *hidden}
+            return sorted(page for page in pages if page * PAGE_SIZE < len(data))
 
         sizes = [self._files.size(one) for one in files]
         spent = [delta.spent + size for delta, size in zip(deltas, sizes[1:], strict=True)]

@@ -18,7 +18,7 @@ from backy.integrity import quarantine
 from backy.repository.config import VerifierSections
 from backy.testing.memory import MemoryImage, MemoryRepository, MemorySource
 from backy.verifiers.verifiers import SampleVerifier
-from backy_storages_chunked.files import ChunkReader
+from backy_storages_chunked import writer
 
 OLD = random.Random(1).randbytes(3 * CHUNK_SIZE)
 PAGES = (5, 1024 + 7, 1024 + 9)
@@ -61,15 +61,9 @@ def repository(backy_repository: MemoryRepository) -> MemoryRepository:
 
 @pytest.fixture
 def bases(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The ids of the full chunks that are read to make deltas of them."""
+    """The contents that are read to make deltas of them."""
     read: list[bytes] = []
-    full = ChunkReader.full
-
-    def noting(self: ChunkReader, chunk_id: bytes) -> bytes:
-        read.append(chunk_id)
-        return full(self, chunk_id)
-
-    monkeypatch.setattr(ChunkReader, "full", noting)
+    monkeypatch.setattr(writer, "identify", lambda content: read.append(content) or identify(content))
     return read
 
 
