@@ -59,9 +59,10 @@ class Cluster:
         """The configuration file for clients, as for CEPH_CONF."""
         self._folder = folder
         self._fsid = str(uuid.uuid4())
-        self._address = _free_address()
+        self.address = _free_address()
+        """The loopback address of its daemons."""
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        settings = {"fsid": self._fsid, "address": self._address, "port": MONITOR_PORT, "patience": PATIENCE}
+        settings = {"fsid": self._fsid, "address": self.address, "port": MONITOR_PORT, "patience": PATIENCE}
         template = (_TEMPLATES / "ceph.conf").read_text()
         self.configuration.write_text(template.format(folder=folder, store=store, size=size, **settings))
 
@@ -83,18 +84,18 @@ class Cluster:
         """Make a monitor and an OSD, and start both."""
         # The monitor comes first, because it gives the OSD its number and key.
         keyring = self._folder / "keyring"
-        key = self._run("ceph-authtool", "--gen-print-key").strip()
+        key = self.run("ceph-authtool", "--gen-print-key").strip()
         keyring.write_text((_TEMPLATES / "keyring").read_text().format(key=key))
         monmap = self._folder / "monmap"
-        address = f"[v2:{self._address}:{MONITOR_PORT}]"
+        address = f"[v2:{self.address}:{MONITOR_PORT}]"
         map_options = ["--create", "--fsid", self._fsid, "--enable-all-features", "--addv", "a", address]
-        self._run("monmaptool", *map_options, str(monmap))
-        self._run("ceph-mon", "-i", "a", "-c", str(self.configuration), "--mkfs", "--monmap", str(monmap))
+        self.run("monmaptool", *map_options, str(monmap))
+        self.run("ceph-mon", "-i", "a", "-c", str(self.configuration), "--mkfs", "--monmap", str(monmap))
         self.start_monitor()
         (self._folder / "osd").mkdir()
         osd_uuid = str(uuid.uuid4())
         self.command("osd new", uuid=osd_uuid, id=0)
-        self._run("ceph-osd", "-i", "0", "-c", str(self.configuration), "--mkfs", "--osd-uuid", osd_uuid)
+        self.run("ceph-osd", "-i", "0", "-c", str(self.configuration), "--mkfs", "--osd-uuid", osd_uuid)
         self.start_osd()
 
     def start_monitor(self) -> None:
@@ -113,7 +114,7 @@ class Cluster:
             time.sleep(0.02)
 
     def kill(self, *daemons: str) -> None:
-        """Kill the named daemons, "mon" or "osd", or all without names, as abruptly as a power loss."""
+        """Kill the named daemons, "mon", "osd" or "rgw", or all without names, as abruptly as a power loss."""
         for name in daemons or tuple(self._daemons):
             daemon = self._daemons.pop(name)
             daemon.kill()
@@ -125,8 +126,19 @@ class Cluster:
         with (self._folder / f"{name}.out").open("ab") as output:
             self._daemons[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
+    def start_gateway(self, place: str) -> None:
+        """Start the object gateway, which listens at `place`: see `tests.cluster.gateway`."""
+        (self._folder / "rgw").mkdir()
+        options = ["--rgw-data", str(self._folder / "rgw"), "--rgw-frontends", f"beast endpoint={place} tcp_nodelay=1"]
+        self._start("rgw", "radosgw", "-n", "client.admin", *options)
+
+    def said(self, name: str) -> str:
+        """Return what a daemon has printed."""
+        return (self._folder / f"{name}.out").read_text()
+
     @staticmethod
-    def _run(*words: str) -> str:
+    def run(*words: str) -> str:
+        """Run a program; return what it prints."""
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ClusterError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
