@@ -46,6 +46,7 @@ TOGETHER = {
     "tests/docs/test_pages.py::test_what_a_page_shows_of_a_cluster": "ceph",
     "tests/docs/test_pages.py::test_what_a_page_shows_of_volumes": "appliance",
     "tests/docs/test_pages.py::test_what_a_page_shows_of_machines": "qemu",
+    "tests/backy_storages_s3/": "s3",
     "tests/backy_sources_qemu/": "qemu",
     "tests/docs/test_pages.py::test_what_a_page_shows_in_a_terminal_is_what_happens[docs/how-to/write-a-": "writing",
     "tests/appliance/": "appliance",

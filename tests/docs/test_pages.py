@@ -35,6 +35,8 @@ PAGES = sorted(
     ]
 )
 CEPH_PAGES = ["docs/how-to/ceph.md", "docs/how-to/import.md", "docs/how-to/live-restore.md"]
+BUCKET_PAGES = ["docs/examples/storages-s3/README.md"]
+"""Pages whose commands tests/backy_storages_s3 runs, with a bucket."""
 GUEST_PAGES = ["docs/how-to/lvm.md"]
 """Pages whose commands run in the appliance, and find an empty disk by the variable DISK."""
 LIBVIRT_PAGES = ["docs/how-to/qemu.md"]
@@ -152,7 +154,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[Step],
     return put
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if name not in {*CEPH_PAGES, *GUEST_PAGES, *LIBVIRT_PAGES}])
+@pytest.mark.parametrize(
+    "name", [name for name in PAGES if name not in {*CEPH_PAGES, *BUCKET_PAGES, *GUEST_PAGES, *LIBVIRT_PAGES}]
+)
 def test_what_a_page_shows_in_a_terminal_is_what_happens(name: str, tmp_path: Path, installed: Callable) -> None:
     if name in MOUNTING_PAGES and os.geteuid() != 0:
         pytest.skip(f"NOT TESTED: {name} mounts file systems, which only root can do")

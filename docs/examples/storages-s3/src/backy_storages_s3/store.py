@@ -1,0 +1,284 @@
+"""One prefix of a bucket: who it is, its small objects, and the right to change them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+from backy.api import ID_PATTERN, Job
+from backy.durable import SMALL
+from backy.errors import DamageError, StorageError
+from backy_storages_s3.cache import SUFFIX, Cache, Known
+from backy_storages_s3.config import S3Config
+from backy_storages_s3.index import NOWHERE, Index, Place, Row
+from backy_storages_s3.lease import Lease, WaitError
+from backy_storages_s3.objects import Content, Found, Objects
+from backy_storages_s3.packs import FOLDER, Part, read_table, table_size
+
+log = logging.getLogger(__name__)
+FORMAT = "backy 3 packs"
+MARKER = "store"
+OWN = {MARKER, "lease", "condemned", "unpack.py", "restore.py"}
+"""Objects that are neither records of the core nor indexes."""
+_AT_ONCE = 8
+_REMEMBERED = 2**25
+"""Bytes of objects that are kept because they are asked for next."""
+
+
+class Store:
+    """What several parts of the storage share. Safe to use from several threads."""
+
+    def __init__(self, objects: Objects, config: S3Config, job: Job, clock: Callable[[], datetime]) -> None:
+        self.objects = objects
+        self.clock = clock
+        # of another time, nothing that is remembered of this one is true
+        self.cache = Cache(job.store, f"{config.address} {config.at or ''}".strip())
+        self.read_only = config.at is not None
+        alone = config.single_writer or self.read_only
+        self._lease = None if alone else Lease(objects, self.cache, job.name, clock, self.prove)
+        self._lock = threading.RLock()
+        self._proven = self._is_listed = False
+        self._wait: WaitError | None = None
+        self._contents: dict[str, bytes] = {}
+
+    # who it is --------------------------------------------------------------------------------------------------------
+
+    def identity(self) -> str:
+        """Return the identity of the store; raises StorageError."""
+        memory = self.cache.memory
+        # it is proven when the store is first used: by the lease, or by one more request
+        if memory.identity and self._lease and not self._proven:
+            return memory.identity
+        return self._read_identity()
+
+    def _read_identity(self) -> str:
+        found = self.objects.get(MARKER)
+        if found is None:
+            raise StorageError(f"there is no store at {self.objects.address}, or it lost its object '{MARKER}'")
+        form, _, rest = found.content.decode("ascii", "replace").partition("\n")
+        identity = rest.removesuffix("\n")
+        if form != FORMAT or not ID_PATTERN.fullmatch(identity):
+            raise StorageError(f"{self.objects.address}/{MARKER} says {found.content[:100]!r}: no store of '{FORMAT}'")
+        self._accept(identity)
+        return identity
+
+    def _accept(self, identity: str) -> None:
+        memory = self.cache.memory
+        if memory.identity not in {"", identity}:
+            self.cache.forget()
+            # what was begun with the other one ends here
+            raise StorageError(f"another store is at {self.objects.address} than before, {identity}: try again")
+        self._proven = True
+        if not memory.identity:
+            memory.identity = identity
+            self._remember()
+
+    def _remember(self) -> None:
+        # a copy of a repository that can not be written to can be read
+        if self.cache.folder.is_dir() and not self.read_only:
+            self.cache.save()
+
+    def prove(self) -> None:
+        """Make sure that it is the store that it was; raises StorageError."""
+        with self._lock:
+            if not self._proven:
+                try:
+                    self._read_identity()
+                except StorageError:
+                    self.cache.forget()
+                    raise
+
+    def make(self, identity: str) -> bool:
+        """Give the store an identity, unless it has one; return whether it got this one."""
+        if not self.objects.get(MARKER):
+            self.objects.create(MARKER, f"{FORMAT}\n{identity}\n".encode())
+        return self._read_identity() == identity
+
+    # the right to change it -------------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Be the one who writes.
+
+        Raises:
+            StorageError: another one writes, or has written since the objects were listed.
+        """
+        if self.read_only:
+            raise StorageError("nothing is written to what was there at another time: remove the key 'at'")
+        with self._lock:
+            self._list_once()
+            # even if its time is over by now: of what the other one has written nobody has told the core
+            if self._wait:
+                raise self._wait
+            if self._lease:
+                self._lease.hold()
+
+    def change(self) -> None:
+        """Be the one who writes, and note that something will change."""
+        self.hold()
+        self.cache.begin()
+
+    # small objects ----------------------------------------------------------------------------------------------------
+
+    def files(self) -> dict[str, Known]:
+        """Return the objects beside the packs."""
+        with self._lock:
+            self._list_once()
+            return dict(self.cache.memory.files)
+
+    def list_again(self) -> dict[str, Known]:
+        """Return them as they are now, also if another writer has changed them since."""
+        with self._lock:
+            self._is_listed &= self._wait is None
+            return self.files()
+
+    def _list_once(self) -> None:
+        if not self._is_listed:
+            if not self._try_to_hold() or self.cache.memory.changing:
+                self._list()
+            self._is_listed = True
+
+    def _try_to_hold(self) -> bool:
+        """Take the lease, or note who has it; return whether what is remembered is true."""
+        self._wait, unbroken = None, False
+        try:
+            unbroken = self._lease is not None and self.cache.is_possible and self._lease.hold()
+        except WaitError as error:
+            # to look does no harm
+            self._wait = error
+        # nobody could have put another store there without the lease
+        self._proven |= unbroken
+        self.prove()
+        return unbroken
+
+    def _list(self) -> None:
+        listed = {name: one.etag for name, one in self.objects.list().items() if name not in OWN}
+        known = self.cache.memory.files
+        unknown = [name for name, etag in listed.items() if name not in known or known[name].etag != etag]
+        found = {name: known[name] for name in listed.keys() - set(unknown)}
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for name, content in zip(unknown, pool.map(self.objects.get, unknown), strict=True):
+                if content is not None:
+                    found[name] = self._seen(name, content)
+        self.cache.memory.files = found
+        if not self.read_only and not self._wait and self.cache.is_possible:
+            self.cache.settle()
+
+    def _seen(self, name: str, found: Found) -> Known:
+        if sum(map(len, self._contents.values())) < _REMEMBERED:
+            self._contents[name] = found.content
+        return Known(found.etag, hashlib.sha256(found.content).hexdigest())
+
+    def get(self, name: str) -> bytes:
+        """Return the content of a small object.
+
+        Raises:
+            DamageError: it is missing.
+            StorageError: it can not be read.
+        """
+        if (kept := self._contents.pop(name, None)) is not None:
+            return kept
+        found = self.objects.get(name)
+        if found is None:
+            raise DamageError(f"{self.objects.address} has no {name}")
+        return found.content
+
+    def put(self, name: str, content: Content, *, once: bool = False) -> None:
+        """Keep a small object; with `once`, it must not be there with another content."""
+        with self._lock:
+            self.change()
+            etag = self.objects.create(name, content) if once else self.objects.put(name, content)
+            if etag is None:
+                raise StorageError(f"{self.objects.address} has another {name} already")
+            self._contents.pop(name, None)
+            self.cache.memory.files[name] = Known(etag, hashlib.sha256(content).hexdigest())
+            self.cache.settle()
+
+    def remove(self, name: str) -> None:
+        """Remove a small object, if it is there."""
+        with self._lock:
+            if name in self.files():
+                self.change()
+                self.objects.delete([name])
+                del self.cache.memory.files[name]
+                self.cache.settle()
+
+    # indexes ----------------------------------------------------------------------------------------------------------
+
+    def index(self, revision_id: str, etag: str | None = None) -> Index:
+        """Return the index of a revision, as it was when it had this ETag; None for how it is remembered.
+
+        Raises:
+            DamageError: it is missing or damaged.
+            StorageError: it can not be read.
+        """
+        name = revision_id + SUFFIX
+        known = self.cache.memory.files.get(name)
+        content = self.cache.copy(name) if known and etag in {None, known.etag} else None
+        if content is None:
+            content = self.get(name)
+            if not self.read_only:
+                self.cache.keep(name, content)
+        try:
+            return Index.decode(content)
+        except ValueError as error:
+            raise DamageError(f"{self.objects.address}/{name}: {error}") from error
+
+    def put_index(self, revision_id: str, index: Index) -> int:
+        """Keep the index of a revision; return the size of the object."""
+        name, content = revision_id + SUFFIX, index.encode()
+        self.cache.keep(name, content)
+        self.put(name, content)
+        return len(content)
+
+    def indexed(self) -> list[str]:
+        """Return the ids of all revisions that have an index."""
+        return sorted(name.removesuffix(SUFFIX) for name in self.files() if name.endswith(SUFFIX))
+
+    def indexes_now(self) -> dict[str, str]:
+        """Return the ETags of all indexes by revision, for one who only reads."""
+        self.prove()
+        listed = self.objects.list().items()
+        return {name.removesuffix(SUFFIX): one.etag for name, one in listed if name.endswith(SUFFIX)}
+
+    def salvaged(self) -> Index:
+        """Return the chunks of all packs by their own tables, where an index is lost; raises StorageError."""
+        found: dict[bytes, list[tuple[str, Part]]] = {}
+        for pack, listed in self.objects.list(FOLDER).items():
+            for part in self._table(pack, listed.size):
+                found.setdefault(part.chunk_id, []).append((pack, part))
+        made, full = Index(), dict[bytes, int]()
+        every = [one for parts in found.values() for one in parts]
+        for pack, part in sorted(every, key=lambda one: one[1].base is not None):
+            place = Place(pack, part.offset, part.length)
+            base = full.get(part.base, NOWHERE) if part.base else NOWHERE
+            # a delta without its base is of no use
+            if (part.base is None) == (base == NOWHERE):
+                row = made.append(NOWHERE, Row(part.chunk_id, place, base))
+                if part.base is None:
+                    full[part.chunk_id] = row
+        return made
+
+    def _table(self, pack: str, size: int) -> list[Part]:
+        name = f"{FOLDER}/{pack}"
+        tail = self.objects.get_range(name, max(0, size - SMALL), size)
+        try:
+            missing = table_size(bytes(tail or b"")) - SMALL
+            more = self.objects.get_range(name, max(0, size - SMALL - missing), size - SMALL) if missing > 0 else None
+            return read_table(bytes(more or b"") + bytes(tail or b""))
+        except ValueError as error:
+            log.warning("the pack %s: %s", pack, error)
+            return []
+
+    def indexes(self) -> Iterator[tuple[str, Index | None]]:
+        """Yield the indexes of all revisions, one after the other; None for one that is lost. Raises StorageError."""
+        names = self.files()
+        for revision_id in sorted({name.rpartition(".")[0] for name in names if name.endswith((SUFFIX, ".rev"))}):
+            try:
+                yield revision_id, self.index(revision_id)
+            except DamageError as error:
+                log.warning("%s", error)
+                yield revision_id, None
