@@ -185,15 +185,15 @@ class ChunkWriter:
             for file_, content in zip(files, contents, strict=True):
                 checked(file_.chunk_id, content)
 
-        # what was compared already is not compared again
+        # What was compared already is not compared again. It must not call itself: a circle of references would keep
+        # the contents for long, and each new chunk would get fresh memory from the kernel.
         @cache
         def differing(count: int) -> list[int]:
             """Return the pages in which `data` differs from what the first `count` deltas make."""
-            if not told and (count or not deltas):
-                return differing_pages(data, contents[count])
             # of the full one, the pages that a delta takes the place of were compared with nothing
-            hidden = chain.from_iterable(delta.pages for delta in deltas[count : None if told else 1])
-            pages = {*(told or differing(1)), *hidden}
+            at = count or min(1, len(deltas))
+            hidden = chain.from_iterable(delta.pages for delta in deltas[count : None if told else at])
+            pages = {*(told or differing_pages(data, contents[at])), *hidden}
             return sorted(page for page in pages if page * PAGE_SIZE < len(data))
 
         sizes = [self._files.size(one) for one in files]
