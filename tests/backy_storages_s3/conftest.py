@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Container, Iterator, MutableMapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from botocore.config import Config
 
 from backy.api import Job
 from backy.config import typed
-from backy.testing.clock import Clock
 from backy_storages_s3.config import S3Config
+from backy_storages_s3.objects import Bucket
 from backy_storages_s3.storage import S3Storage
 from tests.backy_storages_s3.proxy import Proxy
 from tests.cluster import Cluster
@@ -163,14 +164,33 @@ def through_proxy(section: dict[str, Any], proxy: Proxy) -> dict[str, Any]:
     return {**section, "endpoint": proxy.endpoint}
 
 
+class Standing:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 12, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **units: float) -> None:
+        self.now += timedelta(**units)
+
+
 @pytest.fixture
-def make(tmp_path: Path, clock: Clock, section: dict[str, Any]) -> Callable[..., S3Storage]:
+def clock() -> Standing:
+    return Standing()
+
+
+@pytest.fixture
+def make(tmp_path: Path, clock: Standing, section: dict[str, Any], blobs: Blobs) -> Callable[..., S3Storage]:
     """Make the storage of the directory `name`, as `make(name, **options)`; its clock is `clock`."""
 
-    def made(name: str = "vm", **options: object) -> S3Storage:
+    def made(name: str = "vm", kind: Callable[[S3Config], Bucket] = Bucket, **options: object) -> S3Storage:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        return S3Storage(Job(name, "job", folder, folder / "s3"), typed({**section, **options}, S3Config, ""), clock)
+        config = typed({**section, **options}, S3Config, "")
+        return S3Storage(Job(name, "job", folder, folder / "s3"), config, clock, kind(config))
 
     return made
 
@@ -204,8 +224,8 @@ class Machine:
         assert done.code == code, (words, done)
         return done
 
-    def init(self, **more: object) -> None:
-        self.run("init", "--storage", self.place, *self.options(**more), "file", self.image)
+    def init(self, *words: str, **more: object) -> None:
+        self.run("init", "--storage", self.place, *self.options(**more), *words, "file", self.image)
 
     def rebuild(self, **more: object) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)

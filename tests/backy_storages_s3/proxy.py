@@ -35,6 +35,7 @@ class Proxy:
         self.counts: Counter[str] = Counter()
         self.requests: list[Request] = []
         self.fault: Fault = lambda _: None
+        self.killing: Callable[[], object] = lambda: None
         self.lock = Lock()
         proxy = self
 
@@ -80,12 +81,14 @@ class Proxy:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         request = self.noted(handler)
         failure = self.fault(request) or (refused() if request.kind in CHANGES else None)
-        if failure and failure not in {"drop", "lose"}:
+        if failure and failure.split()[0] not in {"drop", "lose"}:
             status, _, code = failure.partition(" ")
             self.reply(handler, int(status), {}, f"<Error><Code>{code}</Code></Error>".encode())
             return
         if failure != "drop":
             status, headers, content = self.forwarded(handler, body)
+        if failure == "lose kill":
+            self.killing()
         if failure:
             handler.close_connection = True
             return

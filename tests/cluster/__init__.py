@@ -130,6 +130,8 @@ class Cluster:
         """Start the object gateway, which listens at `place`: see `tests.cluster.gateway`."""
         (self._folder / "rgw").mkdir()
         options = ["--rgw-data", str(self._folder / "rgw"), "--rgw-frontends", f"beast endpoint={place} tcp_nodelay=1"]
+        # what was deleted is freed at once, and not two hours later: the OSD may have it in its memory
+        options += ["--rgw-gc-obj-min-wait", "1", "--rgw-gc-processor-period", "5", "--rgw-gc-processor-max-time", "5"]
         self._start("rgw", "radosgw", "-n", "client.admin", *options)
 
     def said(self, name: str) -> str:

@@ -164,7 +164,9 @@ class Bucket:
             # in one piece: Ceph's gateway ignores conditions when a multipart upload is completed
             try:
                 done = obstore.put(self._store, name, content, mode=mode, use_multipart=False)
-            except (AlreadyExistsError, PreconditionError):
+            except (AlreadyExistsError, PreconditionError) as error:
+                if is_missing_bucket(error):
+                    raise explained(error, f"PUT of {name}", self.address) from error
                 return None
             return bare(done["e_tag"])
         return None

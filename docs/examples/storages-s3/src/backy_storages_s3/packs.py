@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import struct
 from typing import NamedTuple
+
+from backy_storages_chunked.codec import LARGEST_FRAME
 
 FOLDER = "packs"
 FULL = 16 * 2**20
 """Bytes after which a pack of full chunks ends."""
 DELTAS = 64 * 2**20
 """Bytes after which a pack of deltas ends."""
+_MOST_PARTS = 2**14
+LINE = 192
+"""Bytes that no line of the table exceeds, and as many for what is behind it."""
 _LENGTH = struct.Struct("<Q")
 _LARGEST = 2**26
 """Bytes that no table exceeds."""
@@ -34,28 +40,43 @@ class Part(NamedTuple):
 class Pack:
     """A pack while it is filled. Not safe to use from several threads."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, size: int = FULL) -> None:
+        """Begin a pack that is full when it has `size` bytes or many parts."""
         self.label = label
         """What stands for the name while there is none."""
-        self._content = bytearray()
+        self._size = size
+        # of the kernel, which gives pages as they are filled and takes all of them back: memory of a size that changes
+        # would be left in pieces that nothing else fits into
+        self._content = mmap.mmap(-1, size + LARGEST_FRAME + _MOST_PARTS * LINE)
+        self._end = 0
         self._parts: list[Part] = []
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more shall be added."""
+        return self._end >= self._size or len(self._parts) >= _MOST_PARTS
+
     def __len__(self) -> int:
-        return len(self._content)
+        return self._end
 
     def add(self, chunk_id: bytes, frame: bytes | memoryview, base: bytes | None = None) -> int:
         """Add a chunk file; return its offset."""
-        offset = len(self._content)
-        self._content += frame
+        offset = self._end
+        self._append(frame)
         self._parts.append(Part(chunk_id, base, offset, len(frame)))
         return offset
 
-    def seal(self) -> tuple[str, bytearray]:
+    def _append(self, content: bytes | memoryview) -> None:
+        self._content[self._end : self._end + len(content)] = content
+        self._end += len(content)
+
+    def seal(self) -> tuple[str, memoryview]:
         """Add the table; return name and content."""
         rows = [(one.chunk_id.hex(), one.base and one.base.hex(), one.offset, one.length) for one in self._parts]
         table = json.dumps(rows, separators=(",", ":")).encode()
-        self._content += table + hashlib.sha256(table).digest() + _LENGTH.pack(len(table))
-        return hashlib.sha256(self._content).hexdigest(), self._content
+        self._append(table + hashlib.sha256(table).digest() + _LENGTH.pack(len(table)))
+        content = memoryview(self._content)[: self._end]
+        return hashlib.sha256(content).hexdigest(), content
 
 
 def table_size(tail: bytes) -> int:

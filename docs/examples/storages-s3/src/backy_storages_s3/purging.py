@@ -6,6 +6,7 @@ after a grace that is longer than the lease of a writer who does not know of the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Iterator, Mapping
 from datetime import datetime, timedelta
 
@@ -15,10 +16,12 @@ from backy.api import Held, Purged
 from backy.errors import DamageError
 from backy_storages_s3.index import Index, Place, moved
 from backy_storages_s3.objects import Listed
-from backy_storages_s3.packs import FOLDER, FULL, Pack
+from backy_storages_s3.packs import FOLDER, LINE, Pack
 from backy_storages_s3.ranges import joined, needed
+from backy_storages_s3.salvage import index_of, salvaged
 from backy_storages_s3.store import Store
 
+log = logging.getLogger(__name__)
 NAME = "condemned"
 GRACE = timedelta(minutes=20)
 """Between condemning a pack and deleting it."""
@@ -27,7 +30,10 @@ LEAST = 0.4
 
 
 def sparse(sizes: Mapping[str, int], used: Mapping[str, int]) -> list[str]:
-    """Return the packs of which little is live, by the bytes of packs and of what is live of them."""
+    """Return the packs of which little is live, by the bytes of packs and of what is live of them.
+
+    What is live includes its lines of the table: a pack of few small parts is mostly that.
+    """
     return sorted(name for name, size in sizes.items() if 0 < used.get(name, 0) < LEAST * size)
 
 
@@ -74,10 +80,10 @@ class Purge:
         packs = self._store.objects.list(FOLDER)
         condemned, now = self._condemned(), self._store.clock()
         sizes = {name: one.size for name, one in packs.items()}
-        used = {pack: sum(place.length for place in places.values()) for pack, places in self._places.items()}
-        repack = [] if self._lost else sparse(sizes, used)
-        self._repack(repack)
-        dead = sizes.keys() - used.keys() | set(repack)
+        used = {pack: sum(place.length + LINE for place in places.values()) for pack, places in self._places.items()}
+        if not self._lost:
+            self._repack(sparse(sizes, used))
+        dead = sizes.keys() - self._places.keys()
         # one that was condemned, and is live, has been stored once more
         doomed = {name: condemned.get(name, now) for name in dead}
         # in this order: what is deleted has been condemned
@@ -87,13 +93,15 @@ class Purge:
 
     def _look(self) -> None:
         """Find out what is live."""
-        for _, index in self._store.indexes():
-            self._lost |= index is None
-            if index is not None:
-                self._keep(index)
+        for revision_id in self._store.indexed():
+            try:
+                self._keep(index_of(self._store, revision_id))
+            except DamageError as error:
+                log.warning("%s", error)
+                self._lost = True
         if self._lost:
             # what the lost one has is found by the ids that are live
-            self._keep(self._store.salvaged())
+            self._keep(salvaged(self._store))
 
     def _keep(self, index: Index) -> None:
         for place in live_places(index, self._live):
@@ -130,13 +138,16 @@ class Purge:
         pack = Pack("repacked")
         for place, chunk_id, base, frame in self._parts(names):
             waiting[place] = Place("", pack.add(chunk_id, frame, base), place.length)
-            if len(pack) >= FULL:
+            if pack.is_full:
                 to |= self._sealed(pack, waiting)
                 pack, waiting = Pack("repacked"), {}
         if waiting:
             to |= self._sealed(pack, waiting)
         if to:
             self._rewrite(to, set(names))
+            # not those that came out as they were
+            for name in set(names) - {place.pack for place in to.values()}:
+                del self._places[name]
 
     def _sealed(self, pack: Pack, waiting: Mapping[Place, Place]) -> dict[Place, Place]:
         name, content = pack.seal()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from backy_storages_chunked.codec import LARGEST_FRAME
 from backy_storages_s3.index import NOWHERE, Index, Place
 
 GAP = 64 * 2**10
 """Bytes between two parts that are read although nobody wants them: a request takes longer."""
-LONGEST = 16 * 2**20
-"""Bytes that are read at once, unless a single part is longer."""
+LONGEST = 2 * LARGEST_FRAME
+"""Bytes that are read at once: each thread may wait for as many."""
 WINDOW = 256
 """Chunks of an image, without its holes, of which parts are joined: one gibibyte."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -16,10 +15,10 @@ from backy_storages_chunked.codec import LARGEST_FRAME, SMALLEST_FRAME, Codec, D
 from backy_storages_s3.index import Index, Place, Row
 from backy_storages_s3.packs import FOLDER
 from backy_storages_s3.ranges import Plan
+from backy_storages_s3.salvage import salvaged
 from backy_storages_s3.store import Store
 
-log = logging.getLogger(__name__)
-_RANGES = 48 * 2**20
+_RANGES = 32 * 2**20
 """Bytes of ranges that are kept: three of the longest, and some that are short."""
 _BASES = 16 * 2**20
 """Bytes of full chunks that are kept because deltas are made of them."""
@@ -87,6 +86,7 @@ class Reader:
         self._ranges = Recent[Place, memoryview](_RANGES)
         self._bases = Recent[Place, bytes](_BASES)
         self._others: list[Index] | None = None
+        self._last_resort: Index | None = None
         self._packs: dict[str, int] | None = None
 
     def read(self, index: int, chunk_id: bytes) -> bytes:
@@ -176,10 +176,14 @@ class Reader:
         if own := self._own():
             yield own
         # what was remembered of it may be out of date: a purge has moved chunks, or a repair has stored one anew
-        if self._others is None:
-            with self._lock:
-                self._others = self._others or list(self._all())
+        with self._lock:
+            if self._others is None:
+                self._others = list(self._all())
         yield from self._others
+        with self._lock:
+            if self._last_resort is None:
+                self._last_resort = salvaged(self._store)
+        yield self._last_resort
 
     def _own(self) -> Index | None:
         with self._lock:
@@ -191,15 +195,10 @@ class Reader:
             return self._index
 
     def _all(self) -> Iterator[Index]:
-        lost = False
         for revision_id, etag in self._store.indexes_now().items():
-            try:
+            # what it had may be in others, or in the tables of packs
+            with suppress(DamageError):
                 yield self._store.index(revision_id, etag)
-            except DamageError as error:
-                log.warning("%s", error)
-                lost = True
-        if lost or (self._revision_id and self._index is None):
-            yield self._store.salvaged()
 
     # without reading --------------------------------------------------------------------------------------------------
 

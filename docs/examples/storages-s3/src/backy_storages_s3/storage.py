@@ -20,6 +20,7 @@ from backy_storages_s3.objects import Bucket, Objects
 from backy_storages_s3.packs import FOLDER, Pack
 from backy_storages_s3.purging import Purge, held
 from backy_storages_s3.reader import Reader, stored
+from backy_storages_s3.salvage import index_of, salvaged
 from backy_storages_s3.store import OWN, Store
 from backy_storages_s3.writer import Begun, Writer
 
@@ -37,7 +38,7 @@ class S3Storage:
 
     raw = False
     shares_chunks = True
-    parallel = 8
+    parallel = 4
     # to read back what was written is what costs money
     verifier = "sample"
 
@@ -122,12 +123,12 @@ class S3Storage:
                 self._store.put_index(known, mended)
 
     def _index(self, revision_id: str) -> Index:
-        """Return an index; an empty one in place of what is lost, for repairs to fill."""
+        """Return an index; in place of one that can not be made anew, what there is in packs, for a purge to see."""
         try:
-            return self._store.index(revision_id)
+            return index_of(self._store, revision_id)
         except DamageError as error:
             log.warning("%s", error)
-            return Index()
+            return salvaged(self._store)
 
     def remove(self, revision_id: str) -> None:
         """Remove the index of a revision; `purge` removes packs."""

@@ -10,14 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from backy.api import ID_PATTERN, Job
-from backy.durable import SMALL
 from backy.errors import DamageError, StorageError
 from backy_storages_s3.cache import SUFFIX, Cache, Known
 from backy_storages_s3.config import S3Config
-from backy_storages_s3.index import NOWHERE, Index, Place, Row
+from backy_storages_s3.index import Index
 from backy_storages_s3.lease import Lease, WaitError
 from backy_storages_s3.objects import Content, Found, Objects
-from backy_storages_s3.packs import FOLDER, Part, read_table, table_size
 
 log = logging.getLogger(__name__)
 FORMAT = "backy 3 packs"
@@ -190,11 +188,14 @@ class Store:
         """Keep a small object; with `once`, it must not be there with another content."""
         with self._lock:
             self.change()
-            etag = self.objects.create(name, content) if once else self.objects.put(name, content)
+            digest, known = hashlib.sha256(content).hexdigest(), self.cache.memory.files.get(name)
+            # a server that does not know conditions has but one writer, who knows what is there
+            other = once and known is not None and known.digest != digest
+            etag = None if other else (self.objects.create if once else self.objects.put)(name, content)
             if etag is None:
                 raise StorageError(f"{self.objects.address} has another {name} already")
             self._contents.pop(name, None)
-            self.cache.memory.files[name] = Known(etag, hashlib.sha256(content).hexdigest())
+            self.cache.memory.files[name] = Known(etag, digest)
             self.cache.settle()
 
     def remove(self, name: str) -> None:
@@ -235,8 +236,8 @@ class Store:
         return len(content)
 
     def indexed(self) -> list[str]:
-        """Return the ids of all revisions that have an index."""
-        return sorted(name.removesuffix(SUFFIX) for name in self.files() if name.endswith(SUFFIX))
+        """Return the ids of all revisions that have an index, or should have one."""
+        return sorted({name.rpartition(".")[0] for name in self.files() if name.endswith((SUFFIX, ".rev"))})
 
     def indexes_now(self) -> dict[str, str]:
         """Return the ETags of all indexes by revision, for one who only reads."""
@@ -244,39 +245,9 @@ class Store:
         listed = self.objects.list().items()
         return {name.removesuffix(SUFFIX): one.etag for name, one in listed if name.endswith(SUFFIX)}
 
-    def salvaged(self) -> Index:
-        """Return the chunks of all packs by their own tables, where an index is lost; raises StorageError."""
-        found: dict[bytes, list[tuple[str, Part]]] = {}
-        for pack, listed in self.objects.list(FOLDER).items():
-            for part in self._table(pack, listed.size):
-                found.setdefault(part.chunk_id, []).append((pack, part))
-        made, full = Index(), dict[bytes, int]()
-        every = [one for parts in found.values() for one in parts]
-        for pack, part in sorted(every, key=lambda one: one[1].base is not None):
-            place = Place(pack, part.offset, part.length)
-            base = full.get(part.base, NOWHERE) if part.base else NOWHERE
-            # a delta without its base is of no use
-            if (part.base is None) == (base == NOWHERE):
-                row = made.append(NOWHERE, Row(part.chunk_id, place, base))
-                if part.base is None:
-                    full[part.chunk_id] = row
-        return made
-
-    def _table(self, pack: str, size: int) -> list[Part]:
-        name = f"{FOLDER}/{pack}"
-        tail = self.objects.get_range(name, max(0, size - SMALL), size)
-        try:
-            missing = table_size(bytes(tail or b"")) - SMALL
-            more = self.objects.get_range(name, max(0, size - SMALL - missing), size - SMALL) if missing > 0 else None
-            return read_table(bytes(more or b"") + bytes(tail or b""))
-        except ValueError as error:
-            log.warning("the pack %s: %s", pack, error)
-            return []
-
     def indexes(self) -> Iterator[tuple[str, Index | None]]:
         """Yield the indexes of all revisions, one after the other; None for one that is lost. Raises StorageError."""
-        names = self.files()
-        for revision_id in sorted({name.rpartition(".")[0] for name in names if name.endswith((SUFFIX, ".rev"))}):
+        for revision_id in self.indexed():
             try:
                 yield revision_id, self.index(revision_id)
             except DamageError as error:

@@ -15,6 +15,7 @@ from backy_storages_chunked.codec import Codec, encode_delta, make_delta
 from backy_storages_s3.index import Index, Place, Row, merged
 from backy_storages_s3.packs import DELTAS, FULL
 from backy_storages_s3.reader import Reader
+from backy_storages_s3.salvage import index_of
 from backy_storages_s3.store import Store
 from backy_storages_s3.upload import Uploads
 
@@ -50,7 +51,7 @@ class Writer:
         self._codec = codec
         self._revision = revision
         self._reliable = reliable
-        self._parent = store.index(revision.parent) if revision.parent else Index()
+        self._parent = index_of(store, revision.parent) if revision.parent else Index()
         self._reader = Reader(store, codec, revision.parent or "")
         self._lock = threading.Lock()
         self._new = Index()
