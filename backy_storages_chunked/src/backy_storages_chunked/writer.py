@@ -98,8 +98,8 @@ class ChunkWriter:
             self._claimed.add(chunk_id)
         found = None if previous is None else self._previous(previous, data, told)
         # In this order: most of what is new is not stored, or only by this backup. The maps need not be read for it.
-        there = None if chunk_id in self._fresh else self._files.find(chunk_id)
-        if there is None or not (self._is_stored(there) and chunk_id in self._reliable):
+        there = self._files.find(chunk_id)
+        if chunk_id in self._fresh or not (there and self._is_stored(there) and chunk_id in self._reliable):
             self._fresh.add(chunk_id)
             if not claimed and not (there and self._notes and self._is_left(index, there, data)):
                 self._store_chunk(index, found[1] if found else (), ChunkFile(chunk_id), data, there)

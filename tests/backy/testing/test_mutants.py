@@ -21,6 +21,7 @@ from backy.testing.storage_contract import StorageContract, StorageUnderTest, _m
 from backy.testing.trials import power_losses, prepare
 from backy.testing.verifier_contract import CONTENT, LATELY, LONG_AGO, VerifierContract
 from backy_storages_chunked import storage, writer
+from backy_storages_chunked.files import ChunkFile
 from backy_storages_chunked.writer import ChunkWriter
 
 
@@ -87,9 +88,9 @@ def relying_on_all_that_is_stored(patch: pytest.MonkeyPatch) -> None:
 def relying_on_what_reads_well_but_was_never_synced(patch: pytest.MonkeyPatch) -> None:
     relying_on_all_that_is_stored(patch)
 
-    def reads_well(self: ChunkWriter, chunk_id: bytes) -> bool:
+    def reads_well(self: ChunkWriter, file: ChunkFile) -> bool:
         with suppress(ChunkDamageError):
-            self._reader.read(0, chunk_id)
+            self._reader.read(0, file.chunk_id)
             return True
         return False
 
