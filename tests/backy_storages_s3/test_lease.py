@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -99,6 +100,36 @@ TestWriters.settings = settings(max_examples=60, stateful_step_count=30, deadlin
 def test_what_may_be_done_with_terms(owner: str, minutes: int, expected: str):
     assert verdict(Terms(owner, "", START + timedelta(minutes=minutes), 1), "me", START) == expected
     assert verdict(None, "me", START) == "make"
+
+
+def lease_in(folder: Path, objects: Few, now: list[datetime]) -> Lease:
+    folder.mkdir(exist_ok=True)
+    return Lease(objects, Cache(folder / "s3", "memory"), folder.name, lambda: now[0])  # type: ignore[arg-type]
+
+
+def test_a_copy_of_a_directory_is_another_writer(tmp_path: Path):
+    objects, now = Few(), [START]
+    first = lease_in(tmp_path / "vm", objects, now)
+    first.hold()
+    shutil.copytree(tmp_path / "vm", tmp_path / "copy")
+    with pytest.raises(StorageError, match=r"vm on .* writes to memory until"):
+        lease_in(tmp_path / "copy", objects, now).hold()
+    assert lease_in(tmp_path / "vm", objects, now).hold()
+
+
+def test_a_command_beside_a_backup_takes_no_lease_away(tmp_path: Path):
+    objects, now = Few(), [START]
+    backup = lease_in(tmp_path / "vm", objects, now)
+    assert not backup.hold()
+    assert lease_in(tmp_path / "vm", objects, now).hold()
+    now[0] += LENGTH * 2 / 3
+    # what is remembered of the objects is no longer believed
+    assert not backup.hold()
+    assert backup.hold() is False
+    now[0] += LENGTH * 2
+    lease_in(tmp_path / "other", objects, now).hold()
+    with pytest.raises(StorageError, match="another writer has taken the lease"):
+        backup.hold()
 
 
 def test_another_writer_has_to_wait_and_is_told_for_whom(make, clock):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.api import CHUNK_SIZE, identify
-from backy.errors import ChunkDamageError
+from backy.errors import ChunkDamageError, StorageError
 from backy_storages_s3.purging import GRACE, LEAST, due, sparse
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -125,6 +125,63 @@ def test_a_pack_of_which_little_is_left_is_packed_anew(make, clock, blobs, proxy
         check(make(), name, content)
     assert make().purge(live).files == 0
     assert make().held(live - {identify(chunks[0])}).files == 1
+
+
+def test_nothing_is_purged_while_nobody_knows_where_a_live_chunk_is(make, clock, blobs, caplog):
+    storage = make()
+    storage.initialize("identity1")
+    live = store(storage, "revision1", [chunk(1)])
+    store(storage, "revision2", [chunk(2)])
+    storage.withdraw("revision2.rev")
+    storage.remove("revision2")
+    before = packs(blobs)
+    for _ in range(2):
+        assert make().purge(live | {identify(chunk(3))}).files == 0
+        clock.advance(hours=1)
+    assert "nothing is purged: no index and no pack tells where 1 chunks are" in caplog.text
+    assert "condemned" not in dict(blobs)
+    assert packs(blobs) == before
+
+
+def test_what_is_damaged_is_not_packed_anew(make, clock, blobs, caplog):
+    chunks = [chunk(number) for number in range(5)]
+    storage = make()
+    storage.initialize("identity1")
+    store(storage, "revision1", chunks)
+    live = store(storage, "revision2", chunks[:1], "revision1", {identify(one) for one in chunks})
+    storage.withdraw("revision1.rev")
+    storage.remove("revision1")
+    (damaged,) = [name for name in packs(blobs) if chunks[0][:1000] in blobs[name]]
+    blobs[damaged] = content = blobs[damaged].replace(chunks[0][5000:5100], bytes(100))
+    for _ in range(2):
+        make().purge(live)
+        clock.advance(hours=1)
+    assert "packs of which little is live stay: the pack" in caplog.text
+    assert packs(blobs) == {damaged}
+    assert blobs[damaged] == content
+
+
+def test_a_record_whose_packs_another_writer_has_purged_is_not_published(make, clock, blobs):
+    first, second = make("one"), make("two")
+    first.initialize("identity1")
+    with first.create("revision1", None, CHUNK_SIZE, ()) as writer:
+        writer.write(0, identify(chunk(1)), chunk(1), None)
+        writer.commit()
+    # it can not be published: the network has gone
+    for _ in range(2):
+        clock.advance(minutes=30)
+        second = make("two")
+        second.published()
+        second.purge(set())
+    assert not packs(blobs)
+    clock.advance(minutes=30)
+    again = make("one")
+    again.published()
+    with pytest.raises(
+        StorageError, match=r"has no pack .* any more, as another writer has purged meanwhile: 'backy forget"
+    ):
+        again.publish("revision1.rev", b"record")
+    assert "revision1.rev" not in again.published()
 
 
 def test_a_purge_of_little_reads_no_pack(make, proxy):

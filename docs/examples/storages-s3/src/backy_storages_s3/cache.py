@@ -56,11 +56,22 @@ class Cache:
         self._is_known = bool(kept)
         self.owner = kept or secrets.token_hex(8)
         """Stands for this writer in the lease."""
+        if not kept:
+            # of a copy of the directory, that of the other one
+            self.memory.lease = ""
 
     def _owner(self) -> str:
         with suppress(OSError):
-            return read_file(self.folder / "owner").decode("ascii", "replace").strip()
+            owner, _, place = read_file(self.folder / "owner").decode("ascii", "replace").strip().partition(" ")
+            return owner if place == self._place() else ""
         return ""
+
+    def _place(self) -> str:
+        """Tell this directory from its copies: two of them are two writers. Raises OSError."""
+        found, machine = self.folder.parent.stat(), "-"
+        with suppress(OSError):
+            machine = read_file(Path("/etc/machine-id")).decode("ascii", "replace").strip()
+        return f"{machine} {found.st_dev}:{found.st_ino}"
 
     def _read(self, address: str) -> Memory:
         with suppress(OSError, msgspec.DecodeError):
@@ -72,8 +83,8 @@ class Cache:
     def know_owner(self) -> None:
         """Write down who this is, durably: a writer who forgets that has to wait for itself."""
         if not self._is_known:
-            self._write("owner", f"{self.owner}\n".encode(), durable=True)
             with told(self.folder):
+                self._write("owner", f"{self.owner} {self._place()}\n".encode(), durable=True)
                 sync_folder(self.folder.parent)
             self._is_known = True
 

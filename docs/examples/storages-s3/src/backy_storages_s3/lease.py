@@ -103,10 +103,19 @@ class Lease:
             self._unbroken |= resumed
         elif resumed:
             self._take(terms)
-        else:
+        elif not self._adopted(terms):
             # what was written since is not what the other one has found
             self._lost = True
             self._hold()
+
+    def _adopted(self, terms: Terms) -> bool:
+        """Go on with what another command of this writer has made of the lease, such as one that changes tags."""
+        found = self._objects.get(NAME)
+        there = read(found, self._objects.address)
+        if not found or not there or (there.owner, there.token) != (terms.owner, terms.token):
+            return False
+        self._unbroken = False
+        return self._note(terms, self._objects.replace(NAME, msgspec.json.encode(terms), found.etag))
 
     def _take(self, terms: Terms) -> None:
         """Take it from nobody, from an earlier command of this writer, or from one whose time is over."""

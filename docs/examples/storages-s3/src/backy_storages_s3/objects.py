@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Content = bytes | bytearray | memoryview
 MOST_RETRIES = 10
 """Attempts after the first one, with more and more time between them: half a minute in all."""
+_BEYOND_END = re.compile(r"InvalidRange|\b416\b")
+"""What the text of an error has if an object ends before a range; a number inside of a name is no such answer."""
 _LONGEST_REQUEST = timedelta(minutes=5)
 """For 64 MiB, at 2 Mbit/s."""
 
@@ -100,7 +103,7 @@ class Bucket:
     def _get(self, name: str, options: Any) -> Found | None:  # noqa: ANN401  # a type that only stubs have
         import obstore
 
-        with self._told(f"GET of {name}"):
+        with self._told(f"GET of {name}", may_lack=True):
             found = obstore.get(self._store, name, options=options)
             return Found(bytes(found.bytes()), bare(found.meta["e_tag"]))
         return None
@@ -112,7 +115,7 @@ class Bucket:
     def _get_range(self, name: str, start: int, end: int, options: dict[str, Any]) -> memoryview | None:
         import obstore
 
-        with self._told(f"GET of {name}", beyond_end=True):
+        with self._told(f"GET of {name}", may_lack=True, beyond_end=True):
             both: Any = {"range": (start, end), **options}
             found = obstore.get(self._store, name, options=both)
             return memoryview(found.bytes())
@@ -160,7 +163,7 @@ class Bucket:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with self._told(f"PUT of {name}"):
+        with self._told(f"PUT of {name}", may_lack=isinstance(mode, dict)):
             # in one piece: Ceph's gateway ignores conditions when a multipart upload is completed
             try:
                 done = obstore.put(self._store, name, content, mode=mode, use_multipart=False)
@@ -176,21 +179,22 @@ class Bucket:
         import obstore
 
         if names:
-            with self._told(f"DELETE of {names[0]}"):
+            with self._told(f"DELETE of {names[0]}", may_lack=True):
                 obstore.delete(self._store, list(names))
 
     @contextmanager
-    def _told(self, request: str, *, beyond_end: bool = False) -> Iterator[None]:
-        """Raise StorageError for all failures but that there is no such object."""
+    def _told(self, request: str, *, may_lack: bool = False, beyond_end: bool = False) -> Iterator[None]:
+        """Raise StorageError for all failures, but if there is no such object and it `may_lack`."""
         from obstore.exceptions import BaseError, NotFoundError
 
         try:
             yield
         except (FileNotFoundError, NotFoundError) as error:
-            if is_missing_bucket(error):
+            # a list is never missing: a proxy, or an address that is no server's, says so
+            if not may_lack or is_missing_bucket(error):
                 raise explained(error, request, self.address) from error
         except (BaseError, ValueError) as error:
-            if not (beyond_end and ("InvalidRange" in str(error) or "416" in str(error))):
+            if not (beyond_end and _BEYOND_END.search(str(error))):
                 raise explained(error, request, self.address) from error
 
 
@@ -225,8 +229,12 @@ def _credentials() -> Any:  # noqa: ANN401  # likewise
     if "AWS_ACCESS_KEY_ID" in os.environ:
         return None
     import boto3
+    from botocore.exceptions import BotoCoreError
     from obstore.auth.boto3 import Boto3CredentialProvider
 
-    session = boto3.session.Session()
-    # without any, the library's own search ends with an error that tells so
-    return Boto3CredentialProvider(session) if session.get_credentials() else None
+    try:
+        session = boto3.session.Session()
+        # without any, the library's own search ends with an error that tells so
+        return Boto3CredentialProvider(session) if session.get_credentials() else None
+    except BotoCoreError as error:
+        raise StorageError(f"the credentials can not be had: {error}") from error

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 
 import msgspec
 
 from backy.api import Held, Purged
-from backy.errors import DamageError
+from backy.errors import DamageError, warned
+from backy_storages_chunked.codec import NO_COMPRESSION, Codec
 from backy_storages_s3.index import Index, Place, moved
 from backy_storages_s3.objects import Listed
 from backy_storages_s3.packs import FOLDER, LINE, Pack
@@ -64,10 +66,13 @@ class Purge:
     def __init__(self, store: Store, live: Container[bytes]) -> None:
         self._store = store
         self._live = live
+        self._codec = Codec(NO_COMPRESSION)
         self._places: dict[str, dict[int, Place]] = {}
         """Live places by pack and offset."""
         self._lost = False
         """Whether an index is lost, so that nobody can tell it what moves."""
+        self._unseen = set(live) if isinstance(live, AbstractSet) else set[bytes]()
+        """Live chunks that no index has so far."""
 
     def run(self) -> Purged:
         """Condemn, repack and delete; return what was deleted.
@@ -81,8 +86,12 @@ class Purge:
         condemned, now = self._condemned(), self._store.clock()
         sizes = {name: one.size for name, one in packs.items()}
         used = {pack: sum(place.length + LINE for place in places.values()) for pack, places in self._places.items()}
+        if self._unseen:
+            log.warning("nothing is purged: no index and no pack tells where %d chunks are", len(self._unseen))
+            return Purged()
         if not self._lost:
-            self._repack(sparse(sizes, used))
+            with warned(log, "packs of which little is live stay", DamageError):
+                self._repack(sparse(sizes, used))
         dead = sizes.keys() - self._places.keys()
         # one that was condemned, and is live, has been stored once more
         doomed = {name: condemned.get(name, now) for name in dead}
@@ -99,11 +108,14 @@ class Purge:
             except DamageError as error:
                 log.warning("%s", error)
                 self._lost = True
-        if self._lost:
+        if self._lost or self._unseen:
+            # a lost one need not have a record any more: then only its chunks tell
+            self._lost = True
             # what the lost one has is found by the ids that are live
             self._keep(salvaged(self._store))
 
     def _keep(self, index: Index) -> None:
+        self._unseen.difference_update(map(index.chunk_id, range(len(index))))
         for place in live_places(index, self._live):
             self._places.setdefault(place.pack, {})[place.offset] = place
 
@@ -166,7 +178,13 @@ class Purge:
             for offset, place in sorted(self._places[wanted.pack].items()):
                 if wanted.offset <= offset < wanted.end:
                     start = offset - wanted.offset
-                    yield place, *whose[place], bytes(content[start : start + place.length])
+                    frame = bytes(content[start : start + place.length])
+                    # what is damaged stays where it is: in a new pack, it would look as if it were sound
+                    try:
+                        self._codec.decompress(frame)
+                    except ValueError as error:
+                        raise DamageError(f"the pack {wanted.pack} at {offset}: {error}") from error
+                    yield place, *whose[place], frame
 
     def _whose(self, names: set[str]) -> dict[Place, tuple[bytes, bytes | None]]:
         """Return id and id of the base of what is at the live places of some packs."""

@@ -169,10 +169,24 @@ class S3Storage:
         if self._store.read_only and not name.endswith((".rev", ".map", ".state")):
             # what explains a store is as it was
             return
+        if name.endswith(".rev") and name.removesuffix(".rev") not in self._store.committed:
+            self._require_packs(name.removesuffix(".rev"))
         self._store.put(name, content, once=name.endswith(".rev"))
         if name == "README":
             with suppress(OSError):
                 self._put_program(RESTORE, read_file(self._directory / RESTORE, _LARGEST_PROGRAM))
+
+    def _require_packs(self, revision_id: str) -> None:
+        """Refuse the record of a revision whose packs a purge of another writer may have removed since."""
+        try:
+            index = self._store.index(revision_id)
+        except DamageError:
+            return  # it is made anew when it is needed, of the packs that there are
+        if lost := {index.place(row).pack for row in range(len(index))} - self._objects.list(FOLDER).keys():
+            raise StorageError(
+                f"{self._config.address} has no pack {min(lost)} of revision {revision_id} any more, as another writer "
+                f"has purged meanwhile: 'backy forget -r {revision_id}', and make a new backup"
+            )
 
     def _put_program(self, name: str, content: bytes) -> None:
         """Keep a program for those who have nothing but the bucket."""

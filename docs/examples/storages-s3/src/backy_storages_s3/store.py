@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 
 from backy.api import ID_PATTERN, Job
@@ -42,6 +43,10 @@ class Store:
         self._proven = self._is_listed = False
         self._wait: WaitError | None = None
         self._contents: dict[str, bytes] = {}
+        self._in_doubt = False
+        """Whether a change has failed, which may have been made all the same."""
+        self.committed: set[str] = set()
+        """Ids of the revisions whose packs were stored under the lease that is held now."""
 
     # who it is --------------------------------------------------------------------------------------------------------
 
@@ -56,6 +61,7 @@ class Store:
     def _read_identity(self) -> str:
         found = self.objects.get(MARKER)
         if found is None:
+            self.cache.forget()
             raise StorageError(f"there is no store at {self.objects.address}, or it lost its object '{MARKER}'")
         form, _, rest = found.content.decode("ascii", "replace").partition("\n")
         identity = rest.removesuffix("\n")
@@ -84,11 +90,7 @@ class Store:
         """Make sure that it is the store that it was; raises StorageError."""
         with self._lock:
             if not self._proven:
-                try:
-                    self._read_identity()
-                except StorageError:
-                    self.cache.forget()
-                    raise
+                self._read_identity()
 
     def make(self, identity: str) -> bool:
         """Give the store an identity, unless it has one; return whether it got this one."""
@@ -130,12 +132,14 @@ class Store:
     def list_again(self) -> dict[str, Known]:
         """Return them as they are now, also if another writer has changed them since."""
         with self._lock:
-            self._is_listed &= self._wait is None
+            self._is_listed &= self._wait is None and not self._in_doubt
+            if not self._is_listed:
+                self._contents.clear()
             return self.files()
 
     def _list_once(self) -> None:
         if not self._is_listed:
-            if not self._try_to_hold() or self.cache.memory.changing:
+            if not self._try_to_hold() or self.cache.memory.changing or self._in_doubt:
                 self._list()
             self._is_listed = True
 
@@ -162,6 +166,7 @@ class Store:
                 if content is not None:
                     found[name] = self._seen(name, content)
         self.cache.memory.files = found
+        self._in_doubt = False
         if not self.read_only and not self._wait and self.cache.is_possible:
             self.cache.settle()
 
@@ -191,21 +196,37 @@ class Store:
             digest, known = hashlib.sha256(content).hexdigest(), self.cache.memory.files.get(name)
             # a server that does not know conditions has but one writer, who knows what is there
             other = once and known is not None and known.digest != digest
-            etag = None if other else (self.objects.create if once else self.objects.put)(name, content)
+            with self._doubting():
+                etag = None if other else (self.objects.create if once else self.objects.put)(name, content)
             if etag is None:
                 raise StorageError(f"{self.objects.address} has another {name} already")
             self._contents.pop(name, None)
             self.cache.memory.files[name] = Known(etag, digest)
-            self.cache.settle()
+            self._settle()
 
     def remove(self, name: str) -> None:
         """Remove a small object, if it is there."""
         with self._lock:
-            if name in self.files():
+            if name in self.files() or self._in_doubt:
                 self.change()
-                self.objects.delete([name])
-                del self.cache.memory.files[name]
-                self.cache.settle()
+                with self._doubting():
+                    self.objects.delete([name])
+                self.cache.memory.files.pop(name, None)
+                self._contents.pop(name, None)
+                self._settle()
+
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """Believe no list after a change that has failed, until there is a new one."""
+        try:
+            yield
+        except BaseException:
+            self._in_doubt = True
+            raise
+
+    def _settle(self) -> None:
+        if not self._in_doubt:
+            self.cache.settle()
 
     # indexes ----------------------------------------------------------------------------------------------------------
 

@@ -110,6 +110,7 @@ class Writer:
         changed = [*self._zeroes, *self._new.positions]
         made = merged(self._parent, self._new, changed, chunk_count(self._revision.size))
         size = self._store.put_index(self._revision.id, made)
+        self._store.committed.add(self._revision.id)
         return Stored(self._full.bytes + self._deltas.bytes + size, damaged=tuple(self._damaged))
 
     def close(self) -> None:
