@@ -17,7 +17,7 @@ _HEADER: Final = struct.Struct("=QQIIII")
 _EXTENT: Final = struct.Struct("=QQQ16xI12x")
 """struct fiemap_extent: logical offset, physical offset, length, flags."""
 SHARED: Final = 0x2000
-"""Flag of an extent that other files have, too, or the same file elsewhere: FIEMAP_EXTENTSHARED of linux/fiemap.h."""
+"""Flag of an extent that other files have, too, or the same file elsewhere: FIEMAP_EXTENT_SHARED of linux/fiemap.h."""
 # FIEMAP_FLAG_SYNC: data that is only in memory has no address yet.
 _SYNC: Final = 1
 _END: Final = 2**64 - 1

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import threading
+import weakref
 from collections.abc import Container, Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -668,3 +669,17 @@ def test_changes_become_pages_unless_they_are_too_coarse_or_too_many() -> None:
     pages = [Extent(start + 2 * number * PAGE_SIZE, PAGE_SIZE, data=True) for number in range(65)]
     assert exact_pages(pages[:64], start) == list(range(0, 128, 2))
     assert exact_pages(pages, start) is None
+
+
+def test_deltas_of_one_base_decompress_it_once_and_a_closed_reader_keeps_nothing(store: Store, monkeypatch) -> None:
+    store.write(data(1))
+    ids = [store.write(changed(data(1), page), previous=data(1))[0] for page in (3, 4)]
+    read: list[ChunkFile] = []
+    take = ChunkFiles.read
+    monkeypatch.setattr(ChunkFiles, "read", lambda files, file: read.append(file) or take(files, file))
+    with store.storage.open("revision") as reader:
+        assert [reader.read(0, one) for one in ids] == [changed(data(1), page) for page in (3, 4)]
+        kept = weakref.ref(reader)
+        del reader
+    assert read.count(ChunkFile(identify(data(1)))) == 1
+    assert kept() is None

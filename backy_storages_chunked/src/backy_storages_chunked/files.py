@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,7 +130,8 @@ class ChunkReader:
         self._files = files
         self._codec = codec
         # Chunks that had one content once, as those of a fresh file system, may be deltas of one base.
-        self._base = lru_cache(4)(self.content)
+        # Not of a method: a circle of references would keep them after this reader.
+        self._base = lru_cache(4)(partial(_content, files, codec))
 
     def read(self, index: int, chunk_id: bytes) -> bytes:
         """Return the content of a chunk, which the caller compares with the id.
@@ -193,12 +194,16 @@ class ChunkReader:
 
     def content(self, file: ChunkFile) -> bytes:
         """Return the decompressed content of a file. Raises as `read`."""
-        frame = self._files.read(file)
-        try:
-            return self._codec.decompress(frame)
-        except ValueError as error:
-            # The frame is the evidence: its damage may show what has happened to the disk.
-            raise ChunkDamageError(file.chunk_id, f"{file.kind}: {error}", frame) from error
+        return _content(self._files, self._codec, file)
+
+
+def _content(files: ChunkFiles, codec: Codec, file: ChunkFile) -> bytes:
+    frame = files.read(file)
+    try:
+        return codec.decompress(frame)
+    except ValueError as error:
+        # The frame is the evidence: its damage may show what has happened to the disk.
+        raise ChunkDamageError(file.chunk_id, f"{file.kind}: {error}", frame) from error
 
 
 @contextmanager
