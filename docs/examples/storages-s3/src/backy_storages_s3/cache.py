@@ -62,16 +62,17 @@ class Cache:
 
     def _owner(self) -> str:
         with suppress(OSError):
-            owner, _, place = read_file(self.folder / "owner").decode("ascii", "replace").strip().partition(" ")
+            owner, _, place = read_file(self.folder / "owner").decode(errors="replace").strip().partition(" ")
             return owner if place == self._place() else ""
         return ""
 
     def _place(self) -> str:
-        """Tell this directory from its copies: two of them are two writers. Raises OSError."""
-        found, machine = self.folder.parent.stat(), "-"
+        """Tell this directory from its copies: two of them are two writers."""
+        machine = "-"
         with suppress(OSError):
             machine = read_file(Path("/etc/machine-id")).decode("ascii", "replace").strip()
-        return f"{machine} {found.st_dev}:{found.st_ino}"
+        # not by its inode: a directory that comes back from a backup of the machine is the same
+        return f"{machine} {self.folder.absolute()}"
 
     def _read(self, address: str) -> Memory:
         with suppress(OSError, msgspec.DecodeError):
