@@ -48,8 +48,7 @@ class Proxy:
             def do_GET(self) -> None:
                 proxy.answer(self)
 
-            # the names are those of http.server
-            do_HEAD = do_PUT = do_DELETE = do_POST = do_GET  # noqa: N815
+            do_HEAD = do_PUT = do_DELETE = do_POST = do_GET  # noqa: N815  # the names that http.server looks for
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""

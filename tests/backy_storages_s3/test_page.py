@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tests.docs.test_pages import BUCKET_PAGES, check
 
 
 def test_what_the_page_shows(gateway, tmp_path, blobs):
     (name,) = BUCKET_PAGES
     keys = {"AWS_ACCESS_KEY_ID": gateway.access_key, "AWS_SECRET_ACCESS_KEY": gateway.secret_key}
-    check(name, tmp_path, ENDPOINT=gateway.endpoint, HELPERS=str(Path(__file__).parent), **keys)
+    check(name, tmp_path, ENDPOINT=gateway.endpoint, **keys)

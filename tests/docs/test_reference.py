@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -27,6 +28,11 @@ from tests.revisions import drilled
 
 DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = DOCS / "reference"
+EXAMPLES = {
+    tomllib.loads(path.read_text())["project"]["name"]: path.with_name("README.md")
+    for path in DOCS.glob("examples/*/pyproject.toml")
+}
+"""The pages of distributions that are no part of a release, and have all that there is about them."""
 PLUGINS = [
     plugin
     for kind in (Kind.SOURCE, Kind.STORAGE, Kind.VERIFIER, Kind.MOMENT)
@@ -35,7 +41,7 @@ PLUGINS = [
 ]
 
 
-def table(page: str, heading: str) -> dict[str, list[str]]:
+def table(page: str | Path, heading: str) -> dict[str, list[str]]:
     """Return the rows below a heading of a page by their first cell, the text in backticks."""
     _, found, section = (REFERENCE / page).read_text().partition(f"\n## {heading}\n")
     assert found, f"{page} has no heading '## {heading}'"
@@ -80,7 +86,8 @@ def test_every_key_of_config_is_explained() -> None:
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: f"{plugin.kind.word}-{plugin.name}")
 def test_every_key_of_a_plugin_is_explained(plugin: Plugin) -> None:
     for config in structs(plugin):
-        documented = table("configuration.md", f"{plugin.kind.word} `{plugin.name}`")
+        page = EXAMPLES.get(plugin.distribution, "configuration.md")
+        documented = table(page, f"{plugin.kind.word} `{plugin.name}`")
         assert {name: row[-1] == "required" for name, row in documented.items()} == {
             field.encode_name: field.required for field in msgspec.structs.fields(config)
         }
