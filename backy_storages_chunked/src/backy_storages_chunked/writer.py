@@ -182,8 +182,8 @@ class ChunkWriter:
             contents.append(apply_delta(delta, contents[-1]))
         if contents and identify(contents[:2][-1]) != files[:2][-1].chunk_id:
             # the full one is to blame if it is wrong, too
-            for file_, content in zip(files, contents, strict=True):
-                checked(file_.chunk_id, content)
+            for one, content in zip(files, contents, strict=True):
+                checked(one.chunk_id, content)
 
         # What was compared already is not compared again. It must not call itself: a circle of references would keep
         # the contents for long, and each new chunk would get fresh memory from the kernel.
@@ -231,7 +231,7 @@ class ChunkWriter:
         content = self._taken(full)
         pages = differing_pages(data, content) if content else []
         alike = content is not None and len(pages) * PAGE_SIZE * 2 <= len(data)
-        # Where others have nothing alike, looking takes a quarter of the time of storing: it ends after some chunks.
+        # Where others have nothing alike, each look reads and hashes a chunk in vain: it ends after some.
         self.hope += 1 if alike else -1
         return [Base(full, lambda: pages, self._adopt(full), 0)] if alike else []
 

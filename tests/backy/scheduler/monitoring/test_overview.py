@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -56,6 +57,7 @@ class Place:
         later = {"late_from": self.now + timedelta(days=1), "last_time": self.now}
         keys = {name: {**(later if not one.get("sla_overdue") else {}), **one} for name, one in jobs.items()}
         write(self.base / "status", overview.msgspec.json.encode(self._status(keys, written=self.now, **general)))
+        os.utime(self.base / "status", (self.now.timestamp(), self.now.timestamp()))
         return write_overview(self.configuration, self.html, lambda: self.now)
 
     def written(self) -> dict[Path, int]:
