@@ -82,11 +82,6 @@ def _pairs(value: tuple[str, ...], form: str) -> Iterator[tuple[str, str]]:
         yield name, text
 
 
-def settings_option(form: str, text: str) -> Decorator:
-    """Return the option for keys of a configuration, each of which has the form `form`."""
-    return click.option("-o", "settings", metavar=form, multiple=True, callback=settings_of, help=text)
-
-
 def revision_of(text: str, *names: str, **settings: Any) -> Decorator:  # noqa: ANN401  # as click has it
     """Return the option that names a revision, or several, with other `settings` of click."""
     names = names or ("-r", "--revision", "specification")
@@ -101,11 +96,24 @@ wide_option = click.option("--wide", is_flag=True, help="Show all columns and wh
 tags_argument = click.argument("tags", metavar="TAGS", callback=tags_of, shell_complete=tags)
 
 
-def storage_option(form: str, text: str, **settings: Any) -> Decorator:  # noqa: ANN401  # as click has it
-    """Return the option that names a storage in the `form` that users give, with other `settings` of click."""
-    settings = settings or {"default": "chunked", "show_default": True}
-    return click.option("--storage", metavar=form, shell_complete=names_of(Kind.STORAGE), help=text, **settings)
+def storage_options(form: str, text: str, keys: tuple[str, str] | None, **settings: Any) -> Decorator:  # noqa: ANN401  # as click has it
+    """Return the options that name a storage in the `form` that users give, and further `keys` of 'config'.
 
+    Args:
+        form: What users give.
+        text: The help for it.
+        keys: The form of a key, and the help for it; None if no keys can be given.
+        settings: Other settings of click for the storage.
+    """
+    settings = settings or {"default": "chunked", "show_default": True}
+    named = click.option("--storage", metavar=form, shell_complete=names_of(Kind.STORAGE), help=text, **settings)
+    more = keys and click.option("-o", "settings", metavar=keys[0], multiple=True, callback=settings_of, help=keys[1])
+    return lambda command: named(more(command) if more else command)
+
+
+ANY_KEY = "SECTION.KEY=VALUE", "A key of 'config', such as 'verifier.type=sample'; may be repeated."
+STORAGE_KEY = "storage.KEY=VALUE", "A key of 'storage', such as 'storage.name', the folder; may be repeated."
+"""The `keys` of a repository, and of a storage only."""
 
 force_option = click.option("-f", "--force", is_flag=True, help="Take tags that the job's schedule does not have, too.")
 

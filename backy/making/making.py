@@ -120,14 +120,14 @@ def rebuild_repository(directory: Path, storage: str, settings: Settings | None 
     return Repository.initialize(directory, _configured(plain, settings))
 
 
-def sourceless(storage: str = "chunked") -> JobConfig:
+def sourceless(storage: str = "chunked", settings: Settings | None = None) -> JobConfig:
     """Return the `config` of a repository for copies, in which nothing is backed up and nothing expires.
 
     Raises:
         PluginError: there is no storage that NAME or NAME:ARGUMENT stands for.
-        ConfigError: it refuses its argument.
+        ConfigError: it refuses its argument, or a section has a wrong key.
     """
-    return _configured({"format": FORMAT, "storage": _storage(storage)}, {})
+    return _configured({"format": FORMAT, "storage": _storage(storage)}, settings or {})
 
 
 def _storage(text: str) -> Config:

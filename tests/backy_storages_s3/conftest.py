@@ -17,6 +17,7 @@ from botocore.config import Config
 
 from backy.api import Job
 from backy.config import typed
+from backy_storages_s3 import objects
 from backy_storages_s3.config import S3Config
 from backy_storages_s3.objects import Bucket
 from backy_storages_s3.storage import S3Storage
@@ -149,6 +150,12 @@ def proxy(gateway: Gateway) -> Iterator[Proxy]:
     made = Proxy(gateway.host, gateway.port)
     yield made
     made.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up after one more attempt."""
+    monkeypatch.setattr(objects, "MOST_RETRIES", 1)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.backy_storages_s3.conftest import Machine
 
@@ -19,13 +20,16 @@ KEPT = "kept-versions"
 
 @pytest.fixture
 def versions(client, gateway):
-    """A bucket that keeps versions."""
-    client.create_bucket(Bucket=KEPT)
-    client.put_bucket_versioning(Bucket=KEPT, VersioningConfiguration={"Status": "Enabled"})
+    """A bucket that keeps versions, and lets nobody delete one of them within a day."""
+    client.create_bucket(Bucket=KEPT, ObjectLockEnabledForBucket=True)
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    locked = {"ObjectLockEnabled": "Enabled", "Rule": rule}
+    client.put_object_lock_configuration(Bucket=KEPT, ObjectLockConfiguration=locked)
     yield KEPT
     for page in client.get_paginator("list_object_versions").paginate(Bucket=KEPT):
         for one in [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]:
-            client.delete_object(Bucket=KEPT, Key=one["Key"], VersionId=one["VersionId"])
+            version = {"Bucket": KEPT, "Key": one["Key"], "VersionId": one["VersionId"]}
+            client.delete_object(**version, BypassGovernanceRetention=True)
     client.delete_bucket(Bucket=KEPT)
 
 
@@ -55,6 +59,9 @@ def test_what_was_deleted_and_overwritten_is_read_as_it_was(machine, versions, c
     for key in keys:
         client.put_object(Bucket=versions, Key=key, Body=b"overwritten")
         client.delete_object(Bucket=versions, Key=key)
+    for one in client.list_object_versions(Bucket=versions)["Versions"]:
+        with pytest.raises(ClientError, match="AccessDenied"):
+            client.delete_object(Bucket=versions, Key=one["Key"], VersionId=one["VersionId"])
 
     machine.rebuild(at=at)
     assert len(list(machine.directory.glob("[!l]*.rev"))) == 2
@@ -67,6 +74,27 @@ def test_what_was_deleted_and_overwritten_is_read_as_it_was(machine, versions, c
         config.write(f"source: {{type: file, filename: '{machine.image}'}}\n")
     assert "remove the key 'at'" in machine.run("backup", "daily", code=1).err
     assert "remove the key 'at'" in machine.run("purge", code=1).err
+
+
+def test_what_somebody_deletes_beside_packs_is_noticed_by_a_scrub_and_put_back(machine, blobs):
+    """The lease tells that nobody else writes, so that a backup lists nothing: only a scrub can notice it."""
+    contents = [written(machine, 1)]
+    machine.init()
+    machine.run("backup", "daily")
+    assert "deleted or changed" not in machine.run("scrub", "light").err
+    contents.append(written(machine, 2))
+    machine.run("backup", "daily")
+    records = {name for name in blobs if name.endswith((".rev", ".map", ".state", ".packs"))}
+    for name in records:
+        del blobs[name]
+    assert "8 objects of" in machine.run("scrub", "light").err
+    contents.append(written(machine, 3))
+    machine.run("backup", "daily")
+    machine.run("purge")
+    assert records <= set(blobs)
+    assert "deleted or changed" not in machine.run("scrub", "light").err
+    machine.rebuild()
+    assert [machine.restored("-r", str(number)) for number in (2, 1, 0)] == contents
 
 
 def test_without_backy_two_programs_restore(machine, blobs, tmp_path):

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from backy_storages_s3.index import NOWHERE, Index, Place, Row, merged, moved
+from backy_storages_s3.index import NOWHERE, Index, Place, Row, merged, moved, united
 from backy_storages_s3.packs import Pack, Part, read_table
 from backy_storages_s3.ranges import GAP, LONGEST, Plan, joined
 
@@ -160,3 +160,22 @@ def test_a_pack_tells_what_it_has(parts):
         assert content[part.offset : part.offset + part.length] == frame
     with pytest.raises(ValueError, match="pack"):
         read_table(content[:-1])
+
+
+def once(row: Row) -> tuple[bytes, Place, tuple[bytes, Place] | None]:
+    """Return what a reader of all revisions wants of a row, with its base in place of the number."""
+    return row.chunk_id, row.place, None if row.base == NOWHERE else (row.base.chunk_id, row.base.place)
+
+
+@given(st.lists(images(), max_size=3))
+def test_what_some_indexes_have_is_there_once_without_positions(found: list[dict[int, Row]]) -> None:
+    wanted = {once(row) for image in found for row in image.values()}
+    wanted |= {(*base, None) for _, _, base in wanted if base}
+    # at one place is one frame
+    assume(len({place for _, place, _ in wanted}) == len(wanted))
+    made = united(map(made_of, found))
+    rows = [made.row(row) for row in range(len(made))]
+    assert len(rows) == len(wanted)
+    assert {once(one._replace(base=made.row(one.base) if one.is_delta else NOWHERE)) for one in rows} == wanted
+    assert not made.placed
+    assert all(one.place in {made.place(row) for row in made.with_id(one.chunk_id)} for one in rows)

@@ -9,7 +9,6 @@ import pytest
 
 from backy.api import CHUNK_SIZE, PAGE_SIZE, Extent, identify
 from backy.errors import StorageError
-from backy_storages_s3 import objects
 from backy_storages_s3.objects import Bucket
 from backy_storages_s3.storage import S3Storage
 from tests.backy_storages_s3.conftest import Machine
@@ -112,12 +111,6 @@ def test_a_request_that_fails_is_sent_again(failure: str, every: int, through, p
     through.run("verify")
     through.rebuild()
     assert through.restored() == content
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """Give up after one more attempt."""
-    monkeypatch.setattr(objects, "MOST_RETRIES", 1)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backy.cli.completion import names_of, tags
-from backy.cli.options import DATE, FOLDER, dry_run_option, rate_option, revision_of, storage_option, tags_of
+from backy.cli.options import ANY_KEY, DATE, FOLDER, dry_run_option, rate_option, revision_of, storage_options, tags_of
 from backy.cli.output import answer, chosen, descriptor
 from backy.cli.progress import steps
 from backy.errors import BackyError, ExitCode, PeerError
@@ -22,6 +22,7 @@ from backy.plugins.discovery import Kind
 from backy.text.phrases import counted, size
 
 if TYPE_CHECKING:  # at run time they would cost a command that only shows its help
+    from backy.cli.options import Settings
     from backy.exchange.offer import Order
     from backy.exchange.wire import Done
 
@@ -64,10 +65,10 @@ def _tell(done: Done, *, dry_run: bool) -> None:
 
 @click.command("pull")
 @click.argument("source", metavar="SOURCE")
-@storage_option("NAME[:ARGUMENT]", "How images are kept, if the repository is a new one.")
+@storage_options("NAME[:ARGUMENT]", "How images are kept, if the repository is a new one.", ANY_KEY)
 @click.option("--configure", is_flag=True, hidden=True, help="Replace 'config' by standard input; for the scheduler.")
 @copying
-def pull(directory: Path, source: str, storage: str, configure: bool, order: Order) -> Done:
+def pull(directory: Path, source: str, storage: str, settings: Settings, configure: bool, order: Order) -> Done:
     """Copy the revisions that SOURCE has and this repository lacks; a missing repository is made.
 
     SOURCE is ssh://[USER@]HOST[:PORT]/NAME, where 'backy serve --read-only' is the forced command of the key, or the
@@ -84,7 +85,7 @@ def pull(directory: Path, source: str, storage: str, configure: bool, order: Ord
 
     # not before: what is pulled tells whether it is a machine with several disks
     given = sys.stdin.buffer.read() if configure else None
-    config = typed(parse_yaml(given, "standard input"), JobConfig, "config") if given else sourceless(storage)
+    config = typed(parse_yaml(given, "standard input"), JobConfig, "config") if given else sourceless(storage, settings)
     with steps() as show:
         done = pull(directory, source, order, config=config, steps=show)
     if given is not None:

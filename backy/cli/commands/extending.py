@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from backy.cli.options import storage_option
+from backy.cli.options import storage_options
 from backy.cli.output import answer, answered, echo, width
 from backy.cli.usage import Group
 from backy.errors import ExitCode, PluginError
@@ -142,7 +142,7 @@ _THERE = click.Path(exists=True, file_okay=False, path_type=Path)
 # Without a default: only the file system of the repositories matters.
 @click.command("selftest")
 @click.option("--on", "folder", type=_THERE, required=True, help=_ON)
-@storage_option("NAME", "How images are kept.")
+@storage_options("NAME", "How images are kept.", None)
 @click.option("--count", type=click.IntRange(1), default=20, help="Crashes of each kind, and the worst; 20 by default.")
 def selftest(folder: Path, storage: str, count: int) -> None:
     """Test on this machine that backups survive crashes, in a temporary repository.

@@ -10,7 +10,7 @@ import click
 
 from backy.cli.completion import names_of
 from backy.cli.disks import repository_of
-from backy.cli.options import Settings, dry_run_option, settings_option, storage_option
+from backy.cli.options import ANY_KEY, STORAGE_KEY, Settings, dry_run_option, storage_options
 from backy.cli.output import answer, answered, echo, stream
 from backy.cli.progress import steps
 from backy.cli.revisions import described
@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 @click.argument("source_type", metavar="TYPE", required=False, shell_complete=names_of(Kind.SOURCE))
 @click.argument("source", metavar="SOURCE", required=False)
 @click.option("--from", "origin", metavar="TYPE:ARGUMENT", help="Make it anew of what a storage keeps.")
-@storage_option("NAME[:ARGUMENT]", "How, and where, images are kept.")
-@settings_option("SECTION.KEY=VALUE", "A key of 'config', such as 'verifier.type=sample'; may be repeated.")
+@storage_options("NAME[:ARGUMENT]", "How, and where, images are kept.", ANY_KEY)
 def init(
     directory: Path, source_type: str | None, source: str | None, origin: str | None, storage: str, settings: Settings
 ) -> None:
@@ -68,8 +67,7 @@ def init(
 
 
 @click.command("convert")
-@storage_option("NAME", "How images are to be kept.", required=True)
-@settings_option("storage.KEY=VALUE", "A key of 'storage', such as 'storage.name', the folder; may be repeated.")
+@storage_options("NAME", "How images are to be kept.", STORAGE_KEY, required=True)
 @dry_run_option
 def convert(directory: Path, storage: str, settings: Settings, dry_run: bool) -> None:
     """Move all revisions into another storage, such as 'chunked' or 'cow'.

@@ -43,6 +43,19 @@ def test_who_says_nothing_gets_an_exit_code_and_no_line(
             assert "Refusal" in result.out
 
 
+def test_a_new_copy_has_the_keys_that_it_is_given(backy: Callable, repository: Repository, tmp_path: Path) -> None:
+    words = ["pull", repository.directory, "-o", "storage.compression=9"]
+    result = backy("-b", tmp_path / "copy", *words, "-o", "schedule.daily={interval: 1d, keep: 7}")
+    assert result.code == ExitCode.DONE, result
+    config = Repository.open(tmp_path / "copy").config
+    assert config.storage == {"type": "chunked", "compression": 9}
+    assert config.schedule["daily"].keep == 7
+    result = backy("-b", tmp_path / "other", *words, "-o", "storages.compression=9")
+    assert result.code == ExitCode.FAILED
+    assert result.err.startswith("Error: no section 'storages' takes options")
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_disk_that_is_not_mounted(backy: Callable, repository: Repository, tmp_path: Path) -> None:
     for words in (["push", tmp_path / "drawer"], ["pull", tmp_path / "drawer"]):
         result = backy("-b", repository.directory, *words)

@@ -51,7 +51,8 @@ class Cache:
 
     def __init__(self, folder: Path, address: str) -> None:
         self.folder = folder
-        self.memory = self._read(address)
+        self._address = address
+        self.memory = self.read()
         kept = self._owner()
         self._is_known = bool(kept)
         self.owner = kept or secrets.token_hex(8)
@@ -74,12 +75,13 @@ class Cache:
         # not by its inode: a directory that comes back from a backup of the machine is the same
         return f"{machine} {self.folder.absolute()}"
 
-    def _read(self, address: str) -> Memory:
+    def read(self) -> Memory:
+        """Return what is written down."""
         with suppress(OSError, msgspec.DecodeError):
             found = msgspec.json.decode(read_file(self.folder / "memory", _LARGEST), type=Memory)
-            if found.address == address:
+            if found.address == self._address:
                 return found
-        return Memory(address)
+        return Memory(self._address)
 
     def know_owner(self) -> None:
         """Write down who this is, durably: a writer who forgets that has to wait for itself."""

@@ -237,6 +237,19 @@ def merged(parent: Index, new: Index, changed: Iterable[int], count: int) -> Ind
     return made
 
 
+def united(indexes: Iterable[Index]) -> Index:
+    """Return what any of some indexes has, without positions and pages: most of it is the same in all of them."""
+    made, where = Index(), dict[Place, int]()
+    for index in indexes:
+        # full chunks first, as deltas name their rows
+        for row in sorted(range(len(index)), key=lambda row: index.base(row) != NOWHERE):
+            place, base = index.place(row), index.base(row)
+            if place not in where:
+                base = where[index.place(base)] if base != NOWHERE else NOWHERE
+                where[place] = made.append(NOWHERE, Row(index.chunk_id(row), place, base))
+    return made
+
+
 def moved(index: Index, to: dict[Place, Place]) -> Index:
     """Return an index in which the parts at some places are at others."""
     made = Index()

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from backy.api import ChunkDamageError, checked
 from backy.errors import DamageError
 from backy_storages_chunked.codec import LARGEST_FRAME, SMALLEST_FRAME, Codec, Delta, apply_delta, decode_delta
-from backy_storages_s3.index import Index, Place, Row
+from backy_storages_s3.index import Index, Place, Row, united
 from backy_storages_s3.packs import FOLDER
 from backy_storages_s3.ranges import Plan
 from backy_storages_s3.salvage import salvaged
@@ -85,7 +85,9 @@ class Reader:
         self._last = -_NEAR
         self._ranges = Recent[Place, memoryview](_RANGES)
         self._bases = Recent[Place, bytes](_BASES)
-        self._others: list[Index] | None = None
+        self._is_sought = not revision_id
+        self._others: Index | None = None
+        self._is_one_lost = False
         self._last_resort: Index | None = None
         self._packs: dict[str, int] | None = None
 
@@ -178,16 +180,18 @@ class Reader:
         # what was remembered of it may be out of date: a purge has moved chunks, or a repair has stored one anew
         with self._lock:
             if self._others is None:
-                self._others = list(self._all())
-        yield from self._others
+                self._others = united(self._all())
+        yield self._others
         with self._lock:
             if self._last_resort is None:
-                self._last_resort = salvaged(self._store)
+                # what a lost one had may be anywhere, and what was being stored is in packs that no index names yet
+                self._last_resort = salvaged(self._store, () if self._is_one_lost else set(self._others.packs))
         yield self._last_resort
 
     def _own(self) -> Index | None:
         with self._lock:
-            if self._index is None and self._revision_id:
+            if not self._is_sought:
+                self._is_sought = True
                 self._store.prove()
                 with suppress(DamageError):
                     self._index = self._store.index(self._revision_id)
@@ -197,8 +201,10 @@ class Reader:
     def _all(self) -> Iterator[Index]:
         for revision_id, etag in self._store.indexes_now().items():
             # what it had may be in others, or in the tables of packs
-            with suppress(DamageError):
+            try:
                 yield self._store.index(revision_id, etag)
+            except DamageError:
+                self._is_one_lost = True
 
     # without reading --------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+from collections.abc import Container
 
 from backy.api import CHUNK_SIZE, chunk_count
 from backy.durable import SMALL
@@ -17,11 +18,10 @@ _MAP = struct.Struct("<8sIIQQ")
 _ID = 32
 
 
-def salvaged(store: Store) -> Index:
-    """Return the chunks of all packs by their own tables, without positions; raises StorageError."""
-    every = [
-        (pack, part) for pack, listed in store.objects.list(FOLDER).items() for part in _table(store, pack, listed.size)
-    ]
+def salvaged(store: Store, but: Container[str] = ()) -> Index:
+    """Return the chunks of all packs, `but` some, by their own tables, without positions; raises StorageError."""
+    packs = [(pack, listed) for pack, listed in store.objects.list(FOLDER).items() if pack not in but]
+    every = [(pack, part) for pack, listed in packs for part in _table(store, pack, listed.size)]
     made, full = Index(), dict[bytes, int]()
     # full chunks first, as deltas name their rows
     for pack, part in sorted(every, key=lambda one: one[1].base is not None):

@@ -147,12 +147,22 @@ class S3Storage:
         """Return what each chunk takes, by the list of packs."""
         packs = {name: one.size for name, one in self._objects.list(FOLDER).items()}
         found: dict[bytes, int] = {}
-        for revision_id, etag in self._store.indexes_now().items():
-            with suppress(DamageError):
-                index = self._store.index(revision_id, etag)
-                sizes = ((index.chunk_id(row), stored(index, row, packs)) for row in range(len(index)))
-                found.update((chunk_id, size) for chunk_id, size in sizes if size is not None)
+        for index in self._indexes():
+            sizes = ((index.chunk_id(row), stored(index, row, packs)) for row in range(len(index)))
+            found.update((chunk_id, size) for chunk_id, size in sizes if size is not None)
         return found
+
+    def _indexes(self) -> Iterator[Index]:
+        """Yield the indexes that there are now, and what tables of packs tell in place of those that are lost."""
+        is_one_lost = False
+        for revision_id, etag in self._store.indexes_now().items():
+            try:
+                yield self._store.index(revision_id, etag)
+            except DamageError as error:
+                log.warning("%s; the next purge makes it anew", error)
+                is_one_lost = True
+        if is_one_lost:
+            yield salvaged(self._store)
 
     def dispose(self) -> None:
         """Remove all objects, and what is remembered of them."""

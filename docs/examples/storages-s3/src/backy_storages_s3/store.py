@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 
 from backy.api import ID_PATTERN, Job
 from backy.errors import DamageError, StorageError
-from backy_storages_s3.cache import SUFFIX, Cache, Known
+from backy_storages_s3.cache import SUFFIX, Cache, Known, Memory
 from backy_storages_s3.config import S3Config
 from backy_storages_s3.index import Index
 from backy_storages_s3.lease import Lease, WaitError
@@ -261,10 +261,27 @@ class Store:
         return sorted({name.rpartition(".")[0] for name in self.files() if name.endswith((SUFFIX, ".rev"))})
 
     def indexes_now(self) -> dict[str, str]:
-        """Return the ETags of all indexes by revision, for one who only reads."""
+        """Return the ETags of all indexes by revision, empty for one that is lost. For one who only reads."""
         self.prove()
-        listed = self.objects.list().items()
-        return {name.removesuffix(SUFFIX): one.etag for name, one in listed if name.endswith(SUFFIX)}
+        before, listed = self.cache.read(), {name: one.etag for name, one in self.objects.list().items()}
+        # of what another command does meanwhile nothing can be said
+        if not before.changing and before == self.cache.read() and listed.get("lease", "") == before.lease:
+            self._compare(before, listed)
+        revisions = {name.rpartition(".")[0] for name in listed if name.endswith((SUFFIX, ".rev"))}
+        return {each: listed.get(each + SUFFIX, "") for each in revisions}
+
+    def _compare(self, memory: Memory, listed: Mapping[str, str]) -> None:
+        """Tell of objects that are not as this writer has left them, though nobody else has written since.
+
+        The next command that writes does not believe what is remembered, and puts back what is missing.
+        """
+        other = sorted(name for name, one in memory.files.items() if listed.get(name) != one.etag)
+        if other:
+            counted = f"{len(other)} objects of {self.objects.address} were deleted or changed by somebody"
+            log.warning("%s, such as %s; the next backup puts back what it can", counted, other[0])
+            with self._lock:
+                self.cache.memory = memory
+                self.cache.begin()
 
     def indexes(self) -> Iterator[tuple[str, Index | None]]:
         """Yield the indexes of all revisions, one after the other; None for one that is lost. Raises StorageError."""
