@@ -234,6 +234,10 @@ class Machine:
     def init(self, *words: str, **more: object) -> None:
         self.run("init", "--storage", self.place, *self.options(**more), *words, "file", self.image)
 
+    def objects(self) -> list[str]:
+        """Return the names of all objects, but those in folders."""
+        return [*Bucket(typed({"type": "s3", **self.section}, S3Config, "")).list()]
+
     def rebuild(self, **more: object) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
         self.run("init", "--from", self.place, *self.options(**more))

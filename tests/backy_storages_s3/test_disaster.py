@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
@@ -126,59 +125,3 @@ def test_without_backy_two_programs_restore(machine, blobs, tmp_path):
     python("unpack.py", "--help", code=2)
     (copy / "store").write_text("another\n")
     assert "this program reads" in python("unpack.py", code=1)
-
-
-@pytest.mark.parametrize("kind", ["PUT packs/", "PUT .packs", "PUT .map", "PUT .rev", "PUT lease", "DELETE"])
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_killed_at_a_request_leaves_a_whole_set(machine, proxy, kind, when, tmp_path):
-    """Both sides are whole, and the next command goes on."""
-    machine.section = {**machine.section, "endpoint": proxy.endpoint}
-    first = written(machine, 1)
-    machine.init()
-    machine.run("backup", "daily")
-    second = written(machine, 2)
-    if kind == "DELETE":
-        machine.run("backup", "daily")
-        machine.run("forget", "-r", "1")
-    words = ["purge", "--trash"] if kind == "DELETE" else ["backup", "daily"]
-    if kind == "PUT lease":
-        (machine.directory / "s3/memory").unlink()
-    done = subprocess_of(machine, proxy, kind, when, words)
-    assert done == -9
-    # the other machine, which knows only what is in the bucket
-    other = Machine(tmp_path / "other", machine.backy, machine.section)
-    other.folder.mkdir()
-    other.rebuild()
-    assert other.restored() in {first, second}
-    machine.run(*words)
-    machine.run("scrub", "deep")
-    assert machine.restored() == second
-    machine.run("purge")
-    other.rebuild()
-    assert other.restored() == second
-
-
-def subprocess_of(machine: Machine, proxy, kind: str, when: str, words: list[str]) -> int:
-    """Run a command that is killed at its first request of a kind, before it has an effect or when it had one."""
-    verb, _, part = kind.partition(" ")
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("backy"), "-b", machine.directory, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    killed = []
-
-    def fault(request):
-        if not killed and request.kind == verb and part in f"/{request.name}":
-            killed.append(request)
-            if when == "before":
-                process.kill()
-                return "drop"
-            return "lose kill"
-        return None
-
-    proxy.fault = fault
-    proxy.killing = process.kill
-    process.communicate()
-    proxy.fault = lambda _: None
-    return process.returncode
