@@ -5,7 +5,7 @@ VENV ?= .venv
 DEMO_PACKAGES := python3 python3-venv e2fsprogs
 TEST_PACKAGES := $(DEMO_PACKAGES) btrfs-progs busybox-static ceph-common ceph-mon ceph-osd chromium cpio debootstrap fdisk fio fish fonts-dejavu-core \
     fuse3 gdisk guestfish kmod kpartx libguestfs-xfs libnbd-bin libvirt-clients libvirt-daemon-system \
-    linux-image-cloud-amd64 logrotate lvm2 man-db nbd-client nbdkit openssh-client openssh-server procps prometheus radosgw rclone \
+    linux-image-cloud-amd64 logrotate lvm2 man-db nbd-client nbdkit openssh-client openssh-server openssl procps prometheus radosgw rclone \
     python3-libnbd python3-libvirt python3-rados python3-rbd \
     qemu-guest-agent qemu-system-common qemu-system-x86 qemu-utils rsync systemd telnet thin-provisioning-tools \
     util-linux xfsprogs zsh zstd

@@ -126,10 +126,11 @@ class Cluster:
         with (self._folder / f"{name}.out").open("ab") as output:
             self._daemons[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
-    def start_gateway(self, place: str) -> None:
-        """Start the object gateway, which listens at `place`: see `tests.cluster.gateway`."""
+    def start_gateway(self, listening: str, domain: str) -> None:
+        """Start the object gateway, which listens as `listening` says, for buckets below `domain`, too."""
         (self._folder / "rgw").mkdir()
-        options = ["--rgw-data", str(self._folder / "rgw"), "--rgw-frontends", f"beast endpoint={place} tcp_nodelay=1"]
+        options = ["--rgw-data", str(self._folder / "rgw"), "--rgw-frontends", f"beast {listening} tcp_nodelay=1"]
+        options += ["--rgw-dns-name", domain]
         # what was deleted is freed at once, and not two hours later: the OSD may have it in its memory
         options += ["--rgw-gc-obj-min-wait", "1", "--rgw-gc-processor-period", "5", "--rgw-gc-processor-max-time", "5"]
         self._start("rgw", "radosgw", "-n", "client.admin", *options)

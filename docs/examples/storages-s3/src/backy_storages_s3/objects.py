@@ -23,6 +23,7 @@ MOST_RETRIES = 10
 """Attempts after the first one, with more and more time between them: half a minute in all."""
 _BEYOND_END = re.compile(r"InvalidRange|\b416\b")
 """What the text of an error has if an object ends before a range; a number inside of a name is no such answer."""
+_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _LONGEST_REQUEST = timedelta(minutes=5)
 """For 64 MiB, at 2 Mbit/s."""
 
@@ -221,6 +222,9 @@ def _client(config: S3Config) -> Any:  # noqa: ANN401  # likewise
             options["root_certificate"] = read_file(config.ca, 16 * SMALL, follow=True)
         except OSError as error:
             raise StorageError(f"the certificate {config.ca} can not be read: {error.strerror}") from error
+        # the library says nothing of a file without one, and then trusts the authorities of the system
+        if _CERTIFICATE not in options["root_certificate"]:
+            raise StorageError(f"{config.ca} has no certificate in the format PEM: correct the key 'ca'")
     return options
 
 
