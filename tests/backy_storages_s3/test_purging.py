@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from backy.api import CHUNK_SIZE, identify
 from backy.errors import ChunkDamageError, StorageError
+from backy_storages_s3 import writer
 from backy_storages_s3.purging import GRACE, LEAST, due, sparse
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -195,6 +196,39 @@ def test_a_purge_of_little_reads_no_pack(make, proxy):
     make(endpoint=proxy.endpoint).purge(live)
     # the lease, what is condemned, and the list of packs
     assert proxy.counts == {"PUT": 2, "GET": 1, "LIST": 1}, proxy.requests
+
+
+@pytest.mark.timeout(1800)
+def test_a_purge_of_a_hundredth_touches_no_pack_but_those_that_change(make, proxy, clock, rounds, monkeypatch):
+    """Half of the chunks that have changed are beside each other, and half are far apart."""
+    count = rounds(2_000, 100_000)
+    monkeypatch.setattr(writer, "FULL", 2**14)
+    ids = [identify(b"%d" % number) for number in range(count)]
+    near = range(count // 2, count // 2 + count // 200)
+    changed = [*near, *range(0, count // 2, 100)]
+    newer = {number: identify(b"new %d" % number) for number in changed}
+    storage = make(endpoint=proxy.endpoint)
+    storage.initialize("identity1")
+    for name, numbers, parent in (("revision1", range(count), None), ("revision2", changed, "revision1")):
+        with storage.create(name, parent, count * CHUNK_SIZE, set(ids)) as writing:
+            for number in numbers:
+                # the storage does not know what an id is the hash of
+                writing.write(number, newer[number] if parent else ids[number], b"%d" % number * 100, None)
+            writing.commit()
+        storage.publish(f"{name}.rev", name.encode())
+    storage.withdraw("revision1.rev")
+    storage.remove("revision1")
+    before = len(storage._objects.list("packs"))
+    live = {newer.get(number, chunk_id) for number, chunk_id in enumerate(ids)}
+    for _ in range(2):
+        proxy.forget()
+        freed = make(endpoint=proxy.endpoint).purge(live).files
+        touched = [one.name for one in proxy.requests if one.kind in {"GET", "PUT"} and "packs/" in one.name]
+        # of the two packs where a part of what is dead begins and ends, little may be left
+        assert len(touched) <= 4, touched
+        clock.advance(hours=1)
+    per_pack = count / before
+    assert len(near) / per_pack - 2 <= freed <= len(near) / per_pack + 2
 
 
 def test_a_lost_index_is_made_anew_of_the_map(machine, blobs):
