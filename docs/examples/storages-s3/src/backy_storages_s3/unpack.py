@@ -14,11 +14,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import shutil
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 HERE = Path(__file__).resolve().parent
 NOWHERE = 2**32 - 1
@@ -52,15 +54,24 @@ def parts(path: Path) -> dict[str, list[tuple[str, int, int]]]:
     return found
 
 
+def is_whole(stream: BinaryIO, pack: str) -> bool:
+    """Tell whether a pack ends with the table that it is named after."""
+    end = stream.seek(0, os.SEEK_END) - 40
+    if end >= 0:
+        stream.seek(end)
+        tail = stream.read(40)
+        digest, length = tail[:32], int.from_bytes(tail[32:], "little")
+        if digest.hex() == pack and length <= end:
+            stream.seek(end - length)
+            return hashlib.sha256(stream.read(length)).digest() == digest
+    return False
+
+
 def unpack(pack: str, wanted: list[tuple[str, int, int]], chunks: Path) -> None:
     """Write the chunk files of a pack."""
-    path = HERE / "packs" / pack
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for block in iter(lambda: stream.read(2**20), b""):
-            digest.update(block)
-        if digest.hexdigest() != pack:
-            # what is whole of it has checksums of its own
+    with (HERE / "packs" / pack).open("rb") as stream:
+        if not is_whole(stream, pack):
+            # what is there of it has checksums of its own
             say(f"the pack {pack} is damaged: restore.py tells which chunks are")
         for file, offset, length in wanted:
             target = chunks / file[:2] / file
