@@ -87,15 +87,19 @@ class Blobs(MutableMapping[str, bytes]):
     def empty(self, but: Container[str]) -> None:
         """Delete all objects but some."""
         self.emptied = False
-        gone = [{"Key": self.place(name)["Key"]} for name in self.etags() if name not in but]
-        if gone:
+        self.delete([name for name in self.etags() if name not in but])
+
+    def delete(self, names: list[str]) -> None:
+        if names:
+            gone = [{"Key": self.place(name)["Key"]} for name in names]
             self.client.delete_objects(Bucket=BUCKET, Delete={"Objects": gone})
 
     def update(self, other: Any = (), /, **_: bytes) -> None:
-        if self.emptied:
-            self.empty(other)
+        contents, emptied, self.emptied = dict(other), self.emptied, False
         there = self.etags()
-        for name, content in dict(other).items():
+        if emptied:
+            self.delete([name for name in there if name not in contents])
+        for name, content in contents.items():
             if there.get(name) != f'"{hashlib.md5(content).hexdigest()}"':
                 self[name] = content
 
