@@ -237,6 +237,17 @@ def test_a_missing_program_is_told_with_its_package(directory: Path, monkeypatch
         pass
 
 
+def test_the_virtual_machine_is_made_once(directory: Path) -> None:
+    """What it is made of has not changed: to make it again takes as long as a third of its boot."""
+    made = set[tuple[int, int]]()
+    for _ in range(2):
+        with sandbox.served({directory: "last"}) as there:
+            root = (there.machine / "root").stat()
+            made.add((root.st_ino, root.st_mtime_ns))
+
+    assert len(made) == 1
+
+
 def test_there_is_no_such_revision(directory: Path) -> None:
     done = backy(directory, "ls", "-r", "weekly", "/", check=False)
 

@@ -163,7 +163,7 @@ def _served(directory: Path, spec: str, folder: Path, mountpoint: Path | None) -
 def _machine(cache: Path) -> Path:
     """Make libguestfs' virtual machine, unless it is there and as new as the system; return its folder."""
     machine = folder_of(cache / "built", _BUILDER) / "machine"
-    options = ["--build", "--if-newer", "--lock", f"{machine}.lock", "--copy-kernel", "-f", "ext2", "-o", str(machine)]
+    options = ["--build", "--if-newer", "--lock", f"{machine}.lock", "-f", "ext2", "-o", str(machine)]
     command = confined("supermin", *options, *map(str, Path("/usr/lib").glob("*/guestfs/supermin.d")), user=_BUILDER)
     done = subprocess.run(command, check=False, capture_output=True, text=True, env={"PATH": PATH}, cwd="/")  # noqa: S603  # likewise
     if done.returncode:
