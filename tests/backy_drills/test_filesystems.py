@@ -54,6 +54,11 @@ def test_all_that_is_not_looked_at_is_told(kinds: dict[str, str], dark: list[str
     assert shown[0].startswith(b"found: sda (unknown), sda1 (ext4)")
 
 
+def test_where_nothing_has_files_it_is_told_what_there_is() -> None:
+    with pytest.raises(GuestError, match=r"^no file system was found; there is sda \(unknown\), sda1 \(swap\)$"):
+        found(Guest({"/dev/sda": "", "/dev/sda1": "swap"}), [], len)
+
+
 def fault(guest: Guest) -> str:
     with pytest.raises(GuestError) as error:
         check(guest, {"/dev/sda1": "ext4"}, [], lambda data: None)

@@ -107,6 +107,18 @@ def test_kernel_and_initramfs_are_found_below_boot(tmp_path: Path) -> None:
     assert [(tmp_path / name).read_bytes() for name in ("kernel", "initrd")] == [b"a kernel", b"more init"]
 
 
+@pytest.mark.parametrize("missing", ["/boot/vmlinuz", "/boot/initrd"])
+def test_what_the_boot_loader_needs_and_does_not_find_is_told(tmp_path: Path, missing: str) -> None:
+    files = {name: content for name, content in FILES.items() if name != missing}
+    with pytest.raises(GuestError, match=rf"{missing[5:]} is missing, which /boot/grub/grub\.cfg has to boot$"):
+        taken_out(Guest(files), tmp_path)
+
+
+def test_without_a_configuration_nothing_is_booted(tmp_path: Path) -> None:
+    with pytest.raises(GuestError, match=r"^no configuration of a boot loader was found that could be understood$"):
+        taken_out(Guest({"/boot/vmlinuz": b"a kernel"}), tmp_path)
+
+
 @pytest.mark.parametrize(("most", "name"), [(7, "/@/boot/vmlinuz"), (8, "/initrd")])
 def test_what_is_too_large_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, name: str) -> None:
     monkeypatch.setattr(kernel, "_LARGEST", most)

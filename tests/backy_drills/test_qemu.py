@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.appliance.machine import kernel
 from tests.backy_drills import guests
 
@@ -55,6 +57,7 @@ def test_a_guest_lives_and_reaches_nothing_of_this_machine(backy, vm: Path, roun
     assert backy("-b", vm, "audit").code == 0
 
 
+@pytest.mark.soak
 def test_zeroes_have_no_file_system(backy, able: None, tmp_path: Path, backed_up: Callable[[Path], Path]) -> None:
     image = tmp_path / "zeroes.img"
     image.touch()
@@ -65,6 +68,7 @@ def test_zeroes_have_no_file_system(backy, able: None, tmp_path: Path, backed_up
     assert "level 2 was not reached: no file system was found; there is sda (unknown)\n" in done.err
 
 
+@pytest.mark.soak
 def test_a_guest_without_its_kernel_is_sound_and_does_not_boot(backy, broken: Callable[..., Path]) -> None:
     vm = broken(lambda tree: (tree / f"boot/vmlinuz-{kernel()}").unlink())
     done = backy("-b", vm, "drill", "--within", "9m")

@@ -13,6 +13,8 @@ from tests.backy_files.conftest import MIB, disk, make, run
 ODD = ["-rf", "with blank", "new\nline", "'quote\"", "größe", "esc\x1b[2J", "$(reboot)", "back\\slash", "*"]
 MIXED = " ".join(ODD)
 ODD += ["a" * 255, MIXED]
+HOSTILE = "a\x1b[2J\nb\udcffé"
+"""A name of which a terminal shall see no more than what people write."""
 CONTENT = random.Random(4).randbytes(MIB + 5)
 YEARS = [1901, 1960, 1999, 2037, 2039, 2106, 2200, 2440]
 
@@ -22,6 +24,7 @@ def kinds(top: Path) -> None:
     for name in ODD:
         (top / name).write_text(name)
     (top / os.fsdecode(b"latin-\xe9")).write_text("no UTF-8")
+    (top / HOSTILE).touch()
     (top / "empty").touch()
     (top / "data").write_bytes(random.Random(1).randbytes(3 * MIB + 17))
     with (top / "sparse").open("wb") as file:

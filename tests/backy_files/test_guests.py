@@ -10,14 +10,17 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from backy.api import BackyError
-from backy_files.command import command as files
 from backy_files.guest import Guest, copy, opened
 from backy_files.sandbox import GuestError
 from tests.backy_files.conftest import MIB, backed_up
 from tests.backy_files.images import CHANGED, CONTENT, MIXED, ODD, YEARS, kinds, many
+from tests.conftest import Result
+from tests.end_to_end.test_control_characters import EVIL, is_plain
+
+SHOWN = r"a\x1b[2J\nb\udcffé"
+"""How the hostile name is shown."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def test_volumes_have_the_names_that_linux_gives_them(guest: Guest, command, mon
     # each takes a second
     few = ("/dev/data-group/the-root", "/dev/sda", "/dev/sda1", "/dev/sda10", "btrfsvol:/dev/sda9/root vol")
     monkeypatch.setattr(guest, "kinds", {device: kinds[device] for device in few})
-    assert [line.split() for line in command("partitions").stdout.splitlines()] == [
+    assert [line.split() for line in command("partitions").out.splitlines()] == [
         ["data-group/the-root", "ext4", "32.0", "MiB"],
         ["sda", "-", "1.3", "GiB"],
         ["sda1", "ext4", "64.0", "MiB", "all", "kinds"],
@@ -121,7 +124,7 @@ def test_links_are_followed_inside_of_the_guest_only(guest: Guest, mount) -> Non
 
 
 @pytest.fixture
-def command(guest: Guest, mount, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def command(guest: Guest, mount, monkeypatch: pytest.MonkeyPatch, backy: Callable) -> Callable[..., Result]:
     """Run a command line with the guest that is there, as `command(*words)`."""
 
     def again(*_: object, revision: str, partition: str | None, **__: object) -> nullcontext[Guest]:
@@ -130,27 +133,37 @@ def command(guest: Guest, mount, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         return nullcontext(guest)
 
     monkeypatch.setattr("backy_files.command.opened", again)
-    return lambda *words: CliRunner().invoke(files, words, obj=Path("/nowhere"))
+    return lambda *words: backy("-b", "/nowhere", "files", *words)
 
 
 def test_names_control_no_terminal_and_times_are_those_of_the_kernel(command) -> None:
     shown = command("ls", "-p", "1", "/")
 
-    assert shown.exit_code == 0
-    lines = shown.stdout.splitlines()
-    assert len(lines) == len(ODD) + len(YEARS) + 12
+    assert shown.code == 0
+    lines = shown.out.splitlines()
+    assert len(lines) == len(ODD) + len(YEARS) + 13
     assert [line for line in lines if not line.isprintable()] == []
     assert [line.split(" ")[-1] for line in lines if "esc" in line and "*" not in line] == ["esc\\x1b[2J"]
-    found = {int(name): time for time, name in re.findall(r"(\S+ \S+) y(\d+)$", shown.stdout, re.MULTILINE)}
+    # mode, size, date, time and name
+    assert re.search(rf"^-rw-r--r-- +0 [-0-9]+ [:0-9]+ {re.escape(SHOWN)}$", shown.out, re.MULTILINE)
+    assert is_plain(shown.out)
+    found = {int(name): time for time, name in re.findall(r"(\S+ \S+) y(\d+)$", shown.out, re.MULTILINE)}
     assert found == {year: f"{year}-12-31 01:02:03" for year in YEARS}
 
 
+def test_a_path_that_is_not_there_controls_no_terminal(command) -> None:
+    done = command("cat", "-p", "1", f"/no{EVIL.replace('/', '')}")
+
+    assert (done.code, done.out) == (1, "")
+    assert is_plain(done.err)
+
+
 def test_a_file_is_listed_by_its_path_without_links(command) -> None:
-    assert command("ls", "-p", "1", "/inside/file").stdout.split()[::4] == ["-rw-r--r--", "./deep/er/file"]
+    assert command("ls", "-p", "1", "/inside/file").out.split()[::4] == ["-rw-r--r--", "./deep/er/file"]
 
 
 def test_all_paths_below_a_folder_are_found(command) -> None:
-    assert command("find", "-p", "1", "/deep").stdout == "/deep/er\n/deep/er/file\n/deep/er/same\n"
+    assert command("find", "-p", "1", "/deep").out == "/deep/er\n/deep/er/file\n/deep/er/same\n"
 
 
 def test_holes_of_ext3_are_zeroes(copied) -> None:
@@ -190,7 +203,7 @@ def test_one_bad_inode_hides_only_what_the_kernel_can_not_read(command, copied) 
         name for problem in problems for name in re.findall(r"/d/(f\d+)", problem)
     }
     shown = command("ls", "-p", "8", "/d")
-    assert (shown.exit_code, "Structure needs cleaning" in str(shown.exception)) == (1, True)
+    assert (shown.code, "Structure needs cleaning" in shown.err) == (1, True)
 
 
 def test_one_bad_file_hides_no_other(copied) -> None:
@@ -258,7 +271,7 @@ def test_a_file_is_written_to_standard_output(guest: Guest, mount) -> None:
 
 
 def test_what_changed_is_told(command) -> None:
-    assert command("diff", "before", "after").stdout == CHANGED
+    assert command("diff", "before", "after").out == CHANGED
 
 
 def test_nothing_can_be_written(guest: Guest, mount) -> None:

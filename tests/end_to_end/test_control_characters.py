@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,20 +127,3 @@ def test_every_control_character_is_written_out(code: int) -> None:
 def test_the_ends_of_lines_stay_where_there_are_lines() -> None:
     assert printable("one\n\x1btwo\n", lines=True) == "one\n\\x1btwo\n"
     assert printable("one\ntwo") == "one\\ntwo"
-
-
-def test_a_name_that_a_guest_chose_is_written_out(backy: Callable, image: Path, repository, tmp_path: Path) -> None:
-    folder = tmp_path / "guest"
-    folder.mkdir()
-    (folder / "a\x1b[2J\nb\udcffé").touch()
-    image.unlink()
-    subprocess.run(["mkfs.ext4", "-q", "-d", folder, image, "16M"], check=True)
-    assert backy("-b", repository.directory, "backup", "test").code == 0
-    done = backy("-b", repository.directory, "files", "ls", "/")
-    # mode, size, date, time and name
-    shown = re.escape(r"a\x1b[2J\nb\udcffé")
-    assert re.search(rf"^-rw-r--r-- +0 [-0-9]+ [:0-9]+ {shown}$", done.out, re.MULTILINE)
-    assert is_plain(done.out)
-    done = backy("-b", repository.directory, "files", "cat", f"/no{EVIL.replace('/', '')}")
-    assert done.code == 1
-    assert is_plain(done.err)
