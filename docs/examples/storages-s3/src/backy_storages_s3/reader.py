@@ -191,11 +191,11 @@ class Reader:
     def _own(self) -> Index | None:
         with self._lock:
             if not self._is_sought:
-                self._is_sought = True
                 self._store.prove()
                 with suppress(DamageError):
                     self._index = self._store.index(self._revision_id)
                     self._plan = Plan(self._index)
+                self._is_sought = True
             return self._index
 
     def _all(self) -> Iterator[Index]:

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from backy.api import ID_PATTERN, Job
@@ -279,7 +279,8 @@ class Store:
         if other:
             counted = f"{len(other)} objects of {self.objects.address} were deleted or changed by somebody"
             log.warning("%s, such as %s; the next backup puts back what it can", counted, other[0])
-            with self._lock:
+            # who may only read here has told it
+            with self._lock, suppress(StorageError):
                 self.cache.memory = memory
                 self.cache.begin()
 
