@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -98,6 +99,38 @@ def test_killed_at_each_request_leaves_a_whole_set(seen, other, command, when):
         assert seen.restored() == contents[-1]
         seen.run("scrub", "deep")
         contents.append(make_ready(seen, command, number + 2))
+    log.info("%s was killed %s each of %d requests", command, when, number)
+    assert number > 3
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("command", ["init", "init --from"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_is_killed_while_it_is_made_is_made_the_next_time(seen, command, when):
+    """Each round has a prefix of its own."""
+    first, prefix = written(seen, 0), seen.section["prefix"]
+    for number in itertools.count():
+        shutil.rmtree(seen.directory, ignore_errors=True)
+        seen.section["prefix"] = f"{prefix}/{number}"
+        words = ["init", "--storage", seen.place, *seen.options(), "file", seen.image]
+        if command != "init":
+            seen.run(*words)
+            seen.run("backup", "daily")
+            shutil.rmtree(seen.directory)
+            words = ["init", "--from", seen.place, *seen.options()]
+        if not killed(seen, lambda one, number=number: one.number >= number, when, words):
+            break
+        if not (seen.directory / "config").exists():
+            done = seen.backy("-b", seen.directory, *words)
+            # if it was published already, that is what it says
+            if done.code:
+                assert "'backy init --from' makes its directory anew" in done.err
+                seen.run("init", "--from", seen.place, *seen.options())
+                seen.run("promote", "file", seen.image)
+        if command == "init":
+            seen.run("backup", "daily")
+        assert seen.restored() == first
     log.info("%s was killed %s each of %d requests", command, when, number)
     assert number > 3
 
