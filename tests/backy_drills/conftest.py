@@ -15,6 +15,7 @@ from tests.appliance.machine import kernel
 from tests.backy_drills import guests
 
 NEEDED = ("guestfish", "nbdkit", "sfdisk", "mkfs.ext4", "qemu-system-x86_64", "qemu-ga", "dpkg-query", "lspci")
+NEEDED += ("unmkinitramfs", "cpio", "zstd")
 BACKY = Path(sys.executable).with_name("backy")
 
 

@@ -37,6 +37,8 @@ menuentry 'Debian GNU/Linux (recovery mode)' {{
 """
 MODULES = ("virtio_console",)
 """What is needed of the kernel beside what the initramfs has."""
+FOREIGN = ("drivers/net", "drivers/md", "fs/btrfs", "fs/f2fs", "fs/nfs", "lib/raid6", "crypto/async_tx", "net")
+"""Modules for what guests here do not have: the initramfs would load some, and measure how to use them best."""
 
 
 def run(*command: object, check: bool = True) -> str:
@@ -78,7 +80,7 @@ def make_tree(tree: Path) -> str:
     modules = [
         line.split()[-1] for line in run("modprobe", "-S", version, "-D", *MODULES).splitlines() if ".ko" in line
     ]
-    files |= {*modules, *(f"/boot/{name}-{version}" for name in ("vmlinuz", "initrd.img"))}
+    files |= {*modules, f"/boot/vmlinuz-{version}"}
     # where the links lead, of which those of the packages make use
     for name in ("bin", "sbin", "lib", "lib64"):
         (tree / "usr" / name).mkdir(parents=True)
@@ -88,6 +90,7 @@ def make_tree(tree: Path) -> str:
     packed = subprocess.run(packing, input=names, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout
     subprocess.run(["tar", "-C", tree, "--keep-directory-symlink", "-xf", "-"], input=packed, check=True)
     run("depmod", "-b", tree, version)
+    make_initramfs(tree / f"boot/initrd.img-{version}", tree.with_name("initramfs"))
     for name in ("passwd", "group"):
         shutil.copy(f"/usr/share/base-passwd/{name}.master", tree / f"etc/{name}")
     (tree / "etc/shadow").write_text("root:*:1::::::\n")
@@ -97,6 +100,21 @@ def make_tree(tree: Path) -> str:
     (tree / "boot/grub").mkdir()
     (tree / "boot/grub/grub.cfg").write_text(GRUB.format(version=version, root=ROOT))
     return version
+
+
+def make_initramfs(target: Path, unpacked: Path) -> None:
+    """Make the initramfs that this machine has of the same version, without modules that are foreign to guests."""
+    run("unmkinitramfs", Path("/boot") / target.name, unpacked)
+    # what is loaded before, such as microcode, lies beside it
+    top = unpacked / "main" if (unpacked / "main").exists() else unpacked
+    for name in FOREIGN:
+        for folder in top.glob(f"usr/lib/modules/*/kernel/{name}"):
+            shutil.rmtree(folder)
+    names = "\n".join(str(path.relative_to(top)) for path in [top, *sorted(top.rglob("*"))]).encode()
+    packing = ["cpio", "--quiet", "-o", "-H", "newc"]
+    packed = subprocess.run(packing, cwd=top, input=names, stdout=subprocess.PIPE, check=True).stdout
+    subprocess.run(["zstd", "-q", "-6", "-o", target], input=packed, check=True)
+    shutil.rmtree(unpacked)
 
 
 def ext4(image: Path, tree: Path) -> Path:
