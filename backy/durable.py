@@ -82,9 +82,9 @@ def read_file(path: Path | str, limit: int = SMALL, *, follow: bool = False) -> 
 
 def refuse_links(directory: Path, *names: str) -> None:
     """Raise RepositoryError if one of these folders of a repository is a symbolic link."""
-    # What it leads to may belong to others, and a purge would remove their chunks.
-    for path in (directory / name for name in names):
-        if path.is_symlink():
+    # What it leads to may belong to others, and a purge would remove their chunks. It asks a thousand times: no Path.
+    for path in (os.path.join(directory, name) for name in names):  # noqa: PTH118  # see above
+        if os.path.islink(path):  # noqa: PTH114  # see above
             raise RepositoryError(f"{path} is a symbolic link, which is not followed: put the folder itself there")
 
 

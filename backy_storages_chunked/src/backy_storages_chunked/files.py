@@ -109,7 +109,7 @@ class ChunkFiles:
         refuse_links(self.directory, name)
         # Folders are made when the first chunk needs them.
         with suppress(FileNotFoundError):
-            yield from filter(None, map(parse_name, os.listdir(self.directory / name)))
+            yield from filter(None, map(parse_name, os.listdir(os.path.join(self.directory, name))))
 
     def read(self, file: ChunkFile) -> bytes:
         """Return the stored content of a file.
