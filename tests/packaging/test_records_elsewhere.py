@@ -21,9 +21,11 @@ def test_a_storage_behind_a_server_of_objects(
     made.pip("install", "--quiet", "--no-compile", "--no-build-isolation", PACKAGE)
 
     # 0 stands for every step
-    variables = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "ROUNDS": str(rounds(20, 0))}
+    variables = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "ROUNDS": str(rounds(12, 0))}
     command = [made.folder / "bin/pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/t", "tests"]
     command.append(f"--backy-crashes={rounds(1, 12)}")
+    # the contract of our own storages tries it with what a failed backup has left, and a soak does it here
+    command += ["-k", "not (test_power_loss and after)"] if rounds(1, 0) else []
     done = subprocess.run(command, cwd=PACKAGE, env=variables, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout

@@ -49,6 +49,8 @@ def author(begun: dict[str, Path], environment: Callable, wheelhouse: Path, tmp_
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_tests_pass(author, begun: dict[str, Path], rounds: Callable[[int, int], int], kind: str) -> None:
     command = [author.folder / "bin/pytest", "-q", "-p", "no:cacheprovider", f"--backy-crashes={rounds(1, 12)}"]
+    # the contract of our own storages tries it with what a failed backup has left, and a soak does it here
+    command += ["-k", "not (test_power_loss and after)"] if rounds(1, 0) else []
     done = subprocess.run(command, cwd=begun[kind], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout
