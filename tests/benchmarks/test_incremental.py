@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: file systems can be mounted by root only")
 def test_times_stand_beside_each_other_before_and_after_fragmentation(tmp_path: Path):
-    options = ["--sizes", "64,128", "--runs", "1", "--extents", "2000", "--kinds", "xfs", "--work", str(tmp_path)]
+    options = ["--sizes", "64,128", "--runs", "1", "--extents", "400", "--kinds", "xfs", "--work", str(tmp_path)]
     command = [sys.executable, "-m", "benchmarks.incremental", *options]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
