@@ -113,11 +113,11 @@ class ChunkedStorage:
         shutil.rmtree(files.temporary, ignore_errors=True)
         kept = noted(self._directory)
         # The names tell what deltas are made of, so no file is read. A crash between removals leaves dead files only.
-        ingredients = _ingredients(files, live) | _ingredients(files, kept)
+        ingredients = _ingredients(files, live, kept)
         count = size = 0
         for number in range(FOLDERS):
             for file in files.folder(number):
-                if not any(_needed(file, files, ids) for ids in (live, kept)) and file not in ingredients:
+                if not _needed(file, files, live, kept) and file not in ingredients:
                     # what others share is not free without this one
                     size += 0 if is_shared(files.path(file)) else files.size(file)
                     os.unlink(files.path(file))
@@ -155,13 +155,13 @@ class ChunkedStorage:
         return ChunkFiles(self._directory, self._pool)
 
 
-def _ingredients(files: ChunkFiles, live: Container[bytes]) -> set[ChunkFile]:
+def _ingredients(files: ChunkFiles, *live: Container[bytes]) -> set[ChunkFile]:
     """Return the files that live deltas are made of."""
     deltas = (file for number in range(FOLDERS) for file in files.folder(number) if file.base is not None)
-    return {other for file in deltas if _needed(file, files, live) for other in file.made_of}
+    return {other for file in deltas if _needed(file, files, *live) for other in file.made_of}
 
 
-def _needed(file: ChunkFile, files: ChunkFiles, live: Container[bytes]) -> bool:
-    """Return whether a live chunk is read from this file."""
+def _needed(file: ChunkFile, files: ChunkFiles, *live: Container[bytes]) -> bool:
+    """Return whether a chunk that any of the containers has is read from this file."""
     # Beside a full chunk, a delta with the same id is not read.
-    return file.chunk_id in live and (file.base is None or not files.exists(ChunkFile(file.chunk_id)))
+    return any(file.chunk_id in ids for ids in live) and not (file.base and files.exists(ChunkFile(file.chunk_id)))

@@ -98,7 +98,7 @@ def relying_on_what_reads_well_but_was_never_synced(patch: pytest.MonkeyPatch) -
 
 
 def purge_that_forgets_bases(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(storage, "_ingredients", lambda files, live: set())
+    patch.setattr(storage, "_ingredients", lambda files, *live: set())
 
 
 @pytest.fixture
