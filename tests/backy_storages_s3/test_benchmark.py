@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("gateway")
 def test_figures_stand_beside_goals() -> None:
     command = [sys.executable, "-m", "benchmarks.objects", "--size", "64", "--runs", "1"]

@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.soak
 def test_figures_stand_beside_goals(ceph: Cluster) -> None:
     options = ["--whole", "16", "--partly", "256", "--sparse", "2048", "--runs", "1"]
     command = [sys.executable, "-m", "benchmarks.ceph", *options]

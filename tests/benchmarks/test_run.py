@@ -56,6 +56,7 @@ def test_scrubs_have_a_table_with_figures_of_backy_and_of_the_bare_work(printed:
     assert "| yardstick: unzstd, BLAKE3 | " in table
 
 
+@pytest.mark.soak
 def test_backups_at_once_have_a_rate_and_processor_time(printed_of_many: str):
     table = printed_of_many.split("### Full backups at the same time", 1)[1].split("###", 1)[0]
     rows = [
@@ -66,6 +67,7 @@ def test_backups_at_once_have_a_rate_and_processor_time(printed_of_many: str):
     assert all(float(cell) > 0 for row in rows for cell in row[2:])
 
 
+@pytest.mark.soak
 def test_the_summary_tells_of_a_second_machine_and_how_backups_scale(printed_of_many: str):
     table = printed_of_many.split("### In short", 1)[1].split("###", 1)[0]
     assert "| Second machine MiB | Scaling |" in table
