@@ -64,7 +64,7 @@ class Writers(RuleBasedStateMachine):
 
     def lease(self, number: int) -> Lease:
         cache = Cache(Path(self.folder.name) / str(number), "memory")
-        return Lease(self.objects, cache, f"vm{number}", lambda: self.now)  # type: ignore[arg-type]
+        return Lease(self.objects, cache, f"vm{number}", lambda: self.now)
 
     @rule(minutes=st.integers(0, 20))
     def wait(self, minutes: int) -> None:
@@ -104,7 +104,7 @@ def test_what_may_be_done_with_terms(owner: str, minutes: int, expected: str):
 
 def lease_in(folder: Path, objects: Few, now: list[datetime]) -> Lease:
     folder.mkdir(exist_ok=True)
-    return Lease(objects, Cache(folder / "s3", "memory"), folder.name, lambda: now[0])  # type: ignore[arg-type]
+    return Lease(objects, Cache(folder / "s3", "memory"), folder.name, lambda: now[0])
 
 
 def test_a_copy_of_a_directory_is_another_writer(tmp_path: Path):

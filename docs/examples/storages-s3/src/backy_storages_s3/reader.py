@@ -199,12 +199,11 @@ class Reader:
             return self._index
 
     def _all(self) -> Iterator[Index]:
-        for revision_id, etag in self._store.indexes_now().items():
-            # what it had may be in others, or in the tables of packs
-            try:
-                yield self._store.index(revision_id, etag)
-            except DamageError:
-                self._is_one_lost = True
+        for index in self._store.indexes_now():
+            # what a lost one had may be in others, or in the tables of packs
+            self._is_one_lost |= index is None
+            if index is not None:
+                yield index
 
     # without reading --------------------------------------------------------------------------------------------------
 

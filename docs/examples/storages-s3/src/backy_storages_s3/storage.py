@@ -155,12 +155,10 @@ class S3Storage:
     def _indexes(self) -> Iterator[Index]:
         """Yield the indexes that there are now, and what tables of packs tell in place of those that are lost."""
         is_one_lost = False
-        for revision_id, etag in self._store.indexes_now().items():
-            try:
-                yield self._store.index(revision_id, etag)
-            except DamageError as error:
-                log.warning("%s; the next purge makes it anew", error)
-                is_one_lost = True
+        for index in self._store.indexes_now():
+            is_one_lost |= index is None
+            if index is not None:
+                yield index
         if is_one_lost:
             yield salvaged(self._store)
 

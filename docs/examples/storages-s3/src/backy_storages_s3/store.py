@@ -260,15 +260,15 @@ class Store:
         """Return the ids of all revisions that have an index, or should have one."""
         return sorted({name.rpartition(".")[0] for name in self.files() if name.endswith((SUFFIX, ".rev"))})
 
-    def indexes_now(self) -> dict[str, str]:
-        """Return the ETags of all indexes by revision, empty for one that is lost. For one who only reads."""
+    def indexes_now(self) -> Iterator[Index | None]:
+        """Yield all indexes as they are now, for one who only reads; None for one that is lost. Raises StorageError."""
         self.prove()
         before, listed = self.cache.read(), {name: one.etag for name, one in self.objects.list().items()}
         # of what another command does meanwhile nothing can be said
         if not before.changing and before == self.cache.read() and listed.get("lease", "") == before.lease:
             self._compare(before, listed)
-        revisions = {name.rpartition(".")[0] for name in listed if name.endswith((SUFFIX, ".rev"))}
-        return {each: listed.get(each + SUFFIX, "") for each in revisions}
+        for revision_id in {name.rpartition(".")[0] for name in listed if name.endswith((SUFFIX, ".rev"))}:
+            yield self._index_if_there(revision_id, listed.get(revision_id + SUFFIX, ""))
 
     def _compare(self, memory: Memory, listed: Mapping[str, str]) -> None:
         """Tell of objects that are not as this writer has left them, though nobody else has written since.
@@ -287,8 +287,11 @@ class Store:
     def indexes(self) -> Iterator[tuple[str, Index | None]]:
         """Yield the indexes of all revisions, one after the other; None for one that is lost. Raises StorageError."""
         for revision_id in self.indexed():
-            try:
-                yield revision_id, self.index(revision_id)
-            except DamageError as error:
-                log.warning("%s", error)
-                yield revision_id, None
+            yield revision_id, self._index_if_there(revision_id)
+
+    def _index_if_there(self, revision_id: str, etag: str | None = None) -> Index | None:
+        try:
+            return self.index(revision_id, etag)
+        except DamageError as error:
+            log.warning("%s", error)
+            return None
